@@ -1,0 +1,1 @@
+//! The REST API over storage: routing, verbs, watches, admission, TLS.

@@ -1,0 +1,1 @@
+//! The table of kinds: schemas, defaults, validation, patches, tables, discovery, OpenAPI. Pure.

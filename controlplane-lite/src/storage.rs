@@ -1,0 +1,1 @@
+//! Storage: the revisioned store contract, its backends and the watch cache.

@@ -1,0 +1,2 @@
+//! The one binary: parse arguments, build tasks, start, drain.
+fn main() {}
