@@ -1,0 +1,189 @@
+//! The runtime's view of every pod on this node, by UID.
+//!
+//! Pod workers refresh their own pod's entry; everybody else reads. The cache
+//! holds what the runtime said last, never what we wish for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use cri::types::{ContainerState, ContainerStatus, SandboxState, SandboxStatus};
+use cri::{ContainerId, SandboxId};
+use jiff::Timestamp;
+
+use crate::convert::labels;
+use crate::ids::{ObjectName, PodUid};
+
+/// One container as the runtime knows it, with the parsed labels of the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeContainer {
+    pub status: ContainerStatus,
+    pub sandbox: SandboxId,
+    /// Hash of the container's spec at creation.
+    pub hash: u64,
+    /// How often the container had been restarted when it was created.
+    pub restart_count: u32,
+}
+
+impl RuntimeContainer {
+    /// The runtime's id.
+    pub fn id(&self) -> &ContainerId {
+        &self.status.id
+    }
+
+    /// The container's name in the pod spec.
+    pub fn name(&self) -> &str {
+        &self.status.metadata.name
+    }
+
+    /// Whether its process runs.
+    pub fn is_running(&self) -> bool {
+        self.status.state == ContainerState::Running
+    }
+}
+
+/// A pod as the runtime knows it. Sandboxes and containers stand newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimePod {
+    pub uid: PodUid,
+    pub name: ObjectName,
+    pub sandboxes: Vec<SandboxStatus>,
+    pub containers: Vec<RuntimeContainer>,
+}
+
+impl RuntimePod {
+    /// A pod the runtime knows nothing of.
+    pub fn empty(uid: PodUid, name: ObjectName) -> Self {
+        Self { uid, name, sandboxes: Vec::new(), containers: Vec::new() }
+    }
+
+    /// The newest sandbox when it is ready.
+    pub fn ready_sandbox(&self) -> Option<&SandboxStatus> {
+        self.sandboxes.first().filter(|s| s.summary.state == SandboxState::Ready)
+    }
+
+    /// Addresses of the newest ready sandbox; empty with the node's network.
+    pub fn ips(&self) -> &[String] {
+        self.ready_sandbox().map(|s| s.ips.as_slice()).unwrap_or_default()
+    }
+
+    /// The newest container of that name.
+    pub fn container(&self, name: &str) -> Option<&RuntimeContainer> {
+        self.containers.iter().find(|c| c.name() == name)
+    }
+
+    /// All containers of that name, newest first.
+    pub fn containers_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a RuntimeContainer> {
+        self.containers.iter().filter(move |c| c.name() == name)
+    }
+
+    /// Whether anything of the pod still runs.
+    pub fn is_running(&self) -> bool {
+        self.sandboxes.iter().any(|s| s.summary.state == SandboxState::Ready)
+            || self.containers.iter().any(RuntimeContainer::is_running)
+    }
+
+    /// Builds the view from what the runtime listed, in its stable order.
+    pub fn assemble(
+        uid: PodUid,
+        name: ObjectName,
+        mut sandboxes: Vec<SandboxStatus>,
+        containers: Vec<(SandboxId, ContainerStatus)>,
+    ) -> Self {
+        sandboxes.sort_by(|a, b| {
+            let key = |s: &SandboxStatus| (s.summary.created_at.unwrap_or(Timestamp::MIN), s.summary.metadata.attempt);
+            key(b).cmp(&key(a))
+        });
+        let mut containers: Vec<RuntimeContainer> = containers
+            .into_iter()
+            .map(|(sandbox, status)| RuntimeContainer {
+                hash: labels::container_hash(&status.annotations),
+                restart_count: labels::restart_count(&status.annotations, status.metadata.attempt),
+                sandbox,
+                status,
+            })
+            .collect();
+        containers.sort_by(|a, b| {
+            let key = |c: &RuntimeContainer| (c.status.created_at.unwrap_or(Timestamp::MIN), c.status.metadata.attempt);
+            key(b).cmp(&key(a))
+        });
+        Self { uid, name, sandboxes, containers }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    pods: HashMap<PodUid, Arc<RuntimePod>>,
+    /// Sandbox and container ids → the pod they belong to.
+    owners: HashMap<Arc<str>, PodUid>,
+}
+
+/// Latest runtime view per pod. Readers never wait for the runtime.
+#[derive(Debug, Default)]
+pub struct PodCache {
+    entries: RwLock<Entries>,
+}
+
+impl PodCache {
+    /// An empty cache.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The pod's latest view.
+    pub fn get(&self, uid: &PodUid) -> Option<Arc<RuntimePod>> {
+        self.read(|e| e.pods.get(uid).cloned())
+    }
+
+    /// Every pod the runtime was seen to have.
+    pub fn all(&self) -> Vec<Arc<RuntimePod>> {
+        self.read(|e| e.pods.values().cloned().collect())
+    }
+
+    /// The pod that owns a sandbox or container id.
+    pub fn owner(&self, id: &str) -> Option<PodUid> {
+        self.read(|e| e.owners.get(id).cloned())
+    }
+
+    /// Replaces the pod's view and returns the shared new one.
+    pub fn put(&self, pod: RuntimePod) -> Arc<RuntimePod> {
+        let pod = Arc::new(pod);
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = entries.pods.insert(pod.uid.clone(), pod.clone()) {
+            for id in ids_of(&old) {
+                entries.owners.remove(id);
+            }
+        }
+        for id in ids_of(&pod) {
+            entries.owners.insert(Arc::from(id), pod.uid.clone());
+        }
+        pod
+    }
+
+    /// Forgets a pod.
+    pub fn remove(&self, uid: &PodUid) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = entries.pods.remove(uid) {
+            for id in ids_of(&old) {
+                entries.owners.remove(id);
+            }
+        }
+    }
+
+    fn read<T>(&self, f: impl FnOnce(&Entries) -> T) -> T {
+        f(&self.entries.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn ids_of(pod: &RuntimePod) -> impl Iterator<Item = &str> {
+    let sandboxes = pod.sandboxes.iter().map(|s| s.summary.id.as_str());
+    sandboxes.chain(pod.containers.iter().map(|c| c.status.id.as_str()))
+}
+
+/// Containers by name, newest first: for callers that visit all of them.
+pub fn by_name(pod: &RuntimePod) -> BTreeMap<&str, Vec<&RuntimeContainer>> {
+    let mut names: BTreeMap<&str, Vec<&RuntimeContainer>> = BTreeMap::new();
+    for container in &pod.containers {
+        names.entry(container.name()).or_default().push(container);
+    }
+    names
+}
