@@ -5,11 +5,18 @@
 //! meet [`RuntimeService`] and [`ImageService`] and the plain types beside
 //! them; the generated protobuf types never leave this crate.
 
+mod channel;
+pub mod client;
+mod convert;
 pub mod error;
+pub mod events;
 pub mod id;
+mod namespace;
 pub mod service;
 pub mod types;
 
+pub use client::{CriClient, Deadlines};
 pub use error::CriError;
+pub use events::EventSource;
 pub use id::{ContainerId, ImageRef, SandboxId};
 pub use service::{ContainerEvents, ImageService, RuntimeService};
