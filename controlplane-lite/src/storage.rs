@@ -1,1 +1,13 @@
-//! Storage: the revisioned store contract, its backends and the watch cache.
+//! Storage: the revisioned [`Store`] contract, its backends, stored [`object`]s
+//! and the [`watch_cache`] in front of them. Knows nothing of kinds beyond the
+//! paths of their selectable fields, and nothing of HTTP.
+
+pub mod config;
+pub mod fanout;
+pub mod memory;
+pub mod store;
+
+pub use config::{DatastoreConfig, EtcdConfig, EtcdTls, RedbConfig, open};
+pub use store::{
+    Durability, Entry, Event, EventStream, Key, Page, Precondition, Put, Range, Revision, Store, StoreError,
+};
