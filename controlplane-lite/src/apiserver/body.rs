@@ -1,0 +1,193 @@
+//! Bodies: the one boxed type for requests and responses, the size limit, and the list body that concatenates stored
+//! bytes lazily.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use futures::Stream;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
+use serde_json::Value;
+
+use super::status::ApiError;
+
+/// Any error a body may end with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// A request's or response's body.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Upstream's limit for a request body in bytes.
+pub const MAX_BODY: usize = 3 * 1024 * 1024;
+
+/// A body of known bytes.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body of frames as they come.
+pub fn stream<S>(frames: S) -> Body
+where
+    S: Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+{
+    use futures::StreamExt;
+    StreamBody::new(frames.map(|frame| frame.map(Frame::data))).boxed_unsync()
+}
+
+/// Boxes any body.
+pub fn boxed<B>(body: B) -> Body
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    body.map_err(Into::into).boxed_unsync()
+}
+
+/// Reads a whole request body of at most [`MAX_BODY`] bytes.
+///
+/// # Errors
+/// 413 over the limit, 400 when the connection breaks.
+pub async fn collect(body: Body) -> Result<Bytes, ApiError> {
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(ApiError::too_large(MAX_BODY)),
+        Err(error) => Err(ApiError::bad_request(format!("unable to read the request body: {error}"))),
+    }
+}
+
+/// A response with a JSON body.
+pub fn json(code: StatusCode, value: &Value) -> Response<Body> {
+    raw(code, "application/json", value.to_string())
+}
+
+/// A response of `content_type`.
+pub fn raw(code: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(full(bytes));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// The response of a failure.
+pub fn failure(error: &ApiError) -> Response<Body> {
+    let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(code, &error.to_value());
+    if let Some(seconds) = error.retry_after() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Pieces of a list, written one after another, a comma between items: no copy of the list exists at any time, only
+/// the frame being written.
+#[derive(Debug)]
+pub struct ListBody<T> {
+    head: Option<Bytes>,
+    items: VecDeque<T>,
+    first: bool,
+    tail: Option<Bytes>,
+    left: u64,
+}
+
+/// Something that can write its encoding.
+pub trait WriteItem {
+    /// Bytes [`WriteItem::write`] appends.
+    fn encoded_len(&self) -> usize;
+    /// Appends the encoding.
+    fn write(&self, out: &mut BytesMut);
+}
+
+/// Frames are about this long: large enough for few writes, small enough not to matter in memory.
+const FRAME: usize = 64 * 1024;
+
+impl<T: WriteItem> ListBody<T> {
+    /// A body of `head`, the items separated by commas, and `tail`.
+    pub fn new(head: Bytes, items: Vec<T>, tail: Bytes) -> Self {
+        let commas = items.len().saturating_sub(1);
+        let left = head.len() + tail.len() + commas + items.iter().map(WriteItem::encoded_len).sum::<usize>();
+        Self { head: Some(head), items: items.into(), first: true, tail: Some(tail), left: left as u64 }
+    }
+
+    /// The exact length in bytes.
+    pub fn encoded_len(&self) -> u64 {
+        self.left
+    }
+
+    fn next_frame(&mut self) -> Option<Bytes> {
+        let mut out = BytesMut::with_capacity(usize::try_from(self.left).map_or(FRAME, |left| left.min(FRAME + 4096)));
+        if let Some(head) = self.head.take() {
+            out.extend_from_slice(&head);
+        }
+        while out.len() < FRAME {
+            let Some(item) = self.items.pop_front() else {
+                if let Some(tail) = self.tail.take() {
+                    out.extend_from_slice(&tail);
+                }
+                break;
+            };
+            if !std::mem::replace(&mut self.first, false) {
+                out.extend_from_slice(b",");
+            }
+            item.write(&mut out);
+        }
+        self.left = self.left.saturating_sub(out.len() as u64);
+        (!out.is_empty()).then(|| out.freeze())
+    }
+}
+
+impl<T: WriteItem + Unpin> http_body::Body for ListBody<T> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Poll::Ready(self.next_frame().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl WriteItem for String {
+        fn encoded_len(&self) -> usize {
+            self.len()
+        }
+        fn write(&self, out: &mut BytesMut) {
+            out.extend_from_slice(self.as_bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn list_body_has_the_length_it_says() {
+        for count in [0, 1, 3, 5000] {
+            let items: Vec<String> = (0..count).map(|n| format!("{{\"n\":{n},\"pad\":\"{}\"}}", "x".repeat(50))).collect();
+            let body = ListBody::new(Bytes::from_static(b"{\"items\":["), items, Bytes::from_static(b"]}"));
+            let said = body.encoded_len();
+            let bytes = boxed(body).collect().await.expect("collects").to_bytes();
+            assert_eq!(said, bytes.len() as u64);
+            let value: Value = serde_json::from_slice(&bytes).expect("is json");
+            assert_eq!(value["items"].as_array().map(Vec::len), Some(count));
+        }
+    }
+
+    #[tokio::test]
+    async fn oversized_bodies_are_refused() {
+        let error = collect(full(vec![b'x'; MAX_BODY + 1])).await.expect_err("too large");
+        assert_eq!(error.code(), 413);
+        assert!(collect(full(vec![b'x'; MAX_BODY])).await.is_ok());
+    }
+}
