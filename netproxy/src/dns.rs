@@ -1,0 +1,2 @@
+//! Cluster DNS: answers the cluster domain from Services and EndpointSlices, forwards the rest.
+//! Not Service load balancing: that is in [`crate::services`].
