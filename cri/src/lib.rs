@@ -10,6 +10,8 @@ pub mod client;
 mod convert;
 pub mod error;
 pub mod events;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
 pub mod id;
 mod namespace;
 pub mod service;
