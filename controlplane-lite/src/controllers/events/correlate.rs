@@ -1,0 +1,241 @@
+//! Decides what becomes of an event: new, counted, combined or dropped. Pure;
+//! the limits are upstream's (client-go's EventCorrelator).
+
+use std::collections::{BTreeSet, HashMap};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde_json::json;
+
+use super::Draft;
+
+/// Different messages of one reason before they are combined.
+const MAX_SIMILAR: usize = 10;
+/// The window for similar messages.
+const SIMILAR_WINDOW: SignedDuration = SignedDuration::from_secs(600);
+/// Events one object may cause at once.
+const SPAM_BURST: f64 = 25.0;
+/// Events per second it regains.
+const SPAM_REFILL: f64 = 1.0 / 300.0;
+/// Remembered keys per map; the oldest half goes when there are more.
+const MEMORY: usize = 4096;
+
+/// What to do with a draft.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// Nothing: the object has caused too many events.
+    Drop,
+    /// Write a new event.
+    Create(Box<Event>),
+    /// Raise the count of a written one; write `fresh` if it has expired.
+    Count {
+        /// Namespace of the event.
+        namespace: String,
+        /// Name of the event.
+        name: String,
+        /// Merge patch.
+        patch: serde_json::Value,
+        /// The whole event.
+        fresh: Box<Event>,
+    },
+}
+
+type SourceKey = (&'static str, String);
+type ReasonKey = (&'static str, String, &'static str);
+type EventKey = (&'static str, String, &'static str, String);
+
+#[derive(Debug)]
+struct Bucket {
+    tokens: f64,
+    at: Timestamp,
+}
+
+#[derive(Debug)]
+struct Similar {
+    messages: BTreeSet<String>,
+    at: Timestamp,
+}
+
+#[derive(Debug)]
+struct Written {
+    name: String,
+    count: i32,
+    first: Timestamp,
+    at: Timestamp,
+}
+
+/// Remembers recent events.
+#[derive(Debug, Default)]
+pub struct Correlator {
+    buckets: HashMap<SourceKey, Bucket>,
+    similar: HashMap<ReasonKey, Similar>,
+    written: HashMap<EventKey, Written>,
+}
+
+impl Correlator {
+    /// Decides one draft at the time `now`.
+    pub fn observe(&mut self, draft: &Draft, now: Timestamp) -> Decision {
+        let object = object_key(&draft.object);
+        let message = self.combine(draft, &object, now);
+        let key = (draft.component, object.clone(), draft.reason, message.clone());
+        let entry = self.written.get_mut(&key).map(|w| {
+            w.count = w.count.saturating_add(1);
+            w.at = now;
+            (w.name.clone(), w.count, w.first)
+        });
+        if !self.admit(draft.component, object, now) {
+            return Decision::Drop;
+        }
+        if let Some((name, count, first)) = entry {
+            let fresh = Box::new(event(draft, message, &name, (count, first, now)));
+            let namespace = event_namespace(&draft.object);
+            let patch = json!({"count": count, "lastTimestamp": Time(now), "message": fresh.message});
+            return Decision::Count { namespace, name, patch, fresh };
+        }
+        let object_name = draft.object.name.as_deref().unwrap_or("unknown");
+        let name = format!("{object_name}.{:x}", now.as_nanosecond());
+        let created = Box::new(event(draft, message, &name, (1, now, now)));
+        self.written.insert(key, Written { name, count: 1, first: now, at: now });
+        forget_oldest(&mut self.written, |w| w.at);
+        Decision::Create(created)
+    }
+
+    /// The message to use: its own, or the combined one after too many similar.
+    fn combine(&mut self, draft: &Draft, object: &str, now: Timestamp) -> String {
+        let key = (draft.component, object.to_owned(), draft.reason);
+        let similar = self.similar.entry(key).or_insert_with(|| Similar { messages: BTreeSet::new(), at: now });
+        if now.duration_since(similar.at) > SIMILAR_WINDOW {
+            similar.messages.clear();
+        }
+        similar.at = now;
+        let combined = !similar.messages.contains(&draft.message) && similar.messages.len() >= MAX_SIMILAR;
+        if !combined {
+            similar.messages.insert(draft.message.clone());
+        }
+        forget_oldest(&mut self.similar, |s| s.at);
+        if combined { "(combined from similar events)".to_owned() } else { draft.message.clone() }
+    }
+
+    fn admit(&mut self, component: &'static str, object: String, now: Timestamp) -> bool {
+        let bucket = self.buckets.entry((component, object)).or_insert(Bucket { tokens: SPAM_BURST, at: now });
+        let gained = now.duration_since(bucket.at).as_secs_f64().max(0.0) * SPAM_REFILL;
+        bucket.tokens = (bucket.tokens + gained).min(SPAM_BURST);
+        bucket.at = now;
+        let admitted = bucket.tokens >= 1.0;
+        if admitted {
+            bucket.tokens -= 1.0;
+        }
+        forget_oldest(&mut self.buckets, |b| b.at);
+        admitted
+    }
+}
+
+fn forget_oldest<K: std::hash::Hash + Eq, V>(map: &mut HashMap<K, V>, at: impl Fn(&V) -> Timestamp) {
+    if map.len() <= MEMORY {
+        return;
+    }
+    let mut times: Vec<Timestamp> = map.values().map(&at).collect();
+    let middle = times.len() / 2;
+    let (_, median, _) = times.select_nth_unstable(middle);
+    let median = *median;
+    map.retain(|_, v| at(v) > median);
+}
+
+fn object_key(object: &ObjectReference) -> String {
+    let part = |s: &Option<String>| s.clone().unwrap_or_default();
+    format!("{}/{}/{}/{}", part(&object.kind), part(&object.namespace), part(&object.name), part(&object.uid))
+}
+
+fn event_namespace(object: &ObjectReference) -> String {
+    object.namespace.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| "default".to_owned())
+}
+
+fn event(draft: &Draft, message: String, name: &str, (count, first, last): (i32, Timestamp, Timestamp)) -> Event {
+    let message = if message.starts_with("(combined") { format!("{message}: {}", draft.message) } else { message };
+    Event {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(event_namespace(&draft.object)),
+            ..ObjectMeta::default()
+        },
+        involved_object: draft.object.clone(),
+        type_: Some(draft.type_.as_str().to_owned()),
+        reason: Some(draft.reason.to_owned()),
+        // The server's limit is 1024 characters.
+        message: Some(message.chars().take(1024).collect()),
+        count: Some(count),
+        first_timestamp: Some(Time(first)),
+        last_timestamp: Some(Time(last)),
+        source: Some(EventSource { component: Some(draft.component.to_owned()), host: None }),
+        reporting_component: Some(draft.component.to_owned()),
+        reporting_instance: Some(String::new()),
+        ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::EventType;
+    use super::*;
+
+    fn draft(message: &str) -> Draft {
+        Draft {
+            component: "c",
+            object: ObjectReference {
+                kind: Some("Pod".into()),
+                namespace: Some("ns".into()),
+                name: Some("p".into()),
+                ..Default::default()
+            },
+            type_: EventType::Normal,
+            reason: "Why",
+            message: message.into(),
+        }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn a_repeated_event_is_counted() {
+        let mut c = Correlator::default();
+        let Decision::Create(first) = c.observe(&draft("m"), at(0)) else { panic!("created") };
+        let Decision::Count { name, fresh, namespace, .. } = c.observe(&draft("m"), at(1)) else { panic!("counted") };
+        assert_eq!((Some(name), fresh.count, namespace.as_str()), (first.metadata.name, Some(2), "ns"));
+    }
+
+    #[test]
+    fn the_eleventh_similar_message_is_combined() {
+        let mut c = Correlator::default();
+        for i in 0..10 {
+            assert!(matches!(c.observe(&draft(&format!("m{i}")), at(i)), Decision::Create(_)));
+        }
+        let Decision::Create(e) = c.observe(&draft("m10"), at(11)) else { panic!("created") };
+        assert_eq!(e.message.as_deref(), Some("(combined from similar events): m10"));
+        assert!(matches!(c.observe(&draft("m11"), at(12)), Decision::Count { .. }));
+    }
+
+    #[test]
+    fn a_flood_is_dropped_and_regains_one_in_five_minutes() {
+        let mut c = Correlator::default();
+        for _ in 0..25 {
+            assert_ne!(c.observe(&draft("m"), at(0)), Decision::Drop);
+        }
+        assert_eq!(c.observe(&draft("m"), at(0)), Decision::Drop);
+        assert_ne!(c.observe(&draft("m"), at(301)), Decision::Drop);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut c = Correlator::default();
+        for i in 0..10_000 {
+            let mut d = draft("m");
+            d.object.name = Some(format!("p{i}"));
+            c.observe(&d, at(i));
+        }
+        assert!(c.written.len() <= MEMORY && c.buckets.len() <= MEMORY && c.similar.len() <= MEMORY);
+    }
+}

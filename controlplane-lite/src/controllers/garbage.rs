@@ -1,0 +1,3 @@
+//! Placeholder.
+
+pub(super) fn start(_ctx: &super::Context) {}

@@ -1,0 +1,200 @@
+//! Ranges and which of them a node gets. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// An IPv4 range with its host bits zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cidr {
+    base: u32,
+    prefix: u8,
+}
+
+/// Why a text or pair is no range.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CidrError {
+    /// Not `a.b.c.d/n`.
+    #[error("{0:?} is not an IPv4 range like 10.42.0.0/16")]
+    Syntax(String),
+    /// The prefix length is over 32.
+    #[error("prefix length {0} is over 32")]
+    Prefix(u8),
+}
+
+impl Cidr {
+    /// The range of `address` with this prefix length; host bits are dropped.
+    ///
+    /// # Errors
+    /// When the prefix length is over 32.
+    pub fn new(address: Ipv4Addr, prefix: u8) -> Result<Self, CidrError> {
+        if prefix > 32 {
+            return Err(CidrError::Prefix(prefix));
+        }
+        Ok(Self { base: u32::from(address) & mask(prefix), prefix })
+    }
+
+    /// First address.
+    pub fn base(self) -> Ipv4Addr {
+        self.base.into()
+    }
+
+    /// Prefix length.
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    /// Whether the two share an address.
+    pub fn overlaps(self, other: Self) -> bool {
+        let shorter = mask(self.prefix.min(other.prefix));
+        self.base & shorter == other.base & shorter
+    }
+
+    /// The n-th part of prefix length `prefix`, if there are that many.
+    pub fn part(self, prefix: u8, n: u32) -> Option<Self> {
+        let bits = prefix.checked_sub(self.prefix).filter(|_| prefix <= 32)?;
+        if bits < 32 && n >= 1 << bits {
+            return None;
+        }
+        let offset = u32::try_from(u64::from(n) << (32 - u32::from(prefix))).ok()?;
+        Some(Self { base: self.base | offset, prefix })
+    }
+}
+
+fn mask(prefix: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.base(), self.prefix)
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = CidrError;
+    fn from_str(text: &str) -> Result<Self, CidrError> {
+        let syntax = || CidrError::Syntax(text.to_owned());
+        let (address, prefix) = text.split_once('/').ok_or_else(syntax)?;
+        Self::new(address.parse().map_err(|_| syntax())?, prefix.parse().map_err(|_| syntax())?)
+    }
+}
+
+/// Which node holds which range. A range handed out stays taken until its node
+/// is forgotten, so a failed write cannot give it to two nodes.
+#[derive(Debug)]
+pub struct Allocations {
+    cluster: Cidr,
+    node_prefix: u8,
+    by_node: BTreeMap<String, BTreeSet<Cidr>>,
+    next: u32,
+}
+
+impl Allocations {
+    /// Nothing handed out.
+    pub fn new(cluster: Cidr, node_prefix: u8) -> Self {
+        Self { cluster, node_prefix, by_node: BTreeMap::new(), next: 0 }
+    }
+
+    /// Notes the range a node says it has.
+    pub fn occupy(&mut self, node: &str, cidr: Cidr) {
+        self.by_node.entry(node.to_owned()).or_default().insert(cidr);
+    }
+
+    /// Notes that a node is gone.
+    pub fn release(&mut self, node: &str) {
+        self.by_node.remove(node);
+    }
+
+    /// The range for a node: the one noted for it, or the next free one.
+    pub fn assign(&mut self, node: &str) -> Option<Cidr> {
+        if let Some(cidr) = self.by_node.get(node).and_then(|c| c.first()) {
+            return Some(*cidr);
+        }
+        let free = self.free_from(self.next).or_else(|| self.free_from(0))?;
+        let (n, cidr) = free;
+        self.next = n.wrapping_add(1);
+        self.occupy(node, cidr);
+        Some(cidr)
+    }
+
+    fn free_from(&self, start: u32) -> Option<(u32, Cidr)> {
+        let taken: BTreeSet<Cidr> = self.by_node.values().flatten().copied().collect();
+        let odd: Vec<Cidr> = taken.iter().copied().filter(|c| c.prefix() != self.node_prefix).collect();
+        (start..)
+            .map_while(|n| self.cluster.part(self.node_prefix, n).map(|c| (n, c)))
+            .find(|(_, c)| !taken.contains(c) && !odd.iter().any(|o| o.overlaps(*c)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cidr(text: &str) -> Cidr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn ranges_parse_and_print() {
+        assert_eq!(cidr("10.42.3.7/16").to_string(), "10.42.0.0/16");
+        assert_eq!(cidr("0.0.0.0/0").to_string(), "0.0.0.0/0");
+        for bad in ["", "10.42.0.0", "10.42.0.0/33", "fd00::/8", "10.42.0/16", "a/b", "10.42.0.0/-1"] {
+            assert!(bad.parse::<Cidr>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nodes_get_distinct_parts_and_keep_them() {
+        let mut a = Allocations::new(cidr("10.42.0.0/16"), 24);
+        a.occupy("old", cidr("10.42.0.0/24"));
+        assert_eq!(a.assign("n1"), Some(cidr("10.42.1.0/24")));
+        assert_eq!(a.assign("n2"), Some(cidr("10.42.2.0/24")));
+        assert_eq!(a.assign("n1"), Some(cidr("10.42.1.0/24")));
+        assert_eq!(a.assign("old"), Some(cidr("10.42.0.0/24")));
+        a.release("n1");
+        assert_eq!(a.assign("n3"), Some(cidr("10.42.3.0/24")), "ranges are reused late");
+    }
+
+    #[test]
+    fn a_full_range_gives_nothing_until_a_node_goes() {
+        let mut a = Allocations::new(cidr("10.0.0.0/30"), 31);
+        assert!(a.assign("a").is_some() && a.assign("b").is_some());
+        assert_eq!(a.assign("c"), None);
+        a.release("a");
+        assert_eq!(a.assign("c"), Some(cidr("10.0.0.0/31")));
+        assert_eq!(Allocations::new(cidr("10.0.0.0/24"), 16).assign("x"), None, "node larger than cluster");
+    }
+
+    #[test]
+    fn foreign_sizes_are_respected() {
+        let mut a = Allocations::new(cidr("10.42.0.0/16"), 24);
+        a.occupy("big", cidr("10.42.0.0/22"));
+        assert_eq!(a.assign("n"), Some(cidr("10.42.4.0/24")));
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_nodes_overlap(ops in proptest::collection::vec((0u8..12, any::<bool>()), 0..60)) {
+            let mut a = Allocations::new(cidr("10.0.0.0/24"), 27);
+            let mut have: BTreeMap<u8, Cidr> = BTreeMap::new();
+            for (node, add) in ops {
+                if add {
+                    if let Some(c) = a.assign(&node.to_string()) { have.insert(node, c); }
+                } else {
+                    a.release(&node.to_string());
+                    have.remove(&node);
+                }
+                let all: Vec<Cidr> = have.values().copied().collect();
+                for (i, x) in all.iter().enumerate() {
+                    prop_assert!(all[i + 1..].iter().all(|y| !x.overlaps(*y)));
+                }
+            }
+        }
+    }
+}

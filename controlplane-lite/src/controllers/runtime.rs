@@ -1,0 +1,374 @@
+//! The work queue and the workers every controller runs on: one key is never
+//! processed twice at once, failures come back with exponential back-off, and
+//! an idle queue wakes nobody.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::fmt::{Debug, Display};
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// First delay after a failure, as upstream's item exponential limiter.
+const BACKOFF_BASE: Duration = Duration::from_millis(5);
+/// Largest delay after failures.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// Why a sync did not finish; it is always tried again.
+#[derive(Debug, Error)]
+pub enum SyncError {
+    /// A request failed.
+    #[error("{operation} {object}")]
+    Api {
+        /// The verb and kind.
+        operation: &'static str,
+        /// Which object.
+        object: String,
+        /// What the server or the transport said.
+        #[source]
+        source: kube::Error,
+    },
+    /// An object cannot be worked with; a change of it is what helps.
+    #[error("{0}")]
+    Invalid(String),
+    /// Not finished yet, for a reason that is no failure.
+    #[error("{0}")]
+    Incomplete(String),
+}
+
+impl SyncError {
+    /// Wraps the error of a request.
+    pub fn api(operation: &'static str, object: impl Display) -> impl FnOnce(kube::Error) -> Self {
+        let object = object.to_string();
+        move |source| Self::Api { operation, object, source }
+    }
+
+    /// Whether someone else changed the object in between.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == 409)
+    }
+
+    /// Whether the object does not exist.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == 404)
+    }
+}
+
+/// What a successful sync wants next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing until something changes.
+    Wait,
+    /// The same key again after this time.
+    After(Duration),
+}
+
+struct State<K> {
+    queue: VecDeque<K>,
+    dirty: HashSet<K>,
+    processing: HashSet<K>,
+    delayed: BinaryHeap<Reverse<(Instant, u64)>>,
+    delayed_keys: HashMap<u64, K>,
+    earliest: HashMap<K, (Instant, u64)>,
+    failures: HashMap<K, u32>,
+    ticket: u64,
+}
+
+/// A deduplicating queue of keys.
+pub struct WorkQueue<K> {
+    state: Mutex<State<K>>,
+    wake: Notify,
+}
+
+impl<K> Debug for WorkQueue<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkQueue").finish_non_exhaustive()
+    }
+}
+
+impl<K: Hash + Eq + Ord + Clone + Debug + Send + Sync + 'static> WorkQueue<K> {
+    /// An empty queue.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                dirty: HashSet::new(),
+                processing: HashSet::new(),
+                delayed: BinaryHeap::new(),
+                delayed_keys: HashMap::new(),
+                earliest: HashMap::new(),
+                failures: HashMap::new(),
+                ticket: 0,
+            }),
+            wake: Notify::new(),
+        })
+    }
+
+    /// Adds a key, unless it already waits. A key in work is done again afterwards.
+    pub fn add(&self, key: K) {
+        let mut state = self.lock();
+        if !state.dirty.insert(key.clone()) {
+            return;
+        }
+        if !state.processing.contains(&key) {
+            state.queue.push_back(key);
+            drop(state);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Adds a key after a delay; of several delays the shortest counts.
+    pub fn add_after(&self, key: K, delay: Duration) {
+        if delay.is_zero() {
+            return self.add(key);
+        }
+        let at = Instant::now() + delay;
+        let mut state = self.lock();
+        if state.earliest.get(&key).is_some_and(|(have, _)| *have <= at) {
+            return;
+        }
+        state.ticket += 1;
+        let ticket = state.ticket;
+        if let Some((_, old)) = state.earliest.insert(key.clone(), (at, ticket)) {
+            state.delayed_keys.remove(&old);
+        }
+        state.delayed_keys.insert(ticket, key);
+        state.delayed.push(Reverse((at, ticket)));
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Adds a key after its own back-off: 5 ms, doubled at each failure, at most a minute.
+    pub fn add_rate_limited(&self, key: K) {
+        let failures = {
+            let mut state = self.lock();
+            let n = state.failures.entry(key.clone()).or_insert(0);
+            *n = n.saturating_add(1);
+            *n
+        };
+        self.add_after(key, backoff(failures));
+    }
+
+    /// Forgets the failures of a key.
+    pub fn forget(&self, key: &K) {
+        self.lock().failures.remove(key);
+    }
+
+    /// How often the key has failed in a row.
+    pub fn failures(&self, key: &K) -> u32 {
+        self.lock().failures.get(key).copied().unwrap_or(0)
+    }
+
+    /// Takes the next key. Cancel-safe: a key is taken only when returned.
+    pub async fn next(&self) -> K {
+        loop {
+            let notified = self.wake.notified();
+            let deadline = {
+                let mut state = self.lock();
+                state.promote(Instant::now());
+                if let Some(key) = state.queue.pop_front() {
+                    state.dirty.remove(&key);
+                    state.processing.insert(key.clone());
+                    if !state.queue.is_empty() {
+                        self.wake.notify_one();
+                    }
+                    return key;
+                }
+                state.deadline()
+            };
+            match deadline {
+                Some(at) => {
+                    // Both arms only wake the loop.
+                    tokio::select! { () = notified => {}, () = tokio::time::sleep_until(at) => {} }
+                }
+                None => notified.await,
+            }
+        }
+    }
+
+    /// Marks a key as no longer in work.
+    pub fn done(&self, key: &K) {
+        let mut state = self.lock();
+        state.processing.remove(key);
+        if state.dirty.contains(key) {
+            state.queue.push_back(key.clone());
+            drop(state);
+            self.wake.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<K>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Hash + Eq + Clone> State<K> {
+    fn promote(&mut self, now: Instant) {
+        while let Some(Reverse((at, ticket))) = self.delayed.peek().copied() {
+            let Some(key) = self.delayed_keys.get(&ticket).cloned() else {
+                self.delayed.pop();
+                continue;
+            };
+            if at > now {
+                return;
+            }
+            self.delayed.pop();
+            self.delayed_keys.remove(&ticket);
+            self.earliest.remove(&key);
+            if self.dirty.insert(key.clone()) && !self.processing.contains(&key) {
+                self.queue.push_back(key);
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.delayed.peek().map(|Reverse((at, _))| *at)
+    }
+}
+
+/// The delay after the n-th failure in a row (n from 1).
+pub fn backoff(failures: u32) -> Duration {
+    BACKOFF_BASE.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(BACKOFF_MAX)
+}
+
+/// Runs `workers` tasks that call `sync` with keys of the queue until cancelled.
+/// A panic-free sync is assumed; an error is logged once and retried.
+pub fn spawn_workers<K, F, Fut>(
+    name: &'static str,
+    queue: &Arc<WorkQueue<K>>,
+    workers: usize,
+    tasks: &TaskTracker,
+    token: &CancellationToken,
+    sync: F,
+) where
+    K: Hash + Eq + Ord + Clone + Debug + Send + Sync + 'static,
+    F: Fn(K) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<Next, SyncError>> + Send,
+{
+    for _ in 0..workers {
+        let (queue, token, sync) = (queue.clone(), token.clone(), sync.clone());
+        tasks.spawn(async move {
+            loop {
+                let key = tokio::select! {
+                    // Cancel-safe: `next` takes a key only when it returns it.
+                    () = token.cancelled() => return,
+                    key = queue.next() => key,
+                };
+                let result = sync(key.clone()).await;
+                settle(name, &queue, &key, result);
+                queue.done(&key);
+            }
+        });
+    }
+}
+
+fn settle<K>(name: &'static str, queue: &WorkQueue<K>, key: &K, result: Result<Next, SyncError>)
+where
+    K: Hash + Eq + Ord + Clone + Debug + Send + Sync + 'static,
+{
+    match result {
+        Ok(Next::Wait) => queue.forget(key),
+        Ok(Next::After(delay)) => {
+            queue.forget(key);
+            queue.add_after(key.clone(), delay);
+        }
+        Err(error) => {
+            let quiet = error.is_conflict() || matches!(error, SyncError::Incomplete(_));
+            let attempt = queue.failures(key) + 1;
+            if quiet || attempt < 4 {
+                tracing::debug!(controller = name, ?key, attempt, error = %chain(&error), "sync will be retried");
+            } else {
+                tracing::warn!(controller = name, ?key, attempt, error = %chain(&error), "sync failed");
+            }
+            queue.add_rate_limited(key.clone());
+        }
+    }
+}
+
+/// An error and its sources in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn equal_keys_wait_once_and_run_again_after_work() {
+        let queue = WorkQueue::<u32>::new();
+        queue.add(1);
+        queue.add(1);
+        queue.add(2);
+        assert_eq!(queue.next().await, 1);
+        queue.add(1);
+        assert_eq!(queue.next().await, 2);
+        assert!(futures::FutureExt::now_or_never(queue.next()).is_none(), "1 is still in work");
+        queue.done(&1);
+        assert_eq!(queue.next().await, 1);
+    }
+
+    #[tokio::test]
+    async fn of_two_delays_the_shorter_counts_once() {
+        let queue = WorkQueue::<u32>::new();
+        queue.add_after(1, Duration::from_secs(3600));
+        queue.add_after(1, Duration::from_millis(5));
+        assert_eq!(tokio::time::timeout(Duration::from_secs(5), queue.next()).await.ok(), Some(1));
+        queue.done(&1);
+        let state = queue.lock();
+        assert!(state.earliest.is_empty() && state.delayed_keys.is_empty());
+    }
+
+    #[test]
+    fn backoff_doubles_up_to_a_minute() {
+        assert_eq!(backoff(1), Duration::from_millis(5));
+        assert_eq!(backoff(4), Duration::from_millis(40));
+        assert_eq!(backoff(40), BACKOFF_MAX);
+    }
+
+    #[tokio::test]
+    async fn workers_never_hold_one_key_twice() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let queue = WorkQueue::<u32>::new();
+        let (tasks, token) = (TaskTracker::new(), CancellationToken::new());
+        let (inside, most, runs) =
+            (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (i, m, r) = (inside.clone(), most.clone(), runs.clone());
+        spawn_workers("test", &queue, 4, &tasks, &token, move |_key| {
+            let (i, m, r) = (i.clone(), m.clone(), r.clone());
+            async move {
+                m.fetch_max(i.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                i.fetch_sub(1, Ordering::SeqCst);
+                let n = r.fetch_add(1, Ordering::SeqCst);
+                if n < 5 { Err(SyncError::Incomplete("again".into())) } else { Ok(Next::Wait) }
+            }
+        });
+        queue.add(7);
+        let done = tokio::time::timeout(Duration::from_secs(10), async {
+            while runs.load(Ordering::SeqCst) < 6 {
+                queue.add(7);
+                tokio::task::yield_now().await;
+            }
+        });
+        done.await.expect("six runs");
+        assert_eq!(most.load(Ordering::SeqCst), 1);
+        token.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
+}
