@@ -1,1 +1,6 @@
-//! Who may do what: certificates, tokens, authentication, RBAC and node authorization.
+//! Who is asking ([`authn`]), may they ([`authz`]), the cluster's certificates and
+//! keys ([`pki`]) and the default policy ([`bootstrap_policy`]). Deciding is pure;
+//! what it needs to know about the cluster comes in through small traits.
+
+pub mod authn;
+pub mod authz;

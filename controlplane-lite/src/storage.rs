@@ -5,9 +5,11 @@
 pub mod config;
 pub mod fanout;
 pub mod memory;
+pub mod object;
 pub mod store;
 
 pub use config::{DatastoreConfig, EtcdConfig, EtcdTls, RedbConfig, open};
+pub use object::{EventKind, FieldPath, ListMeta, Object, ObjectError, bookmark_frame, encode_list, encode_stored};
 pub use store::{
     Durability, Entry, Event, EventStream, Key, Page, Precondition, Put, Range, Revision, Store, StoreError,
 };

@@ -1,0 +1,90 @@
+//! Authorization: may this user do that? Owns the vocabulary ([`Attributes`],
+//! [`Decision`]) and the chain of authorizers.
+
+use super::authn::UserInfo;
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    pub user: UserInfo,
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`,
+    /// `deletecollection`, `impersonate`, … or the lowercase HTTP method for
+    /// non-resource requests.
+    pub verb: String,
+    pub resource_request: bool,
+    pub group: String,
+    pub version: String,
+    pub resource: String,
+    pub subresource: String,
+    pub namespace: String,
+    pub name: String,
+    /// The path of a non-resource request.
+    pub path: String,
+    /// Raw selectors of a list or watch, for authorizers that narrow by them.
+    pub field_selector: String,
+    pub label_selector: String,
+}
+
+impl Attributes {
+    /// A request for a resource (no subresource, no name).
+    pub fn resource(user: UserInfo, verb: &str, group: &str, resource: &str, namespace: &str) -> Self {
+        Self {
+            user,
+            verb: verb.into(),
+            resource_request: true,
+            group: group.into(),
+            version: "*".into(),
+            resource: resource.into(),
+            namespace: namespace.into(),
+            ..Self::default()
+        }
+    }
+
+    /// A request for a path that is no resource.
+    pub fn non_resource(user: UserInfo, verb: &str, path: &str) -> Self {
+        Self { user, verb: verb.into(), path: path.into(), ..Self::default() }
+    }
+}
+
+/// An authorizer's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Allow,
+    Deny,
+    NoOpinion,
+}
+
+/// A verdict and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub verdict: Verdict,
+    pub reason: String,
+}
+
+impl Decision {
+    /// Yes, because.
+    pub fn allow(reason: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Allow, reason: reason.into() }
+    }
+
+    /// No, whatever others say, because.
+    pub fn deny(reason: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Deny, reason: reason.into() }
+    }
+
+    /// Ask someone else.
+    pub fn no_opinion(reason: impl Into<String>) -> Self {
+        Self { verdict: Verdict::NoOpinion, reason: reason.into() }
+    }
+
+    /// True for a yes.
+    pub fn allowed(&self) -> bool {
+        self.verdict == Verdict::Allow
+    }
+}
+
+/// Decides requests. Synchronous and without side effects: views answer from
+/// memory. (A webhook authorizer will wrap the chain, not join it.)
+pub trait Authorizer: Send + Sync + std::fmt::Debug {
+    fn authorize(&self, attributes: &Attributes) -> Decision;
+}

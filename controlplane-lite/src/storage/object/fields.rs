@@ -1,0 +1,146 @@
+//! Reads selectable fields out of encoded JSON by path, without decoding the rest.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// Where a selectable field is found, and what it is worth when it is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldPath {
+    name: Box<str>,
+    path: Vec<Box<str>>,
+    default: Box<str>,
+}
+
+impl FieldPath {
+    /// A field whose selector name is its path, such as `spec.nodeName`; empty
+    /// when absent.
+    pub fn new(name: &str) -> Self {
+        Self::at(name, name)
+    }
+
+    /// A field found elsewhere than its name says.
+    pub fn at(name: &str, path: &str) -> Self {
+        Self { name: name.into(), path: path.split('.').map(Into::into).collect(), default: "".into() }
+    }
+
+    /// The same field with another value for "absent", such as `false`.
+    #[must_use]
+    pub fn or(self, default: &str) -> Self {
+        Self { default: default.into(), ..self }
+    }
+
+    /// The selector name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The value of an absent field.
+    pub fn default_value(&self) -> &str {
+        &self.default
+    }
+}
+
+/// The values of `paths` in `json`, in order; `None` where absent, null, or not a
+/// scalar.
+pub(super) fn extract<'de>(
+    json: &'de [u8],
+    paths: &[FieldPath],
+) -> Result<Vec<Option<Cow<'de, str>>>, serde_json::Error> {
+    let mut found = vec![None; paths.len()];
+    if !paths.is_empty() {
+        let wanted = paths.iter().enumerate().map(|(index, field)| (index, field.path.as_slice())).collect();
+        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        Descend { wanted, found: &mut found }.deserialize(&mut deserializer)?;
+    }
+    Ok(found)
+}
+
+/// One level of the descent: the paths that lead through here, relative to here.
+struct Descend<'p, 'de, 'o> {
+    wanted: Vec<(usize, &'p [Box<str>])>,
+    found: &'o mut Vec<Option<Cow<'de, str>>>,
+}
+
+impl<'de> Descend<'_, 'de, '_> {
+    fn scalar(self, value: &Cow<'de, str>) {
+        for (index, _) in self.wanted.iter().filter(|(_, rest)| rest.is_empty()) {
+            self.found[*index] = Some(value.clone());
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Descend<'_, 'de, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Descend<'_, 'de, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            let inside: Vec<_> = self
+                .wanted
+                .iter()
+                .filter_map(|(index, path)| {
+                    let (first, rest) = path.split_first()?;
+                    (**first == *key).then_some((*index, rest))
+                })
+                .collect();
+            if inside.is_empty() {
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                map.next_value_seed(Descend { wanted: inside, found: self.found })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<(), E> {
+        self.scalar(&Cow::Borrowed(value));
+        Ok(())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<(), E> {
+        self.scalar(&Cow::Owned(value.to_owned()));
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        self.scalar(&Cow::Borrowed(if value { "true" } else { "false" }));
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
+        self.scalar(&Cow::Owned(value.to_string()));
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
+        self.scalar(&Cow::Owned(value.to_string()));
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
+        self.scalar(&Cow::Owned(value.to_string()));
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
