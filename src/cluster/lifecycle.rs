@@ -1,0 +1,288 @@
+//! Creating, listing and deleting local clusters. Creating is idempotent: what
+//! runs stays, what is missing (all of it after a reboot) is started again.
+
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::init::NodeSpec;
+use super::plan::{self, ClusterName, Role};
+use super::state::{ClusterDir, ClusterState, InitProcess, NodeState, start_ticks};
+use super::{cgroups, network};
+use crate::progress::step;
+use crate::sys::netns;
+use crate::sys::process::{self, Process};
+use crate::{credentials, kubeconfig, paths, ready};
+
+/// How long a stopping node may take before it is killed.
+const STOP_GRACE: Duration = Duration::from_secs(15);
+
+/// What `cluster create` was asked for.
+#[derive(Clone, Debug)]
+pub struct CreateOptions {
+    pub name: ClusterName,
+    pub nodes: usize,
+    /// Port on 127.0.0.1, 0 for any free one.
+    pub api_port: u16,
+    /// Data directory of the machine; clusters live below it.
+    pub data_dir: PathBuf,
+    /// Where the nodes see their own data directory.
+    pub node_data_dir: PathBuf,
+    /// How long to wait for all nodes to be Ready.
+    pub wait: Duration,
+    /// File to merge the cluster's kubeconfig into.
+    pub kubeconfig: Option<PathBuf>,
+    /// Further arguments for every node's copepod.
+    pub extra_args: Vec<String>,
+}
+
+/// Makes the cluster, or starts what is missing of it.
+///
+/// # Errors
+/// Says which step failed; what was made stays for `delete` to remove.
+pub fn create(options: &CreateOptions) -> Result<()> {
+    let dir = ClusterDir::new(&paths::clusters_dir(&options.data_dir), &options.name);
+    let mut state = match dir.load()? {
+        Some(state) if state.nodes.len() != options.nodes => {
+            bail!("cluster {} exists with {} nodes; delete it first", options.name, state.nodes.len())
+        }
+        Some(state) => state,
+        None => plan_cluster(&dir, options)?,
+    };
+    let laid = step(format!("lay out {} node(s)", state.nodes.len()));
+    std::fs::create_dir_all(dir.root.join("netns")).context("make the cluster's directory")?;
+    network::create_switch(&dir.switch())?;
+    for (index, node) in state.nodes.iter().enumerate() {
+        network::connect_node(&dir.switch(), &dir.netns(&node.plan.name), index, node.plan.ip)?;
+    }
+    laid.done();
+    let admin = start_nodes(&dir, &mut state, options)?;
+    kubeconfig::write(&dir.kubeconfig(), &admin)?;
+    let waiting = step("wait for the nodes to be Ready");
+    ready::wait_for_nodes(&dir.kubeconfig(), state.nodes.len(), options.wait)?;
+    waiting.done();
+    if let Some(users) = &options.kubeconfig {
+        let merged = kubeconfig::merge(kubeconfig::read(users)?, &admin)
+            .with_context(|| format!("merge into {}", users.display()))?;
+        kubeconfig::write(users, &merged)?;
+    }
+    println!("cluster {} is ready: kubectl --context {} get nodes", options.name, options.name.context());
+    println!("kubeconfig: {}", dir.kubeconfig().display());
+    Ok(())
+}
+
+fn plan_cluster(dir: &ClusterDir, options: &CreateOptions) -> Result<ClusterState> {
+    let plans = plan::nodes(&options.name, options.nodes).map_err(anyhow::Error::msg)?;
+    let listener = listen(options.api_port)?;
+    let api_port = listener.local_addr()?.port();
+    let nodes = plans.into_iter().map(|plan| NodeState { plan, init: None }).collect();
+    let state = ClusterState { api_port, nodes };
+    std::fs::create_dir_all(&dir.root).with_context(|| format!("make {}", dir.root.display()))?;
+    dir.save(&state)?;
+    Ok(state)
+}
+
+fn listen(port: u16) -> Result<TcpListener> {
+    TcpListener::bind(("127.0.0.1", port)).with_context(|| format!("listen on 127.0.0.1:{port}"))
+}
+
+/// Starts every node that does not run; the control plane first, since the
+/// workers' credentials come from it. Returns the administrator's kubeconfig.
+fn start_nodes(dir: &ClusterDir, state: &mut ClusterState, options: &CreateOptions) -> Result<Value> {
+    let mut admin = Value::Null;
+    for index in 0..state.nodes.len() {
+        let node = state.nodes[index].clone();
+        let starting = step(format!("start {}", node.plan.name));
+        if running(&node)?.is_none() {
+            let init = start_node(dir, &node, state, options)?;
+            state.nodes[index].init = Some(init);
+            dir.save(state)?;
+        }
+        if node.plan.role == Role::ControlPlane {
+            admin = admin_kubeconfig(dir, &node, state.api_port, options.wait)?;
+        }
+        starting.done();
+    }
+    Ok(admin)
+}
+
+fn start_node(
+    dir: &ClusterDir,
+    node: &NodeState,
+    state: &ClusterState,
+    options: &CreateOptions,
+) -> Result<InitProcess> {
+    let name = &node.plan.name;
+    for path in [dir.node_data(name), dir.node_log(name)] {
+        std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
+    }
+    // Bound here, handed down, and so reachable from the machine although the
+    // server itself sits in the node's network namespace.
+    let listener = match node.plan.role {
+        Role::ControlPlane => Some(listen(state.api_port)?),
+        Role::Worker => {
+            write_node_kubeconfig(dir, node, state)?;
+            None
+        }
+    };
+    if let Some(listener) = &listener {
+        process::keep_across_exec(listener)?;
+    }
+    let spec = NodeSpec {
+        hostname: name.clone(),
+        data: dir.node_data(name),
+        data_dir: options.node_data_dir.clone(),
+        log: dir.node_log(name),
+        args: node_args(dir, node, options),
+        listen_fd: listener.as_ref().map(AsRawFd::as_raw_fd),
+    };
+    let spec_path = dir.node_spec(name);
+    crate::files::replace(&spec_path, &serde_json::to_vec_pretty(&spec)?, 0o600)?;
+    launch(&dir.netns(name), &spec_path)
+}
+
+fn node_args(dir: &ClusterDir, node: &NodeState, options: &CreateOptions) -> Vec<String> {
+    let command = match node.plan.role {
+        Role::ControlPlane => "up",
+        Role::Worker => "agent",
+    };
+    let mut args = vec![
+        command.to_owned(),
+        format!("--node-name={}", node.plan.name),
+        format!("--node-ip={}", node.plan.ip),
+        format!("--data-dir={}", options.node_data_dir.display()),
+        format!("--cgroup-root=/{}", plan::cgroup_path(&dir.name, &node.plan.name)),
+        // The machine's resolvers are out of the nodes' reach.
+        "--resolv-conf=".to_owned(),
+    ];
+    if node.plan.role == Role::Worker {
+        let node_paths = paths::Paths { data: options.node_data_dir.clone(), run: PathBuf::new(), log: PathBuf::new() };
+        args.push(format!("--kubeconfig={}", node_paths.node_kubeconfig().display()));
+    }
+    args.extend(options.extra_args.iter().cloned());
+    args
+}
+
+fn launch(netns: &Path, spec: &Path) -> Result<InitProcess> {
+    let program = std::env::current_exe().context("find this program")?;
+    let mut command = Command::new(program);
+    command.arg("node-init").arg(spec).stdin(Stdio::null()).stderr(Stdio::inherit());
+    process::isolate(&mut command, netns)?;
+    let output = command.output().context("start a node")?;
+    if !output.status.success() {
+        bail!("starting a node failed: {}", output.status);
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let pid = text.trim().parse().with_context(|| format!("a node's first process reported {text:?}"))?;
+    let start_ticks = start_ticks(pid).context("the node's first process ended at once")?;
+    Ok(InitProcess { pid, start_ticks })
+}
+
+/// The node's first process if it still runs.
+fn running(node: &NodeState) -> Result<Option<Process>> {
+    let Some(init) = node.init else { return Ok(None) };
+    let process = Process::open(init.pid)?;
+    Ok(process.filter(|process| start_ticks(process.pid()) == Some(init.start_ticks)))
+}
+
+fn admin_kubeconfig(dir: &ClusterDir, node: &NodeState, api_port: u16, wait: Duration) -> Result<Value> {
+    let file = paths::Paths { data: dir.node_data(&node.plan.name), run: PathBuf::new(), log: PathBuf::new() };
+    let path = file.admin_kubeconfig();
+    ready::wait_until(wait, || Ok(path.exists().then_some(())))
+        .with_context(|| format!("the control plane did not start; see {}", dir.node_log(&node.plan.name).display()))?;
+    let mut admin = kubeconfig::read(&path)?;
+    let name = dir.name.context();
+    for section in ["clusters", "users", "contexts"] {
+        admin[section][0]["name"] = json!(name);
+    }
+    admin["clusters"][0]["cluster"]["server"] = json!(format!("https://127.0.0.1:{api_port}"));
+    admin["contexts"][0]["context"] = json!({"cluster": name, "user": name});
+    admin["current-context"] = json!(name);
+    Ok(admin)
+}
+
+fn write_node_kubeconfig(dir: &ClusterDir, node: &NodeState, state: &ClusterState) -> Result<()> {
+    let control_plane = &state.nodes[0].plan;
+    let from = paths::Paths { data: dir.node_data(&control_plane.name), run: PathBuf::new(), log: PathBuf::new() };
+    let to = paths::Paths { data: dir.node_data(&node.plan.name), run: PathBuf::new(), log: PathBuf::new() };
+    let server = format!("https://{}:6443", control_plane.ip);
+    let config = credentials::node_kubeconfig(&from.pki(), &node.plan.name, &server)?;
+    kubeconfig::write(&to.node_kubeconfig(), &config)
+}
+
+/// Prints a line per cluster: name, running nodes, API address.
+///
+/// # Errors
+/// When the directory of clusters cannot be read.
+pub fn list(data_dir: &Path) -> Result<()> {
+    let clusters = paths::clusters_dir(data_dir);
+    let entries = match std::fs::read_dir(&clusters) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("read {}", clusters.display())),
+    };
+    println!("{:<24} {:<10} API", "NAME", "NODES");
+    for entry in entries {
+        let Ok(name) = entry?.file_name().to_string_lossy().parse::<ClusterName>() else { continue };
+        let Some(state) = ClusterDir::new(&clusters, &name).load()? else { continue };
+        let alive = state.nodes.iter().filter(|node| matches!(running(node), Ok(Some(_)))).count();
+        let nodes = format!("{alive}/{}", state.nodes.len());
+        println!("{:<24} {nodes:<10} https://127.0.0.1:{}", name.as_str(), state.api_port);
+    }
+    Ok(())
+}
+
+/// Removes the cluster: processes, namespaces, cgroups, files and its entries in
+/// `users` kubeconfig. Goes on past failures and reports them all.
+///
+/// # Errors
+/// When the cluster does not exist, or what could not be removed.
+pub fn delete(data_dir: &Path, name: &ClusterName, users: Option<&Path>) -> Result<()> {
+    let dir = ClusterDir::new(&paths::clusters_dir(data_dir), name);
+    if !dir.root.exists() {
+        bail!("there is no cluster {name}");
+    }
+    let deleting = step(format!("delete cluster {name}"));
+    let state = dir.load()?;
+    let mut failures = Vec::new();
+    for node in state.iter().flat_map(|state| &state.nodes) {
+        let mut attempt = |what: &str, result: Result<()>| {
+            if let Err(error) = result {
+                failures.push(format!("{what} of {}: {error:#}", node.plan.name));
+            }
+        };
+        attempt("processes", stop_node(node));
+        attempt("network namespace", netns::delete(&dir.netns(&node.plan.name)).map_err(Into::into));
+        attempt("cgroups", cgroups::remove(&plan::cgroup_path(name, &node.plan.name)));
+    }
+    if let Err(error) = netns::delete(&dir.switch()) {
+        failures.push(format!("the switch: {error}"));
+    }
+    cgroups::remove_empty_parents(name.as_str());
+    if !failures.is_empty() {
+        bail!("cluster {name} is not entirely deleted: {}", failures.join("; "));
+    }
+    std::fs::remove_dir_all(&dir.root).with_context(|| format!("remove {}", dir.root.display()))?;
+    if let Some(users) = users
+        && users.exists()
+    {
+        let left = kubeconfig::without(kubeconfig::read(users)?, &name.context())
+            .with_context(|| format!("change {}", users.display()))?;
+        kubeconfig::write(users, &left)?;
+    }
+    deleting.done();
+    Ok(())
+}
+
+/// Ending a node's first process ends the whole node: its PID namespace dies.
+fn stop_node(node: &NodeState) -> Result<()> {
+    match running(node)? {
+        Some(process) => Ok(process.terminate(STOP_GRACE)?),
+        None => Ok(()),
+    }
+}

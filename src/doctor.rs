@@ -1,0 +1,157 @@
+//! What a machine must have to be a node, and what to do where it has not.
+//! `probe` looks, `judge` decides (purely), and both `doctor` and every start
+//! of a node use them.
+
+mod probe;
+
+pub use probe::probe;
+
+/// What was found on a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    pub root: bool,
+    /// Whether the programs are on PATH.
+    pub containerd: bool,
+    pub oci_runtime: bool,
+    pub nft: bool,
+    /// Effective capabilities, bit by bit as in /proc/self/status.
+    pub capabilities: u64,
+    /// Mounted cgroup controllers, of any version.
+    pub controllers: Vec<String>,
+    pub nf_tables: bool,
+    pub overlayfs: bool,
+    pub bridge: bool,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// A node cannot run.
+    Fatal,
+    /// A node runs with less.
+    Warning,
+}
+
+/// One thing that is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub severity: Severity,
+    /// One line: what is missing and what to do.
+    pub message: String,
+}
+
+const CAP_NET_ADMIN: u64 = 1 << 12;
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_SYS_RESOURCE: u64 = 1 << 24;
+
+/// What the machine lacks; empty when it can be a node in full.
+pub fn judge(facts: &Facts, private_containerd: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut check = |holds: bool, severity: Severity, message: &str| {
+        if !holds {
+            findings.push(Finding { severity, message: message.to_owned() });
+        }
+    };
+    use Severity::{Fatal, Warning};
+    check(facts.root, Fatal, "not running as root: start copepod as root (sudo copepod …)");
+    if private_containerd {
+        check(
+            facts.containerd,
+            Fatal,
+            "containerd is not on PATH: apt-get install containerd, or name a running one with --container-runtime-endpoint",
+        );
+        check(facts.oci_runtime, Fatal, "neither runc nor crun is on PATH: apt-get install runc");
+    }
+    check(
+        facts.nf_tables,
+        Fatal,
+        "the kernel has no nf_tables: load the module nf_tables or boot a kernel with CONFIG_NF_TABLES",
+    );
+    check(facts.bridge, Fatal, "the kernel has no bridge devices: load the module bridge, or choose --cni none");
+    check(
+        facts.capabilities & CAP_SYS_ADMIN != 0,
+        Fatal,
+        "CAP_SYS_ADMIN is missing: containers cannot be made; give the process this capability",
+    );
+    check(
+        facts.capabilities & CAP_NET_ADMIN != 0,
+        Fatal,
+        "CAP_NET_ADMIN is missing: pods cannot have a network; give the process this capability",
+    );
+    for controller in ["cpu", "memory", "pids"] {
+        let mounted = facts.controllers.iter().any(|name| name == controller);
+        let message = format!(
+            "the cgroup controller {controller} is not mounted: boot with it enabled (cgroup_enable={controller}) and mount it"
+        );
+        check(mounted, Fatal, &message);
+    }
+    check(
+        facts.overlayfs,
+        Warning,
+        "the kernel has no overlay file system: images are copied instead, which is slow; load the module overlay",
+    );
+    check(
+        facts.nft,
+        Warning,
+        "nft is not on PATH: rulesets cannot be read back for verification; apt-get install nftables",
+    );
+    check(
+        facts.capabilities & CAP_SYS_RESOURCE != 0,
+        Warning,
+        "CAP_SYS_RESOURCE is missing: containers cannot be protected from the OOM killer",
+    );
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Facts {
+        Facts {
+            root: true,
+            containerd: true,
+            oci_runtime: true,
+            nft: true,
+            capabilities: u64::MAX,
+            controllers: ["cpu", "memory", "pids"].map(str::to_owned).to_vec(),
+            nf_tables: true,
+            overlayfs: true,
+            bridge: true,
+        }
+    }
+
+    #[test]
+    fn a_complete_machine_has_no_findings() {
+        assert_eq!(judge(&good(), true), []);
+    }
+
+    #[test]
+    fn each_lack_is_one_line_that_says_what_to_do() {
+        type Break = fn(&mut Facts);
+        let cases: [(Break, Severity, &str); 8] = [
+            (|f| f.root = false, Severity::Fatal, "sudo copepod"),
+            (|f| f.containerd = false, Severity::Fatal, "apt-get install containerd"),
+            (|f| f.oci_runtime = false, Severity::Fatal, "apt-get install runc"),
+            (|f| f.nf_tables = false, Severity::Fatal, "CONFIG_NF_TABLES"),
+            (|f| f.capabilities &= !CAP_NET_ADMIN, Severity::Fatal, "CAP_NET_ADMIN"),
+            (|f| f.capabilities &= !CAP_SYS_RESOURCE, Severity::Warning, "CAP_SYS_RESOURCE"),
+            (|f| f.controllers.retain(|c| c != "pids"), Severity::Fatal, "cgroup_enable=pids"),
+            (|f| f.nft = false, Severity::Warning, "apt-get install nftables"),
+        ];
+        for (damage, severity, hint) in cases {
+            let mut facts = good();
+            damage(&mut facts);
+            let findings = judge(&facts, true);
+            assert_eq!(findings.len(), 1, "{hint}");
+            assert_eq!(findings[0].severity, severity, "{hint}");
+            assert!(findings[0].message.contains(hint) && !findings[0].message.contains('\n'), "{findings:?}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_runtime_needs_no_programs_here() {
+        let facts = Facts { containerd: false, oci_runtime: false, ..good() };
+        assert_eq!(judge(&facts, false), []);
+    }
+}

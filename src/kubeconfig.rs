@@ -1,0 +1,170 @@
+//! Kubeconfig files: made for one cluster, merged into a user's own file and
+//! taken out of it again. The user's other entries are kept to the letter of
+//! their values, known to us or not.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::files;
+
+/// Who talks to which API server.
+#[derive(Clone, Debug)]
+pub struct Entry<'a> {
+    /// Name of the cluster, context and user alike.
+    pub name: &'a str,
+    /// `https://host:port`.
+    pub server: &'a str,
+    pub ca_pem: &'a str,
+    pub client_cert_pem: &'a str,
+    pub client_key_pem: &'a str,
+}
+
+/// A complete kubeconfig for one cluster.
+pub fn render(entry: &Entry<'_>) -> Value {
+    let Entry { name, server, .. } = entry;
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": {
+            "server": server,
+            "certificate-authority-data": STANDARD.encode(entry.ca_pem),
+        }}],
+        "users": [{"name": name, "user": {
+            "client-certificate-data": STANDARD.encode(entry.client_cert_pem),
+            "client-key-data": STANDARD.encode(entry.client_key_pem),
+        }}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "current-context": name,
+        "preferences": {},
+    })
+}
+
+/// `base` with the entries of `added` put in or replaced by name, and `added`'s
+/// context made the current one.
+///
+/// # Errors
+/// When `base` is no kubeconfig.
+pub fn merge(base: Value, added: &Value) -> Result<Value> {
+    let mut merged = as_config(base)?;
+    for section in ["clusters", "users", "contexts"] {
+        for entry in added[section].as_array().into_iter().flatten() {
+            let list = section_of(&mut merged, section)?;
+            list.retain(|old| old["name"] != entry["name"]);
+            list.push(entry.clone());
+        }
+    }
+    merged["current-context"] = added["current-context"].clone();
+    Ok(merged)
+}
+
+/// `base` without the cluster, user and context called `name`.
+///
+/// # Errors
+/// When `base` is no kubeconfig.
+pub fn without(base: Value, name: &str) -> Result<Value> {
+    let mut left = as_config(base)?;
+    for section in ["clusters", "users", "contexts"] {
+        section_of(&mut left, section)?.retain(|old| old["name"] != name);
+    }
+    if left["current-context"] == name {
+        left["current-context"] = json!("");
+    }
+    Ok(left)
+}
+
+fn as_config(value: Value) -> Result<Value> {
+    match value {
+        Value::Null => Ok(json!({"apiVersion": "v1", "kind": "Config", "preferences": {}})),
+        Value::Object(_) => Ok(value),
+        _ => bail!("it is not a mapping"),
+    }
+}
+
+fn section_of<'a>(config: &'a mut Value, section: &str) -> Result<&'a mut Vec<Value>> {
+    if config[section].is_null() {
+        config[section] = json!([]);
+    }
+    config[section].as_array_mut().with_context(|| format!("its {section} are not a list"))
+}
+
+/// The user's kubeconfig: the first file of `KUBECONFIG`, else `~/.kube/config`.
+pub fn users_file(kubeconfig: Option<&str>, home: Option<&Path>) -> Option<PathBuf> {
+    let first = kubeconfig.and_then(|list| list.split(':').find(|path| !path.is_empty()));
+    first.map(PathBuf::from).or_else(|| home.map(|home| home.join(".kube/config")))
+}
+
+/// Reads a kubeconfig, `Null` when there is none.
+///
+/// # Errors
+/// Names the file that cannot be read or is not YAML.
+pub fn read(path: &Path) -> Result<Value> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Value::Null),
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    serde_norway::from_str(&text).with_context(|| format!("{} is not a kubeconfig", path.display()))
+}
+
+/// Replaces a kubeconfig atomically, readable by its owner only.
+///
+/// # Errors
+/// Names the file that cannot be written.
+pub fn write(path: &Path, config: &Value) -> Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+    }
+    let text = serde_norway::to_string(config)?;
+    files::replace(path, text.as_bytes(), 0o600).with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn entry(name: &str) -> Value {
+        let server = format!("https://127.0.0.1/{name}");
+        render(&Entry { name, server: &server, ca_pem: "ca", client_cert_pem: "cert", client_key_pem: "key" })
+    }
+
+    #[test]
+    fn what_others_wrote_stays() {
+        let base = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "work", "extensions": [{"name": "x"}],
+            "clusters": [{"name": "work", "cluster": {"server": "https://w", "odd": 1}}],
+            "users": [{"name": "work", "user": {"exec": {"command": "login"}}}],
+            "contexts": [{"name": "work", "context": {"cluster": "work", "user": "work"}}],
+        });
+        let merged = merge(base.clone(), &entry("dev")).unwrap();
+        assert_eq!(merged["current-context"], "dev");
+        assert_eq!(merged["clusters"][0], base["clusters"][0]);
+        assert_eq!(merged["extensions"], base["extensions"]);
+        let again = merge(merged.clone(), &entry("dev")).unwrap();
+        assert_eq!(again, merged, "merging twice changes nothing");
+        let mut left = without(merged, "dev").unwrap();
+        assert_eq!(left["current-context"], "");
+        left["current-context"] = json!("work");
+        assert_eq!(left, base);
+    }
+
+    #[test]
+    fn an_empty_file_is_a_start_and_a_list_is_not() {
+        assert_eq!(merge(Value::Null, &entry("dev")).unwrap()["clusters"][0]["name"], "dev");
+        assert!(merge(json!([]), &entry("dev")).is_err());
+        assert!(merge(json!({"clusters": 3}), &entry("dev")).is_err());
+    }
+
+    #[test]
+    fn the_first_named_file_counts() {
+        let home = Path::new("/h");
+        assert_eq!(users_file(Some(":/a:/b"), Some(home)), Some("/a".into()));
+        assert_eq!(users_file(Some(""), Some(home)), Some("/h/.kube/config".into()));
+        assert_eq!(users_file(None, None), None);
+    }
+}

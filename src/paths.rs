@@ -1,0 +1,82 @@
+//! Where a node keeps its files: one place that knows every name below the
+//! data, run and log directories. Makes none of them.
+
+use std::path::{Path, PathBuf};
+
+/// The directories of one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// Lives across restarts: store, images, certificates, volumes.
+    pub data: PathBuf,
+    /// Lives until the next boot: sockets, process ids.
+    pub run: PathBuf,
+    /// Container logs.
+    pub log: PathBuf,
+}
+
+impl Paths {
+    /// The certificates and keys of the control plane.
+    pub fn pki(&self) -> PathBuf {
+        self.data.join("server/pki")
+    }
+
+    /// The embedded store's file.
+    pub fn store(&self) -> PathBuf {
+        self.data.join("server/store.redb")
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.data.join("admin.kubeconfig")
+    }
+
+    /// The node's own kubeconfig.
+    pub fn node_kubeconfig(&self) -> PathBuf {
+        self.data.join("kubelet.kubeconfig")
+    }
+
+    /// The kubelet's root: pods, volumes, serving certificate.
+    pub fn kubelet(&self) -> PathBuf {
+        self.data.join("kubelet")
+    }
+
+    /// The private containerd's root (images, snapshots, metadata).
+    pub fn containerd_root(&self) -> PathBuf {
+        self.data.join("containerd")
+    }
+
+    /// The private containerd's state, socket and configuration.
+    pub fn containerd_run(&self) -> PathBuf {
+        self.run.join("containerd")
+    }
+
+    /// The CNI plugin's address leases.
+    pub fn cni_data(&self) -> PathBuf {
+        self.run.join("cni")
+    }
+
+    /// The directory of CNI configurations.
+    pub fn cni_conf(&self) -> PathBuf {
+        self.run.join("cni/net.d")
+    }
+
+    /// The directory of CNI plugins.
+    pub fn cni_bin(&self) -> PathBuf {
+        self.run.join("cni/bin")
+    }
+
+    /// The process id of the running copepod.
+    pub fn pid_file(&self) -> PathBuf {
+        self.run.join("copepod.pid")
+    }
+
+    /// The log of a copepod started in the background.
+    pub fn log_file(&self) -> PathBuf {
+        self.run.join("copepod.log")
+    }
+}
+
+/// Where the clusters of this machine are kept, below a node's data directory.
+pub fn clusters_dir(data: &Path) -> PathBuf {
+    data.join("clusters")
+}

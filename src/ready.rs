@@ -1,0 +1,77 @@
+//! Waiting for conditions: files, nodes.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Node;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+
+/// Pause between two looks at a condition that announces nothing.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Looks until `condition` yields a value.
+///
+/// # Errors
+/// What `condition` reports, or that `timeout` has passed.
+pub fn wait_until<T>(timeout: Duration, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(value) = condition()? {
+            return Ok(value);
+        }
+        if Instant::now() >= deadline {
+            bail!("not within {} s", timeout.as_secs());
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Waits until the cluster behind `kubeconfig` has `count` Ready nodes.
+///
+/// # Errors
+/// When the kubeconfig is no use or `timeout` has passed.
+pub fn wait_for_nodes(kubeconfig: &Path, count: usize, timeout: Duration) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let config = kube::config::Kubeconfig::read_from(kubeconfig)?;
+        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await?;
+        let client = Client::try_from(config)?;
+        tokio::time::timeout(timeout, nodes_ready(client, count))
+            .await
+            .with_context(|| format!("{count} node(s) are not Ready within {} s", timeout.as_secs()))?
+    })
+}
+
+/// Ends when `count` nodes are Ready; the watch reconnects by itself.
+async fn nodes_ready(client: Client, count: usize) -> Result<()> {
+    let nodes = Api::<Node>::all(client);
+    let mut ready = std::collections::BTreeSet::new();
+    let mut changes = watcher(nodes, watcher::Config::default()).default_backoff().applied_objects().boxed();
+    loop {
+        match changes.try_next().await {
+            Ok(Some(node)) => {
+                let name = node.metadata.name.clone().unwrap_or_default();
+                if is_ready(&node) {
+                    ready.insert(name)
+                } else {
+                    ready.remove(&name)
+                };
+                if ready.len() >= count {
+                    return Ok(());
+                }
+            }
+            Ok(None) => bail!("the watch of nodes ended"),
+            // Refused connections while the server starts: the back-off paces us.
+            Err(error) => tracing::debug!(%error, "nodes cannot be watched yet"),
+        }
+    }
+}
+
+/// Whether the node's `Ready` condition is `True`.
+pub fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}

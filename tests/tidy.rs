@@ -1,0 +1,224 @@
+//! Checks the invariants that ARCHITECTURE.md writes down as absences, and
+//! prints the files and functions that want splitting.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Longest file, in lines before its tests, that needs no reason.
+const LONG_FILE: usize = 500;
+/// Longest function, in lines, that is not listed.
+const LONG_FUNCTION: usize = 60;
+/// A file past [`LONG_FILE`] says why in a line that starts so.
+const REASON: &str = "// One room because";
+
+/// Modules that decide and convert: a file or a folder each.
+const PURE: &[&str] = &[
+    "agent/src/convert",
+    "agent/src/plan",
+    "agent/src/probe/threshold.rs",
+    "agent/src/status/generate.rs",
+    "controlplane-lite/src/scheme",
+    "controlplane-lite/src/scheduler/cycle.rs",
+    "netproxy/src/nft",
+    "netproxy/src/ruleset",
+    "netproxy/src/topology.rs",
+    "src/cluster/plan.rs",
+];
+
+/// What pure code must not contain.
+const IMPURE: &[&str] =
+    &["async fn", ".await", "std::fs", "tokio::", "Instant::now", "SystemTime::now", "Timestamp::now", "tracing::"];
+
+struct Source {
+    path: PathBuf,
+    /// Path below the repository's root, with '/'.
+    name: String,
+    text: String,
+}
+
+impl Source {
+    /// The lines before the tests at the file's end.
+    fn code(&self) -> &str {
+        self.text.split("#[cfg(test)]\nmod tests {").next().unwrap()
+    }
+
+    fn is_test(&self) -> bool {
+        self.name.contains("tests/") || self.name.ends_with("/tests.rs") || self.name.contains("/benches/")
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<Source> {
+    let mut found = Vec::new();
+    for part in ["src", "tests", "cri", "netproxy", "agent", "controlplane-lite"] {
+        collect(&root().join(part), &mut found);
+    }
+    assert!(found.len() > 20, "the walk found only {} files", found.len());
+    found
+}
+
+fn collect(directory: &Path, found: &mut Vec<Source>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            if !path.ends_with("target") {
+                collect(&path, found);
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+            found.push(Source { text: fs::read_to_string(&path).unwrap(), path, name });
+        }
+    }
+}
+
+/// Fails with every offence at once.
+fn report(offences: Vec<String>) {
+    assert!(offences.is_empty(), "\n{}", offences.join("\n"));
+}
+
+/// Lines that are code, with their numbers.
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")).map(|(n, line)| (n + 1, line))
+}
+
+#[test]
+fn every_file_says_what_it_owns() {
+    let silent = sources().into_iter().filter(|source| !source.text.starts_with("//!"));
+    report(silent.map(|source| format!("{} does not open with //!", source.name)).collect());
+}
+
+#[test]
+fn submodules_have_names() {
+    let nameless = sources().into_iter().filter(|source| source.path.ends_with("mod.rs"));
+    report(nameless.map(|source| format!("{}: name it after its module", source.name)).collect());
+}
+
+#[test]
+fn pure_modules_only_decide() {
+    let mut offences = Vec::new();
+    for source in sources() {
+        let pure = PURE.iter().any(|pure| {
+            source.name == *pure
+                || source.name.starts_with(&format!("{}/", pure.trim_end_matches(".rs")))
+                || source.name == format!("{pure}.rs")
+        });
+        if !pure || source.is_test() {
+            continue;
+        }
+        for (number, line) in code_lines(source.code()) {
+            if let Some(word) = IMPURE.iter().find(|word| line.contains(*word)) {
+                offences.push(format!("{}:{number}: {word} in a pure module", source.name));
+            }
+        }
+    }
+    report(offences);
+}
+
+#[test]
+fn unsafe_stays_in_sys() {
+    let mut offences = Vec::new();
+    for source in sources() {
+        let in_sys = source.name.ends_with("/sys.rs") || source.name.contains("/sys/");
+        // The embedded programs are freestanding: they have no library to hide behind.
+        let embedded = source.name.starts_with("cri/programs/");
+        for (number, line) in code_lines(&source.text) {
+            if line.contains("unsafe {") && !in_sys && !embedded && !source.name.starts_with("tests/tidy") {
+                offences.push(format!("{}:{number}: unsafe outside a sys module", source.name));
+            }
+        }
+    }
+    report(offences);
+}
+
+#[test]
+fn crates_do_not_know_what_they_must_not() {
+    let rules: &[(&str, &[&str])] = &[
+        ("cri/", &["k8s_openapi", "kube::"]),
+        ("netproxy/", &["containerd_client", "k8s_cri", "cri::", "controlplane_lite"]),
+        ("agent/", &["containerd_client", "k8s_cri", "controlplane_lite"]),
+        ("controlplane-lite/", &["containerd_client", "k8s_cri", "agent::", "netproxy::"]),
+        ("controlplane-lite/src/scheduler", &["crate::storage", "crate::apiserver"]),
+        ("controlplane-lite/src/controllers", &["crate::storage", "crate::apiserver"]),
+        ("src/", &["containerd_client", "k8s_cri"]),
+    ];
+    let mut offences = Vec::new();
+    for source in sources() {
+        for (_, banned) in rules.iter().filter(|(part, _)| source.name.starts_with(part)) {
+            if source.is_test() {
+                continue;
+            }
+            for (number, line) in code_lines(source.code()) {
+                if let Some(word) = banned.iter().find(|word| mentions(line, word)) {
+                    offences.push(format!("{}:{number}: {word}", source.name));
+                }
+            }
+        }
+    }
+    report(offences);
+}
+
+/// Whether `line` uses the path `word`, not merely a longer name that ends so.
+fn mentions(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        !line[..at]
+            .ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':' || before == '"')
+    })
+}
+
+#[test]
+fn manifests_point_one_way() {
+    let allowed: &[(&str, &[&str])] =
+        &[("cri", &[]), ("netproxy", &[]), ("controlplane-lite", &[]), ("agent", &["cri", "netproxy"])];
+    for (name, may) in allowed {
+        let manifest = fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap();
+        for other in ["cri", "netproxy", "agent", "controlplane-lite"] {
+            let depends = manifest
+                .lines()
+                .any(|line| line.starts_with(&format!("{other}.")) || line.starts_with(&format!("{other} =")));
+            assert!(!depends || may.contains(&other), "{name} depends on {other}");
+        }
+    }
+}
+
+#[test]
+fn long_files_have_a_reason() {
+    let mut offences = Vec::new();
+    for source in sources() {
+        let lines = source.code().lines().count();
+        if lines > LONG_FILE && !source.text.lines().any(|line| line.starts_with(REASON)) {
+            offences.push(format!("{}: {lines} lines; split it, or say \"{REASON} …\"", source.name));
+        }
+        for (start, length) in long_functions(source.code()) {
+            println!("{}:{start}: a function of {length} lines", source.name);
+        }
+    }
+    report(offences);
+}
+
+/// Starts and lengths of functions past [`LONG_FUNCTION`]; relies on rustfmt's
+/// closing brace at the indentation of its `fn`.
+fn long_functions(code: &str) -> Vec<(usize, usize)> {
+    let lines: Vec<&str> = code.lines().collect();
+    let mut long = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let indent = line.len() - line.trim_start().len();
+        let head = line.trim_start();
+        let is_fn = head.starts_with("fn ")
+            || head.starts_with("pub") && head.contains(" fn ")
+            || head.starts_with("async fn ");
+        if !is_fn {
+            continue;
+        }
+        let closing = format!("{}}}", " ".repeat(indent));
+        let Some(length) = lines[start..].iter().position(|line| *line == closing) else { continue };
+        if length + 1 > LONG_FUNCTION {
+            long.push((start + 1, length + 1));
+        }
+    }
+    long
+}
