@@ -1,2 +1,77 @@
-//! The CNI plugin: veth pairs, the bridge, address assignment and host ports of pods.
+//! The CNI plugin: veth pairs, the bridge, addresses and host ports of pods.
 //! Not Services: those are in [`crate::services`].
+//!
+//! The binary is its own plugin: called under one of [`PLUGIN_NAMES`] it runs
+//! [`main`] and nothing else. This is a short-lived process that every pod's
+//! start waits for, so it reads its standard input, speaks netlink over plain
+//! blocking sockets, and starts no runtime.
+//!
+//! `protocol` reads requests and writes results, `ipam` hands out addresses,
+//! `link` talks to the kernel, `attach` does what a request asks.
+
+mod attach;
+mod conflist;
+pub mod ipam;
+mod link;
+pub mod protocol;
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::path::Path;
+
+pub use attach::cleanup;
+pub use conflist::{CniConfig, install_plugin, write_conflist};
+use protocol::{Command, Environment, PluginError};
+
+/// Names under which the binary is a CNI plugin. containerd asks for one called
+/// `loopback` beside the network's own.
+pub const PLUGIN_NAMES: [&str; 2] = ["copepod-cni", "loopback"];
+
+/// As much as a network configuration can reasonably have, in bytes.
+const MAX_INPUT: u64 = 1 << 20;
+
+/// Whether a process started as `argv0` is to be the plugin.
+pub fn is_plugin(argv0: &OsStr) -> bool {
+    let name = Path::new(argv0).file_name();
+    PLUGIN_NAMES.iter().any(|plugin| name == Some(OsStr::new(plugin)))
+}
+
+/// Runs one request. Returns the process's exit code: 0, or 1 with an error
+/// object on `output` as the specification wants it.
+pub fn main(
+    variable: impl Fn(&str) -> Option<String>,
+    input: impl Read,
+    mut output: impl Write,
+) -> u8 {
+    let mut text = Vec::new();
+    let answer = input
+        .take(MAX_INPUT)
+        .read_to_end(&mut text)
+        .map_err(|error| PluginError::io("read the network configuration", &error))
+        .and_then(|_| serve(&Environment::read(variable)?, &text));
+    let (code, body) = match answer {
+        Ok(body) => (0, body),
+        Err(error) => (1, error.to_json(protocol::version_of(&text))),
+    };
+    // Nobody is left to tell when the caller does not read.
+    let _ = output.write_all(body.as_bytes());
+    code
+}
+
+fn serve(environment: &Environment, text: &[u8]) -> Result<String, PluginError> {
+    if environment.command == Command::Version {
+        return Ok(protocol::versions());
+    }
+    let config = protocol::parse_config(text)?;
+    if config.kind == "loopback" {
+        return attach::loopback(environment, &config);
+    }
+    match environment.command {
+        Command::Add => attach::add(environment, &config),
+        Command::Del => attach::delete(environment, &config),
+        Command::Check => attach::check(environment, &config),
+        Command::Gc => attach::collect(&config),
+        Command::Status => attach::status(&config),
+        Command::Version => Ok(protocol::versions()),
+    }
+}

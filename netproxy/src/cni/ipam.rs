@@ -1,0 +1,219 @@
+//! Addresses of pods: one file of leases per network, changed under a lock.
+//!
+//! `Leases` decides; `with_leases` locks, reads, writes and replaces the file.
+//! The file lives below the run directory, so a reboot, which ends all pods,
+//! forgets the leases too. A process that dies in between leaves the old file
+//! (the rename did not happen) or a lease whose namespace is gone, which the
+//! next shortage or collection takes back.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::cidr::Cidr4;
+
+/// Who holds an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Holder {
+    pub container_id: String,
+    pub ifname: String,
+    /// Path of the network namespace; when it is gone, so is the holder.
+    pub netns: PathBuf,
+}
+
+/// The leases of one network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leases {
+    /// The address handed out last: the search goes on behind it, so that an
+    /// address rests as long as possible before it is used again.
+    last: Option<Ipv4Addr>,
+    holders: BTreeMap<Ipv4Addr, Holder>,
+}
+
+impl Leases {
+    /// The address that `container_id` holds for `ifname`.
+    pub fn held_by(&self, container_id: &str, ifname: &str) -> Option<Ipv4Addr> {
+        let held = |holder: &Holder| holder.container_id == container_id && holder.ifname == ifname;
+        self.holders.iter().find(|(_, holder)| held(holder)).map(|(address, _)| *address)
+    }
+
+    /// Leases a free address, or the one already held. `None` when `subnet` is
+    /// full; network, gateway (the first host) and broadcast are never leased.
+    pub fn acquire(&mut self, subnet: Cidr4, holder: Holder) -> Option<Ipv4Addr> {
+        if let Some(address) = self.held_by(&holder.container_id, &holder.ifname) {
+            self.holders.insert(address, holder);
+            return Some(address);
+        }
+        let (first, last) = pod_range(subnet)?;
+        let start = self.last.map(Ipv4Addr::to_bits).filter(|last_used| (first..last).contains(last_used));
+        let start = start.map_or(first, |last_used| last_used + 1);
+        let candidates = (start..=last).chain(first..start).map(Ipv4Addr::from_bits);
+        let address = candidates.into_iter().find(|address| !self.holders.contains_key(address))?;
+        self.holders.insert(address, holder);
+        self.last = Some(address);
+        Some(address)
+    }
+
+    /// Gives back what `container_id` holds for `ifname`; nothing held is fine.
+    pub fn release(&mut self, container_id: &str, ifname: &str) -> Option<Ipv4Addr> {
+        let address = self.held_by(container_id, ifname)?;
+        self.holders.remove(&address);
+        Some(address)
+    }
+
+    /// Drops the leases whose holder does not live; returns how many.
+    pub fn retain(&mut self, lives: impl Fn(&Holder) -> bool) -> usize {
+        let before = self.holders.len();
+        self.holders.retain(|_, holder| lives(holder));
+        before - self.holders.len()
+    }
+
+    /// How many addresses are leased.
+    pub fn len(&self) -> usize {
+        self.holders.len()
+    }
+
+    /// Whether no address is leased.
+    pub fn is_empty(&self) -> bool {
+        self.holders.is_empty()
+    }
+}
+
+/// The gateway: the first host of the subnet. `None` when it has no room for
+/// a gateway and a pod.
+pub fn gateway(subnet: Cidr4) -> Option<Ipv4Addr> {
+    pod_range(subnet).map(|(first, _)| Ipv4Addr::from_bits(first - 1))
+}
+
+/// First and last address for pods.
+fn pod_range(subnet: Cidr4) -> Option<(u32, u32)> {
+    if subnet.prefix_len() > 30 {
+        return None;
+    }
+    let network = subnet.addr().to_bits();
+    let hosts = u32::MAX >> subnet.prefix_len();
+    Some((network + 2, network + hosts - 1))
+}
+
+/// Changes the leases of `network` below `directory` under its lock.
+///
+/// # Errors
+/// When the directory cannot be used. A damaged file is an error that names
+/// it: guessing would hand an address out twice.
+pub fn with_leases<T>(directory: &Path, network: &str, change: impl FnOnce(&mut Leases) -> T) -> io::Result<T> {
+    fs::create_dir_all(directory)?;
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(directory.join(format!("{network}.lock")))?;
+    let _lock: Flock<File> = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+    let path = directory.join(format!("{network}.json"));
+    let mut leases = read(&path)?;
+    let before = leases.clone();
+    let result = change(&mut leases);
+    if leases != before {
+        let temporary = directory.join(format!(".{network}.json"));
+        fs::write(&temporary, serde_json::to_vec(&leases)?)?;
+        fs::rename(&temporary, &path)?;
+    }
+    Ok(result)
+}
+
+fn read(path: &Path) -> io::Result<Leases> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Leases::default()),
+        Err(error) => return Err(error),
+    };
+    let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {error}", path.display()));
+    serde_json::from_slice(&text).map_err(damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn holder(id: usize) -> Holder {
+        Holder { container_id: format!("c{id}"), ifname: "eth0".to_owned(), netns: format!("/n/{id}").into() }
+    }
+
+    #[test]
+    fn addresses_rest_before_they_return() {
+        let subnet: Cidr4 = "10.42.3.0/29".parse().unwrap();
+        let mut leases = Leases::default();
+        let hosts: Vec<_> = (0..5).map(|id| leases.acquire(subnet, holder(id)).unwrap().octets()[3]).collect();
+        assert_eq!(hosts, [2, 3, 4, 5, 6]);
+        assert_eq!(leases.acquire(subnet, holder(9)), None, "full");
+        leases.release("c1", "eth0");
+        leases.release("c3", "eth0");
+        assert_eq!(leases.acquire(subnet, holder(9)).unwrap().octets()[3], 3);
+        assert_eq!(leases.acquire(subnet, holder(10)).unwrap().octets()[3], 5);
+        assert_eq!(gateway(subnet).unwrap().octets()[3], 1);
+    }
+
+    #[test]
+    fn asking_again_gives_the_same_address() {
+        let subnet: Cidr4 = "10.42.3.0/24".parse().unwrap();
+        let mut leases = Leases::default();
+        let first = leases.acquire(subnet, holder(1));
+        assert_eq!(leases.acquire(subnet, holder(1)), first);
+        assert_eq!(leases.len(), 1);
+    }
+
+    #[test]
+    fn tiny_subnets_have_no_pods() {
+        assert_eq!(gateway("10.0.0.0/31".parse().unwrap()), None);
+        assert_eq!(Leases::default().acquire("10.0.0.0/32".parse().unwrap(), holder(1)), None);
+    }
+
+    #[test]
+    fn a_damaged_file_is_named_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("net.json");
+        fs::write(&path, b"\xff{").unwrap();
+        let error = with_leases(dir.path(), "net", |leases| leases.len()).unwrap_err();
+        assert!(error.to_string().contains("net.json is damaged"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"\xff{");
+    }
+
+    #[test]
+    fn parallel_processes_never_share_an_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let subnet: Cidr4 = "10.42.3.0/24".parse().unwrap();
+        let take = |id: usize| {
+            let path = dir.path().to_owned();
+            std::thread::spawn(move || {
+                with_leases(&path, "net", |leases| leases.acquire(subnet, holder(id))).unwrap().unwrap()
+            })
+        };
+        let threads: Vec<_> = (0..32).map(take).collect();
+        let taken: std::collections::BTreeSet<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(taken.len(), 32);
+    }
+
+    proptest! {
+        #[test]
+        fn leases_stay_unique_and_inside(steps in proptest::collection::vec((any::<bool>(), 0usize..12), 0..200)) {
+            let subnet: Cidr4 = "10.1.2.8/29".parse().unwrap();
+            let mut leases = Leases::default();
+            for (take, id) in steps {
+                if take {
+                    if let Some(address) = leases.acquire(subnet, holder(id)) {
+                        prop_assert!(subnet.contains(address) && address.octets()[3] >= 10 && address.octets()[3] <= 14);
+                    } else {
+                        prop_assert_eq!(leases.len(), 5);
+                    }
+                } else {
+                    leases.release(&format!("c{id}"), "eth0");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! The CNI specification's words: requests from environment and standard
+//! input, results and errors as JSON. Pure.
+//!
+//! Versions 0.3.0 to 1.1.0 of the specification are spoken.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::cidr::Cidr4;
+
+/// Versions of the specification, oldest first.
+pub const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+
+/// What the runtime asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    Add,
+    Del,
+    Check,
+    Gc,
+    Status,
+    Version,
+}
+
+/// The variables of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Environment {
+    pub command: Command,
+    pub container_id: String,
+    /// Path of the network namespace; may be gone on DEL.
+    pub netns: Option<PathBuf>,
+    pub ifname: String,
+}
+
+impl Environment {
+    /// Reads and checks the variables.
+    ///
+    /// # Errors
+    /// Names the variable that is missing or malformed (code 4).
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, PluginError> {
+        let value = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let command = match value("CNI_COMMAND").as_deref() {
+            Some("ADD") => Command::Add,
+            Some("DEL") => Command::Del,
+            Some("CHECK") => Command::Check,
+            Some("GC") => Command::Gc,
+            Some("STATUS") => Command::Status,
+            Some("VERSION") => Command::Version,
+            Some(other) => return Err(PluginError::environment(format!("CNI_COMMAND={other} is unknown"))),
+            None => return Err(PluginError::environment("CNI_COMMAND is not set".to_owned())),
+        };
+        let of_a_container = matches!(command, Command::Add | Command::Del | Command::Check);
+        let container_id = value("CNI_CONTAINERID").unwrap_or_default();
+        let ifname = value("CNI_IFNAME").unwrap_or_default();
+        let netns = value("CNI_NETNS").map(PathBuf::from);
+        if of_a_container {
+            check_id(&container_id)?;
+            check_ifname(&ifname)?;
+            if netns.is_none() && command != Command::Del {
+                return Err(PluginError::environment("CNI_NETNS is not set".to_owned()));
+            }
+        }
+        Ok(Self { command, container_id, netns, ifname })
+    }
+}
+
+/// An id must be usable in names: alphanumeric first, then also `_.-`.
+fn check_id(id: &str) -> Result<(), PluginError> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let begins = id.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if begins && id.chars().all(legal) {
+        return Ok(());
+    }
+    Err(PluginError::environment(format!("CNI_CONTAINERID={id:?} is not a container id")))
+}
+
+/// What the kernel takes as an interface name.
+fn check_ifname(name: &str) -> Result<(), PluginError> {
+    let legal = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
+    if !name.is_empty() && name.len() <= 15 && name != "." && name != ".." && name.chars().all(legal) {
+        return Ok(());
+    }
+    Err(PluginError::environment(format!("CNI_IFNAME={name:?} is not an interface name")))
+}
+
+/// A network configuration as written by [`super::write_conflist`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkConfig {
+    #[serde(default = "oldest_version")]
+    pub cni_version: String,
+    #[serde(default)]
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default)]
+    pub bridge: String,
+    /// The node's part of the pod network.
+    #[serde(default, deserialize_with = "prefix")]
+    pub subnet: Option<Cidr4>,
+    /// Bytes; 0 leaves the kernel's choice.
+    #[serde(default)]
+    pub mtu: u32,
+    /// Directory of address leases.
+    #[serde(default)]
+    pub data_dir: PathBuf,
+    #[serde(default)]
+    pub runtime_config: RuntimeConfig,
+    /// Containers that still live, on GC.
+    #[serde(default, rename = "cni.dev/valid-attachments")]
+    pub valid_attachments: Option<Vec<Attachment>>,
+}
+
+/// What the runtime adds for this container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuntimeConfig {
+    #[serde(default)]
+    pub port_mappings: Vec<PortMapping>,
+}
+
+/// A host port that leads into the container.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PortMapping {
+    pub host_port: u16,
+    pub container_port: u16,
+    #[serde(default)]
+    pub protocol: String,
+    #[serde(default, rename = "hostIP")]
+    pub host_ip: String,
+}
+
+/// A container's interface in this network.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Attachment {
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    pub ifname: String,
+}
+
+fn prefix<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Cidr4>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
+}
+
+fn oldest_version() -> String {
+    VERSIONS[0].to_owned()
+}
+
+/// Reads a network configuration.
+///
+/// # Errors
+/// When it is no JSON (code 6), of an unknown version (1) or lacks a field (7).
+pub fn parse_config(text: &[u8]) -> Result<NetworkConfig, PluginError> {
+    let config: NetworkConfig = serde_json::from_slice(text).map_err(|error| PluginError {
+        code: 6,
+        message: "the network configuration is malformed".to_owned(),
+        details: error.to_string(),
+    })?;
+    if !VERSIONS.contains(&config.cni_version.as_str()) {
+        return Err(PluginError {
+            code: 1,
+            message: format!("cniVersion {} is not spoken here", config.cni_version),
+            details: VERSIONS.join(", "),
+        });
+    }
+    if config.kind != "loopback" {
+        let missing = [
+            ("name", config.name.is_empty()),
+            ("bridge", config.bridge.is_empty()),
+            ("subnet", config.subnet.is_none()),
+            ("dataDir", config.data_dir.as_os_str().is_empty()),
+        ];
+        if let Some((field, _)) = missing.iter().find(|(_, missing)| *missing) {
+            return Err(PluginError::config(format!("the network configuration has no {field}")));
+        }
+    }
+    Ok(config)
+}
+
+/// The version that an answer to `text` should carry, whatever else is wrong.
+pub fn version_of(text: &[u8]) -> &'static str {
+    let asked = serde_json::from_slice::<Value>(text).ok();
+    let asked = asked.as_ref().and_then(|value| value["cniVersion"].as_str());
+    VERSIONS.into_iter().find(|version| Some(*version) == asked).unwrap_or(VERSIONS[VERSIONS.len() - 1])
+}
+
+/// The answer to VERSION.
+pub fn versions() -> String {
+    json!({"cniVersion": VERSIONS[VERSIONS.len() - 1], "supportedVersions": VERSIONS}).to_string()
+}
+
+/// A container's attachment, as an ADD reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    pub bridge: Interface,
+    pub host: Interface,
+    pub container: Interface,
+    pub address: Ipv4Addr,
+    /// Length of the subnet's prefix, in bits.
+    pub prefix_len: u8,
+    pub gateway: Ipv4Addr,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    /// `aa:bb:cc:dd:ee:ff`.
+    pub mac: String,
+    /// Path of its namespace when that is not the node's own.
+    pub sandbox: Option<String>,
+}
+
+impl Interface {
+    fn to_json(&self) -> Value {
+        let mut value = json!({"name": self.name, "mac": self.mac});
+        if let Some(sandbox) = &self.sandbox {
+            value["sandbox"] = json!(sandbox);
+        }
+        value
+    }
+}
+
+impl Attached {
+    /// The result object in the words of `version`.
+    pub fn to_json(&self, version: &str) -> String {
+        let mut ip = json!({"address": format!("{}/{}", self.address, self.prefix_len), "gateway": self.gateway, "interface": 2});
+        if version.starts_with("0.") {
+            ip["version"] = json!("4");
+        }
+        json!({
+            "cniVersion": version,
+            "interfaces": [self.bridge.to_json(), self.host.to_json(), self.container.to_json()],
+            "ips": [ip],
+            "routes": [{"dst": "0.0.0.0/0", "gw": self.gateway}],
+            "dns": {},
+        })
+        .to_string()
+    }
+}
+
+/// The result of attaching the loopback interface.
+pub fn loopback_result(version: &str, netns: &str) -> String {
+    let mut ip = json!({"address": "127.0.0.1/8", "interface": 0});
+    if version.starts_with("0.") {
+        ip["version"] = json!("4");
+    }
+    json!({
+        "cniVersion": version,
+        "interfaces": [{"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": netns}],
+        "ips": [ip],
+        "dns": {},
+    })
+    .to_string()
+}
+
+/// An error as the specification reports it: 1 to 99 are its own codes, from
+/// 100 on ours.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}: {details}")]
+pub struct PluginError {
+    pub code: u16,
+    pub message: String,
+    pub details: String,
+}
+
+impl PluginError {
+    /// A variable is missing or malformed.
+    pub fn environment(message: String) -> Self {
+        Self { code: 4, message, details: String::new() }
+    }
+
+    /// The configuration makes no sense.
+    pub fn config(message: String) -> Self {
+        Self { code: 7, message, details: String::new() }
+    }
+
+    /// The system refused a step.
+    pub fn io(step: &str, error: &std::io::Error) -> Self {
+        Self { code: 5, message: step.to_owned(), details: error.to_string() }
+    }
+
+    /// No address is left.
+    pub fn exhausted(subnet: Cidr4) -> Self {
+        Self { code: 100, message: format!("no address is left in {subnet}"), details: String::new() }
+    }
+
+    /// What should be there is not.
+    pub fn check(message: String) -> Self {
+        Self { code: 101, message, details: String::new() }
+    }
+
+    /// The error object.
+    pub fn to_json(&self, version: &str) -> String {
+        json!({"cniVersion": version, "code": self.code, "msg": self.message, "details": self.details}).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> Result<Environment, PluginError> {
+        let map: BTreeMap<_, _> = pairs.iter().copied().collect();
+        Environment::read(|name| map.get(name).map(|value| (*value).to_owned()))
+    }
+
+    const ADD: [(&str, &str); 4] =
+        [("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", "abc"), ("CNI_NETNS", "/n"), ("CNI_IFNAME", "eth0")];
+
+    #[test]
+    fn a_complete_request_is_read() {
+        let request = environment(&ADD).unwrap();
+        assert_eq!((request.command, request.container_id.as_str()), (Command::Add, "abc"));
+        let delete = [("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", "abc"), ("CNI_IFNAME", "eth0")];
+        assert_eq!(environment(&delete).unwrap().netns, None, "DEL works without a namespace");
+    }
+
+    #[test]
+    fn bad_variables_are_named() {
+        for (name, value) in [
+            ("CNI_COMMAND", "EAT"),
+            ("CNI_CONTAINERID", "../x"),
+            ("CNI_CONTAINERID", ""),
+            ("CNI_IFNAME", "much-too-long-a-name"),
+            ("CNI_IFNAME", "a/b"),
+            ("CNI_NETNS", ""),
+        ] {
+            let mut pairs = ADD.to_vec();
+            pairs.retain(|(key, _)| *key != name);
+            pairs.push((name, value));
+            let error = environment(&pairs).unwrap_err();
+            assert_eq!(error.code, 4, "{name}={value}");
+            assert!(error.message.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn bad_configurations_get_the_specified_codes() {
+        let complete = r#""type":"copepod-cni","name":"n","bridge":"b","subnet":"10.42.0.0/24","dataDir":"/d""#;
+        for (text, code) in [
+            (String::new(), 6),
+            ("[".to_owned(), 6),
+            (format!(r#"{{"cniVersion":"9.9.9",{complete}}}"#), 1),
+            (r#"{"cniVersion":"1.0.0","type":"copepod-cni"}"#.to_owned(), 7),
+            (r#"{"cniVersion":"1.0.0","type":"copepod-cni","subnet":"10.42.0.0/40"}"#.to_owned(), 6),
+        ] {
+            assert_eq!(parse_config(text.as_bytes()).unwrap_err().code, code, "{text}");
+        }
+        assert!(parse_config(format!(r#"{{"cniVersion":"1.0.0",{complete}}}"#).as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn results_follow_the_asked_version() {
+        let interface = |name: &str| Interface { name: name.to_owned(), mac: "00:11:22:33:44:55".to_owned(), sandbox: None };
+        let attached = Attached {
+            bridge: interface("cni0"),
+            host: interface("veth1"),
+            container: Interface { sandbox: Some("/n".to_owned()), ..interface("eth0") },
+            address: Ipv4Addr::new(10, 42, 0, 5),
+            prefix_len: 24,
+            gateway: Ipv4Addr::new(10, 42, 0, 1),
+        };
+        let new: Value = serde_json::from_str(&attached.to_json("1.0.0")).unwrap();
+        assert_eq!(new["ips"][0], json!({"address": "10.42.0.5/24", "gateway": "10.42.0.1", "interface": 2}));
+        assert_eq!(new["interfaces"][2]["sandbox"], "/n");
+        let old: Value = serde_json::from_str(&attached.to_json("0.4.0")).unwrap();
+        assert_eq!(old["ips"][0]["version"], "4");
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_an_error_not_a_panic(text in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = parse_config(&text);
+            let _ = version_of(&text);
+        }
+    }
+}
