@@ -38,11 +38,7 @@ pub fn is_plugin(argv0: &OsStr) -> bool {
 
 /// Runs one request. Returns the process's exit code: 0, or 1 with an error
 /// object on `output` as the specification wants it.
-pub fn main(
-    variable: impl Fn(&str) -> Option<String>,
-    input: impl Read,
-    mut output: impl Write,
-) -> u8 {
+pub fn main(variable: impl Fn(&str) -> Option<String>, input: impl Read, mut output: impl Write) -> u8 {
     let mut text = Vec::new();
     let answer = input
         .take(MAX_INPUT)

@@ -174,7 +174,8 @@ mod tests {
     #[tokio::test]
     async fn list_body_has_the_length_it_says() {
         for count in [0, 1, 3, 5000] {
-            let items: Vec<String> = (0..count).map(|n| format!("{{\"n\":{n},\"pad\":\"{}\"}}", "x".repeat(50))).collect();
+            let items: Vec<String> =
+                (0..count).map(|n| format!("{{\"n\":{n},\"pad\":\"{}\"}}", "x".repeat(50))).collect();
             let body = ListBody::new(Bytes::from_static(b"{\"items\":["), items, Bytes::from_static(b"]}"));
             let said = body.encoded_len();
             let bytes = boxed(body).collect().await.expect("collects").to_bytes();

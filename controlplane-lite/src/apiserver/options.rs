@@ -90,9 +90,10 @@ pub fn list(query: &Query, watch: bool) -> Result<ListOptions, ApiError> {
 fn number(query: &Query, key: &str) -> Result<Option<i64>, ApiError> {
     match query.get(key) {
         None | Some("") => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| {
-            ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-        }),
+        Some(text) => text
+            .parse()
+            .map(Some)
+            .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))),
     }
 }
 
@@ -129,10 +130,7 @@ fn check_list(o: &ListOptions) -> Result<(), ApiError> {
             ));
         }
         if o.send_initial_events.is_some() && o.version_match != Some(VersionMatch::NotOlderThan) {
-            return Err(forbidden(
-                matching,
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            ));
+            return Err(forbidden(matching, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
         }
         return Ok(());
     }
@@ -186,7 +184,8 @@ pub fn write(query: &Query, kind: &str) -> Result<WriteOptions, ApiError> {
         "Ignore" => FieldValidation::Ignore,
         "Strict" => FieldValidation::Strict,
         other => {
-            let message = format!("Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\", \"\"");
+            let message =
+                format!("Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\", \"\"");
             return Err(options_error(kind, "FieldValueNotSupported", "fieldValidation", &message));
         }
     };
@@ -297,7 +296,9 @@ fn propagation(orphan: Option<bool>, policy: Option<&str>) -> Result<Option<Prop
             "DeleteOptions",
             "FieldValueNotSupported",
             "propagationPolicy",
-            &format!("Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""),
+            &format!(
+                "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+            ),
         )),
     }
 }

@@ -96,7 +96,9 @@ impl ApiError {
 
     /// 409 AlreadyExists when every generated name was taken; clients may retry.
     pub fn generate_name_conflict(subject: Subject<'_>, name: &str) -> Self {
-        let message = format!("{subject} \"{name}\" already exists, the server was not able to generate a unique name for the object");
+        let message = format!(
+            "{subject} \"{name}\" already exists, the server was not able to generate a unique name for the object"
+        );
         let mut error = Self::make(409, "AlreadyExists", message).about(subject, name);
         error.0.retry_after = Some(1);
         error
@@ -326,8 +328,7 @@ impl ApiError {
     fn details(&self) -> Map<String, Value> {
         let inner = &*self.0;
         let mut details = Map::new();
-        for (key, value) in
-            [("name", &inner.name), ("group", &inner.group), ("kind", &inner.kind), ("uid", &inner.uid)]
+        for (key, value) in [("name", &inner.name), ("group", &inner.group), ("kind", &inner.kind), ("uid", &inner.uid)]
         {
             if !value.is_empty() {
                 details.insert(key.into(), json!(value));
@@ -403,7 +404,8 @@ mod tests {
 
     #[test]
     fn details_carry_causes() {
-        let cause = Cause { reason: "FieldValueRequired".into(), message: "Required value".into(), field: "spec.a".into() };
+        let cause =
+            Cause { reason: "FieldValueRequired".into(), message: "Required value".into(), field: "spec.a".into() };
         let error = ApiError::invalid(Subject::new("apps", "Deployment"), "x", "spec.a: Required value", vec![cause]);
         assert_eq!(error.to_value()["message"], "Deployment.apps \"x\" is invalid: spec.a: Required value");
         assert_eq!(error.to_value()["details"]["causes"][0]["field"], "spec.a");

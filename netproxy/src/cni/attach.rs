@@ -19,7 +19,8 @@ use crate::cidr::Cidr4;
 /// ADD: the container's interface, its address and its way out.
 pub fn add(environment: &Environment, config: &NetworkConfig) -> Result<String, PluginError> {
     let subnet = subnet_of(config)?;
-    let gateway = ipam::gateway(subnet).ok_or_else(|| PluginError::config(format!("{subnet} is too small for pods")))?;
+    let gateway =
+        ipam::gateway(subnet).ok_or_else(|| PluginError::config(format!("{subnet} is too small for pods")))?;
     let netns_path = netns_of(environment)?;
     let netns = File::open(netns_path).map_err(|error| PluginError::io("open the network namespace", &error))?;
     let holder = Holder {

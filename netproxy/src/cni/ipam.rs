@@ -109,7 +109,8 @@ fn pod_range(subnet: Cidr4) -> Option<(u32, u32)> {
 /// it: guessing would hand an address out twice.
 pub fn with_leases<T>(directory: &Path, network: &str, change: impl FnOnce(&mut Leases) -> T) -> io::Result<T> {
     fs::create_dir_all(directory)?;
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(directory.join(format!("{network}.lock")))?;
+    let lock =
+        OpenOptions::new().create(true).truncate(false).write(true).open(directory.join(format!("{network}.lock")))?;
     let _lock: Flock<File> = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
     let path = directory.join(format!("{network}.json"));
     let mut leases = read(&path)?;

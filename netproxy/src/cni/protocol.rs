@@ -363,7 +363,8 @@ mod tests {
 
     #[test]
     fn results_follow_the_asked_version() {
-        let interface = |name: &str| Interface { name: name.to_owned(), mac: "00:11:22:33:44:55".to_owned(), sandbox: None };
+        let interface =
+            |name: &str| Interface { name: name.to_owned(), mac: "00:11:22:33:44:55".to_owned(), sandbox: None };
         let attached = Attached {
             bridge: interface("cni0"),
             host: interface("veth1"),

@@ -133,9 +133,7 @@ impl Encoder<Frame> for FrameEncoder {
             Frame::Data { id, fin, payload } => {
                 let length = u32::try_from(payload.len()).ok().filter(|n| *n < 1 << 24);
                 out.put_u32(id.0 & 0x7fff_ffff);
-                out.put_u32(
-                    u32::from(flag(fin, FLAG_FIN)) << 24 | length.ok_or(FrameError::TooLarge(payload.len()))?,
-                );
+                out.put_u32(u32::from(flag(fin, FLAG_FIN)) << 24 | length.ok_or(FrameError::TooLarge(payload.len()))?);
                 out.put_slice(&payload);
                 Ok(())
             }
@@ -240,9 +238,8 @@ mod tests {
             any::<u32>().prop_map(Frame::Ping),
             (0u32..0x7fff_ffff, any::<u32>()).prop_map(|(last, status)| Frame::GoAway { last, status }),
             Just(Frame::Settings),
-            (id, any::<bool>(), proptest::collection::vec(any::<u8>(), 0..2000)).prop_map(|(id, fin, payload)| {
-                Frame::Data { id, fin, payload: payload.into() }
-            }),
+            (id, any::<bool>(), proptest::collection::vec(any::<u8>(), 0..2000))
+                .prop_map(|(id, fin, payload)| { Frame::Data { id, fin, payload: payload.into() } }),
         ]
     }
 

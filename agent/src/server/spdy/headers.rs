@@ -81,9 +81,7 @@ impl HeaderDeflater {
             let done = usize::try_from(self.0.total_in() - start).map_err(|_| FrameError::Compression)?;
             out.reserve(256);
             let before = self.0.total_out();
-            self.0
-                .compress_vec(&block[done..], &mut out, FlushCompress::Sync)
-                .map_err(|_| FrameError::Compression)?;
+            self.0.compress_vec(&block[done..], &mut out, FlushCompress::Sync).map_err(|_| FrameError::Compression)?;
             let consumed_all = self.0.total_in() - start == block.len() as u64;
             // Spare room left after a sync flush means that nothing is pending.
             if consumed_all && (out.len() < out.capacity() || self.0.total_out() == before) {
