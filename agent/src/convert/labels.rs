@@ -2,6 +2,9 @@
 //! upstream's keys, so that a restarted agent (or upstream's) can adopt them.
 
 use cri::types::StringMap;
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::spec;
 
 pub const POD_NAME: &str = "io.kubernetes.pod.name";
 pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
@@ -25,4 +28,62 @@ pub fn container_hash(annotations: &StringMap) -> u64 {
 /// The restart count a container was created with, else its attempt number.
 pub fn restart_count(annotations: &StringMap, attempt: u32) -> u32 {
     annotations.get(CONTAINER_RESTART_COUNT).and_then(|v| v.parse().ok()).unwrap_or(attempt)
+}
+
+/// Labels of a pod's sandbox: the pod's own and its identity.
+pub fn sandbox_labels(pod: &Pod) -> StringMap {
+    let mut labels = pod.metadata.labels.clone().unwrap_or_default();
+    labels.extend(identity(pod));
+    labels
+}
+
+/// Annotations of a pod's sandbox: the pod's own and where it came from.
+pub fn sandbox_annotations(pod: &Pod) -> StringMap {
+    pod.metadata.annotations.clone().unwrap_or_default()
+}
+
+/// Labels of one container.
+pub fn container_labels(pod: &Pod, container: &Container) -> StringMap {
+    let mut labels: StringMap = identity(pod).into_iter().collect();
+    labels.insert(CONTAINER_NAME.to_owned(), container.name.clone());
+    labels
+}
+
+fn identity(pod: &Pod) -> [(String, String); 3] {
+    let text = |v: &Option<String>| v.clone().unwrap_or_default();
+    [
+        (POD_NAME.to_owned(), text(&pod.metadata.name)),
+        (POD_NAMESPACE.to_owned(), text(&pod.metadata.namespace)),
+        (POD_UID.to_owned(), text(&pod.metadata.uid)),
+    ]
+}
+
+/// Annotations of one container: what a later agent needs to go on with it even
+/// when the pod object is gone.
+pub fn container_annotations(pod: &Pod, container: &Container, restart_count: u32) -> StringMap {
+    let mut out = StringMap::new();
+    let mut put = |key: &str, value: String| out.insert(key.to_owned(), value);
+    put(CONTAINER_HASH, format!("{:x}", spec::container_hash(container)));
+    put(CONTAINER_RESTART_COUNT, restart_count.to_string());
+    put(
+        CONTAINER_TERMINATION_PATH,
+        container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".to_owned()),
+    );
+    put(
+        CONTAINER_TERMINATION_POLICY,
+        container.termination_message_policy.clone().unwrap_or_else(|| "File".to_owned()),
+    );
+    if let Some(seconds) = pod.metadata.deletion_grace_period_seconds {
+        put(POD_DELETION_GRACE, seconds.to_string());
+    }
+    if let Some(seconds) = spec::spec(pod).termination_grace_period_seconds {
+        put(POD_GRACE, seconds.to_string());
+    }
+    if let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref()) {
+        put(CONTAINER_PRE_STOP, serde_json::to_string(hook).unwrap_or_default());
+    }
+    if let Some(ports) = container.ports.as_ref().filter(|p| !p.is_empty()) {
+        put(CONTAINER_PORTS, serde_json::to_string(ports).unwrap_or_default());
+    }
+    out
 }
