@@ -7,9 +7,13 @@ pub mod fanout;
 pub mod memory;
 pub mod object;
 pub mod store;
+pub mod watch_cache;
 
 pub use config::{DatastoreConfig, EtcdConfig, EtcdTls, RedbConfig, open};
 pub use object::{EventKind, FieldPath, ListMeta, Object, ObjectError, bookmark_frame, encode_list, encode_stored};
 pub use store::{
     Durability, Entry, Event, EventStream, Key, Page, Precondition, Put, Range, Revision, Store, StoreError,
+};
+pub use watch_cache::{
+    CacheError, Filter, ListQuery, Listing, ResourceCache, ResourceSpec, WatchCache, WatchRequest, WatchStart,
 };

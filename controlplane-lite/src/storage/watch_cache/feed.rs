@@ -1,0 +1,196 @@
+//! The task that follows the store and keeps all caches current. When its watch
+//! breaks it lists everything anew and goes on; readers notice nothing but a
+//! shorter history.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::super::store::{Entry, Event, EventStream, Range, Revision, StoreError};
+use super::resource::ResourceCache;
+use super::{Command, ROOT, ResourceSpec, Shared};
+
+/// Events taken at once before readers are told.
+const CHUNK: usize = 256;
+/// Entries read at once while loading.
+const PAGE: usize = 1000;
+/// Pauses between attempts to reach a store that fails.
+const RETRY: [Duration; 4] =
+    [Duration::from_millis(50), Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5)];
+
+pub(super) struct Feed {
+    shared: Arc<Shared>,
+    progress: watch::Sender<Revision>,
+    inbox: mpsc::Receiver<Command>,
+}
+
+/// Reads through a lock whose holder may have panicked: the map is never left
+/// half-written.
+pub(super) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Feed {
+    pub(super) fn new(shared: Arc<Shared>, progress: watch::Sender<Revision>, inbox: mpsc::Receiver<Command>) -> Self {
+        Self { shared, progress, inbox }
+    }
+
+    /// Loads the resources, then follows the store in a task of its own.
+    pub(super) async fn launch(self, specs: Vec<ResourceSpec>, token: CancellationToken) -> Result<(), StoreError> {
+        let at = self.shared.store.current_revision().await?;
+        for spec in specs {
+            self.add(spec, at).await?;
+        }
+        let events = self.shared.store.watch("", at).await?;
+        self.progress.send_replace(at);
+        tokio::spawn(self.run(events, token));
+        Ok(())
+    }
+
+    async fn run(mut self, events: EventStream, token: CancellationToken) {
+        let mut events = events.ready_chunks(CHUNK);
+        let mut attempt = 0;
+        loop {
+            tokio::select! {
+                // Each arm is cancel-safe: a chunk or command is taken whole or not at all.
+                () = token.cancelled() => break,
+                command = self.inbox.recv() => match command {
+                    Some(command) => self.obey(command).await,
+                    None => break,
+                },
+                chunk = events.next() => {
+                    let broken = chunk.is_none_or(|chunk| self.apply(chunk));
+                    if !broken {
+                        attempt = 0;
+                        continue;
+                    }
+                    match self.recover(&mut attempt, &token).await {
+                        Some(stream) => events = stream.ready_chunks(CHUNK),
+                        None => break,
+                    }
+                }
+            }
+        }
+        for cache in read(&self.shared.resources).values() {
+            cache.write().watchers.clear();
+        }
+    }
+
+    /// Applies events in order and tells readers; true when the stream broke.
+    fn apply(&self, chunk: Vec<Result<Event, StoreError>>) -> bool {
+        let now = Instant::now();
+        let mut reached = *self.progress.borrow();
+        let mut broken = false;
+        let resources = read(&self.shared.resources);
+        for event in chunk {
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "watch of the store broke; listing anew");
+                    broken = true;
+                    break;
+                }
+            };
+            reached = reached.max(event.revision());
+            if let Some(cache) = event.key().and_then(|key| route(&resources, key.as_str())) {
+                cache.apply(&event, now);
+            }
+        }
+        drop(resources);
+        self.progress.send_if_modified(|progress| std::mem::replace(progress, reached) != reached);
+        broken
+    }
+
+    /// Lists everything and opens a new watch, as often as it takes.
+    async fn recover(&self, attempt: &mut usize, token: &CancellationToken) -> Option<EventStream> {
+        loop {
+            match self.reload().await {
+                Ok(events) => return Some(events),
+                Err(StoreError::Closed) => return None,
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "store cannot be listed; trying again");
+                }
+            }
+            let pause = RETRY[(*attempt).min(RETRY.len() - 1)];
+            *attempt += 1;
+            tokio::select! {
+                () = token.cancelled() => return None,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn reload(&self) -> Result<EventStream, StoreError> {
+        let at = self.shared.store.current_revision().await?;
+        let caches: Vec<_> = read(&self.shared.resources).values().cloned().collect();
+        for cache in caches {
+            let entries = self.load(cache.spec().prefix(), at).await?;
+            cache.replace(entries, at, Instant::now());
+        }
+        let events = self.shared.store.watch("", at).await?;
+        self.progress.send_if_modified(|progress| std::mem::replace(progress, at.max(*progress)) < at);
+        Ok(events)
+    }
+
+    async fn obey(&self, command: Command) {
+        match command {
+            Command::Add(spec, answer) => {
+                // As of what the feed has applied, so that its next event fits on.
+                let at = *self.progress.borrow();
+                // The asker may have gone; the resource is cached all the same.
+                let _ = answer.send(self.add(spec, at).await);
+            }
+            Command::Remove(prefix) => {
+                let removed = write(&self.shared.resources).remove(&prefix);
+                if let Some(cache) = removed {
+                    cache.write().watchers.clear();
+                }
+            }
+        }
+    }
+
+    async fn add(&self, spec: ResourceSpec, at: Revision) -> Result<Arc<ResourceCache>, StoreError> {
+        let existing = read(&self.shared.resources).get(&spec.prefix).cloned();
+        if let Some(cache) = existing {
+            return Ok(cache);
+        }
+        let entries = self.load(&spec.prefix, at).await?;
+        let prefix = spec.prefix.clone();
+        let cache = Arc::new(ResourceCache::new(spec, &self.shared, at));
+        cache.replace(entries, at, Instant::now());
+        write(&self.shared.resources).insert(prefix, cache.clone());
+        Ok(cache)
+    }
+
+    async fn load(&self, prefix: &str, at: Revision) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = Vec::new();
+        let mut after = None;
+        loop {
+            let range = Range { prefix: prefix.into(), after, limit: PAGE, at: Some(at) };
+            let page = self.shared.store.list(range).await?;
+            entries.extend(page.entries);
+            if !page.more {
+                return Ok(entries);
+            }
+            after = entries.last().map(|entry| entry.key.clone());
+        }
+    }
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The cache a key belongs to: by the part up to the slash after the resource.
+fn route<'m>(resources: &'m HashMap<Box<str>, Arc<ResourceCache>>, key: &str) -> Option<&'m Arc<ResourceCache>> {
+    let rest = key.strip_prefix(ROOT)?;
+    let group = rest.find('/')? + 1;
+    let resource = rest[group..].find('/')? + 1;
+    resources.get(&key[..ROOT.len() + group + resource])
+}

@@ -1,0 +1,328 @@
+//! The cache of one resource: its objects by key, its history, its watches.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+
+use super::super::object::{EventKind, Object};
+use super::super::store::{Entry, Event, Key, Range, Revision};
+use super::history::{Change, History};
+use super::watch::{CacheWatch, WatchRequest, WatchStart};
+use super::watchers::Watchers;
+use super::{CacheError, Filter, ResourceSpec, Shared};
+
+/// What to list.
+#[derive(Clone, Debug, Default)]
+pub struct ListQuery {
+    pub filter: Filter,
+    /// Only keys greater than this: the last one of the page before.
+    pub after: Option<Key>,
+    /// At most so many objects; zero for all.
+    pub limit: usize,
+    /// As of this revision; `None` for what the cache shows now.
+    pub at: Option<Revision>,
+}
+
+/// One page.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    pub items: Vec<Arc<Object>>,
+    pub revision: Revision,
+    /// Where the next page starts; `None` on the last one.
+    pub next: Option<Key>,
+    /// Objects after this page, known when nothing but a namespace was selected.
+    pub remaining: Option<u64>,
+}
+
+/// Objects of one resource. Reads show at least what the feed's revision says.
+#[derive(Debug)]
+pub struct ResourceCache {
+    spec: ResourceSpec,
+    shared: std::sync::Weak<Shared>,
+    pub(super) progress: tokio::sync::watch::Receiver<Revision>,
+    state: RwLock<State>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    objects: BTreeMap<Key, Arc<Object>>,
+    history: History,
+    pub(super) watchers: Watchers,
+    /// The newest change applied here; may be ahead of the feed's progress.
+    applied: Revision,
+}
+
+impl ResourceCache {
+    pub(super) fn new(spec: ResourceSpec, shared: &Arc<Shared>, at: Revision) -> Self {
+        let watchers = Watchers::new(spec.fields.len());
+        let state = State { objects: BTreeMap::new(), history: History::new(at), watchers, applied: Revision(0) };
+        Self { spec, shared: Arc::downgrade(shared), progress: shared.progress.clone(), state: RwLock::new(state) }
+    }
+
+    /// What is cached here, and how its keys look.
+    pub fn spec(&self) -> &ResourceSpec {
+        &self.spec
+    }
+
+    /// One object, or `None`. Invalid names are never found.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        let key = self.spec.key(namespace, name).ok()?;
+        self.read().objects.get(&key).cloned()
+    }
+
+    /// Objects cached now.
+    pub fn len(&self) -> usize {
+        self.read().objects.len()
+    }
+
+    /// True when nothing is cached.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The revision a list without `at` would show.
+    pub fn revision(&self) -> Revision {
+        let state = self.read();
+        self.now(&state)
+    }
+
+    /// Calls `visit` for each object that passes, without collecting them.
+    pub fn for_each(&self, filter: &Filter, mut visit: impl FnMut(&Arc<Object>)) {
+        let state = self.read();
+        let (start, prefix) = self.range(filter, None);
+        state
+            .objects
+            .range::<str, _>((start.as_bound(), Bound::Unbounded))
+            .take_while(|(key, _)| key.as_str().starts_with(&prefix))
+            .filter(|(_, object)| filter.matches(object))
+            .for_each(|(_, object)| visit(object));
+    }
+
+    /// Waits until the cache shows everything written before this call.
+    pub async fn fresh(&self) -> Result<Revision, CacheError> {
+        let shared = self.shared.upgrade().ok_or(CacheError::Stopped)?;
+        let revision = shared.store.current_revision().await?;
+        shared.wait_until_fresh(revision).await?;
+        Ok(revision)
+    }
+
+    /// Waits until the cache shows at least `revision`.
+    pub async fn wait_until_fresh(&self, revision: Revision) -> Result<(), CacheError> {
+        self.shared.upgrade().ok_or(CacheError::Stopped)?.wait_until_fresh(revision).await
+    }
+
+    /// One page. A past revision comes from memory while the history reaches
+    /// back to it, else from the store's own history.
+    pub async fn list(&self, query: &ListQuery) -> Result<Listing, CacheError> {
+        if let Some(listing) = self.list_cached(query)? {
+            return Ok(listing);
+        }
+        self.list_stored(query).await
+    }
+
+    fn list_cached(&self, query: &ListQuery) -> Result<Option<Listing>, CacheError> {
+        let state = self.read();
+        let now = self.now(&state);
+        let at = query.at.unwrap_or(now);
+        if at > now {
+            return Err(CacheError::TooLarge { requested: at, current: now });
+        }
+        if at < state.history.since() {
+            return Ok(None);
+        }
+        // What changed since, undone: per key the state before its first change.
+        let mut undo: BTreeMap<&str, (&Key, Option<&Arc<Object>>)> = BTreeMap::new();
+        for change in state.history.after(at).rev() {
+            undo.insert(change.key.as_str(), (&change.key, change.previous.as_ref()));
+        }
+        let (start, prefix) = self.range(&query.filter, query.after.as_ref());
+        let bounds = (start.as_bound(), Bound::Unbounded);
+        let within = |key: &Key| key.as_str().starts_with(&prefix);
+        let kept = state.objects.range::<str, _>(bounds).take_while(|(key, _)| within(key));
+        let kept = kept.filter(|(key, _)| !undo.contains_key(key.as_str()));
+        if undo.is_empty() {
+            return Ok(Some(page(query, at, kept)));
+        }
+        let undone = undo.range::<str, _>(bounds).map(|(_, state)| *state).take_while(|(key, _)| within(key));
+        let mut all: Vec<_> = kept.chain(undone.filter_map(|(key, old)| Some((key, old?)))).collect();
+        all.sort_by_key(|(key, _)| *key);
+        Ok(Some(page(query, at, all.into_iter())))
+    }
+
+    async fn list_stored(&self, query: &ListQuery) -> Result<Listing, CacheError> {
+        let shared = self.shared.upgrade().ok_or(CacheError::Stopped)?;
+        let (_, prefix) = self.range(&query.filter, None);
+        let stored = shared.store.list(Range { prefix, after: query.after.clone(), limit: 0, at: query.at }).await?;
+        let objects: Vec<_> = stored
+            .entries
+            .iter()
+            .filter_map(|entry| Some((&entry.key, Arc::new(self.parse(entry, EventKind::Modified)?))))
+            .collect();
+        Ok(page(query, stored.revision, objects.iter().map(|(key, object)| (*key, object))))
+    }
+
+    /// Starts a watch.
+    pub fn watch(self: &Arc<Self>, request: WatchRequest) -> Result<CacheWatch, CacheError> {
+        let mut state = self.write();
+        let now = self.now(&state);
+        let mut initial = Vec::new();
+        let mut begun = now;
+        match request.start {
+            WatchStart::Now => {}
+            WatchStart::State => {
+                let (start, prefix) = self.range(&request.filter, None);
+                let present = state.objects.range::<str, _>((start.as_bound(), Bound::Unbounded));
+                let present = present.take_while(|(key, _)| key.as_str().starts_with(&prefix));
+                let wanted = present.filter(|(_, object)| request.filter.matches(object));
+                initial.extend(wanted.map(|(_, object)| (EventKind::Added, object.clone())));
+            }
+            WatchStart::After(revision) => {
+                if revision < state.history.since() {
+                    let oldest = state.history.since();
+                    return Err(CacheError::Expired { requested: revision, oldest });
+                }
+                begun = revision;
+                let missed = state.history.after(revision);
+                initial.extend(missed.filter_map(|change| change.seen_by(|object| request.filter.matches(object))));
+            }
+        }
+        let fields = self.spec.fields.clone();
+        let (id, receiver) = state.watchers.add(&self.spec, &fields, request.filter.clone(), begun);
+        Ok(CacheWatch::new(self.clone(), id, &request, initial, receiver, begun))
+    }
+
+    /// Where a filtered range starts, and the prefix it stays within.
+    fn range(&self, filter: &Filter, after: Option<&Key>) -> (Start, String) {
+        let prefix = match &filter.namespace {
+            Some(namespace) if self.spec.namespaced => format!("{}{namespace}/", self.spec.prefix),
+            _ => self.spec.prefix.to_string(),
+        };
+        let start = match after.filter(|after| after.as_str() >= prefix.as_str()) {
+            Some(after) => Start::After(after.clone()),
+            None => Start::From(prefix.clone()),
+        };
+        (start, prefix)
+    }
+
+    fn now(&self, state: &State) -> Revision {
+        // Everything up to the feed's progress is applied, and so is `applied`.
+        state.applied.max(*self.progress.borrow())
+    }
+
+    pub(super) fn parse(&self, entry: &Entry, kind: EventKind) -> Option<Object> {
+        match Object::parse(&entry.value, entry.revision, kind, &self.spec.fields) {
+            Ok(object) => Some(object),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(key = %entry.key, error, "stored object cannot be read and is left out");
+                None
+            }
+        }
+    }
+
+    /// Applies one change of the store. An unreadable object counts as absent.
+    pub(super) fn apply(&self, event: &Event, now: Instant) {
+        let (key, object) = match event {
+            Event::Put { entry, created } => {
+                let kind = if *created { EventKind::Added } else { EventKind::Modified };
+                (&entry.key, self.parse(entry, kind))
+            }
+            Event::Delete { previous, .. } => (&previous.key, None),
+            Event::Progress(_) => return,
+        };
+        self.write().set(key, object.map(Arc::new), event.revision(), now);
+    }
+
+    /// Replaces everything by a complete list as of `at`, telling watches only
+    /// what differs.
+    pub(super) fn replace(&self, entries: Vec<Entry>, at: Revision, now: Instant) {
+        let mut state = self.write();
+        let mut changed = Vec::new();
+        let mut gone: std::collections::BTreeSet<Key> = state.objects.keys().cloned().collect();
+        for entry in entries {
+            gone.remove(&entry.key);
+            let have = state.objects.get(&entry.key).map(|object| object.revision());
+            if have != Some(entry.revision) {
+                let kind = if have.is_some() { EventKind::Modified } else { EventKind::Added };
+                let object = self.parse(&entry, kind).map(Arc::new);
+                changed.push((entry.revision, entry.key, object));
+            }
+        }
+        changed.extend(gone.into_iter().map(|key| (at, key, None)));
+        changed.sort_by_key(|(revision, ..)| *revision);
+        for (revision, key, object) in changed {
+            state.set(&key, object, revision, now);
+        }
+        // What happened in between is not known, so nothing older can be resumed.
+        state.history = History::new(at);
+        state.applied = at;
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn set(&mut self, key: &Key, object: Option<Arc<Object>>, revision: Revision, now: Instant) {
+        let previous = match &object {
+            Some(object) => self.objects.insert(key.clone(), object.clone()),
+            None => self.objects.remove(key),
+        };
+        self.applied = self.applied.max(revision);
+        let object = match (object, &previous) {
+            (Some(object), _) => object,
+            (None, Some(previous)) => match previous.restamped(revision, EventKind::Deleted) {
+                Ok(object) => Arc::new(object),
+                Err(_) => return,
+            },
+            (None, None) => return,
+        };
+        let change = Arc::new(Change::new(key.clone(), object, previous));
+        self.watchers.tell(&change);
+        self.history.push(change, now);
+    }
+}
+
+/// Where a range starts.
+enum Start {
+    From(String),
+    After(Key),
+}
+
+impl Start {
+    fn as_bound(&self) -> Bound<&str> {
+        match self {
+            Self::From(text) => Bound::Included(text),
+            Self::After(key) => Bound::Excluded(key.as_str()),
+        }
+    }
+}
+
+/// Takes one page out of candidates in key order.
+fn page<'o>(
+    query: &ListQuery,
+    revision: Revision,
+    candidates: impl Iterator<Item = (&'o Key, &'o Arc<Object>)>,
+) -> Listing {
+    let mut matching = candidates.filter(|(_, object)| query.filter.matches(object));
+    let limit = if query.limit == 0 { usize::MAX } else { query.limit };
+    let mut listing = Listing { revision, ..Listing::default() };
+    let mut last = None;
+    for (key, object) in matching.by_ref().take(limit) {
+        listing.items.push(object.clone());
+        last = Some(key);
+    }
+    if matching.next().is_some() {
+        listing.next = last.cloned();
+        if query.filter.is_range() {
+            listing.remaining = Some(1 + matching.count() as u64);
+        }
+    }
+    listing
+}

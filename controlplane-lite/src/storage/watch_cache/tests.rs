@@ -1,0 +1,256 @@
+#![allow(clippy::unwrap_used)]
+use super::super::memory::MemoryStore;
+use super::super::object::EventKind;
+use super::super::store::{Precondition, Put};
+use super::*;
+use futures::StreamExt;
+use serde_json::json;
+
+struct World {
+    store: Arc<dyn Store>,
+    cache: WatchCache,
+    pods: Arc<ResourceCache>,
+    _guard: tokio_util::sync::DropGuard,
+}
+
+fn pods() -> ResourceSpec {
+    ResourceSpec::new("", "pods", true).with_fields([FieldPath::new("spec.nodeName")])
+}
+
+async fn world_on(store: Arc<dyn Store>) -> World {
+    let token = CancellationToken::new();
+    let cache = WatchCache::start(store.clone(), vec![pods()], token.clone()).await.unwrap();
+    let pods = cache.resource("", "pods").unwrap();
+    World { store, cache, pods, _guard: token.drop_guard() }
+}
+
+async fn world() -> World {
+    world_on(Arc::new(MemoryStore::new())).await
+}
+
+impl World {
+    async fn put(&self, namespace: &str, name: &str, label: &str, node: &str) -> Revision {
+        let value = json!({
+            "metadata": {"namespace": namespace, "name": name, "labels": {"app": label}},
+            "spec": {"nodeName": node},
+        });
+        let key = pods().key(namespace, name).unwrap();
+        let revision = self.store.put(Put::overwrite(key, value.to_string())).await.unwrap();
+        self.cache.wait_until_fresh(revision).await.unwrap();
+        revision
+    }
+
+    async fn delete(&self, namespace: &str, name: &str) -> Revision {
+        let key = pods().key(namespace, name).unwrap();
+        let (revision, _) = self.store.delete(&key, Precondition::Any).await.unwrap();
+        self.cache.wait_until_fresh(revision).await.unwrap();
+        revision
+    }
+
+    async fn names(&self, query: ListQuery) -> Vec<String> {
+        let listing = self.pods.list(&query).await.unwrap();
+        listing.items.iter().map(|pod| format!("{}/{}", pod.namespace(), pod.name())).collect()
+    }
+}
+
+async fn take(watch: &mut CacheWatch, count: usize) -> Vec<(EventKind, String)> {
+    let mut seen = Vec::new();
+    for _ in 0..count {
+        let item = tokio::time::timeout(Duration::from_secs(5), watch.next()).await.unwrap().unwrap().unwrap();
+        let WatchItem::Event { kind, object } = item else { panic!("bookmark") };
+        seen.push((kind, object.name().to_owned()));
+    }
+    seen
+}
+
+#[tokio::test]
+async fn reads_show_what_was_written() {
+    let world = world().await;
+    world.put("a", "one", "x", "").await;
+    world.put("b", "two", "y", "n1").await;
+    let revision = world.put("a", "three", "y", "n1").await;
+    assert_eq!(world.pods.get("a", "one").unwrap().label("app"), Some("x"));
+    assert!(world.pods.get("a", "two").is_none());
+    assert!(world.pods.get("", "b/two").is_none(), "no reaching into other keys");
+    assert_eq!(world.names(ListQuery::default()).await, ["a/one", "a/three", "b/two"]);
+    let in_a = ListQuery { filter: Filter::all().in_namespace("a"), ..ListQuery::default() };
+    assert_eq!(world.names(in_a).await, ["a/one", "a/three"]);
+    let on_node = ListQuery { filter: Filter::all().with_field("spec.nodeName", "n1"), ..ListQuery::default() };
+    assert_eq!(world.names(on_node).await, ["a/three", "b/two"]);
+    let listing = world.pods.list(&ListQuery::default()).await.unwrap();
+    assert_eq!(listing.revision, revision);
+    assert_eq!(world.cache.fresh().await.unwrap(), revision);
+}
+
+#[tokio::test]
+async fn pages_stay_at_their_revision() {
+    let world = world().await;
+    for name in ["a", "b", "c", "d", "e"] {
+        world.put("ns", name, "x", "").await;
+    }
+    let first = world.pods.list(&ListQuery { limit: 2, ..ListQuery::default() }).await.unwrap();
+    assert_eq!(first.remaining, Some(3));
+    world.delete("ns", "c").await;
+    world.put("ns", "d", "changed", "").await;
+    world.put("ns", "bb", "new", "").await;
+    let rest = ListQuery { after: first.next, at: Some(first.revision), ..ListQuery::default() };
+    assert_eq!(world.names(rest.clone()).await, ["ns/c", "ns/d", "ns/e"]);
+    let listing = world.pods.list(&rest).await.unwrap();
+    assert_eq!(listing.items[1].label("app"), Some("x"), "as it was");
+    assert_eq!(listing.revision, first.revision);
+    let future = ListQuery { at: Some(Revision(999)), ..ListQuery::default() };
+    assert!(matches!(world.pods.list(&future).await, Err(CacheError::TooLarge { .. })));
+}
+
+#[tokio::test]
+async fn a_restarted_cache_pages_through_the_store() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let world = world_on(store.clone()).await;
+    let old = world.put("ns", "a", "first", "").await;
+    world.put("ns", "a", "second", "").await;
+    let world = world_on(store.clone()).await;
+    let listing = world.pods.list(&ListQuery { at: Some(old), ..ListQuery::default() }).await.unwrap();
+    assert_eq!(listing.items[0].label("app"), Some("first"));
+    let resumed = world.pods.watch(WatchRequest::new(Filter::all(), WatchStart::After(old)));
+    assert!(matches!(resumed, Err(CacheError::Expired { .. })));
+    store.compact(store.current_revision().await.unwrap()).await.unwrap();
+    let gone = world.pods.list(&ListQuery { at: Some(old), ..ListQuery::default() }).await;
+    assert!(matches!(gone, Err(CacheError::Store(StoreError::Compacted { .. }))));
+}
+
+#[tokio::test]
+async fn selectors_turn_changes_into_arrivals_and_departures() {
+    use EventKind::{Added, Deleted, Modified};
+    let world = world().await;
+    let before = world.pods.revision();
+    let filter = Filter::all().matching(|pod| pod.label("app") == Some("x"));
+    let mut watch = world.pods.watch(WatchRequest::new(filter.clone(), WatchStart::Now)).unwrap();
+    world.put("ns", "a", "x", "").await;
+    world.put("ns", "a", "x", "n1").await;
+    let left = world.put("ns", "a", "y", "").await;
+    world.put("ns", "a", "y", "n2").await;
+    world.put("ns", "a", "x", "").await;
+    world.delete("ns", "a").await;
+    let expected = [Added, Modified, Deleted, Added, Deleted].map(|kind| (kind, "a".to_owned()));
+    assert_eq!(take(&mut watch, 5).await, expected);
+
+    let mut late = world.pods.watch(WatchRequest::new(filter, WatchStart::After(before))).unwrap();
+    let _ = take(&mut late, 2).await;
+    let Some(Ok(WatchItem::Event { kind: Deleted, object })) = late.next().await else { panic!("no departure") };
+    assert_eq!(object.revision(), left);
+    assert_eq!(object.label("app"), Some("x"), "the last state that matched");
+}
+
+#[tokio::test]
+async fn indexed_watches_see_only_theirs() {
+    use EventKind::{Added, Deleted, Modified};
+    let world = world().await;
+    let on_node = Filter::all().with_field("spec.nodeName", "n1");
+    let mut node = world.pods.watch(WatchRequest::new(on_node, WatchStart::State)).unwrap();
+    let single = Filter::all().in_namespace("ns").named("b");
+    let mut one = world.pods.watch(WatchRequest::new(single, WatchStart::State)).unwrap();
+    let mut space =
+        world.pods.watch(WatchRequest::new(Filter::all().in_namespace("other"), WatchStart::State)).unwrap();
+    world.put("ns", "a", "x", "").await;
+    world.put("ns", "a", "x", "n1").await;
+    world.put("ns", "b", "x", "n2").await;
+    world.put("ns", "a", "x", "n2").await;
+    world.put("ns", "b", "x", "n1").await;
+    world.put("other", "c", "x", "").await;
+    let named = |list: &[(EventKind, &str)]| list.iter().map(|(k, n)| (*k, (*n).to_owned())).collect::<Vec<_>>();
+    assert_eq!(take(&mut node, 3).await, named(&[(Added, "a"), (Deleted, "a"), (Added, "b")]));
+    assert_eq!(take(&mut one, 2).await, named(&[(Added, "b"), (Modified, "b")]));
+    assert_eq!(take(&mut space, 1).await, named(&[(Added, "c")]));
+    assert_eq!(world.pods.read().watchers.len(), 3);
+    drop((node, one, space));
+    assert_eq!(world.pods.read().watchers.len(), 0, "closed watches leave nothing behind");
+}
+
+#[tokio::test]
+async fn initial_state_ends_with_a_bookmark() {
+    let world = world().await;
+    world.put("ns", "a", "x", "").await;
+    let revision = world.put("ns", "a", "y", "").await;
+    let request = WatchRequest {
+        bookmarks: true,
+        initial_events_end: true,
+        ..WatchRequest::new(Filter::all(), WatchStart::State)
+    };
+    let mut watch = world.pods.watch(request).unwrap();
+    assert_eq!(take(&mut watch, 1).await, [(EventKind::Added, "a".to_owned())]);
+    let item = watch.next().await.unwrap().unwrap();
+    assert!(matches!(item, WatchItem::Bookmark { revision: r, initial_events_end: true } if r == revision));
+    assert!(watch.final_bookmark().is_none(), "nothing new");
+    // A write elsewhere moves the revision on.
+    let key = Key::new("/registry/core/secrets/ns/s").unwrap();
+    let elsewhere = world.store.put(Put::create(key, "{}")).await.unwrap();
+    world.cache.wait_until_fresh(elsewhere).await.unwrap();
+    assert_eq!(watch.final_bookmark().unwrap().revision(), elsewhere);
+}
+
+#[tokio::test(start_paused = true)]
+async fn quiet_watches_get_bookmarks() {
+    let world = world().await;
+    let request =
+        WatchRequest { bookmarks: true, ..WatchRequest::new(Filter::all().in_namespace("x"), WatchStart::Now) };
+    let mut watch = world.pods.watch(request).unwrap();
+    let revision = world.put("other", "a", "x", "").await;
+    let item = watch.next().await.unwrap().unwrap();
+    assert!(matches!(item, WatchItem::Bookmark { revision: r, initial_events_end: false } if r == revision));
+}
+
+#[tokio::test]
+async fn a_watch_nobody_reads_is_cut_off() {
+    let world = world().await;
+    let mut slow = world.pods.watch(WatchRequest::new(Filter::all(), WatchStart::Now)).unwrap();
+    for _ in 0..2100 {
+        world.put("ns", "a", "x", "").await;
+    }
+    let mut items = 0;
+    while let Some(item) = slow.next().await {
+        if item == Err(WatchEnd::CutOff) {
+            assert_eq!(items, 2048);
+            assert!(slow.next().await.is_none());
+            return;
+        }
+        items += 1;
+    }
+    panic!("ended without saying why");
+}
+
+impl PartialEq for WatchItem {
+    fn eq(&self, _: &Self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn unreadable_objects_are_left_out() {
+    let world = world().await;
+    world.put("ns", "good", "x", "").await;
+    let key = pods().key("ns", "bad").unwrap();
+    let revision = world.store.put(Put::create(key, &b"\xff not json"[..])).await.unwrap();
+    world.cache.wait_until_fresh(revision).await.unwrap();
+    assert_eq!(world.names(ListQuery::default()).await, ["ns/good"]);
+}
+
+#[tokio::test]
+async fn resources_come_and_go() {
+    let world = world().await;
+    let key = Key::new("/registry/example.com/widgets/w1").unwrap();
+    world.store.put(Put::create(key, r#"{"metadata":{"name":"w1"}}"#)).await.unwrap();
+    let spec = ResourceSpec::new("example.com", "widgets", false);
+    let widgets = world.cache.add(spec.clone()).await.unwrap();
+    assert!(widgets.get("", "w1").is_some());
+    let mut watch = widgets.watch(WatchRequest::new(Filter::all(), WatchStart::Now)).unwrap();
+    world.cache.remove(&spec).await.unwrap();
+    assert!(watch.next().await.unwrap().is_err());
+    assert!(world.cache.resource("example.com", "widgets").is_none());
+}
+
+#[tokio::test]
+async fn a_future_revision_times_out() {
+    let world = world().await;
+    let error = world.cache.wait_until_fresh(Revision(500)).await.unwrap_err();
+    assert!(matches!(error, CacheError::TooLarge { requested: Revision(500), .. }));
+}

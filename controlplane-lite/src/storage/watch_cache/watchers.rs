@@ -1,0 +1,173 @@
+//! The open watches of one resource, indexed by what they wait for, so that an
+//! event reaches the few it concerns without asking all others.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::super::object::{EventKind, FieldPath, Object};
+use super::super::store::{Key, Revision};
+use super::history::Change;
+use super::{Filter, ResourceSpec};
+
+/// Events a watch may be behind before it is cut off.
+const MAX_PENDING: usize = 2048;
+
+pub(super) type Delivery = (EventKind, Arc<Object>);
+
+/// Where a watch stands in the index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    All,
+    Namespace(Box<str>),
+    Object(Key),
+    Field(usize, Box<str>),
+}
+
+/// Names a watch so that it can be removed.
+#[derive(Clone, Debug)]
+pub(super) struct WatcherId {
+    place: Place,
+    number: u64,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    number: u64,
+    filter: Filter,
+    after: Revision,
+    sender: mpsc::Sender<Delivery>,
+}
+
+impl Watcher {
+    /// Tells the watch what concerns it; false when it must be dropped.
+    fn offer(&self, change: &Change) -> bool {
+        if change.revision <= self.after {
+            return true;
+        }
+        match change.seen_by(|object| self.filter.matches(object)) {
+            Some(delivery) => self.sender.try_send(delivery).is_ok(),
+            None => true,
+        }
+    }
+}
+
+/// All open watches of a resource.
+#[derive(Debug, Default)]
+pub(super) struct Watchers {
+    next: u64,
+    all: Vec<Watcher>,
+    by_namespace: HashMap<Box<str>, Vec<Watcher>>,
+    by_object: HashMap<Key, Vec<Watcher>>,
+    /// Per selectable field, by value.
+    by_field: Vec<HashMap<Box<str>, Vec<Watcher>>>,
+}
+
+impl Watchers {
+    pub(super) fn new(fields: usize) -> Self {
+        Self { by_field: vec_of(fields), ..Self::default() }
+    }
+
+    pub(super) fn add(
+        &mut self,
+        spec: &ResourceSpec,
+        fields: &[FieldPath],
+        filter: Filter,
+        after: Revision,
+    ) -> (WatcherId, mpsc::Receiver<Delivery>) {
+        let (sender, receiver) = mpsc::channel(MAX_PENDING);
+        self.next += 1;
+        let id = WatcherId { place: place(spec, fields, &filter), number: self.next };
+        let watcher = Watcher { number: self.next, filter, after, sender };
+        match &id.place {
+            Place::All => self.all.push(watcher),
+            Place::Namespace(namespace) => self.by_namespace.entry(namespace.clone()).or_default().push(watcher),
+            Place::Object(key) => self.by_object.entry(key.clone()).or_default().push(watcher),
+            Place::Field(index, value) => self.by_field[*index].entry(value.clone()).or_default().push(watcher),
+        }
+        (id, receiver)
+    }
+
+    pub(super) fn remove(&mut self, id: &WatcherId) {
+        match &id.place {
+            Place::All => self.all.retain(|watcher| watcher.number != id.number),
+            Place::Namespace(namespace) => drop_from(&mut self.by_namespace, &**namespace, id.number),
+            Place::Object(key) => drop_from(&mut self.by_object, key.as_str(), id.number),
+            Place::Field(index, value) => drop_from(&mut self.by_field[*index], &**value, id.number),
+        }
+    }
+
+    /// Tells everyone concerned; drops who cannot keep up.
+    pub(super) fn tell(&mut self, change: &Change) {
+        self.all.retain(|watcher| watcher.offer(change));
+        // An object never changes its namespace or name, but its fields may.
+        tell_at(&mut self.by_namespace, change.object.namespace(), change);
+        tell_at(&mut self.by_object, change.key.as_str(), change);
+        for (index, watchers) in self.by_field.iter_mut().enumerate().filter(|(_, watchers)| !watchers.is_empty()) {
+            let new = change.object.field_at(index);
+            let old = change.previous.as_ref().and_then(|previous| previous.field_at(index));
+            for value in new.into_iter().chain(old.filter(|old| Some(*old) != new)) {
+                tell_at(watchers, value, change);
+            }
+        }
+    }
+
+    /// Ends every watch.
+    pub(super) fn clear(&mut self) {
+        let fields = self.by_field.len();
+        *self = Self { next: self.next, ..Self::new(fields) };
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        let fields: usize = self.by_field.iter().flat_map(HashMap::values).map(Vec::len).sum();
+        self.all.len()
+            + self.by_namespace.values().map(Vec::len).sum::<usize>()
+            + self.by_object.values().map(Vec::len).sum::<usize>()
+            + fields
+    }
+}
+
+fn vec_of(count: usize) -> Vec<HashMap<Box<str>, Vec<Watcher>>> {
+    std::iter::repeat_with(HashMap::new).take(count).collect()
+}
+
+/// The narrowest place: one object, then a field's value, then a namespace.
+fn place(spec: &ResourceSpec, fields: &[FieldPath], filter: &Filter) -> Place {
+    if let Some(name) = &filter.name
+        && let Ok(key) = spec.key(filter.namespace.as_deref().unwrap_or_default(), name)
+    {
+        return Place::Object(key);
+    }
+    if let Some((name, value)) = &filter.field
+        && let Some(index) = fields.iter().position(|field| field.name() == &**name)
+    {
+        return Place::Field(index, value.clone());
+    }
+    filter.namespace.clone().map_or(Place::All, Place::Namespace)
+}
+
+fn tell_at<K>(watchers: &mut HashMap<K, Vec<Watcher>>, at: &str, change: &Change)
+where
+    K: std::hash::Hash + Eq + std::borrow::Borrow<str>,
+{
+    if let Some(list) = watchers.get_mut(at) {
+        list.retain(|watcher| watcher.offer(change));
+        if list.is_empty() {
+            watchers.remove(at);
+        }
+    }
+}
+
+fn drop_from<K>(watchers: &mut HashMap<K, Vec<Watcher>>, at: &str, number: u64)
+where
+    K: std::hash::Hash + Eq + std::borrow::Borrow<str>,
+{
+    if let Some(list) = watchers.get_mut(at) {
+        list.retain(|watcher| watcher.number != number);
+        if list.is_empty() {
+            watchers.remove(at);
+        }
+    }
+}
