@@ -14,6 +14,7 @@ mod conflist;
 pub mod ipam;
 mod link;
 pub mod protocol;
+mod sysctl;
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -22,6 +23,7 @@ use std::path::Path;
 pub use attach::cleanup;
 pub use conflist::{CniConfig, install_plugin, write_conflist};
 use protocol::{Command, Environment, PluginError};
+pub use sysctl::prepare_node;
 
 /// Names under which the binary is a CNI plugin. containerd asks for one called
 /// `loopback` beside the network's own.
