@@ -1,1 +1,226 @@
-//! volume
+//! Volumes of pods: scratch space, host paths, and files made from API objects.
+//!
+//! [`VolumeSet`] implements [`PodVolumes`]. What to do is decided by [`plan`],
+//! [`payload`] and [`downward`] (pure); [`atomic`], [`mounts`], [`subpath`] do it.
+//! [`VolumeSet::run`] keeps projected files current. It does not create a pod's
+//! own directory, /etc/hosts or termination logs, and attaches no disks.
+//!
+//! On the node a volume is `<pods root>/<uid>/volumes/<plugin>/<name>`, a bound
+//! subPath `<pods root>/<uid>/volume-subpaths/<volume>/<container>/<index>`.
+
+pub mod atomic;
+pub mod downward;
+pub mod empty_dir;
+pub mod host_path;
+pub mod mounts;
+pub mod ownership;
+pub mod payload;
+pub mod plan;
+pub mod projected;
+pub mod quantity;
+mod state;
+pub mod subpath;
+mod update;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use cri::types::{Mount, MountPropagation};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use tokio::sync::Notify;
+
+use crate::contract::{MountedVolumes, PodVolumes, VolumeError};
+use crate::events::Recorder;
+use crate::ids::PodUid;
+use crate::objectcache::ObjectReader;
+use downward::Allocatable;
+use plan::{Source, VolumePlan};
+use state::PodState;
+
+/// What the volumes of a node need to know.
+#[derive(Clone, Debug)]
+pub struct VolumeConfig {
+    /// Directory with one directory per pod UID, `<kubelet root>/pods`.
+    pub pods_root: PathBuf,
+    /// What stands in for limits containers lack.
+    pub allocatable: Allocatable,
+}
+
+/// All volumes of all pods of this node.
+#[derive(Debug)]
+pub struct VolumeSet {
+    config: VolumeConfig,
+    reader: Arc<dyn ObjectReader>,
+    events: Recorder,
+    pods: Mutex<HashMap<PodUid, Arc<tokio::sync::Mutex<PodState>>>>,
+    /// Tells [`VolumeSet::run`] that a deadline may have moved.
+    deadlines: Notify,
+}
+
+impl VolumeSet {
+    /// A set that knows no pod yet; what stands on disk is adopted by
+    /// [`PodVolumes::set_up`] or removed by [`PodVolumes::tear_down`].
+    pub fn new(config: VolumeConfig, reader: Arc<dyn ObjectReader>, events: Recorder) -> Arc<Self> {
+        Arc::new(Self { config, reader, events, pods: Mutex::default(), deadlines: Notify::new() })
+    }
+
+    /// UIDs that have a directory on this node, known or not.
+    pub fn pods_on_disk(&self) -> Vec<PodUid> {
+        let entries = std::fs::read_dir(&self.config.pods_root).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| is_uid(name)).map(PodUid::new).collect()
+    }
+
+    fn pod_dir(&self, uid: &PodUid) -> Option<PathBuf> {
+        is_uid(uid.as_str()).then(|| self.config.pods_root.join(uid.as_str()))
+    }
+
+    fn known(&self) -> Vec<Arc<tokio::sync::Mutex<PodState>>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn state_of(&self, uid: &PodUid) -> Arc<tokio::sync::Mutex<PodState>> {
+        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.entry(uid.clone()).or_default().clone()
+    }
+}
+
+/// Whether a UID can be one path component.
+fn is_uid(uid: &str) -> bool {
+    !uid.is_empty() && uid.len() <= 253 && uid.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
+/// The directory of a volume below its pod's.
+fn volume_dir(pod_dir: &Path, plan: &VolumePlan) -> PathBuf {
+    match &plan.source {
+        Source::EmptyDir(_) => pod_dir.join("volumes/kubernetes.io~empty-dir").join(&plan.name),
+        Source::Projected(projected) => pod_dir.join("volumes").join(projected.plugin).join(&plan.name),
+        Source::HostPath { path, .. } => PathBuf::from(path),
+    }
+}
+
+/// Runs file-system work where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(format!("file-system work was lost: {error}")),
+    }
+}
+
+#[async_trait]
+impl PodVolumes for VolumeSet {
+    async fn set_up(&self, pod: &Arc<Pod>) -> Result<Arc<MountedVolumes>, VolumeError> {
+        let uid = PodUid::of(pod);
+        let Some(pod_dir) = self.pod_dir(&uid) else {
+            return Err(VolumeError::SetUp { volume: String::new(), message: format!("invalid pod UID {uid:?}") });
+        };
+        let state = self.state_of(&uid);
+        let mut state = state.lock().await;
+        let mounted = self.bring_up(&mut state, pod, &pod_dir).await?;
+        self.deadlines.notify_one();
+        Ok(mounted)
+    }
+
+    async fn container_mounts(
+        &self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        env: &[(String, String)],
+        volumes: &MountedVolumes,
+    ) -> Result<Vec<Mount>, VolumeError> {
+        let plans = plan::plan(pod).map_err(|e| VolumeError::SetUp { volume: e.volume, message: e.message })?;
+        let mut mounts = Vec::new();
+        for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+            let fail = |message: String| VolumeError::ContainerMount {
+                container: container.name.clone(),
+                volume: mount.name.clone(),
+                message,
+            };
+            let source = volumes.host_paths.get(&mount.name).ok_or_else(|| {
+                fail(format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name))
+            })?;
+            let host_path = match sub_path(mount, env).map_err(fail)? {
+                None => source.clone(),
+                Some(sub_path) => {
+                    let target = self.sub_path_target(pod, container, mount, index).map_err(fail)?;
+                    let source = source.clone();
+                    blocking(move || subpath::bind(&source, &sub_path, &target)).await.map_err(fail)?
+                }
+            };
+            let managed = plans.iter().any(|p| p.name == mount.name && matches!(p.source, Source::Projected(_)));
+            mounts.push(cri_mount(mount, &host_path, managed).map_err(fail)?);
+        }
+        Ok(mounts)
+    }
+
+    async fn tear_down(&self, uid: &PodUid) -> Result<(), VolumeError> {
+        let state = self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        if let Some(state) = state {
+            // Waits for a refresh that runs; later ones see that all is over.
+            state.lock().await.torn_down = true;
+        }
+        let Some(pod_dir) = self.pod_dir(uid) else { return Ok(()) };
+        let removed = blocking(move || {
+            for name in ["volume-subpaths", "volumes"] {
+                let dir = pod_dir.join(name);
+                mounts::unmount_and_remove(&dir).map_err(|error| format!("remove {}: {error}", dir.display()))?;
+            }
+            Ok(())
+        });
+        removed.await.map_err(|message| VolumeError::TearDown { volume: "all".into(), message })
+    }
+}
+
+impl VolumeSet {
+    fn sub_path_target(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        mount: &VolumeMount,
+        index: usize,
+    ) -> Result<PathBuf, String> {
+        let uid = PodUid::of(pod);
+        let dir = self.pod_dir(&uid).ok_or_else(|| format!("invalid pod UID {uid:?}"))?;
+        if !plan::is_plain_name(&container.name) || !plan::is_plain_name(&mount.name) {
+            return Err("container and volume names must be DNS labels".into());
+        }
+        Ok(dir.join("volume-subpaths").join(&mount.name).join(&container.name).join(index.to_string()))
+    }
+}
+
+fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>, String> {
+    let expression = mount.sub_path_expr.as_deref().filter(|e| !e.is_empty());
+    let plain = mount.sub_path.as_deref().filter(|p| !p.is_empty());
+    let path = match (expression, plain) {
+        (Some(expression), _) => subpath::expand(expression, env)?,
+        (None, Some(path)) => path.to_owned(),
+        (None, None) => return Ok(None),
+    };
+    subpath::check(&path)?;
+    Ok(Some(path).filter(|path| !path.is_empty()))
+}
+
+fn cri_mount(mount: &VolumeMount, host_path: &Path, managed: bool) -> Result<Mount, String> {
+    let propagation = match mount.mount_propagation.as_deref().unwrap_or("None") {
+        "None" | "" => MountPropagation::Private,
+        "HostToContainer" => MountPropagation::HostToContainer,
+        "Bidirectional" => MountPropagation::Bidirectional,
+        other => return Err(format!("invalid MountPropagation mode: {other:?}")),
+    };
+    let absolute = mount.mount_path.starts_with('/');
+    let container_path = if absolute { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
+    let host_path = host_path.to_str().ok_or_else(|| format!("{} is not UTF-8", host_path.display()))?;
+    Ok(Mount {
+        container_path,
+        host_path: host_path.to_owned(),
+        // What the agent itself writes is never the container's to change.
+        readonly: mount.read_only.unwrap_or(false) || managed,
+        selinux_relabel: false,
+        propagation,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Mounts below the pods' directories: reading the table, tmpfs, unmounting.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+/// Mount points of a mountinfo table, in its order. Pure; odd lines are skipped.
+pub fn mount_points(mountinfo: &[u8]) -> Vec<PathBuf> {
+    let lines = mountinfo.split(|b| *b == b'\n');
+    lines.filter_map(|line| line.split(|b| *b == b' ').nth(4)).map(unescape).collect()
+}
+
+/// Undoes the octal escapes (`\040`) of mountinfo.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let escaped = tail.get(..3).filter(|_| *first == b'\\').and_then(octal);
+        match escaped {
+            Some(byte) => {
+                out.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(out))
+}
+
+fn octal(digits: &[u8]) -> Option<u8> {
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
+}
+
+/// Mount points at or below `dir`, the deepest last mounted first.
+pub fn mounts_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    // The thread's own table: a test may stand in a namespace of its own.
+    let table = fs::read("/proc/thread-self/mountinfo")?;
+    let mut points = mount_points(&table);
+    points.retain(|point| point.starts_with(dir));
+    points.reverse();
+    Ok(points)
+}
+
+/// Whether `dir` is the root of a file system other than its parent's. Bind
+/// mounts of the same file system are not seen.
+pub fn is_other_filesystem(dir: &Path) -> io::Result<bool> {
+    let parent = dir.parent().unwrap_or(dir);
+    Ok(fs::symlink_metadata(dir)?.dev() != fs::symlink_metadata(parent)?.dev())
+}
+
+/// Mounts a tmpfs unless one is there. `size` in bytes; `keep_in_memory` asks
+/// that the content is never swapped out, where the kernel (6.4 on) can.
+pub fn mount_tmpfs(dir: &Path, size: Option<u64>, keep_in_memory: bool) -> io::Result<()> {
+    if is_other_filesystem(dir)? {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let flags = if keep_in_memory { flags | MsFlags::MS_NOEXEC } else { MsFlags::empty() };
+    let size = size.map(|size| format!("size={size}"));
+    let try_mount = |extra: Option<&str>| {
+        let options: Vec<&str> = size.as_deref().into_iter().chain(extra).collect();
+        mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(options.join(",").as_str()))
+    };
+    if keep_in_memory {
+        match try_mount(Some("noswap")) {
+            Err(Errno::EINVAL) => {}
+            done => return Ok(done?),
+        }
+    }
+    Ok(try_mount(None)?)
+}
+
+/// Mounts a hugetlbfs unless one is there. `page_size` in bytes.
+pub fn mount_hugetlbfs(dir: &Path, page_size: Option<u64>) -> io::Result<()> {
+    if is_other_filesystem(dir)? {
+        return Ok(());
+    }
+    let options = page_size.map(|size| format!("pagesize={size}"));
+    Ok(mount(Some("nodev"), dir, Some("hugetlbfs"), MsFlags::empty(), options.as_deref())?)
+}
+
+/// Unmounts without following a link at the end; absent mounts are success.
+/// A busy one is tried again for about two seconds.
+pub fn unmount(point: &Path) -> io::Result<()> {
+    let mut pause = Duration::from_millis(10);
+    loop {
+        match umount2(point, MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
+            Err(Errno::EBUSY) if pause < Duration::from_secs(1) => {
+                // Runs on a blocking thread; the kernel has no event for this.
+                std::thread::sleep(pause);
+                pause *= 2;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Removes a tree without leaving its file system. Absent is success.
+pub fn remove_tree(dir: &Path) -> io::Result<()> {
+    let meta = match fs::symlink_metadata(dir) {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !meta.is_dir() {
+        return fs::remove_file(dir);
+    }
+    if let Some(point) = mounts_below(dir)?.first() {
+        // Bind mounts of the same device cannot be told by their device number.
+        return Err(io::Error::other(format!("{} is still mounted", point.display())));
+    }
+    fs::remove_dir_all(dir)
+}
+
+/// Unmounts everything at or below `dir` and removes it.
+pub fn unmount_and_remove(dir: &Path) -> io::Result<()> {
+    for point in mounts_below(dir)? {
+        unmount(&point)?;
+    }
+    remove_tree(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reads_mountinfo() {
+        let table = b"22 1 0:20 / /proc rw - proc proc rw\n\
+            30 22 8:1 /x /var/a\\040b\\134c rw,relatime shared:1 - ext4 /dev/sda rw\n\
+            short line\n31 22 8:1 / /end\\04 rw";
+        let expect: Vec<PathBuf> = ["/proc", "/var/a b\\c", "/end\\04"].map(PathBuf::from).into();
+        assert_eq!(mount_points(table), expect);
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = mount_points(&bytes);
+        }
+    }
+}

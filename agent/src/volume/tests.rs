@@ -1,0 +1,375 @@
+//! Volumes as real mounts, in a mount namespace of the test's own thread.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::future::Future;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec, TokenRequestStatus};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::json;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::ids::ObjectName;
+use crate::objectcache::{ObjectError, ObjectKind, ObjectRef};
+
+#[derive(Debug)]
+struct FakeReader {
+    maps: Mutex<BTreeMap<String, ConfigMap>>,
+    secrets: Mutex<BTreeMap<String, Secret>>,
+    away: Mutex<bool>,
+    issued: AtomicU32,
+    token_life: i64,
+    changes: broadcast::Sender<ObjectRef>,
+}
+
+impl FakeReader {
+    fn new(token_life: i64) -> Arc<Self> {
+        Arc::new(Self {
+            maps: Mutex::default(),
+            secrets: Mutex::default(),
+            away: Mutex::new(false),
+            issued: AtomicU32::new(0),
+            token_life,
+            changes: broadcast::channel(16).0,
+        })
+    }
+
+    fn set_map(&self, name: &str, data: &[(&str, &str)]) {
+        let data = data.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        self.maps.lock().unwrap().insert(name.into(), ConfigMap { data: Some(data), ..ConfigMap::default() });
+        let _ = self.changes.send(ObjectRef { kind: ObjectKind::ConfigMap, name: ObjectName::new("ns", name) });
+    }
+
+    fn set_secret(&self, name: &str, data: &[(&str, &str)]) {
+        let data = data.iter().map(|(k, v)| ((*k).to_owned(), ByteString(v.as_bytes().to_vec()))).collect();
+        self.secrets.lock().unwrap().insert(name.into(), Secret { data: Some(data), ..Secret::default() });
+    }
+
+    fn found<T>(&self, kind: &'static str, name: &ObjectName, value: Option<T>) -> Result<Arc<T>, ObjectError> {
+        if *self.away.lock().unwrap() {
+            return Err(ObjectError::Unavailable { kind, name: name.clone(), message: "connection refused".into() });
+        }
+        value.map(Arc::new).ok_or_else(|| ObjectError::NotFound { kind, name: name.name.clone() })
+    }
+}
+
+#[async_trait]
+impl ObjectReader for FakeReader {
+    async fn config_map(&self, name: &ObjectName) -> Result<Arc<ConfigMap>, ObjectError> {
+        let value = self.maps.lock().unwrap().get(&*name.name).cloned();
+        self.found("configmap", name, value)
+    }
+
+    async fn secret(&self, name: &ObjectName) -> Result<Arc<Secret>, ObjectError> {
+        let value = self.secrets.lock().unwrap().get(&*name.name).cloned();
+        self.found("secret", name, value)
+    }
+
+    async fn service_account_token(
+        &self,
+        name: &ObjectName,
+        spec: &TokenRequestSpec,
+    ) -> Result<TokenRequest, ObjectError> {
+        self.found("serviceaccount", name, Some(()))?;
+        assert_eq!(spec.bound_object_ref.as_ref().unwrap().uid.as_deref(), Some("uid-1"));
+        let n = self.issued.fetch_add(1, Ordering::SeqCst) + 1;
+        let expires = Timestamp::now() + Duration::from_secs(self.token_life.try_into().unwrap());
+        let status = TokenRequestStatus {
+            token: Some(format!("token-{n}")),
+            expiration_timestamp: Some(Time(expires)),
+            ..Default::default()
+        };
+        Ok(TokenRequest { spec: Some(spec.clone()), status: Some(status), ..Default::default() })
+    }
+
+    fn changes(&self) -> broadcast::Receiver<ObjectRef> {
+        self.changes.subscribe()
+    }
+}
+
+/// Runs a test on a thread of its own with a private mount namespace, so that
+/// nothing is left behind whatever happens.
+fn in_mount_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNS).expect("volume tests need root: they mount in a namespace of their own");
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test());
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn set_at(dir: &Path, reader: &Arc<FakeReader>) -> Arc<VolumeSet> {
+    let config = VolumeConfig { pods_root: dir.join("pods"), allocatable: Allocatable::default() };
+    let (events, receiver) = Recorder::channel(64);
+    // The receiver only has to stay open.
+    std::mem::forget(receiver);
+    VolumeSet::new(config, reader.clone(), events)
+}
+
+fn pod(spec: serde_json::Value) -> Arc<Pod> {
+    let metadata = json!({"name": "p", "namespace": "ns", "uid": "uid-1", "labels": {"a": "1"}});
+    Arc::new(serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap())
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+async fn eventually(what: &str, check: impl Fn() -> bool) {
+    let wait = async {
+        while !check() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+#[test]
+fn every_kind_comes_up_and_goes_away() {
+    in_mount_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = FakeReader::new(3600);
+        reader.set_map("cm", &[("k", "v")]);
+        reader.set_secret("sec", &[("user", "me"), ("pass", "word")]);
+        let set = set_at(dir.path(), &reader);
+        let host = dir.path().join("host");
+        let pod = pod(json!({
+            "serviceAccountName": "sa", "securityContext": {"fsGroup": 2000},
+            "containers": [{"name": "c"}],
+            "volumes": [
+                {"name": "disk", "emptyDir": {}},
+                {"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+                {"name": "host", "hostPath": {"path": host, "type": "DirectoryOrCreate"}},
+                {"name": "cm", "configMap": {"name": "cm"}},
+                {"name": "sec", "secret": {"secretName": "sec", "defaultMode": 0o400}},
+                {"name": "all", "projected": {"sources": [
+                    {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+                    {"configMap": {"name": "cm", "items": [{"key": "k", "path": "x/k"}]}},
+                    {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}},
+                {"name": "opt", "secret": {"secretName": "none", "optional": true}}]}));
+        let mounted = set.set_up(&pod).await.unwrap();
+        let path = |name: &str| mounted.host_paths[name].clone();
+        assert_eq!(mode(&path("disk")), 0o2777);
+        assert_eq!(fs::metadata(path("disk")).unwrap().gid(), 2000);
+        let size = nix::sys::statvfs::statvfs(&path("mem")).unwrap();
+        assert_eq!(size.blocks() * size.fragment_size(), 1 << 20);
+        assert!(host.is_dir());
+        assert_eq!(fs::read_to_string(path("cm").join("k")).unwrap(), "v");
+        assert_eq!(mode(&path("sec").join("user")), 0o440);
+        assert!(mounts::is_other_filesystem(&path("sec")).unwrap(), "secrets stay in memory");
+        assert_eq!(fs::read_to_string(path("all").join("token")).unwrap(), "token-1");
+        assert_eq!(mode(&path("all").join("token")), 0o640);
+        assert_eq!(fs::read_to_string(path("all").join("labels")).unwrap(), "a=\"1\"");
+        assert_eq!(fs::read_to_string(path("all").join("x/k")).unwrap(), "v");
+        assert!(!path("opt").join("user").exists());
+
+        // Again, and again by an agent that was killed: nothing changes.
+        fs::write(path("mem").join("data"), "kept").unwrap();
+        assert!(Arc::ptr_eq(&set.set_up(&pod).await.unwrap(), &mounted));
+        let reborn = set_at(dir.path(), &reader);
+        assert_eq!(*reborn.set_up(&pod).await.unwrap(), *mounted);
+        assert_eq!(fs::read_to_string(path("mem").join("data")).unwrap(), "kept");
+        assert_eq!(reborn.pods_on_disk(), [PodUid::new("uid-1")]);
+
+        fs::write(host.join("precious"), "x").unwrap();
+        set_at(dir.path(), &reader).tear_down(&PodUid::new("uid-1")).await.unwrap();
+        assert!(!dir.path().join("pods/uid-1/volumes").exists());
+        assert!(mounts::mounts_below(dir.path()).unwrap().is_empty());
+        assert!(host.join("precious").exists());
+    });
+}
+
+#[test]
+fn files_follow_their_objects() {
+    in_mount_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = FakeReader::new(3600);
+        reader.set_map("cm", &[("k", "1")]);
+        let set = set_at(dir.path(), &reader);
+        let token = CancellationToken::new();
+        let running = tokio::spawn({
+            let (set, token) = (set.clone(), token.clone());
+            async move { set.run(token).await }
+        });
+        let first = pod(json!({"containers": [], "volumes": [
+            {"name": "cm", "configMap": {"name": "cm"}},
+            {"name": "down", "downwardAPI": {"items": [
+                {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}));
+        let mounted = set.set_up(&first).await.unwrap();
+        let file = mounted.host_paths["cm"].join("k");
+        reader.set_map("cm", &[("k", "2"), ("l", "x")]);
+        eventually("the changed file is seen", || fs::read_to_string(&file).is_ok_and(|text| text == "2")).await;
+        assert!(mounted.host_paths["cm"].join("l").exists());
+
+        // An object that vanishes leaves the files.
+        reader.maps.lock().unwrap().clear();
+        let _ = reader.changes.send(ObjectRef { kind: ObjectKind::ConfigMap, name: ObjectName::new("ns", "cm") });
+        reader.set_map("other", &[]);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "2");
+
+        let mut changed = Pod::clone(&first);
+        changed.metadata.labels = Some([("b".to_owned(), "2".to_owned())].into());
+        set.set_up(&Arc::new(changed)).await.unwrap();
+        assert_eq!(fs::read_to_string(mounted.host_paths["down"].join("labels")).unwrap(), "b=\"2\"");
+        token.cancel();
+        running.await.unwrap();
+        set.tear_down(&PodUid::new("uid-1")).await.unwrap();
+    });
+}
+
+#[test]
+fn missing_objects_and_unknown_volumes_are_named() {
+    in_mount_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = FakeReader::new(3600);
+        reader.set_secret("s", &[("a", "1")]);
+        let set = set_at(dir.path(), &reader);
+        for (volume, expect) in [
+            (json!({"name": "v", "configMap": {"name": "x"}}), "configmap \"x\" not found"),
+            (
+                json!({"name": "v", "secret": {"secretName": "s", "items": [{"key": "b", "path": "b"}]}}),
+                "references non-existent secret key: b",
+            ),
+            (
+                json!({"name": "v", "hostPath": {"path": "/nonexistent-dir", "type": "Directory"}}),
+                "hostPath type check failed: /nonexistent-dir is not a directory",
+            ),
+            (json!({"name": "v", "csi": {"driver": "d"}}), "csi volumes are not supported by this node"),
+        ] {
+            let pod = pod(json!({"containers": [], "volumes": [volume]}));
+            let error = set.set_up(&pod).await.unwrap_err().to_string();
+            assert_eq!(error, format!("MountVolume.SetUp failed for volume \"v\" : {expect}"));
+            set.tear_down(&PodUid::of(&pod)).await.unwrap();
+        }
+        let evil: Pod = serde_json::from_value(json!({"metadata": {"uid": "../../etc"}})).unwrap();
+        assert!(set.set_up(&Arc::new(evil)).await.is_err());
+        set.tear_down(&PodUid::new("../../etc")).await.unwrap();
+    });
+}
+
+#[test]
+fn an_absent_api_server_does_not_take_adopted_files() {
+    in_mount_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = FakeReader::new(3600);
+        reader.set_map("cm", &[("k", "1")]);
+        let pod = pod(json!({"containers": [], "volumes": [{"name": "cm", "configMap": {"name": "cm"}}]}));
+        set_at(dir.path(), &reader).set_up(&pod).await.unwrap();
+        *reader.away.lock().unwrap() = true;
+        let set = set_at(dir.path(), &reader);
+        let mounted = set.set_up(&pod).await.unwrap();
+        let file = mounted.host_paths["cm"].join("k");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "1");
+        // Once it is back, the files catch up by themselves.
+        *reader.away.lock().unwrap() = false;
+        reader.maps.lock().unwrap().insert(
+            "cm".into(),
+            ConfigMap { data: Some([("k".to_owned(), "2".to_owned())].into()), ..ConfigMap::default() },
+        );
+        let token = CancellationToken::new();
+        let running = tokio::spawn({
+            let (set, token) = (set.clone(), token.clone());
+            async move { set.run(token).await }
+        });
+        eventually("the files catch up", || fs::read_to_string(&file).is_ok_and(|text| text == "2")).await;
+        token.cancel();
+        running.await.unwrap();
+    });
+}
+
+#[test]
+fn tokens_are_renewed_at_four_fifths_of_their_life() {
+    let thread = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNS).expect("volume tests need root");
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().unwrap().block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let reader = FakeReader::new(1000);
+            let set = set_at(dir.path(), &reader);
+            let token = CancellationToken::new();
+            let running = tokio::spawn({
+                let (set, token) = (set.clone(), token.clone());
+                async move { set.run(token).await }
+            });
+            let pod = pod(json!({"containers": [], "volumes": [{"name": "t", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "token"}}]}}]}));
+            let file = set.set_up(&pod).await.unwrap().host_paths["t"].join("token");
+            assert_eq!(fs::read_to_string(&file).unwrap(), "token-1");
+            tokio::time::sleep(Duration::from_secs(780)).await;
+            assert_eq!(fs::read_to_string(&file).unwrap(), "token-1");
+            eventually("a new token", || fs::read_to_string(&file).is_ok_and(|text| text == "token-2")).await;
+            token.cancel();
+            running.await.unwrap();
+        });
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn sub_paths_are_bound_safely() {
+    in_mount_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = FakeReader::new(3600);
+        reader.set_map("cm", &[("k", "1")]);
+        let set = set_at(dir.path(), &reader);
+        let pod = pod(json!({
+            "containers": [{"name": "c", "volumeMounts": [
+                {"name": "e", "mountPath": "/a", "subPath": "x/y"},
+                {"name": "e", "mountPath": "b", "subPathExpr": "$(POD)", "readOnly": true,
+                    "mountPropagation": "HostToContainer"},
+                {"name": "cm", "mountPath": "/etc/k", "subPath": "k"},
+                {"name": "cm", "mountPath": "/cm"}]}],
+            "volumes": [{"name": "e", "emptyDir": {}}, {"name": "cm", "configMap": {"name": "cm"}}]}));
+        let volumes = set.set_up(&pod).await.unwrap();
+        let container = pod.spec.as_ref().unwrap().containers[0].clone();
+        let env = [("POD".to_owned(), "p-0".to_owned())];
+        let mounts = set.container_mounts(&pod, &container, &env, &volumes).await.unwrap();
+        assert_eq!(mounts[1].container_path, "/b");
+        assert!(mounts[1].readonly && !mounts[0].readonly && mounts[3].readonly);
+        assert_eq!(mounts[1].propagation, MountPropagation::HostToContainer);
+        fs::write(Path::new(&mounts[0].host_path).join("f"), "through").unwrap();
+        assert_eq!(fs::read_to_string(volumes.host_paths["e"].join("x/y/f")).unwrap(), "through");
+        assert_eq!(fs::read_to_string(&mounts[2].host_path).unwrap(), "1");
+        let count = mounts::mounts_below(dir.path()).unwrap().len();
+
+        // The same container again gets the same mounts, and new content of a file.
+        reader.set_map("cm", &[("k", "2")]);
+        set.refresh(&mut *set.state_of(&PodUid::of(&pod)).lock().await, &["cm".into()]).await;
+        let again = set.container_mounts(&pod, &container, &env, &volumes).await.unwrap();
+        assert_eq!(again, mounts);
+        assert_eq!(fs::read_to_string(&mounts[2].host_path).unwrap(), "2");
+        assert_eq!(mounts::mounts_below(dir.path()).unwrap().len(), count);
+
+        // A link planted by the container leads nowhere.
+        std::os::unix::fs::symlink("/etc", volumes.host_paths["e"].join("evil")).unwrap();
+        let mut evil = container.clone();
+        evil.volume_mounts.as_mut().unwrap()[0].sub_path = Some("evil".into());
+        let error = set.container_mounts(&pod, &evil, &env, &volumes).await.unwrap_err().to_string();
+        assert!(error.contains("outside the volume"), "{error}");
+        assert!(error.starts_with("failed to prepare subPath for volumeMount \"e\" of container \"c\""), "{error}");
+        let error = set.container_mounts(&pod, &container, &[], &volumes).await.unwrap_err().to_string();
+        assert!(error.contains("missing value for \"POD\""), "{error}");
+
+        set.tear_down(&PodUid::of(&pod)).await.unwrap();
+        assert!(mounts::mounts_below(dir.path()).unwrap().is_empty());
+        assert!(!dir.path().join("pods/uid-1/volume-subpaths").exists());
+    });
+}
