@@ -1,0 +1,197 @@
+//! Bytes → object: parsing, identity, types, unknown and duplicate fields, with
+//! the errors upstream gives. Works on any input; limits depth by the parsers'
+//! own limits and size by the caller's.
+
+use serde_json::Value;
+
+use super::kind::Kind;
+
+mod parse;
+mod shape;
+
+pub use parse::{ParseError, parse};
+
+/// How request bodies are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaType {
+    /// `application/json`.
+    Json,
+    /// `application/yaml`.
+    Yaml,
+}
+
+/// The `fieldValidation` of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FieldValidation {
+    /// Unknown and duplicate fields are dropped silently.
+    Ignore,
+    /// They are dropped with a warning (the default).
+    #[default]
+    Warn,
+    /// They fail the request.
+    Strict,
+}
+
+impl FieldValidation {
+    /// The value of the query parameter; empty is the default.
+    #[must_use]
+    pub fn from_query(text: &str) -> Option<Self> {
+        match text {
+            "" | "Warn" => Some(Self::Warn),
+            "Ignore" => Some(Self::Ignore),
+            "Strict" => Some(Self::Strict),
+            _ => None,
+        }
+    }
+}
+
+/// A decoded object: pruned to its schema, `apiVersion` and `kind` set, not yet defaulted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    /// The object.
+    pub object: Value,
+    /// Texts for `Warning` headers.
+    pub warnings: Vec<String>,
+}
+
+/// Why bytes are no object of the kind; answered as 400 BadRequest with this text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Not JSON or YAML, or no object.
+    #[error("the object provided is unrecognized (must be of type {kind}): {problem} ({excerpt})")]
+    Unrecognized {
+        /// Expected kind.
+        kind: &'static str,
+        /// What the parser says.
+        problem: String,
+        /// The first bytes of the body.
+        excerpt: String,
+    },
+    /// An object, but not one of this kind.
+    #[error("{found} in version {version:?} cannot be handled as a {kind}: {problem}")]
+    Unhandled {
+        /// Kind in the body.
+        found: String,
+        /// Version in the body, without group.
+        version: String,
+        /// Expected kind.
+        kind: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A known kind of another group or version.
+    #[error("the API version in the data ({found}) does not match the expected API version ({expected})")]
+    Version {
+        /// apiVersion in the body.
+        found: String,
+        /// apiVersion of the path.
+        expected: String,
+    },
+}
+
+/// Decodes a request body as an object of `kind`.
+///
+/// # Errors
+/// See [`DecodeError`]; with [`FieldValidation::Strict`] also for unknown and duplicate fields.
+pub fn decode(kind: &Kind, media: MediaType, body: &[u8], validation: FieldValidation) -> Result<Decoded, DecodeError> {
+    let unrecognized = |problem: String| DecodeError::Unrecognized { kind: kind.kind, problem, excerpt: excerpt(body) };
+    let parsed = parse(media, body).map_err(|e| unrecognized(e.to_string()))?;
+    let Value::Object(map) = &parsed.value else {
+        return Err(unrecognized(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct \
+             {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            shape::go_json_type(&parsed.value)
+        )));
+    };
+    for key in ["apiVersion", "kind"] {
+        match map.get(key) {
+            None | Some(Value::Null | Value::String(_)) => {}
+            Some(other) => {
+                return Err(unrecognized(format!(
+                    "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{key} of type string",
+                    shape::go_json_type(other)
+                )));
+            }
+        }
+    }
+    decode_value(kind, parsed.value, parsed.duplicates, media == MediaType::Yaml, validation)
+}
+
+/// Decodes an object that is already parsed (a patch result). `duplicates` are names of
+/// duplicate fields found on the way, reported like unknown ones; `lenient_numbers` accepts `1.0` as an integer.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_value(
+    kind: &Kind,
+    mut value: Value,
+    duplicates: Vec<String>,
+    lenient_numbers: bool,
+    validation: FieldValidation,
+) -> Result<Decoded, DecodeError> {
+    let (found, api_version) = identify(kind, &value)?;
+    let unhandled = |problem: String| DecodeError::Unhandled {
+        found: found.clone(),
+        version: super::split_api_version(&api_version).1.to_owned(),
+        kind: kind.kind,
+        problem,
+    };
+    let mut shaper = shape::Shaper { unknown: Vec::new(), lenient_numbers };
+    shaper.object(&mut value, kind.schema()).map_err(|e| unhandled(e.to_string()))?;
+    let mut problems: Vec<String> = duplicates.iter().map(|f| format!("duplicate field \"{f}\"")).collect();
+    problems.extend(shaper.unknown.iter().map(|f| format!("unknown field \"{f}\"")));
+    if let Some(map) = value.as_object_mut() {
+        map.insert("apiVersion".to_owned(), kind.api_version().into());
+        map.insert("kind".to_owned(), kind.kind.into());
+    }
+    match validation {
+        FieldValidation::Strict if !problems.is_empty() => {
+            Err(unhandled(format!("strict decoding error: {}", problems.join(", "))))
+        }
+        FieldValidation::Warn => Ok(Decoded { object: value, warnings: problems }),
+        _ => Ok(Decoded { object: value, warnings: Vec::new() }),
+    }
+}
+
+/// Checks `apiVersion` and `kind` of a body against the expected kind; missing ones are the expected.
+fn identify(kind: &Kind, value: &Value) -> Result<(String, String), DecodeError> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
+    let expected = kind.api_version();
+    let found = text("kind").unwrap_or(kind.kind).to_owned();
+    let api_version = text("apiVersion").unwrap_or(&expected).to_owned();
+    if found == kind.kind && api_version == expected {
+        return Ok((found, api_version));
+    }
+    // Bodies that any group may send in its own version.
+    if found == kind.kind && matches!(kind.kind, "DeleteOptions") {
+        return Ok((found, api_version));
+    }
+    let version = super::split_api_version(&api_version).1.to_owned();
+    let known = super::builtin().by_api_version(&api_version, &found).is_some();
+    if known && found == kind.kind {
+        return Err(DecodeError::Version { found: api_version, expected });
+    }
+    let problem = if known {
+        let package = if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or("") };
+        format!("converting ({version}.{found}) to ({package}.{}): unknown conversion", kind.kind)
+    } else {
+        format!(
+            "no kind \"{found}\" is registered for version \"{api_version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+        )
+    };
+    Err(DecodeError::Unhandled { found, version, kind: kind.kind, problem })
+}
+
+/// The first bytes of a body as upstream shows them: text when it looks like JSON, else hex.
+fn excerpt(body: &[u8]) -> String {
+    const MAX: usize = 30;
+    let (head, more) = if body.len() > MAX { (&body[..MAX], " ...") } else { (body, "") };
+    match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(head)),
+        Some(_) => format!("{}{more}", head.iter().map(|b| format!("{b:02x}")).collect::<String>()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

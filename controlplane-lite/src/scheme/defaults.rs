@@ -1,0 +1,1 @@
+//! Defaulting, one file per kind or family. Pure; idempotent.

@@ -1,0 +1,345 @@
+//! Field paths and field errors with upstream's wording
+//! (`k8s.io/apimachinery/pkg/util/validation/field`).
+
+use std::fmt::{self, Display};
+
+use serde_json::{Value, json};
+
+/// A path into an object, built on the stack: each step borrows its parent.
+/// Displays as upstream does: `spec.containers[0].name`, `metadata.labels[a/b]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Path<'a> {
+    parent: Option<&'a Path<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step<'a> {
+    Root,
+    Field(&'a str),
+    Index(usize),
+    Key(&'a str),
+}
+
+impl<'a> Path<'a> {
+    /// The object itself.
+    pub const ROOT: Path<'static> = Path { parent: None, step: Step::Root };
+
+    /// A top-level field.
+    #[must_use]
+    pub const fn new(field: &'a str) -> Self {
+        Path { parent: None, step: Step::Field(field) }
+    }
+
+    /// A field of the object at this path. `a.b` may be given as one step.
+    #[must_use]
+    pub const fn child(&'a self, field: &'a str) -> Self {
+        Path { parent: Some(self), step: Step::Field(field) }
+    }
+
+    /// An element of the list at this path.
+    #[must_use]
+    pub const fn index(&'a self, index: usize) -> Self {
+        Path { parent: Some(self), step: Step::Index(index) }
+    }
+
+    /// The path this one extends.
+    #[must_use]
+    pub const fn parent(&self) -> Option<&'a Path<'a>> {
+        self.parent
+    }
+
+    /// An entry of the map at this path.
+    #[must_use]
+    pub const fn key(&'a self, key: &'a str) -> Self {
+        Path { parent: Some(self), step: Step::Key(key) }
+    }
+}
+
+impl Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut at_start = true;
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+            at_start = parent.parent.is_none() && matches!(parent.step, Step::Root);
+        }
+        match self.step {
+            Step::Root => Ok(()),
+            Step::Field(name) if at_start => f.write_str(name),
+            Step::Field(name) => write!(f, ".{name}"),
+            Step::Index(index) => write!(f, "[{index}]"),
+            Step::Key(key) => write!(f, "[{key}]"),
+        }
+    }
+}
+
+/// What is wrong with a field; the names are upstream's cause reasons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldErrorKind {
+    /// A mandatory field is empty.
+    Required,
+    /// The value breaks a rule.
+    Invalid,
+    /// The value is not one of a fixed set.
+    NotSupported,
+    /// The value occurs twice where it must be unique.
+    Duplicate,
+    /// A referenced thing does not exist.
+    NotFound,
+    /// The value is not allowed here, or not by this request.
+    Forbidden,
+    /// A string is too long.
+    TooLong,
+    /// A list has too many items.
+    TooMany,
+    /// The server cannot check the value.
+    Internal,
+    /// A value of the wrong type.
+    TypeInvalid,
+}
+
+impl FieldErrorKind {
+    /// The reason in `Status.details.causes`.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Required => "FieldValueRequired",
+            Self::Invalid => "FieldValueInvalid",
+            Self::NotSupported => "FieldValueNotSupported",
+            Self::Duplicate => "FieldValueDuplicate",
+            Self::NotFound => "FieldValueNotFound",
+            Self::Forbidden => "FieldValueForbidden",
+            Self::TooLong => "FieldValueTooLong",
+            Self::TooMany => "FieldValueTooMany",
+            Self::Internal => "InternalError",
+            Self::TypeInvalid => "FieldValueTypeInvalid",
+        }
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Required => "Required value",
+            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::NotSupported => "Unsupported value",
+            Self::Duplicate => "Duplicate value",
+            Self::NotFound => "Not found",
+            Self::Forbidden => "Forbidden",
+            Self::TooLong => "Too long",
+            Self::TooMany => "Too many",
+            Self::Internal => "Internal error",
+        }
+    }
+}
+
+/// One problem with one field. `Display` gives upstream's `path: Words: value: detail`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FieldError {
+    /// Where, e.g. `spec.replicas`.
+    pub path: String,
+    /// What.
+    pub kind: FieldErrorKind,
+    /// The offending value; ignored by kinds that do not print it.
+    pub bad_value: Value,
+    /// Why, may be empty.
+    pub detail: String,
+}
+
+impl FieldError {
+    /// The text without the path, as `Status.details.causes[].message` has it.
+    #[must_use]
+    pub fn body(&self) -> String {
+        let mut text = self.kind.words().to_owned();
+        if !matches!(
+            self.kind,
+            FieldErrorKind::Required
+                | FieldErrorKind::Forbidden
+                | FieldErrorKind::TooLong
+                | FieldErrorKind::TooMany
+                | FieldErrorKind::Internal
+        ) {
+            text.push_str(": ");
+            text.push_str(&go_value(&self.bad_value));
+        }
+        if !self.detail.is_empty() {
+            text.push_str(": ");
+            text.push_str(&self.detail);
+        }
+        text
+    }
+
+    /// This error as an entry of `Status.details.causes`.
+    #[must_use]
+    pub fn cause(&self) -> Value {
+        json!({ "reason": self.kind.reason(), "message": self.body(), "field": self.path })
+    }
+}
+
+/// Prints a value as upstream prints bad values: strings quoted, composites as JSON.
+fn go_value(value: &Value) -> String {
+    match value {
+        Value::String(s) => go_quote(s),
+        Value::Null => "null".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Go's `%q`.
+#[must_use]
+pub fn go_quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\u{b}' => out.push_str("\\v"),
+            c if u32::from(c) < 0x20 || u32::from(c) == 0x7f => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+impl Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() { f.write_str(&self.body()) } else { write!(f, "{}: {}", self.path, self.body()) }
+    }
+}
+
+/// Collects problems while validating.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct FieldErrors(pub Vec<FieldError>);
+
+impl FieldErrors {
+    /// Nothing wrong yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn push(&mut self, path: &Path<'_>, kind: FieldErrorKind, bad_value: Value, detail: impl Into<String>) {
+        self.0.push(FieldError { path: path.to_string(), kind, bad_value, detail: detail.into() });
+    }
+
+    /// A mandatory field is missing.
+    pub fn required(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        self.push(path, FieldErrorKind::Required, Value::Null, detail);
+    }
+
+    /// The value breaks a rule that `detail` states.
+    pub fn invalid(&mut self, path: &Path<'_>, value: impl Into<Value>, detail: impl Into<String>) {
+        self.push(path, FieldErrorKind::Invalid, value.into(), detail);
+    }
+
+    /// The value is none of `supported`.
+    pub fn not_supported(&mut self, path: &Path<'_>, value: impl Into<Value>, supported: &[&str]) {
+        let mut sorted: Vec<String> = supported.iter().map(|s| go_quote(s)).collect();
+        sorted.sort();
+        let detail = if sorted.is_empty() { String::new() } else { format!("supported values: {}", sorted.join(", ")) };
+        self.push(path, FieldErrorKind::NotSupported, value.into(), detail);
+    }
+
+    /// The value occurs a second time.
+    pub fn duplicate(&mut self, path: &Path<'_>, value: impl Into<Value>) {
+        self.push(path, FieldErrorKind::Duplicate, value.into(), "");
+    }
+
+    /// A referenced thing does not exist.
+    pub fn not_found(&mut self, path: &Path<'_>, value: impl Into<Value>) {
+        self.push(path, FieldErrorKind::NotFound, value.into(), "");
+    }
+
+    /// The field must not be set (so).
+    pub fn forbidden(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        self.push(path, FieldErrorKind::Forbidden, Value::Null, detail);
+    }
+
+    /// A text longer than `max` bytes.
+    pub fn too_long(&mut self, path: &Path<'_>, max: usize) {
+        self.push(path, FieldErrorKind::TooLong, Value::Null, format!("may not be more than {max} bytes"));
+    }
+
+    /// A list longer than `max` items.
+    pub fn too_many(&mut self, path: &Path<'_>, actual: usize, max: usize) {
+        self.push(path, FieldErrorKind::TooMany, actual.into(), format!("must have at most {max} items"));
+    }
+
+    /// Takes over other problems.
+    pub fn extend(&mut self, other: FieldErrors) {
+        self.0.extend(other.0);
+    }
+}
+
+/// Upstream's aggregated message of an Invalid status:
+/// `Deployment.apps "x" is invalid: [a: Required value, b: …]`, brackets only for several.
+#[must_use]
+pub fn invalid_message(kind: &str, group: &str, name: &str, errors: &[FieldError]) -> String {
+    let kind = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+    let mut texts: Vec<String> = Vec::with_capacity(errors.len());
+    for error in errors {
+        let text = error.to_string();
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    let joined = match texts.as_slice() {
+        [] => "<nil>".to_owned(),
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
+    };
+    format!("{kind} {} is invalid: {joined}", go_quote(name))
+}
+
+/// `Status.details.causes` of an Invalid status.
+#[must_use]
+pub fn causes(errors: &[FieldError]) -> Vec<Value> {
+    errors.iter().map(FieldError::cause).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn paths_print_as_upstream() {
+        let spec = Path::new("spec");
+        let containers = spec.child("containers");
+        let first = containers.index(0);
+        assert_eq!(first.child("name").to_string(), "spec.containers[0].name");
+        let labels = Path::new("metadata");
+        assert_eq!(labels.child("labels").key("a/b").to_string(), "metadata.labels[a/b]");
+        assert_eq!(Path::ROOT.child("x").to_string(), "x");
+    }
+
+    #[test]
+    fn messages_and_causes() {
+        let mut errors = FieldErrors::new();
+        errors.required(&Path::new("a"), "");
+        assert_eq!(
+            invalid_message("Deployment", "apps", "x", &errors.0),
+            "Deployment.apps \"x\" is invalid: a: Required value"
+        );
+        errors.invalid(&Path::new("b"), -1, "must be positive");
+        errors.not_supported(&Path::new("c"), "q", &["B", "A"]);
+        assert_eq!(
+            invalid_message("Pod", "", "x", &errors.0),
+            "Pod \"x\" is invalid: [a: Required value, b: Invalid value: -1: must be positive, \
+             c: Unsupported value: \"q\": supported values: \"A\", \"B\"]"
+        );
+        assert_eq!(errors.0[1].cause()["reason"], "FieldValueInvalid");
+    }
+}

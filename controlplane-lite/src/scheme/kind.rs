@@ -1,0 +1,355 @@
+//! What the server knows about one kind: names, verbs, subresources, schema and
+//! the pure rules (upstream calls them strategies) that act on create and update.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::Value;
+
+use super::field::{FieldErrors, Path};
+use super::meta::{self, NameRule};
+use super::schema::ObjectType;
+use super::selector::Fields;
+use super::table::Printer;
+
+/// Verbs of an ordinary stored resource, sorted as discovery prints them.
+pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// Verbs of a resource that can only be posted.
+pub const CREATE_ONLY: &[&str] = &["create"];
+/// Verbs of a status-like subresource.
+pub const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
+
+/// A subresource as discovery shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subresource {
+    /// Path segment, e.g. `status` or `scale`.
+    pub name: &'static str,
+    /// Group, version and kind of the body when it differs from the resource's own.
+    pub body: Option<(&'static str, &'static str, &'static str)>,
+    /// Verbs, sorted.
+    pub verbs: &'static [&'static str],
+}
+
+impl Subresource {
+    /// A subresource whose body is the resource itself.
+    #[must_use]
+    pub const fn own(name: &'static str, verbs: &'static [&'static str]) -> Self {
+        Self { name, body: None, verbs }
+    }
+
+    /// A subresource with a body of another kind.
+    #[must_use]
+    pub const fn of(
+        name: &'static str,
+        body: (&'static str, &'static str, &'static str),
+        verbs: &'static [&'static str],
+    ) -> Self {
+        Self { name, body: Some(body), verbs }
+    }
+}
+
+/// Converts between the served and the stored form of a kind that shares its
+/// storage with another kind (events.k8s.io with core events).
+#[derive(Debug, Clone, Copy)]
+pub struct Conversion {
+    /// Group whose storage is used.
+    pub group: &'static str,
+    /// Version of the stored form.
+    pub version: &'static str,
+    /// Kind of the stored form.
+    pub kind: &'static str,
+    /// Plural under which objects are stored.
+    pub plural: &'static str,
+    /// Served form → stored form.
+    pub to_storage: fn(Value) -> Value,
+    /// Stored form → served form.
+    pub from_storage: fn(Value) -> Value,
+}
+
+/// The kind's own rules; the common ones (metadata, status, generation) are in [`Kind`]'s methods.
+#[derive(Clone, Copy)]
+pub struct Rules {
+    /// Fills in defaults, as upstream does when it decodes any object of the kind.
+    pub default: fn(&mut Value),
+    /// Drops or sets fields on create, after defaulting.
+    pub prepare_create: fn(&mut Value),
+    /// Drops or sets fields of `new` on update, given the stored object.
+    pub prepare_update: fn(&mut Value, &Value),
+    /// The same for an update through `/status`, beyond keeping everything but status.
+    pub prepare_status: fn(&mut Value, &Value),
+    /// Everything but metadata; runs on create and on update.
+    pub validate: fn(&Value, &mut FieldErrors),
+    /// What an update may not change (new, old).
+    pub validate_update: fn(&Value, &Value, &mut FieldErrors),
+    /// Checks an update through `/status` (new, old).
+    pub validate_status: fn(&Value, &Value, &mut FieldErrors),
+    /// Which names are allowed.
+    pub name: NameRule,
+    /// Whether PUT may create a missing object.
+    pub create_on_update: bool,
+    /// Whether PUT without resourceVersion is allowed.
+    pub unconditional_update: bool,
+    /// Whether `metadata.generation` counts spec changes.
+    pub generation: bool,
+}
+
+fn keep(_: &mut Value) {}
+fn keep_update(_: &mut Value, _: &Value) {}
+fn accept(_: &Value, _: &mut FieldErrors) {}
+fn accept_update(_: &Value, _: &Value, _: &mut FieldErrors) {}
+
+impl Rules {
+    /// Plain data: any content, DNS-1123 subdomain names, unconditional update allowed.
+    pub const PLAIN: Self = Self {
+        default: keep,
+        prepare_create: keep,
+        prepare_update: keep_update,
+        prepare_status: keep_update,
+        validate: accept,
+        validate_update: accept_update,
+        validate_status: accept_update,
+        name: NameRule::Dns1123Subdomain,
+        create_on_update: false,
+        unconditional_update: true,
+        generation: false,
+    };
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rules").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Where a kind's schema comes from.
+pub type SchemaSource = fn(&mut SchemaGenerator) -> Schema;
+
+/// The schema source of a k8s-openapi type.
+pub fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+/// The static facts of a kind: one table entry. Names of custom resources are interned.
+#[derive(Clone, Copy)]
+pub struct KindInfo {
+    /// API group, empty for core.
+    pub group: &'static str,
+    /// API version, e.g. `v1`.
+    pub version: &'static str,
+    /// Kind, e.g. `Deployment`.
+    pub kind: &'static str,
+    /// Resource name in paths, e.g. `deployments`; empty for kinds that are only bodies (`Scale`, `Eviction`).
+    pub plural: &'static str,
+    /// Singular name, as discovery shows it.
+    pub singular: &'static str,
+    /// Short names for kubectl.
+    pub short_names: &'static [&'static str],
+    /// Categories such as `all`.
+    pub categories: &'static [&'static str],
+    /// Whether objects live in namespaces.
+    pub namespaced: bool,
+    /// Verbs, sorted.
+    pub verbs: &'static [&'static str],
+    /// Subresources in discovery order.
+    pub subresources: &'static [Subresource],
+    /// Whether objects are stored; reviews and bindings are answered at once instead.
+    pub stored: bool,
+    /// Set when objects are stored in the form of another kind.
+    pub conversion: Option<Conversion>,
+    /// Rules for create and update.
+    pub rules: Rules,
+    /// Columns for `kubectl get`.
+    pub printer: &'static Printer,
+    /// Fields beyond metadata.name and metadata.namespace that field selectors may name.
+    pub fields: &'static Fields,
+    /// Where the schema comes from.
+    pub schema: SchemaSource,
+}
+
+impl KindInfo {
+    /// A namespaced stored kind without anything special.
+    pub const NAMESPACED: Self = Self {
+        group: "",
+        version: "v1",
+        kind: "",
+        plural: "",
+        singular: "",
+        short_names: &[],
+        categories: &[],
+        namespaced: true,
+        verbs: ALL_VERBS,
+        subresources: &[],
+        stored: true,
+        conversion: None,
+        rules: Rules::PLAIN,
+        printer: &super::table::DEFAULT,
+        fields: &Fields::NONE,
+        schema: schema_of::<()>,
+    };
+
+    /// A cluster-scoped stored kind without anything special.
+    pub const CLUSTER: Self = Self { namespaced: false, ..Self::NAMESPACED };
+
+    /// A kind that is posted and answered, never stored.
+    pub const VIRTUAL: Self = Self { namespaced: false, stored: false, verbs: CREATE_ONLY, ..Self::NAMESPACED };
+}
+
+impl fmt::Debug for KindInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} {}", self.group, self.version, self.kind)
+    }
+}
+
+/// A kind: its static facts and its lazily built schema.
+pub struct Kind {
+    info: KindInfo,
+    schema: OnceLock<Arc<ObjectType>>,
+}
+
+impl Deref for Kind {
+    type Target = KindInfo;
+
+    fn deref(&self) -> &KindInfo {
+        &self.info
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.info.fmt(f)
+    }
+}
+
+impl Kind {
+    /// A kind from its static facts.
+    #[must_use]
+    pub const fn new(info: KindInfo) -> Self {
+        Self { info, schema: OnceLock::new() }
+    }
+
+    /// `v1` or `apps/v1`.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// The kind of a list of these objects.
+    #[must_use]
+    pub fn list_kind(&self) -> String {
+        format!("{}List", self.kind)
+    }
+
+    /// `deployments.apps`, or `pods` in the core group: how messages name the resource.
+    #[must_use]
+    pub fn group_resource(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// The group whose storage holds the objects; differs from `group` only with a conversion.
+    #[must_use]
+    pub fn storage_group(&self) -> &'static str {
+        self.conversion.map_or(self.group, |c| c.group)
+    }
+
+    /// The resource name under which objects are stored.
+    #[must_use]
+    pub fn storage_plural(&self) -> &'static str {
+        self.conversion.map_or(self.plural, |c| c.plural)
+    }
+
+    /// The subresource of this name.
+    #[must_use]
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.info.subresources.iter().find(|s| s.name == name)
+    }
+
+    /// Whether status is a subresource, so that plain writes keep it.
+    #[must_use]
+    pub fn has_status(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+
+    /// The compact schema, built on first use and kept.
+    #[must_use]
+    pub fn schema(&self) -> &Arc<ObjectType> {
+        self.schema.get_or_init(|| super::schema::build(self.info.schema))
+    }
+
+    /// Fills in defaults. Runs on every decoded object before anything else.
+    pub fn default(&self, object: &mut Value) {
+        (self.rules.default)(object);
+    }
+
+    /// Upstream's `PrepareForCreate`: drops status, starts the generation, then the kind's own rule.
+    /// Expects a defaulted object; metadata set by the system is [`meta::fill_create`]'s.
+    pub fn prepare_create(&self, object: &mut Value) {
+        if self.has_status()
+            && let Some(map) = object.as_object_mut()
+        {
+            map.remove("status");
+        }
+        if self.rules.generation {
+            meta::set_generation(object, 1);
+        }
+        (self.rules.prepare_create)(object);
+    }
+
+    /// Everything wrong with a new object, metadata first.
+    #[must_use]
+    pub fn validate_create(&self, object: &Value) -> FieldErrors {
+        let mut errors = FieldErrors::new();
+        meta::validate(object, self.namespaced, self.rules.name, &Path::new("metadata"), &mut errors);
+        (self.rules.validate)(object, &mut errors);
+        errors
+    }
+
+    /// Upstream's `PrepareForUpdate`: keeps status and the system's metadata, then the kind's own rule,
+    /// then counts the generation when something besides metadata and status changed.
+    pub fn prepare_update(&self, new: &mut Value, old: &Value) {
+        meta::keep_system_fields(new, old);
+        if self.has_status() {
+            super::access::copy_field(new, old, "status");
+        }
+        (self.rules.prepare_update)(new, old);
+        if self.rules.generation {
+            meta::bump_generation(new, old);
+        }
+    }
+
+    /// Everything wrong with an update of the main resource.
+    #[must_use]
+    pub fn validate_update(&self, new: &Value, old: &Value) -> FieldErrors {
+        let mut errors = FieldErrors::new();
+        meta::validate_update(new, old, self.namespaced, &Path::new("metadata"), &mut errors);
+        (self.rules.validate)(new, &mut errors);
+        (self.rules.validate_update)(new, old, &mut errors);
+        errors
+    }
+
+    /// An update through `/status`: only status and (as upstream) labels, annotations and managed
+    /// metadata change; everything else stays as stored.
+    pub fn prepare_status_update(&self, new: &mut Value, old: &Value) {
+        meta::keep_system_fields(new, old);
+        if let (Some(map), Some(old_map)) = (new.as_object_mut(), old.as_object()) {
+            map.retain(|key, _| matches!(key.as_str(), "status" | "metadata" | "kind" | "apiVersion"));
+            for (key, value) in old_map {
+                if !matches!(key.as_str(), "status" | "metadata" | "kind" | "apiVersion") {
+                    map.insert(key.clone(), value.clone());
+                }
+            }
+        }
+        meta::keep_on_status_update(new, old);
+        (self.rules.prepare_status)(new, old);
+    }
+
+    /// Everything wrong with an update through `/status`.
+    #[must_use]
+    pub fn validate_status_update(&self, new: &Value, old: &Value) -> FieldErrors {
+        let mut errors = FieldErrors::new();
+        meta::validate_update(new, old, self.namespaced, &Path::new("metadata"), &mut errors);
+        (self.rules.validate_status)(new, old, &mut errors);
+        errors
+    }
+}

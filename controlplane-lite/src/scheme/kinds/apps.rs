@@ -1,0 +1,122 @@
+//! apps/v1, batch/v1 and autoscaling.
+
+use k8s_openapi::api::{apps::v1 as apps, autoscaling, batch::v1 as batch};
+
+use super::{SCALE, STATUS};
+use crate::scheme::kind::{KindInfo, schema_of};
+use crate::scheme::rules;
+use crate::scheme::selector::Fields;
+use crate::scheme::table::workloads as print;
+
+static REPLICAS: Fields = Fields::plain(&["status.replicas"]);
+static JOB_FIELDS: Fields = Fields::plain(&["status.successful"]);
+
+pub(super) static APPS: &[KindInfo] = &[
+    KindInfo {
+        group: "apps",
+        kind: "ControllerRevision",
+        plural: "controllerrevisions",
+        singular: "controllerrevision",
+        rules: rules::CONTROLLER_REVISION,
+        printer: &print::CONTROLLER_REVISIONS,
+        schema: schema_of::<apps::ControllerRevision>,
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        group: "apps",
+        kind: "DaemonSet",
+        plural: "daemonsets",
+        singular: "daemonset",
+        short_names: &["ds"],
+        categories: &["all"],
+        subresources: &[STATUS],
+        rules: rules::DAEMON_SET,
+        printer: &print::DAEMON_SETS,
+        schema: schema_of::<apps::DaemonSet>,
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        group: "apps",
+        kind: "Deployment",
+        plural: "deployments",
+        singular: "deployment",
+        short_names: &["deploy"],
+        categories: &["all"],
+        subresources: &[SCALE, STATUS],
+        rules: rules::DEPLOYMENT,
+        printer: &print::DEPLOYMENTS,
+        schema: schema_of::<apps::Deployment>,
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        group: "apps",
+        kind: "ReplicaSet",
+        plural: "replicasets",
+        singular: "replicaset",
+        short_names: &["rs"],
+        categories: &["all"],
+        subresources: &[SCALE, STATUS],
+        rules: rules::REPLICA_SET,
+        printer: &print::REPLICA_SETS,
+        fields: &REPLICAS,
+        schema: schema_of::<apps::ReplicaSet>,
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        group: "apps",
+        kind: "StatefulSet",
+        plural: "statefulsets",
+        singular: "statefulset",
+        short_names: &["sts"],
+        categories: &["all"],
+        subresources: &[SCALE, STATUS],
+        rules: rules::STATEFUL_SET,
+        printer: &print::STATEFUL_SETS,
+        schema: schema_of::<apps::StatefulSet>,
+        ..KindInfo::NAMESPACED
+    },
+];
+
+pub(super) static AUTOSCALING: &[KindInfo] = &[KindInfo {
+    group: "autoscaling",
+    version: "v2",
+    kind: "HorizontalPodAutoscaler",
+    plural: "horizontalpodautoscalers",
+    singular: "horizontalpodautoscaler",
+    short_names: &["hpa"],
+    categories: &["all"],
+    subresources: &[STATUS],
+    rules: rules::HORIZONTAL_POD_AUTOSCALER,
+    printer: &print::AUTOSCALERS,
+    schema: schema_of::<autoscaling::v2::HorizontalPodAutoscaler>,
+    ..KindInfo::NAMESPACED
+}];
+
+pub(super) static BATCH: &[KindInfo] = &[
+    KindInfo {
+        group: "batch",
+        kind: "CronJob",
+        plural: "cronjobs",
+        singular: "cronjob",
+        short_names: &["cj"],
+        categories: &["all"],
+        subresources: &[STATUS],
+        rules: rules::CRON_JOB,
+        printer: &print::CRON_JOBS,
+        schema: schema_of::<batch::CronJob>,
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        group: "batch",
+        kind: "Job",
+        plural: "jobs",
+        singular: "job",
+        categories: &["all"],
+        subresources: &[STATUS],
+        rules: rules::JOB,
+        printer: &print::JOBS,
+        fields: &JOB_FIELDS,
+        schema: schema_of::<batch::Job>,
+        ..KindInfo::NAMESPACED
+    },
+];

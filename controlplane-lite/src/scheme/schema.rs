@@ -1,0 +1,331 @@
+//! Compact runtime schemas of kinds, built on first use from k8s-openapi's
+//! schemas and shared between kinds. Types and list facts only: descriptions
+//! are read from the source again when an OpenAPI document is asked for.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value};
+
+use super::kind::SchemaSource;
+
+mod facts;
+
+/// Where named definitions stand in generated documents.
+pub(crate) const DEFINITIONS: &str = "#/components/schemas/";
+
+/// The type of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Type {
+    /// Anything (raw extensions, managed fields).
+    Any,
+    /// A string.
+    String,
+    /// Base64 in a string.
+    Bytes,
+    /// RFC 3339 with whole seconds.
+    Time,
+    /// RFC 3339 with microseconds.
+    MicroTime,
+    /// A 32-bit integer.
+    Int32,
+    /// A 64-bit integer.
+    Int64,
+    /// A floating point number.
+    Float,
+    /// A boolean.
+    Bool,
+    /// An int32 or a string.
+    IntOrString,
+    /// A resource quantity, written as string or number.
+    Quantity,
+    /// A list.
+    List(Box<Type>),
+    /// A map with string keys.
+    Map(Box<Type>),
+    /// An object with known fields.
+    Object(Arc<ObjectType>),
+}
+
+impl Type {
+    /// The type's name in Go, as decoding errors print it.
+    #[must_use]
+    pub fn go_name(&self) -> String {
+        match self {
+            Self::Any => "interface {}".to_owned(),
+            Self::String => "string".to_owned(),
+            Self::Bytes => "[]uint8".to_owned(),
+            Self::Time => "v1.Time".to_owned(),
+            Self::MicroTime => "v1.MicroTime".to_owned(),
+            Self::Int32 => "int32".to_owned(),
+            Self::Int64 => "int64".to_owned(),
+            Self::Float => "float64".to_owned(),
+            Self::Bool => "bool".to_owned(),
+            Self::IntOrString => "intstr.IntOrString".to_owned(),
+            Self::Quantity => "resource.Quantity".to_owned(),
+            Self::List(item) => format!("[]{}", item.go_name()),
+            Self::Map(item) => match **item {
+                Self::Quantity => "v1.ResourceList".to_owned(),
+                ref item => format!("map[string]{}", item.go_name()),
+            },
+            Self::Object(object) => object.go_name(),
+        }
+    }
+
+    /// The object type behind this type or its items.
+    #[must_use]
+    pub fn object(&self) -> Option<&Arc<ObjectType>> {
+        match self {
+            Self::Object(object) => Some(object),
+            Self::List(item) | Self::Map(item) => item.object(),
+            _ => None,
+        }
+    }
+}
+
+/// How a list (or map) merges: `x-kubernetes-list-type` and `-map-type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ListType {
+    /// Upstream's default: atomic for lists, granular for maps.
+    #[default]
+    Default,
+    /// A list of unique scalars.
+    Set,
+    /// A list of objects, unique by these keys.
+    Map(&'static [&'static str]),
+    /// A map or struct that is replaced as a whole.
+    AtomicMap,
+}
+
+/// How strategic merge patch treats a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Patch {
+    /// Lists are merged rather than replaced.
+    pub merge: bool,
+    /// The key that identifies a list item; empty for lists of scalars.
+    pub merge_key: &'static str,
+    /// Whether the client names the keys to keep.
+    pub retain_keys: bool,
+}
+
+/// A field of an object type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// JSON name.
+    pub name: Box<str>,
+    /// Type of the value.
+    pub ty: Type,
+    /// How server-side apply merges it.
+    pub list: ListType,
+    /// How strategic merge patch merges it.
+    pub patch: Patch,
+}
+
+/// An object type with named fields. Shared: recursive types refer to themselves.
+pub struct ObjectType {
+    /// Full definition name, e.g. `io.k8s.api.core.v1.PodSpec`.
+    name: Box<str>,
+    fields: OnceLock<Box<[Field]>>,
+}
+
+impl std::fmt::Debug for ObjectType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ObjectType").field(&self.name).finish()
+    }
+}
+
+impl PartialEq for ObjectType {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for ObjectType {}
+
+impl ObjectType {
+    /// Full definition name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The last part of the name: Go's type name without package.
+    #[must_use]
+    pub fn short_name(&self) -> &str {
+        self.name.rsplit('.').next().unwrap_or(&self.name)
+    }
+
+    /// Go's type name with package: `v1.PodSpec`.
+    #[must_use]
+    pub fn go_name(&self) -> String {
+        let mut parts = self.name.rsplit('.');
+        match (parts.next(), parts.next()) {
+            (Some(name), Some(package)) => format!("{package}.{name}"),
+            _ => self.name.to_string(),
+        }
+    }
+
+    /// All fields, sorted by name.
+    #[must_use]
+    pub fn fields(&self) -> &[Field] {
+        self.fields.get().map_or(&[], |f| f)
+    }
+
+    /// The field of this name.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        let fields = self.fields();
+        fields.binary_search_by(|f| (*f.name).cmp(name)).ok().map(|i| &fields[i])
+    }
+}
+
+type Registry = HashMap<Box<str>, Arc<ObjectType>>;
+
+fn registry() -> &'static Mutex<Registry> {
+    static REGISTRY: OnceLock<Mutex<Registry>> = OnceLock::new();
+    REGISTRY.get_or_init(Mutex::default)
+}
+
+/// Runs a schema source and returns the name of the root definition and all definitions it needs, as documents.
+pub(crate) fn definitions(sources: &[SchemaSource]) -> (Vec<String>, Map<String, Value>) {
+    let mut settings = SchemaSettings::openapi3();
+    settings.definitions_path = "/components/schemas".into();
+    settings.transforms.clear();
+    let mut generator = settings.into_generator();
+    let mut roots = Vec::with_capacity(sources.len());
+    for source in sources {
+        let schema = source(&mut generator);
+        roots.push(schema.get("$ref").and_then(Value::as_str).map(reference).unwrap_or("").to_owned());
+    }
+    (roots, generator.take_definitions(false))
+}
+
+/// The definition name in a `$ref`.
+pub(crate) fn reference(text: &str) -> &str {
+    text.strip_prefix(DEFINITIONS).unwrap_or(text)
+}
+
+/// Builds the compact schema of a source; parts that other kinds already use are shared.
+pub(crate) fn build(source: SchemaSource) -> Arc<ObjectType> {
+    let (roots, definitions) = definitions(&[source]);
+    let mut registry = registry().lock().unwrap_or_else(PoisonError::into_inner);
+    object(roots.first().map_or("", String::as_str), &definitions, &mut registry)
+}
+
+fn object(name: &str, definitions: &Map<String, Value>, registry: &mut Registry) -> Arc<ObjectType> {
+    if let Some(known) = registry.get(name) {
+        return Arc::clone(known);
+    }
+    let ty = Arc::new(ObjectType { name: name.into(), fields: OnceLock::new() });
+    // Registered before its fields are known, so that recursive types end here.
+    registry.insert(name.into(), Arc::clone(&ty));
+    let mut fields: Vec<Field> = definitions
+        .get(name)
+        .and_then(|d| d.get("properties"))
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .map(|(field, schema)| {
+            let (list, patch) = facts_of(name, field);
+            Field { name: field.as_str().into(), ty: type_of(schema, definitions, registry), list, patch }
+        })
+        .collect();
+    fields.sort_by(|a, b| a.name.cmp(&b.name));
+    ty.fields.get_or_init(|| fields.into());
+    ty
+}
+
+/// List and patch facts of one field.
+pub(crate) fn facts_of(ty: &str, field: &str) -> (ListType, Patch) {
+    facts::ROWS
+        .binary_search_by(|row| (row.0, row.1).cmp(&(ty, field)))
+        .map_or((ListType::Default, Patch::default()), |i| (facts::ROWS[i].2, facts::ROWS[i].3))
+}
+
+fn type_of(schema: &Value, definitions: &Map<String, Value>, registry: &mut Registry) -> Type {
+    if let Some(name) = schema.get("$ref").and_then(Value::as_str).map(reference) {
+        return named_type(name, definitions, registry);
+    }
+    let text = |key: &str| schema.get(key).and_then(Value::as_str).unwrap_or("");
+    match (text("type"), text("format")) {
+        ("string", "byte") => Type::Bytes,
+        ("string", "date-time") => Type::Time,
+        ("string", _) => Type::String,
+        ("integer", "int32") => Type::Int32,
+        ("integer", _) => Type::Int64,
+        ("number", _) => Type::Float,
+        ("boolean", _) => Type::Bool,
+        ("array", _) => {
+            Type::List(Box::new(schema.get("items").map_or(Type::Any, |items| type_of(items, definitions, registry))))
+        }
+        ("object", _) => match schema.get("additionalProperties") {
+            Some(items @ Value::Object(_)) => Type::Map(Box::new(type_of(items, definitions, registry))),
+            _ => Type::Any,
+        },
+        _ => Type::Any,
+    }
+}
+
+fn named_type(name: &str, definitions: &Map<String, Value>, registry: &mut Registry) -> Type {
+    match name.rsplit('.').next().unwrap_or("") {
+        "Quantity" => Type::Quantity,
+        "IntOrString" => Type::IntOrString,
+        "Time" => Type::Time,
+        "MicroTime" => Type::MicroTime,
+        _ => match definitions.get(name) {
+            Some(schema) if schema.get("properties").is_some() => Type::Object(object(name, definitions, registry)),
+            Some(schema) if schema.get("$ref").is_none() => type_of(schema, definitions, registry),
+            _ => Type::Any,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::scheme::builtin;
+
+    #[test]
+    fn facts_are_sorted_and_name_real_fields() {
+        assert!(facts::ROWS.windows(2).all(|w| (w[0].0, w[0].1) < (w[1].0, w[1].1)));
+        for kind in builtin().kinds() {
+            let _ = kind.schema();
+        }
+        let registry = registry().lock().unwrap();
+        for (ty, field, ..) in facts::ROWS {
+            if let Some(object) = registry.get(*ty) {
+                assert!(object.field(field).is_some(), "{ty} has no field {field}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_kind_has_metadata_or_is_a_body() {
+        for kind in builtin().kinds() {
+            let schema = kind.schema();
+            assert!(!schema.fields().is_empty(), "{kind:?}");
+            assert!(schema.field("apiVersion").is_some() && schema.field("kind").is_some(), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn types_are_what_go_has() {
+        let deployment = builtin().by_gvk("apps", "v1", "Deployment").unwrap().schema();
+        let spec = deployment.field("spec").unwrap().ty.object().unwrap().clone();
+        assert_eq!(spec.go_name(), "v1.DeploymentSpec");
+        assert_eq!(spec.field("replicas").unwrap().ty, Type::Int32);
+        assert!(spec.field("strategy").unwrap().patch.retain_keys);
+        let template = spec.field("template").unwrap().ty.object().unwrap().clone();
+        let pod = template.field("spec").unwrap().ty.object().unwrap().clone();
+        let containers = pod.field("containers").unwrap();
+        assert_eq!(containers.ty.go_name(), "[]v1.Container");
+        assert_eq!(containers.patch.merge_key, "name");
+        let container = containers.ty.object().unwrap();
+        let resources = container.field("resources").unwrap().ty.object().unwrap();
+        assert_eq!(resources.field("limits").unwrap().ty, Type::Map(Box::new(Type::Quantity)));
+        let secret = builtin().by_gvk("", "v1", "Secret").unwrap().schema();
+        assert_eq!(secret.field("data").unwrap().ty, Type::Map(Box::new(Type::Bytes)));
+    }
+}

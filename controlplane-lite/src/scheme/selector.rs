@@ -1,0 +1,632 @@
+//! Label selectors (query strings and `LabelSelector` objects) and field
+//! selectors: parsing with upstream's errors, matching, printing.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::access::{at, entries_at, list_at, str_at};
+use super::field::{FieldErrors, Path, go_quote};
+use super::meta;
+
+/// Why a selector cannot be used; answered as 400.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SelectorError {
+    /// The label selector does not parse.
+    #[error("unable to parse requirement: {0}")]
+    Label(String),
+    /// A field selector term has no operator.
+    #[error("invalid selector: '{selector}'; can't understand '{term}'")]
+    FieldSyntax {
+        /// The whole selector.
+        selector: String,
+        /// The term without operator.
+        term: String,
+    },
+    /// A backslash in a field selector value escapes nothing.
+    #[error("invalid field selector: invalid escape sequence: {0}")]
+    FieldEscape(String),
+    /// The kind does not support selecting by this field.
+    #[error("{0}")]
+    UnsupportedField(String),
+}
+
+/// How a label's value is compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operator {
+    /// One of the values.
+    In(Vec<String>),
+    /// None of the values, or the label is missing.
+    NotIn(Vec<String>),
+    /// Equal (`=`, `==`).
+    Equals(String),
+    /// Different or missing (`!=`).
+    NotEquals(String),
+    /// The label exists.
+    Exists,
+    /// The label is missing.
+    DoesNotExist,
+    /// An integer greater than this one.
+    GreaterThan(i64),
+    /// An integer less than this one.
+    LessThan(i64),
+}
+
+/// One condition on one label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requirement {
+    /// Label key.
+    pub key: String,
+    /// Condition.
+    pub operator: Operator,
+}
+
+impl Requirement {
+    /// Whether a label with this value (`None`: missing) meets the condition.
+    #[must_use]
+    pub fn matches(&self, value: Option<&str>) -> bool {
+        match &self.operator {
+            Operator::In(values) => value.is_some_and(|v| values.iter().any(|x| x == v)),
+            Operator::NotIn(values) => value.is_none_or(|v| values.iter().all(|x| x != v)),
+            Operator::Equals(wanted) => value == Some(wanted.as_str()),
+            Operator::NotEquals(unwanted) => value != Some(unwanted.as_str()),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+            Operator::GreaterThan(bound) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v > *bound),
+            Operator::LessThan(bound) => value.and_then(|v| v.parse::<i64>().ok()).is_some_and(|v| v < *bound),
+        }
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = &self.key;
+        let join = |values: &[String]| {
+            let mut sorted = values.to_vec();
+            sorted.sort();
+            sorted.join(",")
+        };
+        match &self.operator {
+            Operator::In(values) => write!(f, "{key} in ({})", join(values)),
+            Operator::NotIn(values) => write!(f, "{key} notin ({})", join(values)),
+            Operator::Equals(value) => write!(f, "{key}={value}"),
+            Operator::NotEquals(value) => write!(f, "{key}!={value}"),
+            Operator::Exists => f.write_str(key),
+            Operator::DoesNotExist => write!(f, "!{key}"),
+            Operator::GreaterThan(value) => write!(f, "{key}>{value}"),
+            Operator::LessThan(value) => write!(f, "{key}<{value}"),
+        }
+    }
+}
+
+/// A conjunction of label requirements. Empty selects everything.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LabelSelector {
+    /// All must hold.
+    pub requirements: Vec<Requirement>,
+    /// A null selector of an object matches nothing.
+    nothing: bool,
+}
+
+impl LabelSelector {
+    /// Selects everything.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self::default()
+    }
+
+    /// Selects nothing.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { requirements: Vec::new(), nothing: true }
+    }
+
+    /// Whether everything is selected.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.requirements.is_empty() && !self.nothing
+    }
+
+    /// Parses a `labelSelector` query string: `a=b,c!=d,e in (f,g),!h,i>5`.
+    ///
+    /// # Errors
+    /// Upstream's parse errors, answered as 400.
+    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        Parser::new(text).selector().map(|requirements| Self { requirements, nothing: false })
+    }
+
+    /// The selector of a `metav1.LabelSelector` object. Null selects nothing, `{}` everything.
+    ///
+    /// # Errors
+    /// For an unknown operator or wrong number of values.
+    pub fn from_object(object: &Value) -> Result<Self, SelectorError> {
+        if object.is_null() {
+            return Ok(Self::nothing());
+        }
+        let mut requirements: Vec<Requirement> = entries_at(object, &["matchLabels"])
+            .map(|(key, value)| Requirement {
+                key: key.clone(),
+                operator: Operator::Equals(value.as_str().unwrap_or("").to_owned()),
+            })
+            .collect();
+        for expression in list_at(object, &["matchExpressions"]) {
+            let values: Vec<String> =
+                list_at(expression, &["values"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+            let operator = match (str_at(expression, &["operator"]), values.is_empty()) {
+                ("In", false) => Operator::In(values),
+                ("NotIn", false) => Operator::NotIn(values),
+                ("Exists", true) => Operator::Exists,
+                ("DoesNotExist", true) => Operator::DoesNotExist,
+                ("In" | "NotIn", true) => {
+                    return Err(SelectorError::Label(
+                        "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".to_owned(),
+                    ));
+                }
+                ("Exists" | "DoesNotExist", false) => {
+                    return Err(SelectorError::Label(
+                        "values: Invalid value: values set must be empty for exists and does not exist".to_owned(),
+                    ));
+                }
+                (other, _) => {
+                    return Err(SelectorError::Label(format!(
+                        "{} is not a valid label selector operator",
+                        go_quote(other)
+                    )));
+                }
+            };
+            requirements.push(Requirement { key: str_at(expression, &["key"]).to_owned(), operator });
+        }
+        Ok(Self { requirements, nothing: false })
+    }
+
+    /// A selector of plain equalities, as Services and ReplicationControllers have; empty selects everything.
+    #[must_use]
+    pub fn from_map(map: &Value) -> Self {
+        let requirements = entries_at(map, &[])
+            .map(|(key, value)| Requirement {
+                key: key.clone(),
+                operator: Operator::Equals(value.as_str().unwrap_or("").to_owned()),
+            })
+            .collect();
+        Self { requirements, nothing: false }
+    }
+
+    /// Whether labels, given by a lookup, are selected.
+    pub fn matches<'a>(&self, lookup: impl Fn(&str) -> Option<&'a str>) -> bool {
+        !self.nothing && self.requirements.iter().all(|r| r.matches(lookup(&r.key)))
+    }
+
+    /// Whether an object's `metadata.labels` are selected.
+    #[must_use]
+    pub fn matches_object(&self, object: &Value) -> bool {
+        let labels = at(object, &["metadata", "labels"]);
+        self.matches(|key| labels.get(key).and_then(Value::as_str))
+    }
+}
+
+impl fmt::Display for LabelSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.nothing {
+            return f.write_str("<none>");
+        }
+        for (i, requirement) in self.requirements.iter().enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
+            requirement.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Checks a `metav1.LabelSelector` object inside another object.
+pub fn validate_object(selector: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    meta::validate_labels(at(selector, &["matchLabels"]), &path.child("matchLabels"), errors);
+    let expressions = path.child("matchExpressions");
+    for (i, expression) in list_at(selector, &["matchExpressions"]).iter().enumerate() {
+        let path = expressions.index(i);
+        let values = list_at(expression, &["values"]);
+        match str_at(expression, &["operator"]) {
+            "In" | "NotIn" if values.is_empty() => {
+                errors.required(&path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => errors
+                .forbidden(&path.child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"),
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
+        }
+        let key = str_at(expression, &["key"]);
+        for problem in meta::qualified_name(key) {
+            errors.invalid(&path.child("key"), key, problem);
+        }
+        for (j, value) in values.iter().enumerate() {
+            for problem in meta::label_value(value.as_str().unwrap_or("")) {
+                errors.invalid(&path.child("values").index(j), value.clone(), problem);
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    Word(String),
+    Comma,
+    Open,
+    Close,
+    Not,
+    Eq,
+    NotEq,
+    Greater,
+    Less,
+    End,
+}
+
+struct Parser {
+    tokens: Vec<Token>,
+    position: usize,
+}
+
+impl Parser {
+    fn new(text: &str) -> Self {
+        let mut tokens = Vec::new();
+        let mut chars = text.chars().peekable();
+        while let Some(c) = chars.next() {
+            let token = match c {
+                c if c.is_ascii_whitespace() => continue,
+                ',' => Token::Comma,
+                '(' => Token::Open,
+                ')' => Token::Close,
+                '>' => Token::Greater,
+                '<' => Token::Less,
+                '!' if chars.next_if_eq(&'=').is_some() => Token::NotEq,
+                '!' => Token::Not,
+                '=' => {
+                    chars.next_if_eq(&'=');
+                    Token::Eq
+                }
+                c => {
+                    let mut word = String::from(c);
+                    while let Some(c) = chars
+                        .next_if(|c| !c.is_ascii_whitespace() && !matches!(c, ',' | '(' | ')' | '>' | '<' | '!' | '='))
+                    {
+                        word.push(c);
+                    }
+                    Token::Word(word)
+                }
+            };
+            tokens.push(token);
+        }
+        tokens.push(Token::End);
+        Self { tokens, position: 0 }
+    }
+
+    fn peek(&self) -> &Token {
+        self.tokens.get(self.position).unwrap_or(&Token::End)
+    }
+
+    fn next(&mut self) -> Token {
+        let token = self.peek().clone();
+        self.position += 1;
+        token
+    }
+
+    fn found(token: &Token) -> &str {
+        match token {
+            Token::Word(word) => word,
+            Token::Comma => ",",
+            Token::Open => "(",
+            Token::Close => ")",
+            Token::Not => "!",
+            Token::Eq => "=",
+            Token::NotEq => "!=",
+            Token::Greater => ">",
+            Token::Less => "<",
+            Token::End => "",
+        }
+    }
+
+    fn error<T>(token: &Token, expected: &str) -> Result<T, SelectorError> {
+        Err(SelectorError::Label(format!("found '{}', expected: {expected}", Self::found(token))))
+    }
+
+    fn selector(mut self) -> Result<Vec<Requirement>, SelectorError> {
+        let mut requirements = Vec::new();
+        if *self.peek() == Token::End {
+            return Ok(requirements);
+        }
+        loop {
+            requirements.push(self.requirement()?);
+            match self.next() {
+                Token::End => break,
+                Token::Comma if matches!(self.peek(), Token::Word(_) | Token::Not) => {}
+                Token::Comma => return Self::error(self.peek(), "identifier after ','"),
+                other => return Self::error(&other, "',' or 'end of string'"),
+            }
+        }
+        requirements.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(requirements)
+    }
+
+    fn requirement(&mut self) -> Result<Requirement, SelectorError> {
+        let negated = *self.peek() == Token::Not;
+        if negated {
+            self.next();
+        }
+        let key = match self.next() {
+            Token::Word(word) => word,
+            other => return Self::error(&other, "!, identifier, or 'end of string'"),
+        };
+        if let Some(problem) = meta::qualified_name(&key).into_iter().next() {
+            return Err(SelectorError::Label(format!("key: Invalid value: {}: {problem}", go_quote(&key))));
+        }
+        if negated || matches!(self.peek(), Token::End | Token::Comma) {
+            let operator = if negated { Operator::DoesNotExist } else { Operator::Exists };
+            return Ok(Requirement { key, operator });
+        }
+        let operator = match self.next() {
+            Token::Eq => Operator::Equals(self.value(&key)?),
+            Token::NotEq => Operator::NotEquals(self.value(&key)?),
+            Token::Greater => Operator::GreaterThan(self.integer()?),
+            Token::Less => Operator::LessThan(self.integer()?),
+            Token::Word(word) if word == "in" => Operator::In(self.values(&key)?),
+            Token::Word(word) if word == "notin" => Operator::NotIn(self.values(&key)?),
+            other => return Self::error(&other, "in, notin, =, ==, !=, gt, lt"),
+        };
+        Ok(Requirement { key, operator })
+    }
+
+    fn checked(key: &str, value: String) -> Result<String, SelectorError> {
+        match meta::label_value(&value).into_iter().next() {
+            None => Ok(value),
+            Some(problem) => {
+                Err(SelectorError::Label(format!("values[0][{key}]: Invalid value: {}: {problem}", go_quote(&value))))
+            }
+        }
+    }
+
+    fn value(&mut self, key: &str) -> Result<String, SelectorError> {
+        match self.peek().clone() {
+            Token::End | Token::Comma => Ok(String::new()),
+            Token::Word(word) => {
+                self.next();
+                Self::checked(key, word)
+            }
+            other => Self::error(&other, "identifier"),
+        }
+    }
+
+    fn integer(&mut self) -> Result<i64, SelectorError> {
+        match self.next() {
+            Token::Word(word) => word.parse().map_err(|_| {
+                SelectorError::Label(format!(
+                    "values[0]: Invalid value: {}: for 'Gt', 'Lt' operators, the value must be an integer",
+                    go_quote(&word)
+                ))
+            }),
+            other => Self::error(&other, "identifier"),
+        }
+    }
+
+    fn values(&mut self, key: &str) -> Result<Vec<String>, SelectorError> {
+        match self.next() {
+            Token::Open => {}
+            other => return Self::error(&other, "'('"),
+        }
+        let mut values = Vec::new();
+        loop {
+            match self.next() {
+                Token::Word(word) => {
+                    values.push(Self::checked(key, word)?);
+                    match self.next() {
+                        Token::Comma if *self.peek() == Token::Close => {
+                            self.next();
+                            values.push(String::new());
+                            return Ok(values);
+                        }
+                        Token::Comma => {}
+                        Token::Close => return Ok(values),
+                        other => return Self::error(&other, "',' or ')'"),
+                    }
+                }
+                Token::Comma => values.push(String::new()),
+                Token::Close => {
+                    if values.is_empty() {
+                        values.push(String::new());
+                    }
+                    return Ok(values);
+                }
+                other => return Self::error(&other, "',', ')' or identifier"),
+            }
+        }
+    }
+}
+
+/// The fields of a kind that selectors may name, with how to read them.
+/// `metadata.name` and (namespaced kinds) `metadata.namespace` always are.
+#[derive(Clone, Copy)]
+pub struct Fields {
+    /// Selectable field names.
+    pub names: &'static [&'static str],
+    /// The value of one of `names`; how upstream prints it, empty when unset.
+    pub get: fn(&Value, &str) -> String,
+}
+
+impl Fields {
+    /// Only metadata.
+    pub const NONE: Self = Self { names: &[], get: plain_field };
+
+    /// Fields that are read by their own path.
+    #[must_use]
+    pub const fn plain(names: &'static [&'static str]) -> Self {
+        Self { names, get: plain_field }
+    }
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Fields").field(&self.names).finish()
+    }
+}
+
+/// The value at a dotted path, printed.
+#[must_use]
+pub fn plain_field(object: &Value, name: &str) -> String {
+    let value = name.split('.').try_fold(object, |v, key| v.get(key));
+    match value {
+        Some(Value::String(s)) => s.clone(),
+        Some(Value::Bool(b)) => b.to_string(),
+        Some(Value::Number(n)) => n.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// The selectable fields of an object beyond name and namespace, for the stored header.
+/// Values are what a [`FieldSelector`] compares with.
+#[must_use]
+pub fn selectable_fields(kind: &super::Kind, object: &Value) -> Vec<(&'static str, String)> {
+    kind.fields.names.iter().map(|name| (*name, (kind.fields.get)(object, name))).collect()
+}
+
+/// One condition on one field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldTerm {
+    /// Field name, e.g. `spec.nodeName`.
+    pub field: String,
+    /// Compared value.
+    pub value: String,
+    /// Whether the values must be equal (or must differ).
+    pub equal: bool,
+}
+
+/// A conjunction of field conditions. Empty selects everything.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FieldSelector {
+    /// All must hold.
+    pub terms: Vec<FieldTerm>,
+}
+
+impl FieldSelector {
+    /// Parses a `fieldSelector` query string and checks it against what the kind supports.
+    ///
+    /// # Errors
+    /// Upstream's texts, answered as 400: `field label not supported: x` and syntax errors.
+    pub fn parse(kind: &super::Kind, text: &str) -> Result<Self, SelectorError> {
+        let selector = Self::parse_any(text)?;
+        for term in &selector.terms {
+            let known = term.field == "metadata.name"
+                || (term.field == "metadata.namespace" && kind.namespaced)
+                || kind.fields.names.contains(&term.field.as_str());
+            if !known {
+                return Err(SelectorError::UnsupportedField(unsupported(kind, &term.field)));
+            }
+        }
+        Ok(selector)
+    }
+
+    /// Parses without knowing the kind.
+    ///
+    /// # Errors
+    /// Syntax errors only.
+    pub fn parse_any(text: &str) -> Result<Self, SelectorError> {
+        let mut terms = Vec::new();
+        for term in split_unescaped(text) {
+            if term.is_empty() {
+                continue;
+            }
+            let (field, value, equal) = split_term(term)
+                .ok_or_else(|| SelectorError::FieldSyntax { selector: text.to_owned(), term: term.to_owned() })?;
+            terms.push(FieldTerm { field: field.to_owned(), value: unescape(value)?, equal });
+        }
+        Ok(Self { terms })
+    }
+
+    /// Whether everything is selected.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// The value the selector demands for a field, if it does: `metadata.name=x` gives `Some("x")`.
+    #[must_use]
+    pub fn exact(&self, field: &str) -> Option<&str> {
+        self.terms.iter().find(|t| t.equal && t.field == field).map(|t| t.value.as_str())
+    }
+
+    /// Whether an object, given by a lookup of field values, is selected. An unset field reads as "".
+    pub fn matches<'a>(&self, lookup: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.terms.iter().all(|t| (lookup(&t.field).unwrap_or("") == t.value) == t.equal)
+    }
+
+    /// Whether an object is selected.
+    #[must_use]
+    pub fn matches_object(&self, kind: &super::Kind, object: &Value) -> bool {
+        self.terms.iter().all(|t| {
+            let value = if kind.fields.names.contains(&t.field.as_str()) {
+                (kind.fields.get)(object, &t.field)
+            } else {
+                plain_field(object, &t.field)
+            };
+            (value == t.value) == t.equal
+        })
+    }
+}
+
+fn unsupported(kind: &super::Kind, field: &str) -> String {
+    if kind.fields.names.is_empty() {
+        return format!(
+            "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+            go_quote(field)
+        );
+    }
+    format!("field label not supported: {field}")
+}
+
+fn split_unescaped(text: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let (mut start, mut escaped) = (0, false);
+    for (i, b) in text.bytes().enumerate() {
+        match b {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b',' => {
+                parts.push(&text[start..i]);
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[start..]);
+    parts
+}
+
+fn split_term(term: &str) -> Option<(&str, &str, bool)> {
+    for (i, _) in term.char_indices() {
+        let rest = &term[i..];
+        for (op, equal) in [("!=", false), ("==", true), ("=", true)] {
+            if let Some(value) = rest.strip_prefix(op) {
+                return Some((&term[..i], value, equal));
+            }
+        }
+    }
+    None
+}
+
+fn unescape(value: &str) -> Result<String, SelectorError> {
+    let mut out = String::with_capacity(value.len());
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some(c @ ('\\' | ',' | '=')) => out.push(c),
+                Some(c) => return Err(SelectorError::FieldEscape(format!("\\{c}"))),
+                None => return Err(SelectorError::FieldEscape("\\".to_owned())),
+            },
+            ',' | '=' => return Err(SelectorError::FieldEscape(c.to_string())),
+            c => out.push(c),
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Validation, one file per kind or family. Pure; collects everything wrong.
