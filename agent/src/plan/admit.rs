@@ -1,0 +1,167 @@
+//! Whether this node takes a pod that was bound to it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+
+use crate::convert::qos::{Sums, pod_requests};
+use crate::convert::quantity::{ResourceList, nanos};
+use crate::convert::sandbox::forbidden_sysctl;
+use crate::convert::spec;
+
+/// Why a pod is refused: it becomes `Failed` with this reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: String,
+    pub message: String,
+}
+
+/// What the node has and who uses it.
+#[derive(Clone, Debug, Default)]
+pub struct NodeRoom<'a> {
+    pub allocatable: ResourceList,
+    /// Pods that run or start here, without the one in question.
+    pub others: Vec<&'a Pod>,
+    pub node: Option<&'a Node>,
+    pub allowed_unsafe_sysctls: &'a [String],
+}
+
+fn sums(pods: &[&Pod]) -> Sums {
+    let mut total: BTreeMap<String, i128> = BTreeMap::new();
+    for pod in pods {
+        for (name, amount) in pod_requests(pod) {
+            *total.entry(name).or_default() += amount;
+        }
+    }
+    total
+}
+
+/// Host ports a pod takes: (address, protocol, port).
+fn host_ports(pod: &Pod) -> Vec<(String, String, i32)> {
+    let sidecars = spec::init_containers(pod).iter().filter(|c| spec::is_sidecar(c));
+    let ports = spec::containers(pod).iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
+    ports
+        .filter_map(|p| {
+            let port = p.host_port.filter(|p| *p > 0)?;
+            Some((p.host_ip.clone().unwrap_or_default(), p.protocol.clone().unwrap_or_else(|| "TCP".into()), port))
+        })
+        .collect()
+}
+
+fn wildcard(ip: &str) -> bool {
+    matches!(ip, "" | "0.0.0.0" | "::")
+}
+
+fn ports_clash(a: &(String, String, i32), b: &(String, String, i32)) -> bool {
+    a.1 == b.1 && a.2 == b.2 && (wildcard(&a.0) || wildcard(&b.0) || a.0 == b.0)
+}
+
+/// Checks room, ports, selectors and sysctls. Critical pods are always taken
+/// when only room is short.
+pub fn admit(pod: &Pod, room: &NodeRoom<'_>) -> Result<(), Refusal> {
+    let refuse = |reason: &str, message: String| Err(Refusal { reason: reason.to_owned(), message });
+    if let Some(name) = forbidden_sysctl(pod, room.allowed_unsafe_sysctls) {
+        return refuse("SysctlForbidden", format!("forbidden sysctl: \"{name}\" not allowlisted"));
+    }
+    if spec::spec(pod).os.as_ref().is_some_and(|os| os.name != "linux") {
+        return refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS".to_owned());
+    }
+    if let Some((wanted, node)) = spec::spec(pod).node_selector.as_ref().zip(room.node) {
+        let labels = node.metadata.labels.as_ref();
+        if wanted.iter().any(|(k, v)| labels.and_then(|l| l.get(k)) != Some(v)) {
+            let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+            return refuse("NodeAffinity", message.to_owned());
+        }
+    }
+    let mine = host_ports(pod);
+    let taken: Vec<_> = room.others.iter().flat_map(|p| host_ports(p)).collect();
+    if mine.iter().any(|m| taken.iter().any(|t| ports_clash(m, t))) {
+        let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        return refuse("NodePorts", message.to_owned());
+    }
+    if spec::is_critical(pod) {
+        return Ok(());
+    }
+    fits(pod, room)
+}
+
+fn fits(pod: &Pod, room: &NodeRoom<'_>) -> Result<(), Refusal> {
+    let amount = |name: &str| room.allocatable.get(name).and_then(|q| nanos(&q.0));
+    let unit = 1_000_000_000;
+    if let Some(limit) = amount("pods").map(|n| n / unit) {
+        let used = i128::try_from(room.others.len()).unwrap_or(i128::MAX);
+        if used + 1 > limit {
+            return Err(out_of("pods", 1, used, limit));
+        }
+    }
+    let used = sums(&room.others);
+    for (name, want) in pod_requests(pod) {
+        // What the node does not know of is the scheduler's business.
+        let Some(limit) = amount(&name) else { continue };
+        let used = used.get(&name).copied().unwrap_or(0);
+        if want > 0 && used + want > limit {
+            let scale = if name == "cpu" { unit / 1000 } else { unit };
+            return Err(out_of(&name, want / scale, used / scale, limit / scale));
+        }
+    }
+    Ok(())
+}
+
+fn out_of(resource: &str, want: i128, used: i128, limit: i128) -> Refusal {
+    Refusal {
+        reason: format!("OutOf{resource}"),
+        message: format!(
+            "Node didn't have enough resource: {resource}, requested: {want}, used: {used}, capacity: {limit}"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+    fn pod(text: &str) -> Pod {
+        serde_norway::from_str(&format!("metadata: {{name: p}}\nspec:\n{text}")).unwrap()
+    }
+
+    #[test]
+    fn refusals() {
+        let busy = pod(
+            "  containers: [{name: a, resources: {requests: {cpu: 700m}}, ports: [{containerPort: 80, hostPort: 80}]}]",
+        );
+        let node: Node = serde_norway::from_str("metadata: {labels: {disk: ssd}}").unwrap();
+        let room = NodeRoom {
+            allocatable: [("cpu", "1"), ("memory", "1Gi"), ("pods", "2")]
+                .map(|(k, v)| (k.to_owned(), Quantity(v.to_owned())))
+                .into(),
+            others: vec![&busy],
+            node: Some(&node),
+            allowed_unsafe_sysctls: &[],
+        };
+        let cases = [
+            ("  containers: [{name: a, resources: {requests: {cpu: 300m}}}]", None),
+            ("  containers: [{name: a, resources: {requests: {cpu: 301m}}}]", Some("OutOfcpu")),
+            ("  priority: 2000000000\n  containers: [{name: a, resources: {requests: {cpu: 301m}}}]", None),
+            ("  containers: [{name: a, resources: {requests: {memory: 2Gi}}}]", Some("OutOfmemory")),
+            ("  containers: [{name: a, resources: {requests: {example.com/gpu: 2}}}]", None),
+            (
+                "  containers: [{name: a, ports: [{containerPort: 1, hostPort: 80, hostIP: 1.2.3.4}]}]",
+                Some("NodePorts"),
+            ),
+            ("  containers: [{name: a, ports: [{containerPort: 1, hostPort: 80, protocol: UDP}]}]", None),
+            ("  nodeSelector: {disk: hdd}\n  containers: [{name: a}]", Some("NodeAffinity")),
+            ("  os: {name: windows}\n  containers: [{name: a}]", Some("PodOSNotSupported")),
+            (
+                "  securityContext: {sysctls: [{name: kernel.msgmax, value: '1'}]}\n  containers: [{name: a}]",
+                Some("SysctlForbidden"),
+            ),
+        ];
+        for (text, reason) in cases {
+            assert_eq!(admit(&pod(text), &room).err().map(|r| r.reason).as_deref(), reason, "{text}");
+        }
+        let full = NodeRoom { others: vec![&busy, &busy], ..room.clone() };
+        assert_eq!(admit(&pod("  containers: [{name: a}]"), &full).unwrap_err().reason, "OutOfpods");
+    }
+}

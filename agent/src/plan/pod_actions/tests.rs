@@ -1,0 +1,181 @@
+#![allow(clippy::unwrap_used)]
+use cri::types::ContainerState::{Created, Exited, Running, Unknown};
+
+use super::*;
+use crate::contract::ContainerProbes;
+use crate::testutil::{instance, pod, runtime, sandbox};
+
+/// Renders actions as one line: `kill-pod new:1 x:web i:init s:web`.
+fn show(a: &PodActions) -> String {
+    let mut out = Vec::new();
+    if a.kill_pod {
+        out.push("kill-pod".to_owned());
+    }
+    out.extend(a.create_sandbox.map(|n| format!("new:{n}")));
+    out.extend(a.kill.iter().map(|k| format!("x:{}", k.id)));
+    out.extend(a.start_ephemeral.iter().map(|s| format!("e:{}", s.name)));
+    out.extend(a.start_init.iter().map(|s| format!("i:{}", s.name)));
+    out.extend(a.start.iter().map(|s| format!("s:{}", s.name)));
+    out.join(" ")
+}
+
+type Instance = (&'static str, u32, ContainerState, i32);
+
+fn check(spec: &str, instances: &[Instance], expect: &str) {
+    check_with(spec, vec![sandbox(0, true, false)], instances, &ProbeView::default(), expect);
+}
+
+fn check_with(spec: &str, boxes: Vec<SandboxStatus>, instances: &[Instance], probes: &ProbeView, expect: &str) {
+    let pod = pod(spec);
+    let all = instances.iter().map(|(n, a, s, e)| instance(&pod, n, *a, *s, *e)).collect();
+    let actions = pod_actions(&pod, &runtime(boxes, all), probes);
+    assert_eq!(show(&actions), expect, "{spec}\n{instances:?}");
+}
+
+fn probes(id: &str, results: ContainerProbes) -> ProbeView {
+    ProbeView { containers: [(ContainerId::new(id), results)].into() }
+}
+
+const FAIL: ProbeOutcome = ProbeOutcome::Failure;
+const TWO: &str = "  containers: [{name: a}, {name: b}]";
+const NEVER: &str = "  restartPolicy: Never\n  containers: [{name: a}, {name: b}]";
+const ON_FAILURE: &str = "  restartPolicy: OnFailure\n  containers: [{name: a}, {name: b}]";
+const INIT: &str = "  initContainers: [{name: i1}, {name: i2}]\n  containers: [{name: a}]";
+const INIT_NEVER: &str =
+    "  restartPolicy: Never\n  initContainers: [{name: i1}, {name: i2}]\n  containers: [{name: a}]";
+const SIDE: &str = "  initContainers: [{name: s, restartPolicy: Always}, {name: i}]\n  containers: [{name: a}]";
+const SIDE_STARTUP: &str =
+    "  initContainers: [{name: s, restartPolicy: Always, startupProbe: {}}, {name: i}]\n  containers: [{name: a}]";
+
+#[test]
+fn sandboxes() {
+    let none = ProbeView::default();
+    check_with(TWO, vec![], &[], &none, "new:0 s:a s:b");
+    check_with(INIT, vec![], &[], &none, "new:0 i:i1");
+    check_with(TWO, vec![sandbox(0, false, false)], &[("a", 0, Running, 0)], &none, "kill-pod new:1 s:a s:b");
+    check_with(TWO, vec![sandbox(0, true, false), sandbox(1, true, false)], &[], &none, "kill-pod new:2 s:a s:b");
+    // The network changed its kind, or the address is missing.
+    check_with(TWO, vec![sandbox(0, true, true)], &[], &none, "kill-pod new:1 s:a s:b");
+    let mut bare = sandbox(3, true, false);
+    bare.ips.clear();
+    check_with(TWO, vec![bare], &[], &none, "kill-pod new:4 s:a s:b");
+    let dead = || vec![sandbox(0, false, false)];
+    check_with(NEVER, dead(), &[("a", 0, Exited, 0)], &none, "kill-pod");
+    check_with(ON_FAILURE, dead(), &[("a", 0, Exited, 0), ("b", 0, Exited, 1)], &none, "kill-pod new:1 s:b");
+    check_with(ON_FAILURE, dead(), &[("a", 0, Exited, 0), ("b", 0, Exited, 0)], &none, "kill-pod");
+}
+
+#[test]
+fn restart_policies() {
+    check(TWO, &[], "s:a s:b");
+    check(TWO, &[("a", 0, Running, 0), ("b", 0, Running, 0)], "");
+    check(TWO, &[("a", 0, Running, 0), ("b", 0, Exited, 0)], "s:b");
+    check(TWO, &[("a", 0, Created, 0), ("b", 0, Running, 0)], "s:a");
+    check(TWO, &[("a", 0, Unknown, 0), ("b", 0, Running, 0)], "x:a-0 s:a");
+    check(NEVER, &[("a", 0, Exited, 1), ("b", 0, Running, 0)], "");
+    check(NEVER, &[("a", 0, Exited, 1), ("b", 0, Exited, 0)], "kill-pod");
+    check(ON_FAILURE, &[("a", 0, Exited, 1), ("b", 0, Exited, 0)], "s:a");
+    check(ON_FAILURE, &[("a", 0, Exited, 0), ("b", 0, Exited, 0)], "kill-pod");
+    // The newest instance counts.
+    check(NEVER, &[("a", 0, Exited, 1), ("a", 1, Running, 0), ("b", 0, Running, 0)], "");
+}
+
+#[test]
+fn rules_of_one_container_beat_the_pods_policy() {
+    let own = "  restartPolicy: Never\n  containers: [{name: a, restartPolicy: Never, restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [42]}}]}, {name: b, restartPolicy: OnFailure}]";
+    check(own, &[("a", 0, Exited, 42), ("b", 0, Running, 0)], "s:a");
+    check(own, &[("a", 0, Exited, 1), ("b", 0, Exited, 1)], "s:b");
+    check(own, &[("a", 0, Exited, 1), ("b", 0, Exited, 0)], "kill-pod");
+}
+
+#[test]
+fn init_containers_run_in_order() {
+    check(INIT, &[], "i:i1");
+    check(INIT, &[("i1", 0, Running, 0)], "");
+    check(INIT, &[("i1", 0, Exited, 0)], "i:i2");
+    check(INIT, &[("i1", 0, Exited, 1)], "i:i1");
+    check(INIT_NEVER, &[("i1", 0, Exited, 1)], "kill-pod");
+    check(INIT, &[("i1", 0, Exited, 0), ("i2", 0, Exited, 0)], "s:a");
+    check(INIT, &[("i2", 0, Exited, 0)], "s:a");
+    check(INIT, &[("i1", 0, Unknown, 0)], "x:i1-0 i:i1");
+    // Once main containers have run, init containers do not run again.
+    check(INIT, &[("i1", 0, Exited, 1), ("a", 0, Exited, 1)], "s:a");
+    check(INIT, &[("a", 0, Running, 0)], "");
+}
+
+#[test]
+fn sidecars() {
+    check(SIDE, &[], "i:s");
+    check(SIDE, &[("s", 0, Running, 0)], "i:i");
+    check(SIDE, &[("s", 0, Running, 0), ("i", 0, Running, 0)], "");
+    check(SIDE, &[("s", 0, Running, 0), ("i", 0, Exited, 0)], "s:a");
+    check(SIDE, &[("s", 0, Exited, 1), ("i", 0, Running, 0)], "i:s");
+    check(SIDE, &[("s", 0, Exited, 0), ("i", 0, Exited, 0), ("a", 0, Running, 0)], "i:s");
+    check(SIDE, &[("i", 0, Exited, 0), ("a", 0, Running, 0)], "i:s");
+    let never = format!("  restartPolicy: Never\n{SIDE}");
+    check(&never, &[("s", 0, Exited, 0), ("i", 0, Exited, 0), ("a", 0, Exited, 0)], "kill-pod");
+    // A sidecar with a startup probe holds up its successors.
+    check(SIDE_STARTUP, &[("s", 0, Running, 0)], "");
+    let boxes = || vec![sandbox(0, true, false)];
+    let started = probes("s-0", ContainerProbes { startup: ProbeOutcome::Success, ..Default::default() });
+    check_with(SIDE_STARTUP, boxes(), &[("s", 0, Running, 0)], &started, "i:i");
+    let failed = probes("s-0", ContainerProbes { startup: FAIL, ..Default::default() });
+    check_with(SIDE_STARTUP, boxes(), &[("s", 0, Running, 0)], &failed, "x:s-0 i:s");
+}
+
+#[test]
+fn probes_kill() {
+    let spec = "  containers: [{name: a, livenessProbe: {}, startupProbe: {}}, {name: b}]";
+    let boxes = || vec![sandbox(0, true, false)];
+    let both = [("a", 0, Running, 0), ("b", 0, Running, 0)];
+    let live = probes("a-0", ContainerProbes { liveness: FAIL, ..Default::default() });
+    check_with(spec, boxes(), &both, &live, "x:a-0 s:a");
+    let startup = probes("a-0", ContainerProbes { startup: FAIL, ..Default::default() });
+    check_with(spec, boxes(), &both, &startup, "x:a-0 s:a");
+    // Results of an earlier instance do not count.
+    let old = probes("a-9", ContainerProbes { liveness: FAIL, ..Default::default() });
+    check_with(spec, boxes(), &both, &old, "");
+    let never = format!("  restartPolicy: Never\n{spec}");
+    check_with(&never, boxes(), &both, &live, "x:a-0");
+}
+
+#[test]
+fn a_changed_image_restarts_the_container() {
+    let old = pod("  restartPolicy: Never\n  containers: [{name: a, image: one}]");
+    let new = pod("  restartPolicy: Never\n  containers: [{name: a, image: two}]");
+    let have = runtime(vec![sandbox(0, true, false)], vec![instance(&old, "a", 0, Running, 0)]);
+    let actions = pod_actions(&new, &have, &ProbeView::default());
+    assert_eq!(show(&actions), "x:a-0 s:a");
+    assert_eq!(actions.kill[0].message, "Container a definition changed, will be restarted");
+}
+
+#[test]
+fn ephemeral_containers_run_once() {
+    let spec = "  ephemeralContainers: [{name: d}]\n  containers: [{name: a}]";
+    check(spec, &[("a", 0, Running, 0)], "e:d");
+    check(spec, &[("a", 0, Running, 0), ("d", 0, Exited, 1)], "");
+}
+
+#[test]
+fn finished_pods() {
+    let finished = |spec: &str, instances: &[Instance]| {
+        let pod = pod(spec);
+        let all = instances.iter().map(|(n, a, s, e)| instance(&pod, n, *a, *s, *e)).collect();
+        is_finished(&pod, &runtime(vec![], all))
+    };
+    assert!(finished(NEVER, &[("a", 0, Exited, 0), ("b", 0, Exited, 3)]));
+    assert!(!finished(NEVER, &[("a", 0, Exited, 0)]));
+    assert!(!finished(TWO, &[("a", 0, Exited, 0), ("b", 0, Exited, 0)]));
+    assert!(!finished(ON_FAILURE, &[("a", 0, Exited, 0), ("b", 0, Exited, 3)]));
+    assert!(finished(INIT_NEVER, &[("i1", 0, Exited, 1)]));
+    assert!(!finished(INIT, &[("i1", 0, Exited, 1)]));
+}
+
+#[test]
+fn a_finished_or_fully_running_pod_is_left_alone() {
+    // Property: performing the actions of a single-container pod reaches a fixed point.
+    for policy in ["Always", "OnFailure", "Never"] {
+        let spec = format!("  restartPolicy: {policy}\n  containers: [{{name: a}}]");
+        check(&spec, &[("a", 0, Running, 0)], "");
+    }
+}
