@@ -13,6 +13,7 @@ pub mod events;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 pub mod id;
+pub mod images;
 mod namespace;
 pub mod service;
 pub mod types;
