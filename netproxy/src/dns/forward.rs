@@ -34,7 +34,7 @@ impl std::fmt::Debug for Forwarder {
 #[derive(Debug)]
 pub enum Forwarded {
     Records(Vec<Record>),
-    Negative { code: ResponseCode, soa: Option<Record> },
+    Negative { code: ResponseCode, soa: Option<Box<Record>> },
     Failed,
 }
 
@@ -80,8 +80,9 @@ impl Forwarder {
         match self.resolver.lookup(absolute, kind).await {
             Ok(lookup) => Forwarded::Records(lookup.answers().to_vec()),
             Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
-                let soa =
-                    none.soa.map(|soa| Record::from_rdata(soa.name.clone(), soa.ttl, RData::SOA(soa.data.clone())));
+                let soa = none
+                    .soa
+                    .map(|soa| Box::new(Record::from_rdata(soa.name.clone(), soa.ttl, RData::SOA(soa.data.clone()))));
                 Forwarded::Negative { code: none.response_code, soa }
             }
             Err(error) => {

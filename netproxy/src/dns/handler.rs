@@ -58,7 +58,7 @@ impl Handler {
             }
             Answer::NoData => Reply::negative(ResponseCode::NoError, Some(soa)),
             Answer::NameError => Reply::negative(ResponseCode::NXDomain, Some(soa)),
-            Answer::Alias { alias, target } => self.alias(alias, &target, kind).await,
+            Answer::Alias { alias, target } => self.alias(*alias, &target, kind).await,
             Answer::Elsewhere => self.forward(name, kind).await,
         }
     }
@@ -81,7 +81,7 @@ impl Handler {
         let Some(forwarder) = &self.forwarder else { return Reply::code(ResponseCode::Refused) };
         match forwarder.ask(name, kind).await {
             Forwarded::Records(answers) => Reply { answers, ..Reply::default() },
-            Forwarded::Negative { code, soa } => Reply { code, soa, ..Reply::default() },
+            Forwarded::Negative { code, soa } => Reply { code, soa: soa.map(|soa| *soa), ..Reply::default() },
             Forwarded::Failed => Reply::code(ResponseCode::ServFail),
         }
     }

@@ -23,8 +23,8 @@ pub struct SharedZone {
 }
 
 enum Change {
-    Service(watcher::Event<Service>),
-    Slice(watcher::Event<EndpointSlice>),
+    Service(Box<watcher::Event<Service>>),
+    Slice(Box<watcher::Event<EndpointSlice>>),
 }
 
 impl SharedZone {
@@ -58,8 +58,8 @@ pub async fn keep_current(shared: &SharedZone, client: Client, token: &Cancellat
         .default_backoff()
         .modify(|slice| slice.metadata.managed_fields = None);
     let changes = stream::select(
-        services.map(|event| event.map(Change::Service)).boxed(),
-        slices.map(|event| event.map(Change::Slice)).boxed(),
+        services.map(|event| event.map(|event| Change::Service(Box::new(event)))).boxed(),
+        slices.map(|event| event.map(|event| Change::Slice(Box::new(event)))).boxed(),
     );
     let mut changes = std::pin::pin!(changes);
     let mut listed = Listed::default();
@@ -70,8 +70,8 @@ pub async fn keep_current(shared: &SharedZone, client: Client, token: &Cancellat
             change = changes.next() => change,
         };
         match change {
-            Some(Ok(Change::Service(event))) => service_event(shared, &mut listed.services, event),
-            Some(Ok(Change::Slice(event))) => slice_event(shared, &mut listed.slices, event),
+            Some(Ok(Change::Service(event))) => service_event(shared, &mut listed.services, *event),
+            Some(Ok(Change::Slice(event))) => slice_event(shared, &mut listed.slices, *event),
             Some(Err(error)) => tracing::debug!(%error, "names of the cluster cannot be watched"),
             None => return,
         }

@@ -33,7 +33,7 @@ pub enum Answer {
     },
     /// The name stands for another one outside the cluster.
     Alias {
-        alias: Record,
+        alias: Box<Record>,
         target: Name,
     },
     /// The name exists, but nothing of this type.
@@ -198,7 +198,7 @@ impl Zone {
                 if kind == RecordType::CNAME {
                     records(vec![alias])
                 } else {
-                    Answer::Alias { alias, target: target.clone() }
+                    Answer::Alias { alias: Box::new(alias), target: target.clone() }
                 }
             }
             Kind::ClusterIp(address) if kind == RecordType::A => one(question, RData::A(A(*address))),
