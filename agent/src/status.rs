@@ -1,1 +1,10 @@
-//! status
+//! The API status of pods: generated purely, written by one task.
+
+pub mod conditions;
+pub mod containers;
+pub mod generate;
+pub mod manager;
+pub mod patch;
+
+pub use generate::{Stage, StatusInput, generate};
+pub use manager::StatusManager;

@@ -1,0 +1,249 @@
+//! A pod's whole API status from its spec and the runtime's view. Pure.
+
+use std::collections::BTreeMap;
+
+use cri::types::SandboxState;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::conditions::{self, Verdict};
+use super::containers::{ContainerInput, TerminationMessages, WaitReason, lost, statuses};
+use crate::clock::to_seconds;
+use crate::contract::ProbeView;
+use crate::convert::qos::qos_class;
+use crate::convert::spec::{self, ContainerKind};
+use crate::plan::restart;
+use crate::podcache::RuntimePod;
+
+/// How far the pod is in its life on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It runs or is to run.
+    Syncing,
+    /// It is being stopped.
+    Terminating,
+    /// Nothing of it runs any more, nor ever will.
+    Terminated,
+}
+
+/// Everything a status depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct StatusInput<'a> {
+    pub pod: &'a Pod,
+    pub runtime: &'a RuntimePod,
+    pub probes: &'a ProbeView,
+    /// Containers held up, by name.
+    pub waiting: &'a BTreeMap<String, WaitReason>,
+    pub messages: &'a TerminationMessages,
+    /// The status last generated here, else the one the API shows.
+    pub previous: Option<&'a PodStatus>,
+    pub stage: Stage,
+    /// The pod as a whole has failed (deadline, refusal, eviction).
+    pub failure: Option<&'a WaitReason>,
+    pub host_ips: &'a [String],
+    pub runtime_name: &'a str,
+    pub now: Timestamp,
+}
+
+/// The status to report.
+pub fn generate(input: &StatusInput<'_>) -> PodStatus {
+    let pod = input.pod;
+    let empty = PodStatus::default();
+    let previous = input.previous.or(pod.status.as_ref()).unwrap_or(&empty);
+    let parts = ContainerInput {
+        pod,
+        runtime: input.runtime,
+        probes: input.probes,
+        waiting: input.waiting,
+        messages: input.messages,
+        runtime_name: input.runtime_name,
+    };
+    let list = |kind, containers: &[Container], old: &Option<Vec<ContainerStatus>>| {
+        let mut out = statuses(&parts, kind, containers, old.as_deref().unwrap_or_default());
+        if input.stage == Stage::Terminated {
+            finish(kind, containers, &mut out);
+        }
+        out
+    };
+    let init = list(ContainerKind::Init, spec::init_containers(pod), &previous.init_container_statuses);
+    let main = list(ContainerKind::Regular, spec::containers(pod), &previous.container_statuses);
+    let debuggers: Vec<Container> = spec::ephemeral_containers(pod).iter().map(spec::as_container).collect();
+    let ephemeral = list(ContainerKind::Ephemeral, &debuggers, &previous.ephemeral_container_statuses);
+
+    let failed_before = matches!(previous.phase.as_deref(), Some("Failed" | "Succeeded"));
+    let phase = match (input.failure, &previous.phase) {
+        (_, Some(done)) if failed_before => done.clone(),
+        (Some(_), _) => "Failed".to_owned(),
+        _ => phase(pod, &init, &main, input.stage).to_owned(),
+    };
+    let (reason, message) = match input.failure {
+        Some(f) => (Some(f.reason.clone()), Some(f.message.clone())),
+        None => (previous.reason.clone(), previous.message.clone()),
+    };
+    let old_conditions = previous.conditions.as_deref().unwrap_or_default();
+    let conditions = all_conditions(input, &init, &main, &phase, old_conditions);
+    let pod_ips = pod_ips(input, previous);
+    let wrap = |list: Vec<ContainerStatus>| (!list.is_empty()).then_some(list);
+    PodStatus {
+        phase: Some(phase),
+        reason,
+        message,
+        conditions: Some(conditions),
+        host_ip: input.host_ips.first().cloned(),
+        host_ips: Some(input.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
+        pod_ip: pod_ips.first().cloned(),
+        pod_ips: (!pod_ips.is_empty()).then(|| pod_ips.into_iter().map(|ip| PodIP { ip }).collect()),
+        start_time: Some(previous.start_time.clone().unwrap_or(Time(to_seconds(input.now)))),
+        qos_class: Some(previous.qos_class.clone().unwrap_or_else(|| qos_class(pod).as_str().to_owned())),
+        init_container_statuses: wrap(init),
+        container_statuses: wrap(main),
+        ephemeral_container_statuses: wrap(ephemeral),
+        observed_generation: pod.metadata.generation,
+        ..PodStatus::default()
+    }
+}
+
+/// Containers of a pod that is over have ended, known or not.
+fn finish(kind: ContainerKind, containers: &[Container], list: &mut [ContainerStatus]) {
+    for status in list {
+        let sidecar = containers.iter().any(|c| c.name == status.name && spec::is_sidecar(c));
+        let ended = status.state.as_ref().is_some_and(|s| s.terminated.is_some());
+        // An init container that never got its turn keeps waiting.
+        let begun = status.container_id.is_some() || status.last_state.is_some();
+        status.started = Some(false);
+        if kind != ContainerKind::Init || sidecar {
+            status.ready = false;
+        }
+        if !ended && (kind == ContainerKind::Regular || begun) {
+            status.state = Some(lost("The container could not be located when the pod was terminated"));
+        }
+    }
+}
+
+fn pod_ips(input: &StatusInput<'_>, previous: &PodStatus) -> Vec<String> {
+    if spec::host_network(input.pod) {
+        return input.host_ips.to_vec();
+    }
+    let ips = input.runtime.ips();
+    if !ips.is_empty() || input.stage == Stage::Syncing && input.runtime.sandboxes.is_empty() {
+        return ips.to_vec();
+    }
+    // The address of a stopped sandbox stays visible until a new one is known.
+    previous.pod_ips.iter().flatten().map(|p| p.ip.clone()).collect()
+}
+
+fn all_conditions(
+    input: &StatusInput<'_>,
+    init: &[ContainerStatus],
+    main: &[ContainerStatus],
+    phase: &str,
+    old: &[PodCondition],
+) -> Vec<PodCondition> {
+    let pod = input.pod;
+    let sandbox = input
+        .runtime
+        .sandboxes
+        .iter()
+        .any(|s| s.summary.state == SandboxState::Ready && (spec::host_network(pod) || !s.ips.is_empty()));
+    let verdict = |status| Verdict { status, ..Verdict::default() };
+    // Other writers' conditions come from the object, not from our memory.
+    let foreign = pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let containers = conditions::containers_ready(pod, init, main, phase);
+    let own = [
+        (conditions::READY_TO_START, verdict(sandbox)),
+        (conditions::INITIALIZED, conditions::initialized(pod, init, main, phase)),
+        (conditions::READY, conditions::ready(pod, &containers, foreign)),
+        (conditions::CONTAINERS_READY, containers),
+        (conditions::POD_SCHEDULED, verdict(true)),
+    ];
+    let mut out: Vec<PodCondition> =
+        own.iter().map(|(kind, v)| conditions::stamp(kind, v, pod, old, input.now)).collect();
+    if let Some(scheduled) = foreign.iter().find(|c| c.type_ == conditions::POD_SCHEDULED && c.status == "True")
+        && let Some(slot) = out.iter_mut().find(|c| c.type_ == conditions::POD_SCHEDULED)
+    {
+        let generation = slot.observed_generation;
+        *slot = PodCondition { observed_generation: generation, ..scheduled.clone() };
+    }
+    out.extend(foreign.iter().filter(|c| !conditions::is_own(&c.type_)).cloned());
+    out
+}
+
+#[derive(Default)]
+struct Count {
+    unknown: usize,
+    running: usize,
+    waiting: usize,
+    stopped: usize,
+    succeeded: usize,
+    restarting: usize,
+}
+
+fn count(pod: &Pod, main: &[ContainerStatus]) -> Count {
+    let mut n = Count::default();
+    for container in spec::containers(pod) {
+        let status = main.iter().find(|s| s.name == container.name);
+        let Some(state) = status.and_then(|s| s.state.as_ref()) else {
+            n.unknown += 1;
+            continue;
+        };
+        if state.running.is_some() {
+            n.running += 1;
+        } else if let Some(ended) = &state.terminated {
+            n.stopped += 1;
+            n.succeeded += usize::from(ended.exit_code == 0);
+            n.restarting += usize::from(restart::restarts_after(pod, container, ended.exit_code));
+        } else if status.is_some_and(|s| s.last_state.as_ref().is_some_and(|l| l.terminated.is_some())) {
+            n.stopped += 1;
+            n.restarting += 1;
+        } else {
+            n.waiting += 1;
+        }
+    }
+    n
+}
+
+/// The phase from the containers' states.
+fn phase(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus], stage: Stage) -> &'static str {
+    let n = count(pod, main);
+    let started = n.running + n.stopped > 0;
+    let (mut pending, mut failed) = (false, false);
+    for container in spec::init_containers(pod) {
+        let status = init.iter().find(|s| s.name == container.name);
+        let ended = status.and_then(|s| s.state.as_ref()).and_then(|s| s.terminated.as_ref());
+        if spec::is_sidecar(container) {
+            pending |= status.is_none_or(|s| s.started != Some(true));
+        } else if let Some(ended) = ended {
+            failed |= ended.exit_code != 0 && !restart::restarts_after(pod, container, ended.exit_code);
+            pending |= ended.exit_code != 0;
+        } else {
+            pending = true;
+        }
+    }
+    if failed && !started {
+        return "Failed";
+    }
+    if stage == Stage::Terminated {
+        let all = n.stopped > 0 && n.succeeded == n.stopped && n.waiting + n.running + n.unknown == 0;
+        return if all { "Succeeded" } else { "Failed" };
+    }
+    if pending && !started || n.waiting > 0 {
+        return "Pending";
+    }
+    if n.running > 0 && n.unknown == 0 {
+        return "Running";
+    }
+    if n.stopped > 0 && n.unknown == 0 {
+        if n.restarting > 0 && stage == Stage::Syncing {
+            return "Running";
+        }
+        if stage == Stage::Terminating && n.restarting > 0 {
+            return "Running";
+        }
+        return if n.stopped == n.succeeded { "Succeeded" } else { "Failed" };
+    }
+    "Pending"
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+#![allow(clippy::unwrap_used)]
+use std::collections::HashMap;
+
+use cri::ContainerId;
+use cri::types::ContainerState::{self, Created, Exited, Running};
+
+use super::*;
+use crate::contract::{ContainerProbes, ProbeOutcome};
+use crate::testutil::{at, instance, pod, runtime, sandbox};
+
+type Instance = (&'static str, u32, ContainerState, i32);
+
+struct Case {
+    pod: Pod,
+    runtime: RuntimePod,
+    probes: ProbeView,
+    waiting: BTreeMap<String, WaitReason>,
+    stage: Stage,
+    failure: Option<WaitReason>,
+}
+
+fn case(spec: &str, instances: &[Instance]) -> Case {
+    let pod = pod(spec);
+    let all = instances.iter().map(|(n, a, s, e)| instance(&pod, n, *a, *s, *e)).collect();
+    Case {
+        runtime: runtime(vec![sandbox(0, true, false)], all),
+        pod,
+        probes: ProbeView::default(),
+        waiting: BTreeMap::new(),
+        stage: Stage::Syncing,
+        failure: None,
+    }
+}
+
+impl Case {
+    fn make(&self, previous: Option<&PodStatus>, now: i64) -> PodStatus {
+        generate(&StatusInput {
+            pod: &self.pod,
+            runtime: &self.runtime,
+            probes: &self.probes,
+            waiting: &self.waiting,
+            messages: &HashMap::from([(ContainerId::new("a-0"), "last words".to_owned())]),
+            previous,
+            stage: self.stage,
+            failure: self.failure.as_ref(),
+            host_ips: &["192.0.2.1".to_owned()],
+            runtime_name: "containerd",
+            now: at(now),
+        })
+    }
+}
+
+/// `Running ready=True a:running/1` and so on.
+fn show(s: &PodStatus) -> String {
+    let state = |s: &ContainerStatus| {
+        let st = s.state.clone().unwrap_or_default();
+        let what = match (st.waiting, st.running, st.terminated) {
+            (Some(w), ..) => format!("waiting({})", w.reason.unwrap_or_default()),
+            (_, Some(_), _) => "running".to_owned(),
+            (.., Some(t)) => format!("ended({})", t.exit_code),
+            _ => "none".to_owned(),
+        };
+        let last = s
+            .last_state
+            .as_ref()
+            .and_then(|l| l.terminated.as_ref())
+            .map_or(String::new(), |t| format!("<{}", t.exit_code));
+        format!("{}:{what}{last}/{}{}", s.name, s.restart_count, if s.ready { "+" } else { "" })
+    };
+    let lists = [&s.init_container_statuses, &s.container_statuses, &s.ephemeral_container_statuses];
+    let all: Vec<String> = lists.iter().flat_map(|l| l.iter().flatten()).map(state).collect();
+    format!("{} {}", s.phase.as_deref().unwrap_or_default(), all.join(" "))
+}
+
+fn condition<'a>(s: &'a PodStatus, kind: &str) -> &'a PodCondition {
+    s.conditions.as_ref().unwrap().iter().find(|c| c.type_ == kind).unwrap()
+}
+
+const ONE: &str = "  containers: [{name: a}]";
+const NEVER: &str = "  restartPolicy: Never\n  containers: [{name: a}, {name: b}]";
+const INIT: &str = "  initContainers: [{name: i}]\n  containers: [{name: a}]";
+
+#[test]
+fn phases_and_states() {
+    let cases: &[(&str, &[Instance], &str)] = &[
+        (ONE, &[], "Pending a:waiting(ContainerCreating)/0"),
+        (ONE, &[("a", 0, Created, 0)], "Pending a:waiting()/0"),
+        (ONE, &[("a", 0, Running, 0)], "Running a:running/0+"),
+        (ONE, &[("a", 0, Exited, 1)], "Running a:ended(1)/0"),
+        (ONE, &[("a", 0, Exited, 1), ("a", 1, Running, 0)], "Running a:running<1/1+"),
+        (NEVER, &[("a", 0, Exited, 0), ("b", 0, Exited, 0)], "Succeeded a:ended(0)/0 b:ended(0)/0"),
+        (NEVER, &[("a", 0, Exited, 0), ("b", 0, Exited, 2)], "Failed a:ended(0)/0 b:ended(2)/0"),
+        (NEVER, &[("a", 0, Exited, 1), ("b", 0, Running, 0)], "Running a:ended(1)/0 b:running/0+"),
+        (INIT, &[], "Pending i:waiting(PodInitializing)/0 a:waiting(PodInitializing)/0"),
+        (INIT, &[("i", 0, Running, 0)], "Pending i:running/0 a:waiting(PodInitializing)/0"),
+        (INIT, &[("i", 0, Exited, 0), ("a", 0, Running, 0)], "Running i:ended(0)/0+ a:running/0+"),
+        (
+            "  restartPolicy: Never\n  initContainers: [{name: i}]\n  containers: [{name: a}]",
+            &[("i", 0, Exited, 1)],
+            "Failed i:ended(1)/0 a:waiting(PodInitializing)/0",
+        ),
+        (
+            "  ephemeralContainers: [{name: d}]\n  containers: [{name: a}]",
+            &[("a", 0, Running, 0), ("d", 0, Running, 0)],
+            "Running a:running/0+ d:running/0",
+        ),
+    ];
+    for (spec, instances, expect) in cases {
+        assert_eq!(show(&case(spec, instances).make(None, 0)), *expect, "{spec} {instances:?}");
+    }
+}
+
+#[test]
+fn a_full_status() {
+    let s = case(ONE, &[("a", 0, Running, 0)]).make(None, 0);
+    assert_eq!((s.pod_ip.as_deref(), s.host_ip.as_deref()), (Some("10.42.0.2"), Some("192.0.2.1")));
+    assert_eq!((s.qos_class.as_deref(), s.observed_generation), (Some("BestEffort"), Some(1)));
+    for kind in ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"] {
+        let c = condition(&s, kind);
+        assert_eq!((c.status.as_str(), c.observed_generation), ("True", Some(1)), "{kind}");
+    }
+    let c = &s.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(c.container_id.as_deref(), Some("containerd://a-0"));
+    assert_eq!((c.image_id.as_str(), c.started), ("sha256:1", Some(true)));
+    assert_eq!(c.state.as_ref().unwrap().running.as_ref().unwrap().started_at, Some(Time(at(11))));
+    let s = case("  hostNetwork: true\n  containers: [{name: a}]", &[]).make(None, 0);
+    assert_eq!(s.pod_ip.as_deref(), Some("192.0.2.1"));
+}
+
+#[test]
+fn transition_times_move_only_with_the_status() {
+    let mut c = case("  containers: [{name: a, readinessProbe: {}}]", &[("a", 0, Running, 0)]);
+    let first = c.make(None, 5);
+    assert_eq!(condition(&first, "Ready").reason.as_deref(), Some("ContainersNotReady"));
+    assert_eq!(condition(&first, "Ready").message.as_deref(), Some("containers with unready status: [a]"));
+    let same = c.make(Some(&first), 50);
+    assert_eq!(same, first);
+    let ok = ContainerProbes { readiness: ProbeOutcome::Success, ..Default::default() };
+    c.probes.containers.insert(ContainerId::new("a-0"), ok);
+    let ready = c.make(Some(&first), 60);
+    assert_eq!(condition(&ready, "Ready").last_transition_time, Some(Time(at(60))));
+    assert_eq!(condition(&ready, "Initialized").last_transition_time, Some(Time(at(5))));
+    assert_eq!(ready.start_time, Some(Time(at(5))));
+}
+
+#[test]
+fn probes_gate_started_and_ready() {
+    let mut c = case("  containers: [{name: a, startupProbe: {}}]", &[("a", 0, Running, 0)]);
+    let s = c.make(None, 0);
+    let status = &s.container_statuses.as_ref().unwrap()[0];
+    assert_eq!((status.started, status.ready), (Some(false), false));
+    let ok = ContainerProbes { startup: ProbeOutcome::Success, ..Default::default() };
+    c.probes.containers.insert(ContainerId::new("a-0"), ok);
+    let status = &c.make(None, 0).container_statuses.unwrap()[0];
+    assert_eq!((status.started, status.ready), (Some(true), true));
+}
+
+#[test]
+fn waiting_reasons_show_and_push_the_end_back() {
+    let mut c = case(ONE, &[("a", 0, Exited, 3)]);
+    let why = WaitReason { reason: "CrashLoopBackOff".into(), message: "back-off 10s".into() };
+    c.waiting.insert("a".into(), why.clone());
+    let s = c.make(None, 0);
+    assert_eq!(show(&s), "Running a:waiting(CrashLoopBackOff)<3/0");
+    let last = s.container_statuses.unwrap()[0].last_state.clone().unwrap().terminated.unwrap();
+    assert_eq!(last.message.as_deref(), Some("last words"));
+    let mut c = case(ONE, &[("a", 0, Running, 0)]);
+    c.waiting.insert("a".into(), why);
+    assert_eq!(show(&c.make(None, 0)), "Running a:running/0+", "a running container does not wait");
+}
+
+#[test]
+fn the_api_remembers_what_the_runtime_forgot() {
+    let mut c = case(ONE, &[("a", 0, Running, 0)]);
+    let before = c.make(None, 0);
+    c.runtime = runtime(vec![], vec![]);
+    assert_eq!(show(&c.make(Some(&before), 1)), "Running a:waiting(ContainerCreating)<137/1");
+    let mut done = case(NEVER, &[("a", 0, Exited, 0), ("b", 0, Exited, 0)]);
+    let before = done.make(None, 0);
+    done.runtime = runtime(vec![], vec![]);
+    assert_eq!(show(&done.make(Some(&before), 1)), "Succeeded a:ended(0)/0 b:ended(0)/0");
+}
+
+#[test]
+fn a_pod_that_is_over() {
+    let mut c = case(ONE, &[("a", 0, Exited, 0)]);
+    c.stage = Stage::Terminated;
+    assert_eq!(show(&c.make(None, 0)), "Succeeded a:ended(0)/0");
+    let mut c = case(ONE, &[]);
+    c.stage = Stage::Terminated;
+    assert_eq!(show(&c.make(None, 0)), "Failed a:ended(137)/0");
+    let mut c = case(ONE, &[("a", 0, Running, 0)]);
+    c.failure = Some(WaitReason { reason: "DeadlineExceeded".into(), message: "late".into() });
+    let s = c.make(None, 0);
+    assert_eq!((s.phase.as_deref(), s.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
+    c.failure = None;
+    assert_eq!(c.make(Some(&s), 1).phase.as_deref(), Some("Failed"), "an end is final");
+}
+
+#[test]
+fn gates_and_foreign_conditions() {
+    let mut c = case("  readinessGates: [{conditionType: x/gate}]\n  containers: [{name: a}]", &[("a", 0, Running, 0)]);
+    let s = c.make(None, 0);
+    assert_eq!(condition(&s, "Ready").reason.as_deref(), Some("ReadinessGatesNotReady"));
+    assert_eq!(condition(&s, "ContainersReady").status, "True");
+    let gate = PodCondition { type_: "x/gate".into(), status: "True".into(), ..Default::default() };
+    c.pod.status = Some(PodStatus { conditions: Some(vec![gate]), ..Default::default() });
+    let s = c.make(Some(&s), 0);
+    assert_eq!(condition(&s, "Ready").status, "True");
+    assert_eq!(condition(&s, "x/gate").status, "True");
+}

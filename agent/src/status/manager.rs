@@ -1,0 +1,3 @@
+//! manager
+#[derive(Debug)]
+pub struct StatusManager;

@@ -1,0 +1,112 @@
+//! The strategic merge patch from the status the API shows to the one it shall
+//! show: only what changed, other writers' conditions untouched. Pure.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::PodStatus;
+use serde_json::{Map, Value, json};
+
+use super::conditions::is_own;
+
+/// Lists merged by key on the server: (field, key).
+const KEYED: &[(&str, &str)] = &[("hostIPs", "ip"), ("podIPs", "ip")];
+/// Fields of the status that are not ours to touch.
+const FOREIGN: &[&str] = &["nominatedNodeName", "resourceClaimStatuses", "resize", "extendedResourceClaimStatus"];
+
+fn object(status: &PodStatus) -> Map<String, Value> {
+    match serde_json::to_value(status) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    }
+}
+
+/// The patch for the `status` subresource, or `None` when nothing differs. It
+/// carries the UID, so that it never hits a pod of the same name.
+pub fn status_patch(uid: &str, old: Option<&PodStatus>, new: &PodStatus) -> Option<Value> {
+    let old = old.map(object).unwrap_or_default();
+    let new = object(new);
+    let mut out = Map::new();
+    let fields: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for field in fields {
+        if FOREIGN.contains(&field.as_str()) {
+            continue;
+        }
+        let (before, after) = (old.get(field), new.get(field));
+        if before == after {
+            continue;
+        }
+        if field == "conditions" {
+            let changed = changed_conditions(before, after);
+            if !changed.is_empty() {
+                out.insert(field.clone(), Value::Array(changed));
+            }
+        } else if let Some((_, key)) = KEYED.iter().find(|(f, _)| f == field) {
+            if let Some(list) = keyed(before, after, key) {
+                out.insert(field.clone(), list);
+            }
+        } else {
+            out.insert(field.clone(), after.cloned().unwrap_or(Value::Null));
+        }
+    }
+    if out.is_empty() {
+        return None;
+    }
+    Some(json!({ "metadata": { "uid": uid }, "status": out }))
+}
+
+fn items(list: Option<&Value>) -> &[Value] {
+    list.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn changed_conditions(before: Option<&Value>, after: Option<&Value>) -> Vec<Value> {
+    let own = |c: &&Value| c.get("type").and_then(Value::as_str).is_some_and(is_own);
+    items(after).iter().filter(own).filter(|c| !items(before).contains(c)).cloned().collect()
+}
+
+fn keyed(before: Option<&Value>, after: Option<&Value>, key: &str) -> Option<Value> {
+    let (before, after) = (items(before), items(after));
+    let mut list: Vec<Value> = after.iter().filter(|a| !before.contains(a)).cloned().collect();
+    for gone in before.iter().filter(|b| !after.iter().any(|a| a.get(key) == b.get(key))) {
+        list.push(json!({ key: gone.get(key), "$patch": "delete" }));
+    }
+    (!list.is_empty()).then_some(Value::Array(list))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn status(text: &str) -> PodStatus {
+        serde_norway::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn only_what_changed() {
+        let old = status(
+            "{phase: Pending, nominatedNodeName: n, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}], reason: R, conditions: [{type: Ready, status: 'False'}, {type: Initialized, status: 'True'}, {type: x/gate, status: 'True'}]}",
+        );
+        let new = status(
+            "{phase: Running, podIP: 10.0.0.2, podIPs: [{ip: 10.0.0.2}], conditions: [{type: Ready, status: 'True'}, {type: Initialized, status: 'True'}]}",
+        );
+        let patch = status_patch("u", Some(&old), &new).unwrap();
+        assert_eq!(
+            patch,
+            json!({"metadata": {"uid": "u"}, "status": {
+                "phase": "Running",
+                "podIP": "10.0.0.2",
+                "reason": null,
+                "podIPs": [{"ip": "10.0.0.2"}, {"ip": "10.0.0.1", "$patch": "delete"}],
+                "conditions": [{"type": "Ready", "status": "True"}],
+            }})
+        );
+        assert_eq!(status_patch("u", Some(&new), &new), None);
+    }
+
+    #[test]
+    fn everything_is_new_to_an_empty_status() {
+        let new = status("{phase: Pending, hostIPs: [{ip: 1.1.1.1}]}");
+        let patch = status_patch("u", None, &new).unwrap();
+        assert_eq!(patch["status"], json!({"phase": "Pending", "hostIPs": [{"ip": "1.1.1.1"}]}));
+    }
+}
