@@ -1,7 +1,7 @@
 //! Volumes of pods: scratch space, host paths, and files made from API objects.
 //!
-//! [`VolumeSet`] implements [`PodVolumes`]. What to do is decided by [`plan`],
-//! [`payload`] and [`downward`] (pure); [`atomic`], [`mounts`], [`subpath`] do it.
+//! [`VolumeSet`] implements [`PodVolumes`]. What to do is decided by [`plan`]
+//! and [`payload`] (both pure); [`atomic`], [`mounts`], [`subpath`] do it.
 //! [`VolumeSet::run`] keeps projected files current. It does not create a pod's
 //! own directory, /etc/hosts or termination logs, and attaches no disks.
 //!
@@ -9,7 +9,6 @@
 //! subPath `<pods root>/<uid>/volume-subpaths/<volume>/<container>/<index>`.
 
 pub mod atomic;
-pub mod downward;
 pub mod empty_dir;
 pub mod host_path;
 pub mod mounts;
@@ -17,7 +16,6 @@ pub mod ownership;
 pub mod payload;
 pub mod plan;
 pub mod projected;
-pub mod quantity;
 mod state;
 pub mod subpath;
 mod update;
@@ -32,10 +30,10 @@ use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use tokio::sync::Notify;
 
 use crate::contract::{MountedVolumes, PodVolumes, VolumeError};
+use crate::convert::fields::FieldContext;
 use crate::events::Recorder;
 use crate::ids::PodUid;
 use crate::objectcache::ObjectReader;
-use downward::Allocatable;
 use plan::{Source, VolumePlan};
 use state::PodState;
 
@@ -44,8 +42,9 @@ use state::PodState;
 pub struct VolumeConfig {
     /// Directory with one directory per pod UID, `<kubelet root>/pods`.
     pub pods_root: PathBuf,
-    /// What stands in for limits containers lack.
-    pub allocatable: Allocatable,
+    /// What downward API files show beside the pod itself: the node's
+    /// allocatable resources stand in for limits containers lack.
+    pub fields: FieldContext,
 }
 
 /// All volumes of all pods of this node.

@@ -8,7 +8,7 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::plan::{EmptyDir, Medium};
-use super::{mounts, quantity};
+use super::{mounts, plan};
 
 /// Creates and, for memory, mounts the directory. Content that is there stays.
 pub fn set_up(dir: &Path, volume: &EmptyDir, memory_size: Option<u64>) -> io::Result<()> {
@@ -32,7 +32,7 @@ pub fn memory_size(pod: &Pod, limit: Option<u64>, allocatable: Option<u64>) -> O
     let containers = pod.spec.as_ref().map(|s| s.containers.as_slice()).unwrap_or_default();
     let limit_of = |c: &k8s_openapi::api::core::v1::Container| {
         let limits = c.resources.as_ref()?.limits.as_ref()?;
-        quantity::units(&limits.get("memory")?.0)
+        plan::bytes(&limits.get("memory")?.0)
     };
     let pod_limit: Option<u64> =
         containers.iter().map(limit_of).try_fold(0u64, |sum, limit| sum.checked_add(limit?)).filter(|sum| *sum > 0);

@@ -2,10 +2,11 @@
 
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, EmptyDirVolumeSource, KeyToPath, Pod,
-    ProjectedVolumeSource, SecretProjection, ServiceAccountTokenProjection, Volume,
+    ProjectedVolumeSource, ResourceFieldSelector, SecretProjection, ServiceAccountTokenProjection, Volume,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::quantity;
+use crate::convert::quantity;
 
 /// One volume and how to bring it up.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,7 +103,7 @@ pub struct DownwardItem {
 #[derive(Clone, Debug, PartialEq)]
 pub enum DownwardValue {
     Field(String),
-    Resource { container: String, resource: String, divisor: Option<String> },
+    Resource(ResourceFieldSelector),
 }
 
 /// A service-account token bound to the pod.
@@ -179,18 +180,22 @@ fn empty_dir(source: &EmptyDirVolumeSource) -> Result<EmptyDir, String> {
         "" => Medium::Disk,
         "Memory" => Medium::Memory,
         "HugePages" => Medium::HugePages(None),
-        other => match other.strip_prefix("HugePages-").and_then(quantity::units) {
+        other => match other.strip_prefix("HugePages-").and_then(bytes) {
             Some(size) => Medium::HugePages(Some(size)),
             None => return Err(format!("unknown storage medium {other:?}")),
         },
     };
     let size_limit = match &source.size_limit {
-        Some(limit) => {
-            Some(quantity::units(&limit.0).ok_or_else(|| format!("sizeLimit {:?} is no quantity", limit.0))?)
-        }
+        Some(limit) => Some(bytes(&limit.0).ok_or_else(|| format!("sizeLimit {:?} is no quantity", limit.0))?),
         None => None,
     };
     Ok(EmptyDir { medium, size_limit: size_limit.filter(|limit| *limit > 0) })
+}
+
+/// A quantity of bytes; text that is none, or negative, is `None`.
+pub fn bytes(text: &str) -> Option<u64> {
+    quantity::nanos(text)?;
+    u64::try_from(quantity::value(&Quantity(text.to_owned()))).ok()
 }
 
 fn host_path_kind(kind: &str) -> Result<HostPathKind, String> {
@@ -254,11 +259,7 @@ fn downward(files: &[DownwardAPIVolumeFile]) -> Result<Vec<DownwardItem>, String
         check_path(&file.path)?;
         let what = match (&file.field_ref, &file.resource_field_ref) {
             (Some(field), _) => DownwardValue::Field(field.field_path.clone()),
-            (None, Some(resource)) => DownwardValue::Resource {
-                container: resource.container_name.clone().unwrap_or_default(),
-                resource: resource.resource.clone(),
-                divisor: resource.divisor.as_ref().map(|d| d.0.clone()),
-            },
+            (None, Some(resource)) => DownwardValue::Resource(resource.clone()),
             (None, None) => return Err(format!("downward API file {:?} names no field", file.path)),
         };
         Ok(DownwardItem { path: file.path.clone(), mode: checked_mode(file.mode)?, what })

@@ -12,10 +12,10 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
 use super::atomic;
-use super::downward::{self, Allocatable};
 use super::mounts;
 use super::payload::{self, Payload, ProjectedFile};
-use super::plan::{self, ObjectPart, Part, Projected, TokenPart};
+use super::plan::{self, DownwardValue, ObjectPart, Part, Projected, TokenPart};
+use crate::convert::fields::{self, FieldContext};
 use crate::ids::ObjectName;
 use crate::objectcache::{ObjectError, ObjectReader};
 
@@ -64,7 +64,8 @@ pub type Tokens = HashMap<String, IssuedToken>;
 pub struct Gather<'a> {
     pub reader: &'a dyn ObjectReader,
     pub pod: &'a Pod,
-    pub allocatable: &'a Allocatable,
+    /// What downward files may show beside the pod object.
+    pub fields: &'a FieldContext,
 }
 
 impl Gather<'_> {
@@ -86,8 +87,11 @@ impl Gather<'_> {
                 }
                 Part::Downward(items) => {
                     for item in items {
-                        let text = downward::value(&item.what, self.pod, self.allocatable);
-                        let data = text.map_err(GatherError::Missing)?.into_bytes();
+                        let text = match &item.what {
+                            DownwardValue::Field(path) => fields::field(self.pod, path, self.fields),
+                            DownwardValue::Resource(what) => fields::resource(self.pod, "", what, self.fields),
+                        };
+                        let data = text.map_err(|error| GatherError::Missing(error.to_string()))?.into_bytes();
                         let file = ProjectedFile { data, mode: item.mode.unwrap_or(mode), owner: None };
                         payload.insert(item.path.clone(), file);
                     }

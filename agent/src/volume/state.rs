@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::plan::{self, EmptyDir, Medium, Projected, Source, VolumePlan};
 use super::projected::{self, Gather, GatherError, Tokens};
-use super::{VolumeSet, blocking, empty_dir, host_path, ownership, quantity, volume_dir};
+use super::{VolumeSet, blocking, empty_dir, host_path, ownership, volume_dir};
 use crate::contract::{MountedVolumes, VolumeError};
 
 /// First pause before another try at files that could not be made.
@@ -151,13 +151,13 @@ impl VolumeSet {
     }
 
     fn memory_size(&self, pod: &Pod, volume: &EmptyDir) -> Option<u64> {
-        let allocatable = self.config.allocatable.resources.get("memory").and_then(|text| quantity::units(text));
+        let allocatable = self.config.fields.allocatable.get("memory").and_then(|q| plan::bytes(&q.0));
         (volume.medium == Medium::Memory).then(|| empty_dir::memory_size(pod, volume.size_limit, allocatable)).flatten()
     }
 
     /// Gathers and writes one projected volume; whether files changed.
     async fn show(&self, pod: &Pod, dir: &Path, volume: &Projected, tokens: &mut Tokens) -> Result<bool, GatherError> {
-        let gather = Gather { reader: &*self.reader, pod, allocatable: &self.config.allocatable };
+        let gather = Gather { reader: &*self.reader, pod, fields: &self.config.fields };
         let payload = gather.payload(volume, tokens).await?;
         let (dir, memory, group) = (dir.to_owned(), volume.memory, plan::fs_group(pod));
         let written = blocking(move || projected::write(&dir, memory, &payload, group)).await;

@@ -114,7 +114,7 @@ fn in_mount_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 
 }
 
 fn set_at(dir: &Path, reader: &Arc<FakeReader>) -> Arc<VolumeSet> {
-    let config = VolumeConfig { pods_root: dir.join("pods"), allocatable: Allocatable::default() };
+    let config = VolumeConfig { pods_root: dir.join("pods"), fields: FieldContext::default() };
     let (events, receiver) = Recorder::channel(64);
     // The receiver only has to stay open.
     std::mem::forget(receiver);

@@ -1,0 +1,143 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use std::convert::Infallible;
+use std::sync::Mutex;
+
+use http_body_util::Full;
+use hyper::service::service_fn;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+const PLENTY: Duration = Duration::from_secs(10);
+
+fn target(port: u16, path: &str) -> HttpTarget {
+    HttpTarget { https: false, host: "127.0.0.1".into(), port, path: path.into(), headers: Vec::new() }
+}
+
+/// A server that answers by path and notes the last request's headers.
+async fn serve() -> (u16, Arc<Mutex<Vec<http::HeaderMap>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let notes = seen.clone();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let notes = notes.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                notes.lock().unwrap().push(request.headers().clone());
+                let answer = Response::builder();
+                let answer = match request.uri().path() {
+                    "/ok" => answer.status(204),
+                    "/bad" => answer.status(503),
+                    "/here" => answer.status(302).header("location", "/ok"),
+                    "/herebad" => answer.status(302).header("location", "bad"),
+                    "/away" => answer.status(302).header("location", "http://elsewhere.invalid/bad"),
+                    "/loop" => answer.status(302).header("location", "/loop"),
+                    _ => answer.status(404),
+                };
+                let answer = answer.body(Full::new(Bytes::from(vec![b'x'; 100_000]))).unwrap();
+                async { Ok::<_, Infallible>(answer) }
+            });
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (port, seen)
+}
+
+#[tokio::test]
+async fn judges_by_status_and_follows_on_the_same_host() {
+    let (port, _) = serve().await;
+    let failed = |status: u16| Verdict::Failure(format!("HTTP probe failed with statuscode: {status}"));
+    for (path, expect) in [
+        ("/ok", Verdict::Success),
+        ("/bad", failed(503)),
+        ("/none", failed(404)),
+        ("/here", Verdict::Success),
+        ("/herebad", failed(503)),
+        ("/away", Verdict::Success),
+        ("/loop", Verdict::Failure(format!("Get \"http://127.0.0.1:{port}/loop\": stopped after 10 redirects"))),
+    ] {
+        assert_eq!(probe(&target(port, path), PLENTY).await, expect, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn headers_are_sent_and_overridden() {
+    let (port, seen) = serve().await;
+    let mut target = target(port, "/ok");
+    probe(&target, PLENTY).await;
+    target.headers = vec![("Host".into(), "me".into()), ("X-A".into(), "1".into()), ("User-Agent".into(), "u".into())];
+    probe(&target, PLENTY).await;
+    let seen = seen.lock().unwrap();
+    let get = |i: usize, name: &str| seen[i].get(name).map(|v| v.to_str().unwrap().to_owned());
+    assert_eq!(get(0, "user-agent").unwrap(), AGENT);
+    assert_eq!(get(0, "host").unwrap(), format!("127.0.0.1:{port}"));
+    assert_eq!(get(1, "host").unwrap(), "me");
+    assert_eq!(get(1, "x-a").unwrap(), "1");
+    assert_eq!(get(1, "user-agent").unwrap(), "u");
+}
+
+#[tokio::test]
+async fn https_is_not_verified() {
+    let cert = rcgen::generate_simple_self_signed(["wrong.name".to_owned()]).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let key = rustls::pki_types::PrivateKeyDer::try_from(cert.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.cert.der().clone()], key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let stream = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(stream).await.unwrap();
+        let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::new()))) });
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.unwrap();
+    });
+    assert_eq!(probe(&HttpTarget { https: true, ..target(port, "/") }, PLENTY).await, Verdict::Success);
+}
+
+#[tokio::test]
+async fn garbage_silence_and_refusal_are_failures() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        let (mut first, _) = listener.accept().await.unwrap();
+        first.write_all(b"\x00\x01garbage\r\n\r\n").await.unwrap();
+        // The second client is left waiting.
+        let second = listener.accept().await.unwrap();
+        std::future::pending::<()>().await;
+        drop((first, second));
+    });
+    assert!(matches!(probe(&target(port, "/"), PLENTY).await, Verdict::Failure(_)));
+    let Verdict::Failure(text) = probe(&target(port, "/"), Duration::from_millis(50)).await else { panic!() };
+    assert!(text.contains("context deadline exceeded"), "{text}");
+    server.abort();
+    let _ = server.await;
+    let Verdict::Failure(text) = probe(&target(port, "/"), PLENTY).await else { panic!() };
+    assert!(text.contains("refused"), "{text}");
+    let mut odd = target(port, "/");
+    odd.headers = vec![("bad name".into(), "x".into())];
+    assert!(matches!(probe(&odd, PLENTY).await, Verdict::Error(_)));
+    odd = target(port, "/a b");
+    assert!(matches!(probe(&odd, PLENTY).await, Verdict::Error(_)));
+}
+
+#[test]
+fn locations() {
+    let from = target(80, "/a/b?c");
+    for (location, expect) in [
+        ("/x", Some(("127.0.0.1", 80, "/x"))),
+        ("https://h/", Some(("h", 443, "/"))),
+        ("http://127.0.0.1:81/y?z", Some(("127.0.0.1", 81, "/y?z"))),
+        ("y", Some(("127.0.0.1", 80, "/a/y"))),
+        ("//h2/z", Some(("h2", 80, "/z"))),
+        ("ht!tp://", None),
+    ] {
+        let got = redirected(&from, location);
+        assert_eq!(got.as_ref().map(|t| (t.host.as_str(), t.port, t.path.as_str())), expect, "{location}");
+    }
+}
