@@ -1,13 +1,22 @@
-//! The bundled scheduler: an ordinary API client that binds pods to nodes.
+//! The bundled scheduler: an ordinary API client that binds pods to nodes. One
+//! task owns the queue and the cache and makes all decisions; binding runs beside it.
 
-use kube::Client;
-use tokio_util::sync::CancellationToken;
+pub mod bind;
+pub mod cache;
+pub mod config;
+pub mod cycle;
+pub mod engine;
+pub mod framework;
+pub mod nodes;
+pub mod plugins;
+pub mod pod;
+pub mod profile;
+pub mod quantity;
+pub mod queue;
+pub mod resources;
+mod sync;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
-/// Profiles and limits of the scheduler.
-#[derive(Debug, Clone, Default)]
-pub struct SchedulerConfig {}
-
-/// Runs the scheduler until the token is cancelled.
-pub async fn run(_client: Client, _config: SchedulerConfig, token: CancellationToken) {
-    token.cancelled().await;
-}
+pub use config::{SchedulerConfig, parse_config};
+pub use sync::run;
