@@ -3,9 +3,11 @@
 //! paths of their selectable fields, and nothing of HTTP.
 
 pub mod config;
+pub mod etcd;
 pub mod fanout;
 pub mod memory;
 pub mod object;
+pub mod redb;
 pub mod store;
 pub mod watch_cache;
 

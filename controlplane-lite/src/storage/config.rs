@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::etcd::EtcdStore;
 use super::memory::MemoryStore;
+use super::redb::RedbStore;
 use super::store::{Store, StoreError};
 
 /// Which store to use.
@@ -99,6 +101,11 @@ impl std::fmt::Debug for EtcdTls {
 pub async fn open(config: &DatastoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match config {
         DatastoreConfig::Memory => Arc::new(MemoryStore::new()),
-        DatastoreConfig::Redb(_) | DatastoreConfig::Etcd(_) => return Err(StoreError::Closed),
+        DatastoreConfig::Redb(config) => {
+            let config = config.clone();
+            let opened = tokio::task::spawn_blocking(move || RedbStore::open(config)).await;
+            Arc::new(opened.map_err(|source| StoreError::io("open", "store", source))??)
+        }
+        DatastoreConfig::Etcd(config) => Arc::new(EtcdStore::connect(config.clone()).await?),
     })
 }

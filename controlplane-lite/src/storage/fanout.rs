@@ -25,26 +25,20 @@ struct Subscriber {
 }
 
 impl Fanout {
-    /// Adds a watch of `prefix`: first `replay`, then everything published from
-    /// now on. The caller makes sure that `replay` ends where publishing begins.
-    /// Events up to `after` are left out, also when they only come later.
-    pub fn subscribe(&self, prefix: &str, after: Revision, replay: Vec<Event>) -> EventStream {
+    /// Adds a watch of `prefix`: everything published from now on with a revision
+    /// above `after`. The caller replays what came before.
+    pub fn subscribe(&self, prefix: &str, after: Revision) -> EventStream {
         let (sender, receiver) = mpsc::channel(MAX_PENDING_BATCHES);
         self.lock().push(Subscriber { prefix: prefix.into(), sender });
         let wanted: Box<str> = prefix.into();
-        let live = ReceiverStream::new(receiver)
-            .flat_map(move |batch| {
-                let events: Vec<_> = batch
-                    .iter()
-                    .filter(|event| event.revision() > after && concerns(event, &wanted))
-                    .cloned()
-                    .map(Ok)
-                    .collect();
-                futures::stream::iter(events)
+        ReceiverStream::new(receiver)
+            .flat_map(move |batch: Arc<[Event]>| {
+                let news = batch.iter().filter(|event| event.revision() > after && concerns(event, &wanted));
+                futures::stream::iter(news.cloned().map(Ok).collect::<Vec<_>>())
             })
             // The channel ends only when the fan-out dropped it: too slow, or closed.
-            .chain(futures::stream::once(async { Err(StoreError::Lagged) }));
-        futures::stream::iter(replay.into_iter().map(Ok)).chain(live).boxed()
+            .chain(futures::stream::once(async { Err(StoreError::Lagged) }))
+            .boxed()
     }
 
     /// Sends a batch to every watch it concerns and drops those that are full.
@@ -67,6 +61,11 @@ impl Fanout {
     }
 }
 
+/// A watch that first tells what was missed.
+pub fn replay_then(replay: Vec<Event>, live: EventStream) -> EventStream {
+    futures::stream::iter(replay.into_iter().map(Ok)).chain(live).boxed()
+}
+
 fn concerns(event: &Event, prefix: &str) -> bool {
     event.key().is_none_or(|key| key.as_str().starts_with(prefix))
 }
@@ -79,7 +78,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_never_reads_is_cut_off() {
         let fanout = Fanout::default();
-        let mut stream = fanout.subscribe("", Revision(0), Vec::new());
+        let mut stream = fanout.subscribe("", Revision(0));
         for n in 1..=1 + MAX_PENDING_BATCHES as u64 {
             fanout.publish(&Arc::from(vec![Event::Progress(Revision(n))]));
         }

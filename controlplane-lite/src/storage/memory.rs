@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::fanout::Fanout;
+use super::fanout::{Fanout, replay_then};
 use super::store::{
     Entry, Event, EventStream, Key, Page, Precondition, Put, Range, Revision, Store, StoreError, check_precondition,
 };
@@ -152,7 +152,7 @@ impl Store for MemoryStore {
             return Err(StoreError::Compacted { requested: after, oldest: Some(state.compacted) });
         }
         let replay = state.replay(prefix, after);
-        Ok(self.fanout.subscribe(prefix, after, replay))
+        Ok(replay_then(replay, self.fanout.subscribe(prefix, after)))
     }
 
     async fn request_progress(&self) -> Result<(), StoreError> {

@@ -35,9 +35,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     async fn delete(&self, key: &Key, precondition: Precondition) -> Result<(Revision, Entry), StoreError>;
 
     /// Every change under `prefix` with a revision greater than `after`, in
-    /// order, without gaps. Fails with [`StoreError::Compacted`] when that is no
-    /// longer possible; a reader that is too slow has its stream ended with
-    /// [`StoreError::Lagged`].
+    /// order, without gaps. When that is no longer possible the call, or the
+    /// stream's first item, is [`StoreError::Compacted`]; a reader that is too slow
+    /// has its stream ended with [`StoreError::Lagged`].
     async fn watch(&self, prefix: &str, after: Revision) -> Result<EventStream, StoreError>;
 
     /// Asks that every open watch reports [`Event::Progress`], or an event, at or

@@ -64,7 +64,7 @@ struct Descend<'p, 'de, 'o> {
 }
 
 impl<'de> Descend<'_, 'de, '_> {
-    fn scalar(self, value: &Cow<'de, str>) {
+    fn scalar(self, value: Cow<'de, str>) {
         for (index, _) in self.wanted.iter().filter(|(_, rest)| rest.is_empty()) {
             self.found[*index] = Some(value.clone());
         }
@@ -111,32 +111,32 @@ impl<'de> Visitor<'de> for Descend<'_, 'de, '_> {
     }
 
     fn visit_borrowed_str<E>(self, value: &'de str) -> Result<(), E> {
-        self.scalar(&Cow::Borrowed(value));
+        self.scalar(Cow::Borrowed(value));
         Ok(())
     }
 
     fn visit_str<E>(self, value: &str) -> Result<(), E> {
-        self.scalar(&Cow::Owned(value.to_owned()));
+        self.scalar(Cow::Owned(value.to_owned()));
         Ok(())
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<(), E> {
-        self.scalar(&Cow::Borrowed(if value { "true" } else { "false" }));
+        self.scalar(Cow::Borrowed(if value { "true" } else { "false" }));
         Ok(())
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        self.scalar(&Cow::Owned(value.to_string()));
+        self.scalar(Cow::Owned(value.to_string()));
         Ok(())
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        self.scalar(&Cow::Owned(value.to_string()));
+        self.scalar(Cow::Owned(value.to_string()));
         Ok(())
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<(), E> {
-        self.scalar(&Cow::Owned(value.to_string()));
+        self.scalar(Cow::Owned(value.to_string()));
         Ok(())
     }
 

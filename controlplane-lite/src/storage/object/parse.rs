@@ -157,15 +157,14 @@ struct Locator {
 }
 
 impl Locator {
-    fn text(&self, piece: &Cow<'_, str>) -> Text {
-        let Cow::Borrowed(piece) = piece else { return Text::Owned(piece.as_ref().into()) };
-        // Borrowed pieces lie in the stored bytes, except for static words such as "true".
+    fn text(&self, piece: &str) -> Text {
+        // Most pieces lie in the stored bytes; unescaped ones and words such as "true" do not.
         let offset = (piece.as_ptr().addr()).checked_sub(self.stored).filter(|o| o + piece.len() <= self.stored_len);
-        let Some(offset) = offset else { return Text::Owned((*piece).into()) };
+        let Some(offset) = offset else { return Text::Owned(piece.into()) };
         let shift = if offset < self.splice_at { self.head } else { self.head + self.splice_len };
         match (u32::try_from(offset + shift), u32::try_from(piece.len())) {
             (Ok(start), Ok(len)) => Text::Span { start, len },
-            _ => Text::Owned((*piece).into()),
+            _ => Text::Owned(piece.into()),
         }
     }
 

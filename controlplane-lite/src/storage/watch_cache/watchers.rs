@@ -92,9 +92,9 @@ impl Watchers {
     pub(super) fn remove(&mut self, id: &WatcherId) {
         match &id.place {
             Place::All => self.all.retain(|watcher| watcher.number != id.number),
-            Place::Namespace(namespace) => drop_from(&mut self.by_namespace, &**namespace, id.number),
+            Place::Namespace(namespace) => drop_from(&mut self.by_namespace, namespace, id.number),
             Place::Object(key) => drop_from(&mut self.by_object, key.as_str(), id.number),
-            Place::Field(index, value) => drop_from(&mut self.by_field[*index], &**value, id.number),
+            Place::Field(index, value) => drop_from(&mut self.by_field[*index], value, id.number),
         }
     }
 
