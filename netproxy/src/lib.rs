@@ -3,10 +3,24 @@
 //! Owns Services (nftables rules in one table of our own, over raw netlink), the CNI plugin,
 //! routes between nodes and cluster DNS. It does not know pods' specs or containers, and it reads
 //! the cluster only through a `kube::Client` it is given.
+//!
+//! Services go one way: `snapshot` (what the cluster wants) → `topology` (which endpoints) →
+//! `ruleset` (which objects) → `nft` (the difference, and its bytes) → `backend` (the kernel).
+//! Everything before `backend` is pure; `sync` is the only loop.
 
-pub mod cni;
-pub mod dns;
-pub mod routes;
-
+pub mod backend;
 pub mod cidr;
+pub mod cni;
+pub mod conntrack;
+pub mod dns;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
+pub mod healthz;
+pub mod metrics;
+pub mod nft;
+pub mod routes;
+pub mod ruleset;
 pub mod services;
+pub mod snapshot;
+pub mod sync;
+pub mod topology;

@@ -3,10 +3,25 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use jiff::Timestamp;
 use thiserror::Error;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::backend::cli::CliBackend;
+use crate::backend::netlink::NetlinkBackend;
+use crate::backend::{NftBackend as _, NftError};
 use crate::cidr::Cidr4;
+use crate::conntrack::ctnetlink::CtNetlink;
+use crate::healthz::{self, Health};
+use crate::metrics::Metrics;
+use crate::nft::TABLE;
+use crate::nft::transaction::Transaction;
+use crate::ruleset::NodeView;
+use crate::sync::{Parts, Proxy, ipv4_only, watch};
+
+/// Changes that may wait while a transaction runs; then the watches wait.
+const WATCH_QUEUE: usize = 1024;
 
 /// Which local addresses accept NodePort traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -50,6 +65,8 @@ pub struct ServiceProxyConfig {
     pub healthz_bind_address: Option<SocketAddr>,
     /// Who writes the rules.
     pub backend: BackendKind,
+    /// Collectors to count in; register them with [`Metrics::register`].
+    pub metrics: Metrics,
 }
 
 impl ServiceProxyConfig {
@@ -66,37 +83,91 @@ impl ServiceProxyConfig {
             masquerade_bit: 14,
             healthz_bind_address: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10256))),
             backend: BackendKind::default(),
+            metrics: Metrics::default(),
         }
     }
 }
 
-/// Why the service proxy could not start or had to stop.
+/// Why the service proxy could not start or clean up.
 #[derive(Debug, Error)]
 pub enum ServiceProxyError {
     /// A value in [`ServiceProxyConfig`] makes no sense.
     #[error("service proxy configuration: {0}")]
     Config(String),
+    /// The kernel's nf_tables could not be reached.
+    #[error("nftables is not available: it needs CAP_NET_ADMIN and a kernel with nf_tables")]
+    Unavailable(#[source] NftError),
+    /// Our table could not be removed.
+    #[error("remove nftables table ip {TABLE}")]
+    Cleanup(#[source] NftError),
 }
 
 /// Programs Services on this node until `token` is cancelled. Rules stay when it returns, so that
 /// connections survive a restart; [`cleanup`] removes them.
 ///
+/// Works in the network namespace of the thread that polls it first.
+///
 /// # Errors
-/// [`ServiceProxyError`] when it cannot start; errors while running are retried, not returned.
+/// [`ServiceProxyError`] when it cannot start; errors while running are logged and retried.
 pub async fn run(
     config: ServiceProxyConfig,
     client: kube::Client,
     token: CancellationToken,
 ) -> Result<(), ServiceProxyError> {
-    let _ = (config, client);
-    token.cancelled().await;
+    let node = node_view(&config)?;
+    let conntrack = CtNetlink::new().map_err(ServiceProxyError::Unavailable)?;
+    let health = Health::new(Timestamp::now());
+    let tasks = token.child_token();
+    let _stop = tasks.clone().drop_guard();
+    if let Some(address) = config.healthz_bind_address {
+        tokio::spawn(healthz::serve(address, health.clone(), tasks.clone()));
+    }
+    let (sender, changes) = mpsc::channel(WATCH_QUEUE);
+    watch::spawn(&client, &config.node_name, sender, &tasks);
+    let (node_name, metrics) = (config.node_name, config.metrics);
+    match config.backend {
+        BackendKind::Netlink => {
+            let backend = NetlinkBackend::new().map_err(ServiceProxyError::Unavailable)?;
+            let parts = Parts { backend, conntrack, node_name, node, health, metrics };
+            Proxy::new(parts).run(changes, tasks).await;
+        }
+        BackendKind::Nft => {
+            let backend = CliBackend::new().map_err(ServiceProxyError::Unavailable)?;
+            let parts = Parts { backend, conntrack, node_name, node, health, metrics };
+            Proxy::new(parts).run(changes, tasks).await;
+        }
+    }
     Ok(())
+}
+
+fn node_view(config: &ServiceProxyConfig) -> Result<NodeView, ServiceProxyError> {
+    if config.node_name.is_empty() {
+        return Err(ServiceProxyError::Config("node_name is empty".to_owned()));
+    }
+    let masquerade_mark = 1u32.checked_shl(u32::from(config.masquerade_bit)).ok_or_else(|| {
+        ServiceProxyError::Config(format!("masquerade_bit is {}, not within 0 to 31", config.masquerade_bit))
+    })?;
+    // A cluster of all addresses leaves nothing outside it: the same as no masquerade.
+    let cluster_cidrs = if config.cluster_cidrs.iter().any(|net| net.prefix_len() == 0) {
+        Vec::new()
+    } else {
+        config.cluster_cidrs.clone()
+    };
+    Ok(NodeView {
+        node_ips: ipv4_only(&config.node_ips),
+        cluster_cidrs,
+        service_cidrs: config.service_cidrs.clone(),
+        node_port_addresses: config.node_port_addresses.clone(),
+        masquerade_all: config.masquerade_all,
+        masquerade_mark,
+    })
 }
 
 /// Removes our nftables table from the calling thread's network namespace; fine when there is none.
 ///
 /// # Errors
 /// [`ServiceProxyError`] when the kernel refuses.
-pub async fn cleanup() -> Result<(), ServiceProxyError> {
-    Ok(())
+pub fn cleanup() -> Result<(), ServiceProxyError> {
+    let mut backend = NetlinkBackend::new().map_err(ServiceProxyError::Unavailable)?;
+    backend.run(&Transaction::delete_table(), None).map_err(ServiceProxyError::Cleanup)
 }

@@ -1,0 +1,102 @@
+//! Writing rules: the contract of a backend. Implementations: [`netlink`] (the hot path), [`cli`]
+//! (the `nft` program, for checking) and the crate's in-memory fake.
+//!
+//! Backends work in the network namespace of the thread that created them, and block: callers in
+//! async code run them on a blocking thread.
+
+use thiserror::Error;
+
+use crate::nft::object::Observed;
+use crate::nft::transaction::Transaction;
+use crate::nft::wire::WireError;
+
+pub mod cli;
+pub mod netlink;
+
+/// The kernel's ruleset counter at some moment; it grows with every commit of anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation(pub u32);
+
+/// Our table as the kernel has it.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// The table; `None` when there is none.
+    pub table: Option<Observed>,
+    /// When it was like that, as far as the backend can tell.
+    pub generation: Option<Generation>,
+}
+
+/// Why rules could not be written or read.
+#[derive(Debug, Error)]
+pub enum NftError {
+    /// The kernel refused one request, and with it the transaction.
+    #[error("nftables refused `{op}`: {source}")]
+    Refused {
+        /// The request in nft's syntax, shortened.
+        op: String,
+        /// The kernel's reason.
+        source: std::io::Error,
+    },
+    /// Somebody changed a ruleset since it was listed; list again.
+    #[error("the ruleset changed since it was read")]
+    Changed,
+    /// Sending or receiving failed.
+    #[error("netlink: {doing}")]
+    Socket {
+        /// What was attempted.
+        doing: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The kernel's answer makes no sense.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The kernel did not say whether the transaction happened.
+    #[error("no answer to a transaction")]
+    Unanswered,
+    /// A name is longer than the kernel allows.
+    #[error("the name {0:?} is too long for nftables")]
+    Name(String),
+    /// The `nft` program failed.
+    #[error("nft: {0}")]
+    Program(String),
+}
+
+impl NftError {
+    /// Whether a chain was still in use, as kernels before 6.2 say for a moment after its last
+    /// reference went.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Refused { source, .. } if source.raw_os_error() == Some(libc::EBUSY))
+    }
+
+    /// Whether something that was to be deleted is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { source, .. } if source.raw_os_error() == Some(libc::ENOENT))
+    }
+}
+
+/// Something that can hold our table.
+pub trait NftBackend: Send {
+    /// Performs `tx.ops` as one transaction. With `since` it fails with [`NftError::Changed`] when
+    /// the kernel's rulesets are of another generation (backends that cannot tell ignore it).
+    /// `tx.stale_chains` is the caller's to delete later.
+    ///
+    /// # Errors
+    /// [`NftError`]; then nothing happened, except after [`NftError::Unanswered`] or
+    /// [`NftError::Socket`], when the caller has to list.
+    fn run(&mut self, tx: &Transaction, since: Option<Generation>) -> Result<(), NftError>;
+
+    /// Whether `run` would work, without doing it.
+    ///
+    /// # Errors
+    /// What `run` would say.
+    fn check(&mut self, tx: &Transaction) -> Result<(), NftError>;
+
+    /// Reads our table back.
+    ///
+    /// # Errors
+    /// [`NftError`] when it cannot be read consistently.
+    fn list(&mut self) -> Result<Listing, NftError>;
+}

@@ -1,0 +1,303 @@
+//! Services → nftables objects. Pure: it is given what each Service port wants and returns what
+//! changes in the table; it never looks at the kernel.
+//!
+//! A Service port becomes a [`Fragment`]; fragments share a few objects (lanes, the sets of
+//! ClusterIPs and hairpin addresses) that are counted. The shapes and their reasons:
+//!
+//! * A packet's destination leads through one verdict map to a *lane*: a chain whose one rule
+//!   counts connections and takes the endpoint from a data map, keyed by destination and turn.
+//!   Changing an endpoint then changes an element of a data map, which costs the kernel next to
+//!   nothing, however many Services there are.
+//! * The first [`lanes::OWN_LANES`] ports have lanes of their own and are served in exact turn.
+//!   Ports beyond share lanes with others of the same number of endpoints: then the turn is that
+//!   of the lane, and a single port's share is only even on average.
+//! * Session affinity, Local traffic policy and source ranges need rules of their own: such ports
+//!   get chains (`cluster-`, `local-`, `policy-`, `firewall-`) in which rule k of N takes every
+//!   (N-k)th connection that reaches it, which is exact turn again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use crate::cidr::Cidr4;
+use crate::nft::diff::diff;
+use crate::nft::object::{Chain, Key, Name, Protocol, SetSpec, Table, Value};
+use crate::nft::statement::Rule;
+use crate::nft::transaction::Transaction;
+use crate::services::NodePortAddresses;
+use crate::snapshot::{ServiceName, ServicePort, ServicePortName};
+use crate::topology::Chosen;
+
+pub mod base;
+pub mod lanes;
+pub mod names;
+pub mod service;
+
+use lanes::{Lane, LaneAllocator};
+use names::SetId;
+
+/// This node, as far as the ruleset goes.
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    /// The node's own IPv4 addresses.
+    pub node_ips: Vec<Ipv4Addr>,
+    /// Where pods live in the whole cluster.
+    pub cluster_cidrs: Vec<Cidr4>,
+    /// Where ClusterIPs live.
+    pub service_cidrs: Vec<Cidr4>,
+    /// Which local addresses accept NodePort traffic.
+    pub node_port_addresses: NodePortAddresses,
+    /// Masquerade all ClusterIP traffic.
+    pub masquerade_all: bool,
+    /// The packet mark that asks for masquerade: one bit.
+    pub masquerade_mark: u32,
+}
+
+/// One Service port and the endpoints chosen for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortInput {
+    /// What it asks for.
+    pub port: Arc<ServicePort>,
+    /// Which endpoints serve it on this node.
+    pub chosen: Chosen,
+}
+
+/// A destination clients use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Frontend {
+    /// A virtual address and port.
+    Ip(Ipv4Addr, Protocol, u16),
+    /// A port on the node's addresses.
+    NodePort(Protocol, u16),
+}
+
+/// All frontends of a port.
+pub fn frontends(port: &ServicePort) -> impl Iterator<Item = Frontend> + '_ {
+    let ips = std::iter::once(&port.cluster_ip).chain(&port.external_ips).chain(&port.load_balancer_ips);
+    let node_port = (port.node_port != 0).then_some(Frontend::NodePort(port.protocol, port.node_port));
+    ips.map(|ip| Frontend::Ip(*ip, port.protocol, port.port)).chain(node_port)
+}
+
+/// An object several fragments may need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Shared {
+    /// A lane for several ports.
+    Lane(Lane),
+    /// An address that may reach itself through a Service.
+    Hairpin(Ipv4Addr),
+    /// A ClusterIP.
+    ClusterIp(Ipv4Addr),
+}
+
+/// The objects one Service port is responsible for.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Fragment {
+    /// Chains with their rules.
+    pub chains: Vec<(Name, Vec<Rule>)>,
+    /// Sets of its own (affinity).
+    pub sets: Vec<Arc<SetSpec>>,
+    /// Elements in common sets that nobody else adds.
+    pub elements: Vec<(SetId, Key, Value)>,
+    /// Objects it shares.
+    pub shared: Vec<Shared>,
+}
+
+impl Fragment {
+    fn add_to(&self, table: &mut Table) {
+        for spec in &self.sets {
+            table.declare(spec);
+        }
+        for (set, key, value) in &self.elements {
+            table.declare(set.spec()).elements.insert(*key, value.clone());
+        }
+        for (name, rules) in &self.chains {
+            table.chains.insert(name.clone(), Chain { base: None, rules: rules.clone() });
+        }
+    }
+}
+
+impl Shared {
+    fn add_to(self, table: &mut Table, node: &NodeView) {
+        match self {
+            Self::Lane(lane) => {
+                let rules = lane.rules(node.masquerade_mark);
+                table.chains.insert(lane.chain(), Chain { base: None, rules });
+            }
+            Self::Hairpin(addr) => {
+                let key = Key::new().addr(addr).addr(addr);
+                table.declare(SetId::Hairpin.spec()).elements.insert(key, Value::None);
+            }
+            Self::ClusterIp(addr) => {
+                table.declare(SetId::ClusterIps.spec()).elements.insert(Key::new().addr(addr), Value::None);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Compiled {
+    name: ServicePortName,
+    port: Arc<ServicePort>,
+    fragment: Fragment,
+}
+
+/// The ruleset as it stands, able to say what changes when Services change.
+#[derive(Debug)]
+pub struct Ruleset {
+    node: NodeView,
+    compiled: HashMap<ServiceName, Vec<Compiled>>,
+    /// Who wants a frontend; the first by name has it.
+    claims: HashMap<Frontend, Vec<ServicePortName>>,
+    shared: HashMap<Shared, u32>,
+    lanes: LaneAllocator,
+}
+
+impl Ruleset {
+    /// A ruleset without Services.
+    #[must_use]
+    pub fn new(node: NodeView) -> Self {
+        Self {
+            node,
+            compiled: HashMap::new(),
+            claims: HashMap::new(),
+            shared: HashMap::new(),
+            lanes: LaneAllocator::default(),
+        }
+    }
+
+    /// The whole table.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        let mut table = base::table(&self.node);
+        for compiled in self.compiled.values().flatten() {
+            compiled.fragment.add_to(&mut table);
+        }
+        for shared in self.shared.keys() {
+            shared.add_to(&mut table, &self.node);
+        }
+        table
+    }
+
+    /// Recompiles the `changed` Services, whose ports `lookup` tells (none: the Service is gone),
+    /// and returns what changes in the table.
+    pub fn update(
+        &mut self,
+        changed: BTreeSet<ServiceName>,
+        lookup: &dyn Fn(&ServiceName) -> Vec<PortInput>,
+    ) -> Transaction {
+        let mut before = Table::default();
+        let mut after = Table::default();
+        let mut counts: HashMap<Shared, i64> = HashMap::new();
+        let mut inputs: BTreeMap<ServiceName, Vec<(ServicePortName, PortInput)>> = BTreeMap::new();
+        let mut queue = changed;
+        // Claims first: a Service that gives up or takes a frontend changes what others may have.
+        while let Some(name) = queue.pop_first() {
+            if inputs.contains_key(&name) {
+                continue;
+            }
+            let ports = with_names(&name, lookup(&name));
+            for other in self.reclaim(&name, &ports) {
+                if other != name {
+                    queue.insert(other);
+                }
+            }
+            inputs.insert(name, ports);
+        }
+        for (name, ports) in inputs {
+            for old in self.compiled.remove(&name).unwrap_or_default() {
+                old.fragment.add_to(&mut before);
+                old.fragment.shared.iter().for_each(|s| *counts.entry(*s).or_default() -= 1);
+                if !ports.iter().any(|(port, _)| *port == old.name) {
+                    self.lanes.release(&old.name);
+                }
+            }
+            let new: Vec<_> = ports.into_iter().map(|(port, input)| self.compile(port, &input)).collect();
+            for compiled in &new {
+                compiled.fragment.add_to(&mut after);
+                compiled.fragment.shared.iter().for_each(|s| *counts.entry(*s).or_default() += 1);
+            }
+            if !new.is_empty() {
+                self.compiled.insert(name, new);
+            }
+        }
+        self.count_shared(counts, &mut before, &mut after);
+        restrict_to_common_sets(&mut before, &mut after);
+        diff(Some(&before.observe()), &after)
+    }
+
+    fn compile(&mut self, name: ServicePortName, input: &PortInput) -> Compiled {
+        let owned: BTreeSet<Frontend> = frontends(&input.port)
+            .filter(|f| self.claims.get(f).and_then(|names| names.first()) == Some(&name))
+            .collect();
+        let own_lane = self.lanes.has_own(&name);
+        let request = service::Request { name: &name, input, owned: &owned, own_lane, node: &self.node };
+        let fragment = service::fragment(&request);
+        Compiled { name, port: Arc::clone(&input.port), fragment }
+    }
+
+    /// Updates who claims which frontend; returns the Services whose share changed.
+    fn reclaim(&mut self, name: &ServiceName, ports: &[(ServicePortName, PortInput)]) -> BTreeSet<ServiceName> {
+        let mut affected = BTreeSet::new();
+        let wanted: BTreeSet<(Frontend, &ServicePortName)> =
+            ports.iter().flat_map(|(port, input)| frontends(&input.port).map(move |f| (f, port))).collect();
+        let had = self.compiled.get(name).into_iter().flatten().flat_map(|c| frontends(&c.port));
+        let touched: BTreeSet<Frontend> = wanted.iter().map(|(f, _)| *f).chain(had).collect();
+        for frontend in touched {
+            let names = self.claims.entry(frontend).or_default();
+            let first = names.first().cloned();
+            names.retain(|claimant| claimant.service != *name);
+            names.extend(wanted.iter().filter(|(f, _)| *f == frontend).map(|(_, port)| (*port).clone()));
+            names.sort_unstable();
+            if names.first() != first.as_ref() {
+                affected.extend(first.into_iter().chain(names.first().cloned()).map(|port| port.service));
+            }
+            if names.is_empty() {
+                self.claims.remove(&frontend);
+            }
+        }
+        affected
+    }
+
+    fn count_shared(&mut self, counts: HashMap<Shared, i64>, before: &mut Table, after: &mut Table) {
+        for (shared, change) in counts {
+            let old = self.shared.get(&shared).copied().unwrap_or(0);
+            let new = u32::try_from(i64::from(old) + change).unwrap_or(0);
+            if old > 0 && new == 0 {
+                shared.add_to(before, &self.node);
+                self.shared.remove(&shared);
+                continue;
+            }
+            if old == 0 && new > 0 {
+                shared.add_to(after, &self.node);
+            }
+            if new > 0 {
+                self.shared.insert(shared, new);
+            }
+        }
+    }
+}
+
+fn with_names(service: &ServiceName, ports: Vec<PortInput>) -> Vec<(ServicePortName, PortInput)> {
+    let mut named: Vec<_> = ports
+        .into_iter()
+        .map(|input| {
+            let (port, protocol) = (Arc::clone(&input.port.port_name), input.port.protocol);
+            (ServicePortName { service: service.clone(), port, protocol }, input)
+        })
+        .collect();
+    // Two ports of one name and protocol cannot be told apart; the API does not allow them.
+    named.sort_by(|a, b| a.0.cmp(&b.0));
+    named.dedup_by(|a, b| a.0 == b.0);
+    named
+}
+
+/// The common sets are always there: declare them on both sides so that only elements differ.
+fn restrict_to_common_sets(before: &mut Table, after: &mut Table) {
+    for id in SetId::ALL {
+        before.declare(id.spec());
+        after.declare(id.spec());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! What every table has before the first Service: base chains, dispatch, refusal, masquerade. Pure.
+
+use super::NodeView;
+use super::lanes::LaneKind;
+use super::names::SetId;
+use crate::cidr::Cidr4;
+use crate::nft::object::{BaseChain, Chain, ChainKind, Hook, Name, Protocol, Table, Verdict};
+use crate::nft::statement::{Field, RejectWith, Rule, Side, Statement};
+use crate::services::NodePortAddresses;
+
+/// Dispatches to Services; reached from prerouting and output.
+pub const SERVICES: &str = "services";
+/// Refuses a packet.
+pub const REJECT: &str = "reject-chain";
+/// Refuses packets to Services without endpoints.
+pub const ENDPOINTS_CHECK: &str = "endpoints-check";
+/// Refuses what is still for a ClusterIP after translation: nobody serves that port.
+pub const CLUSTER_IPS_CHECK: &str = "cluster-ips-check";
+
+const DSTNAT: i32 = -100;
+const SRCNAT: i32 = 100;
+const FILTER: i32 = 0;
+
+const SERVICE: [Field; 3] = [Field::Daddr, Field::L4Proto, Field::Dport];
+const NODE_PORT: [Field; 2] = [Field::L4Proto, Field::Dport];
+
+fn goto(chain: &str) -> Statement {
+    Statement::Verdict(Verdict::Goto(chain.into()))
+}
+
+fn jump(chain: &str) -> Statement {
+    Statement::Verdict(Verdict::Jump(chain.into()))
+}
+
+/// The table without any Service.
+#[must_use]
+pub fn table(node: &NodeView) -> Table {
+    let mut table = Table::default();
+    for id in SetId::ALL {
+        table.declare(id.spec());
+    }
+    let mut add = |name: &str, base: Option<BaseChain>, rules: Vec<Vec<Statement>>| {
+        let rules = rules.into_iter().map(Rule).collect();
+        table.chains.insert(Name::from(name), Chain { base, rules });
+    };
+    let base = |kind, hook, priority| Some(BaseChain { kind, hook, priority });
+    let to_services = || vec![vec![jump(SERVICES)]];
+    add("nat-prerouting", base(ChainKind::Nat, Hook::Prerouting, DSTNAT), to_services());
+    add("nat-output", base(ChainKind::Nat, Hook::Output, DSTNAT), to_services());
+    add("nat-postrouting", base(ChainKind::Nat, Hook::Postrouting, SRCNAT), postrouting(node));
+    let check = |chain| vec![Statement::CtStateNew, jump(chain)];
+    add("filter-input", base(ChainKind::Filter, Hook::Input, FILTER), vec![check(ENDPOINTS_CHECK)]);
+    let both = || vec![check(ENDPOINTS_CHECK), check(CLUSTER_IPS_CHECK)];
+    add("filter-forward", base(ChainKind::Filter, Hook::Forward, FILTER), both());
+    add("filter-output", base(ChainKind::Filter, Hook::Output, FILTER), both());
+    add(SERVICES, None, services(node));
+    add(ENDPOINTS_CHECK, None, endpoints_check(node));
+    add(CLUSTER_IPS_CHECK, None, cluster_ips_check(node));
+    // A reset reaches the client at once; ICMP errors are rate-limited by the kernel.
+    let tcp = vec![Statement::L4Proto(Protocol::Tcp), Statement::Reject(RejectWith::TcpReset)];
+    add(REJECT, None, vec![tcp, vec![Statement::Reject(RejectWith::PortUnreachable)]]);
+    table
+}
+
+fn services(node: &NodeView) -> Vec<Vec<Statement>> {
+    let mut rules = Vec::new();
+    // Traffic to ClusterIPs from outside the pods' networks must come back through this node.
+    if node.masquerade_all || !node.cluster_cidrs.is_empty() {
+        let mut rule = vec![Statement::InSet { key: vec![Field::Daddr], set: SetId::ClusterIps.name() }];
+        if !node.masquerade_all {
+            let outside = |net: &Cidr4| Statement::AddrIn { side: Side::Saddr, net: *net, negate: true };
+            rule.extend(node.cluster_cidrs.iter().map(outside));
+        }
+        rule.push(Statement::SetMark(node.masquerade_mark));
+        rules.push(rule);
+    }
+    rules.push(vec![Statement::Vmap { key: SERVICE.to_vec(), map: SetId::ServiceIps.name() }]);
+    // While a commit passes, a packet may meet a lane's old rule and the map's new elements, and
+    // find no endpoint for its turn. The first endpoint is there as long as any is.
+    let first = |kind: LaneKind, own| vec![Statement::DnatMap { key: kind.key(1), map: kind.map(own).name() }];
+    rules.push(first(LaneKind::Cluster, true));
+    rules.push(first(LaneKind::Cluster, false));
+    for local in local_addresses(node) {
+        let and = |statement| [local.as_slice(), &[statement]].concat();
+        rules.push(and(Statement::Vmap { key: NODE_PORT.to_vec(), map: SetId::ServiceNodePorts.name() }));
+        for own in [true, false] {
+            let kind = LaneKind::NodePort;
+            rules.push(and(Statement::DnatMap { key: kind.key(1), map: kind.map(own).name() }));
+        }
+    }
+    rules
+}
+
+/// Matches for the addresses that accept NodePort traffic, one rule's beginning each. Loopback is
+/// left out: without `route_localnet` the answers could not come back.
+fn local_addresses(node: &NodeView) -> Vec<Vec<Statement>> {
+    let loopback = Cidr4::new(std::net::Ipv4Addr::new(127, 0, 0, 0), 8).expect("8 is a prefix length");
+    let no_loopback = Statement::AddrIn { side: Side::Daddr, net: loopback, negate: true };
+    let local = Statement::FibLocal(Side::Daddr);
+    match &node.node_port_addresses {
+        NodePortAddresses::AllLocal => vec![vec![no_loopback, local]],
+        NodePortAddresses::Within(nets) => nets
+            .iter()
+            .map(|net| {
+                let mut rule = vec![no_loopback.clone()];
+                if net.prefix_len() > 0 {
+                    rule.push(Statement::AddrIn { side: Side::Daddr, net: *net, negate: false });
+                }
+                rule.push(local.clone());
+                rule
+            })
+            .collect(),
+    }
+}
+
+fn endpoints_check(node: &NodeView) -> Vec<Vec<Statement>> {
+    let mut rules =
+        vec![vec![Statement::InSet { key: SERVICE.to_vec(), set: SetId::NoEndpointServices.name() }, goto(REJECT)]];
+    for mut rule in local_addresses(node) {
+        rule.push(Statement::InSet { key: NODE_PORT.to_vec(), set: SetId::NoEndpointNodePorts.name() });
+        rule.push(goto(REJECT));
+        rules.push(rule);
+    }
+    rules
+}
+
+fn cluster_ips_check(node: &NodeView) -> Vec<Vec<Statement>> {
+    let mut rules =
+        vec![vec![Statement::InSet { key: vec![Field::Daddr], set: SetId::ClusterIps.name() }, goto(REJECT)]];
+    // Addresses no Service has: dropped, as upstream, since one may come any moment.
+    for net in node.service_cidrs.iter().filter(|net| net.prefix_len() > 0) {
+        let inside = Statement::AddrIn { side: Side::Daddr, net: *net, negate: false };
+        rules.push(vec![inside, Statement::Verdict(Verdict::Drop)]);
+    }
+    rules
+}
+
+fn postrouting(node: &NodeView) -> Vec<Vec<Statement>> {
+    let mark = node.masquerade_mark;
+    vec![
+        // An endpoint that reached itself must see another source, or it would answer itself directly.
+        vec![
+            Statement::CtStatusDnat,
+            Statement::InSet { key: vec![Field::Saddr, Field::Daddr], set: SetId::Hairpin.name() },
+            Statement::Masquerade,
+        ],
+        // The mark has done its duty; an encapsulated packet must not carry it on.
+        vec![Statement::MarkIsSet(mark), Statement::ClearMark(mark), Statement::Masquerade],
+    ]
+}

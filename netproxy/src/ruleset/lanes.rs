@@ -1,0 +1,126 @@
+//! Lanes: chains that serve connections in turn, and who has one of its own. Pure.
+
+use std::collections::HashSet;
+use std::hash::{Hash as _, Hasher as _};
+
+use super::names::SetId;
+use crate::nft::object::Name;
+use crate::nft::statement::{Field, Fnv, Rule, Statement};
+use crate::snapshot::ServicePortName;
+
+/// How many Service ports have lanes of their own.
+pub const OWN_LANES: usize = 1000;
+/// Over how many lanes ports with the same number of endpoints are spread.
+pub const SHARED_SLOTS: u64 = 16;
+
+/// How a lane recognises the destination and whether it masquerades.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LaneKind {
+    /// By address, protocol and port.
+    Cluster,
+    /// The same, masqueraded: external and load balancer addresses.
+    External,
+    /// By protocol and port, masqueraded.
+    NodePort,
+}
+
+impl LaneKind {
+    /// The prefix of a lane of a port's own.
+    #[must_use]
+    pub fn own_prefix(self) -> &'static str {
+        match self {
+            Self::Cluster => "service",
+            Self::External => "external",
+            Self::NodePort => "nodeport",
+        }
+    }
+
+    /// The map a lane takes its endpoints from.
+    #[must_use]
+    pub fn map(self, own: bool) -> SetId {
+        match (self, own) {
+            (Self::Cluster | Self::External, true) => SetId::Endpoints,
+            (Self::Cluster | Self::External, false) => SetId::LaneEndpoints,
+            (Self::NodePort, true) => SetId::NodePortEndpoints,
+            (Self::NodePort, false) => SetId::NodePortLaneEndpoints,
+        }
+    }
+
+    /// The key of its map for `turns` endpoints.
+    #[must_use]
+    pub fn key(self, turns: u32) -> Vec<Field> {
+        match self {
+            Self::Cluster | Self::External => vec![Field::Daddr, Field::L4Proto, Field::Dport, Field::Turn(turns)],
+            Self::NodePort => vec![Field::L4Proto, Field::Dport, Field::Turn(turns)],
+        }
+    }
+
+    /// The rules of a lane for `endpoints` endpoints.
+    #[must_use]
+    pub fn rules(self, endpoints: u32, own: bool, mark: u32) -> Vec<Rule> {
+        let pick = Rule(vec![Statement::DnatMap { key: self.key(endpoints), map: self.map(own).name() }]);
+        match self {
+            Self::Cluster => vec![pick],
+            Self::External | Self::NodePort => vec![Rule(vec![Statement::SetMark(mark)]), pick],
+        }
+    }
+}
+
+/// A lane several ports share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lane {
+    /// Which destinations it serves.
+    pub kind: LaneKind,
+    /// How many endpoints each of its ports has.
+    pub endpoints: u32,
+    /// Which of the lanes like it.
+    pub slot: u64,
+}
+
+impl Lane {
+    /// The lane a port shares.
+    #[must_use]
+    pub fn shared(kind: LaneKind, endpoints: u32, name: &ServicePortName) -> Self {
+        let mut hasher = Fnv::default();
+        name.hash(&mut hasher);
+        Self { kind, endpoints, slot: hasher.finish() % SHARED_SLOTS }
+    }
+
+    /// Its chain.
+    #[must_use]
+    pub fn chain(self) -> Name {
+        let prefix = match self.kind {
+            LaneKind::Cluster => "lane",
+            LaneKind::External => "external-lane",
+            LaneKind::NodePort => "nodeport-lane",
+        };
+        format!("{prefix}-{}-{}", self.endpoints, self.slot).into()
+    }
+
+    /// Its rules.
+    #[must_use]
+    pub fn rules(self, mark: u32) -> Vec<Rule> {
+        self.kind.rules(self.endpoints, false, mark)
+    }
+}
+
+/// Who has lanes of its own. First come, first served; a port keeps what it has until it goes.
+#[derive(Debug, Default)]
+pub struct LaneAllocator {
+    own: HashSet<ServicePortName>,
+}
+
+impl LaneAllocator {
+    /// Whether `name` has lanes of its own; gives it some while there are any left.
+    pub fn has_own(&mut self, name: &ServicePortName) -> bool {
+        if self.own.contains(name) {
+            return true;
+        }
+        self.own.len() < OWN_LANES && self.own.insert(name.clone())
+    }
+
+    /// Takes them back.
+    pub fn release(&mut self, name: &ServicePortName) {
+        self.own.remove(name);
+    }
+}

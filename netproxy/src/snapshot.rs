@@ -1,0 +1,322 @@
+//! Services and EndpointSlices as the proxy needs them: compact, shared, updated in place.
+//!
+//! Owns the fold from watch events to [`State`] and which Services changed since the last sync.
+//! Reading Kubernetes objects is `convert`; choosing endpoints is [`crate::topology`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use crate::cidr::Cidr4;
+pub use crate::nft::object::Protocol;
+
+pub mod convert;
+
+/// A Service's namespace and name.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceName {
+    /// `metadata.namespace`
+    pub namespace: Arc<str>,
+    /// `metadata.name`
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl fmt::Debug for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServicePortName {
+    /// The Service.
+    pub service: ServiceName,
+    /// The port's name, empty for the only port of a Service.
+    pub port: Arc<str>,
+    /// The port's protocol.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for ServicePortName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.service, self.protocol.as_str(), self.port)
+    }
+}
+
+/// What one port of a Service asks for. IPv4 only so far; the other family would be a second
+/// snapshot with its own table, as upstream has two proxiers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// The port's name, empty for the only port.
+    pub port_name: Arc<str>,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// `spec.clusterIP`
+    pub cluster_ip: Ipv4Addr,
+    /// `spec.ports[].port`
+    pub port: u16,
+    /// `spec.ports[].nodePort`, 0 for none.
+    pub node_port: u16,
+    /// Addresses served like the ClusterIP, for clients outside.
+    pub external_ips: Vec<Ipv4Addr>,
+    /// `status.loadBalancer.ingress[].ip` with ipMode VIP.
+    pub load_balancer_ips: Vec<Ipv4Addr>,
+    /// Who may use the load balancer addresses; `None` for everyone.
+    pub source_ranges: Option<Vec<Cidr4>>,
+    /// Seconds a client stays with its endpoint (ClientIP affinity).
+    pub affinity: Option<u32>,
+    /// `internalTrafficPolicy: Local`
+    pub internal_local: bool,
+    /// `externalTrafficPolicy: Local`
+    pub external_local: bool,
+    /// `spec.healthCheckNodePort`, 0 for none.
+    pub health_check_node_port: u16,
+}
+
+/// One address behind a Service port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The address.
+    pub addr: Ipv4Addr,
+    /// The port.
+    pub port: u16,
+    /// `conditions.ready`
+    pub ready: bool,
+    /// `conditions.serving`
+    pub serving: bool,
+    /// `conditions.terminating`
+    pub terminating: bool,
+    /// On this node.
+    pub local: bool,
+    /// On which node is not known: it may be this one.
+    pub node_unknown: bool,
+    /// Which zones and nodes should use it.
+    pub hints: Option<Arc<Hints>>,
+}
+
+/// `endpoints[].hints`
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Hints {
+    /// `forZones`
+    pub zones: Vec<Box<str>>,
+    /// `forNodes`
+    pub nodes: Vec<Box<str>>,
+}
+
+/// One EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Slice {
+    /// Name, protocol and number of each port.
+    pub ports: Vec<(Arc<str>, Protocol, u16)>,
+    /// Endpoints; their `port` is filled in per Service port.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A change seen by a watch.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A Service; no ports when it is not for us (headless, ExternalName, another proxy's).
+    Service(ServiceName, Vec<ServicePort>),
+    /// A Service is gone.
+    ServiceGone(ServiceName),
+    /// All Services there are, after a (re)list.
+    AllServices(Vec<(ServiceName, Vec<ServicePort>)>),
+    /// An EndpointSlice: Service, slice name, content.
+    Slice(ServiceName, Arc<str>, Slice),
+    /// An EndpointSlice is gone.
+    SliceGone(ServiceName, Arc<str>),
+    /// All EndpointSlices there are, after a (re)list.
+    AllSlices(Vec<(ServiceName, Arc<str>, Slice)>),
+    /// The zone this node is in (`topology.kubernetes.io/zone`).
+    Zone(Option<Box<str>>),
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    ports: Vec<Arc<ServicePort>>,
+    slices: BTreeMap<Arc<str>, Slice>,
+}
+
+impl Entry {
+    fn is_empty(&self) -> bool {
+        self.ports.is_empty() && self.slices.is_empty()
+    }
+}
+
+/// One Service port with everything behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// What the port asks for.
+    pub port: Arc<ServicePort>,
+    /// Its endpoints, sorted by address and port, each once.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Everything the proxy knows about the cluster.
+#[derive(Debug, Default)]
+pub struct State {
+    services: BTreeMap<ServiceName, Entry>,
+    changed: BTreeSet<ServiceName>,
+    services_synced: bool,
+    slices_synced: bool,
+    zone: Option<Box<str>>,
+}
+
+impl State {
+    /// Nothing known yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether both watches delivered their first complete list. Before, nothing may be programmed.
+    #[must_use]
+    pub fn synced(&self) -> bool {
+        self.services_synced && self.slices_synced
+    }
+
+    /// The zone of this node.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
+    /// Folds one change in.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Service(name, ports) => self.set_ports(name, ports),
+            Change::ServiceGone(name) => self.set_ports(name, Vec::new()),
+            Change::AllServices(all) => {
+                let listed: BTreeSet<_> = all.iter().map(|(name, _)| name.clone()).collect();
+                let gone: Vec<_> = self.services.keys().filter(|name| !listed.contains(*name)).cloned().collect();
+                for name in gone {
+                    self.set_ports(name, Vec::new());
+                }
+                for (name, ports) in all {
+                    self.set_ports(name, ports);
+                }
+                self.services_synced = true;
+            }
+            Change::Slice(service, slice, content) => self.set_slice(service, slice, Some(content)),
+            Change::SliceGone(service, slice) => self.set_slice(service, slice, None),
+            Change::AllSlices(all) => self.replace_slices(all),
+            Change::Zone(zone) => {
+                if self.zone != zone {
+                    self.zone = zone;
+                    // Hints may choose other endpoints now.
+                    let hinted = self.services.iter().filter(|(_, entry)| has_hints(entry));
+                    self.changed.extend(hinted.map(|(name, _)| name.clone()));
+                }
+            }
+        }
+    }
+
+    fn replace_slices(&mut self, all: Vec<(ServiceName, Arc<str>, Slice)>) {
+        let listed: BTreeSet<_> = all.iter().map(|(service, slice, _)| (service.clone(), Arc::clone(slice))).collect();
+        let gone: Vec<_> = self
+            .services
+            .iter()
+            .flat_map(|(name, entry)| entry.slices.keys().map(|slice| (name.clone(), Arc::clone(slice))))
+            .filter(|key| !listed.contains(key))
+            .collect();
+        for (service, slice) in gone {
+            self.set_slice(service, slice, None);
+        }
+        for (service, slice, content) in all {
+            self.set_slice(service, slice, Some(content));
+        }
+        self.slices_synced = true;
+    }
+
+    fn set_ports(&mut self, name: ServiceName, ports: Vec<ServicePort>) {
+        let known = self.services.get(&name).map_or(&[][..], |entry| &entry.ports);
+        if known.iter().map(|p| &**p).eq(ports.iter()) {
+            return;
+        }
+        let entry = self.services.entry(name.clone()).or_default();
+        entry.ports = ports.into_iter().map(Arc::new).collect();
+        if entry.is_empty() {
+            self.services.remove(&name);
+        }
+        self.changed.insert(name);
+    }
+
+    fn set_slice(&mut self, service: ServiceName, slice: Arc<str>, content: Option<Slice>) {
+        let known = self.services.get(&service).and_then(|entry| entry.slices.get(&slice));
+        if known == content.as_ref() {
+            return;
+        }
+        let entry = self.services.entry(service.clone()).or_default();
+        match content {
+            Some(content) => {
+                entry.slices.insert(slice, content);
+            }
+            None => {
+                entry.slices.remove(&slice);
+            }
+        }
+        // Endpoints of a Service that is not ours to serve change nothing.
+        let served = !entry.ports.is_empty();
+        if entry.is_empty() {
+            self.services.remove(&service);
+        }
+        if served {
+            self.changed.insert(service);
+        }
+    }
+
+    /// The Services that changed since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<ServiceName> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// All Services with at least one port.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.services.iter().filter(|(_, entry)| !entry.ports.is_empty()).map(|(name, _)| name)
+    }
+
+    /// The ports of one Service with their endpoints; empty when it is not served.
+    #[must_use]
+    pub fn resolve(&self, name: &ServiceName) -> Vec<Resolved> {
+        let Some(entry) = self.services.get(name) else { return Vec::new() };
+        entry
+            .ports
+            .iter()
+            .map(|port| Resolved { port: Arc::clone(port), endpoints: endpoints_of(port, entry.slices.values()) })
+            .collect()
+    }
+}
+
+fn has_hints(entry: &Entry) -> bool {
+    entry.slices.values().any(|slice| slice.endpoints.iter().any(|e| e.hints.is_some()))
+}
+
+/// Endpoints of all slices that have the port, by name and protocol. The same address may stand in
+/// two slices while it moves from one to the other: the more useful copy counts.
+fn endpoints_of<'a>(port: &ServicePort, slices: impl Iterator<Item = &'a Slice>) -> Vec<Endpoint> {
+    let mut found: Vec<Endpoint> = Vec::new();
+    for slice in slices {
+        let numbers = slice
+            .ports
+            .iter()
+            .filter(|(name, protocol, _)| *name == port.port_name && *protocol == port.protocol)
+            .map(|(_, _, number)| *number);
+        for number in numbers {
+            found.extend(slice.endpoints.iter().map(|e| Endpoint { port: number, ..e.clone() }));
+        }
+    }
+    found.sort_by_key(|e| (e.addr, e.port, !e.ready, !e.serving, !e.local));
+    found.dedup_by_key(|e| (e.addr, e.port));
+    found
+}
+
+#[cfg(test)]
+mod tests;

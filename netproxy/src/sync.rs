@@ -1,0 +1,365 @@
+//! The service proxy's only loop: wait, fold what came, compile, write, tidy up.
+//!
+//! A change is written at once; what arrives while a transaction runs goes into the next one, so
+//! a burst needs few transactions without any fixed delay. Nothing is written before both watches
+//! have synced. The first write compares with what the kernel has, so that after a restart only
+//! differences are written: rules that stay keep their counters and clients their endpoints.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::backend::{NftBackend, NftError};
+use crate::conntrack::UdpServices;
+use crate::conntrack::ctnetlink::Conntrack;
+use crate::healthz::{Health, HealthCheckNodePorts};
+use crate::metrics::Metrics;
+use crate::nft::diff::diff;
+use crate::nft::object::Name;
+use crate::nft::transaction::{Op, Transaction};
+use crate::ruleset::{NodeView, PortInput, Ruleset};
+use crate::snapshot::{Change, Resolved, ServiceName, State};
+use crate::topology::{Place, choose};
+
+pub mod watch;
+
+use watch::Seen;
+
+/// Changes folded in at once.
+const BURST: usize = 4096;
+/// How often adoption starts over because somebody else changed a ruleset meanwhile.
+const ADOPT_ATTEMPTS: u32 = 20;
+/// How long emptied chains wait before they are deleted, as upstream.
+const STALE_CHAIN_DELAY: Duration = Duration::from_secs(1);
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_LAST: Duration = Duration::from_secs(30);
+
+/// What the loop works with.
+#[derive(Debug)]
+pub struct Parts<B, C> {
+    /// Writes rules.
+    pub backend: B,
+    /// Reads and deletes tracked flows.
+    pub conntrack: C,
+    /// This node's name.
+    pub node_name: String,
+    /// This node, for the ruleset.
+    pub node: NodeView,
+    /// Health to report to.
+    pub health: Health,
+    /// Metrics to count in.
+    pub metrics: Metrics,
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub struct Proxy<B, C> {
+    node_name: String,
+    node_ips: Vec<Ipv4Addr>,
+    io: Option<(B, C)>,
+    state: State,
+    ruleset: Ruleset,
+    /// Whether the kernel has what `ruleset` says.
+    applied: bool,
+    /// Emptied chains, to be deleted at `tidy_at`.
+    stale_chains: BTreeSet<Name>,
+    tidy_at: Option<Instant>,
+    retry_at: Option<Instant>,
+    backoff: Duration,
+    udp: UdpServices,
+    triggers: Vec<i64>,
+    health: Health,
+    health_checks: HealthCheckNodePorts,
+    metrics: Metrics,
+}
+
+/// What a write did.
+#[derive(Debug, Default)]
+struct Written {
+    stale_chains: Vec<Name>,
+    revived: Vec<Name>,
+    requests: usize,
+}
+
+impl<B, C> Proxy<B, C>
+where
+    B: NftBackend + 'static,
+    C: Conntrack + 'static,
+{
+    /// A proxy that has not seen anything yet.
+    #[must_use]
+    pub fn new(parts: Parts<B, C>) -> Self {
+        Self {
+            node_name: parts.node_name,
+            node_ips: parts.node.node_ips.clone(),
+            io: Some((parts.backend, parts.conntrack)),
+            state: State::new(),
+            ruleset: Ruleset::new(parts.node),
+            applied: false,
+            stale_chains: BTreeSet::new(),
+            tidy_at: None,
+            retry_at: None,
+            backoff: BACKOFF_FIRST,
+            udp: UdpServices::default(),
+            triggers: Vec::new(),
+            health_checks: HealthCheckNodePorts::new(parts.health.clone()),
+            health: parts.health,
+            metrics: parts.metrics,
+        }
+    }
+
+    /// Runs until `token` is cancelled or `changes` ends. Rules stay.
+    pub async fn run(mut self, mut changes: mpsc::Receiver<Seen>, token: CancellationToken) {
+        let mut burst = Vec::new();
+        loop {
+            let wake = [self.retry_at, self.tidy_at].into_iter().flatten().min();
+            // Every arm may be dropped: receiving many takes nothing unless it completes, the
+            // others only wait.
+            tokio::select! {
+                () = token.cancelled() => return,
+                count = changes.recv_many(&mut burst, BURST) => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+            }
+            for seen in burst.drain(..) {
+                self.fold(seen);
+            }
+            // While the backend fails, changes pile up in the state and wait for the retry.
+            if self.state.synced() && self.retry_at.is_none_or(|at| at <= Instant::now()) {
+                self.sync().await;
+            }
+            if self.tidy_at.is_some_and(|at| at <= Instant::now()) {
+                self.tidy().await;
+            }
+        }
+    }
+
+    fn fold(&mut self, seen: Seen) {
+        match seen {
+            Seen::Node { zone, eligible } => {
+                self.health.set_node_eligible(eligible);
+                self.state.apply(Change::Zone(zone));
+            }
+            Seen::Change(change, trigger) => {
+                match &change {
+                    Change::Service(..) | Change::ServiceGone(_) => self.metrics.service_changes.inc(),
+                    Change::Slice(..) | Change::SliceGone(..) => self.metrics.endpoint_changes.inc(),
+                    Change::AllServices(_) | Change::AllSlices(_) | Change::Zone(_) => 0,
+                };
+                self.triggers.extend(trigger);
+                self.state.apply(change);
+            }
+        }
+    }
+
+    /// Brings the kernel up to date with everything folded so far.
+    async fn sync(&mut self) {
+        let began = std::time::Instant::now();
+        let changed = self.state.take_changed();
+        if changed.is_empty() && self.applied {
+            self.triggers.clear();
+            return;
+        }
+        self.health.queued(Timestamp::now());
+        self.metrics.last_queued.set(now_seconds());
+        let full = !self.applied;
+        let services = changed.len();
+        let tx = self.compile(changed);
+        match self.write(tx).await {
+            Ok(written) => self.written(&written, began.elapsed(), full, services),
+            Err(error) => {
+                self.applied = false;
+                self.metrics.sync_failures.inc();
+                tracing::error!(
+                    error = %error,
+                    cause = std::error::Error::source(&error).map(tracing::field::display),
+                    retry_in = ?self.backoff,
+                    "writing service rules failed"
+                );
+                self.retry_at = Some(Instant::now() + self.backoff);
+                self.backoff = (self.backoff * 2).min(BACKOFF_LAST);
+                return;
+            }
+        }
+        self.forget_stale_flows(full).await;
+    }
+
+    fn compile(&mut self, changed: BTreeSet<ServiceName>) -> Transaction {
+        let (state, node_name) = (&self.state, self.node_name.as_str());
+        for name in &changed {
+            let ports = state.resolve(name);
+            self.udp.update(name, &ports);
+            let health_check = ports.iter().find(|r| r.port.external_local && r.port.health_check_node_port != 0);
+            let port = health_check.map_or(0, |r| r.port.health_check_node_port);
+            self.health_checks.update(name, port, local_ready(&ports));
+        }
+        let place = Place { node_name, zone: state.zone() };
+        let lookup = |name: &ServiceName| -> Vec<PortInput> {
+            let resolved = state.resolve(name).into_iter();
+            resolved.map(|r| PortInput { chosen: choose(&r, place), port: r.port }).collect()
+        };
+        self.ruleset.update(changed, &lookup)
+    }
+
+    /// Performs `tx`, or, while the kernel's state is not known, whatever makes it equal to the
+    /// ruleset. If we die between this and [`Self::written`], the next start adopts the result.
+    async fn write(&mut self, tx: Transaction) -> Result<Written, NftError> {
+        let desired = (!self.applied).then(|| self.ruleset.table());
+        self.blocking(move |backend, _| match desired {
+            None => {
+                backend.run(&tx, None)?;
+                Ok(Written::of(tx))
+            }
+            Some(desired) => {
+                for _ in 0..ADOPT_ATTEMPTS {
+                    let listing = backend.list()?;
+                    let tx = diff(listing.table.as_ref(), &desired);
+                    match backend.run(&tx, listing.generation) {
+                        Err(NftError::Changed) => {}
+                        other => return other.map(|()| Written::of(tx)),
+                    }
+                }
+                Err(NftError::Changed)
+            }
+        })
+        .await
+    }
+
+    fn written(&mut self, written: &Written, took: Duration, full: bool, services: usize) {
+        self.applied = true;
+        self.retry_at = None;
+        self.backoff = BACKOFF_FIRST;
+        for name in &written.revived {
+            self.stale_chains.remove(name);
+        }
+        self.stale_chains.extend(written.stale_chains.iter().cloned());
+        self.tidy_at = (!self.stale_chains.is_empty()).then(|| Instant::now() + STALE_CHAIN_DELAY);
+        let now = Timestamp::now();
+        self.health.updated(now);
+        self.metrics.last_sync.set(now_seconds());
+        self.metrics.sync_duration.observe(took.as_secs_f64());
+        if full {
+            self.metrics.sync_full_duration.observe(took.as_secs_f64());
+            tracing::info!(services, requests = written.requests, ?took, "service rules are in place");
+        } else {
+            self.metrics.sync_partial_duration.observe(took.as_secs_f64());
+            tracing::debug!(services, requests = written.requests, ?took, "service rules changed");
+        }
+        for trigger in self.triggers.drain(..) {
+            let milliseconds = now.as_millisecond().saturating_sub(trigger).max(0);
+            let latency = Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0));
+            self.metrics.network_programming.observe(latency.as_secs_f64());
+        }
+    }
+
+    /// Deletes chains that were emptied a while ago. Kernels before 6.2 may still count references.
+    async fn tidy(&mut self) {
+        self.tidy_at = None;
+        if !self.applied {
+            // The next full sync finds them itself.
+            self.stale_chains.clear();
+            return;
+        }
+        let chains: Vec<Name> = std::mem::take(&mut self.stale_chains).into_iter().collect();
+        let tx = Transaction::delete_chains(&chains);
+        if let Err(error) = self.blocking(move |backend, _| backend.run(&tx, None)).await {
+            self.metrics.cleanup_failures.inc();
+            tracing::debug!(error = %error, "stale chains stay for now");
+            if error.is_busy() {
+                self.stale_chains = chains.into_iter().collect();
+                self.tidy_at = Some(Instant::now() + BACKOFF_LAST);
+            } else {
+                // Somebody meddled with the table: look at it anew.
+                self.applied = false;
+                self.retry_at = Some(Instant::now() + self.backoff);
+            }
+        }
+    }
+
+    async fn forget_stale_flows(&mut self, full: bool) {
+        if !(self.udp.pending() || full) {
+            return;
+        }
+        let udp = std::mem::take(&mut self.udp);
+        let node_ips = self.node_ips.clone();
+        let (udp, result) = self
+            .blocking(move |_, conntrack| {
+                let deleted = delete_stale(conntrack, &udp, &node_ips);
+                (udp, deleted)
+            })
+            .await;
+        self.udp = udp;
+        match result {
+            Ok(deleted) => {
+                self.udp.done();
+                self.metrics.conntrack_deleted.inc_by(deleted);
+            }
+            // They stay pending: the next change tries again.
+            Err(error) => tracing::warn!(error = %error, "stale UDP flows could not be forgotten"),
+        }
+    }
+
+    /// Runs `work` on a blocking thread with the backend and connection tracking.
+    async fn blocking<T: Send + 'static>(&mut self, work: impl FnOnce(&mut B, &mut C) -> T + Send + 'static) -> T {
+        let (mut backend, mut conntrack) = self.io.take().expect("only one write runs at a time");
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work(&mut backend, &mut conntrack);
+            (result, backend, conntrack)
+        });
+        let (result, backend, conntrack) = done.await.expect("backends do not panic");
+        self.io = Some((backend, conntrack));
+        result
+    }
+}
+
+impl Written {
+    fn of(tx: Transaction) -> Self {
+        let requests = tx.len();
+        let revived = tx.ops.into_iter().filter_map(|op| match op {
+            Op::AddChain(name, _) => Some(name),
+            _ => None,
+        });
+        Self { revived: revived.collect(), requests, stale_chains: tx.stale_chains }
+    }
+}
+
+fn delete_stale(conntrack: &mut impl Conntrack, udp: &UdpServices, node_ips: &[Ipv4Addr]) -> Result<u64, NftError> {
+    let flows = conntrack.udp_flows()?;
+    let mut deleted = 0;
+    for flow in udp.stale(&flows, node_ips) {
+        conntrack.delete(&flow)?;
+        deleted += 1;
+    }
+    Ok(deleted)
+}
+
+/// Ready endpoints on this node, each address once however many ports it serves.
+fn local_ready(ports: &[Resolved]) -> usize {
+    let addresses = ports.iter().flat_map(|r| &r.endpoints).filter(|e| e.local && e.ready).map(|e| e.addr);
+    addresses.collect::<BTreeSet<_>>().len()
+}
+
+fn now_seconds() -> f64 {
+    Timestamp::now().as_duration().as_secs_f64()
+}
+
+/// The IPv4 addresses among `addresses`.
+#[must_use]
+pub fn ipv4_only(addresses: &[IpAddr]) -> Vec<Ipv4Addr> {
+    let v4 = addresses.iter().filter_map(|ip| match ip {
+        IpAddr::V4(ip) => Some(*ip),
+        IpAddr::V6(_) => None,
+    });
+    v4.collect()
+}
+
+#[cfg(test)]
+mod tests;
