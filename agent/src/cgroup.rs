@@ -1,1 +1,15 @@
-//! cgroup
+//! cgroups of pods: the QoS tree `kubepods/{burstable,besteffort}/pod<uid>`.
+//!
+//! v1, hybrid and v2 are told apart by what is mounted ([`mounts`]); names
+//! follow the driver ([`layout`]); [`tree`] makes and removes directories.
+//! The containers' own cgroups are the runtime's business. Plain files are
+//! used throughout: five of them per pod, and a test can point them anywhere.
+
+pub mod layout;
+pub mod mounts;
+pub mod systemd;
+pub mod tree;
+
+pub use layout::Layout;
+pub use mounts::Hierarchies;
+pub use tree::{CgroupError, CgroupTree};

@@ -76,6 +76,18 @@ impl<K: Hash + Eq> Backoff<K> {
         self.entries.insert(key, Entry { wait, updated: now });
     }
 
+    /// How long from `now` until `key` may try again, counted from the moment
+    /// its last failure was noted.
+    pub fn since_update(&self, key: &K, now: Timestamp) -> Option<Duration> {
+        let entry = self.live(key, now)?;
+        Duration::try_from(signed(entry.wait) - now.duration_since(entry.updated)).ok().filter(|d| !d.is_zero())
+    }
+
+    /// Forgets every key that `keep` refuses.
+    pub fn retain(&mut self, keep: impl Fn(&K) -> bool) {
+        self.entries.retain(|key, _| keep(key));
+    }
+
     /// Forgets a key.
     pub fn reset(&mut self, key: &K) {
         self.entries.remove(key);

@@ -1,0 +1,343 @@
+//! Makes, limits and removes the cgroups of pods.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::layout::Layout;
+use super::mounts::Hierarchies;
+use super::systemd;
+use crate::config::{CgroupDriver, CgroupSettings};
+use crate::convert::qos::QosClass;
+use crate::convert::resources::{MIN_SHARES, PodCgroupLimits};
+use crate::ids::PodUid;
+
+/// Why a cgroup cannot be made or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    #[error("no cgroup hierarchy is mounted: mount cgroup2 at /sys/fs/cgroup")]
+    NotMounted,
+    #[error("cgroup controllers missing: {0}; enable them on the kernel command line")]
+    MissingControllers(String),
+    #[error("create cgroup {path}")]
+    Create { path: PathBuf, #[source] source: io::Error },
+    #[error("write {value} to {path}")]
+    Write { path: PathBuf, value: String, #[source] source: io::Error },
+    #[error("remove cgroup {path}")]
+    Remove { path: PathBuf, #[source] source: io::Error },
+    #[error("systemd slice {slice}: {message}")]
+    Systemd { slice: String, message: String },
+}
+
+/// Controllers whose files we write.
+const WANTED: &[&str] = &["cpu", "memory", "pids"];
+/// Controllers handed down to containers where the kernel has them (v2).
+const DELEGATED: &[&str] = &["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"];
+
+/// v2's `cpu.weight` for v1's `cpu.shares`.
+pub fn weight(shares: i64) -> i64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+/// The tree of one node.
+#[derive(Clone, Debug)]
+pub struct CgroupTree {
+    hierarchies: Hierarchies,
+    layout: Layout,
+}
+
+impl CgroupTree {
+    /// A tree on what is mounted; checks that the controllers are there.
+    pub fn new(settings: &CgroupSettings, hierarchies: Hierarchies) -> Result<Self, CgroupError> {
+        let v2 = hierarchies.is_v2();
+        if hierarchies.v1.is_empty() && !v2 {
+            return Err(CgroupError::NotMounted);
+        }
+        let default = if v2 && systemd::is_running() { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
+        let tree = Self { layout: Layout::new(settings.driver.unwrap_or(default), &settings.root), hierarchies };
+        let missing: Vec<&str> = WANTED.iter().filter(|c| !tree.has(c)).copied().collect();
+        if missing.contains(&"cpu") || missing.contains(&"memory") {
+            return Err(CgroupError::MissingControllers(missing.join(", ")));
+        }
+        Ok(tree)
+    }
+
+    /// A tree on this machine's mounts.
+    pub fn detect(settings: &CgroupSettings) -> Result<Self, CgroupError> {
+        let text = std::fs::read_to_string("/proc/self/mountinfo").map_err(|_| CgroupError::NotMounted)?;
+        Self::new(settings, Hierarchies::parse(&text))
+    }
+
+    /// The driver in use; the runtime must use the same.
+    pub fn driver(&self) -> CgroupDriver {
+        self.layout.driver()
+    }
+
+    /// Whether cgroups are v2 alone.
+    pub fn is_v2(&self) -> bool {
+        self.hierarchies.is_v2()
+    }
+
+    /// What the runtime is told as cgroup parent of a pod.
+    pub fn parent(&self, class: QosClass, pod: &PodUid) -> String {
+        self.layout.parent(class, pod)
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        match &self.hierarchies.unified {
+            Some(root) if self.hierarchies.is_v2() => {
+                let list = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+                list.split_whitespace().any(|c| c == controller)
+            }
+            _ => self.hierarchies.v1.contains_key(controller),
+        }
+    }
+
+    /// Makes `kubepods` and the two classes below it. `kubepods_shares` weighs
+    /// all pods against the rest of the machine.
+    pub async fn set_up(&self, kubepods_shares: i64) -> Result<(), CgroupError> {
+        for class in [None, Some(QosClass::Burstable), Some(QosClass::BestEffort)] {
+            let shares = if class.is_none() { kubepods_shares } else { MIN_SHARES };
+            let limits = PodCgroupLimits { cpu_shares: shares, ..PodCgroupLimits::default() };
+            self.make(&self.layout.path(class, None), &limits).await?;
+        }
+        Ok(())
+    }
+
+    /// Weighs all burstable pods together.
+    pub fn set_burstable_shares(&self, shares: i64) -> Result<(), CgroupError> {
+        let limits = PodCgroupLimits { cpu_shares: shares.max(MIN_SHARES), ..PodCgroupLimits::default() };
+        self.write_limits(&self.layout.path(Some(QosClass::Burstable), None), &limits)
+    }
+
+    /// Makes a pod's cgroup or changes its limits.
+    pub async fn ensure_pod(
+        &self,
+        pod: &PodUid,
+        class: QosClass,
+        limits: &PodCgroupLimits,
+    ) -> Result<(), CgroupError> {
+        self.make(&self.layout.path(Some(class), Some(pod)), limits).await
+    }
+
+    async fn make(&self, path: &Path, limits: &PodCgroupLimits) -> Result<(), CgroupError> {
+        if self.driver() == CgroupDriver::Systemd {
+            let slice = path.file_name().unwrap_or_default().to_string_lossy();
+            return systemd::start_slice(&slice, limits, self.is_v2()).await;
+        }
+        self.create(path)?;
+        self.write_limits(path, limits)
+    }
+
+    fn create(&self, path: &Path) -> Result<(), CgroupError> {
+        if let Some(root) = self.hierarchies.unified.as_ref().filter(|_| self.is_v2()) {
+            return create_v2(root, path);
+        }
+        let roots: BTreeSet<&PathBuf> = WANTED.iter().filter_map(|c| self.hierarchies.v1.get(*c)).collect();
+        for root in roots {
+            let full = root.join(path);
+            std::fs::create_dir_all(&full).map_err(|source| CgroupError::Create { path: full, source })?;
+        }
+        Ok(())
+    }
+
+    fn write_limits(&self, path: &Path, limits: &PodCgroupLimits) -> Result<(), CgroupError> {
+        let or_max = |v: Option<i64>| v.map_or_else(|| "max".to_owned(), |v| v.to_string());
+        if let Some(root) = self.hierarchies.unified.as_ref().filter(|_| self.is_v2()) {
+            let dir = root.join(path);
+            write(&dir.join("cpu.weight"), &weight(limits.cpu_shares).to_string())?;
+            if limits.cpu_period > 0 {
+                write(&dir.join("cpu.max"), &format!("{} {}", or_max(limits.cpu_quota), limits.cpu_period))?;
+                write(&dir.join("memory.max"), &or_max(limits.memory))?;
+            }
+            if limits.pids.is_some() {
+                write(&dir.join("pids.max"), &or_max(limits.pids))?;
+            }
+            return Ok(());
+        }
+        let file = |controller: &str, name: &str| Some(self.hierarchies.v1.get(controller)?.join(path).join(name));
+        let put = |controller: &str, name: &str, value: String| {
+            file(controller, name).map_or(Ok(()), |f| write(&f, &value))
+        };
+        put("cpu", "cpu.shares", limits.cpu_shares.to_string())?;
+        if let Some(quota) = limits.cpu_quota {
+            put("cpu", "cpu.cfs_period_us", limits.cpu_period.to_string())?;
+            put("cpu", "cpu.cfs_quota_us", quota.to_string())?;
+        }
+        if let Some(memory) = limits.memory {
+            put("memory", "memory.limit_in_bytes", memory.to_string())?;
+        }
+        if limits.pids.is_some() {
+            put("pids", "pids.max", or_max(limits.pids))?;
+        }
+        Ok(())
+    }
+
+    /// Removes a pod's cgroups of any class, with what the runtime left below
+    /// them. A cgroup that still holds processes is an error worth a retry.
+    pub async fn remove_pod(&self, pod: &PodUid) -> Result<(), CgroupError> {
+        let classes = [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort];
+        let paths: Vec<PathBuf> = classes.iter().map(|c| self.layout.path(Some(*c), Some(pod))).collect();
+        let dirs: Vec<PathBuf> = self
+            .hierarchies
+            .all()
+            .flat_map(|root| paths.iter().map(move |p| root.join(p)))
+            .filter(|dir| dir.is_dir())
+            .collect();
+        if self.driver() == CgroupDriver::Systemd {
+            for path in paths.iter().filter(|p| dirs.iter().any(|d| d.ends_with(p))) {
+                systemd::stop_slice(&path.file_name().unwrap_or_default().to_string_lossy()).await?;
+            }
+        }
+        if dirs.is_empty() {
+            return Ok(());
+        }
+        // Removing a memory cgroup can take milliseconds.
+        let removed = tokio::task::spawn_blocking(move || dirs.iter().try_for_each(|dir| remove_tree(dir))).await;
+        removed.unwrap_or(Ok(()))
+    }
+
+    /// Pods that have a cgroup.
+    pub fn pods(&self) -> BTreeSet<PodUid> {
+        let classes = [None, Some(QosClass::Burstable), Some(QosClass::BestEffort)];
+        let mut out = BTreeSet::new();
+        for root in self.hierarchies.all() {
+            for class in classes {
+                let entries = std::fs::read_dir(root.join(self.layout.path(class, None)));
+                let names = entries.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
+                out.extend(names.filter_map(|n| self.layout.pod_of(&n)));
+            }
+        }
+        out
+    }
+}
+
+fn create_v2(root: &Path, path: &Path) -> Result<(), CgroupError> {
+    let available = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+    let controllers: Vec<&str> = DELEGATED.iter().filter(|c| available.split_whitespace().any(|a| a == **c)).copied().collect();
+    let mut dir = root.to_path_buf();
+    for part in path.components() {
+        // A controller is usable below only when its parent hands it down.
+        let enabled = std::fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+        for c in controllers.iter().filter(|c| !enabled.split_whitespace().any(|e| e == **c)) {
+            let file = dir.join("cgroup.subtree_control");
+            let result = write(&file, &format!("+{c}"));
+            if WANTED.contains(c) {
+                result?;
+            }
+        }
+        dir.push(part);
+        std::fs::create_dir_all(&dir).map_err(|source| CgroupError::Create { path: dir.clone(), source })?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
+    std::fs::write(path, value).map_err(|source| CgroupError::Write {
+        path: path.to_owned(),
+        value: value.to_owned(),
+        source,
+    })
+}
+
+/// Removes directories only, deepest first: files of a cgroup go by themselves.
+fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+        remove_tree(&entry.path())?;
+    }
+    match std::fs::remove_dir(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(CgroupError::Remove { path: dir.to_owned(), source: e })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn settings() -> CgroupSettings {
+        CgroupSettings {
+            root: "/node1".into(),
+            driver: Some(CgroupDriver::Cgroupfs),
+            per_qos: true,
+            cfs_quota: true,
+            cfs_period: std::time::Duration::from_millis(100),
+            pod_pids_limit: None,
+        }
+    }
+
+    fn v1(dir: &Path) -> Hierarchies {
+        let mut h = Hierarchies::default();
+        for c in ["cpu", "memory", "pids", "devices"] {
+            let mount = dir.join(c);
+            std::fs::create_dir_all(&mount).unwrap();
+            h.v1.insert(c.to_owned(), mount.clone());
+            h.v1_mounts.insert(mount);
+        }
+        h
+    }
+
+    const LIMITS: PodCgroupLimits = PodCgroupLimits {
+        cpu_shares: 512,
+        cpu_quota: Some(50_000),
+        cpu_period: 100_000,
+        memory: Some(1 << 20),
+        pids: Some(64),
+    };
+
+    #[tokio::test]
+    async fn v1_files_and_removal() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = CgroupTree::new(&settings(), v1(dir.path())).unwrap();
+        tree.set_up(2048).await.unwrap();
+        let uid = PodUid::new("u-1");
+        tree.ensure_pod(&uid, QosClass::Burstable, &LIMITS).await.unwrap();
+        let read = |p: &str| std::fs::read_to_string(dir.path().join(p)).unwrap();
+        let pod = "node1/kubepods/burstable/podu-1";
+        assert_eq!(read("cpu/node1/kubepods/cpu.shares"), "2048");
+        assert_eq!(read(&format!("cpu/{pod}/cpu.shares")), "512");
+        assert_eq!(read(&format!("cpu/{pod}/cpu.cfs_quota_us")), "50000");
+        assert_eq!(read(&format!("memory/{pod}/memory.limit_in_bytes")), "1048576");
+        assert_eq!(read(&format!("pids/{pod}/pids.max")), "64");
+        assert_eq!(tree.parent(QosClass::Burstable, &uid), format!("/{pod}"));
+        assert_eq!(tree.pods(), [uid.clone()].into());
+        // What the runtime left elsewhere goes too. (Plain directories keep files.)
+        for c in ["cpu", "memory", "pids"] {
+            for file in std::fs::read_dir(dir.path().join(c).join(pod)).unwrap() {
+                std::fs::remove_file(file.unwrap().path()).unwrap();
+            }
+        }
+        std::fs::create_dir_all(dir.path().join("devices").join(pod).join("c1")).unwrap();
+        tree.remove_pod(&uid).await.unwrap();
+        assert!(tree.pods().is_empty());
+        tree.remove_pod(&uid).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn v2_files() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("cgroup.controllers"), "cpuset cpu io memory pids").unwrap();
+        let h = Hierarchies { unified: Some(dir.path().to_owned()), ..Hierarchies::default() };
+        let tree = CgroupTree::new(&settings(), h).unwrap();
+        let uid = PodUid::new("u");
+        tree.ensure_pod(&uid, QosClass::Guaranteed, &LIMITS).await.unwrap();
+        let read = |p: &str| std::fs::read_to_string(dir.path().join("node1/kubepods/podu").join(p)).unwrap();
+        assert_eq!((read("cpu.max").as_str(), read("cpu.weight").as_str()), ("50000 100000", "20"));
+        assert_eq!((read("memory.max").as_str(), read("pids.max").as_str()), ("1048576", "64"));
+        assert!(dir.path().join("node1/cgroup.subtree_control").exists());
+    }
+
+    #[test]
+    fn machines_without_cgroups_are_told() {
+        assert!(matches!(CgroupTree::new(&settings(), Hierarchies::default()), Err(CgroupError::NotMounted)));
+        let dir = tempfile::tempdir().unwrap();
+        let h = Hierarchies { unified: Some(dir.path().to_owned()), ..Hierarchies::default() };
+        let error = CgroupTree::new(&settings(), h).unwrap_err();
+        assert!(error.to_string().contains("cpu, memory"), "{error}");
+        assert_eq!([weight(2), weight(1024), weight(262_144)], [1, 39, 10_000]);
+    }
+}

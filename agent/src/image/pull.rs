@@ -1,0 +1,247 @@
+//! Makes an image present by its pull policy, with back-off and events.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use cri::types::{Image, SandboxConfig};
+use cri::{CriError, ImageRef, ImageService};
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use tokio::sync::Semaphore;
+
+use super::{credentials, name};
+use crate::clock::Clock;
+use crate::convert::security::ImageUser;
+use crate::convert::spec;
+use crate::events::{EventType, Recorder};
+use crate::ids::{ObjectName, PodUid};
+use crate::objectcache::ObjectReader;
+use crate::plan::backoff::{Backoff, BackoffPolicy};
+
+/// An image that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnsuredImage {
+    /// The local id to create containers from.
+    pub id: ImageRef,
+    pub user: ImageUser,
+}
+
+/// Why an image is not there. [`PullError::reason`] is what the container's
+/// status shows.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PullError {
+    #[error("Failed to apply default image tag \"{image}\": {source}")]
+    InvalidName { image: String, #[source] source: name::BadName },
+    #[error("Container image \"{image}\" is not present with pull policy of Never")]
+    NeverPull { image: String },
+    #[error("Back-off pulling image \"{image}\": {last}")]
+    BackOff { image: String, last: String, remaining: Duration },
+    #[error("{message}")]
+    Pull { message: String },
+    #[error("Failed to inspect image \"{image}\": {source}")]
+    Inspect { image: String, #[source] source: CriError },
+}
+
+impl PullError {
+    /// Upstream's reason.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidName { .. } => "InvalidImageName",
+            Self::NeverPull { .. } => "ErrImageNeverPull",
+            Self::BackOff { .. } => "ImagePullBackOff",
+            Self::Pull { .. } => "ErrImagePull",
+            Self::Inspect { .. } => "ImageInspectError",
+        }
+    }
+
+    /// When another try makes sense.
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Self::BackOff { remaining, .. } => *remaining,
+            Self::Pull { .. } | Self::Inspect { .. } => Duration::from_secs(1),
+            Self::InvalidName { .. } | Self::NeverPull { .. } => Duration::from_secs(10),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Waits {
+    backoff: Backoff<(PodUid, String)>,
+    last_error: std::collections::HashMap<(PodUid, String), String>,
+}
+
+/// Pulls images for pods.
+#[derive(Debug)]
+pub struct ImagePuller {
+    images: Arc<dyn ImageService>,
+    objects: Arc<dyn ObjectReader>,
+    events: Recorder,
+    clock: Clock,
+    places: Option<Semaphore>,
+    waits: Mutex<Waits>,
+}
+
+impl ImagePuller {
+    /// A puller; `parallel` is how many pulls run at a time.
+    pub fn new(
+        images: Arc<dyn ImageService>,
+        objects: Arc<dyn ObjectReader>,
+        events: Recorder,
+        clock: Clock,
+        parallel: Option<usize>,
+    ) -> Self {
+        let waits = Waits { backoff: Backoff::new(BackoffPolicy::image_pull()), last_error: Default::default() };
+        let places = parallel.map(|n| Semaphore::new(n.max(1)));
+        Self { images, objects, events, clock, places, waits: Mutex::new(waits) }
+    }
+
+    /// The image of `container`, pulled when its policy says so.
+    pub async fn ensure(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        sandbox: &SandboxConfig,
+    ) -> Result<EnsuredImage, PullError> {
+        let wanted = container.image.as_deref().unwrap_or_default();
+        let named = name::with_tag(wanted).map_err(|source| {
+            let error = PullError::InvalidName { image: wanted.to_owned(), source };
+            self.events.container(pod, &container.name, EventType::Warning, "InspectFailed", error.to_string());
+            error
+        })?;
+        let reference = ImageRef::new(&named);
+        let policy = name::policy(container.image_pull_policy.as_deref(), &named);
+        if policy != "Always"
+            && let Some(image) = self.inspect(&reference).await?
+        {
+            let text = format!("Container image \"{wanted}\" already present on machine");
+            self.events.container(pod, &container.name, EventType::Normal, "Pulled", text);
+            return Ok(ensured(image));
+        }
+        if policy == "Never" {
+            let error = PullError::NeverPull { image: wanted.to_owned() };
+            self.events.container(pod, &container.name, EventType::Warning, "ErrImageNeverPull", error.to_string());
+            return Err(error);
+        }
+        self.check_backoff(pod, container, wanted)?;
+        self.pull(pod, container, wanted, &reference, sandbox).await
+    }
+
+    async fn inspect(&self, image: &ImageRef) -> Result<Option<Image>, PullError> {
+        let failed = |source| PullError::Inspect { image: image.to_string(), source };
+        self.images.image_status(image).await.map_err(failed)
+    }
+
+    fn check_backoff(&self, pod: &Pod, container: &Container, image: &str) -> Result<(), PullError> {
+        let key = (PodUid::of(pod), image.to_owned());
+        let (remaining, last) = {
+            let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+            let remaining = waits.backoff.since_update(&key, self.clock.now());
+            (remaining, waits.last_error.get(&key).cloned().unwrap_or_default())
+        };
+        let Some(remaining) = remaining else { return Ok(()) };
+        let text = format!("Back-off pulling image \"{image}\"");
+        self.events.container(pod, &container.name, EventType::Normal, "BackOff", text);
+        Err(PullError::BackOff { image: image.to_owned(), last: format!("ErrImagePull: {last}"), remaining })
+    }
+
+    async fn pull(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        wanted: &str,
+        reference: &ImageRef,
+        sandbox: &SandboxConfig,
+    ) -> Result<EnsuredImage, PullError> {
+        let events = &self.events;
+        events.container(pod, &container.name, EventType::Normal, "Pulling", format!("Pulling image \"{wanted}\""));
+        let asked = Instant::now();
+        let _place = match &self.places {
+            Some(places) => places.acquire().await.ok(),
+            None => None,
+        };
+        let began = Instant::now();
+        let key = (PodUid::of(pod), wanted.to_owned());
+        match self.pull_with_secrets(pod, reference, sandbox).await {
+            Ok(id) => {
+                self.forget(&key);
+                let image = self.inspect(&id).await?.or(self.inspect(reference).await?);
+                let size = image.as_ref().map_or(0, |i| i.size);
+                let text = format!(
+                    "Successfully pulled image \"{wanted}\" in {:?} ({:?} including waiting). Image size: {size} bytes.",
+                    began.elapsed(),
+                    asked.elapsed()
+                );
+                events.container(pod, &container.name, EventType::Normal, "Pulled", text);
+                Ok(image.map_or(EnsuredImage { id, user: ImageUser::default() }, ensured))
+            }
+            Err(error) => {
+                let message = format!("failed to pull image \"{wanted}\": {error}");
+                self.count_failure(key, &message);
+                let text = format!("Failed to pull image \"{wanted}\": {error}");
+                events.container(pod, &container.name, EventType::Warning, "Failed", text);
+                Err(PullError::Pull { message })
+            }
+        }
+    }
+
+    async fn pull_with_secrets(
+        &self,
+        pod: &Pod,
+        reference: &ImageRef,
+        sandbox: &SandboxConfig,
+    ) -> Result<ImageRef, CriError> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+        let mut secrets: Vec<Arc<Secret>> = Vec::new();
+        for wanted in spec::spec(pod).image_pull_secrets.iter().flatten() {
+            // A missing pull secret is no reason not to try without it.
+            match self.objects.secret(&ObjectName::new(namespace, wanted.name.as_str())).await {
+                Ok(secret) => secrets.push(secret),
+                Err(error) => self.events.pod(
+                    pod,
+                    EventType::Warning,
+                    "FailedToRetrieveImagePullSecret",
+                    format!("Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed. ({error})", wanted.name),
+                ),
+            }
+        }
+        let borrowed: Vec<&Secret> = secrets.iter().map(Arc::as_ref).collect();
+        let credentials = credentials::for_image(&borrowed, reference.as_str());
+        if credentials.is_empty() {
+            return self.images.pull_image(reference, None, sandbox).await;
+        }
+        let mut last = None;
+        for auth in &credentials {
+            match self.images.pull_image(reference, Some(auth), sandbox).await {
+                Ok(id) => return Ok(id),
+                Err(error) => last = Some(error),
+            }
+        }
+        match last {
+            Some(error) => Err(error),
+            None => self.images.pull_image(reference, None, sandbox).await,
+        }
+    }
+
+    fn count_failure(&self, key: (PodUid, String), message: &str) {
+        let now = self.clock.now();
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        waits.last_error.insert(key.clone(), message.to_owned());
+        waits.backoff.next(key, now, now);
+    }
+
+    fn forget(&self, key: &(PodUid, String)) {
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        waits.backoff.reset(key);
+        waits.last_error.remove(key);
+    }
+
+    /// Drops what is remembered of a pod.
+    pub fn forget_pod(&self, pod: &PodUid) {
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        waits.backoff.retain(|(uid, _)| uid != pod);
+        waits.last_error.retain(|(uid, _), _| uid != pod);
+    }
+}
+
+fn ensured(image: Image) -> EnsuredImage {
+    EnsuredImage { id: image.id, user: ImageUser { uid: image.uid, username: image.username } }
+}
