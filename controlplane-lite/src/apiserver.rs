@@ -1,9 +1,195 @@
-//! The Kubernetes API over a [`Store`](crate::storage): requests in, objects and watches out.
+//! The Kubernetes API over a [`Store`](crate::storage::Store): requests in, objects and watches out.
 //!
-//! The only module that touches storage. Knows nothing of scheduling, controllers or nodes' insides.
+//! The only module that touches storage. Knows nothing of scheduling, controllers or nodes' insides. A request passes
+//! `serve` (the socket) or `inprocess`, then `service` (who, may they, how many), `router`, and one verb or
+//! subresource, which reads and writes through `registry`. Everything that decides is pure: `request_info`, `options`,
+//! `negotiate`, `admission`, `allocate`, `deletion`, `subresource::strategy`.
 
+pub mod access;
+pub mod admission;
+pub mod allocate;
 pub mod body;
+mod bootstrap;
+pub mod call;
+pub mod deletion;
+pub mod endpoints;
+mod gzip;
+mod impersonation;
+pub mod inprocess;
+pub mod metrics;
 pub mod negotiate;
 pub mod options;
+pub mod registry;
 pub mod request_info;
+pub mod respond;
+mod reviews;
+mod router;
+pub mod serve;
+pub mod server;
+pub mod service;
+pub mod services;
 pub mod status;
+pub mod subresource;
+pub mod tunnel;
+pub mod verbs;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tower::ServiceExt as _;
+
+use crate::auth::authn::UserInfo;
+use crate::storage::{Store, StoreError};
+use allocate::{BadCidr, Cidr};
+use inprocess::Transport;
+use serve::TlsError;
+use server::Server;
+use status::ApiError;
+
+/// The certificates and keys the server presents, all PEM.
+#[derive(Clone, Default)]
+pub struct Certificates {
+    /// Serving certificate chain.
+    pub serving_cert: String,
+    /// Its key.
+    pub serving_key: String,
+    /// CAs whose client certificates are users: the cluster's, and the front proxy's.
+    pub client_cas: Vec<String>,
+    /// Our certificate towards kubelets.
+    pub kubelet_client_cert: String,
+    /// Its key.
+    pub kubelet_client_key: String,
+    /// CA of kubelets' serving certificates; without one they are not verified, as upstream without
+    /// `--kubelet-certificate-authority`.
+    pub kubelet_ca: Option<String>,
+}
+
+impl std::fmt::Debug for Certificates {
+    /// Keys stay out of logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificates").field("client_cas", &self.client_cas.len()).finish_non_exhaustive()
+    }
+}
+
+/// What a server is made of.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where objects are.
+    pub store: Arc<dyn Store>,
+    /// Certificates and keys.
+    pub certificates: Certificates,
+    /// Service addresses, such as `10.43.0.0/16`; the first is the API's own.
+    pub service_cidr: String,
+    /// Node ports, both ends included.
+    pub node_ports: (u16, u16),
+    /// Where the `kubernetes` Service leads.
+    pub advertise: (IpAddr, u16),
+}
+
+/// Why a server does not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The Service range is no range.
+    #[error("service CIDR")]
+    ServiceCidr(#[from] BadCidr),
+    /// A certificate or key is not usable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The store cannot be read.
+    #[error("read the store")]
+    Store(#[from] StoreError),
+    /// The objects every cluster has cannot be created.
+    #[error("create the cluster's first objects")]
+    Bootstrap(#[source] ApiError),
+}
+
+/// A running API server. Cheap to clone; the last handle (clients count) that goes ends its tasks.
+#[derive(Debug, Clone)]
+pub struct ApiServer {
+    server: Arc<Server>,
+    tls: Arc<rustls::ServerConfig>,
+    running: Arc<DropGuard>,
+}
+
+impl ApiServer {
+    /// Loads the store, creates what every cluster has, and is ready to answer.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn new(config: Config) -> Result<Self, StartError> {
+        let cidr: Cidr = config.service_cidr.parse()?;
+        let certificates = &config.certificates;
+        let cas: Vec<&str> = certificates.client_cas.iter().map(String::as_str).collect();
+        let tls = serve::server_tls(&certificates.serving_cert, &certificates.serving_key, &cas)?;
+        let kubelet_tls = tunnel::client_tls(
+            &certificates.kubelet_client_cert,
+            &certificates.kubelet_client_key,
+            certificates.kubelet_ca.as_deref(),
+        )?;
+        let unverified_tls = tunnel::unverified_tls()?;
+        let running = CancellationToken::new();
+        let scheme = crate::scheme::builtin();
+        let registry = registry::Registry::start(config.store.clone(), scheme, running.clone()).await?;
+        let services = services::Services::new(cidr, config.node_ports);
+        if let Some(stored) = registry.get("", "services") {
+            services.occupy(&stored);
+        }
+        let (authn, authz, access) = access::build(&config, &registry);
+        let (read_places, write_places) = Server::places();
+        let server = Arc::new(Server {
+            scheme,
+            registry,
+            services,
+            metrics: metrics::Metrics::default(),
+            authn,
+            authz,
+            access,
+            kubelet_tls,
+            unverified_tls,
+            stopping: running.child_token(),
+            read_places,
+            write_places,
+            service_cidr: cidr,
+            advertise: config.advertise,
+            bootstrapped: false.into(),
+        });
+        let running = Arc::new(running.drop_guard());
+        bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
+        tokio::spawn(bootstrap::keep(server.clone()));
+        Ok(Self { server, tls, running })
+    }
+
+    /// Serves HTTPS on a bound listener until `token` is cancelled; open watches end then, other requests have ten
+    /// seconds.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub async fn serve(&self, listener: std::net::TcpListener, token: CancellationToken) -> std::io::Result<()> {
+        let server = self.server.clone();
+        let handler = move |request| service::handle(server.clone(), request);
+        let stop = async {
+            token.cancelled().await;
+            self.server.stopping.cancel();
+        };
+        let serving = serve::serve(listener, self.tls.clone(), handler, token.clone());
+        tokio::join!(serving, stop).0
+    }
+
+    /// A client without a socket, acting as `user`.
+    pub fn client(&self, user: UserInfo) -> kube::Client {
+        let running = self.running.clone();
+        let transport = Transport::new(self.server.clone(), user);
+        // The guard lives as long as the transport, so a client keeps the server's tasks running.
+        let transport = transport.map_response(move |response| {
+            let _ = &running;
+            response
+        });
+        kube::Client::new(transport, "default")
+    }
+
+    /// The server's state, for the composition root's metrics and tests.
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+}

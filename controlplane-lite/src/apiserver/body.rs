@@ -15,10 +15,15 @@ use serde_json::Value;
 
 use super::status::ApiError;
 
-/// Any error a body may end with.
+/// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A request's or response's body.
-pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// Why a body ended early. A type of its own rather than the box, which generic code cannot convert into itself.
+#[derive(Debug, thiserror::Error)]
+#[error("body ended early")]
+pub struct BodyError(#[source] pub BoxError);
 
 /// Upstream's limit for a request body in bytes.
 pub const MAX_BODY: usize = 3 * 1024 * 1024;
@@ -31,10 +36,10 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 /// A body of frames as they come.
 pub fn stream<S>(frames: S) -> Body
 where
-    S: Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+    S: Stream<Item = Bytes> + Send + 'static,
 {
     use futures::StreamExt;
-    StreamBody::new(frames.map(|frame| frame.map(Frame::data))).boxed_unsync()
+    StreamBody::new(frames.map(|frame| Ok(Frame::data(frame)))).boxed_unsync()
 }
 
 /// Boxes any body.
@@ -43,7 +48,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    body.map_err(Into::into).boxed_unsync()
+    body.map_err(|error| BodyError(error.into())).boxed_unsync()
 }
 
 /// Reads a whole request body of at most [`MAX_BODY`] bytes.
@@ -140,7 +145,7 @@ impl<T: WriteItem> ListBody<T> {
 
 impl<T: WriteItem + Unpin> http_body::Body for ListBody<T> {
     type Data = Bytes;
-    type Error = BoxError;
+    type Error = std::convert::Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,

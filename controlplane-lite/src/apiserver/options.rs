@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::request_info::Query;
 use super::status::{ApiError, Cause, Subject};
+use crate::scheme::FieldValidation;
 
 /// `resourceVersionMatch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,18 +150,6 @@ fn check_list(o: &ListOptions) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// `fieldValidation`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FieldValidation {
-    /// Unknown and duplicate fields are dropped silently.
-    Ignore,
-    /// They are dropped with a Warning header each (upstream's default).
-    #[default]
-    Warn,
-    /// They fail the request.
-    Strict,
-}
-
 /// Options of create, update and patch.
 #[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
@@ -179,16 +168,11 @@ pub struct WriteOptions {
 /// # Errors
 /// 422 for values upstream does not support.
 pub fn write(query: &Query, kind: &str) -> Result<WriteOptions, ApiError> {
-    let field_validation = match query.get("fieldValidation").unwrap_or("") {
-        "" | "Warn" => FieldValidation::Warn,
-        "Ignore" => FieldValidation::Ignore,
-        "Strict" => FieldValidation::Strict,
-        other => {
-            let message =
-                format!("Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\", \"\"");
-            return Err(options_error(kind, "FieldValueNotSupported", "fieldValidation", &message));
-        }
-    };
+    let text = query.get("fieldValidation").unwrap_or("");
+    let field_validation = FieldValidation::from_query(text).ok_or_else(|| {
+        let message = format!("Unsupported value: {text:?}: supported values: \"Ignore\", \"Strict\", \"Warn\", \"\"");
+        options_error(kind, "FieldValueNotSupported", "fieldValidation", &message)
+    })?;
     Ok(WriteOptions {
         dry_run: dry_run(query.all("dryRun"), kind)?,
         field_validation,

@@ -257,6 +257,11 @@ impl ApiError {
         Self::make(code, reason, message)
     }
 
+    /// A code and a message without a reason, as upstream answers errors it has no name for.
+    pub fn plain(code: u16, message: impl Into<String>) -> Self {
+        Self::make(code, "", message)
+    }
+
     /// Adds a cause.
     #[must_use]
     pub fn with_cause(mut self, reason: &str, message: impl Into<String>, field: &str) -> Self {
@@ -315,8 +320,11 @@ impl ApiError {
         }
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": metadata, "status": "Failure",
-            "message": inner.message, "reason": inner.reason,
+            "message": inner.message,
         });
+        if !inner.reason.is_empty() {
+            status["reason"] = json!(inner.reason);
+        }
         let details = self.details();
         if !details.is_empty() {
             status["details"] = Value::Object(details);

@@ -1,0 +1,127 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+
+fn pools() -> Pools {
+    Pools::new("10.43.0.0/24".parse().unwrap(), (30000, 30100))
+}
+
+fn service(spec: Value) -> Value {
+    json!({"metadata": {"name": "s"}, "spec": spec})
+}
+
+fn zero(_: u32) -> u32 {
+    0
+}
+
+#[test]
+fn cidrs_are_checked() {
+    for bad in ["", "10.43.0.0", "10.43.0.0/33", "10.43.0.0/x", "a/16", "10.43.0.0/30", "::/64"] {
+        assert!(bad.parse::<Cidr>().is_err(), "{bad}");
+    }
+    assert_eq!("10.43.7.9/16".parse::<Cidr>().unwrap().to_string(), "10.43.0.0/16");
+}
+
+#[test]
+fn addresses_come_from_the_upper_part() {
+    let mut pools = pools();
+    let mut first = service(json!({"type": "ClusterIP", "selector": {"a": "b"}}));
+    pools.fill(&mut first, None, &mut zero).unwrap();
+    assert_eq!(first["spec"]["clusterIP"], "10.43.0.17");
+    assert_eq!(first["spec"]["clusterIPs"], json!(["10.43.0.17"]));
+    assert_eq!(first["spec"]["ipFamilies"], json!(["IPv4"]));
+    assert_eq!(first["spec"]["ipFamilyPolicy"], "SingleStack");
+    pools.vacate(&first);
+    let mut second = service(json!({"type": "ClusterIP"}));
+    pools.fill(&mut second, None, &mut zero).unwrap();
+    assert_eq!(second["spec"]["clusterIP"], "10.43.0.17");
+}
+
+#[test]
+fn asking_for_an_address() {
+    let mut pools = pools();
+    let ask = |pools: &mut Pools, ip: &str| {
+        pools.fill(&mut service(json!({"type": "ClusterIP", "clusterIP": ip})), None, &mut zero)
+    };
+    let grant = ask(&mut pools, "10.43.0.10").unwrap();
+    let taken = ask(&mut pools, "10.43.0.10").unwrap_err();
+    assert_eq!(
+        taken.0[0].to_string(),
+        "spec.clusterIPs: Invalid value: [\"10.43.0.10\"]: failed to allocate IP 10.43.0.10: provided IP is already allocated"
+    );
+    pools.settle(&grant, false);
+    ask(&mut pools, "10.43.0.10").unwrap();
+    for outside in ["10.44.0.1", "10.43.0.0", "10.43.0.255"] {
+        assert!(ask(&mut pools, outside).unwrap_err().0[0].to_string().contains("not in the valid range"));
+    }
+}
+
+#[test]
+fn headless_and_external_names_take_nothing() {
+    let mut pools = pools();
+    let mut headless = service(json!({"type": "ClusterIP", "clusterIP": "None", "selector": {"a": "b"}}));
+    assert_eq!(pools.fill(&mut headless, None, &mut zero).unwrap(), Grant::default());
+    assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
+    let mut external = service(json!({"type": "ExternalName", "externalName": "x.example"}));
+    assert_eq!(pools.fill(&mut external, None, &mut zero).unwrap(), Grant::default());
+    assert_eq!(external["spec"].get("clusterIP"), None);
+}
+
+#[test]
+fn node_ports() {
+    let mut pools = pools();
+    let ports =
+        json!([{"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}, {"port": 80, "nodePort": 30007}]);
+    let mut dns = service(json!({"type": "NodePort", "ports": ports}));
+    pools.fill(&mut dns, None, &mut zero).unwrap();
+    assert_eq!(dns["spec"]["ports"][0]["nodePort"], dns["spec"]["ports"][1]["nodePort"]);
+    assert_eq!(dns["spec"]["ports"][2]["nodePort"], 30007);
+    let mut again = service(json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30007}]}));
+    assert!(pools.fill(&mut again, None, &mut zero).unwrap_err().0[0].to_string().contains("already allocated"),);
+    let mut outside = service(json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 99}]}));
+    assert!(
+        pools.fill(&mut outside, None, &mut zero).unwrap_err().0[0].to_string().ends_with("valid ports is 30000-30100"),
+    );
+    // An update without node ports keeps them; turning to ClusterIP frees them.
+    let mut update = service(json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}));
+    let old = service(json!({"type": "NodePort", "clusterIP": "10.43.0.17",
+                             "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30007}]}));
+    pools.fill(&mut update, Some(&old), &mut zero).unwrap();
+    assert_eq!(update["spec"]["ports"][0]["nodePort"], 30007);
+    assert_eq!(update["spec"]["clusterIP"], "10.43.0.17");
+    let mut plain = service(json!({"type": "ClusterIP", "ports": [{"port": 80, "protocol": "TCP"}]}));
+    let grant = pools.fill(&mut plain, Some(&old), &mut zero).unwrap();
+    pools.settle(&grant, true);
+    assert!(pools.fill(&mut again, None, &mut zero).is_ok());
+}
+
+#[test]
+fn a_full_range_says_so() {
+    let mut pools = Pools::new("10.43.0.0/29".parse().unwrap(), (30000, 30001));
+    for _ in 0..6 {
+        pools.fill(&mut service(json!({"type": "ClusterIP"})), None, &mut zero).unwrap();
+    }
+    let error = pools.fill(&mut service(json!({"type": "ClusterIP"})), None, &mut zero).unwrap_err();
+    assert!(error.0[0].to_string().contains("range is full"));
+}
+
+#[test]
+fn dual_stack_is_refused() {
+    let mut pools = pools();
+    let mut both = service(json!({"type": "ClusterIP", "ipFamilyPolicy": "RequireDualStack"}));
+    assert!(pools.fill(&mut both, None, &mut zero).is_err());
+    let mut six = service(json!({"type": "ClusterIP", "ipFamilies": ["IPv6"]}));
+    assert!(pools.fill(&mut six, None, &mut zero).is_err());
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_address_is_given_twice(seeds in proptest::collection::vec(0u32..1000, 1..60)) {
+        let mut pools = pools();
+        let mut seen = std::collections::HashSet::new();
+        for seed in seeds {
+            let mut s = service(json!({"type": "ClusterIP"}));
+            pools.fill(&mut s, None, &mut |n| seed % n).unwrap();
+            proptest::prop_assert!(seen.insert(s["spec"]["clusterIP"].as_str().unwrap().to_owned()));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The socket side: TLS with an optional client certificate, HTTP/1.1 (with upgrades) and HTTP/2 on one port, and a
+//! graceful end.
+//!
+//! Knows nothing of the API: it hands requests, marked with the peer's certificates, to a handler.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::body::{Body, boxed};
+
+/// The client's verified certificate chain in DER, leaf first; absent or empty when it showed none. An extension of
+/// every request.
+#[derive(Debug, Clone, Default)]
+pub struct PeerCertificates(pub Vec<CertificateDer<'static>>);
+
+/// Where a request came from. An extension of every request from a socket.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// Why TLS could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A PEM text does not hold what it should.
+    #[error("{what} is not usable PEM")]
+    Pem {
+        /// Which input.
+        what: &'static str,
+        /// The parser's word.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// rustls refuses the combination.
+    #[error("TLS set-up of {what}")]
+    Rustls {
+        /// Which side.
+        what: &'static str,
+        /// The reason.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Streams one HTTP/2 connection may hold: a client's watches are streams.
+const MAX_STREAMS: u32 = 2_000;
+
+fn pem(what: &'static str) -> impl Fn(rustls::pki_types::pem::Error) -> TlsError {
+    move |source| TlsError::Pem { what, source }
+}
+
+fn tls(what: &'static str) -> impl Fn(Box<dyn std::error::Error + Send + Sync>) -> TlsError {
+    move |source| TlsError::Rustls { what, source }
+}
+
+/// All certificates of a PEM text.
+pub(super) fn certificates(what: &'static str, text: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<_, _>>().map_err(pem(what))
+}
+
+/// The private key of a PEM text.
+pub(super) fn private_key(what: &'static str, text: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(pem(what))
+}
+
+/// The server's TLS: its certificate chain and key, and the CAs whose client certificates it takes.
+///
+/// # Errors
+/// When a PEM text is broken or the key does not fit the certificate.
+pub fn server_tls(cert_pem: &str, key_pem: &str, client_ca_pem: &[&str]) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for text in client_ca_pem {
+        for cert in certificates("client CA", text)? {
+            roots.add(cert).map_err(|e| tls("client CA")(e.into()))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| tls("client CA")(e.into()))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| tls("server")(e.into()))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(certificates("server certificate", cert_pem)?, private_key("server key", key_pem)?)
+        .map_err(|e| tls("server certificate")(e.into()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Serves until `token` is cancelled, then lets requests in flight end for up to ten seconds.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub async fn serve<H, F>(
+    listener: std::net::TcpListener,
+    tls: Arc<ServerConfig>,
+    handler: H,
+    token: CancellationToken,
+) -> io::Result<()>
+where
+    H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let acceptor = TlsAcceptor::from(tls);
+    let tracker = TaskTracker::new();
+    let abort = CancellationToken::new();
+    loop {
+        // Cancel-safe: `accept` loses nothing when dropped, a cancelled token stays cancelled.
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = token.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection = connection(stream, peer, acceptor.clone(), handler.clone(), token.clone());
+                let abort = abort.clone();
+                tracker.spawn(async move {
+                    tokio::select! {
+                        () = connection => {}
+                        () = abort.cancelled() => {}
+                    }
+                });
+            }
+            // Out of descriptors, most likely: leave the connections alive a moment to end.
+            Err(error) => {
+                debug!(%error, "accept");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+    drop(listener);
+    tracker.close();
+    if tokio::time::timeout(DRAIN_TIMEOUT, tracker.wait()).await.is_err() {
+        abort.cancel();
+        tracker.wait().await;
+    }
+    Ok(())
+}
+
+async fn connection<H, F>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: TlsAcceptor,
+    handler: H,
+    token: CancellationToken,
+) where
+    H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    // Watch events are single small writes; Nagle would hold them back.
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return debug!(%peer, %error, "TLS handshake"),
+        Err(_) => return debug!(%peer, "TLS handshake timed out"),
+    };
+    let certificates = PeerCertificates(
+        stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect(),
+    );
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let mut request = request.map(boxed);
+        request.extensions_mut().insert(certificates.clone());
+        request.extensions_mut().insert(PeerAddress(peer));
+        let response = handler(request);
+        async move { Ok::<_, Infallible>(response.await) }
+    });
+    let builder = builder();
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let mut draining = false;
+    loop {
+        // Cancel-safe: the connection is polled in place, the token stays cancelled.
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    debug!(%peer, %error, "connection");
+                }
+                return;
+            }
+            () = token.cancelled(), if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(15));
+    builder
+}

@@ -1,0 +1,30 @@
+//! serviceaccounts/token: issues a token bound to what the request names.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+
+use crate::apiserver::admission::Operation;
+use crate::apiserver::body::Body;
+use crate::apiserver::call::{Call, decode_body};
+use crate::apiserver::options;
+use crate::apiserver::respond;
+use crate::apiserver::status::ApiError;
+
+/// Issues a token.
+///
+/// # Errors
+/// 404 for the account or the bound object, 409 when that was replaced, 422 for the request.
+pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError> {
+    let options = options::write(&call.query, "CreateOptions")?;
+    let kind = crate::scheme::builtin()
+        .by_gvk("authentication.k8s.io", "v1", "TokenRequest")
+        .ok_or_else(ApiError::no_such_path)?;
+    let decoded = decode_body(kind, &call.headers, &body, options.field_validation)?;
+    let mut request = decoded.object;
+    let account = call.resource.read_value(&call.info.namespace, &call.info.name).await?;
+    call.admit(Operation::Create, Some(&mut request), Some(&account))?;
+    let answer = call.server.access.issue(call, &account, request, options.dry_run).await?;
+    let mut response = respond::document(call, StatusCode::CREATED, &answer)?;
+    respond::warn(&mut response, &decoded.warnings);
+    Ok(response)
+}

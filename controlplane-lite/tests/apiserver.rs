@@ -1,0 +1,6 @@
+//! The API server as clients meet it: over the in-process transport, over TLS with raw requests, and with kubectl.
+
+#[path = "apiserver/crud.rs"]
+mod crud;
+#[path = "apiserver/support.rs"]
+mod support;

@@ -1,0 +1,116 @@
+//! A server over a memory store, with certificates made for the test, and ways to talk to it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use controlplane_lite::apiserver::{ApiServer, Certificates, Config};
+use controlplane_lite::auth::authn::UserInfo;
+use controlplane_lite::storage::memory::MemoryStore;
+use http::{Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use serde_json::Value;
+
+pub struct Ca {
+    pub pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    pub fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test-ca");
+        let cert = params.self_signed(&key).unwrap();
+        Self { pem: cert.pem(), issuer: Issuer::new(params, key) }
+    }
+
+    /// Certificate and key of a name in a group.
+    pub fn issue(&self, name: &str, group: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name.push(DnType::OrganizationName, group);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        (cert.pem(), key.serialize_pem())
+    }
+}
+
+pub fn certificates(ca: &Ca) -> Certificates {
+    let (serving_cert, serving_key) = ca.issue("kube-apiserver", "");
+    let (kubelet_client_cert, kubelet_client_key) = ca.issue("kube-apiserver-kubelet-client", "system:masters");
+    Certificates {
+        serving_cert,
+        serving_key,
+        client_cas: vec![ca.pem.clone()],
+        kubelet_client_cert,
+        kubelet_client_key,
+        kubelet_ca: None,
+    }
+}
+
+pub fn config(ca: &Ca) -> Config {
+    Config {
+        store: Arc::new(MemoryStore::default()),
+        certificates: certificates(ca),
+        service_cidr: "10.43.0.0/16".into(),
+        node_ports: (30000, 32767),
+        advertise: (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 6443),
+    }
+}
+
+pub fn admin() -> UserInfo {
+    UserInfo::new("copepod-admin", ["system:masters"])
+}
+
+/// A server and an administrator's client.
+pub async fn start() -> (ApiServer, kube::Client) {
+    let server = ApiServer::new(config(&Ca::new())).await.unwrap();
+    let client = server.client(admin());
+    (server, client)
+}
+
+/// One raw request as administrator; the answer's code and body.
+pub async fn send(client: &kube::Client, method: &str, path: &str, kind: &str, body: impl Into<Bytes>) -> (u16, Value) {
+    let body: Bytes = body.into();
+    let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(path);
+    if !kind.is_empty() {
+        request = request.header("content-type", kind);
+    }
+    let request = request.body(kube::client::Body::from(body.to_vec())).unwrap();
+    let response = client.send(request).await.unwrap();
+    let code = response.status().as_u16();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    (code, serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into())))
+}
+
+pub async fn get(client: &kube::Client, path: &str) -> (u16, Value) {
+    send(client, "GET", path, "", "").await
+}
+
+pub async fn post(client: &kube::Client, path: &str, body: &Value) -> (u16, Value) {
+    send(client, "POST", path, "application/json", body.to_string()).await
+}
+
+pub async fn put(client: &kube::Client, path: &str, body: &Value) -> (u16, Value) {
+    send(client, "PUT", path, "application/json", body.to_string()).await
+}
+
+pub async fn patch(client: &kube::Client, path: &str, kind: &str, body: &Value) -> (u16, Value) {
+    send(client, "PATCH", path, &format!("application/{kind}"), body.to_string()).await
+}
+
+pub async fn delete(client: &kube::Client, path: &str) -> (u16, Value) {
+    send(client, "DELETE", path, "", "").await
+}
+
+#[track_caller]
+pub fn expect(answer: (u16, Value), code: StatusCode) -> Value {
+    assert_eq!(answer.0, code.as_u16(), "{}", answer.1);
+    answer.1
+}
