@@ -19,6 +19,7 @@ pub mod kinds;
 pub mod meta;
 pub mod openapi;
 pub mod patch;
+pub mod prepare;
 pub mod quantity;
 pub mod rules;
 pub mod schema;

@@ -1,1 +1,7 @@
-//! Defaulting, one file per kind or family. Pure; idempotent.
+//! Defaulting, one file per family of kinds. Pure and idempotent: upstream's
+//! `SetDefaults_*` plus the conversions that fill alias fields.
+
+pub mod cluster;
+pub mod network;
+pub mod pod;
+pub mod workloads;

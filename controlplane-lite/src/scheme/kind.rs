@@ -93,6 +93,8 @@ pub struct Rules {
     pub unconditional_update: bool,
     /// Whether `metadata.generation` counts spec changes.
     pub generation: bool,
+    /// Whether a client may create the object with a status (nodes).
+    pub keep_status: bool,
 }
 
 fn keep(_: &mut Value) {}
@@ -114,6 +116,7 @@ impl Rules {
         create_on_update: false,
         unconditional_update: true,
         generation: false,
+        keep_status: false,
     };
 }
 
@@ -283,9 +286,10 @@ impl Kind {
     }
 
     /// Upstream's `PrepareForCreate`: drops status, starts the generation, then the kind's own rule.
-    /// Expects a defaulted object; metadata set by the system is [`meta::fill_create`]'s.
+    /// Expects a defaulted object with name, namespace and what [`meta::fill_create`] sets (Jobs need their uid).
     pub fn prepare_create(&self, object: &mut Value) {
         if self.has_status()
+            && !self.rules.keep_status
             && let Some(map) = object.as_object_mut()
         {
             map.remove("status");

@@ -1,85 +1,228 @@
 //! Which defaulting, preparing and validating functions each kind has.
 
+use super::defaults::{cluster, network, pod, workloads};
 use super::kind::Rules;
 use super::meta::NameRule;
+use super::prepare;
+use super::validation as check;
 
-/// CERTIFICATE_SIGNING_REQUEST
-pub const CERTIFICATE_SIGNING_REQUEST: Rules = Rules::PLAIN;
-/// CLUSTER_ROLE
-pub const CLUSTER_ROLE: Rules = Rules { name: NameRule::PathSegment, create_on_update: true, ..Rules::PLAIN };
-/// CONFIG_MAP
-pub const CONFIG_MAP: Rules = Rules::PLAIN;
-/// CONTROLLER_REVISION
-pub const CONTROLLER_REVISION: Rules = Rules::PLAIN;
-/// CRON_JOB
-pub const CRON_JOB: Rules = Rules::PLAIN;
-/// CSI_DRIVER
-pub const CSI_DRIVER: Rules = Rules::PLAIN;
-/// DAEMON_SET
-pub const DAEMON_SET: Rules = Rules::PLAIN;
-/// DEPLOYMENT
-pub const DEPLOYMENT: Rules = Rules::PLAIN;
-/// ENDPOINTS
-pub const ENDPOINTS: Rules = Rules::PLAIN;
-/// ENDPOINT_SLICE
-pub const ENDPOINT_SLICE: Rules = Rules::PLAIN;
-/// EVENT
-pub const EVENT: Rules = Rules::PLAIN;
-/// EVENT_V1
-pub const EVENT_V1: Rules = Rules::PLAIN;
-/// HORIZONTAL_POD_AUTOSCALER
-pub const HORIZONTAL_POD_AUTOSCALER: Rules = Rules::PLAIN;
-/// INGRESS
-pub const INGRESS: Rules = Rules::PLAIN;
-/// INGRESS_CLASS
-pub const INGRESS_CLASS: Rules = Rules::PLAIN;
-/// JOB
-pub const JOB: Rules = Rules::PLAIN;
-/// LEASE
-pub const LEASE: Rules = Rules::PLAIN;
-/// LIMIT_RANGE
-pub const LIMIT_RANGE: Rules = Rules::PLAIN;
-/// NAMESPACE
-pub const NAMESPACE: Rules = Rules { name: NameRule::Dns1123Label, ..Rules::PLAIN };
-/// NETWORK_POLICY
-pub const NETWORK_POLICY: Rules = Rules::PLAIN;
-/// NODE
-pub const NODE: Rules = Rules::PLAIN;
-/// PERSISTENT_VOLUME
-pub const PERSISTENT_VOLUME: Rules = Rules::PLAIN;
-/// PERSISTENT_VOLUME_CLAIM
-pub const PERSISTENT_VOLUME_CLAIM: Rules = Rules::PLAIN;
-/// PLAIN
+/// Plain data.
 pub const PLAIN: Rules = Rules::PLAIN;
-/// POD
-pub const POD: Rules = Rules::PLAIN;
-/// POD_DISRUPTION_BUDGET
-pub const POD_DISRUPTION_BUDGET: Rules = Rules::PLAIN;
-/// POD_TEMPLATE
-pub const POD_TEMPLATE: Rules = Rules::PLAIN;
-/// PRIORITY_CLASS
-pub const PRIORITY_CLASS: Rules = Rules::PLAIN;
-/// REPLICATION_CONTROLLER
-pub const REPLICATION_CONTROLLER: Rules = Rules::PLAIN;
-/// REPLICA_SET
-pub const REPLICA_SET: Rules = Rules::PLAIN;
-/// RESOURCE_QUOTA
-pub const RESOURCE_QUOTA: Rules = Rules::PLAIN;
-/// ROLE
-pub const ROLE: Rules = Rules { name: NameRule::PathSegment, create_on_update: true, ..Rules::PLAIN };
-/// ROLE_BINDING
-pub const ROLE_BINDING: Rules = Rules { name: NameRule::PathSegment, create_on_update: true, ..Rules::PLAIN };
-/// RUNTIME_CLASS
-pub const RUNTIME_CLASS: Rules = Rules::PLAIN;
-/// SECRET
-pub const SECRET: Rules = Rules::PLAIN;
-/// SERVICE
-pub const SERVICE: Rules = Rules { name: NameRule::Dns1035Label, create_on_update: true, ..Rules::PLAIN };
-/// SERVICE_ACCOUNT
-pub const SERVICE_ACCOUNT: Rules = Rules::PLAIN;
-/// STATEFUL_SET
-pub const STATEFUL_SET: Rules = Rules::PLAIN;
-/// STORAGE_CLASS
-pub const STORAGE_CLASS: Rules = Rules::PLAIN;
-/// VOLUME_ATTACHMENT
-pub const VOLUME_ATTACHMENT: Rules = Rules::PLAIN;
+
+// core
+
+/// ConfigMap.
+pub const CONFIG_MAP: Rules =
+    Rules { validate: check::cluster::config_map, validate_update: check::cluster::config_map_update, ..PLAIN };
+/// Endpoints.
+pub const ENDPOINTS: Rules =
+    Rules { default: network::endpoints, validate: check::network::endpoints, create_on_update: true, ..PLAIN };
+/// Event.
+pub const EVENT: Rules = Rules { validate: check::cluster::event, create_on_update: true, ..PLAIN };
+/// Event of events.k8s.io.
+pub const EVENT_V1: Rules = Rules { create_on_update: true, ..PLAIN };
+/// LimitRange.
+pub const LIMIT_RANGE: Rules = Rules { default: cluster::limit_range, create_on_update: true, ..PLAIN };
+/// Namespace.
+pub const NAMESPACE: Rules = Rules {
+    default: cluster::namespace,
+    prepare_create: prepare::namespace_create,
+    prepare_update: prepare::namespace_update,
+    name: NameRule::Dns1123Label,
+    ..PLAIN
+};
+/// Node. The kubelet registers it with its status.
+pub const NODE: Rules = Rules {
+    default: cluster::node,
+    validate: check::cluster::node,
+    validate_update: check::cluster::node_update,
+    keep_status: true,
+    ..PLAIN
+};
+/// PersistentVolumeClaim.
+pub const PERSISTENT_VOLUME_CLAIM: Rules = Rules {
+    default: cluster::persistent_volume_claim,
+    prepare_create: prepare::volume_create,
+    validate: check::storage::claim,
+    validate_update: check::storage::claim_update,
+    ..PLAIN
+};
+/// PersistentVolume.
+pub const PERSISTENT_VOLUME: Rules = Rules {
+    default: cluster::persistent_volume,
+    prepare_create: prepare::volume_create,
+    validate: check::storage::volume,
+    validate_update: check::storage::volume_update,
+    ..PLAIN
+};
+/// Pod.
+pub const POD: Rules = Rules {
+    default: pod::pod,
+    prepare_create: prepare::pod_create,
+    prepare_status: prepare::pod_status,
+    validate: check::pod::pod,
+    validate_update: check::update::pod_update,
+    validate_status: check::update::pod_status,
+    generation: true,
+    ..PLAIN
+};
+/// PodTemplate.
+pub const POD_TEMPLATE: Rules =
+    Rules { default: pod::pod_template, validate: check::workloads::pod_template, create_on_update: true, ..PLAIN };
+/// ReplicationController.
+pub const REPLICATION_CONTROLLER: Rules = Rules {
+    default: workloads::replication_controller,
+    validate: check::workloads::replication_controller,
+    generation: true,
+    ..PLAIN
+};
+/// ResourceQuota.
+pub const RESOURCE_QUOTA: Rules = Rules { validate: check::cluster::resource_quota, ..PLAIN };
+/// Secret.
+pub const SECRET: Rules = Rules {
+    default: cluster::secret,
+    prepare_update: prepare::secret_update,
+    validate: check::cluster::secret,
+    validate_update: check::cluster::secret_update,
+    ..PLAIN
+};
+/// ServiceAccount.
+pub const SERVICE_ACCOUNT: Rules = PLAIN;
+/// Service.
+pub const SERVICE: Rules = Rules {
+    default: network::service,
+    prepare_create: prepare::service_create,
+    prepare_update: prepare::service_update,
+    validate: check::network::service,
+    validate_update: check::network::service_update,
+    name: NameRule::Dns1035Label,
+    create_on_update: true,
+    ..PLAIN
+};
+
+// apps, batch, autoscaling
+
+/// ControllerRevision.
+pub const CONTROLLER_REVISION: Rules = Rules {
+    validate: check::workloads::controller_revision,
+    validate_update: check::workloads::controller_revision_update,
+    ..PLAIN
+};
+/// DaemonSet.
+pub const DAEMON_SET: Rules = Rules {
+    default: workloads::daemon_set,
+    validate: check::workloads::daemon_set,
+    validate_update: check::workloads::selector_immutable,
+    generation: true,
+    ..PLAIN
+};
+/// Deployment.
+pub const DEPLOYMENT: Rules = Rules {
+    default: workloads::deployment,
+    validate: check::workloads::deployment,
+    validate_update: check::workloads::selector_immutable,
+    generation: true,
+    ..PLAIN
+};
+/// ReplicaSet.
+pub const REPLICA_SET: Rules = Rules {
+    default: workloads::replica_set,
+    validate: check::workloads::replica_set,
+    validate_update: check::workloads::selector_immutable,
+    generation: true,
+    ..PLAIN
+};
+/// StatefulSet.
+pub const STATEFUL_SET: Rules = Rules {
+    default: workloads::stateful_set,
+    validate: check::workloads::stateful_set,
+    validate_update: check::workloads::stateful_set_update,
+    generation: true,
+    ..PLAIN
+};
+/// CronJob.
+pub const CRON_JOB: Rules =
+    Rules { default: workloads::cron_job, validate: check::workloads::cron_job, generation: true, ..PLAIN };
+/// Job.
+pub const JOB: Rules = Rules {
+    default: workloads::job,
+    prepare_create: prepare::job_create,
+    validate: check::workloads::job,
+    validate_update: check::workloads::job_update,
+    generation: true,
+    ..PLAIN
+};
+/// HorizontalPodAutoscaler.
+pub const HORIZONTAL_POD_AUTOSCALER: Rules =
+    Rules { default: workloads::horizontal_pod_autoscaler, validate: check::workloads::autoscaler, ..PLAIN };
+
+// networking, discovery
+
+/// EndpointSlice.
+pub const ENDPOINT_SLICE: Rules = Rules {
+    default: network::endpoint_slice,
+    validate: check::network::endpoint_slice,
+    validate_update: check::network::endpoint_slice_update,
+    generation: true,
+    ..PLAIN
+};
+/// Ingress.
+pub const INGRESS: Rules = Rules { validate: check::network::ingress, generation: true, ..PLAIN };
+/// IngressClass.
+pub const INGRESS_CLASS: Rules = Rules { default: network::ingress_class, generation: true, ..PLAIN };
+/// NetworkPolicy.
+pub const NETWORK_POLICY: Rules =
+    Rules { default: network::network_policy, validate: check::network::network_policy, generation: true, ..PLAIN };
+
+// policy, RBAC, coordination, scheduling, node, certificates
+
+/// PodDisruptionBudget.
+pub const POD_DISRUPTION_BUDGET: Rules =
+    Rules { validate: check::rbac::disruption_budget, generation: true, unconditional_update: false, ..PLAIN };
+/// Role.
+pub const ROLE: Rules =
+    Rules { validate: check::rbac::role, name: NameRule::PathSegment, create_on_update: true, ..PLAIN };
+/// ClusterRole.
+pub const CLUSTER_ROLE: Rules = Rules { validate: check::rbac::cluster_role, ..ROLE };
+/// RoleBinding and ClusterRoleBinding.
+pub const ROLE_BINDING: Rules = Rules {
+    default: cluster::role_binding,
+    validate: check::rbac::role_binding,
+    validate_update: check::rbac::role_binding_update,
+    ..ROLE
+};
+/// Lease.
+pub const LEASE: Rules =
+    Rules { validate: check::rbac::lease, create_on_update: true, unconditional_update: false, ..PLAIN };
+/// PriorityClass.
+pub const PRIORITY_CLASS: Rules = Rules {
+    default: cluster::priority_class,
+    validate: check::rbac::priority_class,
+    validate_update: check::rbac::priority_class_update,
+    generation: true,
+    ..PLAIN
+};
+/// RuntimeClass.
+pub const RUNTIME_CLASS: Rules = Rules {
+    validate: check::rbac::runtime_class,
+    validate_update: check::rbac::runtime_class_update,
+    unconditional_update: false,
+    ..PLAIN
+};
+/// CertificateSigningRequest.
+pub const CERTIFICATE_SIGNING_REQUEST: Rules =
+    Rules { prepare_update: prepare::request_update, validate: check::rbac::signing_request, ..PLAIN };
+
+// storage
+
+/// StorageClass.
+pub const STORAGE_CLASS: Rules = Rules {
+    default: cluster::storage_class,
+    validate: check::storage::class,
+    validate_update: check::storage::class_update,
+    ..PLAIN
+};
+/// CSIDriver.
+pub const CSI_DRIVER: Rules = Rules { default: cluster::csi_driver, unconditional_update: false, ..PLAIN };
+/// VolumeAttachment.
+pub const VOLUME_ATTACHMENT: Rules = PLAIN;

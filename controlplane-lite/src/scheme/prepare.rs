@@ -1,0 +1,279 @@
+//! What create and update set or keep beyond defaults: upstream's
+//! `PrepareForCreate` and `PrepareForUpdate` of each kind. Metadata, status and
+//! the generation are kept by `Kind` itself.
+
+use serde_json::{Value, json};
+
+use super::access::{at, copy_field, ensure_map, int_at, is_empty, list_at, list_at_mut, map_at_mut, str_at};
+use super::defaults::network::externally_accessible;
+use super::defaults::pod::qos_class;
+
+/// Pod: a fresh status with QoS class, and the condition of gated pods.
+pub fn pod_create(object: &mut Value) {
+    let mut status = json!({ "phase": "Pending", "qosClass": qos_class(at(object, &["spec"])) });
+    if !list_at(object, &["spec", "schedulingGates"]).is_empty() {
+        status["conditions"] = json!([{
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+        }]);
+    }
+    object["status"] = status;
+    // Ephemeral containers are only added through their subresource.
+    if let Some(spec) = map_at_mut(object, &["spec"]) {
+        spec.remove("ephemeralContainers");
+    }
+}
+
+/// Pod status: the QoS class never changes.
+pub fn pod_status(new: &mut Value, old: &Value) {
+    let class = at(old, &["status", "qosClass"]);
+    if !class.is_null() {
+        ensure_map(new, &["status"]).insert("qosClass".to_owned(), class.clone());
+    }
+}
+
+/// Namespace: the finalizer that makes deletion wait for its content.
+pub fn namespace_create(object: &mut Value) {
+    super::defaults::cluster::namespace(object);
+    object["status"] = json!({ "phase": "Active" });
+    let spec = ensure_map(object, &["spec"]);
+    let finalizers = spec.entry("finalizers").or_insert_with(|| json!([]));
+    if let Value::Array(list) = finalizers
+        && !list.iter().any(|f| f == "kubernetes")
+    {
+        list.push("kubernetes".into());
+    }
+}
+
+/// Namespace: spec holds only finalizers, which change through `finalize`.
+pub fn namespace_update(new: &mut Value, old: &Value) {
+    copy_field(new, old, "spec");
+    copy_field(new, old, "status");
+}
+
+/// Job: labels and selector from the uid, which is set before.
+pub fn job_create(object: &mut Value) {
+    super::defaults::workloads::job_selector(object);
+}
+
+/// PersistentVolume and PersistentVolumeClaim start Pending.
+pub fn volume_create(object: &mut Value) {
+    object["status"] = json!({ "phase": "Pending" });
+}
+
+/// Secret and ConfigMap: nothing is kept; type may be left out of an update.
+pub fn secret_update(new: &mut Value, old: &Value) {
+    if is_empty(at(new, &["type"])) {
+        copy_field(new, old, "type");
+    }
+}
+
+/// CertificateSigningRequest: the requester's part of spec never changes.
+pub fn request_update(new: &mut Value, old: &Value) {
+    copy_field(new, old, "spec");
+}
+
+/// Service: both forms of the address agree, status is empty.
+pub fn service_create(object: &mut Value) {
+    normalize_cluster_ips(object, None);
+    object["status"] = json!({ "loadBalancer": {} });
+}
+
+/// Service: keeps allocated values a client leaves out, drops those the new type has no use for.
+pub fn service_update(new: &mut Value, old: &Value) {
+    normalize_cluster_ips(new, Some(old));
+    patch_allocated(new, old);
+    drop_type_dependent(new, old);
+}
+
+fn service_type(service: &Value) -> &str {
+    str_at(service, &["spec", "type"])
+}
+
+/// Whether a Service of this type has cluster addresses.
+#[must_use]
+pub fn needs_cluster_ip(service: &Value) -> bool {
+    matches!(service_type(service), "ClusterIP" | "NodePort" | "LoadBalancer")
+}
+
+/// Whether a Service's ports have node ports.
+#[must_use]
+pub fn needs_node_port(service: &Value) -> bool {
+    match service_type(service) {
+        "NodePort" => true,
+        "LoadBalancer" => at(service, &["spec", "allocateLoadBalancerNodePorts"]) != &Value::Bool(false),
+        _ => false,
+    }
+}
+
+/// Whether a Service has a health check node port.
+#[must_use]
+pub fn needs_health_check_port(service: &Value) -> bool {
+    service_type(service) == "LoadBalancer" && str_at(service, &["spec", "externalTrafficPolicy"]) == "Local"
+}
+
+/// `clusterIP` is the first of `clusterIPs`: fills in whichever a client left out.
+fn normalize_cluster_ips(new: &mut Value, old: Option<&Value>) {
+    let single = str_at(new, &["spec", "clusterIP"]).to_owned();
+    let list = list_at(new, &["spec", "clusterIPs"]).to_vec();
+    let spec = ensure_map(new, &["spec"]);
+    match old {
+        None => {
+            if !single.is_empty() && list.is_empty() {
+                spec.insert("clusterIPs".to_owned(), json!([single]));
+            }
+        }
+        Some(old) => {
+            let old_single = str_at(old, &["spec", "clusterIP"]);
+            let old_list = list_at(old, &["spec", "clusterIPs"]);
+            if single != old_single && !old_single.is_empty() {
+                // A client that knows only the old field changed it: the list follows.
+                if single.is_empty() && list == old_list {
+                    spec.remove("clusterIPs");
+                } else if !single.is_empty() && list == old_list {
+                    spec.insert("clusterIPs".to_owned(), json!([single]));
+                }
+            } else if !single.is_empty() && list.is_empty() && old_single.is_empty() {
+                spec.insert("clusterIPs".to_owned(), json!([single]));
+            }
+        }
+    }
+}
+
+fn patch_allocated(new: &mut Value, old: &Value) {
+    if needs_cluster_ip(old) && needs_cluster_ip(new) {
+        if str_at(new, &["spec", "clusterIP"]).is_empty() {
+            copy_spec(new, old, "clusterIP");
+        }
+        if list_at(new, &["spec", "clusterIPs"]).is_empty()
+            && at(new, &["spec", "clusterIP"]) == at(old, &["spec", "clusterIP"])
+        {
+            copy_spec(new, old, "clusterIPs");
+        }
+        for key in ["ipFamilies", "ipFamilyPolicy"] {
+            if is_empty(at(new, &["spec", key])) {
+                copy_spec(new, old, key);
+            }
+        }
+    }
+    if needs_node_port(old) && needs_node_port(new) {
+        let ports = |service: &Value| -> Vec<i64> {
+            list_at(service, &["spec", "ports"])
+                .iter()
+                .filter_map(|p| int_at(p, &["nodePort"]))
+                .filter(|p| *p != 0)
+                .collect()
+        };
+        let mine = ports(new);
+        let mut used: Vec<i64> = ports(old).into_iter().filter(|p| mine.contains(p)).collect();
+        for port in list_at_mut(new, &["spec", "ports"]) {
+            if int_at(port, &["nodePort"]).unwrap_or(0) != 0 {
+                continue;
+            }
+            let name = str_at(port, &["name"]);
+            let before = list_at(old, &["spec", "ports"])
+                .iter()
+                .find(|p| str_at(p, &["name"]) == name)
+                .and_then(|p| int_at(p, &["nodePort"]))
+                .filter(|p| *p != 0 && !used.contains(p));
+            if let (Some(number), Some(map)) = (before, port.as_object_mut()) {
+                map.insert("nodePort".to_owned(), number.into());
+                used.push(number);
+            }
+        }
+    }
+    if needs_health_check_port(old)
+        && needs_health_check_port(new)
+        && int_at(new, &["spec", "healthCheckNodePort"]).unwrap_or(0) == 0
+    {
+        copy_spec(new, old, "healthCheckNodePort");
+    }
+}
+
+fn copy_spec(new: &mut Value, old: &Value, key: &str) {
+    let from = at(old, &["spec"]);
+    if let Some(spec) = new.get_mut("spec") {
+        copy_field(spec, from, key);
+    }
+}
+
+fn drop_type_dependent(new: &mut Value, old: &Value) {
+    let same = |new: &Value, key: &str| at(new, &["spec", key]) == at(old, &["spec", key]);
+    let mut drop = Vec::new();
+    if needs_cluster_ip(old) && !needs_cluster_ip(new) {
+        if same(new, "clusterIP") && same(new, "clusterIPs") {
+            drop.extend(["clusterIP", "clusterIPs"]);
+        }
+        for key in ["ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
+            if same(new, key) {
+                drop.push(key);
+            }
+        }
+    }
+    if needs_health_check_port(old) && !needs_health_check_port(new) && same(new, "healthCheckNodePort") {
+        drop.push("healthCheckNodePort");
+    }
+    if service_type(old) == "LoadBalancer" && service_type(new) != "LoadBalancer" {
+        for key in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+            if same(new, key) {
+                drop.push(key);
+            }
+        }
+    }
+    if externally_accessible(old) && !externally_accessible(new) && same(new, "externalTrafficPolicy") {
+        drop.push("externalTrafficPolicy");
+    }
+    let node_ports = |service: &Value| -> Vec<i64> {
+        list_at(service, &["spec", "ports"]).iter().map(|p| int_at(p, &["nodePort"]).unwrap_or(0)).collect()
+    };
+    if needs_node_port(old) && !needs_node_port(new) {
+        let before = node_ports(old);
+        let unchanged = node_ports(new).iter().all(|p| *p == 0 || before.contains(p));
+        if unchanged {
+            for port in list_at_mut(new, &["spec", "ports"]) {
+                if let Some(map) = port.as_object_mut() {
+                    map.remove("nodePort");
+                }
+            }
+        }
+    }
+    if let Some(spec) = map_at_mut(new, &["spec"]) {
+        for key in drop {
+            spec.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_update_keeps_what_was_allocated() {
+        let old = json!({"spec": {"type": "NodePort", "clusterIP": "10.43.0.7", "clusterIPs": ["10.43.0.7"],
+            "ports": [{"name": "a", "port": 80, "nodePort": 30001}, {"name": "b", "port": 81, "nodePort": 30002}]}});
+        let mut new = json!({"spec": {"type": "NodePort",
+            "ports": [{"name": "b", "port": 81}, {"name": "c", "port": 82, "nodePort": 30001}]}});
+        service_update(&mut new, &old);
+        assert_eq!(new["spec"]["clusterIP"], "10.43.0.7");
+        assert_eq!(new["spec"]["clusterIPs"], json!(["10.43.0.7"]));
+        assert_eq!(new["spec"]["ports"][0]["nodePort"], 30002);
+        let mut plain = old.clone();
+        plain["spec"]["type"] = "ClusterIP".into();
+        service_update(&mut plain, &old);
+        assert!(plain["spec"]["ports"][0].get("nodePort").is_none());
+        assert_eq!(plain["spec"]["clusterIP"], "10.43.0.7");
+        let mut external = old.clone();
+        external["spec"]["type"] = "ExternalName".into();
+        service_update(&mut external, &old);
+        assert!(external["spec"].get("clusterIP").is_none());
+    }
+
+    #[test]
+    fn gated_pods_say_so() {
+        let mut pod = json!({"spec": {"schedulingGates": [{"name": "x"}], "containers": []}});
+        pod_create(&mut pod);
+        assert_eq!(pod["status"]["conditions"][0]["reason"], "SchedulingGated");
+        assert_eq!(pod["status"]["qosClass"], "BestEffort");
+    }
+}
