@@ -1,3 +1,9 @@
-//! Placeholder.
+//! Deployment: rolls a new template out over ReplicaSets.
 
-pub(super) fn start(_ctx: &super::Context) {}
+pub mod plan;
+pub mod revision;
+pub mod rolling;
+pub mod status;
+mod sync;
+
+pub(super) use sync::start;

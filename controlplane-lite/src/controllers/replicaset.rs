@@ -1,3 +1,7 @@
-//! Placeholder.
+//! ReplicaSet: as many pods of a template as asked for.
 
-pub(super) fn start(_ctx: &super::Context) {}
+pub mod plan;
+pub mod pods;
+mod sync;
+
+pub(super) use sync::start;
