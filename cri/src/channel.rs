@@ -74,6 +74,8 @@ impl Call {
             Code::Unimplemented => CriError::Unimplemented { op, message },
             Code::DeadlineExceeded => self.deadline_exceeded(self.deadline.unwrap_or_default()),
             Code::Unavailable => CriError::Unavailable { op, object, message },
+            // containerd has no code of its own for it, only these words.
+            _ if message.contains(" is reserved for ") => CriError::AlreadyExists { op, object, message },
             // prost's words for bytes that are no such message.
             Code::Internal if message.starts_with("failed to decode Protobuf") => {
                 CriError::Malformed { op, object, message }

@@ -7,11 +7,14 @@
 
 mod channel;
 pub mod client;
+pub mod containerd;
 mod convert;
 pub mod error;
 pub mod events;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+#[cfg(any(test, feature = "testing"))]
+pub mod floor;
 pub mod id;
 pub mod images;
 mod namespace;

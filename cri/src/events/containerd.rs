@@ -25,7 +25,7 @@ const MARKER_TOPIC: &str = "/copepod/subscribed";
 /// How often the marker is sent until it comes back.
 const MARKER_PERIOD: Duration = Duration::from_millis(25);
 /// How long CRI may lag behind containerd's events.
-const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+const SETTLE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Subscribes, and returns when containerd provably sends: a marker event that
 /// we publish ourselves has come back. Whatever happens after is in the stream.
@@ -35,7 +35,7 @@ pub(super) async fn subscribe(client: &CriClient) -> Result<ContainerEvents> {
     let filters = TOPICS
         .iter()
         .chain([&MARKER_TOPIC])
-        .map(|topic| format!("topic=={topic},namespace=={K8S_NAMESPACE}"))
+        .map(|topic| format!("topic==\"{topic}\",namespace==\"{K8S_NAMESPACE}\""))
         .collect();
     // containerd answers with its first event, which the marker provides.
     let opened = tokio::spawn(async move { events.subscribe(SubscribeRequest { filters }).await });
@@ -96,7 +96,8 @@ fn settled(client: CriClient, envelopes: Streaming<Envelope>, call: Call) -> Con
                 Ok(event)
             }
         })
-        .buffer_unordered(64)
+        // In order: a container's end must not follow its removal.
+        .buffered(64)
         // What follows an error (the end of the runtime) is not worth hearing.
         .scan(false, |ended, event| {
             let over = std::mem::replace(ended, *ended || event.is_err());

@@ -278,8 +278,9 @@ impl State {
 
     /// The present image of that name or id.
     pub(super) fn image(&self, reference: &str) -> Option<Image> {
-        let name = self.images.iter().find(|n| *n == reference || image_id(n).as_str() == reference)?;
-        Some(Self::describe(name))
+        let images = self.images.iter().map(|name| Self::describe(name));
+        let named = |i: &Image| i.repo_tags.iter().chain(&i.repo_digests).any(|n| n == reference);
+        images.into_iter().find(|i| i.id.as_str() == reference || named(i))
     }
 
     pub(super) fn describe(name: &str) -> Image {

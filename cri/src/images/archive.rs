@@ -52,6 +52,19 @@ struct Archive {
     files: BTreeMap<String, Stretch>,
 }
 
+/// Labels and digests of what a blob refers to.
+type References = Vec<(String, String)>;
+
+/// What an image in a layout is made of.
+#[derive(Debug, Default)]
+struct Found {
+    blobs: Vec<Blob>,
+    /// The manifest for this machine, and its configuration's digest.
+    image: Option<(Descriptor, String)>,
+    /// Whether an index names what the archive leaves out.
+    missing: bool,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct DockerImage {
@@ -170,17 +183,9 @@ impl Archive {
                 continue;
             }
             let image_name = self.layout_name(&descriptor, name)?;
-            let mut blobs = Vec::new();
-            let config_digest = self
-                .collect(&descriptor, &mut blobs, 0)?
-                .ok_or_else(|| self.problem(&format!("{image_name} is not for linux/{}", oci::architecture())))?;
-            bundles.push(Bundle {
-                names: vec![image_name],
-                target: descriptor,
-                config_digest,
-                blobs,
-                labels: Vec::new(),
-            });
+            let mut found = Found::default();
+            self.collect(&descriptor, &mut found, 0)?;
+            bundles.push(self.bundle(image_name, descriptor, found)?);
         }
         Ok(bundles)
     }
@@ -199,44 +204,62 @@ impl Archive {
         ImportError::Name { path: self.path.display().to_string(), problem: problem.to_owned() }
     }
 
-    /// Adds what the descriptor leads to, deepest first. Returns the id of the
-    /// image for this machine, if there is one.
-    fn collect(&self, descriptor: &Descriptor, blobs: &mut Vec<Blob>, depth: usize) -> Result<Option<String>> {
+    fn bundle(&self, name: String, descriptor: Descriptor, found: Found) -> Result<Bundle> {
+        let Some((manifest, config_digest)) = found.image else {
+            return Err(self.problem(&format!("{name} is not for linux/{}", oci::architecture())));
+        };
+        // containerd wants all of an index or nothing, so that an image whose
+        // other platforms were left out goes by its manifest.
+        let (target, mut blobs) = (if found.missing { manifest } else { descriptor }, found.blobs);
+        if found.missing {
+            blobs.retain(|b| b.refers.iter().all(|(label, _)| !label.starts_with("m.")));
+        }
+        Ok(Bundle { names: vec![name], target, config_digest, blobs, labels: Vec::new() })
+    }
+
+    /// Adds what the descriptor leads to, deepest first.
+    fn collect(&self, descriptor: &Descriptor, found: &mut Found, depth: usize) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(self.problem("its indexes are nested too deeply"));
         }
-        let media_type = descriptor.media_type.as_str();
         let mut blob = self.blob(descriptor)?;
-        let mut found = None;
-        if media_type == oci::INDEX || media_type == oci::DOCKER_INDEX {
-            let index: Index = self.blob_document(&descriptor.digest)?;
-            for (i, child) in index.manifests.iter().enumerate() {
-                // An index may name platforms that the archive leaves out.
-                if !self.files.contains_key(&self.blob_name(&child.digest)?) {
-                    continue;
-                }
-                let id = self.collect(child, blobs, depth + 1)?;
-                let fits =
-                    child.platform.as_ref().is_none_or(|p| p.os == "linux" && p.architecture == oci::architecture());
-                found = found.or(id.filter(|_| fits));
-                blob.refers.push((format!("m.{i}"), child.digest.clone()));
+        blob.refers = match descriptor.media_type.as_str() {
+            oci::INDEX | oci::DOCKER_INDEX => self.collect_index(descriptor, found, depth)?,
+            oci::MANIFEST | oci::DOCKER_MANIFEST => self.collect_manifest(descriptor, found)?,
+            other => return Err(self.problem(&format!("media type {other:?} is no image"))),
+        };
+        found.blobs.push(blob);
+        Ok(())
+    }
+
+    fn collect_index(&self, descriptor: &Descriptor, found: &mut Found, depth: usize) -> Result<References> {
+        let index: Index = self.blob_document(&descriptor.digest)?;
+        let mut refers = References::new();
+        for (i, child) in index.manifests.iter().enumerate() {
+            if self.files.contains_key(&self.blob_name(&child.digest)?) {
+                self.collect(child, found, depth + 1)?;
+            } else {
+                found.missing = true;
             }
-        } else if media_type == oci::MANIFEST || media_type == oci::DOCKER_MANIFEST {
-            let manifest: Manifest = self.blob_document(&descriptor.digest)?;
-            for child in manifest.layers.iter().chain([&manifest.config]) {
-                blobs.push(self.blob(child)?);
-            }
-            // Artifacts other than images have no file system.
-            if let Ok(config) = self.blob_document::<Config>(&manifest.config.digest) {
-                self.check_layers(&config, manifest.layers.len())?;
-                found = Some(manifest.config.digest.clone());
-            }
-            blob.refers = oci::references(&manifest.config, &manifest.layers);
-        } else {
-            return Err(self.problem(&format!("media type {media_type:?} is no image")));
+            refers.push((format!("m.{i}"), child.digest.clone()));
         }
-        blobs.push(blob);
-        Ok(found)
+        Ok(refers)
+    }
+
+    fn collect_manifest(&self, descriptor: &Descriptor, found: &mut Found) -> Result<References> {
+        let manifest: Manifest = self.blob_document(&descriptor.digest)?;
+        for child in manifest.layers.iter().chain([&manifest.config]) {
+            found.blobs.push(self.blob(child)?);
+        }
+        let ours = |p: &oci::Platform| p.os == "linux" && p.architecture == oci::architecture();
+        // Artifacts other than images have no file system.
+        if let Ok(config) = self.blob_document::<Config>(&manifest.config.digest) {
+            self.check_layers(&config, manifest.layers.len())?;
+            if found.image.is_none() && descriptor.platform.as_ref().is_none_or(ours) {
+                found.image = Some((descriptor.clone(), manifest.config.digest.clone()));
+            }
+        }
+        Ok(oci::references(&manifest.config, &manifest.layers))
     }
 
     fn check_layers(&self, config: &Config, layers: usize) -> Result<()> {

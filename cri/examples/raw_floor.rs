@@ -1,0 +1,51 @@
+//! Prints how long pods take by raw CRI calls on a runtime that runs already.
+//!
+//! usage: raw_floor SOCKET [PODS [PARALLEL]]
+//!
+//! The pods use the node's network, so that no CNI plugin is measured.
+
+use std::env;
+use std::error::Error;
+
+use cri::floor::{self, PodTimes};
+use cri::types::{ContainerConfig, ContainerMetadata, NamespaceMode, SandboxConfig, SandboxMetadata};
+use cri::{CriClient, images};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = env::args().skip(1);
+    let socket = args.next().ok_or("usage: raw_floor SOCKET [PODS [PARALLEL]]")?;
+    let pods = args.next().map_or(Ok(20), |n| n.parse())?;
+    let parallel = args.next().map_or(Ok(1), |n| n.parse())?;
+    let client = CriClient::connect(socket);
+    images::import_builtin(&client).await?;
+    let mut sandbox = SandboxConfig {
+        metadata: SandboxMetadata { name: "floor".into(), uid: "floor".into(), namespace: "floor".into(), attempt: 0 },
+        ..Default::default()
+    };
+    sandbox.security.namespaces.network = NamespaceMode::Node;
+    let mut container = ContainerConfig {
+        metadata: ContainerMetadata { name: "main".to_owned(), attempt: 0 },
+        image: images::DEMO.to_owned(),
+        args: ["serve", "--http", "off", "--tcp", "off", "--udp", "off"].map(str::to_owned).to_vec(),
+        ..Default::default()
+    };
+    container.security.namespaces.network = NamespaceMode::Node;
+    let floor = floor::measure(&client, &sandbox, &container, pods, parallel).await?;
+    let lines: [(&str, fn(&PodTimes) -> std::time::Duration); 9] = [
+        ("RunPodSandbox", |p| p.run_pod_sandbox),
+        ("CreateContainer", |p| p.create_container),
+        ("StartContainer", |p| p.start_container),
+        ("start, together", PodTimes::start),
+        ("StopContainer", |p| p.stop_container),
+        ("RemoveContainer", |p| p.remove_container),
+        ("StopPodSandbox", |p| p.stop_pod_sandbox),
+        ("RemovePodSandbox", |p| p.remove_pod_sandbox),
+        ("delete, together", PodTimes::delete),
+    ];
+    for (name, of) in lines {
+        println!("{name:18} p50 {:7.1?}  p99 {:7.1?}", floor.median(of), floor.percentile(99, of));
+    }
+    println!("{pods} pods, {parallel} at a time, all started: {:.2?}", floor.all_started);
+    Ok(())
+}

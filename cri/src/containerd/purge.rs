@@ -1,0 +1,193 @@
+//! Everything a private containerd left behind, removed.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::process::{self, Process};
+use super::{ContainerdError, Options, sys};
+use crate::client::CriClient;
+use crate::error::CriError;
+use crate::service::RuntimeService;
+use crate::types::{ContainerFilter, SandboxFilter};
+
+/// How long a killed shim may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a purge leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Images, and whatever else lies in the root directory.
+    Images,
+    Nothing,
+}
+
+/// Removes every pod, ends the daemon and its shims, unmounts what is mounted
+/// below its directories and removes them. Works on what a crash left too, and
+/// may be repeated. The daemon's supervisor must be shut down before.
+pub async fn purge(options: &Options, keep: Keep) -> Result<(), ContainerdError> {
+    let running = match process::running(options).await {
+        Some(process) => Some(process),
+        // Pods may outlive their daemon: start it once more, to end them well.
+        None if options.config_file().exists() => start_again(options).await,
+        None => None,
+    };
+    if let Some(process) = running {
+        let client = CriClient::connect(options.socket());
+        let removed = remove_pods(&client).await;
+        process.stop().await?;
+        if let Err(problem) = removed {
+            warn!(%problem, "the runtime did not remove all pods; killing what is left");
+        }
+    }
+    kill_shims(&options.socket()).await?;
+    unmount_below(&[&options.state, &options.root])?;
+    remove_directory(&options.state)?;
+    match keep {
+        Keep::Nothing => remove_directory(&options.root),
+        Keep::Images => Ok(()),
+    }
+}
+
+async fn start_again(options: &Options) -> Option<Process> {
+    let plan = process::prepare(options).await.ok()?;
+    match process::start(options, &plan).await {
+        Ok(process) => Some(process),
+        Err(problem) => {
+            warn!(%problem, "containerd does not start for the last time");
+            None
+        }
+    }
+}
+
+async fn remove_pods(client: &CriClient) -> Result<(), CriError> {
+    let mut last = Ok(());
+    for container in client.list_containers(&ContainerFilter::default()).await? {
+        last = client.remove_container(&container.id).await.and(last);
+    }
+    for sandbox in client.list_pod_sandboxes(&SandboxFilter::default()).await? {
+        let stopped = client.stop_pod_sandbox(&sandbox.id).await;
+        last = stopped.and(client.remove_pod_sandbox(&sandbox.id).await).and(last);
+    }
+    last
+}
+
+/// Processes whose command line says that they belong to our socket.
+fn shims(socket: &Path) -> Vec<u32> {
+    let wanted = format!("-address\0{}\0", socket.display());
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&wanted)
+    })
+    .collect()
+}
+
+/// Kills the shims and, before them, their children: the containers' processes.
+async fn kill_shims(socket: &Path) -> Result<(), ContainerdError> {
+    for shim in shims(socket) {
+        for pid in children(shim).into_iter().chain([shim]) {
+            kill_and_wait(pid).await?;
+        }
+    }
+    Ok(())
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
+    lists.flat_map(|l| l.split_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+async fn kill_and_wait(pid: u32) -> Result<(), ContainerdError> {
+    // The descriptor is opened first, so that the number cannot change owners.
+    let Ok(fd) = sys::pidfd(pid) else { return Ok(()) };
+    let Ok(raw) = i32::try_from(pid) else { return Ok(()) };
+    let _ = kill(Pid::from_raw(raw), Signal::SIGKILL);
+    match timeout(KILL_TIMEOUT, fd.readable()).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(ContainerdError::Stuck { pid, within: KILL_TIMEOUT }),
+    }
+}
+
+/// Mount points below some directories, the deepest first, from mountinfo.
+fn mounts_below(mountinfo: &str, directories: &[&Path]) -> Vec<PathBuf> {
+    let points = mountinfo.lines().filter_map(|l| l.split(' ').nth(4)).map(unescape);
+    let mut below: Vec<_> = points.filter(|p| directories.iter().any(|d| p.starts_with(d))).collect();
+    below.sort();
+    below.reverse();
+    below
+}
+
+/// mountinfo writes blanks and backslashes as three octal digits.
+fn unescape(field: &str) -> PathBuf {
+    let mut out = String::new();
+    let mut rest = field;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let code = rest.get(at + 1..at + 4).and_then(|d| u8::from_str_radix(d, 8).ok());
+        match code {
+            Some(code) => {
+                out.push(char::from(code));
+                rest = &rest[at + 4..];
+            }
+            None => {
+                out.push('\\');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    PathBuf::from(out)
+}
+
+fn unmount_below(directories: &[&Path]) -> Result<(), ContainerdError> {
+    let path = PathBuf::from("/proc/self/mountinfo");
+    let text = fs::read_to_string(&path);
+    let text = text.map_err(|source| ContainerdError::File { what: "read", path, source })?;
+    for point in mounts_below(&text, directories) {
+        match umount2(&point, MntFlags::MNT_DETACH) {
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(e) => return Err(ContainerdError::File { what: "unmount", path: point, source: e.into() }),
+        }
+    }
+    Ok(())
+}
+
+fn remove_directory(path: &Path) -> Result<(), ContainerdError> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(ContainerdError::File { what: "remove", path: path.to_owned(), source: e })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_below_directories_come_deepest_first() {
+        let text = "20 1 0:5 / /run/a rw - tmpfs none rw\n\
+                    21 20 0:6 / /run/a/b\\040c rw - overlay none rw\n\
+                    22 1 0:7 / /run/ab rw - tmpfs none rw\n\
+                    23 1 0:8 / /x rw - tmpfs none rw\nshort line\n";
+        let found = mounts_below(text, &[Path::new("/run/a"), Path::new("/y")]);
+        assert_eq!(found, [PathBuf::from("/run/a/b c"), PathBuf::from("/run/a")]);
+    }
+
+    #[test]
+    fn odd_escapes_stay() {
+        assert_eq!(unescape("a\\zb\\"), PathBuf::from("a\\zb\\"));
+    }
+}

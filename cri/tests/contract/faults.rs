@@ -1,0 +1,251 @@
+//! What only a real containerd can be put through.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use cri::containerd::{Containerd, Health, Options, Shutdown};
+use cri::types::ContainerState;
+use cri::{CriError, EventSource, ImageRef, ImageService, RuntimeService, images};
+use futures::StreamExt;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::subject::{Does, Real, Subject};
+use crate::suite::until;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn real(s: &Subject) -> Result<&Real> {
+    s.real.as_ref().context("this test is for real runtimes")
+}
+
+/// The log has what the container wrote, in CRI's format.
+pub async fn logs_are_written(s: &Subject) -> Result<()> {
+    let pod = s.pod("logged", Does::ExitsWith(0)).await?;
+    let status = until(s, &pod.container, ContainerState::Exited).await?;
+    let log = fs::read_to_string(&status.log_path)?;
+    ensure!(log.ends_with(" stdout F bye\n"), "{log:?}");
+    s.remove(&pod).await
+}
+
+/// The daemon dies in the middle of a call: the call fails, the daemon is
+/// started again, the same client goes on, and the container never noticed.
+pub async fn daemon_killed_in_a_call(s: &Subject) -> Result<()> {
+    let r = real(s)?;
+    let pod = s.pod("survivor", Does::Runs).await?;
+    let before = s.runtime.container_status(&pod.container).await?.pid;
+    let mut events = r.client.container_events().await?;
+    let mut health = r.containerd.health();
+    let sleep = ["sleep".to_owned(), "30".to_owned()];
+    let call = r.client.exec_sync(&pod.container, &sleep, Duration::from_secs(60));
+    tokio::pin!(call);
+    // Long enough for the call to be under way.
+    ensure!(timeout(Duration::from_millis(300), &mut call).await.is_err(), "the call ended by itself");
+    kill(Pid::from_raw(i32::try_from(r.containerd.pid())?), Signal::SIGKILL)?;
+    let failed = timeout(PATIENCE, call).await.context("the call hangs")?;
+    ensure!(matches!(failed, Err(CriError::Unavailable { .. })), "{failed:?}");
+    let stream_ends = async { while let Some(Ok(_)) = events.next().await {} };
+    timeout(PATIENCE, stream_ends).await.context("the event stream hangs")?;
+    timeout(PATIENCE, health.wait_for(|h| *h == Health::Down)).await??;
+    timeout(PATIENCE, health.wait_for(|h| *h == Health::Ready)).await.context("no new daemon")??;
+    let after = s.runtime.container_status(&pod.container).await?;
+    ensure!(after.state == ContainerState::Running && after.pid == before, "{after:?}");
+    drop(r.client.container_events().await.context("subscribe again")?);
+    s.remove(&pod).await
+}
+
+/// A second owner takes the daemon over; with another configuration it
+/// replaces the daemon. Containers run on in both cases.
+pub async fn daemon_is_adopted_or_replaced(s: &Subject) -> Result<()> {
+    let r = real(s)?;
+    let directory = tempfile::Builder::new().prefix("cri").tempdir()?;
+    let options = Options {
+        containerd: r.options.containerd.clone(),
+        oci_runtime: r.options.oci_runtime.clone(),
+        ..Options::new(&directory.path().join("data"), &directory.path().join("run"))
+    };
+    let first = Containerd::start(options.clone(), CancellationToken::new()).await?;
+    let pid = first.pid();
+    images::import_builtin(&first.client()).await?;
+    let sandbox = first.client().run_pod_sandbox(&s.sandbox("adopted"), "").await?;
+    first.shutdown(Shutdown::LeaveRunning).await?;
+    let second = Containerd::start(options.clone(), CancellationToken::new()).await?;
+    ensure!(second.pid() == pid, "the daemon was not adopted");
+    second.shutdown(Shutdown::LeaveRunning).await?;
+    let changed = Options { max_concurrent_downloads: 7, ..options };
+    let third = Containerd::start(changed.clone(), CancellationToken::new()).await?;
+    ensure!(third.pid() != pid, "the daemon was not replaced");
+    let status = third.client().pod_sandbox_status(&sandbox).await?;
+    ensure!(status.summary.state == cri::types::SandboxState::Ready, "{status:?}");
+    third.shutdown(Shutdown::StopDaemon).await?;
+    ensure!(tokio::net::UnixStream::connect(changed.socket()).await.is_err(), "the daemon still answers");
+    cri::containerd::purge(&changed, cri::containerd::Keep::Nothing).await?;
+    ensure!(!changed.state.exists() && !changed.root.exists(), "files are left");
+    Ok(())
+}
+
+/// A daemon that cannot start says why, in one line.
+pub async fn broken_daemon_says_why(s: &Subject) -> Result<()> {
+    let r = real(s)?;
+    let directory = tempfile::Builder::new().prefix("cri").tempdir()?;
+    let options = Options {
+        containerd: r.options.containerd.clone(),
+        oci_runtime: r.options.oci_runtime.clone(),
+        ..Options::new(&directory.path().join("data"), &directory.path().join("run"))
+    };
+    // A directory where its database has to be.
+    fs::create_dir_all(options.root.join("io.containerd.metadata.v1.bolt/meta.db"))?;
+    let begin = Instant::now();
+    let error = Containerd::start(options, CancellationToken::new()).await.err().context("it started")?;
+    let text = error.to_string();
+    ensure!(text.contains("containerd") && text.contains("log") && !text.contains('\n'), "{text}");
+    ensure!(begin.elapsed() < PATIENCE, "it took {:?}", begin.elapsed());
+    Ok(())
+}
+
+/// CRI's own event stream, where the release has it.
+pub async fn cri_events_where_they_exist(s: &Subject) -> Result<()> {
+    let r = real(s)?;
+    let client = r.client.clone().with_event_source(EventSource::CriStream);
+    let mut events = client.container_events().await?;
+    let pod = s.pod("streamed", Does::Runs).await?;
+    let first = timeout(PATIENCE, events.next()).await.context("no event")?;
+    let version = s.runtime.version().await?.runtime_version;
+    match first {
+        Some(Err(CriError::Unimplemented { .. })) if version.trim_start_matches('v').starts_with("1.6.") => {}
+        Some(Ok(_)) if !version.trim_start_matches('v').starts_with("1.6.") => {}
+        other => bail!("containerd {version} said {other:?}"),
+    }
+    s.remove(&pod).await
+}
+
+/// Importing again changes nothing; a removed image comes back.
+pub async fn import_is_idempotent(s: &Subject) -> Result<()> {
+    let r = real(s)?;
+    let before = r.client.list_images().await?;
+    images::import_builtin(&r.client).await?;
+    let mut after = r.client.list_images().await?;
+    let key = |i: &cri::types::Image| i.id.to_string();
+    after.sort_by_key(key);
+    let mut sorted = before;
+    sorted.sort_by_key(key);
+    ensure!(after == sorted, "{after:?} is not {sorted:?}");
+    let demo = ImageRef::new(images::DEMO);
+    r.client.remove_image(&demo).await?;
+    ensure!(r.client.image_status(&demo).await?.is_none(), "it is still there");
+    images::import_builtin(&r.client).await?;
+    let pod = s.pod("again", Does::Runs).await?;
+    s.remove(&pod).await
+}
+
+/// An image in both formats of archives, and then it runs.
+pub async fn archives_are_imported(s: &Subject) -> Result<()> {
+    let r = real(s)?;
+    let directory = tempfile::tempdir()?;
+    let program = demo_program(s).await?;
+    for (n, write) in [docker_archive, oci_archive].into_iter().enumerate() {
+        let path = directory.path().join("image.tar");
+        let name = format!("copepod.local/archived:{n}");
+        write(&path, &name, &program)?;
+        ensure!(images::import_tar(&r.client, &path, None).await? == [name.clone()], "another name");
+        let pod = format!("archived-{n}");
+        let sandbox = s.sandbox(&pod);
+        let id = r.client.run_pod_sandbox(&sandbox, "").await?;
+        let mut config = s.container(&pod, Does::ExitsWith(4));
+        config.image = name;
+        config.command = vec!["/demo".to_owned()];
+        let container = r.client.create_container(&id, &config, &sandbox).await?;
+        r.client.start_container(&container).await?;
+        ensure!(until(s, &container, ContainerState::Exited).await?.exit_code == 4);
+        r.client.remove_pod_sandbox(&id).await?;
+    }
+    Ok(())
+}
+
+/// The demo program, out of a running container's own file system.
+async fn demo_program(s: &Subject) -> Result<Vec<u8>> {
+    let pod = s.pod("program", Does::Runs).await?;
+    let pid = s.runtime.container_status(&pod.container).await?.pid.context("no pid")?;
+    let program = fs::read(format!("/proc/{pid}/root/bin/demo"))?;
+    s.remove(&pod).await?;
+    Ok(program)
+}
+
+fn digest(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn add(archive: &mut tar::Builder<fs::File>, name: &str, mode: u32, bytes: &[u8]) -> Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(mode);
+    header.set_size(bytes.len() as u64);
+    Ok(archive.append_data(&mut header, name, bytes)?)
+}
+
+fn layer(program: &[u8]) -> Result<Vec<u8>> {
+    let mut file = tempfile::tempfile()?;
+    let mut archive = tar::Builder::new(file.try_clone()?);
+    add(&mut archive, "demo", 0o755, program)?;
+    archive.finish()?;
+    use std::io::{Read as _, Seek as _};
+    file.rewind()?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn config(layer: &[u8]) -> Vec<u8> {
+    let arch = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
+    let diff = digest(layer);
+    format!(
+        r#"{{"architecture":"{arch}","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["sha256:{diff}"]}}}}"#
+    )
+    .into_bytes()
+}
+
+fn docker_archive(path: &Path, name: &str, program: &[u8]) -> Result<()> {
+    let layer = layer(program)?;
+    let mut archive = tar::Builder::new(fs::File::create(path)?);
+    add(&mut archive, "config.json", 0o644, &config(&layer))?;
+    add(&mut archive, "abc/layer.tar", 0o644, &layer)?;
+    let manifest = format!(r#"[{{"Config":"config.json","RepoTags":["{name}"],"Layers":["abc/layer.tar"]}}]"#);
+    add(&mut archive, "manifest.json", 0o644, manifest.as_bytes())?;
+    Ok(archive.finish()?)
+}
+
+fn oci_archive(path: &Path, name: &str, program: &[u8]) -> Result<()> {
+    // Compressed, and behind an index, as many tools write it.
+    let plain = layer(program)?;
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&plain)?;
+    let packed = packed.finish()?;
+    let config = config(&plain);
+    let mut archive = tar::Builder::new(fs::File::create(path)?);
+    let mut blob = |bytes: &[u8]| -> Result<String> {
+        add(&mut archive, &format!("blobs/sha256/{}", digest(bytes)), 0o644, bytes)?;
+        Ok(format!(r#""digest":"sha256:{}","size":{}"#, digest(bytes), bytes.len()))
+    };
+    let (layer, config) = (blob(&packed)?, blob(&config)?);
+    let oci = "application/vnd.oci.image";
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{oci}.manifest.v1+json","config":{{"mediaType":"{oci}.config.v1+json",{config}}},"layers":[{{"mediaType":"{oci}.layer.v1.tar+gzip",{layer}}}]}}"#
+    );
+    let manifest = blob(manifest.as_bytes())?;
+    let other = digest(b"left out");
+    let inner = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{oci}.index.v1+json","manifests":[{{"mediaType":"{oci}.manifest.v1+json",{manifest}}},{{"mediaType":"{oci}.manifest.v1+json","digest":"sha256:{other}","size":8,"platform":{{"architecture":"s390x","os":"linux"}}}}]}}"#
+    );
+    let inner = blob(inner.as_bytes())?;
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"{oci}.index.v1+json",{inner},"annotations":{{"io.containerd.image.name":"{name}"}}}}]}}"#
+    );
+    add(&mut archive, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    add(&mut archive, "index.json", 0o644, index.as_bytes())?;
+    Ok(archive.finish()?)
+}
