@@ -62,3 +62,11 @@ pub trait ObjectReader: Send + Sync + Debug {
     /// look at everything it holds.
     fn changes(&self) -> broadcast::Receiver<ObjectRef>;
 }
+
+/// Knows which pods use which objects.
+pub trait ObjectRegistry: Send + Sync + Debug {
+    /// Starts caching what the pod refers to. Again is fine.
+    fn register_pod(&self, pod: &k8s_openapi::api::core::v1::Pod);
+    /// Stops caching what only this pod referred to.
+    fn unregister_pod(&self, uid: &crate::ids::PodUid);
+}

@@ -13,10 +13,27 @@ const KEYED: &[(&str, &str)] = &[("hostIPs", "ip"), ("podIPs", "ip")];
 /// Fields of the status that are not ours to touch.
 const FOREIGN: &[&str] = &["nominatedNodeName", "resourceClaimStatuses", "resize", "extendedResourceClaimStatus"];
 
+/// Fields that go away again; others the server filled in by itself stay.
+const REMOVABLE: &[&str] = &["reason", "message", "podIP", "podIPs", "ephemeralContainerStatuses"];
+
 fn object(status: &PodStatus) -> Map<String, Value> {
-    match serde_json::to_value(status) {
-        Ok(Value::Object(map)) => map,
+    match serde_json::to_value(status).map(normalized) {
+        Ok(Some(Value::Object(map))) => map,
         _ => Map::new(),
+    }
+}
+
+/// Without nulls and empty objects, which servers write and leave out at will.
+fn normalized(value: Value) -> Option<Value> {
+    match value {
+        Value::Null => None,
+        Value::Object(map) => {
+            let map: Map<String, Value> =
+                map.into_iter().filter_map(|(k, v)| Some((k, normalized(v)?))).collect();
+            (!map.is_empty()).then_some(Value::Object(map))
+        }
+        Value::Array(list) => Some(Value::Array(list.into_iter().filter_map(normalized).collect())),
+        other => Some(other),
     }
 }
 
@@ -44,7 +61,7 @@ pub fn status_patch(uid: &str, old: Option<&PodStatus>, new: &PodStatus) -> Opti
             if let Some(list) = keyed(before, after, key) {
                 out.insert(field.clone(), list);
             }
-        } else {
+        } else if after.is_some() || REMOVABLE.contains(&field.as_str()) {
             out.insert(field.clone(), after.cloned().unwrap_or(Value::Null));
         }
     }
@@ -105,6 +122,9 @@ mod tests {
 
     #[test]
     fn everything_is_new_to_an_empty_status() {
+        let old = status("{phase: Pending, resize: x, hostIPs: [{ip: 1.1.1.1}], containerStatuses: [{name: a, image: i, imageID: '', ready: true, restartCount: 0, lastState: {}}]}");
+        let same = status("{phase: Pending, hostIPs: [{ip: 1.1.1.1}], containerStatuses: [{name: a, image: i, imageID: '', ready: true, restartCount: 0}]}");
+        assert_eq!(status_patch("u", Some(&old), &same), None, "what servers fill in is no difference");
         let new = status("{phase: Pending, hostIPs: [{ip: 1.1.1.1}]}");
         let patch = status_patch("u", None, &new).unwrap();
         assert_eq!(patch["status"], json!({"phase": "Pending", "hostIPs": [{"ip": "1.1.1.1"}]}));

@@ -1,0 +1,62 @@
+//! Which pods this node has taken: one at a time, so that two never share the
+//! same room.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::deps::NodeView;
+use crate::convert::qos::{QosClass, pod_requests, qos_class};
+use crate::ids::PodUid;
+use crate::plan::admit::{NodeRoom, Refusal, admit};
+
+/// The pods taken.
+#[derive(Debug, Default)]
+pub struct Admission {
+    taken: Mutex<HashMap<PodUid, Arc<Pod>>>,
+}
+
+impl Admission {
+    fn with<T>(&self, f: impl FnOnce(&mut HashMap<PodUid, Arc<Pod>>) -> T) -> T {
+        f(&mut self.taken.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes a pod when there is room, or whatever happens when it runs already.
+    pub fn take(
+        &self,
+        pod: &Arc<Pod>,
+        node: &NodeView,
+        allowed_unsafe_sysctls: &[String],
+        runs_already: bool,
+    ) -> Result<(), Refusal> {
+        let uid = PodUid::of(pod);
+        self.with(|taken| {
+            if !runs_already && !taken.contains_key(&uid) {
+                let room = NodeRoom {
+                    allocatable: node.allocatable.clone(),
+                    others: taken.values().map(Arc::as_ref).collect(),
+                    node: node.node.as_deref(),
+                    allowed_unsafe_sysctls,
+                };
+                admit(pod, &room)?;
+            }
+            taken.insert(uid, pod.clone());
+            Ok(())
+        })
+    }
+
+    /// Gives a pod's room back.
+    pub fn release(&self, uid: &PodUid) {
+        self.with(|taken| taken.remove(uid));
+    }
+
+    /// Thousandths of CPU all burstable pods request together.
+    pub fn burstable_milli_cpu(&self) -> i64 {
+        let nanos: i128 = self.with(|taken| {
+            let burstable = taken.values().filter(|p| qos_class(p) == QosClass::Burstable);
+            burstable.filter_map(|p| pod_requests(p).get("cpu").copied()).sum()
+        });
+        i64::try_from(nanos / 1_000_000).unwrap_or(i64::MAX)
+    }
+}

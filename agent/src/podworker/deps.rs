@@ -1,0 +1,100 @@
+//! What pod workers work with; built once by [`crate::app`].
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cri::RuntimeService;
+use cri::types::DnsConfig;
+use k8s_openapi::api::core::v1::Node;
+use tokio::sync::watch;
+
+use super::admission::Admission;
+use crate::cgroup::CgroupTree;
+use crate::clock::Clock;
+use crate::config::{DnsSettings, Paths};
+use crate::contract::{PodProbes, PodVolumes};
+use crate::convert::quantity::ResourceList;
+use crate::convert::resources::ResourceContext;
+use crate::convert::service_env::ServiceLink;
+use crate::events::Recorder;
+use crate::image::ImagePuller;
+use crate::objectcache::{ObjectReader, ObjectRegistry};
+use crate::podcache::PodCache;
+use crate::status::StatusManager;
+
+/// What pods need to know of their node, at this moment.
+#[derive(Clone, Debug, Default)]
+pub struct NodeView {
+    pub host_ips: Vec<String>,
+    pub allocatable: ResourceList,
+    /// Bytes.
+    pub memory_capacity: i64,
+    /// `None` while the runtime says its network is ready, else what it says.
+    pub network_problem: Option<String>,
+    /// The node object as last seen.
+    pub node: Option<Arc<Node>>,
+}
+
+/// Settings of all workers.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    pub node_name: String,
+    pub paths: Paths,
+    pub dns: DnsSettings,
+    /// The node's resolver configuration.
+    pub host_dns: DnsConfig,
+    pub cfs_quota: bool,
+    /// Microseconds.
+    pub cfs_period: i64,
+    pub pod_pids_limit: Option<i64>,
+    pub max_crash_backoff: Duration,
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// `containerd` in `containerd://<id>`.
+    pub runtime_name: String,
+}
+
+/// Services as pods see them in their environment; `None` until all are known.
+pub type ServicesRx = watch::Receiver<Option<Arc<Vec<ServiceLink>>>>;
+
+/// Everything a worker uses that is not its own.
+pub struct Deps {
+    pub settings: WorkerSettings,
+    pub runtime: Arc<dyn RuntimeService>,
+    pub images: Arc<ImagePuller>,
+    pub cache: Arc<PodCache>,
+    pub status: StatusManager,
+    pub volumes: Arc<dyn PodVolumes>,
+    pub probes: Arc<dyn PodProbes>,
+    pub objects: Arc<dyn ObjectReader>,
+    pub registry: Arc<dyn ObjectRegistry>,
+    pub services: ServicesRx,
+    pub node: watch::Receiver<Arc<NodeView>>,
+    /// `None`: pods get no cgroups of their own.
+    pub cgroups: Option<Arc<CgroupTree>>,
+    pub admission: Admission,
+    pub events: Recorder,
+    pub clock: Clock,
+}
+
+impl fmt::Debug for Deps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deps").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Deps {
+    /// The node as it is now.
+    pub fn node_view(&self) -> Arc<NodeView> {
+        self.node.borrow().clone()
+    }
+
+    /// What the node contributes to resources of containers.
+    pub fn resources(&self) -> ResourceContext {
+        ResourceContext {
+            memory_capacity: self.node.borrow().memory_capacity,
+            cfs_quota: self.settings.cfs_quota,
+            cfs_period: self.settings.cfs_period,
+        }
+    }
+}

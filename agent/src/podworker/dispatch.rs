@@ -1,0 +1,212 @@
+//! The set of workers: one per pod UID, never two at once for one name of a
+//! static pod.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::deps::Deps;
+use super::inbox::Inbox;
+use super::worker::Worker;
+use crate::convert::labels;
+use crate::ids::{ObjectName, PodUid};
+use crate::podcache::RuntimePod;
+use crate::podsource::{DesiredPod, DesiredPods, DesiredRx};
+
+#[derive(Debug)]
+struct Handle {
+    inbox: Arc<Inbox>,
+    name: ObjectName,
+    is_static: bool,
+}
+
+/// A handle to all workers, for waking them. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct PodWorkers {
+    workers: Arc<RwLock<HashMap<PodUid, Handle>>>,
+}
+
+impl PodWorkers {
+    /// No workers yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn with<T>(&self, uid: &PodUid, f: impl FnOnce(&Inbox) -> T) -> Option<T> {
+        let workers = self.workers.read().unwrap_or_else(PoisonError::into_inner);
+        workers.get(uid).map(|h| f(&h.inbox))
+    }
+
+    /// The runtime's view of the pod changed. False: nobody works on that pod.
+    pub fn runtime_changed(&self, uid: &PodUid) -> bool {
+        self.with(uid, Inbox::runtime_changed).is_some()
+    }
+
+    /// Something else of the pod changed.
+    pub fn poke(&self, uid: &PodUid) {
+        self.with(uid, Inbox::poke);
+    }
+
+    /// Wakes every worker.
+    pub fn poke_all(&self) {
+        for handle in self.workers.read().unwrap_or_else(PoisonError::into_inner).values() {
+            handle.inbox.poke();
+        }
+    }
+
+    /// Whether a worker exists for the pod.
+    pub fn contains(&self, uid: &PodUid) -> bool {
+        self.with(uid, |_| ()).is_some()
+    }
+
+    /// How many workers there are.
+    pub fn len(&self) -> usize {
+        self.workers.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Starts and feeds workers.
+#[derive(Debug)]
+pub struct Dispatcher {
+    deps: Arc<Deps>,
+    workers: PodWorkers,
+    tasks: TaskTracker,
+    token: CancellationToken,
+    ended_tx: mpsc::UnboundedSender<PodUid>,
+    ended: mpsc::UnboundedReceiver<PodUid>,
+    last: Arc<DesiredPods>,
+}
+
+impl Dispatcher {
+    /// A dispatcher without workers. Cancelling `token` ends the workers and
+    /// leaves their pods running.
+    pub fn new(deps: Arc<Deps>, workers: PodWorkers, token: CancellationToken) -> Self {
+        let (ended_tx, ended) = mpsc::unbounded_channel();
+        let last = Arc::new(DesiredPods::default());
+        Self { deps, workers, tasks: TaskTracker::new(), token, ended_tx, ended, last }
+    }
+
+    /// Follows the desired set and `relisted` (pods the runtime has) until the
+    /// token is cancelled, then waits for the workers to let go.
+    pub async fn run(mut self, mut desired: DesiredRx, mut relisted: mpsc::Receiver<()>) {
+        let token = self.token.clone();
+        loop {
+            tokio::select! {
+                () = token.cancelled() => break,
+                // Cancel-safe: the latest value stays in the channel.
+                changed = desired.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    self.last = desired.borrow_and_update().clone();
+                    self.reconcile();
+                }
+                // Cancel-safe: a message is lost only when it is received.
+                Some(uid) = self.ended.recv() => {
+                    self.workers.workers.write().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+                    self.reconcile();
+                }
+                Some(()) = relisted.recv() => self.end_orphans(),
+            }
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Makes workers fit the desired set.
+    fn reconcile(&mut self) {
+        let desired = self.last.clone();
+        for (uid, wanted) in &desired.pods {
+            let told = self.workers.with(uid, |inbox| inbox.update(wanted.clone()));
+            if told.is_none() && !self.name_is_taken(wanted) {
+                self.start(uid.clone(), wanted);
+            }
+        }
+        let workers = self.workers.workers.read().unwrap_or_else(PoisonError::into_inner);
+        for (uid, handle) in workers.iter().filter(|(uid, _)| !desired.pods.contains_key(*uid)) {
+            // Before the API server's list is complete, absence means nothing.
+            if desired.api_synced || handle.is_static {
+                tracing::debug!(pod.uid = %uid, "pod not wanted any more");
+                handle.inbox.remove();
+            }
+        }
+        drop(workers);
+        self.end_orphans();
+    }
+
+    /// A static pod waits until its predecessor of the same name is gone.
+    fn name_is_taken(&self, wanted: &DesiredPod) -> bool {
+        if !wanted.is_static() {
+            return false;
+        }
+        let name = ObjectName::of_pod(&wanted.pod);
+        let workers = self.workers.workers.read().unwrap_or_else(PoisonError::into_inner);
+        workers.values().any(|h| h.is_static && h.name == name)
+    }
+
+    fn start(&self, uid: PodUid, wanted: &DesiredPod) {
+        let inbox = Arc::new(Inbox::default());
+        let worker = Worker::new(self.deps.clone(), inbox.clone(), wanted);
+        if wanted.pod.metadata.deletion_timestamp.is_some() {
+            inbox.update(wanted.clone());
+        }
+        self.spawn(uid, worker, Handle { inbox, name: ObjectName::of_pod(&wanted.pod), is_static: wanted.is_static() });
+    }
+
+    fn spawn(&self, uid: PodUid, worker: Worker, handle: Handle) {
+        self.workers.workers.write().unwrap_or_else(PoisonError::into_inner).insert(uid.clone(), handle);
+        let (token, ended) = (self.token.clone(), self.ended_tx.clone());
+        self.tasks.spawn(async move {
+            if worker.run(token).await {
+                // The dispatcher is gone only when everything ends.
+                let _ = ended.send(uid);
+            }
+        });
+    }
+
+    /// Ends pods only the runtime has, once it is known that nobody wants them.
+    fn end_orphans(&self) {
+        if !self.last.api_synced {
+            return;
+        }
+        for runtime in self.deps.cache.all() {
+            let known = self.workers.contains(&runtime.uid) || self.last.pods.contains_key(&runtime.uid);
+            if known || (runtime.sandboxes.is_empty() && runtime.containers.is_empty()) {
+                continue;
+            }
+            tracing::info!(pod.uid = %runtime.uid, pod.name = %runtime.name, "ending a pod nobody wants");
+            let inbox = Arc::new(Inbox::default());
+            let pod = Arc::new(pod_of(&runtime));
+            let worker = Worker::orphan(self.deps.clone(), inbox.clone(), pod);
+            self.spawn(runtime.uid.clone(), worker, Handle { inbox, name: runtime.name.clone(), is_static: false });
+        }
+    }
+}
+
+/// What is known of a pod whose object is gone: its name and grace period.
+fn pod_of(runtime: &RuntimePod) -> Pod {
+    let grace = runtime.containers.iter().find_map(|c| {
+        let a = &c.status.annotations;
+        a.get(labels::POD_DELETION_GRACE).or_else(|| a.get(labels::POD_GRACE))?.parse().ok()
+    });
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(runtime.name.name.to_string()),
+            namespace: Some(runtime.name.namespace.to_string()),
+            uid: Some(runtime.uid.to_string()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec { termination_grace_period_seconds: grace, ..PodSpec::default() }),
+        status: None,
+    }
+}

@@ -1,0 +1,150 @@
+//! Files of a pod outside its volumes: its directory, /etc/hosts, logs'
+//! directories and the files termination messages are written to.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use cri::types::Mount;
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::deps::WorkerSettings;
+use crate::config::Paths;
+use crate::convert::{container, dns, hosts, sandbox, spec};
+use crate::ids::PodUid;
+
+/// A file or directory that could not be made or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("{op} {path}: {source}")]
+pub struct FileError {
+    pub op: &'static str,
+    pub path: PathBuf,
+    #[source]
+    pub source: io::Error,
+}
+
+fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+    let path = path.to_owned();
+    move |source| FileError { op, path, source }
+}
+
+/// Whether a UID is a plain file name, so that it cannot lead elsewhere.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0'])
+}
+
+/// The directory of a pod below the kubelet's root; `None` for a UID that is no
+/// file name.
+pub fn pod_dir(paths: &Paths, uid: &PodUid) -> Option<PathBuf> {
+    is_plain(uid.as_str()).then(|| paths.root.join("pods").join(uid.as_str()))
+}
+
+/// The directory of a pod's logs.
+pub fn log_dir(paths: &Paths, pod: &Pod) -> PathBuf {
+    paths.pod_logs.join(sandbox::log_directory(pod))
+}
+
+/// Makes the pod's directories. Again is fine.
+pub fn make_pod_dirs(paths: &Paths, pod: &Pod) -> Result<(), FileError> {
+    let uid = PodUid::of(pod);
+    let Some(dir) = pod_dir(paths, &uid) else {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "the pod's UID is no file name");
+        return Err(FileError { op: "create", path: PathBuf::from(uid.as_str()), source });
+    };
+    for path in [dir.join("volumes"), dir.join("plugins"), log_dir(paths, pod)] {
+        std::fs::create_dir_all(&path).map_err(failed("create", &path))?;
+    }
+    Ok(())
+}
+
+/// Writes the pod's /etc/hosts and returns its mount, unless the container
+/// brings its own. The file is rewritten only when its text differs, so that
+/// what a container added stays as long as nothing changed.
+pub fn hosts_mount(
+    settings: &WorkerSettings,
+    pod: &Pod,
+    target: &Container,
+    pod_ips: &[String],
+) -> Result<Option<Mount>, FileError> {
+    if container::mounts_at(target, "/etc/hosts") {
+        return Ok(None);
+    }
+    let Some(dir) = pod_dir(&settings.paths, &PodUid::of(pod)) else { return Ok(None) };
+    let path = dir.join("etc-hosts");
+    let aliases = spec::spec(pod).host_aliases.as_deref().unwrap_or_default();
+    let text = if spec::host_network(pod) {
+        let node = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+        hosts::host_network_hosts(&node, aliases)
+    } else {
+        hosts::managed_hosts(pod_ips, &dns::host_name(pod, &settings.dns.domain), aliases)
+    };
+    if std::fs::read_to_string(&path).ok().as_deref() != Some(&text) {
+        std::fs::write(&path, text).map_err(failed("write", &path))?;
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).map_err(failed("chmod", &path))?;
+    }
+    Ok(Some(Mount {
+        container_path: "/etc/hosts".to_owned(),
+        host_path: path.to_string_lossy().into_owned(),
+        readonly: target.security_context.as_ref().and_then(|s| s.read_only_root_filesystem).unwrap_or(false),
+        ..Mount::default()
+    }))
+}
+
+/// A fresh file for the container's last words, and its mount.
+pub fn termination_mount(settings: &WorkerSettings, pod: &Pod, target: &Container) -> Result<Option<Mount>, FileError> {
+    let Some(dir) = pod_dir(&settings.paths, &PodUid::of(pod)).filter(|_| is_plain(&target.name)) else {
+        return Ok(None);
+    };
+    let dir = dir.join("containers").join(&target.name);
+    std::fs::create_dir_all(&dir).map_err(failed("create", &dir))?;
+    let path = dir.join(format!("{:08x}", rand::random::<u32>()));
+    std::fs::write(&path, "").map_err(failed("create", &path))?;
+    // Any user inside may write, whatever the umask here is.
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).map_err(failed("chmod", &path))?;
+    Ok(Some(Mount {
+        container_path: container::termination_path(target).to_owned(),
+        host_path: path.to_string_lossy().into_owned(),
+        ..Mount::default()
+    }))
+}
+
+/// Makes the directory of a container's logs.
+pub fn make_log_dir(paths: &Paths, pod: &Pod, target: &Container) -> Result<(), FileError> {
+    let dir = log_dir(paths, pod).join(&target.name);
+    std::fs::create_dir_all(&dir).map_err(failed("create", &dir))
+}
+
+/// Removes what is left of a pod once its volumes are gone: its directory, in
+/// which nothing may be mounted any more, and its logs.
+pub fn remove_remains(paths: &Paths, pod: &Pod, logs: bool) -> Result<(), FileError> {
+    let uid = PodUid::of(pod);
+    if let Some(dir) = pod_dir(paths, &uid) {
+        for sub in ["containers", "plugins", "etc-hosts", "volume-subpaths", "volumes"] {
+            remove(&dir.join(sub), sub == "containers" || sub == "plugins")?;
+        }
+        remove(&dir, false)?;
+    }
+    if logs && is_plain(&sandbox::log_directory(pod)) {
+        remove(&log_dir(paths, pod), true)?;
+    }
+    Ok(())
+}
+
+/// Removes a file, an empty directory, or (`deep`) a directory with its files.
+/// Never deep where something could be mounted.
+fn remove(path: &Path, deep: bool) -> Result<(), FileError> {
+    let meta = match std::fs::symlink_metadata(path) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed("look at", path)(e)),
+    };
+    let result = match (meta.is_dir(), deep) {
+        (false, _) => std::fs::remove_file(path),
+        (true, true) => std::fs::remove_dir_all(path),
+        (true, false) => std::fs::remove_dir(path),
+    };
+    match result {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(e)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,108 @@
+//! Last words of ended containers: the termination file, else the log's tail.
+
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use cri::types::{ContainerState, ContainerStatus};
+
+use crate::convert::labels;
+use crate::logs;
+use crate::podcache::RuntimePod;
+use crate::status::containers::TerminationMessages;
+
+/// Bytes kept of one container's message.
+const MAX_MESSAGE: u64 = 4096;
+
+/// Reads the messages of containers that ended since `known` was filled, and
+/// forgets those of containers that are gone.
+pub async fn read_new(runtime: &RuntimePod, known: &mut TerminationMessages) {
+    known.retain(|id, _| runtime.containers.iter().any(|c| c.id() == id));
+    for container in &runtime.containers {
+        let status = &container.status;
+        if status.state != ContainerState::Exited || known.contains_key(&status.id) {
+            continue;
+        }
+        let job = Job::of(status);
+        let text = tokio::task::spawn_blocking(move || job.read()).await.unwrap_or_default();
+        known.insert(status.id.clone(), text);
+    }
+}
+
+/// Where to look, taken from what the container was created with.
+struct Job {
+    file: Option<PathBuf>,
+    log: Option<PathBuf>,
+}
+
+impl Job {
+    fn of(status: &ContainerStatus) -> Self {
+        let inside = status.annotations.get(labels::CONTAINER_TERMINATION_PATH);
+        let mount = inside.and_then(|p| status.mounts.iter().find(|m| m.container_path == *p));
+        let fall_back = status
+            .annotations
+            .get(labels::CONTAINER_TERMINATION_POLICY)
+            .is_some_and(|p| p == "FallbackToLogsOnError");
+        let log = (fall_back && status.exit_code != 0 && !status.log_path.is_empty())
+            .then(|| PathBuf::from(&status.log_path));
+        Self { file: mount.map(|m| PathBuf::from(&m.host_path)), log }
+    }
+
+    fn read(&self) -> String {
+        let text = self.file.as_deref().and_then(|f| tail(f, MAX_MESSAGE).ok()).unwrap_or_default();
+        match &self.log {
+            Some(log) if text.is_empty() => logs::termination_text(log).unwrap_or_default(),
+            _ => text,
+        }
+    }
+}
+
+/// The last `limit` bytes of a file as text; never more, however large it grew.
+fn tail(path: &Path, limit: u64) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(limit)))?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testutil::{instance, pod, runtime};
+    use cri::types::Mount;
+
+    #[tokio::test]
+    async fn files_and_logs() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, log) = (dir.path().join("t"), dir.path().join("0.log"));
+        std::fs::write(&log, "2024-01-01T00:00:00Z stderr F boom\n").unwrap();
+        let pod = pod("  containers: [{name: a, terminationMessagePolicy: FallbackToLogsOnError}]");
+        let (sandbox, mut status) = instance(&pod, "a", 0, ContainerState::Exited, 1);
+        status.log_path = log.to_string_lossy().into_owned();
+        status.mounts = vec![Mount {
+            container_path: "/dev/termination-log".into(),
+            host_path: file.to_string_lossy().into_owned(),
+            ..Mount::default()
+        }];
+        let id = status.id.clone();
+        let view = runtime(vec![], vec![(sandbox, status)]);
+        for (content, expect) in [
+            (None, "boom\n".to_owned()),
+            (Some(b"bye".to_vec()), "bye".to_owned()),
+            (Some(vec![b'x'; 10_000]), "x".repeat(4096)),
+            (Some(b"\xffok".to_vec()), "\u{fffd}ok".to_owned()),
+        ] {
+            if let Some(content) = content {
+                std::fs::write(&file, content).unwrap();
+            }
+            let mut messages = TerminationMessages::new();
+            read_new(&view, &mut messages).await;
+            assert_eq!(messages[&id], expect);
+        }
+        let mut messages = TerminationMessages::from([(cri::ContainerId::new("gone"), String::new())]);
+        read_new(&runtime(vec![], vec![]), &mut messages).await;
+        assert!(messages.is_empty());
+    }
+}

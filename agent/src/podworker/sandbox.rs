@@ -1,0 +1,56 @@
+//! Creating the sandbox of a pod.
+
+use std::sync::Arc;
+
+use cri::types::{SandboxConfig, SandboxStatus};
+use cri::{CriError, SandboxId};
+use k8s_openapi::api::core::v1::Pod;
+
+use super::deps::Deps;
+use crate::convert::qos::qos_class;
+use crate::convert::resources::pod_cgroup_limits;
+use crate::convert::sandbox::{SandboxContext, SandboxError, sandbox_config};
+use crate::ids::PodUid;
+
+/// Why a pod has no sandbox.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateSandboxError {
+    #[error(transparent)]
+    Config(#[from] SandboxError),
+    #[error("failed to create sandbox: {0}")]
+    Run(#[source] CriError),
+    #[error("failed to get sandbox status: {0}")]
+    Status(#[source] CriError),
+}
+
+/// The configuration of the pod's sandbox with that attempt.
+pub fn config(deps: &Deps, pod: &Pod, attempt: u32) -> Result<SandboxConfig, SandboxError> {
+    let settings = &deps.settings;
+    let parent = match &deps.cgroups {
+        Some(tree) => tree.parent(qos_class(pod), &PodUid::of(pod)),
+        None => String::new(),
+    };
+    let ctx = SandboxContext {
+        attempt,
+        dns: &settings.dns,
+        host_dns: &settings.host_dns,
+        pod_logs: &settings.paths.pod_logs,
+        cgroup_parent: parent,
+        limits: pod_cgroup_limits(pod, &deps.resources(), settings.pod_pids_limit),
+    };
+    sandbox_config(pod, &ctx)
+}
+
+/// Runs a sandbox and asks for its address. When the answer is lost, the next
+/// look at the runtime finds the sandbox and adopts it.
+pub async fn create(deps: &Deps, config: &SandboxConfig) -> Result<SandboxStatus, CreateSandboxError> {
+    let id: SandboxId = deps.runtime.run_pod_sandbox(config, "").await.map_err(CreateSandboxError::Run)?;
+    deps.runtime.pod_sandbox_status(&id).await.map_err(CreateSandboxError::Status)
+}
+
+/// The pod's cgroup, made or changed.
+pub async fn ensure_cgroup(deps: &Deps, pod: &Arc<Pod>) -> Result<(), crate::cgroup::CgroupError> {
+    let Some(tree) = &deps.cgroups else { return Ok(()) };
+    let limits = pod_cgroup_limits(pod, &deps.resources(), deps.settings.pod_pids_limit);
+    tree.ensure_pod(&PodUid::of(pod), qos_class(pod), &limits).await
+}

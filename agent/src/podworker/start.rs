@@ -1,0 +1,224 @@
+//! Creating and starting one container.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cri::types::{ContainerStatus, Mount, SandboxConfig};
+use cri::{ContainerId, CriError, SandboxId};
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::deps::Deps;
+use super::files::{self, FileError};
+use super::{kill, lifecycle};
+use crate::contract::{MountedVolumes, VolumeError};
+use crate::convert::container::{ContainerContext, container_config};
+use crate::convert::env::{EnvError, EnvObjects, environment, references};
+use crate::convert::fields::FieldContext;
+use crate::convert::security::SecurityError;
+use crate::convert::service_env::service_env;
+use crate::convert::spec;
+use crate::events::EventType;
+use crate::ids::ObjectName;
+use crate::image::EnsuredImage;
+use crate::objectcache::ObjectError;
+
+/// Why a container did not start. [`StartError::reason`] is what its status
+/// shows while it waits.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    #[error(transparent)]
+    Security(#[from] SecurityError),
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("services have not yet been read at least once, cannot construct envvars")]
+    Services,
+    #[error("{0}")]
+    Create(#[source] CriError),
+    #[error("{0}")]
+    Start(#[source] CriError),
+    #[error("{0}")]
+    PostStart(#[source] lifecycle::HookError),
+}
+
+impl StartError {
+    /// Upstream's reason.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "CreateContainerError",
+            Self::Start(_) => "RunContainerError",
+            Self::PostStart(_) => "PostStartHookError",
+            _ => "CreateContainerConfigError",
+        }
+    }
+
+    /// Whether the runtime may have done something we do not know of.
+    pub fn touched_runtime(&self) -> bool {
+        matches!(self, Self::Create(_) | Self::Start(_) | Self::PostStart(_))
+    }
+
+    /// Whether the container's name and attempt are taken.
+    pub fn name_taken(&self) -> bool {
+        matches!(self, Self::Create(e) if e.is_already_exists())
+    }
+}
+
+/// What a container is started in.
+#[derive(Clone, Copy, Debug)]
+pub struct StartContext<'a> {
+    pub pod: &'a Arc<Pod>,
+    pub sandbox: &'a SandboxId,
+    pub sandbox_config: &'a SandboxConfig,
+    pub pod_ips: &'a [String],
+    pub volumes: &'a MountedVolumes,
+}
+
+/// How a container is started.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub container: Container,
+    pub image: EnsuredImage,
+    pub restart_count: u32,
+    /// Distinguishes tries with the same restart count.
+    pub attempt: u32,
+    /// A leftover instance that was created and never started.
+    pub stale: Option<ContainerId>,
+}
+
+/// Longest wait for the first list of Services.
+const SERVICES_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest run of a postStart hook.
+const POST_START_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+async fn env_objects(deps: &Deps, pod: &Pod, container: &Container) -> Result<EnvObjects, ObjectError> {
+    let refs = references(container);
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    let name = |n: &str| ObjectName::new(namespace, n);
+    let mut out = EnvObjects::default();
+    for wanted in refs.config_maps {
+        let found = absent_is_none(deps.objects.config_map(&name(&wanted)).await)?;
+        out.config_maps.insert(wanted, found);
+    }
+    for wanted in refs.secrets {
+        let found = absent_is_none(deps.objects.secret(&name(&wanted)).await)?;
+        out.secrets.insert(wanted, found);
+    }
+    Ok(out)
+}
+
+fn absent_is_none<T>(result: Result<T, ObjectError>) -> Result<Option<T>, ObjectError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn service_variables(deps: &Deps, pod: &Pod) -> Result<BTreeMap<String, String>, StartError> {
+    let mut services = deps.services.clone();
+    let known = tokio::time::timeout(SERVICES_TIMEOUT, services.wait_for(Option::is_some)).await;
+    let known = known.ok().and_then(Result::ok).and_then(|s| s.clone()).ok_or(StartError::Services)?;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    let links = spec::spec(pod).enable_service_links.unwrap_or(true);
+    Ok(service_env(known.iter(), namespace, links))
+}
+
+async fn full_environment(
+    deps: &Deps,
+    ctx: &StartContext<'_>,
+    container: &Container,
+) -> Result<BTreeMap<String, String>, StartError> {
+    let objects = env_objects(deps, ctx.pod, container).await?;
+    let services = service_variables(deps, ctx.pod).await?;
+    let node = deps.node_view();
+    let pod_ips = if spec::host_network(ctx.pod) { node.host_ips.clone() } else { ctx.pod_ips.to_vec() };
+    let fields = FieldContext { pod_ips, host_ips: node.host_ips.clone(), allocatable: node.allocatable.clone() };
+    Ok(environment(ctx.pod, container, &objects, &services, &fields)?)
+}
+
+async fn all_mounts(
+    deps: &Deps,
+    ctx: &StartContext<'_>,
+    container: &Container,
+    env: &BTreeMap<String, String>,
+) -> Result<Vec<Mount>, StartError> {
+    let pairs: Vec<(String, String)> = env.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let mut mounts = deps.volumes.container_mounts(ctx.pod, container, &pairs, ctx.volumes).await?;
+    let settings = &deps.settings;
+    mounts.extend(files::hosts_mount(settings, ctx.pod, container, ctx.pod_ips)?);
+    mounts.extend(files::termination_mount(settings, ctx.pod, container)?);
+    files::make_log_dir(&settings.paths, ctx.pod, container)?;
+    Ok(mounts)
+}
+
+/// Creates and starts the container and runs its postStart hook. Each step is
+/// found again after a crash: a created container is removed and made anew, a
+/// started one is adopted.
+pub async fn start_container(
+    deps: &Deps,
+    ctx: &StartContext<'_>,
+    launch: Launch,
+) -> Result<ContainerStatus, StartError> {
+    let Launch { container, image, restart_count, attempt, stale } = launch;
+    let env = full_environment(deps, ctx, &container).await?;
+    let mounts = all_mounts(deps, ctx, &container, &env).await?;
+    let context = ContainerContext {
+        image_ref: image.id.to_string(),
+        image_user: image.user,
+        restart_count,
+        env: &env,
+        mounts,
+        resources: deps.resources(),
+        seccomp_root: deps.settings.paths.seccomp.to_string_lossy().into_owned(),
+        target: target_of(deps, ctx.pod, &container.name),
+    };
+    let mut config = container_config(ctx.pod, &container, context)?;
+    config.metadata.attempt = attempt;
+    if let Some(stale) = stale {
+        deps.runtime.remove_container(&stale).await.map_err(StartError::Create)?;
+    }
+    let created = deps.runtime.create_container(ctx.sandbox, &config, ctx.sandbox_config).await;
+    let id = created.map_err(StartError::Create)?;
+    let event = |reason, text: String| deps.events.container(ctx.pod, &container.name, EventType::Normal, reason, text);
+    event("Created", format!("Created container: {}", container.name));
+    deps.runtime.start_container(&id).await.map_err(StartError::Start)?;
+    event("Started", format!("Started container {}", container.name));
+    let status = deps.runtime.container_status(&id).await.map_err(StartError::Start)?;
+    post_start(deps, ctx, &container, &id).await?;
+    Ok(status)
+}
+
+/// The container an ephemeral one looks at.
+fn target_of(deps: &Deps, pod: &Pod, name: &str) -> Option<String> {
+    let wanted = spec::ephemeral_containers(pod).iter().find(|e| e.name == name)?.target_container_name.clone()?;
+    let runtime = deps.cache.get(&crate::ids::PodUid::of(pod))?;
+    runtime.container(&wanted).map(|c| c.id().to_string())
+}
+
+async fn post_start(
+    deps: &Deps,
+    ctx: &StartContext<'_>,
+    container: &Container,
+    id: &ContainerId,
+) -> Result<(), StartError> {
+    let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(()) };
+    let host = match ctx.pod_ips.first() {
+        Some(ip) => ip.clone(),
+        None => kill::pod_host(deps, ctx.pod),
+    };
+    let result = lifecycle::run(deps.runtime.as_ref(), hook, container, id, &host, POST_START_LIMIT).await;
+    let Err(error) = result else { return Ok(()) };
+    let text = format!("PostStartHook failed: {error}");
+    deps.events.container(ctx.pod, &container.name, EventType::Warning, "FailedPostStartHook", text);
+    let text = format!("FailedPostStartHook: container {} is killed", container.name);
+    deps.events.container(ctx.pod, &container.name, EventType::Normal, "Killing", text);
+    let grace = crate::plan::grace::grace_period(ctx.pod, Some(container), crate::plan::KillReason::PodEnds);
+    deps.runtime.stop_container(id, grace).await.map_err(StartError::Start)?;
+    Err(StartError::PostStart(error))
+}

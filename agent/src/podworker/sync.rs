@@ -1,0 +1,483 @@
+//! Making a pod that is to run, run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cri::types::{ContainerState, SandboxConfig, SandboxStatus};
+use futures::future::{join_all, try_join_all};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
+use tokio_util::sync::CancellationToken;
+
+use super::sandbox::{self, CreateSandboxError};
+use super::start::{Launch, StartContext, StartError, start_container};
+use super::state::EndReason;
+use super::worker::{Progress, Worker};
+use super::{files, kill};
+use crate::contract::{MountedVolumes, VolumeError};
+use crate::convert::{container, spec};
+use crate::events::EventType;
+use crate::image::{EnsuredImage, PullError};
+use crate::plan::pod_actions::is_finished;
+use crate::plan::{PodActions, StartContainer, pod_actions};
+use crate::podcache::{RuntimeContainer, RuntimePod};
+use crate::status::Stage;
+use crate::status::containers::WaitReason;
+
+/// Rounds of one sync; more would mean that plan and runtime disagree for ever.
+const MAX_ROUNDS: usize = 64;
+
+type Images = BTreeMap<String, Result<EnsuredImage, PullError>>;
+
+impl Worker {
+    /// One sync: look, decide, do, until there is nothing to do or only to wait.
+    pub(super) async fn sync(&mut self, interrupt: &CancellationToken) -> Progress {
+        for _ in 0..MAX_ROUNDS {
+            if let Err(error) = self.refresh().await {
+                tracing::warn!(pod.uid = %self.uid, %error, "runtime not readable");
+                let delay = self.next_retry();
+                return self.wait(Some(delay));
+            }
+            if !self.admit() {
+                return self.end(EndReason::Finished);
+            }
+            self.deps.probes.update_pod(&self.pod, &self.runtime);
+            if self.deadline().is_some_and(|d| d <= self.deps.clock.now()) {
+                self.fail("DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
+                return self.end(EndReason::Finished);
+            }
+            let view = self.deps.probes.view(&self.uid);
+            let actions = pod_actions(&self.pod, &self.runtime, &view);
+            let finished = is_finished(&self.pod, &self.runtime);
+            if finished {
+                return self.end(EndReason::Finished);
+            }
+            if actions.is_empty() {
+                self.publish(Stage::Syncing);
+                self.collect_garbage().await;
+                return self.wait(None);
+            }
+            if interrupt.is_cancelled() {
+                return Progress::Again;
+            }
+            match self.perform(actions, interrupt).await {
+                Progress::Again => {}
+                other => {
+                    self.publish(Stage::Syncing);
+                    return other;
+                }
+            }
+        }
+        self.wait(Some(Duration::from_secs(10)))
+    }
+
+    fn fail(&mut self, reason: &str, message: &str) {
+        self.failure = Some(WaitReason { reason: reason.to_owned(), message: message.to_owned() });
+        let event = match reason {
+            "DeadlineExceeded" => "DeadlineExceeded",
+            _ => "AdmissionRejected",
+        };
+        self.deps.events.pod(&self.pod, EventType::Warning, event, message);
+    }
+
+    fn end(&mut self, reason: EndReason) -> Progress {
+        self.change_state(self.state.terminate(reason));
+        Progress::Again
+    }
+
+    /// Takes the pod, once; false when the node refuses it.
+    fn admit(&mut self) -> bool {
+        if self.admitted {
+            return true;
+        }
+        let node = self.deps.node_view();
+        let allowed = &self.deps.settings.allowed_unsafe_sysctls;
+        match self.deps.admission.take(&self.pod, &node, allowed, self.runs_already()) {
+            Ok(()) => {
+                self.admitted = true;
+                self.deps.registry.register_pod(&self.pod);
+                true
+            }
+            Err(refusal) => {
+                let message = format!("Pod was rejected: {}", refusal.message);
+                self.fail(&refusal.reason, &message);
+                false
+            }
+        }
+    }
+
+    async fn perform(&mut self, actions: PodActions, interrupt: &CancellationToken) -> Progress {
+        if actions.kill_pod {
+            if !self.stop_everything(&actions).await {
+                let delay = self.next_retry();
+                return self.wait(Some(delay));
+            }
+            if actions.create_sandbox.is_none() {
+                return Progress::Again;
+            }
+        }
+        if !actions.kill.is_empty() {
+            self.kill_some(&actions).await;
+            if let Err(error) = self.refresh().await {
+                tracing::warn!(pod.uid = %self.uid, %error, "runtime not readable");
+                let delay = self.next_retry();
+                return self.wait(Some(delay));
+            }
+        }
+        let now = self.deps.clock.now();
+        let mut soonest: Option<Duration> = None;
+        let all = actions.start_ephemeral.iter().chain(&actions.start_init).chain(&actions.start);
+        let mut ready: Vec<StartContainer> = Vec::new();
+        for start in all {
+            match self.held_back(start, now) {
+                None => ready.push(start.clone()),
+                Some(wait) => soonest = Some(soonest.map_or(wait, |s| s.min(wait))),
+            }
+        }
+        if actions.create_sandbox.is_none() && ready.is_empty() {
+            self.collect_garbage().await;
+            return self.wait(soonest);
+        }
+        // The first word of a pod tells where it starts.
+        self.publish(Stage::Syncing);
+        self.start_all(&actions, ready, interrupt).await
+    }
+
+    /// Stops all containers and sandboxes because nothing is to run, or all anew.
+    async fn stop_everything(&mut self, actions: &PodActions) -> bool {
+        if actions.create_sandbox.is_some() {
+            let text = "Pod sandbox changed, it will be killed and re-created.";
+            self.deps.events.pod(&self.pod, EventType::Normal, "SandboxChanged", text);
+        }
+        let mut errors = kill::kill_containers(&self.deps, &self.pod, &self.runtime, &self.hooks).await;
+        errors.extend(kill::stop_sandboxes(&self.deps, &self.runtime).await);
+        self.dirty = true;
+        for error in &errors {
+            self.deps.events.pod(&self.pod, EventType::Warning, "FailedKillPod", format!("error killing pod: {error}"));
+        }
+        errors.is_empty() && self.refresh().await.is_ok()
+    }
+
+    async fn kill_some(&mut self, actions: &PodActions) {
+        let kills = actions.kill.iter().filter_map(|k| {
+            let target = self.runtime.containers.iter().find(|c| *c.id() == k.id)?;
+            Some(kill::kill_container(&self.deps, &self.pod, target, k.reason, &k.message, None, &self.hooks))
+        });
+        for error in join_all(kills).await.into_iter().filter_map(Result::err) {
+            tracing::warn!(pod.uid = %self.uid, %error, "container not stopped");
+        }
+        self.dirty = true;
+    }
+
+    /// How long a container has to wait before it may start (again).
+    fn held_back(&mut self, start: &StartContainer, now: Timestamp) -> Option<Duration> {
+        if let Some(at) = self.not_before.get(&start.name)
+            && let Ok(left) = Duration::try_from(at.duration_since(now))
+            && !left.is_zero()
+        {
+            return Some(left);
+        }
+        let (key, finished) = self.last_end(&start.name)?;
+        let left = self.crash.remaining(&key, finished, now)?;
+        let whole = self.crash.current(&key);
+        let text = |s: &Option<String>| s.clone().unwrap_or_default();
+        let meta = &self.pod.metadata;
+        let pod = format!("{}_{}({})", text(&meta.name), text(&meta.namespace), self.uid);
+        let message = format!("back-off {} restarting failed container={} pod={pod}", go_duration(whole), start.name);
+        let reason = WaitReason { reason: "CrashLoopBackOff".to_owned(), message };
+        if self.waiting.get(&start.name) != Some(&reason) {
+            let text = format!("Back-off restarting failed container {} in pod {pod}", start.name);
+            self.deps.events.container(&self.pod, &start.name, EventType::Warning, "BackOff", text);
+            self.waiting.insert(start.name.clone(), reason);
+        }
+        Some(left)
+    }
+
+    /// The crash-loop key of a container and when its last instance ended.
+    fn last_end(&self, name: &str) -> Option<((String, u64), Timestamp)> {
+        let ended = self.runtime.containers_named(name).find(|c| c.status.state == ContainerState::Exited)?;
+        let (_, found) = container::find(&self.pod, name)?;
+        let finished = ended.status.finished_at.unwrap_or(Timestamp::MIN);
+        Some(((name.to_owned(), spec::container_hash(&found)), finished))
+    }
+
+    async fn start_all(
+        &mut self,
+        actions: &PodActions,
+        ready: Vec<StartContainer>,
+        interrupt: &CancellationToken,
+    ) -> Progress {
+        let attempt = actions.create_sandbox.map(|a| a.max(self.sandbox_attempt));
+        if attempt.is_some()
+            && let Some(problem) = self.network_problem()
+        {
+            let text = format!("network is not ready: {problem}");
+            self.deps.events.pod(&self.pod, EventType::Warning, "NetworkNotReady", text);
+            return self.wait(Some(Duration::from_millis(500)));
+        }
+        let number = attempt.or_else(|| self.runtime.sandboxes.first().map(|s| s.summary.metadata.attempt));
+        let config = match sandbox::config(&self.deps, &self.pod, number.unwrap_or(0)) {
+            Ok(config) => config,
+            Err(error) => return self.sandbox_failed(&CreateSandboxError::Config(error)),
+        };
+        if let Err(problem) = self.prepare().await {
+            self.deps.events.pod(&self.pod, EventType::Warning, "FailedCreatePodContainer", problem);
+            let delay = self.next_retry();
+            return self.wait(Some(delay));
+        }
+        // Volumes, sandbox and images do not need each other.
+        let gathered = interrupt
+            .run_until_cancelled(gather(self, &config, attempt.is_some(), &ready))
+            .await;
+        let Some((sandbox, volumes, images)) = gathered else {
+            // Given up in the middle: whatever the runtime did, it will show.
+            self.dirty = true;
+            return Progress::Again;
+        };
+        match sandbox {
+            Ok(Some(status)) => self.adopt_sandbox(status),
+            Ok(None) => {}
+            Err(error) => return self.sandbox_failed(&error),
+        }
+        let volumes = match volumes {
+            Ok(volumes) => volumes,
+            Err(error) => {
+                self.deps.events.pod(&self.pod, EventType::Warning, "FailedMount", error.to_string());
+                let delay = self.next_retry();
+                return self.wait(Some(delay));
+            }
+        };
+        self.launch(&config, &volumes, images, ready).await
+    }
+
+    fn network_problem(&self) -> Option<String> {
+        if spec::host_network(&self.pod) {
+            return None;
+        }
+        self.deps.node.borrow().network_problem.clone()
+    }
+
+    async fn prepare(&self) -> Result<(), String> {
+        files::make_pod_dirs(&self.deps.settings.paths, &self.pod).map_err(|e| e.to_string())?;
+        sandbox::ensure_cgroup(&self.deps, &self.pod).await.map_err(|e| format!("unable to ensure pod container exists: {e}"))
+    }
+
+    fn sandbox_failed(&mut self, error: &CreateSandboxError) -> Progress {
+        let text = format!("Failed to create pod sandbox: {error}");
+        self.deps.events.pod(&self.pod, EventType::Warning, "FailedCreatePodSandBox", text);
+        if let CreateSandboxError::Run(source) = error {
+            // The name of a try whose answer was lost stays taken.
+            if source.is_already_exists() {
+                self.sandbox_attempt = self.sandbox_attempt.max(self.next_sandbox_attempt()) + 1;
+            }
+            self.dirty = true;
+        }
+        let delay = self.next_retry();
+        self.wait(Some(delay))
+    }
+
+    fn next_sandbox_attempt(&self) -> u32 {
+        self.runtime.sandboxes.first().map_or(0, |s| s.summary.metadata.attempt + 1)
+    }
+
+    fn adopt_sandbox(&mut self, status: SandboxStatus) {
+        let mut view = RuntimePod::clone(&self.runtime);
+        view.sandboxes.retain(|s| s.summary.id != status.summary.id);
+        view.sandboxes.insert(0, status);
+        self.replace_view(view);
+    }
+
+    /// Starts what is ready: ephemeral and init containers in order, main ones
+    /// together unless a postStart hook makes their order matter.
+    async fn launch(
+        &mut self,
+        config: &SandboxConfig,
+        volumes: &MountedVolumes,
+        mut images: Images,
+        ready: Vec<StartContainer>,
+    ) -> Progress {
+        let Some(sandbox) = self.runtime.ready_sandbox().map(|s| s.summary.id.clone()) else {
+            self.dirty = true;
+            let delay = self.next_retry();
+            return self.wait(Some(delay));
+        };
+        let ips = self.runtime.ips().to_vec();
+        let (mut launches, mut failed) = (Vec::new(), 0);
+        for start in &ready {
+            match images.remove(&start.name) {
+                Some(Ok(image)) => launches.extend(self.launch_of(start, image)),
+                Some(Err(error)) => {
+                    failed += 1;
+                    self.start_failed(&start.name, error.reason(), error.to_string(), Some(error.retry_after()));
+                }
+                None => {}
+            }
+        }
+        let (pod, deps) = (self.pod.clone(), self.deps.clone());
+        let ctx =
+            StartContext { pod: &pod, sandbox: &sandbox, sandbox_config: config, pod_ips: &ips, volumes };
+        let ordered = launches.iter().any(|l| has_order(&pod, &l.container));
+        let mut results = Vec::new();
+        let names: Vec<String> = launches.iter().map(|l| l.container.name.clone()).collect();
+        if ordered {
+            for launch in launches {
+                let result = start_container(&deps, &ctx, launch).await;
+                let stop = result.is_err();
+                results.push(result);
+                if stop {
+                    break;
+                }
+            }
+        } else {
+            results = join_all(launches.into_iter().map(|l| start_container(&deps, &ctx, l))).await;
+        }
+        let mut started = 0;
+        let mut view = RuntimePod::clone(&self.runtime);
+        for (name, result) in names.iter().zip(results) {
+            match result {
+                Ok(status) => {
+                    started += 1;
+                    self.started(name);
+                    view = with_container(view, &sandbox, status);
+                }
+                Err(error) => {
+                    failed += 1;
+                    self.start_error(name, &error);
+                }
+            }
+        }
+        self.replace_view(view);
+        if started > 0 {
+            self.failures = 0;
+            return Progress::Again;
+        }
+        if failed > 0 {
+            // The next round knows who has to wait for how long.
+            return if self.dirty { Progress::Again } else { self.wait(self.soonest_retry()) };
+        }
+        self.wait(None)
+    }
+
+    fn soonest_retry(&self) -> Option<Duration> {
+        let now = self.deps.clock.now();
+        self.not_before.values().map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default()).min()
+    }
+
+    fn launch_of(&mut self, start: &StartContainer, image: EnsuredImage) -> Option<Launch> {
+        let (_, found) = container::find(&self.pod, &start.name)?;
+        let newest = self.runtime.container(&start.name);
+        let stale = newest.filter(|c| c.status.state == ContainerState::Created).map(|c| c.id().clone());
+        let restart_count = match newest {
+            Some(left) if stale.is_some() => left.restart_count,
+            Some(before) => before.restart_count + 1,
+            None => self.remembered_restarts(&start.name),
+        };
+        let floor = self.attempts.get(&start.name).copied().unwrap_or(0);
+        let after_newest = newest.filter(|_| stale.is_none()).map_or(0, |c| c.status.metadata.attempt + 1);
+        let attempt = restart_count.max(floor).max(after_newest);
+        if let Some((key, finished)) = self.last_end(&start.name) {
+            self.crash.next(key, finished, self.deps.clock.now());
+        }
+        Some(Launch { container: found, image, restart_count, attempt, stale })
+    }
+
+    /// The restart count of a container the runtime forgot.
+    fn remembered_restarts(&self, name: &str) -> u32 {
+        let status = self.status.as_ref().or(self.pod.status.as_ref());
+        let lists = status.map(|s| [&s.container_statuses, &s.init_container_statuses]);
+        let found = lists.into_iter().flatten().flat_map(|l| l.iter().flatten()).find(|c| c.name == name);
+        found.map_or(0, |c| u32::try_from(c.restart_count).unwrap_or(0))
+    }
+
+    fn started(&mut self, name: &str) {
+        self.waiting.remove(name);
+        self.not_before.remove(name);
+        self.attempts.remove(name);
+    }
+
+    fn start_error(&mut self, name: &str, error: &StartError) {
+        if error.name_taken() {
+            let taken = self.runtime.container(name).map_or(0, |c| c.status.metadata.attempt + 1);
+            let floor = self.attempts.entry(name.to_owned()).or_insert(taken);
+            *floor = (*floor).max(taken) + 1;
+        }
+        self.dirty |= error.touched_runtime();
+        self.deps.events.container(&self.pod, name, EventType::Warning, "Failed", format!("Error: {error}"));
+        self.start_failed(name, error.reason(), error.to_string(), None);
+    }
+
+    fn start_failed(&mut self, name: &str, reason: &str, message: String, retry: Option<Duration>) {
+        let retry = retry.unwrap_or_else(|| self.next_retry());
+        let at = self.deps.clock.now().saturating_add(retry).unwrap_or(Timestamp::MAX);
+        self.not_before.insert(name.to_owned(), at);
+        self.waiting.insert(name.to_owned(), WaitReason { reason: reason.to_owned(), message });
+    }
+
+    /// Removes dead instances nobody needs: one per container stays for its logs.
+    pub(super) async fn collect_garbage(&mut self) {
+        let garbage = crate::plan::container_gc::garbage(&self.runtime, 1, false);
+        if garbage == Default::default() {
+            return;
+        }
+        let containers = garbage.containers.iter().map(|id| self.deps.runtime.remove_container(id));
+        let removed = try_join_all(containers).await;
+        let sandboxes = garbage.sandboxes.iter().map(|id| self.deps.runtime.remove_pod_sandbox(id));
+        if let Err(error) = removed.and(try_join_all(sandboxes).await) {
+            tracing::debug!(pod.uid = %self.uid, %error, "dead container not removed");
+        }
+        let mut view = RuntimePod::clone(&self.runtime);
+        view.containers.retain(|c| !garbage.containers.contains(c.id()));
+        view.sandboxes.retain(|s| !garbage.sandboxes.contains(&s.summary.id));
+        self.replace_view(view);
+    }
+}
+
+type Gathered = (
+    Result<Option<SandboxStatus>, CreateSandboxError>,
+    Result<Arc<MountedVolumes>, VolumeError>,
+    Images,
+);
+
+/// Sandbox, volumes and images at the same time.
+async fn gather(worker: &Worker, config: &SandboxConfig, create: bool, ready: &[StartContainer]) -> Gathered {
+    let (deps, pod) = (&worker.deps, &worker.pod);
+    let sandbox = async {
+        if create { sandbox::create(deps, config).await.map(Some) } else { Ok(None) }
+    };
+    let images = ready.iter().filter_map(|start| {
+        let (_, found) = container::find(pod, &start.name)?;
+        Some(async move { (found.name.clone(), deps.images.ensure(pod, &found, config).await) })
+    });
+    let (sandbox, volumes, images) = tokio::join!(sandbox, deps.volumes.set_up(pod), join_all(images));
+    (sandbox, volumes, images.into_iter().collect())
+}
+
+/// Whether what follows the container must wait for it.
+fn has_order(pod: &k8s_openapi::api::core::v1::Pod, container: &Container) -> bool {
+    container.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some())
+        || spec::init_containers(pod).iter().any(|c| c.name == container.name)
+}
+
+fn with_container(
+    view: RuntimePod,
+    sandbox: &cri::SandboxId,
+    status: cri::types::ContainerStatus,
+) -> RuntimePod {
+    let id = status.id.clone();
+    let created = status.metadata.clone();
+    let keep = |c: &RuntimeContainer| {
+        // A leftover of the same name and attempt was removed before.
+        *c.id() != id && !(c.status.state == ContainerState::Created && c.status.metadata.name == created.name)
+    };
+    let mut all: Vec<_> =
+        view.containers.into_iter().filter(keep).map(|c| (c.sandbox, c.status)).collect();
+    all.push((sandbox.clone(), status));
+    RuntimePod::assemble(view.uid, view.name, view.sandboxes, all)
+}
+
+/// A duration of whole seconds as Go prints it: `40s`, `1m20s`, `5m0s`.
+fn go_duration(d: Duration) -> String {
+    let s = d.as_secs();
+    if s < 60 { format!("{s}s") } else { format!("{}m{}s", s / 60, s % 60) }
+}
