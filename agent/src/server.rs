@@ -1,3 +1,196 @@
-//! The kubelet's own HTTPS server on :10250: logs, exec, attach, port-forward, stats.
+//! The kubelet's own HTTPS server on :10250: logs, exec, attach, port-forward,
+//! pods and figures.
+//!
+//! [`bind`] makes the listener (so that the port is known early), then
+//! [`BoundServer::serve`] answers until cancelled. Who may ask is [`auth`]'s
+//! business, what is asked is [`route`]'s (pure), and every streaming session is
+//! carried to the runtime's own streaming server ([`session`]). Nothing here
+//! changes a pod.
 
+pub mod auth;
+pub mod bridge;
+mod handle;
+mod logs;
+pub mod metrics;
+mod reply;
+pub mod route;
+mod session;
 pub mod spdy;
+pub mod stats;
+pub mod tls;
+mod tunnel;
+mod websocket;
+
+use std::fmt::Debug;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cri::RuntimeService;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use k8s_openapi::api::core::v1::Pod;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::ServerSettings;
+use crate::ids::ObjectName;
+use crate::logs::LogWatcher;
+use crate::podcache::PodCache;
+use crate::probe::ProbeManager;
+use auth::Authenticator;
+
+/// How long a client may take for the TLS handshake or for its headers.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// Streaming sessions without a byte end after this, as upstream.
+pub const IDLE: Duration = Duration::from_secs(4 * 3600);
+
+/// What the server shows of this node's pods.
+pub trait NodeView: Send + Sync + Debug {
+    /// Every pod of the node, static ones included, with its latest status.
+    fn pods(&self) -> Vec<Arc<Pod>>;
+    /// One pod, with its latest status.
+    fn pod(&self, name: &ObjectName) -> Option<Arc<Pod>>;
+}
+
+/// Everything the handlers need.
+#[derive(Clone)]
+pub struct ServerState {
+    pub node_name: String,
+    pub view: Arc<dyn NodeView>,
+    pub cache: Arc<PodCache>,
+    pub runtime: Arc<dyn RuntimeService>,
+    /// Asked for TokenReviews and SubjectAccessReviews; `None` refuses all that
+    /// would need it.
+    pub client: Option<kube::Client>,
+    pub probes: Arc<ProbeManager>,
+    /// What `/logs/` shows, usually `/var/log`.
+    pub log_dir: PathBuf,
+    /// File systems of `/stats/summary`: the kubelet's root.
+    pub root_dir: PathBuf,
+    /// The answer of `/configz`.
+    pub configz: Arc<serde_json::Value>,
+}
+
+impl Debug for ServerState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerState").field("node_name", &self.node_name).finish_non_exhaustive()
+    }
+}
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+}
+
+/// A server that listens but does not answer yet.
+#[derive(Debug)]
+pub struct BoundServer {
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    settings: ServerSettings,
+    port: u16,
+}
+
+/// Takes the port and prepares TLS. `names` are the host names and addresses a
+/// self-made certificate is for.
+pub async fn bind(settings: &ServerSettings, names: &[String]) -> Result<BoundServer, ServerError> {
+    let tls = Arc::new(tls::server_config(settings, names)?);
+    let address = SocketAddr::new(settings.address, settings.port);
+    let listen = |source| ServerError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let port = listener.local_addr().map_err(listen)?.port();
+    Ok(BoundServer { listener, tls, settings: settings.clone(), port })
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    state: ServerState,
+    auth: Authenticator,
+    watcher: LogWatcher,
+    stats: stats::Sampler,
+    token: CancellationToken,
+    /// Sessions that outlive their request.
+    sessions: TaskTracker,
+}
+
+impl BoundServer {
+    /// The port in use, for the node's `daemonEndpoints`.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Answers until cancelled; then ends every session.
+    pub async fn serve(self, state: ServerState, token: CancellationToken) {
+        let shared = Arc::new(Shared {
+            auth: Authenticator::new(&self.settings, state.client.clone(), &state.node_name),
+            state,
+            watcher: LogWatcher::default(),
+            stats: stats::Sampler::default(),
+            token: token.clone(),
+            sessions: TaskTracker::new(),
+        });
+        let acceptor = TlsAcceptor::from(self.tls);
+        loop {
+            let accepted = tokio::select! {
+                () = token.cancelled() => break,
+                // Cancel-safe: a connection that was not taken waits in the kernel.
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let work = connection(stream, acceptor.clone(), shared.clone());
+                    shared.sessions.spawn(async move {
+                        if let Err(error) = work.await {
+                            tracing::debug!(%peer, %error, "connection ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: let some be freed.
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        shared.sessions.close();
+        shared.sessions.wait().await;
+    }
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) -> Result<(), String> {
+    let _ = stream.set_nodelay(true);
+    let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
+    let stream = tokio::select! {
+        () = shared.token.cancelled() => return Ok(()),
+        done = handshake => done.map_err(|_| "TLS handshake took too long")?.map_err(|e| e.to_string())?,
+    };
+    let peer = stream.get_ref().1.peer_certificates().and_then(|certs| auth::identity_of(certs.first()?));
+    let service = {
+        let shared = shared.clone();
+        hyper::service::service_fn(move |request| {
+            let (shared, peer) = (shared.clone(), peer.clone());
+            async move { Ok::<_, std::convert::Infallible>(handle::handle(shared, peer, request).await) }
+        })
+    };
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::select! {
+        () = shared.token.cancelled() => Ok(()),
+        done = connection => done.map_err(|e| e.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,287 @@
+//! What node and pods use: gathered from the runtime and /proc, told as
+//! `/stats/summary`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cri::types::{ContainerFilter, ContainerStats};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::ServerState;
+use crate::podcache::RuntimePod;
+
+/// CPU time at an earlier look, to tell a rate.
+#[derive(Debug, Default)]
+pub struct Sampler {
+    last: Mutex<HashMap<String, (Timestamp, u64)>>,
+}
+
+impl Sampler {
+    /// Cores in billionths since the last look at `key`, if there was one.
+    fn rate(&self, key: &str, at: Timestamp, cpu_nanos: u64) -> Option<u64> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, then) = last.insert(key.to_owned(), (at, cpu_nanos))?;
+        let passed = u128::try_from(at.duration_since(before).as_nanos()).ok().filter(|nanos| *nanos > 0)?;
+        let used = u128::from(cpu_nanos.checked_sub(then)?);
+        u64::try_from(used * 1_000_000_000 / passed).ok()
+    }
+
+    /// Forgets what is gone.
+    fn retain(&self, keys: &[&str]) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.retain(|key, _| keys.contains(&key.as_str()));
+    }
+}
+
+/// The whole node, as counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFigures {
+    pub name: String,
+    pub cpu_nanos: u64,
+    pub cpu_rate: Option<u64>,
+    /// Bytes.
+    pub memory_total: u64,
+    pub memory_available: u64,
+    /// The kubelet's file system: capacity, available, bytes; inodes, free.
+    pub fs: (u64, u64),
+    pub inodes: (u64, u64),
+    pub started_at: Option<Timestamp>,
+}
+
+/// One container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerFigures {
+    pub name: String,
+    pub id: String,
+    pub started_at: Option<Timestamp>,
+    pub cpu_nanos: u64,
+    pub cpu_rate: Option<u64>,
+    pub working_set: u64,
+    pub rss: u64,
+    pub rootfs_used: u64,
+}
+
+/// One pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFigures {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub started_at: Option<Timestamp>,
+    pub containers: Vec<ContainerFigures>,
+}
+
+/// Everything, at one time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    pub at: Timestamp,
+    pub node: NodeFigures,
+    pub pods: Vec<PodFigures>,
+}
+
+/// Gathers figures now.
+pub async fn collect(state: &ServerState, sampler: &Sampler) -> Result<Figures, String> {
+    let stats = state.runtime.list_container_stats(&ContainerFilter::default()).await;
+    let stats = stats.map_err(|error| format!("failed to list container stats: {error}"))?;
+    let at = Timestamp::now();
+    let mut pods: Vec<PodFigures> =
+        state.cache.all().iter().filter_map(|pod| pod_figures(pod, &stats, sampler, at)).collect();
+    pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    let mut node = node_figures(&state.root_dir);
+    node.name.clone_from(&state.node_name);
+    node.cpu_rate = sampler.rate("node", at, node.cpu_nanos);
+    let ids = pods.iter().flat_map(|pod| &pod.containers).map(|c| c.id.as_str()).chain(["node"]);
+    sampler.retain(&ids.collect::<Vec<_>>());
+    Ok(Figures { at, node, pods })
+}
+
+fn pod_figures(
+    pod: &Arc<RuntimePod>,
+    stats: &[ContainerStats],
+    sampler: &Sampler,
+    at: Timestamp,
+) -> Option<PodFigures> {
+    let running = pod.containers.iter().filter(|c| c.is_running());
+    let containers: Vec<ContainerFigures> = running
+        .filter_map(|container| {
+            let stats = stats.iter().find(|s| s.id == *container.id())?;
+            let cpu_nanos = stats.cpu_usage_nanos.unwrap_or(0);
+            Some(ContainerFigures {
+                name: container.name().to_owned(),
+                id: container.id().as_str().to_owned(),
+                started_at: container.status.started_at,
+                cpu_nanos,
+                cpu_rate: sampler.rate(container.id().as_str(), stats.at.unwrap_or(at), cpu_nanos),
+                working_set: stats.memory_working_set.unwrap_or(0),
+                rss: stats.memory_rss.unwrap_or(0),
+                rootfs_used: stats.rootfs_used.unwrap_or(0),
+            })
+        })
+        .collect();
+    (!containers.is_empty()).then(|| PodFigures {
+        namespace: pod.name.namespace.to_string(),
+        name: pod.name.name.to_string(),
+        uid: pod.uid.as_str().to_owned(),
+        started_at: pod.ready_sandbox().and_then(|s| s.summary.created_at),
+        containers,
+    })
+}
+
+fn node_figures(root: &Path) -> NodeFigures {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let mut figures = NodeFigures {
+        cpu_nanos: cpu_nanos(&stat),
+        memory_total: kibibytes(&meminfo, "MemTotal:"),
+        memory_available: kibibytes(&meminfo, "MemAvailable:"),
+        started_at: boot_time(&stat),
+        ..NodeFigures::default()
+    };
+    if let Ok(fs) = nix::sys::statvfs::statvfs(root) {
+        figures.fs = (fs.blocks() * fs.fragment_size(), fs.blocks_available() * fs.fragment_size());
+        figures.inodes = (fs.files(), fs.files_free());
+    }
+    figures
+}
+
+/// A line of /proc/meminfo in bytes; 0 when it is not there.
+fn kibibytes(meminfo: &str, name: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    number.unwrap_or(0).saturating_mul(1024)
+}
+
+/// Busy time of all processors from /proc/stat: user, nice, system, irq,
+/// softirq, steal, in ticks of 10 ms.
+fn cpu_nanos(stat: &str) -> u64 {
+    let Some(line) = stat.lines().find_map(|line| line.strip_prefix("cpu ")) else { return 0 };
+    let ticks: Vec<u64> = line.split_whitespace().map(|n| n.parse().unwrap_or(0)).collect();
+    let busy = [0, 1, 2, 5, 6, 7].iter().filter_map(|i| ticks.get(*i)).fold(0u64, |sum, n| sum.saturating_add(*n));
+    busy.saturating_mul(10_000_000)
+}
+
+fn boot_time(stat: &str) -> Option<Timestamp> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+    Timestamp::from_second(line.trim().parse().ok()?).ok()
+}
+
+/// Resident memory of this process in bytes.
+pub fn own_rss() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(pages * u64::try_from(page).ok()?)
+}
+
+/// The answer of `/stats/summary`. Pure.
+pub fn summary(figures: &Figures) -> Value {
+    let time = figures.at.to_string();
+    let cpu =
+        |nanos: u64, rate: Option<u64>| json!({"time": time, "usageNanoCores": rate, "usageCoreNanoSeconds": nanos});
+    let node = &figures.node;
+    let used = node.memory_total.saturating_sub(node.memory_available);
+    let fs = json!({
+        "time": time, "capacityBytes": node.fs.0, "availableBytes": node.fs.1,
+        "usedBytes": node.fs.0.saturating_sub(node.fs.1),
+        "inodes": node.inodes.0, "inodesFree": node.inodes.1,
+        "inodesUsed": node.inodes.0.saturating_sub(node.inodes.1),
+    });
+    let pods = figures.pods.iter().map(|pod| {
+        let containers = pod.containers.iter().map(|c| {
+            json!({
+                "name": c.name, "startTime": c.started_at.map(|t| t.to_string()),
+                "cpu": cpu(c.cpu_nanos, c.cpu_rate),
+                "memory": {"time": time, "workingSetBytes": c.working_set, "rssBytes": c.rss},
+                "rootfs": {"time": time, "usedBytes": c.rootfs_used},
+            })
+        });
+        let containers: Vec<Value> = containers.collect();
+        let sum = |value: fn(&ContainerFigures) -> u64| pod.containers.iter().map(value).sum::<u64>();
+        let rates: Option<Vec<u64>> = pod.containers.iter().map(|c| c.cpu_rate).collect();
+        json!({
+            "podRef": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid},
+            "startTime": pod.started_at.map(|t| t.to_string()), "containers": containers,
+            "cpu": cpu(sum(|c| c.cpu_nanos), rates.map(|rates| rates.iter().sum())),
+            "memory": {"time": time, "workingSetBytes": sum(|c| c.working_set), "rssBytes": sum(|c| c.rss)},
+        })
+    });
+    let pods: Vec<Value> = pods.collect();
+    without_nulls(json!({
+        "node": {
+            "nodeName": node.name, "startTime": node.started_at.map(|t| t.to_string()),
+            "cpu": cpu(node.cpu_nanos, node.cpu_rate),
+            "memory": {"time": time, "availableBytes": node.memory_available, "usageBytes": used, "workingSetBytes": used},
+            "fs": fs, "runtime": {"imageFs": fs},
+        },
+        "pods": pods,
+    }))
+}
+
+/// Clients expect unknown figures to be absent.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect()
+        }
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn proc_files() {
+        let stat = "cpu  10 1 5 1000 7 2 3 4 0 0\ncpu0 1 2\nbtime 1600000000\n";
+        assert_eq!(cpu_nanos(stat), 25 * 10_000_000);
+        assert_eq!(boot_time(stat), Timestamp::from_second(1_600_000_000).ok());
+        assert_eq!(cpu_nanos("garbage"), 0);
+        assert_eq!(kibibytes("MemTotal:  2 kB\nMemFree: x\n", "MemTotal:"), 2048);
+        assert_eq!(kibibytes("MemFree: x\n", "MemFree:"), 0);
+    }
+
+    #[test]
+    fn rates_need_two_looks() {
+        let sampler = Sampler::default();
+        let at = |s| Timestamp::from_second(s).unwrap();
+        assert_eq!(sampler.rate("a", at(0), 0), None);
+        assert_eq!(sampler.rate("a", at(2), 1_000_000_000), Some(500_000_000));
+        assert_eq!(sampler.rate("a", at(2), 2_000_000_000), None, "no time has passed");
+        assert_eq!(sampler.rate("a", at(3), 5), None, "the counter went back");
+        sampler.retain(&["b"]);
+        assert_eq!(sampler.rate("a", at(4), 9), None);
+    }
+
+    #[test]
+    fn summaries_leave_out_what_is_unknown() {
+        let container = ContainerFigures {
+            name: "c".into(),
+            id: "x".into(),
+            started_at: None,
+            cpu_nanos: 5,
+            cpu_rate: None,
+            working_set: 7,
+            rss: 3,
+            rootfs_used: 1,
+        };
+        let pod = PodFigures {
+            namespace: "ns".into(),
+            name: "p".into(),
+            uid: "u".into(),
+            started_at: None,
+            containers: vec![container.clone(), ContainerFigures { cpu_rate: Some(2), ..container }],
+        };
+        let figures = Figures { pods: vec![pod], ..Figures::default() };
+        let summary = summary(&figures);
+        assert_eq!(summary["pods"][0]["memory"]["workingSetBytes"], 14);
+        assert_eq!(summary["pods"][0]["cpu"]["usageCoreNanoSeconds"], 10);
+        assert!(summary["pods"][0]["cpu"].get("usageNanoCores").is_none());
+        assert_eq!(summary["pods"][0]["containers"][1]["cpu"]["usageNanoCores"], 2);
+    }
+}
