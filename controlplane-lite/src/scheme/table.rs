@@ -10,6 +10,7 @@ use super::kind::Kind;
 
 pub mod core;
 mod duration;
+mod format;
 pub mod policy;
 pub mod storage;
 pub mod workloads;
@@ -83,10 +84,6 @@ impl Printer {
     pub const fn new(columns: &'static [Column], cells: fn(&Value, jiff::Timestamp) -> Vec<Value>) -> Self {
         Self { columns, cells, conditions: no_conditions }
     }
-
-    /// NAME and AGE.
-    pub const NAME_AND_AGE: Self =
-        Self::new(&[Column::NAME, Column::AGE], |object, now| vec![name(object), age(object, now)]);
 }
 
 impl fmt::Debug for Printer {
@@ -96,7 +93,9 @@ impl fmt::Debug for Printer {
 }
 
 /// For kinds without printer of their own: NAME and CREATED AT, as upstream.
-pub static DEFAULT: Printer = Printer::new(
+pub static DEFAULT: Printer = DEFAULT_PRINTER;
+
+const DEFAULT_PRINTER: Printer = Printer::new(
     &[
         Column::NAME,
         Column {
