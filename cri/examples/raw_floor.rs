@@ -11,6 +11,8 @@ use cri::floor::{self, PodTimes};
 use cri::types::{ContainerConfig, ContainerMetadata, NamespaceMode, SandboxConfig, SandboxMetadata};
 use cri::{CriClient, images};
 
+type Column = fn(&PodTimes) -> std::time::Duration;
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut args = env::args().skip(1);
@@ -32,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     container.security.namespaces.network = NamespaceMode::Node;
     let floor = floor::measure(&client, &sandbox, &container, pods, parallel).await?;
-    let lines: [(&str, fn(&PodTimes) -> std::time::Duration); 9] = [
+    let lines: &[(&str, Column)] = &[
         ("RunPodSandbox", |p| p.run_pod_sandbox),
         ("CreateContainer", |p| p.create_container),
         ("StartContainer", |p| p.start_container),

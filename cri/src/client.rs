@@ -93,6 +93,6 @@ impl CriClient {
 
 /// Whole seconds, rounded up: CRI's unit of timeouts.
 fn seconds(duration: Duration) -> i64 {
-    let whole = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    let whole = duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0));
     i64::try_from(whole).unwrap_or(i64::MAX)
 }

@@ -43,7 +43,7 @@ impl Subject {
         let fake = FakeRuntime::new();
         fake.add_image(images::DEMO);
         fake.add_image(images::PAUSE);
-        fake.on_exec(|id, command| pretend(id, command));
+        fake.on_exec(pretend);
         Ok(Self {
             runtime: fake.clone(),
             images: fake.clone(),
