@@ -1,26 +1,51 @@
-//! Prints how long pods take by raw CRI calls on a runtime that runs already.
+//! Prints how long pods take by raw CRI calls.
 //!
-//! usage: raw_floor SOCKET [PODS [PARALLEL]]
+//! usage: raw_floor SOCKET|DIRECTORY [PODS [PARALLEL [RUNTIME]]]
 //!
+//! A directory gets a containerd of its own for the time of the measurement,
+//! with the OCI runtime of that name or path, and with the containerd that
+//! CONTAINERD names.
 //! The pods use the node's network, so that no CNI plugin is measured.
 
 use std::env;
 use std::error::Error;
+use std::path::PathBuf;
 
+use cri::containerd::{Containerd, Keep, OciRuntime, Options, Shutdown, purge};
 use cri::floor::{self, PodTimes};
 use cri::types::{ContainerConfig, ContainerMetadata, NamespaceMode, SandboxConfig, SandboxMetadata};
 use cri::{CriClient, images};
+use tokio_util::sync::CancellationToken;
 
 type Column = fn(&PodTimes) -> std::time::Duration;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut args = env::args().skip(1);
-    let socket = args.next().ok_or("usage: raw_floor SOCKET [PODS [PARALLEL]]")?;
+    let at = PathBuf::from(args.next().ok_or("usage: raw_floor SOCKET|DIRECTORY [PODS [PARALLEL [RUNTIME]]]")?);
     let pods = args.next().map_or(Ok(20), |n| n.parse())?;
     let parallel = args.next().map_or(Ok(1), |n| n.parse())?;
-    let client = CriClient::connect(socket);
-    images::import_builtin(&client).await?;
+    if !at.is_dir() {
+        return measure(&CriClient::connect(at), pods, parallel).await;
+    }
+    let mut options = Options::new(&at.join("data"), &at.join("run"));
+    options.containerd = env::var_os("CONTAINERD").map(PathBuf::from);
+    options.oci_runtime = args.next().map_or(OciRuntime::Runc, OciRuntime::Program);
+    let containerd = Containerd::start(options.clone(), CancellationToken::new()).await?;
+    let measured = measure(&containerd.client(), pods, parallel).await;
+    println!("containerd's memory, VmRSS of status: {}", memory(containerd.pid())?);
+    containerd.shutdown(Shutdown::LeaveRunning).await?;
+    purge(&options, Keep::Nothing).await?;
+    measured
+}
+
+fn memory(pid: u32) -> Result<String, Box<dyn Error>> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or("unknown").trim().to_owned())
+}
+
+async fn measure(client: &CriClient, pods: usize, parallel: usize) -> Result<(), Box<dyn Error>> {
+    images::import_builtin(client).await?;
     let mut sandbox = SandboxConfig {
         metadata: SandboxMetadata { name: "floor".into(), uid: "floor".into(), namespace: "floor".into(), attempt: 0 },
         ..Default::default()
@@ -33,7 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ..Default::default()
     };
     container.security.namespaces.network = NamespaceMode::Node;
-    let floor = floor::measure(&client, &sandbox, &container, pods, parallel).await?;
+    let floor = floor::measure(client, &sandbox, &container, pods, parallel).await?;
     let lines: &[(&str, Column)] = &[
         ("RunPodSandbox", |p| p.run_pod_sandbox),
         ("CreateContainer", |p| p.create_container),

@@ -93,7 +93,8 @@ fn garbage_archives_are_refused() {
     let blob = format!("blobs/{}", digest.replace(':', "/"));
     let index = |value: Value| value.to_string().into_bytes();
     let (manifest, other) = (oci::MANIFEST, format!("sha256:{}", "0".repeat(64)));
-    let table: Vec<(Vec<(&str, Vec<u8>)>, &str)> = vec![
+    type Files<'a> = Vec<(&'a str, Vec<u8>)>;
+    let table: Vec<(Files<'_>, &str)> = vec![
         (vec![], "neither"),
         (vec![("readme", b"hello".to_vec())], "neither"),
         (vec![("index.json", b"not json".to_vec())], "index.json"),
