@@ -1,6 +1,7 @@
 //! nftables as data: typed objects, the difference between two tables, and their two encodings
 //! (nft's text and netlink's bytes). Pure: nothing here touches the kernel, a clock or a log.
 
+pub mod apply;
 pub mod decode;
 pub mod diff;
 pub mod encode;

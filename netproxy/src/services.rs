@@ -132,7 +132,7 @@ pub async fn run(
             Proxy::new(parts).run(changes, tasks).await;
         }
         BackendKind::Nft => {
-            let backend = CliBackend::new().map_err(ServiceProxyError::Unavailable)?;
+            let backend = CliBackend::default();
             let parts = Parts { backend, conntrack, node_name, node, health, metrics };
             Proxy::new(parts).run(changes, tasks).await;
         }

@@ -1,30 +1,40 @@
 //! Rules through the `nft` program: slower by its own start and listing, but an independent
-//! reading of the same transactions. Reads back through the `nftables` crate.
+//! reading of the same objects. Reads back through the `nftables` crate.
+//!
+//! Every transaction replaces the whole table: nft 1.0.6 cannot change a map it did not declare in
+//! the same run when the map's type is given by expressions. So counters and affinity start anew
+//! at each change; this backend is for checking, not for service.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use nftables::helper::{DEFAULT_NFT, get_current_ruleset_raw};
 
-use super::netlink::NetlinkBackend;
 use super::{Generation, Listing, NftBackend, NftError};
 use crate::nft::TABLE;
+use crate::nft::apply::apply;
+use crate::nft::diff::diff;
+use crate::nft::object::Table;
 use crate::nft::render::transaction_text;
 use crate::nft::transaction::Transaction;
 
-/// The `nft` program on PATH.
-#[derive(Debug)]
+/// The `nft` program on PATH. Works in the network namespace of the calling thread.
+#[derive(Debug, Default)]
 pub struct CliBackend {
-    reader: NetlinkBackend,
+    /// What was written; `None` when the next transaction starts from nothing.
+    table: Option<Table>,
 }
 
 impl CliBackend {
-    /// Works in the calling thread's network namespace.
-    ///
-    /// # Errors
-    /// [`NftError`] when there is no netfilter socket to read back with.
-    pub fn new() -> Result<Self, NftError> {
-        Ok(Self { reader: NetlinkBackend::new()? })
+    /// The text that makes the table what it is after `tx`, and that table.
+    fn plan(&self, tx: &Transaction) -> Result<(String, Option<Table>), NftError> {
+        let mut table = self.table.clone();
+        apply(&mut table, tx).map_err(|e| NftError::Program(e.to_string()))?;
+        let mut whole = Transaction::delete_table();
+        if let Some(table) = &table {
+            whole.ops.extend(diff(None, table).ops);
+        }
+        Ok((transaction_text(&whole), table))
     }
 
     fn nft(args: &[&str], input: &str) -> Result<(), NftError> {
@@ -65,14 +75,19 @@ impl NftBackend for CliBackend {
         if tx.ops.is_empty() {
             return Ok(());
         }
-        Self::nft(&["-f", "-"], &transaction_text(tx))
+        let (text, table) = self.plan(tx)?;
+        Self::nft(&["-f", "-"], &text)?;
+        self.table = table;
+        Ok(())
     }
 
     fn check(&mut self, tx: &Transaction) -> Result<(), NftError> {
-        Self::nft(&["-c", "-f", "-"], &transaction_text(tx))
+        let (text, _) = self.plan(tx)?;
+        Self::nft(&["-c", "-f", "-"], &text)
     }
 
+    /// What this backend wrote; whatever else is there goes with the next transaction.
     fn list(&mut self) -> Result<Listing, NftError> {
-        self.reader.list()
+        Ok(Listing { table: self.table.as_ref().map(Table::observe), generation: None })
     }
 }

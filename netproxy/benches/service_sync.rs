@@ -1,0 +1,181 @@
+//! How long Services take to reach the kernel: everything at once, and single changes, beside the
+//! same transactions through `nft -f`. Each measurement has a network namespace of its own.
+//!
+//! `cargo bench -p netproxy --bench service_sync [-- SERVICES…]`; needs root and `nft`.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use netproxy::backend::NftBackend;
+use netproxy::backend::cli::CliBackend;
+use netproxy::backend::netlink::NetlinkBackend;
+use netproxy::nft::diff::diff;
+use netproxy::nft::transaction::Transaction;
+use netproxy::ruleset::{NodeView, PortInput, Ruleset};
+use netproxy::services::NodePortAddresses;
+use netproxy::snapshot::{Change, Endpoint, Protocol, ServiceName, ServicePort, Slice, State};
+use netproxy::topology::{Place, choose};
+use nix::sched::{CloneFlags, unshare};
+
+const ENDPOINTS: u32 = 3;
+const CHANGES: u32 = 21;
+const PLACE: Place<'static> = Place { node_name: "node", zone: None };
+
+struct World {
+    state: State,
+    ruleset: Ruleset,
+}
+
+fn name(index: u32) -> ServiceName {
+    ServiceName { namespace: "bench".into(), name: format!("service-{index}").into() }
+}
+
+fn service(index: u32) -> ServicePort {
+    ServicePort {
+        port_name: "http".into(),
+        protocol: Protocol::Tcp,
+        cluster_ip: Ipv4Addr::from_bits(0x0a2b_0000 + 256 + index),
+        port: 80,
+        node_port: 0,
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        source_ranges: None,
+        affinity: None,
+        internal_local: false,
+        external_local: false,
+        health_check_node_port: 0,
+    }
+}
+
+fn slice(index: u32, endpoints: u32, shift: u32) -> Slice {
+    let endpoint = |n: u32| Endpoint {
+        addr: Ipv4Addr::from_bits(0x0a60_0000 + index * 8 + n + shift),
+        port: 0,
+        ready: true,
+        serving: true,
+        terminating: false,
+        local: false,
+        node_unknown: false,
+        hints: None,
+    };
+    Slice { ports: vec![("http".into(), Protocol::Tcp, 8080)], endpoints: (0..endpoints).map(endpoint).collect() }
+}
+
+impl World {
+    fn new(services: u32) -> Self {
+        let node = NodeView {
+            node_ips: vec![Ipv4Addr::new(192, 0, 2, 1)],
+            cluster_cidrs: vec!["10.96.0.0/11".parse().unwrap()],
+            service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
+            node_port_addresses: NodePortAddresses::AllLocal,
+            masquerade_all: false,
+            masquerade_mark: 0x4000,
+        };
+        let mut state = State::new();
+        state.apply(Change::AllServices((0..services).map(|i| (name(i), vec![service(i)])).collect()));
+        let slices = (0..services).map(|i| (name(i), Arc::from("slice"), slice(i, ENDPOINTS, 0)));
+        state.apply(Change::AllSlices(slices.collect()));
+        Self { state, ruleset: Ruleset::new(node) }
+    }
+
+    fn set_slice(&mut self, index: u32, content: Slice) -> Transaction {
+        self.state.apply(Change::Slice(name(index), "slice".into(), content));
+        self.update()
+    }
+
+    fn update(&mut self) -> Transaction {
+        let changed = self.state.take_changed();
+        let state = &self.state;
+        self.ruleset.update(changed, &|name| {
+            let resolved = state.resolve(name).into_iter();
+            resolved.map(|r| PortInput { chosen: choose(&r, PLACE), port: r.port }).collect()
+        })
+    }
+}
+
+/// Runs `work` on a thread in a network namespace of its own.
+fn isolated<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("the benchmark needs root");
+        work()
+    });
+    thread.join().expect("the benchmark itself failed")
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64() * 1000.0
+}
+
+/// The same through the `nft` program: the whole table, then one element of one set replaced.
+fn measure_nft(services: u32) -> (f64, f64) {
+    let mut backend = CliBackend::default();
+    let mut world = World::new(services);
+    world.update();
+    let began = Instant::now();
+    backend.run(&diff(None, &world.ruleset.table()), None).unwrap();
+    let full = began.elapsed().as_secs_f64() * 1000.0;
+    let key = |last| format!("ip copepod no-endpoint-services {{ 10.43.255.{last} . tcp . 80 }}");
+    nft(&format!("add element {}", key(1)));
+    let began = Instant::now();
+    nft(&format!("add element {}; delete element {}", key(2), key(1)));
+    (full, began.elapsed().as_secs_f64() * 1000.0)
+}
+
+fn nft(script: &str) {
+    assert!(std::process::Command::new("nft").arg(script).status().unwrap().success(), "{script}");
+}
+
+/// Milliseconds: full sync (compile, diff, write), then the median of each kind of change.
+fn measure(services: u32, backend: &mut dyn NftBackend, changes: u32) -> Vec<(&'static str, f64)> {
+    let mut world = World::new(services);
+    let began = Instant::now();
+    world.update();
+    let listing = backend.list().unwrap();
+    let tx = diff(listing.table.as_ref(), &world.ruleset.table());
+    let compiled = began.elapsed();
+    backend.run(&tx, listing.generation).unwrap();
+    let full = began.elapsed();
+    let mut results =
+        vec![("full sync", full.as_secs_f64() * 1000.0), ("  of it compile", compiled.as_secs_f64() * 1000.0)];
+    type Make = fn(u32) -> Slice;
+    let kinds: [(&str, Make); 4] = [
+        ("endpoint replaced", |i| slice(i, ENDPOINTS, 4)),
+        ("endpoint added", |i| slice(i, ENDPOINTS + 1, 4)),
+        ("endpoint removed", |i| slice(i, ENDPOINTS, 4)),
+        ("all endpoints gone", |i| slice(i, 0, 0)),
+    ];
+    for (kind, make) in kinds {
+        let times = (0..changes).map(|n| {
+            let index = (n * services / changes + services / 2) % services;
+            let began = Instant::now();
+            let tx = world.set_slice(index, make(index));
+            backend.run(&tx, None).unwrap();
+            let took = began.elapsed();
+            backend.run(&Transaction::delete_chains(&tx.stale_chains), None).unwrap();
+            took
+        });
+        results.push((kind, median(times.collect())));
+    }
+    results
+}
+
+fn main() {
+    let sizes: Vec<u32> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    let sizes = if sizes.is_empty() { vec![1000, 10_000, 30_000] } else { sizes };
+    println!("{:>10}  {:<20} {:>12} {:>12} {:>8}", "services", "", "netlink ms", "nft -f ms", "ratio");
+    for services in sizes {
+        let netlink = isolated(move || measure(services, &mut NetlinkBackend::new().unwrap(), CHANGES));
+        let (full, change) = isolated(move || measure_nft(services));
+        for (row, (kind, ours)) in netlink.iter().enumerate() {
+            let theirs = if row == 0 { full } else { change };
+            if row == 1 {
+                println!("{services:>10}  {kind:<20} {ours:>12.2}");
+            } else {
+                println!("{services:>10}  {kind:<20} {ours:>12.2} {theirs:>12.2} {:>7.3}×", ours / theirs);
+            }
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! The service proxy against the real kernel: connections between network namespaces.
+//! Needs root, `ip` and `nft`; without them it fails.
+#![allow(clippy::unwrap_used)]
+
+mod net;
+mod world;
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use net::{Answer, CLIENT_IP, NODE_IP, Namespace, ask, ask_udp, ask_within, pod_ip, tally};
+use netproxy::backend::cli::{CliBackend, list_json};
+use netproxy::backend::netlink::NetlinkBackend;
+use netproxy::backend::{NftBackend, NftError};
+use netproxy::conntrack::UdpServices;
+use netproxy::conntrack::ctnetlink::{Conntrack, CtNetlink};
+use netproxy::nft::transaction::{Op, Transaction};
+use netproxy::snapshot::{Protocol, ServicePort};
+use world::{NODE_PORT, Served, VIP, World, endpoint, evenly, name, node_port, port, slice, slice_of, vip};
+
+const SHORT: Duration = Duration::from_millis(400);
+
+/// Waits until `condition` holds.
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "timed out: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn serves_in_exact_turn_from_everywhere() {
+    let mut served = Served::new(4, port());
+    served.endpoints(&[0, 1, 2]);
+    let Served { net, .. } = &served;
+    for (from, namespace) in [("pod", &net.pods[3]), ("node", &net.node), ("outside", &net.client)] {
+        assert_eq!(tally(namespace, vip(), 300), evenly(3, 100), "ClusterIP from {from}");
+        assert_eq!(tally(namespace, node_port(), 300), evenly(3, 100), "NodePort from {from}");
+    }
+    // Pods see each other's addresses; clients from outside come back through this node.
+    assert_eq!(net.pods[3].run(|| ask(vip()).unwrap().seen), pod_ip(3));
+    assert_ne!(net.client.run(|| ask(vip()).unwrap().seen), CLIENT_IP);
+    assert_ne!(net.client.run(|| ask(node_port()).unwrap().seen), CLIENT_IP);
+    // NodePorts are not served on loopback.
+    let loopback = SocketAddrV4::new(Ipv4Addr::LOCALHOST, NODE_PORT);
+    let refused = net.node.run(move || ask_within(loopback, SHORT).unwrap_err().kind());
+    assert_eq!(refused, ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn turn_goes_on_over_changes_elsewhere_and_over_a_restart() {
+    let mut served = Served::new(3, port());
+    let ask_one = |served: &Served| served.net.client.run(|| ask(vip()).unwrap().pod);
+    assert_eq!(ask_one(&served), 0);
+    served.world.service("other", vec![ServicePort { cluster_ip: [10, 43, 0, 7].into(), node_port: 0, ..port() }]);
+    served.world.slice("other", slice(&[1]));
+    assert!(!served.sync().is_empty());
+    assert_eq!(ask_one(&served), 1);
+    // A new process finds its own rules and leaves them alone.
+    let mut world = World::new();
+    world.service("svc", vec![port()]);
+    world.slice("svc", slice(&[0, 1, 2]));
+    world.service("other", vec![ServicePort { cluster_ip: [10, 43, 0, 7].into(), node_port: 0, ..port() }]);
+    world.slice("other", slice(&[1]));
+    served.backend = served.net.node.run(|| NetlinkBackend::new().unwrap());
+    let tx = world.adopt(&mut served.backend);
+    assert_eq!(tx, Transaction::default());
+    served.world = world;
+    assert_eq!(ask_one(&served), 2);
+}
+
+#[test]
+fn keeps_clients_with_their_endpoint_until_the_timeout() {
+    let mut served = Served::new(3, ServicePort { affinity: Some(2), ..port() });
+    for addr in [vip(), node_port()] {
+        assert_eq!(tally(&served.net.client, addr, 300).len(), 1, "{addr}");
+    }
+    let first = served.net.client.run(|| ask(vip()).unwrap().pod);
+    let node = served.net.node.run(|| ask(vip()).unwrap().pod);
+    assert_ne!(first, node, "another client, another endpoint");
+    // Connections keep the entry alive past its timeout.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(2800) {
+        assert_eq!(served.net.client.run(|| ask(vip()).unwrap().pod), first);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    eventually("affinity expires", || !served.net.node.command("nft", "list table ip copepod").contains("expires"));
+    let second = served.net.client.run(|| ask(vip()).unwrap().pod);
+    assert_ne!(second, first, "a new choice is made");
+    // An endpoint that goes takes its clients' entries with it.
+    let rest: Vec<u8> = (0..3).filter(|pod| *pod != second).collect();
+    served.endpoints(&rest);
+    let third = served.net.client.run(|| ask(vip()).unwrap().pod);
+    assert_ne!(third, second);
+    assert_eq!(tally(&served.net.client, vip(), 20).len(), 1);
+}
+
+#[test]
+fn a_pod_reaches_itself_through_its_service() {
+    let mut served = Served::new(2, port());
+    served.endpoints(&[0]);
+    let answer = served.net.pods[0].run(|| ask(vip()).unwrap());
+    assert_eq!(answer.pod, 0);
+    assert_ne!(answer.seen, pod_ip(0), "it would answer itself directly");
+    assert_eq!(served.net.pods[1].run(|| ask(vip()).unwrap()), Answer { pod: 0, seen: pod_ip(1) });
+}
+
+#[test]
+fn refuses_what_nobody_serves() {
+    let udp = ServicePort { protocol: Protocol::Udp, ..port() };
+    let mut served = Served::new(2, port());
+    served.world.service("svc", vec![port(), udp]);
+    served.world.slice("svc", slice(&[]));
+    served.sync();
+    let net = &served.net;
+    let unknown_port = SocketAddrV4::new(VIP, 81);
+    let unknown_vip = SocketAddrV4::new(Ipv4Addr::new(10, 43, 9, 9), 80);
+    for (from, namespace) in [("pod", &net.pods[1]), ("node", &net.node), ("outside", &net.client)] {
+        let kind = |addr| namespace.run(move || ask_within(addr, SHORT).unwrap_err().kind());
+        assert_eq!(kind(vip()), ErrorKind::ConnectionRefused, "ClusterIP from {from}");
+        assert_eq!(kind(node_port()), ErrorKind::ConnectionRefused, "NodePort from {from}");
+        assert_eq!(kind(unknown_port), ErrorKind::ConnectionRefused, "undefined port from {from}");
+        assert_eq!(kind(unknown_vip), ErrorKind::TimedOut, "unallocated address from {from}");
+        let udp = namespace.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.set_read_timeout(Some(SHORT)).unwrap();
+            socket.connect(vip()).unwrap();
+            socket.send(b"?").and_then(|_| socket.recv(&mut [0; 1])).unwrap_err().kind()
+        });
+        assert_eq!(udp, ErrorKind::ConnectionRefused, "UDP from {from}");
+    }
+    // It comes to life, and dies again.
+    served.endpoints(&[1]);
+    assert_eq!(served.net.client.run(|| ask(vip()).unwrap().pod), 1);
+    served.endpoints(&[]);
+    assert!(served.net.client.run(|| ask_within(vip(), SHORT).is_err()));
+}
+
+#[test]
+fn udp_goes_on_after_its_only_pod_is_replaced() {
+    let udp = ServicePort { protocol: Protocol::Udp, ..port() };
+    let mut served = Served::new(3, udp);
+    let mut conntrack = served.net.node.run(|| CtNetlink::new().unwrap());
+    let mut services = UdpServices::default();
+    for addr in [vip(), node_port()] {
+        served.endpoints(&[0]);
+        services.update(&name("svc"), &served.world.state.resolve(&name("svc")));
+        let earlier = services.stale(&conntrack.udp_flows().unwrap(), &[NODE_IP]);
+        earlier.iter().for_each(|flow| conntrack.delete(flow).unwrap());
+        let socket = served.net.client.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        assert_eq!(ask_udp(&socket, addr).unwrap(), 0);
+        let flows = conntrack.udp_flows().unwrap();
+        assert_eq!(services.stale(&flows, &[NODE_IP]), [], "flows that are valid stay");
+        served.endpoints(&[2]);
+        services.update(&name("svc"), &served.world.state.resolve(&name("svc")));
+        let flows = conntrack.udp_flows().unwrap();
+        let stale = services.stale(&flows, &[NODE_IP]);
+        assert_eq!(stale.len(), 1, "{flows:?}");
+        stale.iter().for_each(|flow| conntrack.delete(flow).unwrap());
+        stale.iter().for_each(|flow| conntrack.delete(flow).expect("deleting twice is fine"));
+        assert_eq!(ask_udp(&socket, addr).unwrap(), 2, "the same socket reaches the new pod");
+    }
+}
+
+#[test]
+fn local_policy_keeps_sources_and_drops_without_local_endpoints() {
+    let local = ServicePort { external_local: true, internal_local: true, ..port() };
+    let mut served = Served::new(3, local.clone());
+    let remote = netproxy::snapshot::Endpoint { local: false, ..endpoint(pod_ip(1)) };
+    served.world.slice("svc", slice_of(vec![endpoint(pod_ip(0)), remote.clone()]));
+    served.sync();
+    let seen = served.net.client.run(|| ask(node_port()).unwrap());
+    assert_eq!(seen, Answer { pod: 0, seen: CLIENT_IP }, "the source is kept");
+    assert_eq!(tally(&served.net.pods[2], vip(), 20), [(0, 20)].into(), "internal Local uses local endpoints");
+    assert_eq!(tally(&served.net.pods[2], node_port(), 20), evenly(2, 10), "pods use the Cluster policy");
+    assert_eq!(tally(&served.net.node, node_port(), 20), evenly(2, 10), "so does the node");
+    served.world.slice("svc", slice_of(vec![remote]));
+    served.sync();
+    let kind = |ns: &Namespace, addr| ns.run(move || ask_within(addr, SHORT).unwrap_err().kind());
+    assert_eq!(kind(&served.net.client, node_port()), ErrorKind::TimedOut);
+    assert_eq!(kind(&served.net.pods[2], vip()), ErrorKind::TimedOut);
+    assert_eq!(served.net.pods[2].run(|| ask(node_port()).unwrap().pod), 1);
+}
+
+#[test]
+fn source_ranges_guard_load_balancer_addresses_only() {
+    let (lb, external) = (Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(198, 51, 100, 2));
+    let ranges = |range: &str| Some(vec![range.parse().unwrap()]);
+    let guarded = ServicePort {
+        load_balancer_ips: vec![lb],
+        external_ips: vec![external],
+        source_ranges: ranges("203.0.113.0/24"),
+        ..port()
+    };
+    let mut served = Served::new(2, guarded.clone());
+    let at = |ip| SocketAddrV4::new(ip, 80);
+    let outcome = |served: &Served, ip| served.net.client.run(move || ask_within(at(ip), SHORT).map_err(|e| e.kind()));
+    assert_eq!(outcome(&served, lb), Err(ErrorKind::TimedOut));
+    assert!(outcome(&served, external).is_ok());
+    served.world.service("svc", vec![ServicePort { source_ranges: ranges("192.0.2.0/24"), ..guarded }]);
+    served.sync();
+    assert!(outcome(&served, lb).is_ok());
+    assert_eq!(tally(&served.net.client, at(lb), 20), evenly(2, 10));
+}
+
+#[test]
+fn no_connection_fails_while_endpoints_change() {
+    let mut served = Served::new(3, port());
+    let (stop, failures, made) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let load = |namespace: &Namespace, addr| {
+        let (stop, failures, made) = (Arc::clone(&stop), Arc::clone(&failures), Arc::clone(&made));
+        namespace.spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                match ask(addr) {
+                    Ok(_) => made.fetch_add(1, Ordering::Relaxed),
+                    Err(_) => failures.fetch_add(1, Ordering::Relaxed),
+                };
+            }
+        })
+    };
+    let threads =
+        [load(&served.net.client, vip()), load(&served.net.client, node_port()), load(&served.net.node, vip())];
+    let subsets: [&[u8]; 6] = [&[0], &[0, 1], &[1, 2], &[0, 1, 2], &[2], &[1]];
+    for round in 0..300 {
+        served.endpoints(subsets[round % subsets.len()]);
+    }
+    stop.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(failures.load(Ordering::Relaxed), 0, "of {} connections", made.load(Ordering::Relaxed));
+    assert!(made.load(Ordering::Relaxed) > 100);
+}
+
+/// A bit of everything the ruleset can say.
+fn everything() -> World {
+    let mut world = World::new();
+    let ip = |last| Ipv4Addr::new(10, 43, 1, last);
+    let base = |last| ServicePort { cluster_ip: ip(last), node_port: 31000 + u16::from(last), ..port() };
+    world.service("plain", vec![base(1), ServicePort { protocol: Protocol::Udp, ..base(1) }]);
+    world.service("sticky", vec![ServicePort { affinity: Some(10_800), ..base(2) }]);
+    world.service("local", vec![ServicePort { external_local: true, internal_local: true, ..base(3) }]);
+    let lb = vec![Ipv4Addr::new(198, 51, 100, 9)];
+    let ranges = ["203.0.113.0/24", "0.0.0.0/0", "192.0.2.1/32", "10.128.0.0/9"];
+    let source_ranges = Some(ranges.iter().map(|r| r.parse().unwrap()).collect());
+    world.service("guarded", vec![ServicePort { load_balancer_ips: lb, source_ranges, ..base(4) }]);
+    world.service("empty", vec![base(5)]);
+    for service in ["plain", "sticky", "local", "guarded"] {
+        world.slice(service, slice(&[0, 1, 2]));
+    }
+    for index in 0..1100u32 {
+        let [_, _, high, low] = index.to_be_bytes();
+        let cluster_ip = Ipv4Addr::new(10, 43, 100 + high, low);
+        let service = format!("many-{index}");
+        world.service(&service, vec![ServicePort { cluster_ip, node_port: 0, ..port() }]);
+        world.slice(&service, slice(if index % 2 == 0 { &[0, 1, 2] } else { &[3] }));
+    }
+    world
+}
+
+fn normalised(json: &str) -> Vec<String> {
+    let value: serde_json::Value = serde_json::from_str(json).unwrap();
+    let mut objects: Vec<String> = Vec::new();
+    for object in value["nftables"].as_array().unwrap() {
+        let mut object = object.clone();
+        for (_, inner) in object.as_object_mut().unwrap() {
+            if let Some(fields) = inner.as_object_mut() {
+                fields.remove("handle");
+                if let Some(elements) = fields.get_mut("elem").and_then(|e| e.as_array_mut()) {
+                    elements.sort_by_key(ToString::to_string);
+                }
+            }
+        }
+        objects.push(object.to_string());
+    }
+    // Rules of one chain keep their order: the sort is stable and looks at the chain alone.
+    objects.sort_by_key(|text| if text.starts_with("{\"rule\"") { chain_of(text) } else { text.clone() });
+    objects
+}
+
+fn chain_of(rule: &str) -> String {
+    let value: serde_json::Value = serde_json::from_str(rule).unwrap();
+    format!("{{\"rule\"{}", value["rule"]["chain"])
+}
+
+#[test]
+fn both_backends_make_the_same_table() {
+    let (by_netlink, by_nft) = (Namespace::new(), Namespace::new());
+    let listed = |namespace: &Namespace, text: bool| {
+        namespace.run(move || {
+            let mut world = everything();
+            if text {
+                let mut backend = CliBackend::default();
+                let mut first = World::new();
+                first.adopt(&mut backend);
+                // From an empty table by a change, so that this way is seen too.
+                let tx = world.update();
+                backend.run(&tx, None).unwrap();
+            } else {
+                world.adopt(&mut NetlinkBackend::new().unwrap());
+            }
+            list_json().unwrap()
+        })
+    };
+    let (netlink, nft) = (normalised(&listed(&by_netlink, false)), normalised(&listed(&by_nft, true)));
+    for (a, b) in netlink.iter().zip(&nft) {
+        assert_eq!(a, b);
+    }
+    assert_eq!(netlink.len(), nft.len());
+    // Either reads the other's table as its own.
+    for namespace in [&by_netlink, &by_nft] {
+        let tx = namespace.run(|| everything().adopt(&mut NetlinkBackend::new().unwrap()));
+        assert_eq!(tx, Transaction::default());
+    }
+}
+
+#[test]
+fn changes_leave_the_same_table_as_a_fresh_start() {
+    let namespace = Namespace::new();
+    namespace.run(|| {
+        let mut backend = NetlinkBackend::new().unwrap();
+        let mut world = everything();
+        world.adopt(&mut backend);
+        world.service("plain", Vec::new());
+        world.slice("sticky", slice(&[1]));
+        world.slice("local", slice(&[]));
+        world.service("guarded", vec![ServicePort { cluster_ip: [10, 43, 1, 4].into(), ..port() }]);
+        world.slice("empty", slice(&[0]));
+        let tx = world.update();
+        backend.run(&tx, None).unwrap();
+        backend.run(&Transaction::delete_chains(&tx.stale_chains), None).unwrap();
+        assert_eq!(backend.list().unwrap().table.unwrap(), world.ruleset.table().observe());
+        assert!(world.update().is_empty(), "a rebuild asks for nothing");
+    });
+}
+
+#[test]
+fn repairs_a_table_somebody_meddled_with() {
+    let namespace = Namespace::new();
+    let mut backend = namespace.run(|| NetlinkBackend::new().unwrap());
+    let mut world = everything();
+    world.adopt(&mut backend);
+    for command in [
+        "flush chain ip copepod services",
+        "add chain ip copepod foreign",
+        "add rule ip copepod foreign drop",
+        "add element ip copepod cluster-ips { 1.2.3.4 }",
+        "delete element ip copepod service-ips { 10.43.1.1 . tcp . 80 }",
+        "add rule ip copepod nat-output counter",
+        "add set ip copepod mine { type inet_service; flags interval; }",
+    ] {
+        let script = command.to_owned();
+        namespace.run(move || {
+            assert!(std::process::Command::new("nft").arg(&script).status().unwrap().success(), "{script}");
+        });
+    }
+    let tx = world.adopt(&mut backend);
+    assert!(!tx.is_empty());
+    backend.run(&Transaction::delete_chains(&tx.stale_chains), None).unwrap();
+    assert_eq!(backend.list().unwrap().table.unwrap(), world.ruleset.table().observe());
+    // A set of another shape cannot be changed: the table is replaced.
+    namespace.command("nft", "delete table ip copepod");
+    namespace.command("nft", "add table ip copepod");
+    namespace.run(|| {
+        let set = "add set ip copepod hairpin { type inet_service; }";
+        assert!(std::process::Command::new("nft").arg(set).status().unwrap().success());
+    });
+    world.adopt(&mut backend);
+    assert_eq!(backend.list().unwrap().table.unwrap(), world.ruleset.table().observe());
+}
+
+#[test]
+fn a_refused_transaction_changes_nothing_and_says_why() {
+    let namespace = Namespace::new();
+    let mut backend = namespace.run(|| NetlinkBackend::new().unwrap());
+    let mut world = World::new();
+    world.adopt(&mut backend);
+    let before = backend.list().unwrap();
+    let bad = Transaction {
+        ops: vec![Op::AddChain("fine".into(), None), Op::FlushChain("missing".into())],
+        stale_chains: Vec::new(),
+    };
+    for result in [backend.run(&bad, None), backend.check(&bad)] {
+        let error = result.unwrap_err();
+        assert!(error.is_not_found(), "{error}");
+        assert!(error.to_string().contains("flush chain ip copepod missing"), "{error}");
+    }
+    let good = Transaction { ops: vec![Op::AddChain("fine".into(), None)], stale_chains: Vec::new() };
+    backend.check(&good).unwrap();
+    assert_eq!(backend.list().unwrap().table, before.table, "checking changes nothing");
+    backend.run(&good, before.generation).unwrap();
+    let late = backend.run(&Transaction::delete_chains(&["fine".into()]), before.generation);
+    assert!(matches!(late, Err(NftError::Changed)), "{late:?}");
+    backend.run(&Transaction::delete_table(), None).unwrap();
+    backend.run(&Transaction::delete_table(), None).expect("deleting what is not there is fine");
+    assert!(backend.list().unwrap().table.is_none());
+    let long =
+        Transaction { ops: vec![Op::AddTable, Op::AddChain("x".repeat(300).into(), None)], ..Default::default() };
+    assert!(matches!(backend.run(&long, None), Err(NftError::Name(_))));
+}
