@@ -19,6 +19,7 @@ pub mod inprocess;
 pub mod metrics;
 pub mod negotiate;
 pub mod options;
+mod protobuf;
 pub mod registry;
 pub mod request_info;
 pub mod respond;
@@ -33,13 +34,14 @@ pub mod subresource;
 pub mod tunnel;
 pub mod verbs;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt as _;
 
 use crate::auth::authn::UserInfo;
+use crate::auth::pki::{Pki, PkiError, Subject};
 use crate::storage::{Store, StoreError};
 use allocate::{BadCidr, Cidr};
 use inprocess::Transport;
@@ -63,6 +65,41 @@ pub struct Certificates {
     /// CA of kubelets' serving certificates; without one they are not verified, as upstream without
     /// `--kubelet-certificate-authority`.
     pub kubelet_ca: Option<String>,
+}
+
+impl Certificates {
+    /// What the server needs out of the cluster's directory; certificates are issued or renewed there. `names` and
+    /// `addresses` are those clients use beside the ones every cluster has.
+    ///
+    /// # Errors
+    /// When the directory cannot be used.
+    pub fn from_pki(
+        pki: &Pki,
+        service_cidr: &str,
+        cluster_domain: &str,
+        names: &[String],
+        addresses: &[IpAddr],
+    ) -> Result<Self, StartError> {
+        let cidr: Cidr = service_cidr.parse()?;
+        let mut dns: Vec<String> =
+            ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).to_vec();
+        dns.push(format!("kubernetes.default.svc.{cluster_domain}"));
+        dns.extend_from_slice(names);
+        let mut ips = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(cidr.nth(1))];
+        ips.extend(addresses.iter().filter(|a| !a.is_loopback()));
+        let now = jiff::Timestamp::now();
+        let serving = pki.leaf("apiserver", &Subject::server("kube-apiserver", dns, ips), now)?;
+        let to_kubelets = Subject::client("system:kube-apiserver", Some("system:masters"));
+        let to_kubelets = pki.leaf("apiserver-kubelet-client", &to_kubelets, now)?;
+        Ok(Self {
+            serving_cert: serving.cert_pem,
+            serving_key: serving.key_pem,
+            client_cas: vec![pki.ca().cert_pem().to_owned()],
+            kubelet_client_cert: to_kubelets.cert_pem,
+            kubelet_client_key: to_kubelets.key_pem,
+            kubelet_ca: None,
+        })
+    }
 }
 
 impl std::fmt::Debug for Certificates {
@@ -93,6 +130,9 @@ pub enum StartError {
     /// The Service range is no range.
     #[error("service CIDR")]
     ServiceCidr(#[from] BadCidr),
+    /// The cluster's certificates cannot be made or read.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
     /// A certificate or key is not usable.
     #[error(transparent)]
     Tls(#[from] TlsError),

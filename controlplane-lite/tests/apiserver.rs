@@ -2,5 +2,7 @@
 
 #[path = "apiserver/crud.rs"]
 mod crud;
+#[path = "apiserver/kubectl.rs"]
+mod kubectl;
 #[path = "apiserver/support.rs"]
 mod support;

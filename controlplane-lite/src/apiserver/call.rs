@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::admission::{self, Operation};
 use super::negotiate;
+use super::protobuf;
 use super::registry::Resource;
 use super::request_info::{Query, RequestInfo};
 use super::server::Server;
@@ -157,6 +158,12 @@ pub fn decode_body(
 ) -> Result<decode::Decoded, ApiError> {
     let media = match negotiate::content_type(headers, &negotiate::BODY_TYPES)? {
         "application/yaml" => MediaType::Yaml,
+        protobuf::MEDIA_TYPE => {
+            let object = protobuf::decode(kind, body).map_err(|e| ApiError::bad_request(e.to_string()))?;
+            // Numbers and unknown fields are settled; types and identity are checked like everybody's.
+            return decode::decode_value(kind, object, Vec::new(), true, validation)
+                .map_err(|e| ApiError::bad_request(e.to_string()));
+        }
         _ => MediaType::Json,
     };
     decode::decode(kind, media, body, validation).map_err(|e| ApiError::bad_request(e.to_string()))

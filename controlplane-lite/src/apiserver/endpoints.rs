@@ -47,7 +47,7 @@ pub async fn serve(
         [".well-known", "openid-configuration"] => {
             Some(json_response(StatusCode::OK, &server.access.openid_configuration()))
         }
-        ["openapi", rest @ ..] => openapi_document(server, rest, query),
+        ["openapi", rest @ ..] => openapi_document(server, rest, headers, query)?,
         ["api" | "apis", ..] => discover(server, &parts, headers, query),
         _ => None,
     };
@@ -147,7 +147,24 @@ async fn passes(server: &Server, check: &str) -> bool {
     }
 }
 
-fn openapi_document(server: &Server, rest: &[&str], query: &Query) -> Option<Response<Body>> {
+/// Documents are JSON only; who takes nothing but their protobuf form is told so, and old clients go on without.
+fn openapi_document(
+    server: &Server,
+    rest: &[&str],
+    headers: &HeaderMap,
+    query: &Query,
+) -> Result<Option<Response<Body>>, ApiError> {
+    let protobuf_only =
+        headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).any(|text| {
+            text.split(',').all(|clause| clause.trim().starts_with("application/com.github.proto-openapi"))
+        });
+    if protobuf_only {
+        return Err(ApiError::not_acceptable(&negotiate::ACCEPTED[..1]));
+    }
+    Ok(openapi_json(server, rest, query))
+}
+
+fn openapi_json(server: &Server, rest: &[&str], query: &Query) -> Option<Response<Body>> {
     let value = match rest {
         ["v2"] => openapi::v2_document(server.scheme),
         ["v3"] => openapi::v3_root(server.scheme),

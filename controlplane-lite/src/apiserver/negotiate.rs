@@ -1,7 +1,6 @@
 //! Pure: Accept and Content-Type headers → what to send and how to read.
 //!
-//! Protobuf is not spoken: clients that prefer it list JSON second and get that, as from an upstream server without
-//! protobuf for a kind.
+//! Protobuf is understood in bodies and never answered: clients that prefer it list JSON second and get that.
 
 use http::{HeaderMap, header};
 
@@ -51,7 +50,7 @@ pub struct Accept {
 /// Media types a client may accept.
 pub const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
 /// Media types of bodies.
-pub const BODY_TYPES: [&str; 2] = ["application/json", "application/yaml"];
+pub const BODY_TYPES: [&str; 3] = ["application/json", "application/yaml", super::protobuf::MEDIA_TYPE];
 /// Media types of patches.
 pub const PATCH_TYPES: [&str; 3] =
     ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
@@ -160,8 +159,8 @@ mod tests {
 
     #[test]
     fn unknown_bodies_are_415() {
-        let protobuf = headers(header::CONTENT_TYPE, "application/vnd.kubernetes.protobuf");
-        assert_eq!(content_type(&protobuf, &BODY_TYPES).unwrap_err().code(), 415);
+        let cbor = headers(header::CONTENT_TYPE, "application/cbor");
+        assert_eq!(content_type(&cbor, &BODY_TYPES).unwrap_err().code(), 415);
         let json = headers(header::CONTENT_TYPE, "application/json; charset=utf-8");
         assert_eq!(content_type(&json, &BODY_TYPES).unwrap(), "application/json");
     }

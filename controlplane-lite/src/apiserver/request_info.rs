@@ -67,7 +67,7 @@ impl Query {
 
     /// A boolean as Go's query conversion reads it: present and not `false`/`0` means true.
     pub fn flag(&self, key: &str) -> bool {
-        self.get(key).is_some_and(|v| !v.eq_ignore_ascii_case("false") && v != "0")
+        self.get(key).is_some_and(|v| !(v.eq_ignore_ascii_case("false") || v == "0"))
     }
 }
 

@@ -114,3 +114,87 @@ pub fn expect(answer: (u16, Value), code: StatusCode) -> Value {
     assert_eq!(answer.0, code.as_u16(), "{}", answer.1);
     answer.1
 }
+
+/// A server on a loopback port with a kubeconfig for it.
+pub struct Served {
+    pub server: ApiServer,
+    pub client: kube::Client,
+    pub ca: Ca,
+    pub address: std::net::SocketAddr,
+    pub dir: tempfile::TempDir,
+    token: tokio_util::sync::CancellationToken,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}
+
+pub async fn serve() -> Served {
+    let ca = Ca::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = ApiServer::new(config(&ca)).await.unwrap();
+    let client = server.client(admin());
+    let token = tokio_util::sync::CancellationToken::new();
+    let (serving, stop) = (server.clone(), token.clone());
+    tokio::spawn(async move { serving.serve(listener, stop).await });
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served { server, client, ca, address, dir, token };
+    served.kubeconfig("admin", "copepod-admin", "system:masters");
+    served
+}
+
+impl Served {
+    /// Writes a kubeconfig for a certificate user and returns its path.
+    pub fn kubeconfig(&self, file: &str, user: &str, group: &str) -> std::path::PathBuf {
+        use base64::Engine as _;
+        let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        let (cert, key) = self.ca.issue(user, group);
+        let config = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {
+                "server": format!("https://{}", self.address), "certificate-authority-data": encode(&self.ca.pem)}}],
+            "users": [{"name": "test", "user": {
+                "client-certificate-data": encode(&cert), "client-key-data": encode(&key)}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+        });
+        let path = self.dir.path().join(file);
+        std::fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    /// kubectl as administrator, with a cache of its own.
+    pub fn kubectl(&self, args: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new("kubectl");
+        command
+            .env("KUBECONFIG", self.dir.path().join("admin"))
+            .env("KUBECACHEDIR", self.dir.path().join("cache"))
+            .env("HOME", self.dir.path())
+            .current_dir(self.dir.path())
+            .args(args)
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs kubectl with an input; its standard output and error. Panics when it fails.
+    pub async fn run(&self, args: &[&str], input: &str) -> String {
+        let (ok, text) = self.try_run(args, input).await;
+        assert!(ok, "kubectl {args:?}: {text}");
+        text
+    }
+
+    pub async fn try_run(&self, args: &[&str], input: &str) -> (bool, String) {
+        use std::process::Stdio;
+        use tokio::io::AsyncWriteExt as _;
+        let mut command = self.kubectl(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl is on PATH");
+        child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(60), child.wait_with_output()).await;
+        let output = waited.expect("kubectl ends").unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), text)
+    }
+}
