@@ -1,5 +1,8 @@
 //! The event recorder: upstream's reasons, aggregated, never blocking.
 
+pub mod aggregate;
+pub mod write;
+
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 

@@ -25,6 +25,7 @@ pub mod podsource;
 pub mod podworker;
 pub mod probe;
 pub mod server;
+pub mod services;
 pub mod status;
 pub mod sys;
 #[cfg(test)]

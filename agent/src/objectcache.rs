@@ -3,6 +3,9 @@
 //! An object is fetched and watched from the moment the first pod that names it
 //! is registered until the last one is gone.
 
+pub mod refs;
+pub mod store;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -12,6 +15,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use tokio::sync::broadcast;
 
 use crate::ids::ObjectName;
+
+pub use store::ObjectCache;
 
 /// The kinds of objects that are cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -64,3 +64,10 @@ impl DesiredPods {
 
 /// The latest desired set.
 pub type DesiredRx = watch::Receiver<Arc<DesiredPods>>;
+
+pub mod api;
+pub mod file;
+pub mod merge;
+pub mod mirror;
+pub mod static_pod;
+pub mod url;

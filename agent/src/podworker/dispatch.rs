@@ -108,13 +108,14 @@ impl Dispatcher {
                     if changed.is_err() {
                         break;
                     }
-                    self.last = desired.borrow_and_update().clone();
-                    self.reconcile();
+                    let before = std::mem::replace(&mut self.last, desired.borrow_and_update().clone());
+                    self.reconcile(&before);
                 }
                 // Cancel-safe: a message is lost only when it is received.
                 Some(uid) = self.ended.recv() => {
                     self.workers.workers.write().unwrap_or_else(PoisonError::into_inner).remove(&uid);
-                    self.reconcile();
+                    let before = self.last.clone();
+                    self.reconcile(&before);
                 }
                 Some(()) = relisted.recv() => self.end_orphans(),
             }
@@ -123,11 +124,12 @@ impl Dispatcher {
         self.tasks.wait().await;
     }
 
-    /// Makes workers fit the desired set.
-    fn reconcile(&mut self) {
+    /// Makes workers fit the desired set; `before` is what they were told last.
+    fn reconcile(&mut self, before: &DesiredPods) {
         let desired = self.last.clone();
         for (uid, wanted) in &desired.pods {
-            let told = self.workers.with(uid, |inbox| inbox.update(wanted.clone()));
+            let same = before.pods.get(uid).is_some_and(|b| Arc::ptr_eq(&b.pod, &wanted.pod));
+            let told = self.workers.with(uid, |inbox| if !same { inbox.update(wanted.clone()) });
             if told.is_none() && !self.name_is_taken(wanted) {
                 self.start(uid.clone(), wanted);
             }

@@ -1,0 +1,144 @@
+//! Which event object a happening becomes: a new one, or one more count on an
+//! old one. Pure.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hasher as _};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{EventType, Happening, Involved};
+
+/// Distinct happenings remembered; the oldest makes room.
+const CAPACITY: usize = 1024;
+/// Similar happenings within [`WINDOW`] after which they are combined.
+const SIMILAR: usize = 10;
+const WINDOW: SignedDuration = SignedDuration::from_mins(10);
+
+/// What to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// Object name.
+    pub name: String,
+    pub message: String,
+    pub count: i32,
+    pub first: Timestamp,
+    pub last: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+struct Record {
+    name: String,
+    count: i32,
+    first: Timestamp,
+}
+
+type SimilarKey = (Involved, EventType, &'static str);
+
+/// Remembers what was written. Keys are hashes: a clash merges two events,
+/// which costs a message and nothing else.
+#[derive(Debug, Default)]
+pub struct Aggregator {
+    records: HashMap<u64, Record>,
+    order: VecDeque<u64>,
+    similar: HashMap<u64, (Timestamp, Vec<u64>)>,
+    sequence: u64,
+}
+
+fn hash(value: &impl std::hash::Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Aggregator {
+    /// The write for one happening.
+    pub fn observe(&mut self, happening: &Happening, now: Timestamp) -> Write {
+        let mut involved = happening.involved.clone();
+        // The object's version does not make another event.
+        involved.resource_version.clear();
+        let similar: SimilarKey = (involved, happening.kind, happening.reason);
+        let (similar_key, own) = (hash(&similar), hash(&happening.message));
+        let crowd = self.similar.entry(similar_key).or_insert_with(|| (now, Vec::new()));
+        if now.duration_since(crowd.0) > WINDOW {
+            *crowd = (now, Vec::new());
+        }
+        if !crowd.1.contains(&own) && crowd.1.len() <= SIMILAR {
+            crowd.1.push(own);
+        }
+        let combined = crowd.1.len() > SIMILAR;
+        let message = if combined {
+            format!("(combined from similar events): {}", happening.message)
+        } else {
+            happening.message.clone()
+        };
+        let key = hash(&(similar_key, if combined { 0 } else { own }));
+        if let Some(record) = self.records.get_mut(&key) {
+            record.count = record.count.saturating_add(1);
+            return Write { name: record.name.clone(), message, count: record.count, first: record.first, last: now };
+        }
+        self.sequence += 1;
+        let nanos = now.as_nanosecond();
+        let name = format!("{}.{:x}", happening.involved.name, nanos + i128::from(self.sequence % 1000));
+        self.records.insert(key, Record { name: name.clone(), count: 1, first: now });
+        self.order.push_back(key);
+        if self.order.len() > CAPACITY
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.records.remove(&oldest);
+        }
+        if self.similar.len() > CAPACITY {
+            self.similar.retain(|_, (since, _)| now.duration_since(*since) <= WINDOW);
+        }
+        Write { name, message, count: 1, first: now, last: now }
+    }
+
+    /// Forgets the object behind a write that failed because it is gone.
+    pub fn forget(&mut self, name: &str) {
+        self.records.retain(|_, r| r.name != name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn happening(message: &str) -> Happening {
+        let involved = Involved {
+            kind: "Pod",
+            namespace: "ns".into(),
+            name: "p".into(),
+            uid: "u".into(),
+            resource_version: message.len().to_string(),
+            field_path: String::new(),
+        };
+        Happening { involved, kind: EventType::Warning, reason: "BackOff", message: message.into() }
+    }
+
+    #[test]
+    fn equal_happenings_count_up() {
+        let (mut a, t) = (Aggregator::default(), Timestamp::from_second(100).unwrap());
+        let first = a.observe(&happening("x"), t);
+        let second = a.observe(&happening("x"), t + SignedDuration::from_secs(5));
+        assert_eq!((first.count, second.count), (1, 2));
+        assert_eq!((first.name.clone(), second.first), (second.name, t));
+        assert_ne!(a.observe(&happening("y"), t).name, first.name);
+        a.forget(&first.name);
+        assert_eq!(a.observe(&happening("x"), t).count, 1);
+    }
+
+    #[test]
+    fn a_flood_is_combined() {
+        let (mut a, t) = (Aggregator::default(), Timestamp::from_second(100).unwrap());
+        let writes: Vec<Write> = (0..30).map(|i| a.observe(&happening(&format!("m{i}")), t)).collect();
+        assert!(!writes[9].message.starts_with("(combined"));
+        assert!(writes[10].message.starts_with("(combined"));
+        assert_eq!(writes[29].count, 20);
+        let later = t + SignedDuration::from_mins(11);
+        assert!(!a.observe(&happening("again"), later).message.starts_with("(combined"));
+        for i in 0..5000 {
+            a.observe(&happening(&format!("z{i}")), later);
+        }
+        assert!(a.records.len() <= CAPACITY);
+    }
+}

@@ -1,0 +1,84 @@
+//! Capacity and what of it pods may use. Pure.
+
+use std::collections::BTreeMap;
+
+use super::facts::{Load, Machine};
+use crate::convert::quantity::{ResourceList, from_nanos, kibibytes, nanos, units};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+/// What the machine has.
+pub fn capacity(machine: &Machine, load: &Load, max_pods: u32) -> ResourceList {
+    let mut out = ResourceList::from([
+        ("cpu".to_owned(), units(machine.cpus)),
+        ("memory".to_owned(), kibibytes(machine.memory)),
+        ("ephemeral-storage".to_owned(), kibibytes(load.disk_capacity)),
+        ("pods".to_owned(), units(u64::from(max_pods))),
+    ]);
+    for (size, count) in &machine.hugepages {
+        let name = match size {
+            s if s % (1 << 30) == 0 => format!("hugepages-{}Gi", s >> 30),
+            s if s % (1 << 20) == 0 => format!("hugepages-{}Mi", s >> 20),
+            s => format!("hugepages-{}Ki", s >> 10),
+        };
+        out.insert(name, units(size * count));
+    }
+    out
+}
+
+/// Capacity without what is reserved and, of memory and disk, without what
+/// eviction keeps free by default (100Mi and 10 %).
+pub fn allocatable(capacity: &ResourceList, reserved: &BTreeMap<String, String>) -> ResourceList {
+    let mut out = ResourceList::new();
+    for (name, quantity) in capacity {
+        let Some(have) = nanos(&quantity.0) else { continue };
+        let mut keep = reserved.get(name).and_then(|r| nanos(r)).unwrap_or(0);
+        match name.as_str() {
+            "memory" => keep += (100_i128 << 20) * 1_000_000_000,
+            "ephemeral-storage" => keep += have / 10,
+            "cpu" | "pods" => {}
+            _ => {
+                out.insert(name.clone(), quantity.clone());
+                continue;
+            }
+        }
+        let left = (have - keep).max(0);
+        out.insert(name.clone(), if name == "memory" { in_ki(left) } else { whole_or_milli(left, name) });
+    }
+    // Memory that is set aside as huge pages is not there for anything else.
+    let huge: i128 = capacity.iter().filter(|(n, _)| n.starts_with("hugepages-")).filter_map(|(_, q)| nanos(&q.0)).sum();
+    if huge > 0
+        && let Some(memory) = out.get("memory").and_then(|q| nanos(&q.0))
+    {
+        out.insert("memory".to_owned(), in_ki((memory - huge).max(0)));
+    }
+    out
+}
+
+fn in_ki(value: i128) -> Quantity {
+    kibibytes(u64::try_from(value / 1_000_000_000).unwrap_or(0))
+}
+
+fn whole_or_milli(value: i128, name: &str) -> Quantity {
+    if name == "cpu" { from_nanos(value) } else { Quantity((value / 1_000_000_000).to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_and_eviction_are_kept_back() {
+        let machine = Machine { cpus: 2, memory: 1 << 30, hugepages: vec![(2 << 20, 4)], ..Machine::default() };
+        let load = Load { disk_capacity: 1000 * 1024, ..Load::default() };
+        let have = capacity(&machine, &load, 110);
+        assert_eq!(have["memory"].0, "1048576Ki");
+        assert_eq!((have["cpu"].0.as_str(), have["hugepages-2Mi"].0.as_str()), ("2", "8388608"));
+        let reserved = [("cpu".to_owned(), "500m".to_owned()), ("memory".to_owned(), "100Mi".to_owned())].into();
+        let can = allocatable(&have, &reserved);
+        assert_eq!((can["cpu"].0.as_str(), can["pods"].0.as_str()), ("1500m", "110"));
+        assert_eq!(can["memory"].0, format!("{}Ki", 1_048_576 - 200 * 1024 - 8192));
+        assert_eq!(can["ephemeral-storage"].0, "921600");
+        let none = allocatable(&have, &[("cpu".to_owned(), "9".to_owned())].into());
+        assert_eq!(none["cpu"].0, "0");
+    }
+}

@@ -1,0 +1,140 @@
+//! What the machine says of itself. Reads files only.
+
+use std::fs;
+use std::path::Path;
+
+use nix::sys::statvfs::statvfs;
+use nix::sys::utsname::uname;
+
+/// Facts that do not change while the machine runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    pub machine_id: String,
+    pub system_uuid: String,
+    pub boot_id: String,
+    pub kernel: String,
+    pub os_image: String,
+    /// As Go names it: `amd64`, `arm64`, …
+    pub architecture: String,
+    pub cpus: u64,
+    /// Bytes.
+    pub memory: u64,
+    pub swap: u64,
+    pub pid_max: u64,
+    pub hugepages: Vec<(u64, u64)>,
+}
+
+/// Facts that do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Bytes that can be had without swapping.
+    pub memory_available: u64,
+    pub disk_capacity: u64,
+    pub disk_available: u64,
+    pub inodes: u64,
+    pub inodes_free: u64,
+    /// Processes and threads.
+    pub pids: u64,
+}
+
+fn line(path: &str) -> String {
+    fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default()
+}
+
+/// The value of `/proc/meminfo`'s line, in bytes.
+pub fn meminfo(text: &str, name: &str) -> u64 {
+    let value = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
+    value.and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// `PRETTY_NAME` of os-release.
+pub fn os_image(text: &str) -> String {
+    let name = text.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(|| "Linux".to_owned(), |n| n.trim_matches(['"', '\'']).to_owned())
+}
+
+fn architecture(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "armv7l" | "armv6l" => "arm",
+        "i686" | "i386" => "386",
+        other => other,
+    }
+}
+
+impl Machine {
+    /// Reads the facts.
+    pub fn read() -> Self {
+        let names = uname().ok();
+        let name = |f: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
+            names.as_ref().map(|n| f(n).to_string_lossy().into_owned()).unwrap_or_default()
+        };
+        let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+        Self {
+            machine_id: line("/etc/machine-id"),
+            system_uuid: line("/sys/class/dmi/id/product_uuid"),
+            boot_id: line("/proc/sys/kernel/random/boot_id"),
+            kernel: name(|n| n.release()),
+            os_image: os_image(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
+            architecture: architecture(&name(|n| n.machine())).to_owned(),
+            cpus,
+            memory: meminfo(&memory, "MemTotal"),
+            swap: meminfo(&memory, "SwapTotal"),
+            pid_max: line("/proc/sys/kernel/pid_max").parse().unwrap_or(32_768),
+            hugepages: hugepages(),
+        }
+    }
+}
+
+/// Sizes in bytes and how many pages of each there are.
+fn hugepages() -> Vec<(u64, u64)> {
+    let entries = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let mut out: Vec<(u64, u64)> = entries
+        .filter_map(|e| {
+            let name = e.file_name().into_string().ok()?;
+            let kb: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+            let count = fs::read_to_string(e.path().join("nr_hugepages")).ok()?.trim().parse().ok()?;
+            Some((kb * 1024, count))
+        })
+        .collect();
+    out.sort_unstable();
+    out
+}
+
+impl Load {
+    /// Reads the present load; `root` is on the file system that counts.
+    pub fn read(root: &Path) -> Self {
+        let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let disk = statvfs(root).ok();
+        let number = |f: fn(&nix::sys::statvfs::Statvfs) -> u64| disk.as_ref().map_or(0, f);
+        // The fourth field is `running/total`.
+        let loadavg = line("/proc/loadavg");
+        let pids = loadavg.split_whitespace().nth(3).and_then(|f| f.split_once('/')?.1.parse().ok()).unwrap_or(0);
+        Self {
+            memory_available: meminfo(&memory, "MemAvailable"),
+            disk_capacity: number(|d| d.blocks() * d.fragment_size()),
+            disk_available: number(|d| d.blocks_available() * d.fragment_size()),
+            inodes: number(|d| d.files()),
+            inodes_free: number(|d| d.files_available()),
+            pids,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts() {
+        assert_eq!(meminfo("MemTotal:       2048 kB\nMemFree: x kB", "MemTotal"), 2 << 20);
+        assert_eq!((meminfo("MemFree: x kB", "MemFree"), meminfo("", "MemTotal")), (0, 0));
+        assert_eq!(os_image("NAME=x\nPRETTY_NAME=\"Debian 12\"\n"), "Debian 12");
+        assert_eq!(os_image("garbage"), "Linux");
+        let machine = Machine::read();
+        assert!(machine.cpus > 0 && machine.memory > 0 && !machine.kernel.is_empty());
+        assert!(Load::read(Path::new("/")).disk_capacity > 0);
+    }
+}

@@ -1,0 +1,307 @@
+//! The task that keeps the node object true.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cri::types::{Image, Version};
+use cri::{ImageService, RuntimeService};
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{Node, NodeStatus};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::NodeView;
+use super::conditions::{RuntimeView, network_problem, problems};
+use super::facts::{Load, Machine};
+use super::register::{labels_patch, register};
+use super::status::{NodeInput, differs, node_status, status_patch};
+use super::{address, lease};
+use crate::clock::Clock;
+use crate::config::NodeSettings;
+use crate::events::{EventType, Recorder};
+
+/// How soon to look again while the node is not ready: its network becomes
+/// ready without telling anybody.
+const UNREADY_LOOK: Duration = Duration::from_millis(250);
+/// How long to look that often.
+const UNREADY_HASTE: Duration = Duration::from_secs(60);
+/// How often images are listed.
+const IMAGES_EVERY: Duration = Duration::from_secs(60);
+
+/// Registers the node and keeps its status.
+#[derive(Debug)]
+pub struct NodeKeeper {
+    pub settings: NodeSettings,
+    /// A directory on the file system pods use.
+    pub root: PathBuf,
+    pub runtime: Arc<dyn RuntimeService>,
+    pub images: Arc<dyn ImageService>,
+    /// Port of the kubelet's server; 0 when there is none.
+    pub port: u16,
+    pub events: Recorder,
+    pub clock: Clock,
+}
+
+struct Observed {
+    machine: Machine,
+    ips: Vec<IpAddr>,
+    version: Option<Version>,
+    images: Vec<Image>,
+    images_at: Option<Instant>,
+}
+
+impl NodeKeeper {
+    async fn observe(&self, seen: &mut Observed) -> (Load, RuntimeView) {
+        let load = Load::read(&self.root);
+        let runtime = self.runtime.status().await.map_err(|e| e.to_string());
+        if seen.version.is_none() {
+            seen.version = self.runtime.version().await.ok();
+        }
+        if seen.images_at.is_none_or(|at| at.elapsed() >= IMAGES_EVERY)
+            && let Ok(images) = self.images.list_images().await
+        {
+            seen.images = images;
+            seen.images_at = Some(Instant::now());
+        }
+        (load, runtime)
+    }
+
+    fn status(&self, seen: &Observed, load: &Load, runtime: &RuntimeView, previous: Option<&NodeStatus>) -> NodeStatus {
+        let conditions = previous.and_then(|p| p.conditions.as_deref()).unwrap_or_default();
+        node_status(&NodeInput {
+            settings: &self.settings,
+            machine: &seen.machine,
+            load,
+            runtime,
+            version: seen.version.as_ref(),
+            images: &seen.images,
+            ips: &seen.ips,
+            port: self.port,
+            previous: conditions,
+            now: self.clock.now(),
+        })
+    }
+
+    /// Runs until cancelled. `view` is kept at what pods need to know. Without
+    /// a client only that is done.
+    pub async fn run(
+        &self,
+        client: Option<kube::Client>,
+        view: watch::Sender<Arc<NodeView>>,
+        token: CancellationToken,
+    ) {
+        let work = self.keep(client, &view, &token);
+        token.run_until_cancelled(work).await;
+    }
+
+    async fn keep(&self, client: Option<kube::Client>, view: &watch::Sender<Arc<NodeView>>, token: &CancellationToken) {
+        let ips = address::node_ips(&self.settings.ips);
+        let mut seen = Observed { machine: Machine::read(), ips, version: None, images: Vec::new(), images_at: None };
+        let (load, runtime) = self.observe(&mut seen).await;
+        let status = self.status(&seen, &load, &runtime, None);
+        publish(view, &seen, &status, &runtime, None);
+        let (node_tx, mut nodes) = watch::channel(None);
+        if let Some(client) = &client {
+            let node = self.register(client, &seen, &status).await;
+            tokio::spawn(lease::run(client.clone(), node.clone(), self.settings.lease_duration, token.clone()));
+            node_tx.send_replace(Some(Arc::new(node)));
+            tokio::spawn(follow(client.clone(), self.settings.name.clone(), node_tx, token.clone()));
+        }
+        self.report(client, view, &mut seen, &mut nodes, Some(runtime)).await;
+    }
+
+    async fn register(&self, client: &kube::Client, seen: &Observed, status: &NodeStatus) -> Node {
+        let api: Api<Node> = Api::all(client.clone());
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let result = if self.settings.register {
+                register(&api, &self.settings, &seen.machine, status).await
+            } else {
+                api.get(&self.settings.name).await
+            };
+            match result {
+                Ok(node) => {
+                    let text = format!("Node {} event: Registered Node", self.settings.name);
+                    tracing::info!(node = %self.settings.name, "node registered");
+                    self.events.node(&self.settings.name, EventType::Normal, "Starting", text);
+                    return node;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "node not registered yet");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(7));
+                }
+            }
+        }
+    }
+
+    /// The status loop.
+    async fn report(
+        &self,
+        client: Option<kube::Client>,
+        view: &watch::Sender<Arc<NodeView>>,
+        seen: &mut Observed,
+        nodes: &mut watch::Receiver<Option<Arc<Node>>>,
+        mut first: Option<RuntimeView>,
+    ) {
+        let api: Option<Api<Node>> = client.map(Api::all);
+        let mut written: Option<(NodeStatus, Instant)> = None;
+        let mut told_cidr: Option<String> = None;
+        let began = Instant::now();
+        loop {
+            let node = nodes.borrow_and_update().clone();
+            let (load, runtime) = match first.take() {
+                Some(runtime) => (Load::read(&self.root), runtime),
+                None => self.observe(seen).await,
+            };
+            let shown = node.as_ref().and_then(|n| n.status.clone());
+            let base = written.as_ref().map(|(s, _)| s).or(shown.as_ref());
+            let status = self.status(seen, &load, &runtime, base);
+            publish(view, seen, &status, &runtime, node.as_ref());
+            self.tell_cidr(node.as_deref(), &mut told_cidr).await;
+            let due = written.as_ref().is_none_or(|(s, at)| {
+                differs(s, &status) || at.elapsed() >= self.settings.status_report
+            });
+            let overwritten = shown.as_ref().is_some_and(|s| ready_differs(s, &status));
+            if let Some(api) = api.as_ref().filter(|_| node.is_some() && (due || overwritten)) {
+                if self.write(api, node.as_deref(), seen, shown.as_ref(), &status).await {
+                    self.tell_transition(written.as_ref().map(|(s, _)| s), &status);
+                    written = Some((status, Instant::now()));
+                } else {
+                    written = None;
+                }
+            }
+            let hasty = !problems(&runtime).is_empty() && began.elapsed() < UNREADY_HASTE;
+            let retry = written.is_none() && api.is_some();
+            let pause = match (hasty, retry) {
+                (true, _) => UNREADY_LOOK,
+                (_, true) => Duration::from_secs(1),
+                _ => self.settings.status_update,
+            };
+            // Cancel-safe: both arms only wait.
+            tokio::select! {
+                changed = nodes.changed(), if api.is_some() => if changed.is_err() { return },
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn write(
+        &self,
+        api: &Api<Node>,
+        node: Option<&Node>,
+        seen: &Observed,
+        shown: Option<&NodeStatus>,
+        status: &NodeStatus,
+    ) -> bool {
+        let params = PatchParams::default();
+        if let Some(patch) = node.and_then(|n| labels_patch(n, &self.settings, &seen.machine))
+            && self.settings.register
+            && let Err(error) = api.patch(&self.settings.name, &params, &Patch::Merge(patch)).await
+        {
+            tracing::debug!(%error, "labels not written");
+        }
+        let patch = status_patch(shown, status);
+        match api.patch_status(&self.settings.name, &params, &Patch::Strategic(patch)).await {
+            Ok(_) => true,
+            Err(kube::Error::Api(error)) if error.code == 404 && self.settings.register => {
+                // Somebody deleted the node: it is still here.
+                register(api, &self.settings, &seen.machine, status).await.is_ok()
+            }
+            Err(error) => {
+                tracing::debug!(%error, "node status not written");
+                false
+            }
+        }
+    }
+
+    async fn tell_cidr(&self, node: Option<&Node>, told: &mut Option<String>) {
+        let cidr = node.and_then(|n| n.spec.as_ref()).and_then(|s| match &s.pod_cidrs {
+            Some(list) if !list.is_empty() => Some(list.join(",")),
+            _ => s.pod_cidr.clone(),
+        });
+        let Some(cidr) = cidr.filter(|c| !c.is_empty() && told.as_ref() != Some(c)) else { return };
+        match self.runtime.update_pod_cidr(&cidr).await {
+            Ok(()) => *told = Some(cidr),
+            Err(error) => tracing::debug!(%error, "pod CIDR not handed to the runtime"),
+        }
+    }
+
+    fn tell_transition(&self, before: Option<&NodeStatus>, now: &NodeStatus) {
+        let ready = |s: &NodeStatus| s.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+        let was = before.is_some_and(ready);
+        if was == ready(now) {
+            return;
+        }
+        let (reason, word) = if ready(now) { ("NodeReady", "NodeReady") } else { ("NodeNotReady", "NodeNotReady") };
+        let text = format!("Node {} status is now: {word}", self.settings.name);
+        tracing::info!(node = %self.settings.name, status = word, "node changed");
+        self.events.node(&self.settings.name, EventType::Normal, reason, text);
+    }
+}
+
+fn ready_differs(shown: &NodeStatus, ours: &NodeStatus) -> bool {
+    let ready = |s: &NodeStatus| {
+        s.conditions.iter().flatten().find(|c| c.type_ == "Ready").map(|c| c.status.clone())
+    };
+    ready(shown) != ready(ours)
+}
+
+fn publish(
+    view: &watch::Sender<Arc<NodeView>>,
+    seen: &Observed,
+    status: &NodeStatus,
+    runtime: &RuntimeView,
+    node: Option<&Arc<Node>>,
+) {
+    let next = NodeView {
+        host_ips: seen.ips.iter().map(ToString::to_string).collect(),
+        allocatable: status.allocatable.clone().unwrap_or_default(),
+        memory_capacity: i64::try_from(seen.machine.memory).unwrap_or(i64::MAX),
+        network_problem: network_problem(runtime),
+        node: node.cloned(),
+    };
+    view.send_if_modified(|old| {
+        let same = old.host_ips == next.host_ips
+            && old.allocatable == next.allocatable
+            && old.network_problem == next.network_problem
+            && old.node.as_ref().map(|n| &n.metadata.resource_version)
+                == next.node.as_ref().map(|n| &n.metadata.resource_version);
+        if !same {
+            *old = Arc::new(next);
+        }
+        !same
+    });
+}
+
+/// Keeps `out` at the node object.
+async fn follow(
+    client: kube::Client,
+    name: String,
+    out: watch::Sender<Option<Arc<Node>>>,
+    token: CancellationToken,
+) {
+    let api: Api<Node> = Api::all(client);
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut stream = watcher::watcher(api, config).default_backoff().boxed();
+    let work = async {
+        while let Some(event) = stream.next().await {
+            match event {
+                Ok(Event::Apply(mut node) | Event::InitApply(mut node)) => {
+                    node.metadata.managed_fields = None;
+                    out.send_replace(Some(Arc::new(node)));
+                }
+                Ok(Event::Init | Event::InitDone | Event::Delete(_)) => {}
+                Err(error) => tracing::debug!(%error, "node not watched"),
+            }
+        }
+    };
+    token.run_until_cancelled(work).await;
+}

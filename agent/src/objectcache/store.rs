@@ -1,0 +1,272 @@
+//! The cache: one single-object watch per object that some pod refers to.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
+use kube::Api;
+use kube::api::PostParams;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event};
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::refs::references;
+use super::{ObjectError, ObjectKind, ObjectReader, ObjectRef, ObjectRegistry};
+use crate::ids::{ObjectName, PodUid};
+
+/// What is known of one object.
+#[derive(Clone, Debug)]
+enum Known {
+    /// Not heard of yet.
+    Unknown,
+    /// It does not exist.
+    Absent,
+    ConfigMap(Arc<ConfigMap>),
+    Secret(Arc<Secret>),
+}
+
+#[derive(Debug)]
+struct Entry {
+    users: BTreeSet<PodUid>,
+    known: watch::Receiver<Known>,
+    token: CancellationToken,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}
+
+/// Caches objects while pods refer to them.
+pub struct ObjectCache {
+    client: kube::Client,
+    entries: Mutex<HashMap<ObjectRef, Entry>>,
+    changes: broadcast::Sender<ObjectRef>,
+    token: CancellationToken,
+}
+
+impl fmt::Debug for ObjectCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectCache").finish_non_exhaustive()
+    }
+}
+
+/// How long the first answer of a watch is waited for before asking directly.
+const FIRST_ANSWER: Duration = Duration::from_secs(2);
+
+impl ObjectCache {
+    /// An empty cache. Cancelling `token` ends every watch.
+    pub fn new(client: kube::Client, token: CancellationToken) -> Self {
+        let (changes, _) = broadcast::channel(256);
+        Self { client, entries: Mutex::default(), changes, token }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectRef, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self, object: &ObjectRef) -> Entry {
+        let (tx, known) = watch::channel(Known::Unknown);
+        let token = self.token.child_token();
+        let (client, object, changes) = (self.client.clone(), object.clone(), self.changes.clone());
+        let ended = token.clone();
+        tokio::spawn(async move {
+            let follow = async {
+                match object.kind {
+                    ObjectKind::ConfigMap => {
+                        let api: Api<ConfigMap> = Api::namespaced(client, &object.name.namespace);
+                        follow(api, &object, &tx, &changes, |m| Known::ConfigMap(Arc::new(m))).await;
+                    }
+                    ObjectKind::Secret => {
+                        let api: Api<Secret> = Api::namespaced(client, &object.name.namespace);
+                        follow(api, &object, &tx, &changes, |s| Known::Secret(Arc::new(s))).await;
+                    }
+                }
+            };
+            ended.run_until_cancelled(follow).await;
+        });
+        Entry { users: BTreeSet::new(), known, token }
+    }
+
+    /// What the cache says of an object, once it says something.
+    async fn cached(&self, object: &ObjectRef) -> Known {
+        let Some(mut known) = self.lock().get(object).map(|e| e.known.clone()) else { return Known::Unknown };
+        let answer = known.wait_for(|k| !matches!(k, Known::Unknown));
+        match tokio::time::timeout(FIRST_ANSWER, answer).await {
+            Ok(Ok(known)) => known.clone(),
+            _ => Known::Unknown,
+        }
+    }
+}
+
+/// Watches one object and keeps `tx` at its latest version.
+async fn follow<K>(
+    api: Api<K>,
+    object: &ObjectRef,
+    tx: &watch::Sender<Known>,
+    changes: &broadcast::Sender<ObjectRef>,
+    wrap: impl Fn(K) -> Known,
+) where
+    K: kube::Resource + Clone + serde::de::DeserializeOwned + fmt::Debug + Send + 'static,
+    K::DynamicType: Default + Clone,
+{
+    let config = watcher::Config::default().fields(&format!("metadata.name={}", object.name.name));
+    let mut stream = watcher::watcher(api, config).default_backoff().boxed();
+    let mut listed = None;
+    let slim = |k: &mut K| k.meta_mut().managed_fields = None;
+    while let Some(event) = stream.next().await {
+        let known = match event.map(|e| e.modify(slim)) {
+            Ok(Event::Init) => {
+                listed = None;
+                continue;
+            }
+            Ok(Event::InitApply(found)) => {
+                listed = Some(found);
+                continue;
+            }
+            Ok(Event::InitDone) => listed.take().map_or(Known::Absent, &wrap),
+            Ok(Event::Apply(found)) => wrap(found),
+            Ok(Event::Delete(_)) => Known::Absent,
+            Err(error) => {
+                tracing::debug!(object = %object.name, %error, "object not watched");
+                continue;
+            }
+        };
+        if differs(&tx.borrow(), &known) {
+            tx.send_replace(known);
+            // Nobody may be listening.
+            let _ = changes.send(object.clone());
+        }
+    }
+}
+
+fn differs(a: &Known, b: &Known) -> bool {
+    match (a, b) {
+        (Known::Unknown, Known::Unknown) | (Known::Absent, Known::Absent) => false,
+        (Known::ConfigMap(a), Known::ConfigMap(b)) => a != b,
+        (Known::Secret(a), Known::Secret(b)) => a != b,
+        _ => true,
+    }
+}
+
+fn failed(kind: &'static str, name: &ObjectName, error: &kube::Error) -> ObjectError {
+    match error {
+        kube::Error::Api(status) if status.code == 404 => {
+            ObjectError::NotFound { kind, name: name.name.clone() }
+        }
+        other => ObjectError::Unavailable { kind, name: name.clone(), message: other.to_string() },
+    }
+}
+
+#[async_trait]
+impl ObjectReader for ObjectCache {
+    async fn config_map(&self, name: &ObjectName) -> Result<Arc<ConfigMap>, ObjectError> {
+        const KIND: &str = "configmap";
+        let object = ObjectRef { kind: ObjectKind::ConfigMap, name: name.clone() };
+        match self.cached(&object).await {
+            Known::ConfigMap(found) => return Ok(found),
+            Known::Absent => return Err(ObjectError::NotFound { kind: KIND, name: name.name.clone() }),
+            Known::Unknown | Known::Secret(_) => {}
+        }
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &name.namespace);
+        api.get(&name.name).await.map(Arc::new).map_err(|e| failed(KIND, name, &e))
+    }
+
+    async fn secret(&self, name: &ObjectName) -> Result<Arc<Secret>, ObjectError> {
+        const KIND: &str = "secret";
+        let object = ObjectRef { kind: ObjectKind::Secret, name: name.clone() };
+        match self.cached(&object).await {
+            Known::Secret(found) => return Ok(found),
+            Known::Absent => return Err(ObjectError::NotFound { kind: KIND, name: name.name.clone() }),
+            Known::Unknown | Known::ConfigMap(_) => {}
+        }
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &name.namespace);
+        api.get(&name.name).await.map(Arc::new).map_err(|e| failed(KIND, name, &e))
+    }
+
+    async fn service_account_token(
+        &self,
+        name: &ObjectName,
+        spec: &TokenRequestSpec,
+    ) -> Result<TokenRequest, ObjectError> {
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &name.namespace);
+        let request = TokenRequest { spec: Some(spec.clone()), ..TokenRequest::default() };
+        let params = PostParams::default();
+        api.create_token_request(&name.name, &params, &request).await.map_err(|e| failed("serviceaccount", name, &e))
+    }
+
+    fn changes(&self) -> broadcast::Receiver<ObjectRef> {
+        self.changes.subscribe()
+    }
+}
+
+impl ObjectRegistry for ObjectCache {
+    fn register_pod(&self, pod: &Pod) {
+        let uid = PodUid::of(pod);
+        let mut entries = self.lock();
+        for object in references(pod) {
+            if !entries.contains_key(&object) {
+                let entry = self.watch(&object);
+                entries.insert(object.clone(), entry);
+            }
+            if let Some(entry) = entries.get_mut(&object) {
+                entry.users.insert(uid.clone());
+            }
+        }
+    }
+
+    fn unregister_pod(&self, uid: &PodUid) {
+        self.lock().retain(|_, entry| {
+            entry.users.remove(uid);
+            !entry.users.is_empty()
+        });
+    }
+}
+
+/// A reader for a node without an API server: nothing exists.
+#[derive(Debug)]
+pub struct NoObjects {
+    changes: broadcast::Sender<ObjectRef>,
+}
+
+impl Default for NoObjects {
+    fn default() -> Self {
+        Self { changes: broadcast::channel(1).0 }
+    }
+}
+
+#[async_trait]
+impl ObjectReader for NoObjects {
+    async fn config_map(&self, name: &ObjectName) -> Result<Arc<ConfigMap>, ObjectError> {
+        Err(ObjectError::NotFound { kind: "configmap", name: name.name.clone() })
+    }
+
+    async fn secret(&self, name: &ObjectName) -> Result<Arc<Secret>, ObjectError> {
+        Err(ObjectError::NotFound { kind: "secret", name: name.name.clone() })
+    }
+
+    async fn service_account_token(
+        &self,
+        name: &ObjectName,
+        _spec: &TokenRequestSpec,
+    ) -> Result<TokenRequest, ObjectError> {
+        Err(ObjectError::NotFound { kind: "serviceaccount", name: name.name.clone() })
+    }
+
+    fn changes(&self) -> broadcast::Receiver<ObjectRef> {
+        self.changes.subscribe()
+    }
+}
+
+impl ObjectRegistry for NoObjects {
+    fn register_pod(&self, _pod: &Pod) {}
+
+    fn unregister_pod(&self, _uid: &PodUid) {}
+}

@@ -1,0 +1,159 @@
+//! The event loop: subscribe, list, follow; again when the stream ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cri::types::{ContainerEvent, ContainerEventKind, ContainerFilter, SandboxFilter};
+use cri::{ContainerEvents, ContainerId, CriError, RuntimeService, SandboxId};
+use futures::StreamExt as _;
+use futures::future::join_all;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::diff::{changed, group};
+use crate::convert::labels;
+use crate::ids::PodUid;
+use crate::podcache::PodCache;
+use crate::podworker::PodWorkers;
+use crate::podworker::refresh::read_pod;
+
+/// Watches the runtime on behalf of all workers.
+#[derive(Debug)]
+pub struct Pleg {
+    runtime: Arc<dyn RuntimeService>,
+    cache: Arc<PodCache>,
+    workers: PodWorkers,
+    relist_period: Duration,
+    /// Told after each relist.
+    relisted: mpsc::Sender<()>,
+}
+
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+impl Pleg {
+    /// A generator that knows nothing yet.
+    pub fn new(
+        runtime: Arc<dyn RuntimeService>,
+        cache: Arc<PodCache>,
+        workers: PodWorkers,
+        relist_period: Duration,
+        relisted: mpsc::Sender<()>,
+    ) -> Self {
+        Self { runtime, cache, workers, relist_period, relisted }
+    }
+
+    /// Runs until cancelled.
+    pub async fn run(&self, token: CancellationToken) {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            // Subscribing before listing: nothing falls between the two.
+            let ended = tokio::select! {
+                () = token.cancelled() => return,
+                ended = self.follow(&mut pause) => ended,
+            };
+            tracing::debug!(error = ended.as_ref().map(ToString::to_string), "runtime events ended");
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// Follows one subscription to its end.
+    async fn follow(&self, pause: &mut Duration) -> Option<CriError> {
+        let mut events: ContainerEvents = match self.runtime.container_events().await {
+            Ok(events) => events,
+            Err(error) => {
+                // Without events the relist is all there is.
+                if let Err(error) = self.relist().await {
+                    tracing::debug!(%error, "relist failed");
+                }
+                return Some(error);
+            }
+        };
+        if let Err(error) = self.relist().await {
+            return Some(error);
+        }
+        *pause = Duration::from_millis(100);
+        let mut relist = tokio::time::interval(self.relist_period);
+        relist.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        relist.reset();
+        loop {
+            tokio::select! {
+                // Cancel-safe: an event is lost only when it is received.
+                event = events.next() => match event {
+                    Some(Ok(event)) => self.handle(&event).await,
+                    Some(Err(error)) => return Some(error),
+                    None => return None,
+                },
+                // Cancel-safe: a tick that was not taken comes again.
+                _ = relist.tick() => if let Err(error) = self.relist().await {
+                    return Some(error);
+                },
+            }
+        }
+    }
+
+    async fn handle(&self, event: &ContainerEvent) {
+        // Workers look at what they create and start themselves; ends are news.
+        match event.kind {
+            ContainerEventKind::Created | ContainerEventKind::Started => return,
+            ContainerEventKind::Stopped | ContainerEventKind::Deleted | ContainerEventKind::Oom => {}
+        }
+        let told = event.sandbox.as_ref().map(|s| PodUid::new(s.uid.as_str())).filter(|u| !u.as_str().is_empty());
+        let owner = match told.or_else(|| self.cache.owner(&event.id)) {
+            Some(uid) => Some(uid),
+            None if event.kind == ContainerEventKind::Deleted => None,
+            None => self.look_up(&event.id).await,
+        };
+        if let Some(uid) = owner {
+            self.workers.runtime_changed(&uid);
+        }
+    }
+
+    /// The pod of a container or sandbox too new to be in the cache.
+    async fn look_up(&self, id: &str) -> Option<PodUid> {
+        let filter = ContainerFilter { id: Some(ContainerId::new(id)), ..ContainerFilter::default() };
+        let uid = |labels: &cri::types::StringMap| labels.get(labels::POD_UID).map(|u| PodUid::new(u.as_str()));
+        if let Some(found) = self.runtime.list_containers(&filter).await.ok()?.first() {
+            return uid(&found.labels);
+        }
+        let filter = SandboxFilter { id: Some(SandboxId::new(id)), ..SandboxFilter::default() };
+        uid(&self.runtime.list_pod_sandboxes(&filter).await.ok()?.first()?.labels)
+    }
+
+    /// Compares everything with what is known; wakes workers, and refreshes the
+    /// view of pods that have none.
+    pub async fn relist(&self) -> Result<(), CriError> {
+        let (all_sandboxes, all_containers) = (SandboxFilter::default(), ContainerFilter::default());
+        let (sandboxes, containers) = tokio::try_join!(
+            self.runtime.list_pod_sandboxes(&all_sandboxes),
+            self.runtime.list_containers(&all_containers)
+        )?;
+        let listed = group(&sandboxes, &containers);
+        let known = self.cache.all();
+        let unattended = changed(known.iter().map(Arc::as_ref), &listed)
+            .into_iter()
+            .filter(|uid| !self.workers.runtime_changed(uid));
+        let reads = unattended.map(|uid| {
+            let listed = listed.get(&uid);
+            async move {
+                let Some(listed) = listed else {
+                    self.cache.remove(&uid);
+                    return;
+                };
+                match read_pod(self.runtime.as_ref(), &uid, &listed.name, None).await {
+                    Ok(pod) => {
+                        self.cache.put(pod);
+                    }
+                    Err(error) => tracing::debug!(pod.uid = %uid, %error, "pod not readable"),
+                }
+            }
+        });
+        join_all(reads).await;
+        // A full channel means that a relist is already announced.
+        let _ = self.relisted.try_send(());
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! Merges the sources into one desired set.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
+
+use super::{DesiredPod, DesiredPods, DesiredRx, PodOrigin};
+use crate::convert::spec;
+use crate::ids::{ObjectName, PodUid};
+
+#[derive(Debug, Default)]
+struct Sources {
+    /// `None` until the source was read in full.
+    api: Option<BTreeMap<PodUid, Arc<Pod>>>,
+    file: Option<BTreeMap<PodUid, Arc<Pod>>>,
+    url: Option<BTreeMap<PodUid, Arc<Pod>>>,
+}
+
+/// Collects what the sources say. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Merger {
+    sources: Arc<Mutex<Sources>>,
+    out: Arc<watch::Sender<Arc<DesiredPods>>>,
+}
+
+/// The set all sources make together. Pure.
+fn merged(sources: &Sources) -> DesiredPods {
+    let mut out = DesiredPods { api_synced: sources.api.is_some(), ..DesiredPods::default() };
+    for (list, origin) in [(&sources.file, PodOrigin::File), (&sources.url, PodOrigin::Url)] {
+        for (uid, pod) in list.iter().flatten() {
+            out.pods.insert(uid.clone(), DesiredPod { pod: pod.clone(), origin });
+        }
+    }
+    for (uid, pod) in sources.api.iter().flatten() {
+        if spec::is_mirror(pod) {
+            out.mirrors.insert(ObjectName::of_pod(pod), pod.clone());
+        } else {
+            out.pods.insert(uid.clone(), DesiredPod { pod: pod.clone(), origin: PodOrigin::Api });
+        }
+    }
+    out
+}
+
+impl Merger {
+    /// A merger that waits for the sources it is told of. Sources that do not
+    /// exist count as read and empty.
+    pub fn new(has_api: bool, has_file: bool, has_url: bool) -> (Self, DesiredRx) {
+        let (tx, rx) = watch::channel(Arc::new(DesiredPods::default()));
+        let none = |has: bool| if has { None } else { Some(BTreeMap::new()) };
+        let sources = Sources { api: none(has_api), file: none(has_file), url: none(has_url) };
+        (Self { sources: Arc::new(Mutex::new(sources)), out: Arc::new(tx) }, rx)
+    }
+
+    fn change(&self, f: impl FnOnce(&mut Sources)) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        f(&mut sources);
+        // A static pod whose source is not read yet must not look unwanted.
+        if sources.file.is_some() && sources.url.is_some() {
+            self.out.send_replace(Arc::new(merged(&sources)));
+        }
+    }
+
+    /// Replaces everything a source has.
+    pub fn replace(&self, origin: PodOrigin, pods: BTreeMap<PodUid, Arc<Pod>>) {
+        self.change(|s| *s.slot(origin) = Some(pods));
+    }
+
+    /// One pod of a source that was read in full before is new or different.
+    pub fn apply(&self, origin: PodOrigin, pod: Arc<Pod>) {
+        self.change(|s| {
+            s.slot(origin).get_or_insert_default().insert(PodUid::of(&pod), pod);
+        });
+    }
+
+    /// One pod of a source is gone.
+    pub fn remove(&self, origin: PodOrigin, uid: &PodUid) {
+        self.change(|s| {
+            s.slot(origin).get_or_insert_default().remove(uid);
+        });
+    }
+}
+
+impl Sources {
+    fn slot(&mut self, origin: PodOrigin) -> &mut Option<BTreeMap<PodUid, Arc<Pod>>> {
+        match origin {
+            PodOrigin::Api => &mut self.api,
+            PodOrigin::File => &mut self.file,
+            PodOrigin::Url => &mut self.url,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn pod(text: &str) -> (PodUid, Arc<Pod>) {
+        let pod: Pod = serde_norway::from_str(text).unwrap();
+        (PodUid::of(&pod), Arc::new(pod))
+    }
+
+    #[test]
+    fn nothing_before_files_are_read_and_mirrors_stand_apart() {
+        let (merger, rx) = Merger::new(true, true, false);
+        let mirror = "metadata: {name: s-n, namespace: d, uid: m, annotations: {kubernetes.io/config.mirror: h}}";
+        merger.replace(PodOrigin::Api, [pod("metadata: {uid: a}"), pod(mirror)].into());
+        assert!(!rx.borrow().api_synced, "a static pod's absence would be believed");
+        merger.replace(PodOrigin::File, [pod("metadata: {uid: s}")].into());
+        let now = rx.borrow().clone();
+        assert!(now.api_synced);
+        assert_eq!(now.pods.keys().map(PodUid::as_str).collect::<Vec<_>>(), ["a", "s"]);
+        assert!(now.mirrors.contains_key(&ObjectName::new("d", "s-n")));
+        merger.remove(PodOrigin::Api, &PodUid::new("a"));
+        merger.apply(PodOrigin::Api, pod("metadata: {uid: b}").1);
+        assert_eq!(rx.borrow().pods.keys().map(PodUid::as_str).collect::<Vec<_>>(), ["b", "s"]);
+    }
+
+    #[test]
+    fn static_pods_run_before_the_api_is_known() {
+        let (merger, rx) = Merger::new(true, true, false);
+        merger.replace(PodOrigin::File, [pod("metadata: {uid: s}")].into());
+        assert!(!rx.borrow().api_synced);
+        assert_eq!(rx.borrow().pods.len(), 1);
+    }
+}

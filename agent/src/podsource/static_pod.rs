@@ -1,0 +1,148 @@
+//! A file's text → the static pod it describes. Pure.
+
+use std::fmt::Write as _;
+
+use k8s_openapi::api::core::v1::{Pod, Toleration};
+use sha2::{Digest as _, Sha256};
+
+use super::PodOrigin;
+use crate::convert::spec::{CONFIG_HASH, CONFIG_SEEN, CONFIG_SOURCE};
+
+/// Why a text is no static pod.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StaticPodError {
+    #[error("not readable as a pod: {0}")]
+    Syntax(String),
+    #[error("kind is {0:?}, expected a v1 Pod")]
+    Kind(String),
+    #[error("invalid pod: {0}")]
+    Invalid(String),
+}
+
+fn is_dns_name(name: &str) -> bool {
+    let part = |p: &str| {
+        !p.is_empty()
+            && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !p.starts_with('-')
+            && !p.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(part)
+}
+
+/// Reads YAML or JSON and makes it a pod of this node: name with the node's
+/// appended, a UID from its content, upstream's annotations and toleration.
+/// `seen` is the time of annotation `config.seen`.
+pub fn parse(text: &str, origin: PodOrigin, node_name: &str, seen: &str) -> Result<Pod, StaticPodError> {
+    let syntax = |e: &dyn std::fmt::Display| StaticPodError::Syntax(e.to_string());
+    let value: serde_json::Value = serde_norway::from_str(text).map_err(|e| syntax(&e))?;
+    let kind = value.get("kind").and_then(|k| k.as_str()).unwrap_or_default();
+    let version = value.get("apiVersion").and_then(|k| k.as_str()).unwrap_or_default();
+    if kind != "Pod" || version != "v1" {
+        return Err(StaticPodError::Kind(format!("{version}/{kind}")));
+    }
+    let pod: Pod = serde_json::from_value(value).map_err(|e| syntax(&e))?;
+    finish(pod, text, origin, node_name, seen)
+}
+
+fn finish(mut pod: Pod, text: &str, origin: PodOrigin, node_name: &str, seen: &str) -> Result<Pod, StaticPodError> {
+    let invalid = |m: String| Err(StaticPodError::Invalid(m));
+    let Some(spec) = pod.spec.as_mut() else { return invalid("spec: Required value".to_owned()) };
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    if !is_dns_name(&name) {
+        return invalid(format!("metadata.name: Invalid value: {name:?}"));
+    }
+    if spec.containers.is_empty() {
+        return invalid("spec.containers: Required value".to_owned());
+    }
+    let mut names = std::collections::BTreeSet::new();
+    for c in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        if !is_dns_name(&c.name) || c.name.contains('.') || !names.insert(c.name.clone()) {
+            return invalid(format!("container name {:?} is invalid or not unique", c.name));
+        }
+        if c.image.as_deref().unwrap_or_default().is_empty() {
+            return invalid(format!("container {}: image: Required value", c.name));
+        }
+        c.image_pull_policy.get_or_insert_with(|| "IfNotPresent".to_owned());
+        c.termination_message_path.get_or_insert_with(|| "/dev/termination-log".to_owned());
+    }
+    spec.node_name = Some(node_name.to_owned());
+    spec.termination_grace_period_seconds.get_or_insert(30);
+    spec.service_account_name = None;
+    let everything = Toleration {
+        operator: Some("Exists".to_owned()),
+        effect: Some("NoExecute".to_owned()),
+        ..Toleration::default()
+    };
+    spec.tolerations.get_or_insert_default().push(everything);
+    let hash = content_hash(text, node_name, origin);
+    let meta = &mut pod.metadata;
+    meta.name = Some(format!("{name}-{}", node_name.to_lowercase()));
+    meta.namespace.get_or_insert_with(|| "default".to_owned());
+    meta.uid = Some(hash.clone());
+    meta.deletion_timestamp = None;
+    let annotations = meta.annotations.get_or_insert_default();
+    annotations.insert(CONFIG_SOURCE.to_owned(), origin.as_str().to_owned());
+    annotations.insert(CONFIG_HASH.to_owned(), hash);
+    annotations.insert(CONFIG_SEEN.to_owned(), seen.to_owned());
+    pod.status = None;
+    Ok(pod)
+}
+
+/// 32 hexadecimal digits that change with the text, the node and the source.
+fn content_hash(text: &str, node_name: &str, origin: PodOrigin) -> String {
+    let mut hash = Sha256::new();
+    for part in [origin.as_str(), node_name, text] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.finalize().iter().take(16).fold(String::new(), |mut out, b| {
+        let _ = write!(out, "{b:02x}");
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const WEB: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: a, image: i}]}";
+
+    fn read(text: &str) -> Result<Pod, StaticPodError> {
+        parse(text, PodOrigin::File, "Node1", "2026-01-01T00:00:00Z")
+    }
+
+    #[test]
+    fn a_file_becomes_a_pod_of_this_node() {
+        let pod = read(WEB).unwrap();
+        assert_eq!(pod.metadata.name.as_deref(), Some("web-node1"));
+        assert_eq!(pod.metadata.namespace.as_deref(), Some("default"));
+        assert_eq!(pod.metadata.uid.as_ref().unwrap().len(), 32);
+        assert!(crate::convert::spec::is_static(&pod));
+        let other = read(&WEB.replace("image: i", "image: j")).unwrap();
+        assert_ne!(pod.metadata.uid, other.metadata.uid);
+        assert_eq!(read(WEB).unwrap().metadata.uid, pod.metadata.uid);
+        let json = serde_json::to_string(&serde_norway::from_str::<serde_json::Value>(WEB).unwrap()).unwrap();
+        assert!(read(&json).is_ok());
+    }
+
+    #[test]
+    fn garbage_is_told_apart() {
+        for text in [
+            "",
+            "{",
+            "a: [",
+            "\u{0}",
+            "kind: Pod",
+            "apiVersion: v1\nkind: List",
+            "apiVersion: v1\nkind: Pod\nspec: 3",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a}",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: ../a}\nspec: {containers: [{name: a, image: i}]}",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: []}",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a}]}",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: i}, {name: a, image: i}]}",
+        ] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+}
