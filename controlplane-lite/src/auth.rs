@@ -4,4 +4,5 @@
 
 pub mod authn;
 pub mod authz;
+pub mod bootstrap_policy;
 pub mod pki;

@@ -1,7 +1,12 @@
 //! Authorization: may this user do that? Owns the vocabulary ([`Attributes`],
 //! [`Decision`]) and the chain of authorizers.
 
-use super::authn::UserInfo;
+pub mod node;
+pub mod rbac;
+
+use std::sync::Arc;
+
+use super::authn::{MASTERS, UserInfo};
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,4 +92,45 @@ impl Decision {
 /// memory. (A webhook authorizer will wrap the chain, not join it.)
 pub trait Authorizer: Send + Sync + std::fmt::Debug {
     fn authorize(&self, attributes: &Attributes) -> Decision;
+}
+
+/// Authorizers in order: the first that allows or denies decides.
+#[derive(Debug)]
+pub struct Chain(pub Vec<Arc<dyn Authorizer>>);
+
+impl Authorizer for Chain {
+    fn authorize(&self, attributes: &Attributes) -> Decision {
+        let mut reasons = Vec::new();
+        for authorizer in &self.0 {
+            let decision = authorizer.authorize(attributes);
+            if decision.verdict != Verdict::NoOpinion {
+                return decision;
+            }
+            if !decision.reason.is_empty() {
+                reasons.push(decision.reason);
+            }
+        }
+        Decision::no_opinion(reasons.join(", "))
+    }
+}
+
+/// Allows `system:masters` everything, whatever the policy says, so that nobody
+/// is locked out for good.
+#[derive(Clone, Copy, Debug)]
+pub struct Masters;
+
+impl Authorizer for Masters {
+    fn authorize(&self, attributes: &Attributes) -> Decision {
+        if attributes.user.in_group(MASTERS) { Decision::allow("") } else { Decision::no_opinion("") }
+    }
+}
+
+/// Allows everything: `--authorization-mode=AlwaysAllow`.
+#[derive(Clone, Copy, Debug)]
+pub struct AlwaysAllow;
+
+impl Authorizer for AlwaysAllow {
+    fn authorize(&self, _: &Attributes) -> Decision {
+        Decision::allow("")
+    }
 }

@@ -1,0 +1,241 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+#[derive(Debug, Default)]
+struct Fixed {
+    roles: HashMap<(String, String), Arc<[PolicyRule]>>,
+    bindings: HashMap<String, Vec<Binding>>,
+}
+
+impl RbacView for Fixed {
+    fn cluster_role(&self, name: &str) -> Option<Arc<[PolicyRule]>> {
+        self.role("", name)
+    }
+    fn role(&self, namespace: &str, name: &str) -> Option<Arc<[PolicyRule]>> {
+        self.roles.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+    fn cluster_role_bindings(&self) -> Arc<[Binding]> {
+        self.role_bindings("")
+    }
+    fn role_bindings(&self, namespace: &str) -> Arc<[Binding]> {
+        self.bindings.get(namespace).cloned().unwrap_or_default().into()
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(',').filter(|word| !word.is_empty()).map(|word| word.trim_matches('"').to_owned()).collect()
+}
+
+fn rule(verbs: &str, groups: &str, resources: &str, names: &str) -> PolicyRule {
+    PolicyRule {
+        verbs: words(verbs),
+        api_groups: words(groups),
+        resources: words(resources),
+        resource_names: words(names),
+        ..PolicyRule::default()
+    }
+}
+
+fn paths(verbs: &str, urls: &str) -> PolicyRule {
+    PolicyRule { verbs: words(verbs), non_resource_urls: words(urls), ..PolicyRule::default() }
+}
+
+fn binding(namespace: &str, name: &str, role: (&str, &str), subject: (&str, &str, &str)) -> Binding {
+    Binding {
+        namespace: namespace.into(),
+        name: name.into(),
+        role_ref: RoleRef { kind: role.0.into(), name: role.1.into(), ..RoleRef::default() },
+        subjects: vec![Subject {
+            kind: subject.0.into(),
+            name: subject.1.into(),
+            namespace: subject.2.into(),
+            ..Subject::default()
+        }],
+    }
+}
+
+fn fixed() -> Fixed {
+    let mut view = Fixed::default();
+    let mut role = |namespace: &str, name: &str, rules: Vec<PolicyRule>| {
+        view.roles.insert((namespace.into(), name.into()), rules.into());
+    };
+    role("", "admin", vec![rule("*", "*", "*", ""), paths("*", "*")]);
+    role("", "reader", vec![rule("get,list", "\"\",apps", "pods,deployments", "")]);
+    role("ns", "one-secret", vec![rule("get", "\"\"", "secrets", "mine")]);
+    role("", "logs", vec![rule("get", "\"\"", "*/log,pods/exec", "")]);
+    role("", "public", vec![paths("get", "/healthz,/version/*")]);
+    view.bindings.insert(
+        String::new(),
+        vec![
+            binding("", "admins", ("ClusterRole", "admin"), ("Group", "admins", "")),
+            binding("", "public", ("ClusterRole", "public"), ("Group", "system:authenticated", "")),
+            binding("", "broken", ("ClusterRole", "gone"), ("User", "unlucky", "")),
+        ],
+    );
+    view.bindings.insert(
+        "ns".into(),
+        vec![
+            binding("ns", "readers", ("ClusterRole", "reader"), ("User", "jane", "")),
+            binding("ns", "sa", ("Role", "one-secret"), ("ServiceAccount", "robot", "")),
+            binding("ns", "far", ("ClusterRole", "logs"), ("ServiceAccount", "robot", "other")),
+        ],
+    );
+    view
+}
+
+#[test]
+fn requests() {
+    let rbac = RbacAuthorizer::new(Arc::new(fixed()));
+    let robot = "system:serviceaccount:ns:robot";
+    let far = "system:serviceaccount:other:robot";
+    // user, group, verb, API group, resource, subresource, namespace, name, allowed
+    let cases = [
+        ("root", "admins", "delete", "apps", "deployments", "scale", "ns", "x", true),
+        ("jane", "", "get", "", "pods", "", "ns", "x", true),
+        ("jane", "", "get", "", "pods", "", "other", "x", false),
+        ("jane", "", "get", "", "pods", "", "", "", false),
+        ("jane", "", "delete", "", "pods", "", "ns", "x", false),
+        ("jane", "", "get", "", "pods", "log", "ns", "x", false),
+        ("jane", "", "list", "apps", "deployments", "", "ns", "", true),
+        ("jane", "", "list", "batch", "deployments", "", "ns", "", false),
+        (robot, "", "get", "", "secrets", "", "ns", "mine", true),
+        (robot, "", "get", "", "secrets", "", "ns", "yours", false),
+        (robot, "", "get", "", "secrets", "", "ns", "", false),
+        (far, "", "get", "", "secrets", "", "ns", "mine", false),
+        (far, "", "get", "", "pods", "log", "ns", "x", true),
+        (far, "", "get", "", "pods", "exec", "ns", "x", true),
+        (far, "", "get", "", "pods", "", "ns", "x", false),
+        ("nobody", "", "get", "", "pods", "", "ns", "x", false),
+    ];
+    for (user, group, verb, api, resource, sub, namespace, name, allowed) in cases {
+        let mut attributes = Attributes::resource(UserInfo::new(user, [group]), verb, api, resource, namespace);
+        attributes.subresource = sub.into();
+        attributes.name = name.into();
+        let decision = rbac.authorize(&attributes);
+        assert_eq!(decision.allowed(), allowed, "{attributes:?}: {decision:?}");
+    }
+}
+
+#[test]
+fn paths_match_by_prefix() {
+    let rbac = RbacAuthorizer::new(Arc::new(fixed()));
+    let cases = [("/healthz", true), ("/healthz/x", false), ("/version/", true), ("/version", false), ("/", false)];
+    for (path, allowed) in cases {
+        let attributes = Attributes::non_resource(UserInfo::new("x", [""]), "get", path);
+        assert_eq!(rbac.authorize(&attributes).allowed(), allowed, "{path}");
+    }
+    let anonymous = Attributes::non_resource(UserInfo::anonymous(), "get", "/healthz");
+    assert!(!rbac.authorize(&anonymous).allowed());
+}
+
+#[test]
+fn reasons_are_upstreams() {
+    let rbac = RbacAuthorizer::new(Arc::new(fixed()));
+    let ask = |user: &str, resource: &str, name: &str| {
+        let mut attributes = Attributes::resource(UserInfo::new(user, [""]), "get", "", resource, "ns");
+        attributes.name = name.into();
+        rbac.authorize(&attributes).reason
+    };
+    assert_eq!(
+        ask("jane", "pods", "x"),
+        r#"RBAC: allowed by RoleBinding "readers/ns" of ClusterRole "reader" to User "jane""#
+    );
+    assert_eq!(
+        ask("system:serviceaccount:ns:robot", "secrets", "mine"),
+        r#"RBAC: allowed by RoleBinding "sa/ns" of Role "one-secret" to ServiceAccount "robot/ns""#
+    );
+    assert_eq!(ask("unlucky", "pods", "x"), r#"RBAC: clusterroles.rbac.authorization.k8s.io "gone" not found"#);
+    assert_eq!(ask("nobody", "pods", "x"), "");
+}
+
+#[test]
+fn covering() {
+    let check = |owned: &[PolicyRule], wanted: PolicyRule, covered: bool| {
+        assert_eq!(covers(owned, std::slice::from_ref(&wanted)), covered, "{owned:?} ⊇ {wanted:?}");
+    };
+    let pods = [rule("get,list", "\"\"", "pods", ""), rule("get", "\"\"", "secrets", "a,b")];
+    check(&pods, rule("get", "\"\"", "pods", ""), true);
+    check(&pods, rule("get", "\"\"", "pods", "x"), true);
+    check(&pods, rule("get,delete", "\"\"", "pods", ""), false);
+    check(&pods, rule("*", "\"\"", "pods", ""), false);
+    check(&pods, rule("get", "\"\"", "pods,secrets", ""), false);
+    check(&pods, rule("get", "\"\"", "secrets", "a"), true);
+    check(&pods, rule("get", "\"\"", "secrets", "c"), false);
+    check(&pods, rule("get", "\"\"", "pods/log", ""), false);
+    check(&[rule("*", "*", "*", "")], rule("x", "y", "z/w", ""), true);
+    check(&[rule("*", "*", "*", "")], paths("get", "/x"), false);
+    check(&[rule("get", "*", "*/scale", "")], rule("get", "apps", "deployments/scale", ""), true);
+    check(&[paths("*", "*")], paths("get", "/metrics"), true);
+    check(&[paths("get", "/a/*")], paths("get", "/a/*"), true);
+    check(&[paths("get", "/a/*")], paths("get", "/*"), false);
+    // Split over two rules of the owner is fine.
+    check(
+        &[rule("get", "\"\"", "pods", ""), rule("list", "\"\"", "pods", "")],
+        rule("get,list", "\"\"", "pods", ""),
+        true,
+    );
+    check(&[], PolicyRule::default(), true);
+}
+
+#[test]
+fn escalation_names_what_is_lacking() {
+    let view = fixed();
+    let jane = UserInfo::new("jane", [""]);
+    assert!(escalation(&view, &jane, "ns", &[rule("get", "\"\"", "pods", "")]).is_empty());
+    let lacking = escalation(&view, &jane, "ns", &[rule("get,delete", "\"\"", "pods,nodes", "")]);
+    assert_eq!(lacking.len(), 3);
+    assert!(!escalation(&view, &jane, "other", &[rule("get", "\"\"", "pods", "")]).is_empty());
+}
+
+#[test]
+fn garbage_roles_are_errors() {
+    for bad in ["", "null", "[]", r#"{"metadata":{}, "rules": 5}"#, r#"{"rules":[]}"#, r#"{"metadata":{"name":3}}"#] {
+        assert!(Role::from_json(bad.as_bytes()).is_err(), "{bad}");
+        assert!(Binding::from_json(bad.as_bytes()).is_err(), "{bad}");
+    }
+    let null = r#"{"metadata":{"name":"a","labels":null},"rules":null,"aggregationRule":null}"#;
+    assert!(Role::from_json(null.as_bytes()).unwrap().rules.is_empty());
+    let rule = r#"{"metadata":{"name":"a"},"rules":[{"verbs":["get"],"nonResourceURLs":["/x"],"apiGroups":null}]}"#;
+    assert_eq!(Role::from_json(rule.as_bytes()).unwrap().rules, [paths("get", "/x")]);
+}
+
+fn any_rule() -> impl Strategy<Value = PolicyRule> {
+    let some = |words: &'static [&'static str]| {
+        proptest::collection::vec(proptest::sample::select(words), 1..3)
+            .prop_map(|words| words.into_iter().map(ToOwned::to_owned).collect::<Vec<_>>())
+    };
+    (
+        some(&["get", "list", "*"]),
+        some(&["", "apps", "*"]),
+        some(&["pods", "pods/log", "*/log", "*"]),
+        prop_oneof![Just(Vec::new()), some(&["a", "b"])],
+    )
+        .prop_map(|(verbs, api_groups, resources, resource_names)| PolicyRule {
+            verbs,
+            api_groups,
+            resources,
+            resource_names,
+            ..PolicyRule::default()
+        })
+}
+
+proptest! {
+    #[test]
+    fn what_is_covered_is_allowed(owned in proptest::collection::vec(any_rule(), 0..4), wanted in any_rule()) {
+        prop_assert!(covers(&owned, &owned), "rules cover themselves");
+        if covers(&owned, std::slice::from_ref(&wanted)) {
+            for (verb, group, resource, sub, name) in [
+                ("get", "", "pods", "", "a"), ("list", "apps", "pods", "log", "b"), ("get", "x", "jobs", "log", ""),
+            ] {
+                let mut ask = Attributes::resource(UserInfo::anonymous(), verb, group, resource, "");
+                ask.subresource = sub.into();
+                ask.name = name.into();
+                if rule_allows(&ask, &wanted) {
+                    prop_assert!(owned.iter().any(|rule| rule_allows(&ask, rule)), "{ask:?}");
+                }
+            }
+        }
+    }
+}
