@@ -1,8 +1,14 @@
 //! The API server as clients meet it: over the in-process transport, over TLS with raw requests, and with kubectl.
 
+#[path = "apiserver/bad_input.rs"]
+mod bad_input;
 #[path = "apiserver/crud.rs"]
 mod crud;
 #[path = "apiserver/kubectl.rs"]
 mod kubectl;
+#[path = "apiserver/semantics.rs"]
+mod semantics;
 #[path = "apiserver/support.rs"]
 mod support;
+#[path = "apiserver/watches.rs"]
+mod watches;

@@ -33,7 +33,10 @@ pub fn filter(call: &Call, options: &ListOptions) -> Result<Filter, ApiError> {
     let bad = |e: crate::scheme::selector::SelectorError| ApiError::bad_request(e.to_string());
     let labels = LabelSelector::parse(&options.label_selector)
         .map_err(|e| ApiError::bad_request(format!("unable to parse requirement: {e}")))?;
-    let fields = FieldSelector::parse(call.kind, &options.field_selector).map_err(bad)?;
+    let mut fields = FieldSelector::parse(call.kind, &options.field_selector).map_err(bad)?;
+    if call.kind.conversion.is_some() {
+        fields.terms.iter_mut().for_each(|term| term.field = stored_field(&term.field));
+    }
     let mut filter = Filter::all().in_namespace(&call.info.namespace);
     if let Some(namespace) = fields.exact("metadata.namespace").filter(|n| !n.is_empty()) {
         if !call.info.namespace.is_empty() && namespace != call.info.namespace {
@@ -57,6 +60,15 @@ pub fn filter(call: &Call, options: &ListOptions) -> Result<Filter, ApiError> {
         });
     }
     Ok(filter)
+}
+
+/// The name a field of events.k8s.io has in the stored, core form.
+fn stored_field(served: &str) -> String {
+    match served.strip_prefix("regarding.") {
+        Some(rest) => format!("involvedObject.{rest}"),
+        None if served == "reportingController" => "reportingComponent".to_owned(),
+        None => served.to_owned(),
+    }
 }
 
 /// What a continue token holds; the wire form is base64 JSON as upstream's, opaque to clients.
