@@ -49,7 +49,7 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 pub const IDLE: Duration = Duration::from_secs(4 * 3600);
 
 /// What the server shows of this node's pods.
-pub trait NodeView: Send + Sync + Debug {
+pub trait PodView: Send + Sync + Debug {
     /// Every pod of the node, static ones included, with its latest status.
     fn pods(&self) -> Vec<Arc<Pod>>;
     /// One pod, with its latest status.
@@ -60,7 +60,7 @@ pub trait NodeView: Send + Sync + Debug {
 #[derive(Clone)]
 pub struct ServerState {
     pub node_name: String,
-    pub view: Arc<dyn NodeView>,
+    pub view: Arc<dyn PodView>,
     pub cache: Arc<PodCache>,
     pub runtime: Arc<dyn RuntimeService>,
     /// Asked for TokenReviews and SubjectAccessReviews; `None` refuses all that

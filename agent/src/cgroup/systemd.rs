@@ -97,9 +97,7 @@ mod tests {
             memory: Some(7),
             pids: Some(9),
         };
-        let has = |v2: bool, name: &str| {
-            properties(&limits, v2).into_iter().find(|p| p.0 == name).map(|p| p.2)
-        };
+        let has = |v2: bool, name: &str| properties(&limits, v2).into_iter().find(|p| p.0 == name).map(|p| p.2);
         assert_eq!(has(true, "CPUQuotaPerSecUSec").as_deref(), Some("500000"));
         assert_eq!((has(true, "MemoryMax").as_deref(), has(true, "TasksMax").as_deref()), (Some("7"), Some("9")));
         assert_eq!((has(false, "CPUShares").as_deref(), has(true, "CPUWeight").as_deref()), (Some("1024"), Some("39")));

@@ -20,11 +20,24 @@ pub enum CgroupError {
     #[error("cgroup controllers missing: {0}; enable them on the kernel command line")]
     MissingControllers(String),
     #[error("create cgroup {path}")]
-    Create { path: PathBuf, #[source] source: io::Error },
+    Create {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("write {value} to {path}")]
-    Write { path: PathBuf, value: String, #[source] source: io::Error },
+    Write {
+        path: PathBuf,
+        value: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("remove cgroup {path}")]
-    Remove { path: PathBuf, #[source] source: io::Error },
+    Remove {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("systemd slice {slice}: {message}")]
     Systemd { slice: String, message: String },
 }
@@ -111,12 +124,7 @@ impl CgroupTree {
     }
 
     /// Makes a pod's cgroup or changes its limits.
-    pub async fn ensure_pod(
-        &self,
-        pod: &PodUid,
-        class: QosClass,
-        limits: &PodCgroupLimits,
-    ) -> Result<(), CgroupError> {
+    pub async fn ensure_pod(&self, pod: &PodUid, class: QosClass, limits: &PodCgroupLimits) -> Result<(), CgroupError> {
         self.make(&self.layout.path(Some(class), Some(pod)), limits).await
     }
 
@@ -156,9 +164,8 @@ impl CgroupTree {
             return Ok(());
         }
         let file = |controller: &str, name: &str| Some(self.hierarchies.v1.get(controller)?.join(path).join(name));
-        let put = |controller: &str, name: &str, value: String| {
-            file(controller, name).map_or(Ok(()), |f| write(&f, &value))
-        };
+        let put =
+            |controller: &str, name: &str, value: String| file(controller, name).map_or(Ok(()), |f| write(&f, &value));
         put("cpu", "cpu.shares", limits.cpu_shares.to_string())?;
         if let Some(quota) = limits.cpu_quota {
             put("cpu", "cpu.cfs_period_us", limits.cpu_period.to_string())?;
@@ -214,7 +221,8 @@ impl CgroupTree {
 
 fn create_v2(root: &Path, path: &Path) -> Result<(), CgroupError> {
     let available = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
-    let controllers: Vec<&str> = DELEGATED.iter().filter(|c| available.split_whitespace().any(|a| a == **c)).copied().collect();
+    let controllers: Vec<&str> =
+        DELEGATED.iter().filter(|c| available.split_whitespace().any(|a| a == **c)).copied().collect();
     let mut dir = root.to_path_buf();
     for part in path.components() {
         // A controller is usable below only when its parent hands it down.
@@ -247,9 +255,7 @@ fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
         remove_tree(&entry.path())?;
     }
     match std::fs::remove_dir(dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(CgroupError::Remove { path: dir.to_owned(), source: e })
-        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(CgroupError::Remove { path: dir.to_owned(), source: e }),
         _ => Ok(()),
     }
 }

@@ -28,21 +28,20 @@ pub fn with_tag(name: &str) -> Result<String, BadName> {
 
 fn is_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    tag.len() <= 128
-        && tag.bytes().next().is_some_and(word)
-        && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-')
+    tag.len() <= 128 && tag.bytes().next().is_some_and(word) && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-')
 }
 
 fn is_digest(digest: &str) -> bool {
-    digest.split_once(':').is_some_and(|(kind, hex)| {
-        !kind.is_empty() && hex.len() >= 32 && hex.bytes().all(|b| b.is_ascii_hexdigit())
-    })
+    digest
+        .split_once(':')
+        .is_some_and(|(kind, hex)| !kind.is_empty() && hex.len() >= 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn is_path(path: &str) -> bool {
     let mut parts = path.split('/').peekable();
     let first = path.split('/').next().unwrap_or_default();
-    let has_host = path.contains('/') && (first.contains(['.', ':']) || first == "localhost" || first != first.to_lowercase());
+    let has_host =
+        path.contains('/') && (first.contains(['.', ':']) || first == "localhost" || first != first.to_lowercase());
     if has_host {
         let host = parts.next().unwrap_or_default();
         let name = host.split_once(':').map_or(host, |(n, _)| n);
@@ -89,6 +88,9 @@ mod tests {
         for name in ["", ":", "A", "a/B", "a b", "a:", "a@sha256:1", "/a", "a/", "a//b", "-a", "x.y:z/a", "ä"] {
             assert!(with_tag(name).is_err(), "{name}");
         }
-        assert_eq!([policy(None, "a:latest"), policy(None, "a:1"), policy(Some("Never"), "a")], ["Always", "IfNotPresent", "Never"]);
+        assert_eq!(
+            [policy(None, "a:latest"), policy(None, "a:1"), policy(Some("Never"), "a")],
+            ["Always", "IfNotPresent", "Never"]
+        );
     }
 }

@@ -30,7 +30,11 @@ pub struct EnsuredImage {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PullError {
     #[error("Failed to apply default image tag \"{image}\": {source}")]
-    InvalidName { image: String, #[source] source: name::BadName },
+    InvalidName {
+        image: String,
+        #[source]
+        source: name::BadName,
+    },
     #[error("Container image \"{image}\" is not present with pull policy of Never")]
     NeverPull { image: String },
     #[error("Back-off pulling image \"{image}\": {last}")]
@@ -38,7 +42,11 @@ pub enum PullError {
     #[error("{message}")]
     Pull { message: String },
     #[error("Failed to inspect image \"{image}\": {source}")]
-    Inspect { image: String, #[source] source: CriError },
+    Inspect {
+        image: String,
+        #[source]
+        source: CriError,
+    },
 }
 
 impl PullError {

@@ -13,7 +13,11 @@ pub enum HookError {
     #[error("Exec lifecycle hook ({command:?}) failed - error: command exited with {code}, message: {output:?}")]
     Exit { command: Vec<String>, code: i32, output: String },
     #[error("Exec lifecycle hook ({command:?}) failed - error: {source}")]
-    Exec { command: Vec<String>, #[source] source: CriError },
+    Exec {
+        command: Vec<String>,
+        #[source]
+        source: CriError,
+    },
     #[error("HTTP lifecycle hook failed - error: {0}")]
     Http(String),
     #[error("invalid handler: {0}")]

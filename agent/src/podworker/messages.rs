@@ -38,10 +38,8 @@ impl Job {
     fn of(status: &ContainerStatus) -> Self {
         let inside = status.annotations.get(labels::CONTAINER_TERMINATION_PATH);
         let mount = inside.and_then(|p| status.mounts.iter().find(|m| m.container_path == *p));
-        let fall_back = status
-            .annotations
-            .get(labels::CONTAINER_TERMINATION_POLICY)
-            .is_some_and(|p| p == "FallbackToLogsOnError");
+        let fall_back =
+            status.annotations.get(labels::CONTAINER_TERMINATION_POLICY).is_some_and(|p| p == "FallbackToLogsOnError");
         let log = (fall_back && status.exit_code != 0 && !status.log_path.is_empty())
             .then(|| PathBuf::from(&status.log_path));
         Self { file: mount.map(|m| PathBuf::from(&m.host_path)), log }

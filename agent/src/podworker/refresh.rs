@@ -21,13 +21,12 @@ pub async fn read_pod(
     let of_pod: StringMap = [(labels::POD_UID.to_owned(), uid.to_string())].into();
     let sandbox_filter = SandboxFilter { labels: of_pod.clone(), ..SandboxFilter::default() };
     let container_filter = ContainerFilter { labels: of_pod, ..ContainerFilter::default() };
-    let (sandboxes, containers) = tokio::try_join!(
-        runtime.list_pod_sandboxes(&sandbox_filter),
-        runtime.list_containers(&container_filter)
-    )?;
+    let (sandboxes, containers) =
+        tokio::try_join!(runtime.list_pod_sandboxes(&sandbox_filter), runtime.list_containers(&container_filter))?;
     let boxes = sandboxes.iter().map(|summary| async move {
         let old = known.and_then(|k| k.sandboxes.iter().find(|s| s.summary.id == summary.id));
-        if let Some(old) = old.filter(|o| o.summary.state == summary.state && o.summary.state == SandboxState::NotReady) {
+        if let Some(old) = old.filter(|o| o.summary.state == summary.state && o.summary.state == SandboxState::NotReady)
+        {
             return Ok(Some(old.clone()));
         }
         gone_is_none(runtime.pod_sandbox_status(&summary.id).await)

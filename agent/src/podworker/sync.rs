@@ -227,9 +227,7 @@ impl Worker {
             return self.wait(Some(delay));
         }
         // Volumes, sandbox and images do not need each other.
-        let gathered = interrupt
-            .run_until_cancelled(gather(self, &config, attempt.is_some(), &ready))
-            .await;
+        let gathered = interrupt.run_until_cancelled(gather(self, &config, attempt.is_some(), &ready)).await;
         let Some((sandbox, volumes, images)) = gathered else {
             // Given up in the middle: whatever the runtime did, it will show.
             self.dirty = true;
@@ -260,7 +258,9 @@ impl Worker {
 
     async fn prepare(&self) -> Result<(), String> {
         files::make_pod_dirs(&self.deps.settings.paths, &self.pod).map_err(|e| e.to_string())?;
-        sandbox::ensure_cgroup(&self.deps, &self.pod).await.map_err(|e| format!("unable to ensure pod container exists: {e}"))
+        sandbox::ensure_cgroup(&self.deps, &self.pod)
+            .await
+            .map_err(|e| format!("unable to ensure pod container exists: {e}"))
     }
 
     fn sandbox_failed(&mut self, error: &CreateSandboxError) -> Progress {
@@ -315,8 +315,7 @@ impl Worker {
             }
         }
         let (pod, deps) = (self.pod.clone(), self.deps.clone());
-        let ctx =
-            StartContext { pod: &pod, sandbox: &sandbox, sandbox_config: config, pod_ips: &ips, volumes };
+        let ctx = StartContext { pod: &pod, sandbox: &sandbox, sandbox_config: config, pod_ips: &ips, volumes };
         let ordered = launches.iter().any(|l| has_order(&pod, &l.container));
         let mut results = Vec::new();
         let names: Vec<String> = launches.iter().map(|l| l.container.name.clone()).collect();
@@ -433,18 +432,12 @@ impl Worker {
     }
 }
 
-type Gathered = (
-    Result<Option<SandboxStatus>, CreateSandboxError>,
-    Result<Arc<MountedVolumes>, VolumeError>,
-    Images,
-);
+type Gathered = (Result<Option<SandboxStatus>, CreateSandboxError>, Result<Arc<MountedVolumes>, VolumeError>, Images);
 
 /// Sandbox, volumes and images at the same time.
 async fn gather(worker: &Worker, config: &SandboxConfig, create: bool, ready: &[StartContainer]) -> Gathered {
     let (deps, pod) = (&worker.deps, &worker.pod);
-    let sandbox = async {
-        if create { sandbox::create(deps, config).await.map(Some) } else { Ok(None) }
-    };
+    let sandbox = async { if create { sandbox::create(deps, config).await.map(Some) } else { Ok(None) } };
     let images = ready.iter().filter_map(|start| {
         let (_, found) = container::find(pod, &start.name)?;
         Some(async move { (found.name.clone(), deps.images.ensure(pod, &found, config).await) })
@@ -459,19 +452,14 @@ fn has_order(pod: &k8s_openapi::api::core::v1::Pod, container: &Container) -> bo
         || spec::init_containers(pod).iter().any(|c| c.name == container.name)
 }
 
-fn with_container(
-    view: RuntimePod,
-    sandbox: &cri::SandboxId,
-    status: cri::types::ContainerStatus,
-) -> RuntimePod {
+fn with_container(view: RuntimePod, sandbox: &cri::SandboxId, status: cri::types::ContainerStatus) -> RuntimePod {
     let id = status.id.clone();
     let created = status.metadata.clone();
     let keep = |c: &RuntimeContainer| {
         // A leftover of the same name and attempt was removed before.
         *c.id() != id && !(c.status.state == ContainerState::Created && c.status.metadata.name == created.name)
     };
-    let mut all: Vec<_> =
-        view.containers.into_iter().filter(keep).map(|c| (c.sandbox, c.status)).collect();
+    let mut all: Vec<_> = view.containers.into_iter().filter(keep).map(|c| (c.sandbox, c.status)).collect();
     all.push((sandbox.clone(), status));
     RuntimePod::assemble(view.uid, view.name, view.sandboxes, all)
 }

@@ -266,7 +266,8 @@ impl StatusManager {
                 entry.busy = true;
                 entry.sending = Some(entry.status.clone());
                 writes.spawn(async move { (uid, writer.patch(&name, &patch).await) });
-            } else if entry.finished && entry.pod.metadata.deletion_timestamp.is_some() && !spec::is_static(&entry.pod) {
+            } else if entry.finished && entry.pod.metadata.deletion_timestamp.is_some() && !spec::is_static(&entry.pod)
+            {
                 entry.busy = true;
                 writes.spawn(async move { (uid, writer.delete(&name, &target).await) });
             }

@@ -28,8 +28,7 @@ fn normalized(value: Value) -> Option<Value> {
     match value {
         Value::Null => None,
         Value::Object(map) => {
-            let map: Map<String, Value> =
-                map.into_iter().filter_map(|(k, v)| Some((k, normalized(v)?))).collect();
+            let map: Map<String, Value> = map.into_iter().filter_map(|(k, v)| Some((k, normalized(v)?))).collect();
             (!map.is_empty()).then_some(Value::Object(map))
         }
         Value::Array(list) => Some(Value::Array(list.into_iter().filter_map(normalized).collect())),
@@ -122,8 +121,12 @@ mod tests {
 
     #[test]
     fn everything_is_new_to_an_empty_status() {
-        let old = status("{phase: Pending, resize: x, hostIPs: [{ip: 1.1.1.1}], containerStatuses: [{name: a, image: i, imageID: '', ready: true, restartCount: 0, lastState: {}}]}");
-        let same = status("{phase: Pending, hostIPs: [{ip: 1.1.1.1}], containerStatuses: [{name: a, image: i, imageID: '', ready: true, restartCount: 0}]}");
+        let old = status(
+            "{phase: Pending, resize: x, hostIPs: [{ip: 1.1.1.1}], containerStatuses: [{name: a, image: i, imageID: '', ready: true, restartCount: 0, lastState: {}}]}",
+        );
+        let same = status(
+            "{phase: Pending, hostIPs: [{ip: 1.1.1.1}], containerStatuses: [{name: a, image: i, imageID: '', ready: true, restartCount: 0}]}",
+        );
         assert_eq!(status_patch("u", Some(&old), &same), None, "what servers fill in is no difference");
         let new = status("{phase: Pending, hostIPs: [{ip: 1.1.1.1}]}");
         let patch = status_patch("u", None, &new).unwrap();
