@@ -1,4 +1,10 @@
-//! Placeholder.
+//! What every namespace has: the ServiceAccount `default`, and the cluster's CA
+//! in the ConfigMap `kube-root-ca.crt`.
 
-pub(super) fn start(_ctx: &super::Context) {}
+mod plan;
+mod sync;
+
+pub(super) use sync::start;
+
+/// Name of the ConfigMap with the cluster's CA.
 pub const ROOT_CA_NAME: &str = "kube-root-ca.crt";

@@ -1,3 +1,8 @@
-//! Placeholder.
+//! Endpoints and EndpointSlices of Services with a selector.
 
-pub(super) fn start(_ctx: &super::Context) {}
+pub mod plan;
+pub mod slices;
+pub mod subsets;
+mod sync;
+
+pub(super) use sync::start;

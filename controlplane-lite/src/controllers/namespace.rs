@@ -1,3 +1,8 @@
-//! Placeholder.
+//! Namespace deletion: everything in a namespace goes before its finalizer does.
 
-pub(super) fn start(_ctx: &super::Context) {}
+mod discovery;
+mod plan;
+mod sync;
+
+pub(super) use discovery::{Resource, discover};
+pub(super) use sync::start;

@@ -1,3 +1,7 @@
-//! Placeholder.
+//! Pod garbage collection: pods of nodes that are gone, pods that were never
+//! scheduled and are being deleted, and finished pods beyond a threshold.
 
-pub(super) fn start(_ctx: &super::Context) {}
+mod plan;
+mod sync;
+
+pub(super) use sync::start;
