@@ -71,14 +71,7 @@ fn resource_of(resource: &APIResource, group: &str, version: &str) -> Resource {
     let group = resource.group.clone().filter(|g| !g.is_empty()).unwrap_or_else(|| group.to_owned());
     let version = resource.version.clone().filter(|v| !v.is_empty()).unwrap_or_else(|| version.to_owned());
     let api_version = if group.is_empty() { version.clone() } else { format!("{group}/{version}") };
-    let api = ApiResource {
-        group,
-        version,
-        api_version,
-        kind: resource.kind.clone(),
-        plural: resource.name.clone(),
-        ..ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&())
-    };
+    let api = ApiResource { group, version, api_version, kind: resource.kind.clone(), plural: resource.name.clone() };
     Resource { api, namespaced: resource.namespaced, verbs: resource.verbs.clone() }
 }
 
