@@ -10,6 +10,7 @@
 use std::env;
 use std::error::Error;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use cri::containerd::{Containerd, Keep, OciRuntime, Options, Shutdown, purge};
 use cri::floor::{self, PodTimes};
@@ -31,7 +32,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut options = Options::new(&at.join("data"), &at.join("run"));
     options.containerd = env::var_os("CONTAINERD").map(PathBuf::from);
     options.oci_runtime = args.next().map_or(OciRuntime::Runc, OciRuntime::Program);
+    let begin = Instant::now();
     let containerd = Containerd::start(options.clone(), CancellationToken::new()).await?;
+    let started = begin.elapsed();
+    images::import_builtin(&containerd.client()).await?;
+    println!("containerd ready after {started:.0?}, images after {:.0?}", begin.elapsed());
     let measured = measure(&containerd.client(), pods, parallel).await;
     println!("containerd's memory, VmRSS of status: {}", memory(containerd.pid())?);
     containerd.shutdown(Shutdown::LeaveRunning).await?;

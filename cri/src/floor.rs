@@ -73,6 +73,9 @@ pub async fn measure(
         let begin = Instant::now();
         let started = try_join_all(batch.iter().map(|n| start(runtime, sandbox, container, *n))).await?;
         floor.all_started += begin.elapsed();
+        for (_, id, _) in &started {
+            ready_to_stop(runtime, id).await?;
+        }
         floor.pods.extend(try_join_all(started.into_iter().map(|pod| delete(runtime, pod))).await?);
     }
     Ok(floor)
@@ -100,6 +103,24 @@ async fn start(
     runtime.start_container(&id).await?;
     times.start_container = begin.elapsed();
     Ok((pod, id, times))
+}
+
+/// Waits until the container's process takes SIGTERM (process 1 loses signals
+/// it is not prepared for), so that stopping it measures the runtime.
+async fn ready_to_stop(runtime: &dyn RuntimeService, id: &crate::ContainerId) -> Result<()> {
+    let Some(pid) = runtime.container_status(id).await?.pid else { return Ok(()) };
+    let end = Instant::now() + Duration::from_secs(5);
+    let path = format!("/proc/{pid}/status");
+    while Instant::now() < end && std::fs::read_to_string(&path).is_ok_and(|status| !takes_sigterm(&status)) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+/// Whether a process with this `/proc/PID/status` blocks or catches SIGTERM.
+fn takes_sigterm(status: &str) -> bool {
+    let masks = status.lines().filter_map(|l| l.strip_prefix("SigBlk:").or_else(|| l.strip_prefix("SigCgt:")));
+    masks.filter_map(|m| u64::from_str_radix(m.trim(), 16).ok()).any(|mask| mask >> 14 & 1 == 1)
 }
 
 async fn delete(runtime: &dyn RuntimeService, (pod, id, mut times): Started) -> Result<PodTimes> {
@@ -132,6 +153,13 @@ mod tests {
         let floor = measure(&*fake, &SandboxConfig::default(), &container, 5, 2).await.unwrap();
         assert_eq!((floor.pods.len(), fake.count(Op::RunPodSandbox)), (5, 5));
         assert!(fake.sandboxes().is_empty() && fake.containers().is_empty());
+    }
+
+    #[test]
+    fn sigterm_is_the_fifteenth_bit() {
+        assert!(takes_sigterm("SigBlk:\t0000000000004000\nSigCgt:\t0000000000000000\n"));
+        assert!(takes_sigterm("SigBlk:\t0000000000000000\nSigCgt:\t0000000000004002\n"));
+        assert!(!takes_sigterm("SigBlk:\t0000000000000000\nSigCgt:\tzz\n") && !takes_sigterm(""));
     }
 
     #[test]

@@ -102,10 +102,10 @@ const TOOLS: &[(&str, Tool)] = &[
 ];
 
 fn sleep(mut args: Args) -> Outcome {
-    let text = args.positional("SECONDS")?;
-    args.done()?;
     // Process 1 ignores signals that nothing waits for.
     let signals = sys::Signals::block();
+    let text = args.positional("SECONDS")?;
+    args.done()?;
     thread::spawn(move || {
         let signal = signals.wait();
         std::process::exit(128 + signal);

@@ -39,6 +39,8 @@ fn port(args: &mut Args, name: &str, default: u16) -> Result<Option<u16>, String
 }
 
 pub fn run(mut args: Args) -> Outcome {
+    // First of all: what arrives at process 1 before this is lost.
+    let signals = sys::Signals::block();
     let http = port(&mut args, "--http", 8080)?;
     let tcp = port(&mut args, "--tcp", 9000)?;
     let udp = port(&mut args, "--udp", 9001)?;
@@ -48,7 +50,6 @@ pub fn run(mut args: Args) -> Outcome {
     args.done()?;
     let server = Arc::new(Server { health_file, log_requests, ..Server::default() });
     sys::ignore_children();
-    let signals = sys::Signals::block();
     let at = |port: u16| move |e: io::Error| format!("port {port}: {e}");
     if let Some(port) = tcp {
         let listener = net::listen(port).map_err(at(port))?;

@@ -75,15 +75,14 @@ pub(super) async fn version_line(program: &Path) -> Result<String, ContainerdErr
     text.lines().next().map(str::to_owned).ok_or_else(|| failed("it prints nothing".to_owned()))
 }
 
-/// Everything that the configuration depends on.
-pub(super) async fn machine(options: &Options, containerd: &Path) -> Result<Machine, ContainerdError> {
-    let line = version_line(containerd).await?;
-    let version = Release::parse(&line).ok_or_else(|| ContainerdError::Version {
-        program: containerd.display().to_string(),
-        problem: format!("{line:?} has no version"),
+/// Everything that the configuration depends on; `version_line` is containerd's.
+pub(super) async fn machine(options: &Options, version_line: &str) -> Result<Machine, ContainerdError> {
+    let version = Release::parse(version_line).ok_or_else(|| ContainerdError::Version {
+        program: "containerd".to_owned(),
+        problem: format!("{version_line:?} has no version"),
     })?;
     if version < (Release { major: 1, minor: 6 }) {
-        return Err(ContainerdError::TooOld { version: line });
+        return Err(ContainerdError::TooOld { version: version_line.to_owned() });
     }
     let oci_runtime = oci_runtime(&options.oci_runtime)?;
     let snapshotter = match options.snapshotter {

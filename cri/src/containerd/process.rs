@@ -96,11 +96,11 @@ pub(super) async fn prepare(options: &Options) -> Result<Plan, ContainerdError> 
     }
     let containerd = detect::containerd(options)?;
     // Both exist before anything asks what their file systems can do.
-    for directory in [&options.root, &options.state, &options.cni_conf_dir] {
+    for directory in [&options.root, &options.state] {
         fs::create_dir_all(directory).map_err(file("create directory", directory))?;
     }
-    let machine = detect::machine(options, &containerd).await?;
     let version_line = detect::version_line(&containerd).await?;
+    let machine = detect::machine(options, &version_line).await?;
     Ok(Plan { containerd, config: config::render(options, &machine), version_line })
 }
 

@@ -51,6 +51,8 @@ pub async fn purge(options: &Options, keep: Keep) -> Result<(), ContainerdError>
     kill_shims(&options.socket()).await?;
     unmount_below(&[&options.state, &options.root])?;
     remove_directory(&options.state)?;
+    // containerd made it; whoever put a network in there keeps it.
+    let _ = fs::remove_dir(&options.cni_conf_dir);
     match keep {
         Keep::Nothing => remove_directory(&options.root),
         Keep::Images => Ok(()),
