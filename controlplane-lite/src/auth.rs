@@ -6,3 +6,4 @@ pub mod authn;
 pub mod authz;
 pub mod bootstrap_policy;
 pub mod pki;
+pub mod views;

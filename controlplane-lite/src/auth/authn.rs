@@ -1,9 +1,17 @@
 //! Authentication: turns the credentials of a request into a [`UserInfo`]. Owns
 //! the authenticators and their order; the TLS layer verifies certificate chains.
 
+pub mod bootstrap_token;
+pub mod files;
+pub mod impersonation;
+pub mod service_account;
+pub mod x509;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 /// Every authenticated user is in this group.
 pub const AUTHENTICATED: &str = "system:authenticated";
@@ -105,3 +113,98 @@ pub enum AuthnError {
     #[error("no authenticator accepted the credentials")]
     NotAccepted,
 }
+
+/// What exists in the cluster, for credentials that are bound to objects.
+pub trait Lookup: Send + Sync + std::fmt::Debug {
+    /// The uid and deletion time of an object; `None` when it is not there.
+    fn find(&self, kind: BoundKind, namespace: &str, name: &str) -> Option<Found>;
+    /// A Secret, decoded from its JSON but with `data` still in base64.
+    fn secret(&self, namespace: &str, name: &str) -> Option<serde_json::Value>;
+}
+
+/// What a token can be bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BoundKind {
+    ServiceAccount,
+    Pod,
+    Secret,
+    Node,
+}
+
+/// An object that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub uid: String,
+    /// When it is gone for those who hold its token.
+    pub deleted: Option<Timestamp>,
+}
+
+/// Tells the time; injected, so that tests need not wait.
+pub type Clock = fn() -> Timestamp;
+
+/// Where anonymous requests may go unless configured otherwise.
+pub const ANONYMOUS_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+
+/// All authenticators of a server, in upstream's order: certificate, tokens, basic,
+/// anonymous. A bearer token nobody accepts is an error, not an anonymous user.
+#[derive(Debug, Default)]
+pub struct Union {
+    /// Asked first, whatever the request carries.
+    pub certificates: Option<Arc<dyn Authenticator>>,
+    /// Asked in order about bearer tokens.
+    pub tokens: Vec<Arc<dyn Authenticator>>,
+    /// Asked about user names and passwords.
+    pub basic: Option<Arc<dyn Authenticator>>,
+    /// Paths anonymous requests may ask for; a path allows what lies below it.
+    pub anonymous_paths: Vec<String>,
+}
+
+#[async_trait]
+impl Authenticator for Union {
+    async fn authenticate(&self, credentials: Credentials<'_>) -> Result<Option<Authenticated>, AuthnError> {
+        if let Some(certificates) = &self.certificates
+            && let Some(found) = certificates.authenticate(credentials).await?
+        {
+            return Ok(Some(found));
+        }
+        if bearer(credentials).is_some() {
+            let mut refused = AuthnError::NotAccepted;
+            for authenticator in &self.tokens {
+                match authenticator.authenticate(credentials).await {
+                    Ok(Some(found)) => return Ok(Some(found)),
+                    Ok(None) => {}
+                    Err(error) => refused = error,
+                }
+            }
+            return Err(refused);
+        }
+        if let Some(basic) = &self.basic
+            && let Some(found) = basic.authenticate(credentials).await?
+        {
+            return Ok(Some(found));
+        }
+        let allowed = |path: &String| {
+            credentials.path.strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let user = || Authenticated { user: UserInfo::anonymous(), audiences: Vec::new() };
+        Ok(self.anonymous_paths.iter().any(allowed).then(user))
+    }
+}
+
+/// The bearer token of a request; an empty one counts as none.
+pub fn bearer(credentials: Credentials<'_>) -> Option<&str> {
+    let (scheme, token) = credentials.authorization?.trim().split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// Compares secrets without telling by the time where they differ.
+fn same_secret(one: &[u8], other: &[u8]) -> bool {
+    use sha2::{Digest, Sha256};
+    // Hashes of equal length, so that neither length nor position shows.
+    let (one, other) = (Sha256::digest(one), Sha256::digest(other));
+    one.iter().zip(other.iter()).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests;

@@ -87,6 +87,11 @@ impl ResourceCache {
         self.now(&state)
     }
 
+    /// The revision of the last change here: equal answers mean equal contents.
+    pub fn changed(&self) -> Revision {
+        self.read().applied
+    }
+
     /// Calls `visit` for each object that passes, without collecting them.
     pub fn for_each(&self, filter: &Filter, mut visit: impl FnMut(&Arc<Object>)) {
         let state = self.read();
