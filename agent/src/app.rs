@@ -1,13 +1,50 @@
 //! The composition root: builds every task of the agent, starts them in order
 //! and drains them in order. Running pods are left alone at exit.
+//!
+//! Order of start: the runtime answers; cgroups stand; the port of the server
+//! is taken; what the runtime has is listed; only then pods are read and
+//! workers start. Order of exit: workers let go, statuses and events go out,
+//! the rest ends.
+
+mod directory;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::Context as _;
 use cri::{ImageService, RuntimeService};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::cgroup::CgroupTree;
+use crate::clock::Clock;
 use crate::config::AgentConfig;
+use crate::contract::{ChangeSink, PodVolumes};
+use crate::convert::dns::parse_resolv_conf;
+use crate::convert::fields::FieldContext;
+use crate::convert::resources::shares;
+use crate::convert::service_env::ServiceLink;
+use crate::events::{self, Recorder};
+use crate::image::ImagePuller;
+use crate::image::gc::ImageCollector;
+use crate::logs::{LogRotator, RotationPolicy};
+use crate::node::{NodeKeeper, NodeView};
+use crate::objectcache::store::NoObjects;
+use crate::objectcache::{ObjectCache, ObjectReader, ObjectRegistry};
+use crate::pleg::Pleg;
+use crate::podcache::PodCache;
+use crate::podsource::file::FileSource;
+use crate::podsource::merge::Merger;
+use crate::podsource::{self, DesiredRx};
+use crate::podworker::admission::Admission;
+use crate::podworker::{Deps, Dispatcher, PodWorkers, WorkerSettings, housekeeping};
+use crate::probe::ProbeManager;
+use crate::server::{self, BoundServer, ServerState};
+use crate::services;
+use crate::status::StatusManager;
+use crate::status::manager::ApiWriter;
+use crate::volume::{VolumeConfig, VolumeSet};
 
 /// What the agent is given by the process it lives in.
 #[derive(Clone)]
@@ -25,11 +62,349 @@ impl std::fmt::Debug for Inputs {
     }
 }
 
+/// Longest drain at exit.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Events that may wait to be written.
+const EVENT_QUEUE: usize = 1024;
+
 /// Runs the agent until `token` is cancelled or it cannot go on. `ready` turns
 /// true once pods are served: the runtime answered, the node is registered and
 /// the pod sources have synced.
 pub async fn run(inputs: Inputs, ready: watch::Sender<bool>, token: CancellationToken) -> anyhow::Result<()> {
-    let _ = (inputs, ready);
-    token.cancelled().await;
-    Ok(())
+    let Some(runtime_name) = wait_for_runtime(inputs.runtime.as_ref(), &token).await else { return Ok(()) };
+    let app = App::build(inputs, runtime_name).await?;
+    app.serve(ready, token).await
+}
+
+/// The runtime's name, once it answers; `None` when cancelled before.
+async fn wait_for_runtime(runtime: &dyn RuntimeService, token: &CancellationToken) -> Option<String> {
+    let mut pause = Duration::from_millis(50);
+    let mut told = false;
+    loop {
+        match token.run_until_cancelled(runtime.version()).await? {
+            Ok(version) => return Some(version.runtime_name),
+            Err(error) if !told => {
+                told = true;
+                tracing::info!(%error, "waiting for the container runtime");
+            }
+            Err(_) => {}
+        }
+        token.run_until_cancelled(tokio::time::sleep(pause)).await?;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Everything built, nothing running.
+struct App {
+    config: AgentConfig,
+    client: Option<kube::Client>,
+    runtime: Arc<dyn RuntimeService>,
+    images: Arc<dyn ImageService>,
+    clock: Clock,
+    runtime_name: String,
+    cgroups: Option<Arc<CgroupTree>>,
+    server: Option<BoundServer>,
+}
+
+impl App {
+    async fn build(inputs: Inputs, runtime_name: String) -> anyhow::Result<Self> {
+        let Inputs { config, client, runtime, images } = inputs;
+        std::fs::create_dir_all(config.paths.root.join("pods"))
+            .with_context(|| format!("create the kubelet's root {}", config.paths.root.display()))?;
+        let cgroups = if config.cgroups.per_qos {
+            let tree = CgroupTree::detect(&config.cgroups).context("find cgroups")?;
+            let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            let all = shares(i64::try_from(cpus).unwrap_or(1) * 1000);
+            tree.set_up(all).await.context("make the cgroup tree of pods")?;
+            Some(Arc::new(tree))
+        } else {
+            None
+        };
+        let server = if config.server.enabled {
+            let mut names: Vec<String> = vec![config.node.hostname.clone()];
+            names.extend(crate::node::address::node_ips(&config.node.ips).iter().map(ToString::to_string));
+            Some(server::bind(&config.server, &names).await.context("start the kubelet server")?)
+        } else {
+            None
+        };
+        Ok(Self { config, client, runtime, images, clock: Clock::System, runtime_name, cgroups, server })
+    }
+
+    fn worker_settings(&self) -> WorkerSettings {
+        let config = &self.config;
+        let resolver = std::fs::read_to_string(&config.paths.resolv_conf).unwrap_or_default();
+        WorkerSettings {
+            node_name: config.node.name.clone(),
+            paths: config.paths.clone(),
+            dns: config.dns.clone(),
+            host_dns: parse_resolv_conf(&resolver),
+            cfs_quota: config.cgroups.cfs_quota,
+            cfs_period: i64::try_from(config.cgroups.cfs_period.as_micros()).unwrap_or(100_000),
+            pod_pids_limit: config.cgroups.pod_pids_limit,
+            max_crash_backoff: config.max_crash_backoff,
+            allowed_unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
+            runtime_name: self.runtime_name.clone(),
+        }
+    }
+
+    async fn serve(mut self, ready: watch::Sender<bool>, token: CancellationToken) -> anyhow::Result<()> {
+        // Three generations, so that the drain has an order.
+        let (workers_token, writers_token, rest) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let (worker_tasks, writer_tasks, tasks) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
+        let (recorder, queue) = Recorder::channel(EVENT_QUEUE);
+        let node_name = self.config.node.name.clone();
+        writer_tasks.spawn(events::write::run(
+            self.client.clone(),
+            queue,
+            node_name.clone(),
+            self.clock,
+            writers_token.clone(),
+        ));
+        let node = self.start_node(&recorder, &tasks, &rest);
+        if !first_look(node.clone(), &token).await {
+            return Ok(());
+        }
+        let server = self.server.take();
+        let parts = self.build_parts(&recorder, node.clone(), &tasks, &rest);
+        let desired = self.start_sources(&recorder, node.clone(), &tasks, &rest, &parts).await;
+        let pleg = parts.pleg.clone();
+        tasks.spawn({
+            let rest = rest.clone();
+            async move { pleg.run(rest).await }
+        });
+        if let Some(client) = &self.client {
+            let (status, writer) = (parts.deps.status.clone(), Arc::new(ApiWriter::new(client.clone())));
+            let (desired, token) = (desired.clone(), writers_token.clone());
+            writer_tasks.spawn(async move { status.run(writer, desired, token).await });
+        }
+        let dispatcher = Dispatcher::new(parts.deps.clone(), parts.workers.clone(), workers_token.clone());
+        worker_tasks.spawn(dispatcher.run(desired.clone(), parts.relisted));
+        tasks.spawn(housekeeping::run(parts.deps.clone(), parts.workers.clone(), desired.clone(), rest.clone()));
+        if let Some(server) = server {
+            let state = self.server_state(&parts.deps, parts.probes.clone(), desired.clone());
+            let rest = rest.clone();
+            tasks.spawn(async move { server.serve(state, rest).await });
+        }
+        tasks.spawn(announce(self.client.is_some(), desired, node, ready, rest.clone()));
+        token.cancelled().await;
+        for (stop, group) in [(workers_token, worker_tasks), (writers_token, writer_tasks), (rest, tasks)] {
+            stop.cancel();
+            group.close();
+            if tokio::time::timeout(DRAIN, group.wait()).await.is_err() {
+                tracing::warn!("tasks did not end in time");
+            }
+        }
+        Ok(())
+    }
+
+    fn start_node(
+        &self,
+        recorder: &Recorder,
+        tasks: &TaskTracker,
+        token: &CancellationToken,
+    ) -> watch::Receiver<Arc<NodeView>> {
+        let (tx, rx) = watch::channel(Arc::new(NodeView::default()));
+        let keeper = NodeKeeper {
+            settings: self.config.node.clone(),
+            root: self.config.paths.root.clone(),
+            runtime: self.runtime.clone(),
+            images: self.images.clone(),
+            port: self.server.as_ref().map_or(0, BoundServer::port),
+            events: recorder.clone(),
+            clock: self.clock,
+        };
+        let (client, token) = (self.client.clone(), token.clone());
+        tasks.spawn(async move { keeper.run(client, tx, token).await });
+        rx
+    }
+
+    fn build_parts(
+        &self,
+        recorder: &Recorder,
+        node: watch::Receiver<Arc<NodeView>>,
+        tasks: &TaskTracker,
+        token: &CancellationToken,
+    ) -> Parts {
+        let cache = Arc::new(PodCache::new());
+        let workers = PodWorkers::new();
+        let (objects, registry): (Arc<dyn ObjectReader>, Arc<dyn ObjectRegistry>) = match &self.client {
+            Some(client) => {
+                let cache = Arc::new(ObjectCache::new(client.clone(), token.clone()));
+                (cache.clone(), cache)
+            }
+            None => (Arc::new(NoObjects::default()), Arc::new(NoObjects::default())),
+        };
+        let view = node.borrow().clone();
+        let host_ip = view.host_ips.first().cloned().unwrap_or_else(|| "127.0.0.1".to_owned());
+        let sink: ChangeSink = {
+            let workers = workers.clone();
+            Arc::new(move |uid| workers.poke(uid))
+        };
+        let probes = ProbeManager::new(self.runtime.clone(), recorder.clone(), sink, host_ip, token.clone());
+        let fields = FieldContext {
+            pod_ips: Vec::new(),
+            host_ips: view.host_ips.clone(),
+            allocatable: view.allocatable.clone(),
+        };
+        let volume_config = VolumeConfig { pods_root: self.config.paths.root.join("pods"), fields };
+        let volumes = VolumeSet::new(volume_config, objects.clone(), recorder.clone());
+        tasks.spawn({
+            let (volumes, token) = (volumes.clone(), token.clone());
+            async move { volumes.run(token).await }
+        });
+        let services = self.start_services(tasks, token);
+        let parallel = self.config.images.max_parallel_pulls;
+        let images = ImagePuller::new(self.images.clone(), objects.clone(), recorder.clone(), self.clock, parallel);
+        let deps = Arc::new(Deps {
+            settings: self.worker_settings(),
+            runtime: self.runtime.clone(),
+            images: Arc::new(images),
+            cache: cache.clone(),
+            status: StatusManager::new(),
+            volumes: volumes as Arc<dyn PodVolumes>,
+            probes: probes.clone(),
+            objects,
+            registry,
+            services,
+            node,
+            cgroups: self.cgroups.clone(),
+            admission: Admission::default(),
+            events: recorder.clone(),
+            clock: self.clock,
+        });
+        self.start_collectors(&cache, recorder, tasks, token);
+        let (relisted_tx, relisted) = mpsc::channel(1);
+        let pleg = Arc::new(Pleg::new(self.runtime.clone(), cache, workers.clone(), self.config.relist, relisted_tx));
+        Parts { deps, workers, pleg, relisted, probes }
+    }
+
+    fn start_services(
+        &self,
+        tasks: &TaskTracker,
+        token: &CancellationToken,
+    ) -> watch::Receiver<Option<Arc<Vec<ServiceLink>>>> {
+        let known = self.client.is_none().then(|| Arc::new(Vec::new()));
+        let (tx, rx) = watch::channel(known);
+        if let Some(client) = &self.client {
+            tasks.spawn(services::run(client.clone(), tx, token.clone()));
+        }
+        rx
+    }
+
+    fn start_collectors(
+        &self,
+        cache: &Arc<PodCache>,
+        recorder: &Recorder,
+        tasks: &TaskTracker,
+        token: &CancellationToken,
+    ) {
+        let name = self.config.node.name.clone();
+        let settings = &self.config.images;
+        let collector =
+            ImageCollector::new(self.images.clone(), cache.clone(), recorder.clone(), self.clock, name, settings);
+        tasks.spawn(collector.run(token.clone()));
+        let policy = RotationPolicy {
+            max_size: self.config.logs.max_size,
+            max_files: usize::try_from(self.config.logs.max_files).unwrap_or(5).max(2),
+            ..RotationPolicy::default()
+        };
+        let rotator = LogRotator::new(self.runtime.clone(), cache.clone(), policy);
+        let token = token.clone();
+        tasks.spawn(async move { rotator.run(token).await });
+    }
+
+    /// Lists what the runtime has, then reads pods.
+    async fn start_sources(
+        &self,
+        recorder: &Recorder,
+        node: watch::Receiver<Arc<NodeView>>,
+        tasks: &TaskTracker,
+        token: &CancellationToken,
+        parts: &Parts,
+    ) -> DesiredRx {
+        if let Err(error) = parts.pleg.relist().await {
+            tracing::warn!(%error, "runtime not listed; its events will tell");
+        }
+        let config = &self.config;
+        let files = &config.static_pods;
+        let (merger, desired) = Merger::new(self.client.is_some(), files.directory.is_some(), files.url.is_some());
+        if let Some(directory) = &files.directory {
+            let name = config.node.name.clone();
+            let source = FileSource::new(directory.clone(), name, merger.clone(), recorder.clone(), self.clock);
+            tasks.spawn(source.run(token.clone()));
+        }
+        if files.url.is_some() {
+            let (settings, name) = (files.clone(), config.node.name.clone());
+            tasks.spawn(podsource::url::run(settings, name, merger.clone(), self.clock, token.clone()));
+        }
+        if let Some(client) = &self.client {
+            let (client, name, token) = (client.clone(), config.node.name.clone(), token.clone());
+            tasks.spawn(podsource::mirror::run(client.clone(), desired.clone(), node, token.clone()));
+            tasks.spawn(async move { podsource::api::run(client, &name, merger, token).await });
+        }
+        desired
+    }
+
+    fn server_state(&self, deps: &Arc<Deps>, probes: Arc<ProbeManager>, desired: DesiredRx) -> ServerState {
+        let configz = serde_json::json!({
+            "kubeletconfig": {
+                "kind": "KubeletConfiguration",
+                "apiVersion": "kubelet.config.k8s.io/v1beta1",
+                "maxPods": self.config.node.max_pods,
+                "clusterDNS": self.config.dns.servers,
+                "clusterDomain": self.config.dns.domain,
+                "containerLogMaxSize": self.config.logs.max_size.to_string(),
+                "containerLogMaxFiles": self.config.logs.max_files,
+            }
+        });
+        ServerState {
+            node_name: self.config.node.name.clone(),
+            view: Arc::new(directory::PodDirectory::new(desired, deps.status.clone())),
+            cache: deps.cache.clone(),
+            runtime: self.runtime.clone(),
+            client: self.client.clone(),
+            probes,
+            log_dir: std::path::PathBuf::from("/var/log"),
+            root_dir: self.config.paths.root.clone(),
+            configz: Arc::new(configz),
+        }
+    }
+}
+
+/// What the pod workers are made of.
+struct Parts {
+    deps: Arc<Deps>,
+    workers: PodWorkers,
+    pleg: Arc<Pleg>,
+    relisted: mpsc::Receiver<()>,
+    probes: Arc<ProbeManager>,
+}
+
+/// Waits until the node's addresses are known.
+async fn first_look(mut node: watch::Receiver<Arc<NodeView>>, token: &CancellationToken) -> bool {
+    let known = node.wait_for(|v| !v.host_ips.is_empty());
+    matches!(token.run_until_cancelled(known).await, Some(Ok(_)))
+}
+
+/// Says when pods are served.
+async fn announce(
+    has_api: bool,
+    mut desired: DesiredRx,
+    mut node: watch::Receiver<Arc<NodeView>>,
+    ready: watch::Sender<bool>,
+    token: CancellationToken,
+) {
+    let work = async {
+        // Both senders live as long as the agent; when they go, it ends.
+        if desired.wait_for(|d| d.api_synced).await.is_err() {
+            return;
+        }
+        if has_api && node.wait_for(|v| v.node.is_some()).await.is_err() {
+            return;
+        }
+        tracing::info!("serving pods");
+        ready.send_replace(true);
+    };
+    token.run_until_cancelled(work).await;
 }

@@ -10,6 +10,7 @@ pub mod admission;
 pub mod deps;
 pub mod dispatch;
 pub mod files;
+pub mod housekeeping;
 pub mod inbox;
 pub mod kill;
 pub mod lifecycle;

@@ -22,11 +22,7 @@ fn key(service: &Service) -> ObjectName {
 
 /// Keeps `out` at the present Services until cancelled; `None` until all are
 /// known.
-pub async fn run(
-    client: kube::Client,
-    out: watch::Sender<Option<Arc<Vec<ServiceLink>>>>,
-    token: CancellationToken,
-) {
+pub async fn run(client: kube::Client, out: watch::Sender<Option<Arc<Vec<ServiceLink>>>>, token: CancellationToken) {
     let api: Api<Service> = Api::all(client);
     let mut stream = watcher::watcher(api, watcher::Config::default()).default_backoff().boxed();
     let mut links: BTreeMap<ObjectName, ServiceLink> = BTreeMap::new();

@@ -45,7 +45,8 @@ pub fn allocatable(capacity: &ResourceList, reserved: &BTreeMap<String, String>)
         out.insert(name.clone(), if name == "memory" { in_ki(left) } else { whole_or_milli(left, name) });
     }
     // Memory that is set aside as huge pages is not there for anything else.
-    let huge: i128 = capacity.iter().filter(|(n, _)| n.starts_with("hugepages-")).filter_map(|(_, q)| nanos(&q.0)).sum();
+    let huge: i128 =
+        capacity.iter().filter(|(n, _)| n.starts_with("hugepages-")).filter_map(|(_, q)| nanos(&q.0)).sum();
     if huge > 0
         && let Some(memory) = out.get("memory").and_then(|q| nanos(&q.0))
     {

@@ -148,7 +148,14 @@ mod tests {
     #[test]
     fn ready_follows_the_runtime() {
         let (m, t) = (Machine { pid_max: 100, ..Machine::default() }, Timestamp::UNIX_EPOCH);
-        let load = Load { memory_available: 1 << 30, disk_capacity: 100, disk_available: 50, inodes: 100, inodes_free: 50, pids: 10 };
+        let load = Load {
+            memory_available: 1 << 30,
+            disk_capacity: 100,
+            disk_available: 50,
+            inodes: 100,
+            inodes_free: 50,
+            pids: 10,
+        };
         let good = conditions(&m, &load, &runtime(true), &[], t);
         assert_eq!(status(&good, "Ready"), "True");
         assert_eq!(status(&good, "DiskPressure"), "False");
@@ -164,7 +171,14 @@ mod tests {
     #[test]
     fn pressures() {
         let (m, t) = (Machine { pid_max: 100, ..Machine::default() }, Timestamp::UNIX_EPOCH);
-        let load = Load { memory_available: 1 << 20, disk_capacity: 100, disk_available: 9, inodes: 0, inodes_free: 0, pids: 96 };
+        let load = Load {
+            memory_available: 1 << 20,
+            disk_capacity: 100,
+            disk_available: 9,
+            inodes: 0,
+            inodes_free: 0,
+            pids: 96,
+        };
         let list = conditions(&m, &load, &runtime(true), &[], t);
         for kind in ["MemoryPressure", "DiskPressure", "PIDPressure"] {
             assert_eq!(status(&list, kind), "True", "{kind}");

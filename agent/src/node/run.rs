@@ -32,6 +32,8 @@ use crate::events::{EventType, Recorder};
 const UNREADY_LOOK: Duration = Duration::from_millis(250);
 /// How long to look that often.
 const UNREADY_HASTE: Duration = Duration::from_secs(60);
+/// How long after the start a node that was ready may be found unready unsaid.
+const SETTLING: Duration = Duration::from_secs(15);
 /// How often images are listed.
 const IMAGES_EVERY: Duration = Duration::from_secs(60);
 
@@ -166,11 +168,15 @@ impl NodeKeeper {
             let status = self.status(seen, &load, &runtime, base);
             publish(view, seen, &status, &runtime, node.as_ref());
             self.tell_cidr(node.as_deref(), &mut told_cidr).await;
-            let due = written.as_ref().is_none_or(|(s, at)| {
-                differs(s, &status) || at.elapsed() >= self.settings.status_report
-            });
+            let due = written
+                .as_ref()
+                .is_none_or(|(s, at)| differs(s, &status) || at.elapsed() >= self.settings.status_report);
+            // A restart must not look like an outage: give a network that comes back
+            // with us a moment before saying otherwise.
+            let settling =
+                began.elapsed() < SETTLING && !problems(&runtime).is_empty() && shown.as_ref().is_some_and(is_ready);
             let overwritten = shown.as_ref().is_some_and(|s| ready_differs(s, &status));
-            if let Some(api) = api.as_ref().filter(|_| node.is_some() && (due || overwritten)) {
+            if let Some(api) = api.as_ref().filter(|_| node.is_some() && !settling && (due || overwritten)) {
                 if self.write(api, node.as_deref(), seen, shown.as_ref(), &status).await {
                     self.tell_transition(written.as_ref().map(|(s, _)| s), &status);
                     written = Some((status, Instant::now()));
@@ -235,22 +241,23 @@ impl NodeKeeper {
     }
 
     fn tell_transition(&self, before: Option<&NodeStatus>, now: &NodeStatus) {
-        let ready = |s: &NodeStatus| s.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
-        let was = before.is_some_and(ready);
-        if was == ready(now) {
+        let was = before.is_some_and(is_ready);
+        if was == is_ready(now) {
             return;
         }
-        let (reason, word) = if ready(now) { ("NodeReady", "NodeReady") } else { ("NodeNotReady", "NodeNotReady") };
+        let (reason, word) = if is_ready(now) { ("NodeReady", "NodeReady") } else { ("NodeNotReady", "NodeNotReady") };
         let text = format!("Node {} status is now: {word}", self.settings.name);
         tracing::info!(node = %self.settings.name, status = word, "node changed");
         self.events.node(&self.settings.name, EventType::Normal, reason, text);
     }
 }
 
+fn is_ready(status: &NodeStatus) -> bool {
+    status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
 fn ready_differs(shown: &NodeStatus, ours: &NodeStatus) -> bool {
-    let ready = |s: &NodeStatus| {
-        s.conditions.iter().flatten().find(|c| c.type_ == "Ready").map(|c| c.status.clone())
-    };
+    let ready = |s: &NodeStatus| s.conditions.iter().flatten().find(|c| c.type_ == "Ready").map(|c| c.status.clone());
     ready(shown) != ready(ours)
 }
 
@@ -282,12 +289,7 @@ fn publish(
 }
 
 /// Keeps `out` at the node object.
-async fn follow(
-    client: kube::Client,
-    name: String,
-    out: watch::Sender<Option<Arc<Node>>>,
-    token: CancellationToken,
-) {
+async fn follow(client: kube::Client, name: String, out: watch::Sender<Option<Arc<Node>>>, token: CancellationToken) {
     let api: Api<Node> = Api::all(client);
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut stream = watcher::watcher(api, config).default_backoff().boxed();

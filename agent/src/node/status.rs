@@ -167,7 +167,11 @@ mod tests {
         assert_eq!(status.node_info.as_ref().unwrap().container_runtime_version, "containerd://1.6.20");
         let kinds: Vec<&str> = status.addresses.iter().flatten().map(|a| a.type_.as_str()).collect();
         assert_eq!(kinds, ["InternalIP", "Hostname"]);
-        let later = NodeInput { now: Timestamp::from_second(60).unwrap(), previous: status.conditions.as_ref().unwrap(), ..input };
+        let later = NodeInput {
+            now: Timestamp::from_second(60).unwrap(),
+            previous: status.conditions.as_ref().unwrap(),
+            ..input
+        };
         assert!(!differs(&status, &node_status(&later)), "a heartbeat is no difference");
         let mut old = status.clone();
         old.addresses.as_mut().unwrap().push(NodeAddress { type_: "ExternalIP".into(), address: "1.1.1.1".into() });

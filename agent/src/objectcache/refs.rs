@@ -49,14 +49,12 @@ mod tests {
 
     #[test]
     fn all_places() {
-        let p = pod(
-            "  imagePullSecrets: [{name: pull}]
+        let p = pod("  imagePullSecrets: [{name: pull}]
   containers: [{name: a, envFrom: [{configMapRef: {name: env}}]}]
   volumes:
   - {name: v1, configMap: {name: vol}}
   - {name: v2, secret: {secretName: sec}}
-  - {name: v3, projected: {sources: [{configMap: {name: proj}}, {secret: {name: psec}}]}}",
-        );
+  - {name: v3, projected: {sources: [{configMap: {name: proj}}, {secret: {name: psec}}]}}");
         let names: Vec<String> = references(&p).into_iter().map(|r| format!("{:?}/{}", r.kind, r.name.name)).collect();
         assert_eq!(
             names,

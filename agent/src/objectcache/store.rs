@@ -158,9 +158,7 @@ fn differs(a: &Known, b: &Known) -> bool {
 
 fn failed(kind: &'static str, name: &ObjectName, error: &kube::Error) -> ObjectError {
     match error {
-        kube::Error::Api(status) if status.code == 404 => {
-            ObjectError::NotFound { kind, name: name.name.clone() }
-        }
+        kube::Error::Api(status) if status.code == 404 => ObjectError::NotFound { kind, name: name.name.clone() },
         other => ObjectError::Unavailable { kind, name: name.clone(), message: other.to_string() },
     }
 }

@@ -47,10 +47,7 @@ fn parts_of(pod: &RuntimePod) -> BTreeMap<String, Seen> {
 }
 
 /// Pods whose parts or states differ between `known` and `listed`.
-pub fn changed<'a>(
-    known: impl Iterator<Item = &'a RuntimePod>,
-    listed: &HashMap<PodUid, Listed>,
-) -> BTreeSet<PodUid> {
+pub fn changed<'a>(known: impl Iterator<Item = &'a RuntimePod>, listed: &HashMap<PodUid, Listed>) -> BTreeSet<PodUid> {
     let mut out: BTreeSet<PodUid> = listed.keys().cloned().collect();
     for pod in known {
         let before = parts_of(pod);

@@ -37,22 +37,29 @@ async fn fetch(url: &str, headers: &[(String, String)]) -> Result<String, String
 }
 
 /// One pod, or a list of pods.
-fn parse(text: &str, node_name: &str, seen: &str) -> Result<BTreeMap<PodUid, Arc<k8s_openapi::api::core::v1::Pod>>, String> {
+fn parse(
+    text: &str,
+    node_name: &str,
+    seen: &str,
+) -> Result<BTreeMap<PodUid, Arc<k8s_openapi::api::core::v1::Pod>>, String> {
     let value: serde_json::Value = serde_norway::from_str(text).map_err(|e| e.to_string())?;
     let one = |v: &serde_json::Value| {
         let text = v.to_string();
         static_pod::parse(&text, PodOrigin::Url, node_name, seen).map_err(|e| e.to_string())
     };
     let pods = match value.get("items").and_then(|i| i.as_array()) {
-        Some(items) => items.iter().map(|item| {
-            let mut item = item.clone();
-            // Items of a typed list leave their kind out.
-            if let Some(map) = item.as_object_mut() {
-                map.entry("kind").or_insert("Pod".into());
-                map.entry("apiVersion").or_insert("v1".into());
-            }
-            one(&item)
-        }).collect::<Result<Vec<_>, _>>()?,
+        Some(items) => items
+            .iter()
+            .map(|item| {
+                let mut item = item.clone();
+                // Items of a typed list leave their kind out.
+                if let Some(map) = item.as_object_mut() {
+                    map.entry("kind").or_insert("Pod".into());
+                    map.entry("apiVersion").or_insert("v1".into());
+                }
+                one(&item)
+            })
+            .collect::<Result<Vec<_>, _>>()?,
         None => vec![one(&value)?],
     };
     Ok(pods.into_iter().map(|p| (PodUid::of(&p), Arc::new(p))).collect())

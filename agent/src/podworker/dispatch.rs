@@ -129,7 +129,11 @@ impl Dispatcher {
         let desired = self.last.clone();
         for (uid, wanted) in &desired.pods {
             let same = before.pods.get(uid).is_some_and(|b| Arc::ptr_eq(&b.pod, &wanted.pod));
-            let told = self.workers.with(uid, |inbox| if !same { inbox.update(wanted.clone()) });
+            let told = self.workers.with(uid, |inbox| {
+                if !same {
+                    inbox.update(wanted.clone())
+                }
+            });
             if told.is_none() && !self.name_is_taken(wanted) {
                 self.start(uid.clone(), wanted);
             }
