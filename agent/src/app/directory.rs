@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::ids::{ObjectName, PodUid};
 use crate::podsource::DesiredRx;
-use crate::server::NodeView;
+use crate::server::PodView;
 use crate::status::StatusManager;
 
 /// The desired set joined with reported statuses.
@@ -33,7 +33,7 @@ impl PodDirectory {
     }
 }
 
-impl NodeView for PodDirectory {
+impl PodView for PodDirectory {
     fn pods(&self) -> Vec<Arc<Pod>> {
         let desired = self.desired.borrow().clone();
         desired.pods.values().map(|p| self.with_status(&p.pod)).collect()
