@@ -1,0 +1,261 @@
+//! One pod on a private containerd, the server over it, and certificates.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use agent::config::{Authorization, ServerSettings};
+use agent::events::Recorder;
+use agent::ids::{ObjectName, PodUid};
+use agent::podcache::{PodCache, RuntimePod};
+use agent::probe::ProbeManager;
+use agent::server::{self, PodView, ServerState};
+use anyhow::{Context, Result};
+use cri::containerd::{Containerd, Keep, Options, Shutdown, purge};
+use cri::types::{
+    ContainerConfig, ContainerFilter, ContainerMetadata, NamespaceMode, NamespaceOptions, SandboxConfig,
+    SandboxMetadata,
+};
+use cri::{ContainerId, CriClient, RuntimeService, SandboxId, images};
+use k8s_openapi::api::core::v1::Pod;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::front;
+
+pub const UID: &str = "0123-edge";
+pub const TCP_PORT: u16 = 9000;
+
+#[derive(Debug)]
+struct OnePod(Arc<Pod>);
+
+impl PodView for OnePod {
+    fn pods(&self) -> Vec<Arc<Pod>> {
+        vec![self.0.clone()]
+    }
+
+    fn pod(&self, name: &ObjectName) -> Option<Arc<Pod>> {
+        (*name == ObjectName::of_pod(&self.0)).then(|| self.0.clone())
+    }
+}
+
+/// How to reach the kubelet.
+#[derive(Clone)]
+pub struct Kubelet {
+    pub port: u16,
+    trusted: TlsConnector,
+    stranger: TlsConnector,
+}
+
+impl Kubelet {
+    pub async fn connect(&self, trusted: bool) -> Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        let connector = if trusted { &self.trusted } else { &self.stranger };
+        Ok(connector.connect(ServerName::try_from("127.0.0.1")?, stream).await?)
+    }
+}
+
+pub struct World {
+    pub kubelet: Kubelet,
+    pub front: u16,
+    pub runtime: Arc<dyn RuntimeService>,
+    pub cache: Arc<PodCache>,
+    pub directory: tempfile::TempDir,
+    sandbox: SandboxId,
+    sandbox_config: SandboxConfig,
+    options: Options,
+    containerd: Containerd,
+    token: CancellationToken,
+    server: tokio::task::JoinHandle<()>,
+    front_task: tokio::task::JoinHandle<()>,
+}
+
+fn in_node_network() -> NamespaceOptions {
+    NamespaceOptions { network: NamespaceMode::Node, ..NamespaceOptions::default() }
+}
+
+impl World {
+    pub async fn start(cgroup: &str) -> Result<Self> {
+        // Short, since sockets' paths must be.
+        let directory = tempfile::Builder::new().prefix("edge").tempdir()?;
+        let options = Options::new(&directory.path().join("data"), &directory.path().join("run"));
+        let containerd = Containerd::start(options.clone(), CancellationToken::new()).await?;
+        let client: CriClient = containerd.client();
+        images::import_builtin(&client).await.context("import the built-in images")?;
+        let runtime: Arc<dyn RuntimeService> = Arc::new(client);
+        let logs = directory.path().join("logs");
+        std::fs::create_dir_all(&logs)?;
+        let mut sandbox_config = SandboxConfig {
+            metadata: SandboxMetadata { name: "p".into(), uid: UID.into(), namespace: "ns".into(), attempt: 0 },
+            log_directory: logs.display().to_string(),
+            cgroup_parent: format!("{cgroup}/p"),
+            ..SandboxConfig::default()
+        };
+        sandbox_config.security.namespaces = in_node_network();
+        let sandbox = runtime.run_pod_sandbox(&sandbox_config, "").await?;
+        let cache = Arc::new(PodCache::new());
+        let token = CancellationToken::new();
+        let pod = pod()?;
+        let (kubelet, server) = serve(directory.path(), &pod, &runtime, &cache, &token).await?;
+        let (front, front_task) = front::serve(kubelet.clone(), pod).await?;
+        let world = Self {
+            kubelet,
+            front,
+            runtime,
+            cache,
+            directory,
+            sandbox,
+            sandbox_config,
+            options,
+            containerd,
+            token,
+            server,
+            front_task,
+        };
+        let web = ["serve", "--http", "off", "--tcp", "9000", "--udp", "off"];
+        world.run("web", &web, false).await?;
+        Ok(world)
+    }
+
+    /// Starts a container of the pod; `stdin` for as long as the first attach.
+    pub async fn run(&self, name: &str, args: &[&str], stdin: bool) -> Result<ContainerId> {
+        let mut config = ContainerConfig {
+            metadata: ContainerMetadata { name: name.to_owned(), attempt: 0 },
+            image: images::DEMO.to_owned(),
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            log_path: format!("{name}.log"),
+            stdin,
+            stdin_once: stdin,
+            ..ContainerConfig::default()
+        };
+        config.security.namespaces = in_node_network();
+        let id = self.runtime.create_container(&self.sandbox, &config, &self.sandbox_config).await?;
+        self.runtime.start_container(&id).await?;
+        self.look().await?;
+        Ok(id)
+    }
+
+    /// Brings the cache up to date, as the agent does on events.
+    pub async fn look(&self) -> Result<()> {
+        let sandbox = self.runtime.pod_sandbox_status(&self.sandbox).await?;
+        let mut containers = Vec::new();
+        for summary in self.runtime.list_containers(&ContainerFilter::default()).await? {
+            containers.push((summary.sandbox, self.runtime.container_status(&summary.id).await?));
+        }
+        let name = ObjectName::new("ns", "p");
+        self.cache.put(RuntimePod::assemble(PodUid::new(UID), name, vec![sandbox], containers));
+        Ok(())
+    }
+
+    pub async fn end(self) -> Result<()> {
+        self.front_task.abort();
+        self.token.cancel();
+        self.server.await?;
+        self.containerd.shutdown(Shutdown::LeaveRunning).await?;
+        purge(&self.options, Keep::Nothing).await?;
+        Ok(())
+    }
+}
+
+fn pod() -> Result<Arc<Pod>> {
+    let containers: Vec<_> = ["web", "ticker", "talker", "old"].iter().map(|name| json!({"name": name})).collect();
+    Ok(Arc::new(serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "ns", "uid": UID},
+        "spec": {"containers": containers, "nodeName": "n1"},
+        "status": {"phase": "Running", "podIP": "127.0.0.1"}}))?))
+}
+
+async fn serve(
+    directory: &Path,
+    pod: &Arc<Pod>,
+    runtime: &Arc<dyn RuntimeService>,
+    cache: &Arc<PodCache>,
+    token: &CancellationToken,
+) -> Result<(Kubelet, tokio::task::JoinHandle<()>)> {
+    let files = Certificates::make(directory)?;
+    let settings = ServerSettings {
+        enabled: true,
+        address: "127.0.0.1".parse()?,
+        port: 0,
+        cert_file: Some(files.cert.clone()),
+        key_file: Some(files.key.clone()),
+        client_ca_file: Some(files.ca.clone()),
+        authorization: Authorization::Webhook,
+        webhook_authentication: true,
+        anonymous: false,
+    };
+    let bound = server::bind(&settings, &[]).await?;
+    let port = bound.port();
+    let (events, _) = Recorder::channel(8);
+    let state = ServerState {
+        node_name: "n1".into(),
+        view: Arc::new(OnePod(pod.clone())),
+        cache: cache.clone(),
+        runtime: runtime.clone(),
+        client: None,
+        probes: ProbeManager::new(runtime.clone(), events, Arc::new(|_| {}), "127.0.0.1", token.clone()),
+        log_dir: directory.join("logs"),
+        root_dir: directory.to_owned(),
+        configz: Arc::new(json!({"kubeletconfig": {}})),
+    };
+    let server = tokio::spawn(bound.serve(state, token.clone()));
+    let kubelet = Kubelet { port, trusted: files.connector(true)?, stranger: files.connector(false)? };
+    Ok((kubelet, server))
+}
+
+struct Certificates {
+    ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+    ca_der: CertificateDer<'static>,
+    client: (CertificateDer<'static>, Vec<u8>),
+}
+
+impl Certificates {
+    fn make(directory: &Path) -> Result<Self> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let server_key = KeyPair::generate()?;
+        let server = CertificateParams::new(vec!["127.0.0.1".to_owned()])?.signed_by(&server_key, &authority)?;
+        let client_key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name.push(DnType::CommonName, "system:kube-apiserver");
+        params.distinguished_name.push(DnType::OrganizationName, "system:masters");
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let client = params.signed_by(&client_key, &authority)?;
+        let file = |name: &str, text: String| {
+            let path = directory.join(name);
+            std::fs::write(&path, text).map(|()| path)
+        };
+        Ok(Self {
+            ca: file("ca.crt", authority.pem())?,
+            cert: file("server.crt", server.pem())?,
+            key: file("server.key", server_key.serialize_pem())?,
+            ca_der: authority.der().clone(),
+            client: (client.der().clone(), client_key.serialize_der()),
+        })
+    }
+
+    fn connector(&self, trusted: bool) -> Result<TlsConnector> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.ca_der.clone())?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots);
+        let key = PrivateKeyDer::try_from(self.client.1.clone()).map_err(|e| anyhow::anyhow!(e))?;
+        let config = if trusted {
+            builder.with_client_auth_cert(vec![self.client.0.clone()], key)?
+        } else {
+            builder.with_no_client_auth()
+        };
+        Ok(TlsConnector::from(Arc::new(config)))
+    }
+}
