@@ -24,3 +24,5 @@ pub mod services;
 pub mod snapshot;
 pub mod sync;
 pub mod topology;
+#[cfg(any(test, feature = "testing"))]
+pub mod tracer;

@@ -17,3 +17,6 @@ pub mod wire;
 /// The one table Services live in (family `ip`). Nothing else may be put there: a chain or set
 /// this crate's rulesets do not name is removed at the next resync.
 pub const TABLE: &str = "copepod";
+
+#[cfg(test)]
+mod tests;

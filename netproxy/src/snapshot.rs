@@ -278,6 +278,11 @@ impl State {
         std::mem::take(&mut self.changed)
     }
 
+    /// Counts a Service as changed.
+    pub fn touch(&mut self, name: ServiceName) {
+        self.changed.insert(name);
+    }
+
     /// All Services with at least one port.
     pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
         self.services.iter().filter(|(_, entry)| !entry.ports.is_empty()).map(|(name, _)| name)

@@ -1,1 +1,252 @@
+//! The loop on fakes: when it writes, what it does after failures, what it leaves alone.
+#![allow(clippy::unwrap_used)]
 
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::conntrack::{Flow, Tuple};
+use crate::fake::FakeNft;
+use crate::nft::object::Table;
+use crate::services::NodePortAddresses;
+use crate::snapshot::{Endpoint, Protocol, ServicePort, Slice};
+
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 10);
+
+#[derive(Clone, Debug, Default)]
+struct FakeConntrack(Arc<Mutex<Vec<Flow>>>);
+
+impl Conntrack for FakeConntrack {
+    fn udp_flows(&mut self) -> Result<Vec<Flow>, NftError> {
+        Ok(self.0.lock().unwrap().clone())
+    }
+
+    fn delete(&mut self, flow: &Flow) -> Result<(), NftError> {
+        self.0.lock().unwrap().retain(|f| f != flow);
+        Ok(())
+    }
+}
+
+fn node() -> NodeView {
+    NodeView {
+        node_ips: vec![Ipv4Addr::new(192, 0, 2, 1)],
+        cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
+        service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
+        node_port_addresses: NodePortAddresses::AllLocal,
+        masquerade_all: false,
+        masquerade_mark: 0x4000,
+    }
+}
+
+struct Harness {
+    nft: FakeNft,
+    conntrack: FakeConntrack,
+    metrics: Metrics,
+    health: Health,
+    changes: mpsc::Sender<Seen>,
+    token: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Harness {
+    fn start(nft: FakeNft) -> Self {
+        let (changes, receiver) = mpsc::channel(16);
+        let (conntrack, metrics, token) = (FakeConntrack::default(), Metrics::default(), CancellationToken::new());
+        let health = Health::new(Timestamp::now());
+        let parts = Parts {
+            backend: nft.clone(),
+            conntrack: conntrack.clone(),
+            node_name: "node".to_owned(),
+            node: node(),
+            health: health.clone(),
+            metrics: metrics.clone(),
+        };
+        let task = tokio::spawn(Proxy::new(parts).run(receiver, token.clone()));
+        Self { nft, conntrack, metrics, health, changes, token, task }
+    }
+
+    async fn see(&self, change: Change) {
+        self.changes.send(Seen::Change(change, Some(0))).await.unwrap();
+    }
+
+    /// Lets the loop work until `condition` holds; virtual time passes as it sleeps.
+    async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            while !condition(self) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(600), waiting).await.unwrap_or_else(|_| panic!("timed out: {what}"));
+    }
+
+    async fn stop(self) {
+        self.token.cancel();
+        self.task.await.unwrap();
+    }
+
+    fn serves(&self, last: u8) -> bool {
+        let addr = format!("0a2a00{last:02x}1f900000");
+        let table = self.nft.table().unwrap_or_default();
+        let elements = table.sets.get("endpoints").map(|set| set.elements.clone()).unwrap_or_default();
+        elements.values().any(|value| format!("{value:?}") == format!("Data({addr})"))
+    }
+}
+
+fn name(text: &str) -> ServiceName {
+    ServiceName { namespace: "ns".into(), name: text.into() }
+}
+
+fn port(protocol: Protocol) -> ServicePort {
+    ServicePort {
+        port_name: "".into(),
+        protocol,
+        cluster_ip: VIP,
+        port: 80,
+        node_port: 0,
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        source_ranges: None,
+        affinity: None,
+        internal_local: false,
+        external_local: false,
+        health_check_node_port: 0,
+    }
+}
+
+fn slice(lasts: &[u8]) -> Change {
+    let endpoint = |last: &u8| Endpoint {
+        addr: Ipv4Addr::new(10, 42, 0, *last),
+        port: 0,
+        ready: true,
+        serving: true,
+        terminating: false,
+        local: true,
+        node_unknown: false,
+        hints: None,
+    };
+    let ports = [Protocol::Tcp, Protocol::Udp].map(|p| ("".into(), p, 8080)).to_vec();
+    Change::Slice(name("svc"), "s".into(), Slice { ports, endpoints: lasts.iter().map(endpoint).collect() })
+}
+
+fn all_services(protocol: Protocol) -> Change {
+    Change::AllServices(vec![(name("svc"), vec![port(protocol)])])
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_nothing_before_both_lists_then_at_once() {
+    let harness = Harness::start(FakeNft::default());
+    harness.see(slice(&[1])).await;
+    harness.see(all_services(Protocol::Tcp)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(harness.nft.table().is_none());
+    assert!(!harness.health.healthy(Timestamp::now() + Duration::from_secs(61)));
+    harness.see(Change::AllSlices(Vec::new())).await;
+    harness.until("the first sync", |h| h.nft.table().is_some()).await;
+    harness.see(slice(&[1, 2])).await;
+    harness.until("the change", |h| h.serves(2)).await;
+    assert_eq!(harness.nft.transactions().len(), 2);
+    harness.see(slice(&[1, 2])).await;
+    harness.see(slice(&[1, 3])).await;
+    harness.until("another", |h| h.serves(3)).await;
+    assert_eq!(harness.nft.transactions().len(), 3, "the same again writes nothing");
+    assert!(harness.health.healthy(Timestamp::now() + Duration::from_secs(999)));
+    let mut text = String::new();
+    let mut registry = prometheus_client::registry::Registry::default();
+    harness.metrics.register(&mut registry);
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    assert!(text.contains("kubeproxy_sync_full_proxy_rules_duration_seconds_count 1"), "{text}");
+    assert!(text.contains("kubeproxy_sync_partial_proxy_rules_duration_seconds_count 2"), "{text}");
+    harness.stop().await;
+}
+
+async fn synced(nft: FakeNft, protocol: Protocol, lasts: &[u8]) -> Harness {
+    let harness = Harness::start(nft);
+    harness.see(all_services(protocol)).await;
+    harness.see(Change::AllSlices(Vec::new())).await;
+    harness.see(slice(lasts)).await;
+    let last = lasts.last().copied().unwrap();
+    harness.until("the first endpoints", |h| h.serves(last)).await;
+    harness
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_writes_only_what_differs_and_stopping_leaves_rules() {
+    let nft = FakeNft::default();
+    synced(nft.clone(), Protocol::Tcp, &[1, 2]).await.stop().await;
+    let before = nft.table().unwrap();
+    let writes = nft.transactions().len();
+    let harness = Harness::start(nft.clone());
+    harness.see(slice(&[1, 2])).await;
+    harness
+        .see(Change::AllSlices(match slice(&[1, 2]) {
+            Change::Slice(service, name, content) => vec![(service, name, content)],
+            _ => unreachable!(),
+        }))
+        .await;
+    harness.see(all_services(Protocol::Tcp)).await;
+    harness.see(slice(&[1, 3])).await;
+    harness.until("the change", |h| h.serves(3)).await;
+    let writes: Vec<_> = nft.transactions().split_off(writes);
+    assert!(writes.iter().all(|tx| tx.len() <= 4), "only the endpoint: {writes:?}");
+    assert_ne!(before, nft.table().unwrap());
+    harness.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_with_a_full_comparison_after_a_failure() {
+    let harness = synced(FakeNft::default(), Protocol::Tcp, &[1]).await;
+    harness.nft.fail_next(NftError::Unanswered);
+    harness.nft.fail_next(NftError::Unanswered);
+    // Somebody emptied the table meanwhile: the retry finds out.
+    harness.nft.set_table(Some(Table::default()));
+    harness.see(slice(&[2])).await;
+    harness.until("the repair", |h| h.serves(2)).await;
+    assert_eq!(harness.metrics.sync_failures.get(), 2);
+    harness.see(slice(&[3])).await;
+    harness.until("life goes on", |h| h.serves(3)).await;
+    harness.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn starts_over_when_the_ruleset_moves_under_it() {
+    let nft = FakeNft::default();
+    nft.fail_next(NftError::Changed);
+    let harness = synced(nft, Protocol::Tcp, &[1]).await;
+    assert_eq!(harness.metrics.sync_failures.get(), 0);
+    harness.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletes_emptied_chains_later_and_not_when_they_came_back() {
+    let harness = synced(FakeNft::default(), Protocol::Tcp, &[1]).await;
+    let has_chain = |h: &Harness| h.nft.table().unwrap().chains.contains_key("service-ns/svc/tcp/");
+    assert!(has_chain(&harness));
+    harness.see(slice(&[])).await;
+    harness.until("no endpoints", |h| !h.serves(1)).await;
+    assert!(has_chain(&harness), "it stays for a moment");
+    harness.see(slice(&[2])).await;
+    harness.until("endpoints again", |h| h.serves(2)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(has_chain(&harness));
+    harness.see(slice(&[])).await;
+    harness.until("the chain goes", |h| !has_chain(h)).await;
+    assert_eq!(harness.metrics.cleanup_failures.get(), 0);
+    harness.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn forgets_stale_udp_flows_and_only_those() {
+    let harness = synced(FakeNft::default(), Protocol::Udp, &[1]).await;
+    let flow = |last| {
+        let client = Ipv4Addr::new(10, 42, 0, 99);
+        Flow {
+            original: Tuple { src: client, dst: VIP, sport: 1, dport: 80 },
+            reply: Tuple { src: Ipv4Addr::new(10, 42, 0, last), dst: client, sport: 8080, dport: 1 },
+            zone: 0,
+        }
+    };
+    *harness.conntrack.0.lock().unwrap() = vec![flow(1), flow(2)];
+    harness.see(slice(&[2])).await;
+    harness.until("the stale flow is gone", |h| *h.conntrack.0.lock().unwrap() == [flow(2)]).await;
+    assert_eq!(harness.metrics.conntrack_deleted.get(), 1);
+    harness.stop().await;
+}
