@@ -230,10 +230,10 @@ impl NetlinkBackend {
         })?;
         let (request, seq) = self.request(NFT_MSG_GETRULE, NLM_F_DUMP, |w| w.put_str(NFTA_RULE_TABLE, TABLE));
         consistent &= dump(&self.socket, &request, seq, |message| {
-            if let Some((chain, tag)) = decode::rule(message)? {
-                if let Some((_, tags)) = observed.chains.get_mut(&chain) {
-                    tags.push(tag);
-                }
+            if let Some((chain, tag)) = decode::rule(message)?
+                && let Some((_, tags)) = observed.chains.get_mut(&chain)
+            {
+                tags.push(tag);
             }
             Ok(())
         })?;

@@ -124,10 +124,8 @@ fn check_verdict(table: &Table, verdict: &Verdict) -> Result<(), ApplyError> {
 
 fn check_references(table: &Table, statements: &[Statement]) -> Result<(), ApplyError> {
     for statement in statements {
-        if let Some(set) = set_of(statement) {
-            if !table.sets.contains_key(set) {
-                return Err(ApplyError::NotFound(set.to_string()));
-            }
+        if let Some(set) = set_of(statement).filter(|set| !table.sets.contains_key(*set)) {
+            return Err(ApplyError::NotFound(set.to_string()));
         }
         if let Statement::Verdict(verdict) = statement {
             check_verdict(table, verdict)?;

@@ -63,10 +63,10 @@ where
         match event {
             Ok(event) => {
                 failing = false;
-                if let Some(seen) = read(event) {
-                    if sender.send(seen).await.is_err() {
-                        return;
-                    }
+                if let Some(seen) = read(event)
+                    && sender.send(seen).await.is_err()
+                {
+                    return;
                 }
             }
             Err(error) => {
