@@ -83,7 +83,7 @@ fn running_pods(shared: &Shared) -> Response<Body> {
 async fn run(shared: &Arc<Shared>, target: &Target, text: &str) -> Response<Body> {
     let (_, container) = match session::find_container(shared, target) {
         Ok(found) => found,
-        Err(refused) => return refused,
+        Err(refused) => return refused.into(),
     };
     let commands = query(text).into_iter().filter(|(name, _)| name == "cmd" || name == "command");
     let mut command: Vec<String> = commands.map(|(_, value)| value).collect();

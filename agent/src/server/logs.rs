@@ -22,15 +22,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::ReaderStream;
 
 use super::Shared;
-use super::reply::{self, Body};
+use super::reply::{self, Body, Refused};
 use super::route::{Target, query};
 use super::session::find_pod;
 use crate::logs::LogOptions;
 use crate::logs::options::LogOptionsError;
 use crate::logs::read::{Liveness, LogReader};
 use crate::podcache::RuntimePod;
-
-type Refused = Response<Body>;
 
 struct ByRuntime {
     runtime: Arc<dyn RuntimeService>,
@@ -50,28 +48,28 @@ impl Liveness for ByRuntime {
 
 /// `/containerLogs/{namespace}/{pod}/{container}`.
 pub(super) async fn container_logs(shared: Arc<Shared>, target: Target, request: Request<Incoming>) -> Response<Body> {
-    stream(&shared, &target, request.uri().query().unwrap_or_default()).await.unwrap_or_else(|refused| refused)
+    stream(&shared, &target, request.uri().query().unwrap_or_default()).await.unwrap_or_else(Response::from)
 }
 
 async fn stream(shared: &Arc<Shared>, target: &Target, text: &str) -> Result<Response<Body>, Refused> {
     let pairs = query(text);
     let options = LogOptions::from_query(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())));
     let options = options.map_err(|error| match error {
-        LogOptionsError::Malformed { .. } => reply::error(StatusCode::BAD_REQUEST, error),
-        LogOptionsError::Invalid(_) => reply::error(StatusCode::UNPROCESSABLE_ENTITY, error),
+        LogOptionsError::Malformed { .. } => Refused::new(StatusCode::BAD_REQUEST, error),
+        LogOptionsError::Invalid(_) => Refused::new(StatusCode::UNPROCESSABLE_ENTITY, error),
     })?;
-    let missing = |_| reply::error(StatusCode::NOT_FOUND, format!("pod {:?} not found", &*target.pod.name));
+    let missing = |_| Refused::new(StatusCode::NOT_FOUND, format!("pod {:?} not found", &*target.pod.name));
     let (pod, runtime) = find_pod(shared, target).map_err(missing)?;
     if crate::convert::container::find(&pod, &target.container).is_none() {
         let message = format!("container {:?} not found in pod {:?}", target.container, &*target.pod.name);
-        return Err(reply::error(StatusCode::NOT_FOUND, message));
+        return Err(Refused::new(StatusCode::NOT_FOUND, message));
     }
     let empty = RuntimePod::empty(crate::ids::PodUid::of(&pod), target.pod.clone());
     let runtime = runtime.as_deref().unwrap_or(&empty);
     let picked = pick(&pod, runtime, &target.container, options.previous);
-    let (id, path) = picked.map_err(|message| reply::error(StatusCode::BAD_REQUEST, message))?;
+    let (id, path) = picked.map_err(|message| Refused::new(StatusCode::BAD_REQUEST, message))?;
     let reader = LogReader::open(&path, options, &shared.watcher).await;
-    let reader = reader.map_err(|error| reply::error(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    let reader = reader.map_err(|error| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
     let (chunks, body) = mpsc::channel::<Bytes>(4);
     let liveness = ByRuntime { runtime: shared.state.runtime.clone(), id };
     let token = shared.token.clone();

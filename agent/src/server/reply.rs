@@ -34,6 +34,26 @@ pub(super) fn error(status: StatusCode, message: impl std::fmt::Display) -> Resp
     text(status, format!("{message}\n"))
 }
 
+/// An answer that ends the handling of a request early.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub status: StatusCode,
+    pub body: Bytes,
+}
+
+impl Refused {
+    /// A refusal with one line of text.
+    pub fn new(status: StatusCode, message: impl std::fmt::Display) -> Self {
+        Self { status, body: format!("{message}\n").into() }
+    }
+}
+
+impl From<Refused> for Response<Body> {
+    fn from(refused: Refused) -> Self {
+        text(refused.status, refused.body)
+    }
+}
+
 /// A JSON document.
 pub(super) fn json(value: &impl Serialize) -> Response<Body> {
     match serde_json::to_vec(value) {

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::bridge::{self, Bridge, ChannelProtocol, ExecStreams};
-use super::reply::{self, Body};
+use super::reply::{self, Body, Refused};
 use super::route::{Target, query};
 use super::tunnel::{self, Dialed, RuntimeIo, SPDY, STREAM_PROTOCOL};
 use super::{IDLE, Shared, websocket};
@@ -24,11 +24,9 @@ const PORT_FORWARD_PROTOCOL: &str = "portforward.k8s.io";
 /// Before the name of a protocol that is carried inside WebSocket messages.
 const TUNNEL_PREFIX: &str = "SPDY/3.1+";
 
-type Refused = Response<Body>;
-
 /// The pod a request is about, as the API and as the runtime know it.
 pub(super) fn find_pod(shared: &Shared, target: &Target) -> Result<(Arc<Pod>, Option<Arc<RuntimePod>>), Refused> {
-    let missing = || reply::error(StatusCode::NOT_FOUND, "pod does not exist");
+    let missing = || Refused::new(StatusCode::NOT_FOUND, "pod does not exist");
     let pod = shared.state.view.pod(&target.pod).ok_or_else(missing)?;
     let uid = PodUid::of(&pod);
     if target.uid.as_deref().is_some_and(|wanted| wanted != uid.as_str()) {
@@ -43,13 +41,13 @@ pub(super) fn find_container(shared: &Shared, target: &Target) -> Result<(Arc<Po
     let (pod, runtime) = find_pod(shared, target)?;
     let id = runtime.and_then(|runtime| runtime.container(&target.container).map(|c| c.id().clone()));
     let missing =
-        || reply::error(StatusCode::INTERNAL_SERVER_ERROR, format!("container not found ({:?})", target.container));
+        || Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("container not found ({:?})", target.container));
     Ok((pod, id.ok_or_else(missing)?))
 }
 
 fn runtime_failed(error: &CriError) -> Refused {
     let status = if error.is_not_found() { StatusCode::NOT_FOUND } else { StatusCode::INTERNAL_SERVER_ERROR };
-    reply::error(status, error)
+    Refused::new(status, error)
 }
 
 /// Streams and command of a query; the kubelet's names and the API's both count.
@@ -77,7 +75,7 @@ fn checked_streams(mut streams: ExecStreams) -> Result<ExecStreams, Refused> {
     if streams.stdin || streams.stdout || streams.stderr {
         Ok(streams)
     } else {
-        Err(reply::error(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr"))
+        Err(Refused::new(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr"))
     }
 }
 
@@ -94,7 +92,7 @@ pub(super) async fn exec(shared: Arc<Shared>, target: Target, request: Request<I
         let bridge = |protocol: ChannelProtocol| Bridge::exec(protocol.version, streams);
         open(&shared, request, upgrade, &url, EXEC_PROTOCOL, bridge).await
     };
-    session.await.unwrap_or_else(|refused| refused)
+    session.await.unwrap_or_else(Response::from)
 }
 
 /// `/attach`. Whether there is a terminal is the container's matter.
@@ -112,7 +110,7 @@ pub(super) async fn attach(shared: Arc<Shared>, target: Target, request: Request
         let bridge = |protocol: ChannelProtocol| Bridge::exec(protocol.version, streams);
         open(&shared, request, upgrade, &url, EXEC_PROTOCOL, bridge).await
     };
-    session.await.unwrap_or_else(|refused| refused)
+    session.await.unwrap_or_else(Response::from)
 }
 
 /// `/portForward`.
@@ -121,16 +119,16 @@ pub(super) async fn port_forward(shared: Arc<Shared>, target: Target, request: R
         let upgrade = Upgrade::of(request.headers(), bridge::PORT_FORWARD_PROTOCOLS)?;
         let (_, runtime) = find_pod(&shared, &target)?;
         let sandbox = runtime.and_then(|runtime| runtime.ready_sandbox().map(|s| s.summary.id.clone()));
-        let not_running = || reply::error(StatusCode::INTERNAL_SERVER_ERROR, "pod is not running");
+        let not_running = || Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "pod is not running");
         let sandbox = sandbox.ok_or_else(not_running)?;
         let ports = ports(request.uri().query().unwrap_or_default())?;
         if ports.is_empty() && matches!(upgrade, Upgrade::Channels(_)) {
-            return Err(reply::error(StatusCode::BAD_REQUEST, "query parameter \"port\" is required"));
+            return Err(Refused::new(StatusCode::BAD_REQUEST, "query parameter \"port\" is required"));
         }
         let url = shared.state.runtime.port_forward(&sandbox, &ports).await.map_err(|e| runtime_failed(&e))?;
         open(&shared, request, upgrade, &url, PORT_FORWARD_PROTOCOL, |_| Bridge::port_forward(&ports)).await
     };
-    session.await.unwrap_or_else(|refused| refused)
+    session.await.unwrap_or_else(Response::from)
 }
 
 fn ports(text: &str) -> Result<Vec<u16>, Refused> {
@@ -140,13 +138,13 @@ fn ports(text: &str) -> Result<Vec<u16>, Refused> {
     let ports: Result<Vec<u16>, _> = numbers
         .map(|text| {
             let port = text.parse().ok().filter(|port: &u16| *port > 0);
-            port.ok_or_else(|| reply::error(StatusCode::BAD_REQUEST, format!("unable to parse {text:?} as a port")))
+            port.ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, format!("unable to parse {text:?} as a port")))
         })
         .collect();
     // Channels are numbered in one byte, two per port.
     ports.and_then(|ports| {
         let few = ports.len() <= 100;
-        if few { Ok(ports) } else { Err(reply::error(StatusCode::BAD_REQUEST, "too many ports")) }
+        if few { Ok(ports) } else { Err(Refused::new(StatusCode::BAD_REQUEST, "too many ports")) }
     })
 }
 
@@ -163,7 +161,7 @@ enum Upgrade {
 
 impl Upgrade {
     fn of(headers: &HeaderMap, known: &'static [ChannelProtocol]) -> Result<Self, Refused> {
-        let bad = |message: &str| reply::error(StatusCode::BAD_REQUEST, message);
+        let bad = |message: &str| Refused::new(StatusCode::BAD_REQUEST, message);
         let has = |name, word: &str| {
             let values = headers.get_all(name).iter().filter_map(|v: &HeaderValue| v.to_str().ok());
             values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(word))
@@ -196,7 +194,7 @@ async fn open(
     default_protocol: &'static str,
     bridge: impl FnOnce(ChannelProtocol) -> Bridge,
 ) -> Result<Response<Body>, Refused> {
-    let bad = |message: &str| reply::error(StatusCode::BAD_REQUEST, message);
+    let bad = |message: &str| Refused::new(StatusCode::BAD_REQUEST, message);
     let default = HeaderValue::from_static(default_protocol);
     let protocols = match &upgrade {
         Upgrade::Spdy(protocols) => protocols.clone(),
@@ -212,8 +210,8 @@ async fn open(
     };
     let (runtime, chosen) = match tunnel::dial(url, &protocols).await {
         Ok(Dialed::Open { io, protocol }) => (io, protocol),
-        Ok(Dialed::Refused { status, body }) => return Err(reply::text(status, body)),
-        Err(error) => return Err(reply::error(StatusCode::INTERNAL_SERVER_ERROR, error)),
+        Ok(Dialed::Refused { status, body }) => return Err(Refused { status, body }),
+        Err(error) => return Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error)),
     };
     let headers = headers.unwrap_or_else(|| tunnel::switching_headers(SPDY, chosen.as_ref()));
     let session = match upgrade {
@@ -280,7 +278,7 @@ mod tests {
         assert_eq!(ports("port=80&port=81,82").unwrap(), [80, 81, 82]);
         assert_eq!(ports("").unwrap(), [0u16; 0]);
         for bad in ["port=0", "port=x", "port=70000"] {
-            assert_eq!(ports(bad).unwrap_err().status(), StatusCode::BAD_REQUEST, "{bad}");
+            assert_eq!(ports(bad).unwrap_err().status, StatusCode::BAD_REQUEST, "{bad}");
         }
     }
 }

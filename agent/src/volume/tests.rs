@@ -86,11 +86,8 @@ impl ObjectReader for FakeReader {
         assert_eq!(spec.bound_object_ref.as_ref().unwrap().uid.as_deref(), Some("uid-1"));
         let n = self.issued.fetch_add(1, Ordering::SeqCst) + 1;
         let expires = Timestamp::now() + Duration::from_secs(self.token_life.try_into().unwrap());
-        let status = TokenRequestStatus {
-            token: Some(format!("token-{n}")),
-            expiration_timestamp: Some(Time(expires)),
-            ..Default::default()
-        };
+        let status =
+            TokenRequestStatus { token: Some(format!("token-{n}")), expiration_timestamp: Some(Time(expires)) };
         Ok(TokenRequest { spec: Some(spec.clone()), status: Some(status), ..Default::default() })
     }
 
