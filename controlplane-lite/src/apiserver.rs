@@ -41,9 +41,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt as _;
 
 use crate::auth::authn::UserInfo;
-use crate::auth::pki::{Pki, PkiError, Subject};
+use crate::auth::pki::{Pki, PkiError, ServiceAccountKey, Subject};
 use crate::storage::{Store, StoreError};
+use access::{AccessError, Chains};
 use allocate::{BadCidr, Cidr};
+
+pub use access::AuthOptions;
 use inprocess::Transport;
 use serve::TlsError;
 use server::Server;
@@ -122,6 +125,32 @@ pub struct Config {
     pub node_ports: (u16, u16),
     /// Where the `kubernetes` Service leads.
     pub advertise: (IpAddr, u16),
+    /// DNS domain of the cluster, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// Signs service-account tokens.
+    pub service_account_key: ServiceAccountKey,
+    /// How users are known and judged.
+    pub auth: AuthOptions,
+}
+
+impl Config {
+    /// A configuration with the usual ranges: Services in 10.43.0.0/16, node ports 30000 to 32767, `cluster.local`.
+    ///
+    /// # Errors
+    /// When the directory of certificates cannot be used.
+    pub fn new(store: Arc<dyn Store>, pki: &Pki, advertise: (IpAddr, u16)) -> Result<Self, StartError> {
+        let (service_cidr, cluster_domain) = ("10.43.0.0/16", "cluster.local");
+        Ok(Self {
+            store,
+            certificates: Certificates::from_pki(pki, service_cidr, cluster_domain, &[], &[advertise.0])?,
+            service_cidr: service_cidr.into(),
+            node_ports: (30000, 32767),
+            advertise,
+            cluster_domain: cluster_domain.into(),
+            service_account_key: pki.service_account().clone(),
+            auth: AuthOptions::default(),
+        })
+    }
 }
 
 /// Why a server does not come up.
@@ -136,6 +165,9 @@ pub enum StartError {
     /// A certificate or key is not usable.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Users or keys cannot be read.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// The store cannot be read.
     #[error("read the store")]
     Store(#[from] StoreError),
@@ -175,7 +207,7 @@ impl ApiServer {
         if let Some(stored) = registry.get("", "services") {
             services.occupy(&stored);
         }
-        let (authn, authz, access) = access::build(&config, &registry);
+        let Chains { authn, authz, access } = access::build(&config, &registry)?;
         let (read_places, write_places) = Server::places();
         let server = Arc::new(Server {
             scheme,

@@ -73,7 +73,7 @@ fn priority_classes() -> [Value; 2] {
 }
 
 async fn policy(server: &Arc<Server>) -> Result<(), ApiError> {
-    for object in Vec::<Value>::new() {
+    for object in crate::auth::bootstrap_policy::objects() {
         let plural = match str_at(&object, &["kind"]) {
             "ClusterRole" => "clusterroles",
             "ClusterRoleBinding" => "clusterrolebindings",

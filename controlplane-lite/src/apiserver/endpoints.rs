@@ -45,7 +45,7 @@ pub async fn serve(
             Some(raw(StatusCode::OK, "application/jwk-set+json", server.access.jwks().to_string()))
         }
         [".well-known", "openid-configuration"] => {
-            Some(json_response(StatusCode::OK, &server.access.openid_configuration()))
+            Some(json_response(StatusCode::OK, &server.access.openid_configuration(&server.advertised())))
         }
         ["openapi", rest @ ..] => openapi_document(server, rest, headers, query)?,
         ["api" | "apis", ..] => discover(server, &parts, headers, query),

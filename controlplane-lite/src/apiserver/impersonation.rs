@@ -2,16 +2,26 @@
 
 use super::status::ApiError;
 use crate::auth::authn::UserInfo;
+use crate::auth::authn::impersonation::requested;
 use crate::auth::authz::Authorizer;
 
 /// The user to act as: the caller, or whom the headers name.
 ///
 /// # Errors
-/// 403 when the caller may not impersonate one of the parts.
+/// 403 when the caller may not impersonate one of the parts, 500 (as upstream) for headers that contradict themselves.
 pub fn resolve<'h>(
-    _headers: impl Iterator<Item = (&'h str, &'h str)>,
+    headers: impl Iterator<Item = (&'h str, &'h str)>,
     user: UserInfo,
-    _authz: &dyn Authorizer,
+    authz: &dyn Authorizer,
 ) -> Result<UserInfo, ApiError> {
-    Ok(user)
+    let Some(asked) = requested(headers, &user).map_err(|e| ApiError::plain(500, e.to_string()))? else {
+        return Ok(user);
+    };
+    for attributes in &asked.required {
+        let decision = authz.authorize(attributes);
+        if !decision.allowed() {
+            return Err(super::service::forbidden(attributes, &decision.reason));
+        }
+    }
+    Ok(asked.user)
 }

@@ -14,7 +14,7 @@ use super::request_info::{Query, RequestInfo};
 use super::respond;
 use super::server::Server;
 use super::status::{ApiError, Subject};
-use crate::auth::authn::{Credentials, UserInfo};
+use crate::auth::authn::UserInfo;
 use crate::auth::authz::{Attributes, Verdict};
 use crate::scheme::access::{ensure_map, str_at};
 use crate::scheme::{FieldErrors, Kind, Path};
@@ -179,14 +179,4 @@ fn decide(server: &Server, attributes: &Attributes, review: &mut Value) {
         status["reason"] = json!(decision.reason);
     }
     review["status"] = status;
-}
-
-/// A token as credentials.
-pub(super) async fn authenticate_token(
-    server: &Server,
-    token: &str,
-) -> Result<Option<crate::auth::authn::Authenticated>, String> {
-    let header = format!("Bearer {token}");
-    let credentials = Credentials { authorization: Some(&header), ..Credentials::default() };
-    server.authn.authenticate(credentials).await.map_err(|e| e.to_string())
 }

@@ -6,62 +6,42 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use controlplane_lite::apiserver::{ApiServer, Certificates, Config};
+use controlplane_lite::apiserver::{ApiServer, Config};
 use controlplane_lite::auth::authn::UserInfo;
+use controlplane_lite::auth::pki::{LEAF_LIFETIME, Pki, Subject};
 use controlplane_lite::storage::memory::MemoryStore;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 
+/// The certificates of a test's cluster.
 pub struct Ca {
-    pub pem: String,
-    issuer: Issuer<'static, KeyPair>,
+    pub pki: Pki,
+    _dir: tempfile::TempDir,
 }
 
 impl Ca {
     pub fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test-ca");
-        let cert = params.self_signed(&key).unwrap();
-        Self { pem: cert.pem(), issuer: Issuer::new(params, key) }
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::load_or_create(dir.path(), jiff::Timestamp::now()).unwrap();
+        Self { pki, _dir: dir }
     }
 
-    /// Certificate and key of a name in a group.
+    /// Certificate and key of a user in a group.
     pub fn issue(&self, name: &str, group: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.distinguished_name.push(DnType::OrganizationName, group);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        let cert = params.signed_by(&key, &self.issuer).unwrap();
-        (cert.pem(), key.serialize_pem())
+        let subject = Subject::client(name, Some(group).filter(|g| !g.is_empty()));
+        let issued = self.pki.ca().issue(&subject, LEAF_LIFETIME, jiff::Timestamp::now()).unwrap();
+        (issued.cert_pem, issued.key_pem)
     }
-}
 
-pub fn certificates(ca: &Ca) -> Certificates {
-    let (serving_cert, serving_key) = ca.issue("kube-apiserver", "");
-    let (kubelet_client_cert, kubelet_client_key) = ca.issue("kube-apiserver-kubelet-client", "system:masters");
-    Certificates {
-        serving_cert,
-        serving_key,
-        client_cas: vec![ca.pem.clone()],
-        kubelet_client_cert,
-        kubelet_client_key,
-        kubelet_ca: None,
+    pub fn pem(&self) -> &str {
+        self.pki.ca().cert_pem()
     }
 }
 
 pub fn config(ca: &Ca) -> Config {
-    Config {
-        store: Arc::new(MemoryStore::default()),
-        certificates: certificates(ca),
-        service_cidr: "10.43.0.0/16".into(),
-        node_ports: (30000, 32767),
-        advertise: (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 6443),
-    }
+    let advertise = (IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 6443);
+    Config::new(Arc::new(MemoryStore::default()), &ca.pki, advertise).unwrap()
 }
 
 pub fn admin() -> UserInfo {
@@ -117,7 +97,7 @@ pub fn expect(answer: (u16, Value), code: StatusCode) -> Value {
 
 /// A server on a loopback port with a kubeconfig for it.
 pub struct Served {
-    pub server: ApiServer,
+    _server: ApiServer,
     pub client: kube::Client,
     pub ca: Ca,
     pub address: std::net::SocketAddr,
@@ -141,7 +121,7 @@ pub async fn serve() -> Served {
     let (serving, stop) = (server.clone(), token.clone());
     tokio::spawn(async move { serving.serve(listener, stop).await });
     let dir = tempfile::tempdir().unwrap();
-    let served = Served { server, client, ca, address, dir, token };
+    let served = Served { _server: server, client, ca, address, dir, token };
     served.kubeconfig("admin", "copepod-admin", "system:masters");
     served
 }
@@ -155,7 +135,7 @@ impl Served {
         let config = serde_json::json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
             "clusters": [{"name": "test", "cluster": {
-                "server": format!("https://{}", self.address), "certificate-authority-data": encode(&self.ca.pem)}}],
+                "server": format!("https://{}", self.address), "certificate-authority-data": encode(self.ca.pem())}}],
             "users": [{"name": "test", "user": {
                 "client-certificate-data": encode(&cert), "client-key-data": encode(&key)}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
@@ -196,5 +176,40 @@ impl Served {
         let output = waited.expect("kubectl ends").unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         (output.status.success(), text)
+    }
+}
+
+impl Served {
+    /// A TLS connection without a client certificate, speaking HTTP/1.1.
+    pub async fn connect(&self) -> hyper::client::conn::http1::SendRequest<http_body_util::Full<Bytes>> {
+        use rustls::pki_types::pem::PemObject;
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(rustls::pki_types::CertificateDer::from_pem_slice(self.ca.pem().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+        let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+        let stream = hyper_util::rt::TokioIo::new(stream);
+        let (sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        sender
+    }
+
+    /// One GET over a connection of its own; `header` is a name and a value, or empty.
+    pub async fn get(&self, path: &str, header: (&str, &str)) -> (u16, String) {
+        let mut request = Request::get(path).header("host", "localhost");
+        if !header.0.is_empty() {
+            request = request.header(header.0, header.1);
+        }
+        let request = request.body(http_body_util::Full::default()).unwrap();
+        let response = self.connect().await.send_request(request).await.unwrap();
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (code, String::from_utf8_lossy(&bytes).into_owned())
     }
 }

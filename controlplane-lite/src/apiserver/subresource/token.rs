@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{Response, StatusCode};
 
+use crate::apiserver::access;
 use crate::apiserver::admission::Operation;
 use crate::apiserver::body::Body;
 use crate::apiserver::call::{Call, decode_body};
@@ -23,7 +24,7 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     let mut request = decoded.object;
     let account = call.resource.read_value(&call.info.namespace, &call.info.name).await?;
     call.admit(Operation::Create, Some(&mut request), Some(&account))?;
-    let answer = call.server.access.issue(call, &account, request, options.dry_run).await?;
+    let answer = access::issue(call, &account, request).await?;
     let mut response = respond::document(call, StatusCode::CREATED, &answer)?;
     respond::warn(&mut response, &decoded.warnings);
     Ok(response)

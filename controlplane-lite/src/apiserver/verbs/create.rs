@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::apiserver::access::check_escalation;
 use crate::apiserver::admission::Operation;
 use crate::apiserver::body::Body;
 use crate::apiserver::call::{Call, valid};
@@ -69,6 +70,7 @@ async fn attempt(call: &Call, mut object: Value, options: &WriteOptions) -> Resu
     special_defaults(call, &mut object);
     let name = str_at(&object, &["metadata", "name"]).to_owned();
     valid(call.kind_subject(), &name, kind.validate_create(&object))?;
+    check_escalation(call, &object)?;
     let grant = match server.services.fill(kind, &mut object, None) {
         Ok(grant) => grant,
         Err(errors) => {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::apiserver::access::check_escalation;
 use crate::apiserver::admission::Operation;
 use crate::apiserver::allocate::Grant;
 use crate::apiserver::body::Body;
@@ -107,6 +108,9 @@ fn judge(call: &Call, mut new: Value, old: &Value) -> Result<(Change, Grant), Ap
     strategy::prepare(call, &mut new, old);
     call.admit(Operation::Update, Some(&mut new), Some(old))?;
     valid(call.kind_subject(), name, strategy::validate(call, &new, old))?;
+    if new["rules"] != old["rules"] || new["roleRef"] != old["roleRef"] || new["subjects"] != old["subjects"] {
+        check_escalation(call, &new)?;
+    }
     let mut grant = Grant::default();
     if call.info.subresource.is_empty() {
         grant = match call.server.services.fill(kind, &mut new, Some(old)) {
