@@ -23,5 +23,8 @@ pub mod sync;
 pub mod terminate;
 pub mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub use deps::{Deps, NodeView, WorkerSettings};
 pub use dispatch::{Dispatcher, PodWorkers};

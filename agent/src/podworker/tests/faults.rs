@@ -1,0 +1,167 @@
+//! Pods whose runtime, volumes or images misbehave.
+
+use std::time::Duration;
+
+use cri::CriError;
+use cri::fake::{Op, runtime_error, unavailable};
+
+use super::harness::{Node, deleted, pod};
+use crate::ids::PodUid;
+
+const ONE: &str = "  containers: [{name: a}]";
+
+fn deadline(op: Op) -> CriError {
+    CriError::DeadlineExceeded { op: op.as_str(), object: String::new(), deadline: Duration::from_secs(120) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_of_run_pod_sandbox_is_adopted() {
+    let node = Node::start().await;
+    node.runtime.lose_answer(Op::RunPodSandbox, 1, deadline(Op::RunPodSandbox));
+    let p = pod(ONE);
+    node.want(std::slice::from_ref(&p));
+    node.until("ready", |n| n.is_ready(&p)).await;
+    assert_eq!((node.runtime.sandboxes().len(), node.runtime.count(Op::RunPodSandbox)), (1, 1));
+    assert!(node.reasons().contains(&"FailedCreatePodSandBox"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_answers_of_create_and_start_leave_one_container() {
+    for op in [Op::CreateContainer, Op::StartContainer, Op::ContainerStatus] {
+        let node = Node::start().await;
+        node.runtime.lose_answer(op, 1, deadline(op));
+        let p = pod(ONE);
+        node.want(std::slice::from_ref(&p));
+        node.until("ready", |n| n.is_ready(&p)).await;
+        node.settle(Duration::from_secs(60)).await;
+        assert_eq!(node.runtime.containers().len(), 1, "{op:?}");
+        assert_eq!(node.container(&p, "a").restart_count, 0, "{op:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reserved_name_is_passed_by() {
+    for op in [Op::CreateContainer, Op::RunPodSandbox] {
+        let node = Node::start().await;
+        let taken = CriError::AlreadyExists { op: op.as_str(), object: "a".into(), message: "name is reserved".into() };
+        node.runtime.fail_next(op, 2, taken);
+        let p = pod(ONE);
+        node.want(std::slice::from_ref(&p));
+        node.until("ready", |n| n.is_ready(&p)).await;
+        assert_eq!(node.runtime.count(op), 3);
+        let c = node.runtime.container_named("a").unwrap();
+        let s = node.runtime.sandboxes()[0].summary.metadata.attempt;
+        assert!(if op == Op::CreateContainer { c.metadata.attempt > 0 } else { s > 0 });
+        assert_eq!(node.container(&p, "a").restart_count, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_told_and_tried_again() {
+    let cases = [
+        (Op::CreateContainer, "CreateContainerError", "Failed"),
+        (Op::StartContainer, "RunContainerError", "Failed"),
+        (Op::PullImage, "ErrImagePull", "Failed"),
+    ];
+    for (op, reason, event) in cases {
+        let node = Node::start().await;
+        let mut p = pod(ONE);
+        if op == Op::PullImage {
+            node.runtime.add_remote_image("far:1");
+            p.spec.as_mut().unwrap().containers[0].image = Some("far:1".into());
+        }
+        node.runtime.fail_next(op, 3, runtime_error(op, "no such thing"));
+        node.want(std::slice::from_ref(&p));
+        node.until(reason, |n| n.waiting_reason(&p, "a").as_deref() == Some(reason)).await;
+        node.until("ready in the end", |n| n.is_ready(&p)).await;
+        assert!(node.reasons().contains(&event), "{op:?}: {:?}", node.reasons());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_must_not_be_pulled_or_has_no_name() {
+    let node = Node::start().await;
+    let mut p = pod("  containers: [{name: a, imagePullPolicy: Never}, {name: b}]");
+    let containers = &mut p.spec.as_mut().unwrap().containers;
+    containers[0].image = Some("absent:1".into());
+    containers[1].image = Some("Not A Name".into());
+    node.want(std::slice::from_ref(&p));
+    node.until("told", |n| n.waiting_reason(&p, "a").as_deref() == Some("ErrImageNeverPull")).await;
+    assert_eq!(node.waiting_reason(&p, "b").as_deref(), Some("InvalidImageName"));
+    assert_eq!(node.status(&p).phase.as_deref(), Some("Pending"));
+    assert_eq!(node.runtime.count(Op::PullImage), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn image_pulls_back_off() {
+    let node = Node::start().await;
+    let mut p = pod(ONE);
+    p.spec.as_mut().unwrap().containers[0].image = Some("absent:1".into());
+    node.want(std::slice::from_ref(&p));
+    node.until("waits", |n| n.waiting_reason(&p, "a").as_deref() == Some("ImagePullBackOff")).await;
+    node.settle(Duration::from_secs(600)).await;
+    let pulls = node.runtime.count(Op::PullImage);
+    assert!((4..=8).contains(&pulls), "{pulls} pulls in ten minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn volumes_that_fail_hold_the_pod_up() {
+    let node = Node::start().await;
+    *node.volumes.fail_set_up.lock().unwrap() = 2;
+    let p = pod(ONE);
+    node.want(std::slice::from_ref(&p));
+    node.until("ready", |n| n.is_ready(&p)).await;
+    assert_eq!(node.reasons().iter().filter(|r| **r == "FailedMount").count(), 2);
+    assert_eq!(node.runtime.sandboxes().len(), 1);
+    *node.volumes.fail_tear_down.lock().unwrap() = 2;
+    node.want(&[deleted(&p, 1)]);
+    node.until("freed", |n| n.volumes.torn_down.lock().unwrap().contains(&PodUid::new("u"))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn stops_that_time_out_are_repeated() {
+    for op in [Op::StopContainer, Op::StopPodSandbox] {
+        let node = Node::start().await;
+        let p = pod(ONE);
+        node.want(std::slice::from_ref(&p));
+        node.until("ready", |n| n.is_ready(&p)).await;
+        node.runtime.fail_next(op, 2, deadline(op));
+        node.want(&[deleted(&p, 1)]);
+        node.until("ended", |n| n.volumes.torn_down.lock().unwrap().len() == 1).await;
+        assert!(node.runtime.running().is_empty());
+        assert!(node.reasons().contains(&"FailedKillPod"), "{op:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_sandbox_is_made_anew() {
+    let node = Node::start().await;
+    let p = pod(ONE);
+    node.want(std::slice::from_ref(&p));
+    node.until("ready", |n| n.is_ready(&p)).await;
+    node.runtime.exit_sandbox(&node.runtime.sandboxes()[0].summary.id);
+    node.until("a new sandbox", |n| {
+        n.is_ready(&p) && n.runtime.sandboxes().iter().any(|s| s.summary.metadata.attempt == 1)
+    })
+    .await;
+    assert!(node.reasons().contains(&"SandboxChanged"));
+    assert_eq!(node.container(&p, "a").restart_count, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_goes_away_changes_nothing() {
+    let node = Node::start().await;
+    let p = pod(ONE);
+    node.want(std::slice::from_ref(&p));
+    node.until("ready", |n| n.is_ready(&p)).await;
+    for op in [Op::ListContainers, Op::ListPodSandbox, Op::ContainerStatus] {
+        node.runtime.fail_next(op, 20, unavailable(op));
+    }
+    node.runtime.disconnect_events();
+    node.settle(Duration::from_secs(300)).await;
+    assert!(node.is_ready(&p));
+    node.runtime.clear_faults();
+    // What happened meanwhile is seen once it is back.
+    node.runtime.exit_container(&node.runtime.container_named("a").unwrap().id, 1);
+    node.until("restarted", |n| n.container(&p, "a").restart_count == 1).await;
+}
