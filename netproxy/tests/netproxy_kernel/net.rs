@@ -112,6 +112,9 @@ impl Net {
     pub fn new(pods: u8) -> Self {
         let node = Namespace::new();
         node.sysctl("ipv4/ip_forward", "1");
+        // Redirects would use up the rate at which the kernel sends other ICMP errors to a host.
+        node.sysctl("ipv4/conf/all/send_redirects", "0");
+        node.sysctl("ipv4/conf/default/send_redirects", "0");
         let client = Namespace::new();
         node.ip(&format!("link add out type veth peer name eth0 netns {}", client.tid));
         node.ip(&format!("addr add {NODE_IP}/24 dev out"));
