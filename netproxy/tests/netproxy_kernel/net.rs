@@ -109,7 +109,7 @@ pub struct Net {
 
 impl Net {
     /// A node with pods behind routed veth pairs, each serving TCP and UDP, and a client outside.
-    pub fn new(pods: u8) -> Self {
+    pub fn new(count: u8) -> Self {
         let node = Namespace::new();
         node.sysctl("ipv4/ip_forward", "1");
         // Redirects would use up the rate at which the kernel sends other ICMP errors to a host.
@@ -124,8 +124,19 @@ impl Net {
         client.ip(&format!("addr add {CLIENT_IP}/24 dev eth0"));
         client.ip("link set eth0 up");
         client.ip(&format!("route add default via {NODE_IP}"));
-        let pods = (0..pods).map(|index| Self::pod(&node, index)).collect();
-        Self { node, client, pods }
+        let pods = (0..count).map(|index| Self::pod(&node, index)).collect();
+        let net = Self { node, client, pods };
+        net.wait_until_connected(count);
+        net
+    }
+
+    /// New links drop packets for a moment; tests that expect a quick answer must not meet that.
+    fn wait_until_connected(&self, count: u8) {
+        for index in 0..count {
+            for from in [&self.node, &self.client] {
+                from.run(move || ask(SocketAddrV4::new(pod_ip(index), TARGET_PORT)).expect("a pod answers"));
+            }
+        }
     }
 
     fn pod(node: &Namespace, index: u8) -> Namespace {

@@ -1,0 +1,179 @@
+//! The whole proxy as the composition root starts it, against a small API server on loopback in a
+//! network namespace.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use futures::StreamExt;
+use netproxy::backend::NftBackend;
+use netproxy::backend::netlink::NetlinkBackend;
+use netproxy::services::{ServiceProxyConfig, ServiceProxyError, cleanup, run};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Mutex, mpsc};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::net::{NODE_IP, Namespace};
+
+type Watch = mpsc::UnboundedSender<Result<Bytes, std::io::Error>>;
+
+/// Lists what it was given and streams what is pushed.
+#[derive(Default)]
+struct Api {
+    lists: HashMap<&'static str, (&'static str, Vec<Value>)>,
+    watches: Mutex<HashMap<String, Watch>>,
+    selectors: Mutex<HashMap<String, String>>,
+}
+
+async fn resource(
+    State(api): State<Arc<Api>>,
+    Path(path): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+) -> axum::response::Response {
+    let name = path.rsplit('/').next().unwrap().to_owned();
+    let selector = query.get("labelSelector").or(query.get("fieldSelector")).cloned().unwrap_or_default();
+    api.selectors.lock().await.insert(name.clone(), selector);
+    if query.get("watch").is_some_and(|w| w == "true") {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        api.watches.lock().await.insert(name, sender);
+        return Body::from_stream(UnboundedReceiverStream::new(receiver).boxed()).into_response();
+    }
+    let (kind, items) = api.lists.get(name.as_str()).cloned().unwrap_or(("List", Vec::new()));
+    let list = json!({"kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items});
+    axum::Json(list).into_response()
+}
+
+impl Api {
+    async fn push(&self, resource: &str, kind: &str, object: Value) {
+        let event = json!({"type": kind, "object": object}).to_string() + "\n";
+        let send = async || {
+            let watches = self.watches.lock().await;
+            watches.get(resource).is_some_and(|w| w.send(Ok(Bytes::from(event.clone()))).is_ok())
+        };
+        until("the watch is open", async || send().await).await;
+    }
+}
+
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap_or_else(|_| panic!("timed out: {what}"));
+}
+
+fn service(name: &str, ip: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "default", "name": name, "resourceVersion": "2"},
+        "spec": {"clusterIP": ip, "ports": [{"port": 80}], "type": "LoadBalancer",
+                 "externalTrafficPolicy": "Local", "healthCheckNodePort": 31999},
+    })
+}
+
+fn slice(service: &str, addresses: &[&str]) -> Value {
+    let endpoints: Vec<_> = addresses.iter().map(|a| json!({"addresses": [a], "nodeName": "node"})).collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"namespace": "default", "name": format!("{service}-1"), "resourceVersion": "2",
+                     "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4", "ports": [{"name": "", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints,
+    })
+}
+
+async fn http_get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+async fn says(port: u16, path: &str, expected: &[&str]) {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    until(&format!("{port}{path} says {expected:?}"), async || {
+        http_get(address, path).await.is_ok_and(|answer| expected.iter().all(|part| answer.contains(part)))
+    })
+    .await;
+}
+
+fn table_contains(needle: &str) -> bool {
+    let output = std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).contains(needle)
+}
+
+async fn scenario() {
+    let api = Arc::new(Api {
+        lists: HashMap::from([
+            ("services", ("ServiceList", vec![service("web", "10.43.0.50")])),
+            ("endpointslices", ("EndpointSliceList", vec![slice("web", &["10.42.0.1"])])),
+        ]),
+        ..Api::default()
+    });
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().route("/{*path}", get(resource)).with_state(Arc::clone(&api));
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+
+    let bad = ServiceProxyConfig { masquerade_bit: 32, ..ServiceProxyConfig::new("node", vec![]) };
+    let refused = run(bad, client.clone(), CancellationToken::new()).await;
+    assert!(matches!(refused, Err(ServiceProxyError::Config(_))), "{refused:?}");
+
+    let config = ServiceProxyConfig::new("node", vec![NODE_IP.into()]);
+    let token = CancellationToken::new();
+    let proxy = tokio::spawn(run(config, client, token.clone()));
+    until("the first rules", async || table_contains("10.43.0.50 . tcp . 80 . 0 : 10.42.0.1 . 8080")).await;
+    let selectors = api.selectors.lock().await.clone();
+    assert_eq!(selectors["services"], "!service.kubernetes.io/service-proxy-name");
+    assert!(selectors["endpointslices"].contains("!service.kubernetes.io/headless"));
+    assert_eq!(selectors["nodes"], "metadata.name=node");
+    says(10256, "/healthz", &["200 OK", "\"nodeEligible\":true", "lastUpdated"]).await;
+    says(31999, "/", &["200 OK", "\"localEndpoints\":1", "x-load-balancing-endpoint-weight: 1"]).await;
+
+    api.push("endpointslices", "MODIFIED", slice("web", &["10.42.0.1", "10.42.0.2"])).await;
+    until("a new endpoint", async || table_contains(". 1 : 10.42.0.2 . 8080")).await;
+    says(31999, "/", &["\"localEndpoints\":2"]).await;
+    api.push("services", "ADDED", service("other", "10.43.0.51")).await;
+    until("a new service", async || table_contains("10.43.0.51 . tcp . 80")).await;
+    let leaving = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node", "resourceVersion": "3"},
+        "spec": {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]}});
+    api.push("nodes", "ADDED", leaving).await;
+    says(10256, "/healthz", &["503", "\"nodeEligible\":false"]).await;
+    says(10256, "/livez", &["200 OK"]).await;
+    // Garbage on the wire ends that watch; the next one lists anew and goes on.
+    let watches = api.watches.lock().await.clone();
+    watches["services"].send(Ok(Bytes::from_static(b"{\"type\": \"ADDED\", \"object\": 7}\n\xff\n"))).unwrap();
+    drop(watches);
+    api.watches.lock().await.remove("services");
+    api.push("services", "DELETED", service("web", "10.43.0.50")).await;
+    until("the service is gone", async || !table_contains("10.43.0.50 . tcp . 80 . 0")).await;
+
+    token.cancel();
+    proxy.await.unwrap().unwrap();
+    assert!(table_contains("table ip copepod"), "stopping leaves the rules");
+    assert!(http_get(SocketAddr::from((Ipv4Addr::LOCALHOST, 31999)), "/").await.is_err());
+    cleanup().unwrap();
+    cleanup().expect("cleaning up twice is fine");
+    assert!(NetlinkBackend::new().unwrap().list().unwrap().table.is_none());
+    server.abort();
+}
+
+#[test]
+fn follows_the_api_from_start_to_clean_up() {
+    let namespace = Namespace::new();
+    namespace.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(scenario());
+        runtime.shutdown_timeout(Duration::from_secs(5));
+    });
+}
