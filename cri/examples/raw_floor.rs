@@ -9,7 +9,7 @@
 
 use std::env;
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cri::containerd::{Containerd, Keep, OciRuntime, Options, Shutdown, purge};
@@ -44,6 +44,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     measured
 }
 
+/// The cgroup that the pods live under.
+const CGROUP: &str = "copepod-raw-floor";
+
+/// Containers' cgroups go with them; their parent stays, in each hierarchy.
+fn remove_cgroups() {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten().map(|e| e.path());
+    for hierarchy in hierarchies.chain([root.to_owned()]) {
+        let _ = std::fs::remove_dir(hierarchy.join(CGROUP));
+    }
+}
+
 fn memory(pid: u32) -> Result<String, Box<dyn Error>> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     Ok(status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap_or("unknown").trim().to_owned())
@@ -55,6 +67,7 @@ async fn measure(client: &CriClient, pods: usize, parallel: usize) -> Result<(),
         metadata: SandboxMetadata { name: "floor".into(), uid: "floor".into(), namespace: "floor".into(), attempt: 0 },
         ..Default::default()
     };
+    sandbox.cgroup_parent = format!("/{CGROUP}");
     sandbox.security.namespaces.network = NamespaceMode::Node;
     let mut container = ContainerConfig {
         metadata: ContainerMetadata { name: "main".to_owned(), attempt: 0 },
@@ -63,7 +76,9 @@ async fn measure(client: &CriClient, pods: usize, parallel: usize) -> Result<(),
         ..Default::default()
     };
     container.security.namespaces.network = NamespaceMode::Node;
-    let floor = floor::measure(client, &sandbox, &container, pods, parallel).await?;
+    let measured = floor::measure(client, &sandbox, &container, pods, parallel).await;
+    remove_cgroups();
+    let floor = measured?;
     let lines: &[(&str, Column)] = &[
         ("RunPodSandbox", |p| p.run_pod_sandbox),
         ("CreateContainer", |p| p.create_container),

@@ -64,11 +64,11 @@ pub enum ImportError {
 /// Imports the pause and demo images where they are missing. Idempotent, and
 /// safe to repeat after an interruption.
 pub async fn import_builtin(client: &CriClient) -> Result<(), ImportError> {
-    for (name, build) in BUILTIN {
+    let imports = BUILTIN.map(|(name, build)| async move {
         let bundle = build().map_err(|source| ImportError::Builtin { image: name, source })?;
-        import::import(client, bundle).await?;
-    }
-    Ok(())
+        import::import(client, bundle).await
+    });
+    futures::future::try_join_all(imports).await.map(drop)
 }
 
 type Build = fn() -> io::Result<oci::Bundle>;
