@@ -240,12 +240,14 @@ impl ApiServer {
     pub async fn serve(&self, listener: std::net::TcpListener, token: CancellationToken) -> std::io::Result<()> {
         let server = self.server.clone();
         let handler = move |request| service::handle(server.clone(), request);
-        let stop = async {
-            token.cancelled().await;
-            self.server.stopping.cancel();
-        };
         let serving = serve::serve(listener, self.tls.clone(), handler, token.clone());
-        tokio::join!(serving, stop).0
+        tokio::pin!(serving);
+        // Cancel-safe: serving is polled on, and a cancelled token stays cancelled.
+        tokio::select! {
+            ended = serving.as_mut() => return ended,
+            () = token.cancelled() => self.server.stopping.cancel(),
+        }
+        serving.await
     }
 
     /// A client without a socket, acting as `user`.

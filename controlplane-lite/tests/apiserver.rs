@@ -12,5 +12,7 @@ mod kubectl;
 mod semantics;
 #[path = "apiserver/support.rs"]
 mod support;
+#[path = "apiserver/tunnels.rs"]
+mod tunnels;
 #[path = "apiserver/watches.rs"]
 mod watches;

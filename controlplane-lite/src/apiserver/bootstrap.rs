@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use serde_json::{Value, json};
 use tracing::warn;
 
@@ -26,14 +27,11 @@ const REPAIR_EVERY: Duration = Duration::from_secs(30);
 /// # Errors
 /// When the store fails.
 pub async fn run(server: &Arc<Server>) -> Result<(), ApiError> {
-    for name in NAMESPACES {
-        ensure(server, "", "namespaces", namespace(name)).await?;
-    }
-    for object in priority_classes() {
-        ensure(server, "scheduling.k8s.io", "priorityclasses", object).await?;
-    }
-    policy(server).await?;
-    reconcile_service(server).await?;
+    // All at once, so that the store commits them together.
+    let namespaces = NAMESPACES.map(|name| ensure(server, "", "namespaces", namespace(name)));
+    let classes = priority_classes().map(|object| ensure(server, "scheduling.k8s.io", "priorityclasses", object));
+    let (namespaces, classes) = (try_join_all(namespaces), try_join_all(classes));
+    tokio::try_join!(namespaces, classes, policy(server), reconcile_service(server))?;
     server.registry.fresh().await?;
     server.bootstrapped.store(true, Ordering::Relaxed);
     Ok(())
@@ -73,16 +71,16 @@ fn priority_classes() -> [Value; 2] {
 }
 
 async fn policy(server: &Arc<Server>) -> Result<(), ApiError> {
-    for object in crate::auth::bootstrap_policy::objects() {
+    let objects = crate::auth::bootstrap_policy::objects().into_iter().map(|object| {
         let plural = match str_at(&object, &["kind"]) {
             "ClusterRole" => "clusterroles",
             "ClusterRoleBinding" => "clusterrolebindings",
             "Role" => "roles",
             _ => "rolebindings",
         };
-        ensure(server, "rbac.authorization.k8s.io", plural, object).await?;
-    }
-    Ok(())
+        ensure(server, "rbac.authorization.k8s.io", plural, object)
+    });
+    try_join_all(objects).await.map(drop)
 }
 
 /// Creates an object unless one of its name is there.

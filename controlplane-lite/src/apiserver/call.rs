@@ -14,6 +14,7 @@ use super::request_info::{Query, RequestInfo};
 use super::server::Server;
 use super::status::{ApiError, Cause, Subject};
 use crate::auth::authn::UserInfo;
+use crate::scheme::access::str_at;
 use crate::scheme::decode::{self, MediaType};
 use crate::scheme::{FieldErrors, FieldValidation, Kind, field};
 
@@ -117,12 +118,15 @@ impl Call {
     /// # Errors
     /// The first plugin's refusal.
     pub fn admit(&self, operation: Operation, object: Option<&mut Value>, old: Option<&Value>) -> Result<(), ApiError> {
+        // A create names its object in the body only.
+        let own_name = object.as_deref().map(|o| str_at(o, &["metadata", "name"]).to_owned()).unwrap_or_default();
+        let named = !self.info.name.is_empty();
         let request = admission::Request {
             operation,
             kind: self.resource.kind,
             subresource: &self.info.subresource,
             namespace: &self.info.namespace,
-            name: &self.info.name,
+            name: if named { &self.info.name } else { &own_name },
             user: &self.user,
             old,
         };

@@ -148,3 +148,47 @@ async fn who_may_do_what() {
     let who = cluster.run(&["auth", "whoami"], "").await;
     assert!(who.contains("system:masters"), "{who}");
 }
+
+#[tokio::test]
+async fn generators_post_protobuf() {
+    let cluster = serve().await;
+    cluster.run(&["create", "namespace", "team"], "").await;
+    let made =
+        cluster.run(&["-n", "team", "create", "deployment", "web", "--image=i", "--replicas=0", "--port=80"], "").await;
+    assert!(made.contains("deployment.apps/web created"), "{made}");
+    let replicas = cluster.run(&["-n", "team", "get", "deploy", "web", "-o", "jsonpath={.spec.replicas}"], "").await;
+    assert_eq!(replicas, "0");
+    cluster.run(&["-n", "team", "expose", "deployment", "web", "--port=80", "--target-port=http"], "").await;
+    let port =
+        cluster.run(&["-n", "team", "get", "svc", "web", "-o", "jsonpath={.spec.ports[0].targetPort}"], "").await;
+    assert_eq!(port, "http");
+    cluster.run(&["-n", "team", "create", "secret", "generic", "s", "--from-literal=a=b"], "").await;
+    let secret = cluster.run(&["-n", "team", "get", "secret", "s", "-o", "jsonpath={.data.a}"], "").await;
+    assert_eq!(secret, "Yg==");
+    cluster.run(&["-n", "team", "create", "role", "r", "--verb=get", "--resource=pods"], "").await;
+    cluster.run(&["-n", "team", "create", "rolebinding", "r", "--role=r", "--user=jane"], "").await;
+    cluster.run(&["-n", "team", "create", "job", "j", "--image=i"], "").await;
+    cluster.run(&["-n", "team", "create", "quota", "q", "--hard=pods=2"], "").await;
+    cluster.run(&["-n", "team", "set", "image", "deployment/web", "i=j"], "").await;
+    cluster.run(&["-n", "team", "rollout", "pause", "deployment/web"], "").await;
+    cluster.run(&["-n", "team", "annotate", "deployment", "web", "a=b"], "").await;
+    let all = cluster.run(&["-n", "team", "get", "all"], "").await;
+    assert!(all.contains("deployment.apps/web") && all.contains("service/web") && all.contains("job.batch/j"), "{all}");
+    let edited = cluster.run(&["-n", "team", "get", "deploy", "web", "-o", "yaml"], "").await;
+    assert!(edited.contains("paused: true") && edited.contains("image: j"), "{edited}");
+    cluster.run(&["-n", "team", "replace", "-f", "-"], &edited).await;
+    cluster.run(&["-n", "team", "delete", "deployment,service,job", "--all", "--wait=false"], "").await;
+}
+
+#[tokio::test]
+async fn nodes_are_cordoned_and_tainted() {
+    let cluster = serve().await;
+    post(&cluster.client, "/api/v1/nodes", &json!({"metadata": {"name": "n"}})).await;
+    cluster.run(&["cordon", "n"], "").await;
+    cluster.run(&["taint", "node", "n", "a=b:NoSchedule"], "").await;
+    cluster.run(&["label", "node", "n", "zone=z"], "").await;
+    let nodes = cluster.run(&["get", "nodes", "-L", "zone"], "").await;
+    assert!(nodes.contains("SchedulingDisabled") && nodes.contains('z'), "{nodes}");
+    let described = cluster.run(&["describe", "node", "n"], "").await;
+    assert!(described.contains("a=b:NoSchedule") && described.contains("Unschedulable:      true"), "{described}");
+}

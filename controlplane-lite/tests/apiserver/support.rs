@@ -97,7 +97,7 @@ pub fn expect(answer: (u16, Value), code: StatusCode) -> Value {
 
 /// A server on a loopback port with a kubeconfig for it.
 pub struct Served {
-    _server: ApiServer,
+    server: ApiServer,
     pub client: kube::Client,
     pub ca: Ca,
     pub address: std::net::SocketAddr,
@@ -121,12 +121,16 @@ pub async fn serve() -> Served {
     let (serving, stop) = (server.clone(), token.clone());
     tokio::spawn(async move { serving.serve(listener, stop).await });
     let dir = tempfile::tempdir().unwrap();
-    let served = Served { _server: server, client, ca, address, dir, token };
+    let served = Served { server, client, ca, address, dir, token };
     served.kubeconfig("admin", "copepod-admin", "system:masters");
     served
 }
 
 impl Served {
+    pub fn server(&self) -> &ApiServer {
+        &self.server
+    }
+
     /// Writes a kubeconfig for a certificate user and returns its path.
     pub fn kubeconfig(&self, file: &str, user: &str, group: &str) -> std::path::PathBuf {
         use base64::Engine as _;
