@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use net::{Answer, CLIENT_IP, NODE_IP, Namespace, ask, ask_udp, ask_within, pod_ip, tally};
+use net::{Answer, CLIENT_IP, NODE_IP, Namespace, Shape, ask, ask_udp, ask_within, pod_ip, tally};
 use netproxy::backend::netlink::NetlinkBackend;
 use netproxy::conntrack::UdpServices;
 use netproxy::conntrack::ctnetlink::{Conntrack, CtNetlink};
@@ -34,7 +34,16 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 
 #[test]
 fn serves_in_exact_turn_from_everywhere() {
-    let mut served = Served::new(4, port());
+    serves_in_exact_turn(Shape::Routed);
+}
+
+#[test]
+fn serves_in_exact_turn_over_a_bridge() {
+    serves_in_exact_turn(Shape::Bridged);
+}
+
+fn serves_in_exact_turn(shape: Shape) {
+    let mut served = Served::shaped(4, port(), shape);
     served.endpoints(&[0, 1, 2]);
     let Served { net, .. } = &served;
     for (from, namespace) in [("pod", &net.pods[3]), ("node", &net.node), ("outside", &net.client)] {
@@ -101,12 +110,14 @@ fn keeps_clients_with_their_endpoint_until_the_timeout() {
 
 #[test]
 fn a_pod_reaches_itself_through_its_service() {
-    let mut served = Served::new(2, port());
-    served.endpoints(&[0]);
-    let answer = served.net.pods[0].run(|| ask(vip()).unwrap());
-    assert_eq!(answer.pod, 0);
-    assert_ne!(answer.seen, pod_ip(0), "it would answer itself directly");
-    assert_eq!(served.net.pods[1].run(|| ask(vip()).unwrap()), Answer { pod: 0, seen: pod_ip(1) });
+    for shape in [Shape::Routed, Shape::Bridged] {
+        let mut served = Served::shaped(2, port(), shape);
+        served.endpoints(&[0]);
+        let answer = served.net.pods[0].run(|| ask(vip()).unwrap());
+        assert_eq!(answer.pod, 0);
+        assert_ne!(answer.seen, pod_ip(0), "it would answer itself directly");
+        assert_eq!(served.net.pods[1].run(|| ask(vip()).unwrap()), Answer { pod: 0, seen: pod_ip(1) });
+    }
 }
 
 #[test]

@@ -107,9 +107,18 @@ pub struct Net {
     pub pods: Vec<Namespace>,
 }
 
+/// How pods hang on their node.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    /// Each behind a veth pair of its own.
+    Routed,
+    /// On one bridge, whose frames pass the packet filter, as the CNI plugin makes it.
+    Bridged,
+}
+
 impl Net {
-    /// A node with pods behind routed veth pairs, each serving TCP and UDP, and a client outside.
-    pub fn new(count: u8) -> Self {
+    /// A node with pods that serve TCP and UDP, and a client outside.
+    pub fn new(count: u8, shape: Shape) -> Self {
         let node = Namespace::new();
         node.sysctl("ipv4/ip_forward", "1");
         // Redirects would use up the rate at which the kernel sends other ICMP errors to a host.
@@ -124,7 +133,13 @@ impl Net {
         client.ip(&format!("addr add {CLIENT_IP}/24 dev eth0"));
         client.ip("link set eth0 up");
         client.ip(&format!("route add default via {NODE_IP}"));
-        let pods = (0..count).map(|index| Self::pod(&node, index)).collect();
+        if matches!(shape, Shape::Bridged) {
+            node.sysctl("bridge/bridge-nf-call-iptables", "1");
+            node.ip("link add pods type bridge");
+            node.ip(&format!("addr add {GATEWAY}/24 dev pods"));
+            node.ip("link set pods up");
+        }
+        let pods = (0..count).map(|index| Self::pod(&node, index, shape)).collect();
         let net = Self { node, client, pods };
         net.wait_until_connected(count);
         net
@@ -139,16 +154,25 @@ impl Net {
         }
     }
 
-    fn pod(node: &Namespace, index: u8) -> Namespace {
+    fn pod(node: &Namespace, index: u8, shape: Shape) -> Namespace {
         let pod = Namespace::new();
-        let link = format!("pod{index}");
+        let (link, ip) = (format!("pod{index}"), pod_ip(index));
         node.ip(&format!("link add {link} type veth peer name eth0 netns {}", pod.tid));
-        node.ip(&format!("addr add {GATEWAY}/32 dev {link}"));
         node.ip(&format!("link set {link} up"));
-        node.ip(&format!("route add {}/32 dev {link}", pod_ip(index)));
-        pod.ip(&format!("addr add {}/32 dev eth0", pod_ip(index)));
         pod.ip("link set eth0 up");
-        pod.ip(&format!("route add {GATEWAY}/32 dev eth0"));
+        match shape {
+            Shape::Routed => {
+                node.ip(&format!("addr add {GATEWAY}/32 dev {link}"));
+                node.ip(&format!("route add {ip}/32 dev {link}"));
+                pod.ip(&format!("addr add {ip}/32 dev eth0"));
+                pod.ip(&format!("route add {GATEWAY}/32 dev eth0"));
+            }
+            Shape::Bridged => {
+                node.ip(&format!("link set {link} master pods"));
+                node.ip(&format!("link set {link} type bridge_slave hairpin on"));
+                pod.ip(&format!("addr add {ip}/24 dev eth0"));
+            }
+        }
         pod.ip(&format!("route add default via {GATEWAY}"));
         pod.run(move || serve(index));
         pod

@@ -12,7 +12,7 @@ use netproxy::services::NodePortAddresses;
 use netproxy::snapshot::{Change, Endpoint, Protocol, ServiceName, ServicePort, Slice, State};
 use netproxy::topology::{Place, choose};
 
-use crate::net::{NODE_IP, Net, TARGET_PORT, pod_ip};
+use crate::net::{NODE_IP, Net, Shape, TARGET_PORT, pod_ip};
 
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 100);
 pub const PORT: u16 = 80;
@@ -132,7 +132,11 @@ pub struct Served {
 
 impl Served {
     pub fn new(pods: u8, port: ServicePort) -> Self {
-        let net = Net::new(pods);
+        Self::shaped(pods, port, Shape::Routed)
+    }
+
+    pub fn shaped(pods: u8, port: ServicePort, shape: Shape) -> Self {
+        let net = Net::new(pods, shape);
         let backend = net.node.run(|| NetlinkBackend::new().unwrap());
         let mut served = Self { net, world: World::new(), backend };
         served.world.service("svc", vec![port]);
