@@ -1,3 +1,9 @@
-//! Placeholder.
+//! Garbage collection: objects whose owners are gone go too; foreground and
+//! orphaning deletions are carried out.
 
-pub(super) fn start(_ctx: &super::Context) {}
+pub mod graph;
+mod monitor;
+pub mod plan;
+mod sync;
+
+pub(super) use sync::start;

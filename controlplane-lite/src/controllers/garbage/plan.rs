@@ -1,0 +1,89 @@
+//! What becomes of one object, out of what is known of its owners. Pure.
+
+use super::graph::{Graph, Object, Owner, Uid};
+
+/// An owner as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnerState {
+    /// It exists.
+    Solid,
+    /// It exists, is being deleted in the foreground, and this reference blocks it.
+    Waiting,
+    /// It does not exist.
+    Dangling,
+}
+
+/// What to do with an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It stays as it is.
+    Keep,
+    /// It stays, without these owners.
+    DropOwners(Vec<Uid>),
+    /// It goes, its own dependents first.
+    DeleteForeground,
+    /// It goes, by the way its finalizers ask for, else in the background.
+    Delete,
+}
+
+/// Whether the graph alone shows that the object stays: every owner is known
+/// and none of them waits for it. Spares asking the server.
+pub fn evidently_kept(graph: &Graph, object: &Object) -> bool {
+    object.owners.iter().all(|o| graph.get(&o.uid).is_some_and(|owner| !(owner.foreground && o.blocks)))
+}
+
+/// Judges an object by its owners.
+pub fn verdict(owners: &[(Owner, OwnerState)], has_dependents: bool) -> Verdict {
+    let count = |state| owners.iter().filter(|(_, s)| *s == state).count();
+    if owners.is_empty() {
+        return Verdict::Keep;
+    }
+    if count(OwnerState::Solid) > 0 {
+        let useless = owners.iter().filter(|(_, s)| *s != OwnerState::Solid).map(|(o, _)| o.uid.clone());
+        let useless: Vec<Uid> = useless.collect();
+        return if useless.is_empty() { Verdict::Keep } else { Verdict::DropOwners(useless) };
+    }
+    if count(OwnerState::Waiting) > 0 && has_dependents { Verdict::DeleteForeground } else { Verdict::Delete }
+}
+
+/// What an object in foreground deletion waits for: its blocking dependents.
+/// Those not being deleted yet are to be looked at. Empty: it may go.
+pub fn blocking(graph: &Graph, uid: &str) -> Vec<Uid> {
+    let blocks = |o: &Object| o.owners.iter().any(|owner| &*owner.uid == uid && owner.blocks);
+    graph.dependents(uid).filter(|(_, o)| blocks(o)).map(|(u, _)| u.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::graph::tests::object;
+    use super::*;
+
+    fn check(states: &[OwnerState], has_dependents: bool, want: Verdict) {
+        let names = ["a", "b", "c"];
+        let owners: Vec<_> =
+            states.iter().zip(names).map(|(s, n)| (object("x", &[(n, true)]).owners[0].clone(), *s)).collect();
+        assert_eq!(verdict(&owners, has_dependents), want, "{states:?}");
+    }
+
+    #[test]
+    fn verdicts() {
+        use OwnerState::{Dangling, Solid, Waiting};
+        check(&[], false, Verdict::Keep);
+        check(&[Solid], false, Verdict::Keep);
+        check(&[Solid, Dangling, Waiting], true, Verdict::DropOwners(vec!["b".into(), "c".into()]));
+        check(&[Dangling], true, Verdict::Delete);
+        check(&[Waiting], false, Verdict::Delete);
+        check(&[Waiting, Dangling], true, Verdict::DeleteForeground);
+    }
+
+    #[test]
+    fn blocking_dependents_and_evident_cases() {
+        let mut g = Graph::default();
+        g.observe(&"a".into(), Object { deleting: true, foreground: true, ..object("a", &[]) });
+        g.observe(&"b".into(), object("b", &[("a", true)]));
+        g.observe(&"c".into(), object("c", &[("a", false)]));
+        assert_eq!(blocking(&g, "a"), [Uid::from("b")]);
+        let kept = |uid: &str| g.get(uid).is_some_and(|o| evidently_kept(&g, o));
+        assert!(!kept("b") && kept("c") && kept("a"));
+    }
+}

@@ -1,0 +1,12 @@
+//! Scheduler and controllers against the real API server in memory, with a
+//! kubelet that only writes status.
+
+#[path = "controllers/cluster.rs"]
+mod cluster;
+#[path = "controllers/nodes.rs"]
+mod nodes;
+#[allow(dead_code)]
+#[path = "apiserver/support.rs"]
+mod support;
+#[path = "controllers/workloads.rs"]
+mod workloads;

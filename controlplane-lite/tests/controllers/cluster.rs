@@ -1,0 +1,188 @@
+//! A control plane in one process, nodes that exist on paper only, and waiting
+//! for what ought to happen.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use controlplane_lite::apiserver::ApiServer;
+use controlplane_lite::controllers::{self, ControllersConfig};
+use controlplane_lite::scheduler::{self, SchedulerConfig};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::watcher;
+use kube::{Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, from_value, json};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::support;
+
+pub struct Cluster {
+    pub client: Client,
+    _server: ApiServer,
+    tasks: TaskTracker,
+    token: CancellationToken,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}
+
+pub fn config() -> ControllersConfig {
+    ControllersConfig { root_ca_pem: "PEM".into(), ..ControllersConfig::default() }
+}
+
+impl Cluster {
+    pub async fn start(config: ControllersConfig) -> Self {
+        let (server, client) = support::start().await;
+        let (tasks, token) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(controllers::run(client.clone(), config, token.clone()));
+        tasks.spawn(scheduler::run(client.clone(), SchedulerConfig::default(), token.clone()));
+        let cluster = Self { client, _server: server, tasks, token };
+        // Pods need the account of their namespace.
+        cluster
+            .wait_for("default account", || cluster.exists::<k8s_openapi::api::core::v1::ServiceAccount>("default"))
+            .await;
+        cluster
+    }
+
+    /// Runs kubelets for all nodes: bound pods become ready, deleted pods end.
+    pub fn kubelets(&self) {
+        let (client, token) = (self.client.clone(), self.token.clone());
+        self.tasks.spawn(async move {
+            let mut events = Box::pin(watcher(Api::<Pod>::all(client.clone()), watcher::Config::default()));
+            let mut ip = 1;
+            loop {
+                let event = tokio::select! {
+                    () = token.cancelled() => return,
+                    event = events.next() => event.unwrap(),
+                };
+                if let Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) = event {
+                    ip += 1;
+                    run_pod(&client, pod, ip).await;
+                }
+            }
+        });
+    }
+
+    pub async fn node(&self, name: &str) -> Node {
+        let node: Node = from_value(json!({
+            "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+            "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}, "capacity": {"cpu": "4", "memory": "8Gi", "pods": "110"}}
+        }))
+        .unwrap();
+        let api: Api<Node> = Api::all(self.client.clone());
+        api.create(&PostParams::default(), &node).await.unwrap();
+        self.set_ready(name, "True").await;
+        self.wait_for("untainted node", || async {
+            let node = api.get(name).await.unwrap();
+            node.spec.and_then(|s| s.taints).unwrap_or_default().is_empty()
+        })
+        .await;
+        api.get(name).await.unwrap()
+    }
+
+    pub async fn set_ready(&self, name: &str, status: &str) {
+        let now = jiff::Timestamp::now().to_string();
+        let condition = json!({"type": "Ready", "status": status, "reason": "Test", "lastHeartbeatTime": now, "lastTransitionTime": now});
+        let patch = json!({"status": {
+            "conditions": [condition],
+            "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}, "capacity": {"cpu": "4", "memory": "8Gi", "pods": "110"}}});
+        let api: Api<Node> = Api::all(self.client.clone());
+        api.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch)).await.unwrap();
+    }
+
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), "default")
+    }
+
+    pub async fn create<K>(&self, value: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Serialize
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        self.api::<K>().create(&PostParams::default(), &from_value(value).unwrap()).await.unwrap()
+    }
+
+    pub async fn patch<K>(&self, name: &str, value: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+    {
+        self.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(&value)).await.unwrap()
+    }
+
+    pub async fn list<K>(&self) -> Vec<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+    {
+        self.api::<K>().list(&Default::default()).await.unwrap().items
+    }
+
+    pub async fn exists<K>(&self, name: &str) -> bool
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+    {
+        self.api::<K>().get_opt(name).await.unwrap().is_some()
+    }
+
+    /// Polls a condition until it holds; fails after half a minute.
+    pub async fn wait_for<F, Fut>(&self, what: &str, mut check: F)
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = bool>,
+    {
+        let waiting = async {
+            while !check().await {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(30), waiting).await.is_ok(), "timed out: {what}");
+    }
+
+    pub async fn events(&self, reason: &str) -> Vec<String> {
+        let events = self.list::<k8s_openapi::api::core::v1::Event>().await;
+        events.into_iter().filter(|e| e.reason.as_deref() == Some(reason)).filter_map(|e| e.message).collect()
+    }
+}
+
+async fn run_pod(client: &Client, pod: Pod, ip: u32) {
+    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap());
+    let bound = pod.spec.as_ref().and_then(|s| s.node_name.as_ref()).is_some();
+    let started = pod.status.as_ref().and_then(|s| s.pod_ip.as_ref()).is_some();
+    let held = pod.annotations().contains_key("test/hold");
+    if pod.metadata.deletion_timestamp.is_some() && bound && !held {
+        let _ = api.delete(&pod.name_any(), &DeleteParams::default().grace_period(0)).await;
+    } else if bound && !started {
+        let ready = if pod.annotations().contains_key("test/broken") { "False" } else { "True" };
+        let address = format!("10.42.{}.{}", ip / 250, ip % 250);
+        let status = json!({"status": {
+            "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
+            "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": jiff::Timestamp::now().to_string()}]}});
+        let _ = api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(&status)).await;
+    }
+}
+
+/// A Deployment of one container.
+pub fn deployment(name: &str, replicas: i32, image: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas, "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "c", "image": image}]}}
+        }
+    })
+}
