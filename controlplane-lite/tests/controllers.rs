@@ -3,6 +3,8 @@
 
 #[path = "controllers/cluster.rs"]
 mod cluster;
+#[path = "controllers/garbage.rs"]
+mod garbage;
 #[path = "controllers/nodes.rs"]
 mod nodes;
 #[allow(dead_code)]

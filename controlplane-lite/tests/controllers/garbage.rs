@@ -1,0 +1,106 @@
+//! Garbage collection by the three propagation policies.
+
+#![allow(clippy::unwrap_used)]
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, config, deployment};
+
+fn owned(name: &str, owners: &[&ConfigMap], blocks: bool) -> Value {
+    let owner = |o: &&ConfigMap| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": o.name_any(), "uid": o.uid(), "blockOwnerDeletion": blocks});
+    json!({"metadata": {"name": name, "ownerReferences": owners.iter().map(owner).collect::<Vec<_>>()}})
+}
+
+async fn running(c: &Cluster) {
+    c.kubelets();
+    c.node("n1").await;
+    c.create::<Deployment>(deployment("web", 3, "v1")).await;
+    c.wait_for("three pods", || async {
+        let pods = c.list::<Pod>().await;
+        pods.len() == 3 && pods.iter().all(|p| p.status.as_ref().unwrap().pod_ip.is_some())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_the_background_everything_below_goes() {
+    let c = Cluster::start(config()).await;
+    running(&c).await;
+    c.create::<Service>(
+        json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}}),
+    )
+    .await;
+    let ours = |s: &EndpointSlice| s.labels().get("kubernetes.io/service-name").map(String::as_str) == Some("web");
+    c.wait_for("slice", || async { c.list::<EndpointSlice>().await.iter().any(ours) }).await;
+    c.api::<Deployment>().delete("web", &DeleteParams::background()).await.unwrap();
+    c.api::<Service>().delete("web", &DeleteParams::background()).await.unwrap();
+    c.wait_for("nothing left", || async {
+        c.list::<ReplicaSet>().await.is_empty()
+            && c.list::<Pod>().await.is_empty()
+            && !c.list::<EndpointSlice>().await.iter().any(ours)
+            && !c.exists::<k8s_openapi::api::core::v1::Endpoints>("web").await
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_the_foreground_the_owner_goes_last() {
+    let c = Cluster::start(config()).await;
+    running(&c).await;
+    // A pod that takes its time keeps all its owners.
+    let pod = c.list::<Pod>().await[0].name_any();
+    c.patch::<Pod>(&pod, json!({"metadata": {"finalizers": ["example.com/hold"]}})).await;
+    c.api::<Deployment>().delete("web", &DeleteParams::foreground()).await.unwrap();
+    c.wait_for("one pod left", || async { c.list::<Pod>().await.len() == 1 }).await;
+    assert!(c.exists::<Deployment>("web").await && c.list::<ReplicaSet>().await.len() == 1);
+    c.patch::<Pod>(&pod, json!({"metadata": {"finalizers": null}})).await;
+    c.wait_for("nothing left", || async {
+        !c.exists::<Deployment>("web").await
+            && c.list::<ReplicaSet>().await.is_empty()
+            && c.list::<Pod>().await.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orphans_stay_and_are_adopted_again() {
+    let c = Cluster::start(config()).await;
+    running(&c).await;
+    let before: Vec<_> = c.list::<Pod>().await.iter().map(ResourceExt::uid).collect();
+    c.api::<Deployment>().delete("web", &DeleteParams::orphan()).await.unwrap();
+    c.wait_for("deployment gone", || async { !c.exists::<Deployment>("web").await }).await;
+    let sets = c.list::<ReplicaSet>().await;
+    assert!(sets.len() == 1 && sets[0].owner_references().is_empty());
+    c.create::<Deployment>(deployment("web", 3, "v1")).await;
+    c.wait_for("adopted", || async {
+        let sets = c.list::<ReplicaSet>().await;
+        sets.len() == 1 && sets[0].owner_references().len() == 1
+    })
+    .await;
+    let after: Vec<_> = c.list::<Pod>().await.iter().map(ResourceExt::uid).collect();
+    assert_eq!(after, before, "no pod was restarted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_living_owner_is_enough_and_none_is_too_few() {
+    let c = Cluster::start(config()).await;
+    let a: ConfigMap = c.create(json!({"metadata": {"name": "a"}})).await;
+    let b: ConfigMap = c.create(json!({"metadata": {"name": "b"}})).await;
+    c.create::<ConfigMap>(owned("both", &[&a, &b], false)).await;
+    let mut ghost = a.clone();
+    ghost.metadata.uid = Some("00000000-0000-0000-0000-000000000000".into());
+    c.create::<ConfigMap>(owned("of-ghost", &[&ghost], false)).await;
+    c.wait_for("a wrong uid owns nothing", || async { !c.exists::<ConfigMap>("of-ghost").await }).await;
+    c.api::<ConfigMap>().delete("a", &DeleteParams::default()).await.unwrap();
+    c.wait_for("the dead owner is dropped", || async {
+        c.api::<ConfigMap>().get("both").await.unwrap().owner_references().len() == 1
+    })
+    .await;
+    c.api::<ConfigMap>().delete("b", &DeleteParams::default()).await.unwrap();
+    c.wait_for("gone", || async { !c.exists::<ConfigMap>("both").await }).await;
+}
