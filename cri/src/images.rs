@@ -80,6 +80,12 @@ fn unpack(packed: &[u8]) -> io::Result<Vec<u8>> {
     Ok(program)
 }
 
+/// The demo program itself, for tests of its tools outside containers.
+#[cfg(any(test, feature = "testing"))]
+pub fn demo_program() -> io::Result<Vec<u8>> {
+    unpack(DEMO_PROGRAM)
+}
+
 fn pause() -> io::Result<oci::Bundle> {
     let program = unpack(PAUSE_PROGRAM)?;
     let files = [oci::File::program("pause", &program)];
