@@ -31,6 +31,7 @@ use crate::topology::Chosen;
 pub mod base;
 pub mod lanes;
 pub mod names;
+pub mod probe;
 pub mod service;
 
 use lanes::{Lane, LaneAllocator};

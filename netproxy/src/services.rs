@@ -16,8 +16,9 @@ use crate::conntrack::ctnetlink::CtNetlink;
 use crate::healthz::{self, Health};
 use crate::metrics::Metrics;
 use crate::nft::TABLE;
+use crate::nft::diff::diff;
 use crate::nft::transaction::Transaction;
-use crate::ruleset::NodeView;
+use crate::ruleset::{NodeView, probe};
 use crate::sync::{Parts, Proxy, ipv4_only, watch};
 
 /// Changes that may wait while a transaction runs; then the watches wait.
@@ -94,8 +95,8 @@ pub enum ServiceProxyError {
     /// A value in [`ServiceProxyConfig`] makes no sense.
     #[error("service proxy configuration: {0}")]
     Config(String),
-    /// The kernel's nf_tables could not be reached.
-    #[error("nftables is not available: it needs CAP_NET_ADMIN and a kernel with nf_tables")]
+    /// The kernel's nf_tables could not be reached, or lacks something.
+    #[error("nftables is not usable: it needs CAP_NET_ADMIN and a kernel with nf_tables, nat, fib, numgen and reject")]
     Unavailable(#[source] NftError),
     /// Our table could not be removed.
     #[error("remove nftables table ip {TABLE}")]
@@ -115,6 +116,7 @@ pub async fn run(
     token: CancellationToken,
 ) -> Result<(), ServiceProxyError> {
     let node = node_view(&config)?;
+    probe(&node)?;
     let conntrack = CtNetlink::new().map_err(ServiceProxyError::Unavailable)?;
     let health = Health::new(Timestamp::now());
     let tasks = token.child_token();
@@ -138,6 +140,24 @@ pub async fn run(
         }
     }
     Ok(())
+}
+
+/// Asks the kernel whether it takes what rulesets use. When our table is there already it does.
+fn probe(node: &NodeView) -> Result<(), ServiceProxyError> {
+    let mut backend = NetlinkBackend::new().map_err(ServiceProxyError::Unavailable)?;
+    let table = backend.list().map_err(ServiceProxyError::Unavailable)?.table;
+    if table.is_some() {
+        return Ok(());
+    }
+    backend.check(&diff(None, &probe::table(node))).map_err(ServiceProxyError::Unavailable)
+}
+
+/// Whether Services can be programmed here, without doing anything; for a check-up.
+///
+/// # Errors
+/// [`ServiceProxyError::Unavailable`] with the kernel's reason.
+pub fn check() -> Result<(), ServiceProxyError> {
+    probe(&node_view(&ServiceProxyConfig::new("check", Vec::new()))?)
 }
 
 fn node_view(config: &ServiceProxyConfig) -> Result<NodeView, ServiceProxyError> {

@@ -14,7 +14,7 @@ use axum::routing::get;
 use futures::StreamExt;
 use netproxy::backend::NftBackend;
 use netproxy::backend::netlink::NetlinkBackend;
-use netproxy::services::{ServiceProxyConfig, ServiceProxyError, cleanup, run};
+use netproxy::services::{ServiceProxyConfig, ServiceProxyError, check, cleanup, run};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Mutex, mpsc};
@@ -128,6 +128,9 @@ async fn scenario() {
     let bad = ServiceProxyConfig { masquerade_bit: 32, ..ServiceProxyConfig::new("node", vec![]) };
     let refused = run(bad, client.clone(), CancellationToken::new()).await;
     assert!(matches!(refused, Err(ServiceProxyError::Config(_))), "{refused:?}");
+
+    check().unwrap();
+    assert!(!table_contains("table ip copepod"), "checking changes nothing");
 
     let config = ServiceProxyConfig::new("node", vec![NODE_IP.into()]);
     let token = CancellationToken::new();
