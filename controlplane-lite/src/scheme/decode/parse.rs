@@ -46,10 +46,44 @@ pub fn parse(media: MediaType, body: &[u8]) -> Result<Parsed, ParseError> {
         MediaType::Yaml => {
             let text =
                 std::str::from_utf8(body).map_err(|_| ParseError::Yaml("invalid leading UTF-8 octet".to_owned()))?;
+            if nests_too_deep(text) {
+                return Err(ParseError::Yaml("exceeded max depth".to_owned()));
+            }
             seed.deserialize(serde_norway::Deserializer::from_str(text)).map_err(|e| ParseError::Yaml(e.to_string()))?
         }
     };
     Ok(Parsed { value, duplicates: duplicates.into_inner() })
+}
+
+/// Deepest nesting of a body, which is also the parsers' limit.
+const MAX_DEPTH: usize = 128;
+
+/// Whether YAML text nests deeper than [`MAX_DEPTH`], judged by its brackets and leading dashes.
+/// The YAML scanner's time grows with size times depth, so depth is bounded before it sees the text.
+/// Brackets in scalars count as well; balanced ones do no harm.
+fn nests_too_deep(text: &str) -> bool {
+    let mut flow = 0_usize;
+    text.lines().any(|line| {
+        let mut block = 0;
+        for b in line.bytes() {
+            match b {
+                b'-' | b'?' | b':' => block += 1,
+                b' ' | b'\t' => {}
+                _ => break,
+            }
+        }
+        let too_deep = line.bytes().any(|b| {
+            match b {
+                b'[' | b'{' => flow += 1,
+                b']' | b'}' => flow = flow.saturating_sub(1),
+                _ => {}
+            }
+            flow > MAX_DEPTH
+        });
+        // A line of dashes only is a document mark or a ruler in a text.
+        let ruler = line.bytes().all(|b| b == b'-');
+        too_deep || (block > MAX_DEPTH && !ruler)
+    })
 }
 
 /// One value to be read, knowing where it is.

@@ -1,1 +1,122 @@
+#![allow(clippy::unwrap_used)]
 
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn names_follow_their_rule() {
+    for (rule, name, ok) in [
+        (NameRule::Dns1123Subdomain, "a.b-c.1", true),
+        (NameRule::Dns1123Subdomain, "A", false),
+        (NameRule::Dns1123Subdomain, "a..b", false),
+        (NameRule::Dns1123Subdomain, "-a", false),
+        (NameRule::Dns1123Label, "a.b", false),
+        (NameRule::Dns1123Label, "1a", true),
+        (NameRule::Dns1035Label, "1a", false),
+        (NameRule::PathSegment, "system:node:x", true),
+        (NameRule::PathSegment, "a/b", false),
+        (NameRule::PathSegment, "..", false),
+    ] {
+        assert_eq!(rule.check(name, false).is_empty(), ok, "{rule:?} {name}");
+    }
+    assert!(NameRule::Dns1123Subdomain.check("web-", true).is_empty());
+    assert!(!NameRule::Dns1123Subdomain.check("web-", false).is_empty());
+    assert!(!dns1123_subdomain(&"a".repeat(254)).is_empty());
+    assert!(!dns1123_label(&"a".repeat(64)).is_empty());
+}
+
+#[test]
+fn invalid_names_are_told_as_upstream() {
+    let mut errors = FieldErrors::new();
+    validate(
+        &json!({"metadata": {"name": "Bad_Name", "namespace": "x"}}),
+        true,
+        NameRule::Dns1123Subdomain,
+        &Path::new("metadata"),
+        &mut errors,
+    );
+    assert_eq!(
+        errors.0[0].to_string(),
+        "metadata.name: Invalid value: \"Bad_Name\": a lowercase RFC 1123 subdomain must consist of lower case \
+         alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. \
+         'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+    );
+}
+
+#[test]
+fn labels_annotations_owners() {
+    let check = |meta: Value| {
+        let mut errors = FieldErrors::new();
+        validate(&json!({"metadata": meta}), false, NameRule::Any, &Path::new("metadata"), &mut errors);
+        errors.0.into_iter().map(|e| e.path).collect::<Vec<_>>()
+    };
+    assert!(check(json!({"labels": {"a.b/c": "d", "e": ""}, "annotations": {"X/y": "anything at all"}})).is_empty());
+    assert_eq!(check(json!({"labels": {"a/b/c": "d"}})), ["metadata.labels"]);
+    assert_eq!(check(json!({"labels": {"a": "d!"}})), ["metadata.labels[a]"]);
+    assert_eq!(check(json!({"annotations": {"a": "x".repeat(ANNOTATIONS_MAX)}})), ["metadata.annotations"]);
+    assert_eq!(check(json!({"finalizers": ["no good"]})), ["metadata.finalizers"]);
+    assert_eq!(check(json!({"namespace": "x"})), ["metadata.namespace"]);
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true});
+    assert!(check(json!({"ownerReferences": [owner]})).is_empty());
+    assert_eq!(check(json!({"ownerReferences": [owner, owner]})), ["metadata.ownerReferences"]);
+    assert_eq!(
+        check(json!({"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p"}]})),
+        ["metadata.ownerReferences[0].uid"]
+    );
+}
+
+#[test]
+fn system_metadata() {
+    let mut object =
+        json!({"metadata": {"name": "a", "resourceVersion": "9", "generation": 7, "deletionTimestamp": "x"}});
+    fill_create(&mut object, "uid-1", "2026-01-01T00:00:00Z");
+    assert_eq!(object["metadata"], json!({"name": "a", "uid": "uid-1", "creationTimestamp": "2026-01-01T00:00:00Z"}));
+    set_generation(&mut object, 1);
+    let mut new = json!({"metadata": {"name": "a", "generation": 99}, "spec": {"x": 1}});
+    keep_system_fields(&mut new, &object);
+    bump_generation(&mut new, &object);
+    assert_eq!(new["metadata"]["generation"], 2);
+    assert_eq!(new["metadata"]["uid"], "uid-1");
+    let mut same = json!({"metadata": {"name": "a", "labels": {"l": "1"}}, "status": {"y": 1}});
+    keep_system_fields(&mut same, &object);
+    bump_generation(&mut same, &object);
+    assert_eq!(same["metadata"]["generation"], 1);
+    mark_deleted(&mut same, "2026-01-01T00:00:30Z", 30);
+    assert_eq!(same["metadata"]["deletionGracePeriodSeconds"], 30);
+    assert_eq!(same["metadata"]["generation"], 2);
+}
+
+#[test]
+fn updates_cannot_change_identity() {
+    let old = json!({"metadata": {"name": "a", "uid": "1", "deletionTimestamp": "t", "finalizers": ["x/y"]}});
+    let mut errors = FieldErrors::new();
+    let new = json!({"metadata": {"name": "a", "uid": "2", "deletionTimestamp": "t", "finalizers": ["x/y", "n/w"]}});
+    validate_update(&new, &old, false, &Path::new("metadata"), &mut errors);
+    let texts: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "metadata.uid: Invalid value: \"2\": field is immutable",
+            "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{\"n/w\"}"
+        ]
+    );
+}
+
+proptest! {
+    #[test]
+    fn generated_names_fit(base in "[a-z][a-z0-9-]{0,80}", random in any::<[u8; SUFFIX_LEN]>()) {
+        let name = generate_name(&base, random);
+        prop_assert!(name.len() <= LABEL_MAX);
+        prop_assert!(name.bytes().rev().take(SUFFIX_LEN).all(|b| ALPHABET.contains(&b)));
+        prop_assert!(NameRule::Dns1123Label.check(&name, false).is_empty());
+    }
+
+    #[test]
+    fn any_text_is_checked(text in "\\PC{0,300}", random in any::<[u8; SUFFIX_LEN]>()) {
+        for rule in [NameRule::Dns1123Subdomain, NameRule::Dns1035Label, NameRule::PathSegment] {
+            let _ = (rule.check(&text, false), rule.check(&text, true));
+        }
+        let _ = (qualified_name(&text), label_value(&text), generate_name(&text, random));
+    }
+}
