@@ -43,8 +43,10 @@ use crate::podcache::PodCache;
 use crate::probe::ProbeManager;
 use auth::Authenticator;
 
-/// How long a client may take for the TLS handshake or for its headers.
+/// How long a client may take for the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(30);
+/// How long a connection may wait for its next request, as upstream.
+const KEEP_ALIVE: Duration = Duration::from_secs(90);
 /// Streaming sessions without a byte end after this, as upstream.
 pub const IDLE: Duration = Duration::from_secs(4 * 3600);
 
@@ -183,7 +185,7 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared
     };
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HANDSHAKE)
+        .header_read_timeout(KEEP_ALIVE)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::select! {

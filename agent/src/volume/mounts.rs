@@ -1,15 +1,20 @@
 //! Mounts below the pods' directories: reading the table, tmpfs, unmounting.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::dir::Dir;
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// Mount points of a mountinfo table, in its order. Pure; odd lines are skipped.
 pub fn mount_points(mountinfo: &[u8]) -> Vec<PathBuf> {
@@ -43,10 +48,16 @@ fn octal(digits: &[u8]) -> Option<u8> {
 
 /// Mount points at or below `dir`, the deepest last mounted first.
 pub fn mounts_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    // The table shows resolved paths only. What does not exist has no mounts.
+    let dir = match dir.canonicalize() {
+        Ok(dir) => dir,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
     // The thread's own table: a test may stand in a namespace of its own.
     let table = fs::read("/proc/thread-self/mountinfo")?;
     let mut points = mount_points(&table);
-    points.retain(|point| point.starts_with(dir));
+    points.retain(|point| point.starts_with(&dir));
     points.reverse();
     Ok(points)
 }
@@ -106,21 +117,50 @@ pub fn unmount(point: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a tree without leaving its file system. Absent is success.
+/// Removes a tree without ever entering a mount or following a link, whatever
+/// changes meanwhile. Absent is success.
 pub fn remove_tree(dir: &Path) -> io::Result<()> {
-    let meta = match fs::symlink_metadata(dir) {
-        Ok(meta) => meta,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Err(io::Error::other("the root cannot be removed"));
     };
-    if !meta.is_dir() {
-        return fs::remove_file(dir);
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    match open(parent, flags, Mode::empty()) {
+        Ok(parent) => remove_at(&parent, name),
+        Err(Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
-    if let Some(point) = mounts_below(dir)?.first() {
-        // Bind mounts of the same device cannot be told by their device number.
-        return Err(io::Error::other(format!("{} is still mounted", point.display())));
+}
+
+fn remove_at(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let done = match openat2(parent, name, how) {
+        Ok(dir) => {
+            for entry in entries(&dir)? {
+                remove_at(&dir, &entry)?;
+            }
+            unlinkat(parent, name, UnlinkatFlags::RemoveDir)
+        }
+        Err(Errno::EXDEV) => return Err(io::Error::other(format!("{} is still mounted", name.display()))),
+        Err(Errno::ENOTDIR | Errno::ELOOP) => unlinkat(parent, name, UnlinkatFlags::NoRemoveDir),
+        Err(error) => Err(error),
+    };
+    match done {
+        Err(Errno::ENOENT) => Ok(()),
+        done => Ok(done?),
     }
-    fs::remove_dir_all(dir)
+}
+
+fn entries(dir: &OwnedFd) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in Dir::from_fd(dir.try_clone()?)?.iter() {
+        let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
+        if name != "." && name != ".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Unmounts everything at or below `dir` and removes it.
@@ -133,6 +173,7 @@ pub fn unmount_and_remove(dir: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 
@@ -143,6 +184,25 @@ mod tests {
             short line\n31 22 8:1 / /end\\04 rw";
         let expect: Vec<PathBuf> = ["/proc", "/var/a b\\c", "/end\\04"].map(PathBuf::from).into();
         assert_eq!(mount_points(table), expect);
+    }
+
+    #[test]
+    fn removal_follows_no_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, precious) = (dir.path().join("tree"), dir.path().join("precious"));
+        fs::create_dir_all(tree.join("a/b")).unwrap();
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("file"), "x").unwrap();
+        fs::write(tree.join("a/b/file"), "x").unwrap();
+        std::os::unix::fs::symlink(&precious, tree.join("a/link")).unwrap();
+        remove_tree(&tree).unwrap();
+        remove_tree(&tree).unwrap();
+        remove_tree(&tree.join("below")).unwrap();
+        assert!(!tree.exists() && precious.join("file").exists());
+        // A link in the place of the tree goes, not what it points at.
+        std::os::unix::fs::symlink(&precious, &tree).unwrap();
+        remove_tree(&tree).unwrap();
+        assert!(fs::symlink_metadata(&tree).is_err() && precious.join("file").exists());
     }
 
     proptest! {

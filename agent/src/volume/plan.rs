@@ -314,12 +314,6 @@ pub fn fs_group(pod: &Pod) -> Option<u32> {
     pod.spec.as_ref()?.security_context.as_ref()?.fs_group.and_then(|id| u32::try_from(id).ok())
 }
 
-/// Whether ownership is to be changed only when the volume's root differs.
-pub fn fs_group_on_root_mismatch(pod: &Pod) -> bool {
-    let context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
-    context.and_then(|c| c.fs_group_change_policy.as_deref()) == Some("OnRootMismatch")
-}
-
 /// The user all containers run as, if it is one and set: the owner of tokens.
 pub fn fs_user(pod: &Pod) -> Option<u32> {
     let spec = pod.spec.as_ref()?;
@@ -328,19 +322,6 @@ pub fn fs_user(pod: &Pod) -> Option<u32> {
     let mut users = containers.map(|c| c.security_context.as_ref().and_then(|s| s.run_as_user).or(pod_user));
     let first = users.next()??;
     if users.all(|user| user == Some(first)) { u32::try_from(first).ok() } else { None }
-}
-
-/// Names of objects the pod's volumes read: (is a Secret, name).
-pub fn objects(plans: &[VolumePlan]) -> impl Iterator<Item = (bool, &str)> {
-    let parts = plans.iter().flat_map(|plan| match &plan.source {
-        Source::Projected(projected) => projected.parts.as_slice(),
-        _ => &[],
-    });
-    parts.filter_map(|part| match part {
-        Part::ConfigMap(object) => Some((false, object.name.as_str())),
-        Part::Secret(object) => Some((true, object.name.as_str())),
-        _ => None,
-    })
 }
 
 #[cfg(test)]

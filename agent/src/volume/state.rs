@@ -132,10 +132,9 @@ impl VolumeSet {
                 let volume = volume.clone();
                 let size = self.memory_size(pod, &volume);
                 let group = plan::fs_group(pod);
-                let lazily = plan::fs_group_on_root_mismatch(pod);
                 let work = move || {
                     empty_dir::set_up(&dir, &volume, size)?;
-                    group.map_or(Ok(()), |group| ownership::set_group(&dir, group, lazily))
+                    group.map_or(Ok(()), |group| ownership::set_group(&dir, group))
                 };
                 blocking(move || work().map_err(|error| error.to_string())).await?;
             }

@@ -108,7 +108,7 @@ pub fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathBuf, Str
     let source = open_or_create(volume, sub_path)?;
     let stat = fstat(&source).map_err(|errno| format!("inspect subPath {sub_path:?}: {errno}"))?;
     let fail = |error: io::Error| format!("bind subPath {sub_path:?} at {}: {error}", target.display());
-    if mounts::mounts_below(target).map_err(fail)?.iter().any(|point| point == target) {
+    if !mounts::mounts_below(target).map_err(fail)?.is_empty() {
         let there = fs::symlink_metadata(target).map_err(fail)?;
         if (there.dev(), there.ino()) == (stat.st_dev, stat.st_ino) {
             return Ok(target.to_owned());

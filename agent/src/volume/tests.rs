@@ -229,6 +229,35 @@ fn files_follow_their_objects() {
     });
 }
 
+/// A data directory behind a link: the kernel's table shows other paths than
+/// ours, and a mount that was overlooked would take the host's files along.
+#[test]
+fn mounts_are_found_behind_links_and_never_entered() {
+    in_mount_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, linked, host) = (dir.path().join("real"), dir.path().join("linked"), dir.path().join("host"));
+        fs::create_dir(&real).unwrap();
+        fs::create_dir_all(host.join("sub")).unwrap();
+        fs::write(host.join("sub/precious"), "x").unwrap();
+        std::os::unix::fs::symlink(&real, &linked).unwrap();
+        let set = set_at(&linked, &FakeReader::new(3600));
+        let pod = pod(json!({
+            "containers": [{"name": "c", "volumeMounts": [{"name": "h", "mountPath": "/h", "subPath": "sub"}]}],
+            "volumes": [{"name": "h", "hostPath": {"path": host}}, {"name": "m", "emptyDir": {"medium": "Memory"}}]}));
+        let volumes = set.set_up(&pod).await.unwrap();
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let mounted = set.container_mounts(&pod, container, &[], &volumes).await.unwrap();
+        assert_eq!(set.container_mounts(&pod, container, &[], &volumes).await.unwrap(), mounted);
+        // Removal alone refuses to go in.
+        let error = mounts::remove_tree(&linked.join("pods/uid-1/volume-subpaths")).unwrap_err();
+        assert!(error.to_string().contains("still mounted"), "{error}");
+        set.tear_down(&PodUid::of(&pod)).await.unwrap();
+        assert!(!real.join("pods/uid-1/volume-subpaths").exists() && !real.join("pods/uid-1/volumes").exists());
+        assert!(host.join("sub/precious").exists());
+        assert!(mounts::mounts_below(&real).unwrap().is_empty());
+    });
+}
+
 #[test]
 fn missing_objects_and_unknown_volumes_are_named() {
     in_mount_namespace(|| async {
