@@ -1,5 +1,7 @@
 //! The API server as clients meet it: over the in-process transport, over TLS with raw requests, and with kubectl.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "apiserver/access.rs"]
 mod access;
 #[path = "apiserver/bad_input.rs"]

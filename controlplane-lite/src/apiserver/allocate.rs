@@ -7,8 +7,13 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
-use crate::scheme::access::{ensure_map, int_at, is_empty, list_at, str_at};
+use crate::scheme::access::{ensure_map, int_at, str_at};
 use crate::scheme::{FieldErrors, Path};
+use bitmap::Bitmap;
+use fields::{addresses, keep_allocated, node_ports, set_families, set_ip, wanted_ip};
+
+mod bitmap;
+mod fields;
 
 /// An IPv4 range in CIDR notation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,67 +63,6 @@ impl Cidr {
     fn index(self, address: Ipv4Addr) -> Option<u32> {
         let offset = u32::from(address).checked_sub(self.base)?;
         (offset > 0 && offset < self.size() - 1).then_some(offset)
-    }
-}
-
-/// A set of small numbers.
-#[derive(Debug, Clone)]
-struct Bitmap {
-    words: Vec<u64>,
-    first: u32,
-    end: u32,
-}
-
-impl Bitmap {
-    /// Numbers from `first` up to but without `end` may be taken.
-    fn new(first: u32, end: u32) -> Self {
-        let words = vec![0; usize::try_from(end.div_ceil(64)).unwrap_or(0)];
-        Self { words, first, end }
-    }
-
-    fn slot(n: u32) -> (usize, u64) {
-        (usize::try_from(n / 64).unwrap_or(usize::MAX), 1 << (n % 64))
-    }
-
-    fn has(&self, n: u32) -> bool {
-        let (word, bit) = Self::slot(n);
-        self.words.get(word).is_some_and(|w| w & bit != 0)
-    }
-
-    /// Takes a number; false when it was taken or is out of range.
-    fn take(&mut self, n: u32) -> bool {
-        if n < self.first || n >= self.end || self.has(n) {
-            return false;
-        }
-        let (word, bit) = Self::slot(n);
-        self.words[word] |= bit;
-        true
-    }
-
-    fn release(&mut self, n: u32) {
-        let (word, bit) = Self::slot(n);
-        if let Some(word) = self.words.get_mut(word) {
-            *word &= !bit;
-        }
-    }
-
-    /// Takes a free number, looking from a random place in the upper part (numbers from `upper` on) first, so that the
-    /// lower part stays for those who ask for a number.
-    fn take_any(&mut self, upper: u32, random: &mut dyn FnMut(u32) -> u32) -> Option<u32> {
-        for (from, to) in [(upper, self.end), (self.first, upper)] {
-            let span = to.saturating_sub(from);
-            if span == 0 {
-                continue;
-            }
-            let start = random(span) % span;
-            let found = (0..span).map(|i| from + (start + i) % span).find(|n| !self.has(*n));
-            if let Some(n) = found
-                && self.take(n)
-            {
-                return Some(n);
-            }
-        }
-        None
     }
 }
 
@@ -253,12 +197,26 @@ impl Pools {
             }
             return;
         }
+        self.claim_address(service, old, &wanted, grant, errors);
+    }
+
+    /// Takes the address a Service asks for, unless it holds it already.
+    fn claim_address(
+        &mut self,
+        service: &mut Value,
+        old: Option<&Value>,
+        wanted: &str,
+        grant: &mut Grant,
+        errors: &mut FieldErrors,
+    ) {
+        let path = Path::new("spec");
+        let path = path.child("clusterIPs");
         let Ok(address) = wanted.parse::<Ipv4Addr>() else {
             // Validation says what is wrong with the text.
             return;
         };
         if old.is_some_and(|old| addresses(old).contains(&address)) {
-            set_ip(service, &wanted);
+            set_ip(service, wanted);
             return;
         }
         match self.cidr.index(address) {
@@ -272,7 +230,7 @@ impl Pools {
             }
             Some(index) if self.addresses.take(index) => {
                 grant.taken_ips.push(address);
-                set_ip(service, &wanted);
+                set_ip(service, wanted);
             }
             Some(_) => {
                 let why = format!("failed to allocate IP {wanted}: provided IP is already allocated");
@@ -386,114 +344,6 @@ impl Pools {
         }
         errors.invalid(path, wanted, "provided port is already allocated");
         None
-    }
-}
-
-fn wanted_ip(service: &Value) -> String {
-    let single = str_at(service, &["spec", "clusterIP"]);
-    if !single.is_empty() {
-        return single.to_owned();
-    }
-    list_at(service, &["spec", "clusterIPs"]).first().and_then(Value::as_str).unwrap_or("").to_owned()
-}
-
-fn set_ip(service: &mut Value, address: &str) {
-    let spec = ensure_map(service, &["spec"]);
-    spec.insert("clusterIP".into(), json!(address));
-    spec.insert("clusterIPs".into(), json!([address]));
-}
-
-fn addresses(service: &Value) -> Vec<Ipv4Addr> {
-    let mut found: Vec<Ipv4Addr> = Vec::new();
-    let listed = list_at(service, &["spec", "clusterIPs"]).iter().filter_map(Value::as_str);
-    for text in std::iter::once(str_at(service, &["spec", "clusterIP"])).chain(listed) {
-        if let Ok(address) = text.parse()
-            && !found.contains(&address)
-        {
-            found.push(address);
-        }
-    }
-    found
-}
-
-fn node_ports(service: &Value) -> Vec<u16> {
-    let ports = list_at(service, &["spec", "ports"]).iter().filter_map(|p| int_at(p, &["nodePort"]));
-    let health = int_at(service, &["spec", "healthCheckNodePort"]);
-    let mut found: Vec<u16> = Vec::new();
-    for port in ports.chain(health).filter_map(|p| u16::try_from(p).ok()).filter(|p| *p > 0) {
-        if !found.contains(&port) {
-            found.push(port);
-        }
-    }
-    found
-}
-
-/// An update that leaves allocated fields out keeps them (upstream's patchAllocatedValues).
-fn keep_allocated(service: &mut Value, old: &Value) {
-    let needs_ip = |s: &Value| matches!(str_at(s, &["spec", "type"]), "ClusterIP" | "NodePort" | "LoadBalancer");
-    if needs_ip(service) && needs_ip(old) && wanted_ip(service).is_empty() {
-        let address = wanted_ip(old);
-        if !address.is_empty() {
-            set_ip(service, &address);
-        }
-    }
-    for field in ["ipFamilies", "ipFamilyPolicy"] {
-        if needs_ip(service) && is_empty(&service["spec"][field]) && !is_empty(&old["spec"][field]) {
-            let value = old["spec"][field].clone();
-            ensure_map(service, &["spec"]).insert(field.into(), value);
-        }
-    }
-    let needs_port = |s: &Value| matches!(str_at(s, &["spec", "type"]), "NodePort" | "LoadBalancer");
-    if !(needs_port(service) && needs_port(old)) {
-        return;
-    }
-    let old_ports = list_at(old, &["spec", "ports"]).to_vec();
-    let key = |p: &Value| (p["port"].clone(), p["protocol"].as_str().unwrap_or("TCP").to_owned());
-    if let Some(list) = service["spec"].get_mut("ports").and_then(Value::as_array_mut) {
-        let mut used: Vec<i64> = list.iter().filter_map(|p| int_at(p, &["nodePort"])).collect();
-        for entry in list.iter_mut().filter(|p| int_at(p, &["nodePort"]).unwrap_or(0) == 0) {
-            let before = old_ports.iter().find(|p| key(p) == key(entry)).and_then(|p| int_at(p, &["nodePort"]));
-            if let Some(port) = before.filter(|port| *port > 0 && !used.contains(port)) {
-                used.push(port);
-                entry["nodePort"] = json!(port);
-            }
-        }
-    }
-}
-
-/// Single-stack IPv4, with upstream's words for whoever wants more.
-fn set_families(service: &mut Value, errors: &mut FieldErrors) {
-    if str_at(service, &["spec", "type"]) == "ExternalName" {
-        return;
-    }
-    let headless = wanted_ip(service) == "None";
-    let selectorless = is_empty(&service["spec"]["selector"]);
-    let policy = str_at(service, &["spec", "ipFamilyPolicy"]).to_owned();
-    let spec = Path::new("spec");
-    if headless && selectorless {
-        let spec = ensure_map(service, &["spec"]);
-        if policy.is_empty() && spec.get("ipFamilies").is_none_or(is_empty) {
-            spec.insert("ipFamilyPolicy".into(), json!("RequireDualStack"));
-            spec.insert("ipFamilies".into(), json!(["IPv4", "IPv6"]));
-        }
-        return;
-    }
-    if policy == "RequireDualStack" {
-        errors.invalid(&spec.child("ipFamilyPolicy"), policy, "this cluster is not configured for dual-stack services");
-        return;
-    }
-    let families = spec.child("ipFamilies");
-    for (index, family) in list_at(service, &["spec", "ipFamilies"]).iter().enumerate() {
-        if family == "IPv6" {
-            errors.invalid(&families.index(index), "IPv6", "not configured on this cluster");
-        }
-    }
-    let spec = ensure_map(service, &["spec"]);
-    if policy.is_empty() {
-        spec.insert("ipFamilyPolicy".into(), json!("SingleStack"));
-    }
-    if spec.get("ipFamilies").is_none_or(is_empty) {
-        spec.insert("ipFamilies".into(), json!(["IPv4"]));
     }
 }
 

@@ -67,14 +67,15 @@ impl Query {
 
     /// A boolean as Go's query conversion reads it: present and not `false`/`0` means true.
     pub fn flag(&self, key: &str) -> bool {
-        self.get(key).is_some_and(|v| !(v.eq_ignore_ascii_case("false") || v == "0"))
+        self.get(key).is_some_and(|v| !v.eq_ignore_ascii_case("false") && v != "0")
     }
 }
 
 /// Decodes percent escapes; `plus` also turns `+` into a space. Broken escapes stay as they are; bytes that are not
 /// UTF-8 become replacement characters.
 pub fn decode(raw: &str, plus: bool) -> String {
-    if !raw.contains('%') && !(plus && raw.contains('+')) {
+    let escaped = raw.contains('%') || (plus && raw.contains('+'));
+    if !escaped {
         return raw.to_owned();
     }
     let bytes = raw.as_bytes();
