@@ -66,6 +66,8 @@ impl<'a, K> Change<'a, K> {
 
 type Handler<K> = Arc<dyn Fn(&Change<'_, K>) + Send + Sync>;
 
+type OldAndNew<K> = (Option<Arc<K>>, Option<Arc<K>>);
+
 struct Inner<K> {
     objects: BTreeMap<ObjectKey, Arc<K>>,
     /// Keys by the uid of their controller, or by `orphans/<namespace>`.
@@ -301,7 +303,7 @@ impl<K: Resource> Store<K> {
     /// A complete list at `list_revision`: takes the place of the content, but
     /// for our own writes that are newer than the list.
     pub(super) fn replace(&self, objects: Vec<K>, list_revision: u64) {
-        let mut changes: Vec<(Option<Arc<K>>, Option<Arc<K>>)> = Vec::new();
+        let mut changes: Vec<OldAndNew<K>> = Vec::new();
         {
             let mut inner = self.write();
             inner.seen = inner.seen.max(list_revision);
