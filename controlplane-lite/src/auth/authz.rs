@@ -1,6 +1,7 @@
 //! Authorization: may this user do that? Owns the vocabulary ([`Attributes`],
 //! [`Decision`]) and the chain of authorizers.
 
+pub mod abac;
 pub mod node;
 pub mod rbac;
 
