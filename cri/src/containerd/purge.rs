@@ -97,11 +97,39 @@ fn shims(socket: &Path) -> Vec<u32> {
 /// Kills the shims and, before them, their children: the containers' processes.
 async fn kill_shims(socket: &Path) -> Result<(), ContainerdError> {
     for shim in shims(socket) {
-        for pid in children(shim).into_iter().chain([shim]) {
+        for pid in children(shim) {
+            let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
             kill_and_wait(pid).await?;
+            for directory in cgroup_directories(&cgroups) {
+                // Nobody runs runc for it any more. One that is still in use
+                // refuses, which is right.
+                let _ = fs::remove_dir(directory);
+            }
         }
+        kill_and_wait(shim).await?;
     }
     Ok(())
+}
+
+/// Where the cgroups in a `/proc/PID/cgroup` may be, in every usual layout.
+fn cgroup_directories(text: &str) -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let mut directories = Vec::new();
+    for line in text.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let path = path.trim_start_matches('/');
+        // The root is not ours, and neither is what lies outside of our view.
+        if path.is_empty() || path.starts_with("..") {
+            continue;
+        }
+        if controllers.is_empty() {
+            directories.extend([root.join(path), root.join("unified").join(path)]);
+        } else {
+            directories.push(root.join(controllers.trim_start_matches("name=")).join(path));
+        }
+    }
+    directories
 }
 
 fn children(pid: u32) -> Vec<u32> {
@@ -186,6 +214,14 @@ mod tests {
                     23 1 0:8 / /x rw - tmpfs none rw\nshort line\n";
         let found = mounts_below(text, &[Path::new("/run/a"), Path::new("/y")]);
         assert_eq!(found, [PathBuf::from("/run/a/b c"), PathBuf::from("/run/a")]);
+    }
+
+    #[test]
+    fn cgroups_of_all_layouts() {
+        let text = "4:memory:/k/a\n3:name=systemd:/k/a\n2:cpu,cpuacct:/\n1:pids:/../x\n0::/k/b\nnonsense\n";
+        let root = Path::new("/sys/fs/cgroup");
+        let expected = ["memory/k/a", "systemd/k/a", "k/b", "unified/k/b"].map(|p| root.join(p));
+        assert_eq!(cgroup_directories(text), expected);
     }
 
     #[test]

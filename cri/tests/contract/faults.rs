@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use cri::containerd::{Containerd, Health, Options, Shutdown};
+use cri::containerd::{Containerd, Health, Keep, Options, Shutdown, purge};
 use cri::types::ContainerState;
 use cri::{CriError, EventSource, ImageRef, ImageService, RuntimeService, images};
 use futures::StreamExt;
@@ -15,13 +15,24 @@ use nix::unistd::Pid;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::subject::{Does, Real, Subject};
+use crate::subject::{Does, Real, Subject, nothing_left};
 use crate::suite::until;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn real(s: &Subject) -> Result<&Real> {
     s.real.as_ref().context("this test is for real runtimes")
+}
+
+/// Options for one more containerd of the same release, and its directory.
+fn another(r: &Real) -> Result<(tempfile::TempDir, Options)> {
+    let directory = tempfile::Builder::new().prefix("cri").tempdir()?;
+    let options = Options {
+        containerd: r.options.containerd.clone(),
+        oci_runtime: r.options.oci_runtime.clone(),
+        ..Options::new(&directory.path().join("data"), &directory.path().join("run"))
+    };
+    Ok((directory, options))
 }
 
 /// The log has what the container wrote, in CRI's format.
@@ -63,12 +74,7 @@ pub async fn daemon_killed_in_a_call(s: &Subject) -> Result<()> {
 /// replaces the daemon. Containers run on in both cases.
 pub async fn daemon_is_adopted_or_replaced(s: &Subject) -> Result<()> {
     let r = real(s)?;
-    let directory = tempfile::Builder::new().prefix("cri").tempdir()?;
-    let options = Options {
-        containerd: r.options.containerd.clone(),
-        oci_runtime: r.options.oci_runtime.clone(),
-        ..Options::new(&directory.path().join("data"), &directory.path().join("run"))
-    };
+    let (_directory, options) = another(r)?;
     let first = Containerd::start(options.clone(), CancellationToken::new()).await?;
     let pid = first.pid();
     images::import_builtin(&first.client()).await?;
@@ -84,20 +90,50 @@ pub async fn daemon_is_adopted_or_replaced(s: &Subject) -> Result<()> {
     ensure!(status.summary.state == cri::types::SandboxState::Ready, "{status:?}");
     third.shutdown(Shutdown::StopDaemon).await?;
     ensure!(tokio::net::UnixStream::connect(changed.socket()).await.is_err(), "the daemon still answers");
-    cri::containerd::purge(&changed, cri::containerd::Keep::Nothing).await?;
+    purge(&changed, Keep::Nothing).await?;
     ensure!(!changed.state.exists() && !changed.root.exists(), "files are left");
+    Ok(())
+}
+
+/// Crashes leave a daemon dead and its pods alive. A purge starts the daemon
+/// once more to end them, and does without it where it does not start.
+pub async fn crashes_can_be_purged(s: &Subject) -> Result<()> {
+    let r = real(s)?;
+    for daemon_starts in [true, false] {
+        let (directory, mut options) = another(r)?;
+        let containerd = Containerd::start(options.clone(), CancellationToken::new()).await?;
+        let client = containerd.client();
+        images::import_builtin(&client).await?;
+        let name = format!("crashed-{daemon_starts}");
+        let sandbox = s.sandbox(&name);
+        let pod = client.run_pod_sandbox(&sandbox, "").await?;
+        let container = client.create_container(&pod, &s.container(&name, Does::Runs), &sandbox).await?;
+        client.start_container(&container).await?;
+        let pids = [
+            client.container_status(&container).await?.pid.context("no pid")?,
+            client.pod_sandbox_status(&pod).await?.pid.context("no pid")?,
+        ];
+        let daemon = i32::try_from(containerd.pid())?;
+        containerd.shutdown(Shutdown::LeaveRunning).await?;
+        kill(Pid::from_raw(daemon), Signal::SIGKILL)?;
+        if !daemon_starts {
+            options.containerd = Some(directory.path().join("none"));
+        }
+        purge(&options, Keep::Nothing).await?;
+        nothing_left(directory.path())?;
+        for pid in pids {
+            // Gone, or dead and not yet reaped by whoever is process 1 here.
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            ensure!(status.is_empty() || status.contains("State:\tZ"), "process {pid} lives: {status}");
+        }
+    }
     Ok(())
 }
 
 /// A daemon that cannot start says why, in one line.
 pub async fn broken_daemon_says_why(s: &Subject) -> Result<()> {
     let r = real(s)?;
-    let directory = tempfile::Builder::new().prefix("cri").tempdir()?;
-    let options = Options {
-        containerd: r.options.containerd.clone(),
-        oci_runtime: r.options.oci_runtime.clone(),
-        ..Options::new(&directory.path().join("data"), &directory.path().join("run"))
-    };
+    let (_directory, options) = another(r)?;
     // A directory where its database has to be.
     fs::create_dir_all(options.root.join("io.containerd.metadata.v1.bolt/meta.db"))?;
     let begin = Instant::now();

@@ -87,18 +87,7 @@ impl Subject {
         let Some(real) = self.real else { return Ok(()) };
         real.containerd.shutdown(Shutdown::LeaveRunning).await?;
         purge(&real.options, Keep::Nothing).await?;
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-        let ours = self.directory.path().display().to_string();
-        if let Some(line) = mounts.lines().find(|l| l.contains(&ours)) {
-            bail!("a mount is left: {line}");
-        }
-        for entry in std::fs::read_dir("/proc")?.flatten() {
-            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            if line.contains(&ours) {
-                bail!("a process is left: {line}");
-            }
-        }
+        nothing_left(self.directory.path())?;
         for directory in [&real.options.state, &real.options.root] {
             if directory.exists() {
                 bail!("{} is left", directory.display());
@@ -197,6 +186,23 @@ impl Subject {
         self.runtime.remove_pod_sandbox(&pod.sandbox).await?;
         Ok(())
     }
+}
+
+/// No mount and no process may name this directory.
+pub fn nothing_left(directory: &Path) -> Result<()> {
+    let ours = directory.display().to_string();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    if let Some(line) = mounts.lines().find(|l| l.contains(&ours)) {
+        bail!("a mount is left: {line}");
+    }
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(&ours) {
+            bail!("a process is left: {line}");
+        }
+    }
+    Ok(())
 }
 
 pub struct Pod {
