@@ -1,0 +1,185 @@
+//! What the agent has to do on a real runtime.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use cri::RuntimeService;
+use cri::types::{ContainerState, SandboxFilter};
+
+use crate::world::World;
+
+const IMAGE: &str = "copepod.local/demo:latest";
+
+pub async fn a_pod_runs_as_its_file_says(w: &mut World) -> Result<()> {
+    w.write(
+        "first",
+        &format!(
+            "  hostAliases: [{{ip: 192.0.2.7, hostnames: [far.example]}}]
+  containers:
+  - name: first
+    image: {IMAGE}
+    args: [sleep, '3600']
+    env:
+    - {{name: WHO, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}
+    - {{name: WHERE, value: 'at $(WHO)'}}
+    - {{name: LIMIT, valueFrom: {{resourceFieldRef: {{resource: limits.memory, divisor: 1Mi}}}}}}
+    resources: {{limits: {{cpu: 500m, memory: 64Mi}}}}
+    volumeMounts: [{{name: scratch, mountPath: /scratch}}]
+  volumes: [{{name: scratch, emptyDir: {{}}}}]
+"
+        ),
+    )?;
+    let container = w.running("first", None).await?;
+    let env = w.exec(&container, &["/bin/env"]).await?;
+    for line in ["WHO=first-n1", "WHERE=at first-n1", "LIMIT=64"] {
+        ensure!(env.lines().any(|l| l == line), "{line} is not in {env}");
+    }
+    let hosts = w.exec(&container, &["/bin/cat", "/etc/hosts"]).await?;
+    ensure!(hosts.contains("192.0.2.7\tfar.example"), "{hosts}");
+    ensure!(container.log_path.ends_with("/first/0.log"), "{}", container.log_path);
+    let limit = w.cgroups().iter().find_map(|c| std::fs::read_to_string(c.join("memory.limit_in_bytes")).ok());
+    let limit = limit.or_else(|| w.cgroups().iter().find_map(|c| std::fs::read_to_string(c.join("memory.max")).ok()));
+    ensure!(limit.as_deref().map(str::trim) == Some("67108864"), "pod limit {limit:?}");
+    Ok(())
+}
+
+pub async fn a_killed_process_is_restarted(w: &mut World) -> Result<()> {
+    let first = w.running("first", None).await?;
+    let pid = i32::try_from(first.pid.context("the runtime tells the pid")?)?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+    let begin = Instant::now();
+    let second = w.running("first", Some(&first.id)).await?;
+    ensure!(begin.elapsed() < Duration::from_secs(5), "restarted after {:?}", begin.elapsed());
+    let count = second.annotations.get("io.kubernetes.container.restartCount").map(String::as_str);
+    ensure!(count == Some("1"), "restart count {count:?}");
+    ensure!(w.containers("first").await?.len() == 2, "the dead instance stays for its logs");
+    Ok(())
+}
+
+pub async fn init_containers_share_volumes(w: &mut World) -> Result<()> {
+    w.write(
+        "init",
+        &format!(
+            "  initContainers:
+  - {{name: writer, image: {IMAGE}, args: [write, /scratch/file, written], volumeMounts: [{{name: scratch, mountPath: /scratch}}]}}
+  containers:
+  - {{name: reader, image: {IMAGE}, args: [sleep, '3600'], volumeMounts: [{{name: scratch, mountPath: /data, subPath: ''}}]}}
+  volumes: [{{name: scratch, emptyDir: {{medium: Memory}}}}]
+"
+        ),
+    )?;
+    let reader = w.running("reader", None).await?;
+    let text = w.exec(&reader, &["/bin/cat", "/data/file"]).await?;
+    ensure!(text.trim() == "written", "{text}");
+    w.remove("init").await
+}
+
+pub async fn a_failing_liveness_probe_restarts(w: &mut World) -> Result<()> {
+    w.write(
+        "sick",
+        &format!(
+            "  terminationGracePeriodSeconds: 1
+  containers:
+  - name: sick
+    image: {IMAGE}
+    args: [sleep, '3600']
+    livenessProbe: {{exec: {{command: [/bin/cat, /no/such/file]}}, periodSeconds: 1, failureThreshold: 1}}
+"
+        ),
+    )?;
+    let first = w.running("sick", None).await?;
+    w.running("sick", Some(&first.id)).await?;
+    w.remove("sick").await
+}
+
+pub async fn pre_stop_runs_before_the_end(w: &mut World) -> Result<()> {
+    let note = w.directory.path().join("note");
+    std::fs::create_dir_all(&note)?;
+    w.write(
+        "polite",
+        &format!(
+            "  terminationGracePeriodSeconds: 10
+  containers:
+  - name: polite
+    image: {IMAGE}
+    args: [sleep, '3600']
+    lifecycle: {{preStop: {{exec: {{command: [/bin/demo, write, /note/bye, bye]}}}}}}
+    volumeMounts: [{{name: note, mountPath: /note}}]
+  volumes: [{{name: note, hostPath: {{path: {}, type: Directory}}}}]
+",
+            note.display()
+        ),
+    )?;
+    let polite = w.running("polite", None).await?;
+    let names = w.exec(&polite, &["/bin/ls", "/"]).await?;
+    w.remove("polite").await?;
+    ensure!(note.join("bye").exists(), "preStop has run; / holds {names}");
+    Ok(())
+}
+
+pub async fn a_new_agent_adopts(w: &mut World) -> Result<()> {
+    let before = w.running("first", None).await?;
+    w.stop_agent().await?;
+    ensure!(w.running("first", None).await?.id == before.id, "pods run on");
+    w.start_agent().await?;
+    // Another pod starting shows that the new agent is at work.
+    w.write("second", &format!("  containers: [{{name: second, image: {IMAGE}, args: [sleep, '3600']}}]"))?;
+    w.running("second", None).await?;
+    let after = w.running("first", None).await?;
+    ensure!(after.id == before.id && after.pid == before.pid, "{before:?} became {after:?}");
+    w.remove("second").await
+}
+
+pub async fn a_garbage_file_harms_nobody(w: &mut World) -> Result<()> {
+    let before = w.running("first", None).await?;
+    std::fs::write(w.directory.path().join("pods/garbage.yaml"), [0xff, 0, b'{'])?;
+    w.write("third", &format!("  containers: [{{name: third, image: {IMAGE}, args: [sleep, '3600']}}]"))?;
+    w.running("third", None).await?;
+    ensure!(w.running("first", None).await?.id == before.id);
+    std::fs::remove_file(w.directory.path().join("pods/garbage.yaml"))?;
+    w.remove("third").await
+}
+
+pub async fn the_server_counts_pods(w: &mut World) -> Result<()> {
+    w.write("done", &format!("  restartPolicy: Never\n  containers: [{{name: done, image: {IMAGE}, args: [exit, '3']}}]"))?;
+    w.until("done has ended", async || {
+        Ok(w.containers("done").await?.iter().any(|c| c.state == ContainerState::Exited && c.exit_code == 3))
+    })
+    .await?;
+    w.remove("done").await
+}
+
+pub async fn starting_costs_little_more_than_raw_calls(w: &mut World) -> Result<()> {
+    let mut times = Vec::new();
+    for round in 0..5 {
+        let name = format!("fast{round}");
+        let begin = Instant::now();
+        w.write(&name, &format!("  terminationGracePeriodSeconds: 0\n  containers: [{{name: {name}, image: {IMAGE}, args: [sleep, '3600']}}]"))?;
+        w.running(&name, None).await?;
+        times.push(begin.elapsed());
+        w.remove(&name).await?;
+    }
+    times.sort();
+    // The directory watch waits a moment for editors; a figure to read, no bound.
+    println!("    static pod, file written to container running: median {:?}", times[2]);
+    Ok(())
+}
+
+pub async fn nothing_is_left(w: &mut World) -> Result<()> {
+    for entry in std::fs::read_dir(w.directory.path().join("pods"))? {
+        std::fs::remove_file(entry?.path())?;
+    }
+    w.until("no sandbox is left", async || {
+        Ok(w.client.list_pod_sandboxes(&SandboxFilter::default()).await?.is_empty())
+    })
+    .await?;
+    let pods = w.root().join("pods");
+    w.until("no directory is left", async || Ok(std::fs::read_dir(&pods)?.next().is_none())).await?;
+    w.until("no cgroup is left", async || Ok(w.cgroups().is_empty())).await?;
+    let logs = w.directory.path().join("logs");
+    w.until("no log is left", async || Ok(std::fs::read_dir(&logs)?.next().is_none())).await?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let pods = pods.to_string_lossy();
+    ensure!(!mounts.lines().any(|m| m.contains(pods.as_ref())), "mounts are left:\n{mounts}");
+    Ok(())
+}
