@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Taint;
 
 pub mod kubelet_config;
 
-pub use kubelet_config::{ConfigError, apply_kubelet_configuration};
+pub use kubelet_config::{Applied, ConfigError, apply_kubelet_configuration};
 
 /// How cgroups are named and made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

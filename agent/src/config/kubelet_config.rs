@@ -1,7 +1,21 @@
 //! An upstream `KubeletConfiguration` (`kubelet.config.k8s.io/v1beta1`) file:
 //! read strictly, laid over an [`AgentConfig`], all problems at once.
+//!
+//! Every field upstream has is known. Fields that mean nothing here are taken
+//! and named in [`Applied::ignored`], so that a file made for upstream works
+//! and its reader is told what does not count.
 
-use super::AgentConfig;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Taint;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{AgentConfig, Authorization, CgroupDriver};
+use crate::convert::quantity::nanos;
 
 /// What is wrong with a configuration file; every problem, one a line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -10,8 +24,441 @@ pub struct ConfigError {
     pub problems: Vec<String>,
 }
 
-/// Lays the file's settings over `config`. Nothing is changed on error.
-pub fn apply_kubelet_configuration(config: &mut AgentConfig, yaml: &str) -> Result<(), ConfigError> {
-    let _ = (config, yaml);
+/// What a file did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Fields that are set and have no effect here.
+    pub ignored: Vec<String>,
+}
+
+/// Fields of upstream's type that have no effect here.
+const IGNORED: &[&str] = &[
+    "configMapAndSecretChangeDetectionStrategy",
+    "containerLogMaxWorkers",
+    "containerLogMonitorInterval",
+    "containerRuntimeEndpoint",
+    "contentType",
+    "cpuManagerPolicy",
+    "cpuManagerPolicyOptions",
+    "cpuManagerReconcilePeriod",
+    "enableContentionProfiling",
+    "enableControllerAttachDetach",
+    "enableDebugFlagsHandler",
+    "enableDebuggingHandlers",
+    "enableProfilingHandler",
+    "enableSystemLogHandler",
+    "enableSystemLogQuery",
+    "enforceNodeAllocatable",
+    "eventBurst",
+    "eventRecordQPS",
+    "evictionHard",
+    "evictionMaxPodGracePeriod",
+    "evictionMinimumReclaim",
+    "evictionPressureTransitionPeriod",
+    "evictionSoft",
+    "evictionSoftGracePeriod",
+    "failCgroupV1",
+    "featureGates",
+    "fileCheckFrequency",
+    "hairpinMode",
+    "healthzBindAddress",
+    "healthzPort",
+    "imageMaximumGCAge",
+    "imagePullCredentialsVerificationPolicy",
+    "imageServiceEndpoint",
+    "iptablesDropBit",
+    "iptablesMasqueradeBit",
+    "kernelMemcgNotification",
+    "kubeAPIBurst",
+    "kubeAPIQPS",
+    "kubeReservedCgroup",
+    "kubeletCgroups",
+    "localStorageCapacityIsolation",
+    "logging",
+    "makeIPTablesUtilChains",
+    "maxOpenFiles",
+    "memoryManagerPolicy",
+    "memorySwap",
+    "memoryThrottlingFactor",
+    "mergeDefaultEvictionSettings",
+    "nodeStatusMaxImages",
+    "oomScoreAdj",
+    "podCIDR",
+    "podsPerCore",
+    "preloadedImagesVerificationAllowlist",
+    "protectKernelDefaults",
+    "qosReserved",
+    "readOnlyPort",
+    "registryBurst",
+    "registryPullQPS",
+    "reservedMemory",
+    "reservedSystemCPUs",
+    "rotateCertificates",
+    "runOnce",
+    "seccompDefault",
+    "serverTLSBootstrap",
+    "showHiddenMetricsForVersion",
+    "shutdownGracePeriod",
+    "shutdownGracePeriodByPodPriority",
+    "shutdownGracePeriodCriticalPods",
+    "singleProcessOOMKill",
+    "streamingConnectionIdleTimeout",
+    "systemCgroups",
+    "systemReservedCgroup",
+    "tlsCipherSuites",
+    "tlsMinVersion",
+    "topologyManagerPolicy",
+    "topologyManagerPolicyOptions",
+    "topologyManagerScope",
+    "tracing",
+    "userNamespaces",
+    "volumePluginDir",
+    "volumeStatsAggPeriod",
+    "runtimeRequestTimeout",
+];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct Anonymous {
+    enabled: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct Webhook {
+    enabled: Option<bool>,
+    cache_ttl: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct X509 {
+    #[serde(rename = "clientCAFile")]
+    client_ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct Authentication {
+    anonymous: Anonymous,
+    webhook: Webhook,
+    x509: X509,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct AuthorizationSection {
+    mode: Option<String>,
+    webhook: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct CrashLoop {
+    max_container_restart_period: Option<String>,
+}
+
+/// One field: its name, and how it is laid over the configuration.
+type Setter = fn(&mut AgentConfig, Value) -> Result<(), String>;
+
+fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
+    serde_json::from_value(value).map_err(|e| e.to_string())
+}
+
+/// A duration as Go writes it: `1h2m3.5s`, `100ms`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is not a duration");
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    if rest == "0" {
+        return Ok(total);
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
+        rest = &rest[digits..];
+        let unit_length = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let seconds = match &rest[..unit_length] {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return Err(bad()),
+        };
+        rest = &rest[unit_length..];
+        total += Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())?;
+    }
+    if text.is_empty() { Err(bad()) } else { Ok(total) }
+}
+
+fn time(value: Value) -> Result<Duration, String> {
+    duration(&parse::<String>(value)?)
+}
+
+fn positive_time(value: Value) -> Result<Duration, String> {
+    time(value).and_then(|d| if d.is_zero() { Err("must be longer than 0".to_owned()) } else { Ok(d) })
+}
+
+fn percent(value: Value) -> Result<u8, String> {
+    parse::<u8>(value).and_then(|p| if p <= 100 { Ok(p) } else { Err(format!("{p} is more than 100")) })
+}
+
+fn reserve(config: &mut AgentConfig, value: Value) -> Result<(), String> {
+    for (name, amount) in parse::<BTreeMap<String, String>>(value)? {
+        let add = nanos(&amount).filter(|n| *n >= 0).ok_or_else(|| format!("{name}: {amount:?} is not a quantity"))?;
+        let before = config.node.reserved.get(&name).and_then(|b| nanos(b)).unwrap_or(0);
+        let sum = crate::convert::quantity::from_nanos(before + add);
+        config.node.reserved.insert(name, sum.0);
+    }
     Ok(())
+}
+
+fn authentication(config: &mut AgentConfig, value: Value) -> Result<(), String> {
+    let section: Authentication = parse(value)?;
+    let server = &mut config.server;
+    server.anonymous = section.anonymous.enabled.unwrap_or(server.anonymous);
+    server.webhook_authentication = section.webhook.enabled.unwrap_or(server.webhook_authentication);
+    if let Some(ttl) = section.webhook.cache_ttl {
+        duration(&ttl).map_err(|e| format!("webhook.cacheTTL: {e}"))?;
+    }
+    server.client_ca_file = section.x509.client_ca_file.or(server.client_ca_file.take());
+    Ok(())
+}
+
+fn authorization(config: &mut AgentConfig, value: Value) -> Result<(), String> {
+    let section: AuthorizationSection = parse(value)?;
+    let _ = section.webhook;
+    config.server.authorization = match section.mode.as_deref() {
+        Some("AlwaysAllow") => Authorization::AlwaysAllow,
+        Some("Webhook") | None => Authorization::Webhook,
+        Some(other) => return Err(format!("mode: {other:?} is neither AlwaysAllow nor Webhook")),
+    };
+    Ok(())
+}
+
+fn driver(config: &mut AgentConfig, value: Value) -> Result<(), String> {
+    config.cgroups.driver = Some(match parse::<String>(value)?.as_str() {
+        "cgroupfs" => CgroupDriver::Cgroupfs,
+        "systemd" => CgroupDriver::Systemd,
+        other => return Err(format!("{other:?} is neither cgroupfs nor systemd")),
+    });
+    Ok(())
+}
+
+fn url_headers(config: &mut AgentConfig, value: Value) -> Result<(), String> {
+    let map: BTreeMap<String, Vec<String>> = parse(value)?;
+    config.static_pods.url_headers =
+        map.into_iter().flat_map(|(name, values)| values.into_iter().map(move |v| (name.clone(), v))).collect();
+    Ok(())
+}
+
+fn bytes(value: Value) -> Result<u64, String> {
+    let text: String = parse(value)?;
+    let nanos = nanos(&text).filter(|n| *n > 0).ok_or_else(|| format!("{text:?} is not a size"))?;
+    u64::try_from(nanos / 1_000_000_000).map_err(|_| format!("{text:?} is too large"))
+}
+
+macro_rules! set {
+    ($config:ident . $($path:ident).+ = $parse:expr) => {
+        |$config, value| {
+            $config.$($path).+ = $parse(value)?;
+            Ok(())
+        }
+    };
+}
+
+fn some<T: serde::de::DeserializeOwned>(value: Value) -> Result<Option<T>, String> {
+    parse(value).map(Some)
+}
+
+/// The fields that have an effect.
+const FIELDS: &[(&str, Setter)] = &[
+    ("address", set!(c.server.address = parse::<IpAddr>)),
+    ("allowedUnsafeSysctls", set!(c.allowed_unsafe_sysctls = parse)),
+    ("authentication", authentication),
+    ("authorization", authorization),
+    ("cgroupDriver", driver),
+    ("cgroupRoot", set!(c.cgroups.root = parse)),
+    ("cgroupsPerQOS", set!(c.cgroups.per_qos = parse)),
+    ("clusterDNS", set!(c.dns.servers = parse)),
+    ("clusterDomain", set!(c.dns.domain = parse)),
+    ("containerLogMaxFiles", set!(c.logs.max_files = parse)),
+    ("containerLogMaxSize", set!(c.logs.max_size = bytes)),
+    ("cpuCFSQuota", set!(c.cgroups.cfs_quota = parse)),
+    ("cpuCFSQuotaPeriod", set!(c.cgroups.cfs_period = positive_time)),
+    ("crashLoopBackOff", |c, value| {
+        if let Some(max) = parse::<CrashLoop>(value)?.max_container_restart_period {
+            c.max_crash_backoff = duration(&max)?;
+        }
+        Ok(())
+    }),
+    ("enableServer", set!(c.server.enabled = parse)),
+    ("failSwapOn", set!(c.fail_swap_on = parse)),
+    ("httpCheckFrequency", set!(c.static_pods.url_interval = positive_time)),
+    ("imageGCHighThresholdPercent", set!(c.images.gc_high_percent = percent)),
+    ("imageGCLowThresholdPercent", set!(c.images.gc_low_percent = percent)),
+    ("imageMinimumGCAge", set!(c.images.min_age = time)),
+    ("kubeReserved", reserve),
+    ("maxParallelImagePulls", set!(c.images.max_parallel_pulls = some)),
+    ("maxPods", set!(c.node.max_pods = parse)),
+    ("nodeLeaseDurationSeconds", |c, value| {
+        let seconds = parse::<u32>(value)?;
+        if seconds == 0 {
+            return Err("must be at least 1".to_owned());
+        }
+        c.node.lease_duration = Duration::from_secs(u64::from(seconds));
+        Ok(())
+    }),
+    ("nodeStatusReportFrequency", set!(c.node.status_report = positive_time)),
+    ("nodeStatusUpdateFrequency", set!(c.node.status_update = positive_time)),
+    ("podLogsDir", set!(c.paths.pod_logs = parse)),
+    ("podPidsLimit", |c, value| {
+        c.cgroups.pod_pids_limit = Some(parse::<i64>(value)?).filter(|n| *n > 0);
+        Ok(())
+    }),
+    ("port", set!(c.server.port = parse)),
+    ("providerID", set!(c.node.provider_id = some)),
+    ("registerNode", set!(c.node.register = parse)),
+    ("registerWithTaints", set!(c.node.taints = parse::<Vec<Taint>>)),
+    ("resolvConf", set!(c.paths.resolv_conf = parse)),
+    ("serializeImagePulls", |c, value| {
+        if parse::<bool>(value)? {
+            c.images.max_parallel_pulls = Some(1);
+        }
+        Ok(())
+    }),
+    ("staticPodPath", set!(c.static_pods.directory = some)),
+    ("staticPodURL", set!(c.static_pods.url = some)),
+    ("staticPodURLHeader", url_headers),
+    ("syncFrequency", set!(c.relist = positive_time)),
+    ("systemReserved", reserve),
+    ("tlsCertFile", set!(c.server.cert_file = some)),
+    ("tlsPrivateKeyFile", set!(c.server.key_file = some)),
+];
+
+/// Lays the file's settings over `config`. Nothing is changed on error.
+pub fn apply_kubelet_configuration(config: &mut AgentConfig, yaml: &str) -> Result<Applied, ConfigError> {
+    let fail = |problem: String| ConfigError { problems: vec![problem] };
+    let value: Value = serde_norway::from_str(yaml).map_err(|e| fail(e.to_string()))?;
+    let Value::Object(map) = value else { return Err(fail("the file holds no object".to_owned())) };
+    let (mut next, mut applied, mut problems) = (config.clone(), Applied::default(), Vec::new());
+    for (key, expect) in [("apiVersion", "kubelet.config.k8s.io/v1beta1"), ("kind", "KubeletConfiguration")] {
+        if map.get(key).and_then(Value::as_str) != Some(expect) {
+            problems.push(format!("{key}: must be {expect}"));
+        }
+    }
+    for (key, value) in map.into_iter().filter(|(k, v)| k != "apiVersion" && k != "kind" && !v.is_null()) {
+        if let Some((_, set)) = FIELDS.iter().find(|(name, _)| *name == key) {
+            if let Err(problem) = set(&mut next, value) {
+                problems.push(format!("{key}: {problem}"));
+            }
+        } else if IGNORED.contains(&key.as_str()) {
+            applied.ignored.push(key);
+        } else {
+            problems.push(format!("{key}: unknown field"));
+        }
+    }
+    problems.extend(contradictions(&next));
+    if problems.is_empty() {
+        *config = next;
+        return Ok(applied);
+    }
+    Err(ConfigError { problems })
+}
+
+/// Settings that cannot be true together.
+fn contradictions(config: &AgentConfig) -> Vec<String> {
+    let mut out = Vec::new();
+    if config.images.gc_low_percent >= config.images.gc_high_percent {
+        out.push("imageGCLowThresholdPercent: must be less than imageGCHighThresholdPercent".to_owned());
+    }
+    if config.server.cert_file.is_some() != config.server.key_file.is_some() {
+        out.push("tlsCertFile: goes together with tlsPrivateKeyFile".to_owned());
+    }
+    if config.logs.max_files < 2 {
+        out.push("containerLogMaxFiles: must be at least 2".to_owned());
+    }
+    let bad_dns = config.dns.servers.iter().filter(|s| s.parse::<IpAddr>().is_err());
+    out.extend(bad_dns.map(|s| format!("clusterDNS: {s:?} is not an address")));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const HEAD: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+
+    fn apply(text: &str) -> Result<(AgentConfig, Applied), ConfigError> {
+        let mut config = AgentConfig::new("n", "/d");
+        apply_kubelet_configuration(&mut config, &format!("{HEAD}{text}")).map(|a| (config, a))
+    }
+
+    #[test]
+    fn settings_are_laid_over() {
+        let (config, applied) = apply(
+            "clusterDNS: [10.96.0.10]
+maxPods: 50
+cgroupDriver: systemd
+systemReserved: {cpu: 100m, memory: 1Gi}
+kubeReserved: {cpu: 200m}
+authentication: {anonymous: {enabled: true}, x509: {clientCAFile: /ca.crt}, webhook: {cacheTTL: 2m0s}}
+authorization: {mode: AlwaysAllow}
+nodeStatusUpdateFrequency: 1m30s
+staticPodPath: /manifests
+containerLogMaxSize: 5Mi
+podPidsLimit: -1
+rotateCertificates: true
+evictionHard: {memory.available: 100Mi}
+",
+        )
+        .unwrap();
+        assert_eq!((config.node.max_pods, config.cgroups.driver), (50, Some(CgroupDriver::Systemd)));
+        assert_eq!(config.node.reserved["cpu"], "300m");
+        assert!(config.server.anonymous && config.server.authorization == Authorization::AlwaysAllow);
+        assert_eq!(config.node.status_update, Duration::from_secs(90));
+        assert_eq!((config.logs.max_size, config.cgroups.pod_pids_limit), (5 << 20, None));
+        assert_eq!(applied.ignored, ["evictionHard", "rotateCertificates"]);
+    }
+
+    #[test]
+    fn all_problems_come_at_once_and_nothing_changes() {
+        let text = "maxPods: many\nnoSuchField: 1\ncgroupDriver: dbus\nimageGCHighThresholdPercent: 200\nkubeReserved: {cpu: lots}\ntlsCertFile: /x\nauthentication: {basic: {}}\nclusterDNS: [dns.example]\n";
+        let mut config = AgentConfig::new("n", "/d");
+        let error = apply_kubelet_configuration(&mut config, text).unwrap_err();
+        let all = error.to_string();
+        let expect = [
+            "apiVersion: must be",
+            "kind: must be",
+            "maxPods:",
+            "noSuchField: unknown field",
+            "cgroupDriver:",
+            "imageGCHighThresholdPercent:",
+            "kubeReserved: cpu",
+            "tlsCertFile:",
+            "authentication: unknown field `basic`",
+            "clusterDNS: \"dns.example\"",
+        ];
+        for line in expect {
+            assert!(all.contains(line), "{line} is not in {all}");
+        }
+        assert_eq!(config, AgentConfig::new("n", "/d"));
+        for garbage in ["", "[", "3", "\u{0}", "a: b: c"] {
+            assert!(apply(garbage).is_err() || garbage.is_empty(), "{garbage:?}");
+            assert!(apply_kubelet_configuration(&mut config, garbage).is_err(), "{garbage:?}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("1h2m3.5s"), Ok(Duration::from_millis(3_723_500)));
+        assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        for text in ["", "5", "s", "1x", "-1s", "1..2s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
 }

@@ -141,7 +141,10 @@ pub async fn a_garbage_file_harms_nobody(w: &mut World) -> Result<()> {
 }
 
 pub async fn the_server_counts_pods(w: &mut World) -> Result<()> {
-    w.write("done", &format!("  restartPolicy: Never\n  containers: [{{name: done, image: {IMAGE}, args: [exit, '3']}}]"))?;
+    w.write(
+        "done",
+        &format!("  restartPolicy: Never\n  containers: [{{name: done, image: {IMAGE}, args: [exit, '3']}}]"),
+    )?;
     w.until("done has ended", async || {
         Ok(w.containers("done").await?.iter().any(|c| c.state == ContainerState::Exited && c.exit_code == 3))
     })

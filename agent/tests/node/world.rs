@@ -40,8 +40,7 @@ impl World {
         images::import_builtin(&client).await.context("import the built-in images")?;
         std::fs::create_dir_all(directory.path().join("pods"))?;
         let cgroup = cgroup.to_owned();
-        let mut world =
-            Self { client: Arc::new(client), directory, cgroup, options, containerd, agent: None };
+        let mut world = Self { client: Arc::new(client), directory, cgroup, options, containerd, agent: None };
         world.start_agent().await?;
         Ok(world)
     }
@@ -60,8 +59,7 @@ impl World {
         config.server.port = 0;
         config.server.authorization = Authorization::AlwaysAllow;
         config.server.webhook_authentication = false;
-        let inputs =
-            Inputs { config, client: None, runtime: self.client.clone(), images: self.client.clone() };
+        let inputs = Inputs { config, client: None, runtime: self.client.clone(), images: self.client.clone() };
         let (ready, mut is_ready) = watch::channel(false);
         let token = CancellationToken::new();
         let task = tokio::spawn(app::run(inputs, ready, token.clone()));
