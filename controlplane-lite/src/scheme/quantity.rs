@@ -120,17 +120,23 @@ impl Quantity {
     pub const fn is_whole_milli(&self) -> bool {
         self.nanos % (NANO / 1000) == 0
     }
+}
 
-    /// The sum; the format of the first, or of the other when the first is zero.
-    #[must_use]
-    pub fn add(self, other: Self) -> Self {
+impl std::ops::Add for Quantity {
+    type Output = Self;
+
+    /// The sum, capped; in the format of the first, or of the other when the first is zero.
+    fn add(self, other: Self) -> Self {
         let format = if self.is_zero() { other.format } else { self.format };
         Self { nanos: (self.nanos + other.nanos).clamp(-CAP, CAP), format }
     }
+}
 
-    /// The difference.
-    #[must_use]
-    pub fn sub(self, other: Self) -> Self {
+impl std::ops::Sub for Quantity {
+    type Output = Self;
+
+    /// The difference, capped; formats as for the sum.
+    fn sub(self, other: Self) -> Self {
         let format = if self.is_zero() { other.format } else { self.format };
         Self { nanos: (self.nanos - other.nanos).clamp(-CAP, CAP), format }
     }
