@@ -88,11 +88,19 @@ impl World {
     fn update(&mut self) -> Transaction {
         let changed = self.state.take_changed();
         let state = &self.state;
-        self.ruleset.update(changed, &|name| {
-            let resolved = state.resolve(name).into_iter();
-            resolved.map(|r| PortInput { chosen: choose(&r, PLACE), port: r.port }).collect()
-        })
+        self.ruleset.update(changed, &|name| ports(state, name))
     }
+
+    fn absorb(&mut self) {
+        let changed = self.state.take_changed();
+        let state = &self.state;
+        self.ruleset.absorb(changed, &|name| ports(state, name));
+    }
+}
+
+fn ports(state: &State, name: &ServiceName) -> Vec<PortInput> {
+    let resolved = state.resolve(name).into_iter();
+    resolved.map(|r| PortInput { chosen: choose(&r, PLACE), port: r.port }).collect()
 }
 
 /// Runs `work` on a thread in a network namespace of its own.
@@ -113,7 +121,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
 fn measure_nft(services: u32) -> (f64, f64) {
     let mut backend = CliBackend::default();
     let mut world = World::new(services);
-    world.update();
+    world.absorb();
     let began = Instant::now();
     backend.run(&diff(None, &world.ruleset.table()), None).unwrap();
     let full = began.elapsed().as_secs_f64() * 1000.0;
@@ -132,7 +140,7 @@ fn nft(script: &str) {
 fn measure(services: u32, backend: &mut dyn NftBackend, changes: u32) -> Vec<(&'static str, f64)> {
     let mut world = World::new(services);
     let began = Instant::now();
-    world.update();
+    world.absorb();
     let listing = backend.list().unwrap();
     let tx = diff(listing.table.as_ref(), &world.ruleset.table());
     let compiled = began.elapsed();

@@ -135,6 +135,11 @@ impl Shared {
     }
 }
 
+/// Tells the ports of a Service; none when it is gone.
+pub type Lookup<'a> = &'a dyn Fn(&ServiceName) -> Vec<PortInput>;
+
+type NamedPorts = Vec<(ServicePortName, PortInput)>;
+
 #[derive(Debug)]
 struct Compiled {
     name: ServicePortName,
@@ -181,32 +186,32 @@ impl Ruleset {
 
     /// Recompiles the `changed` Services, whose ports `lookup` tells (none: the Service is gone),
     /// and returns what changes in the table.
-    pub fn update(
+    pub fn update(&mut self, changed: BTreeSet<ServiceName>, lookup: Lookup<'_>) -> Transaction {
+        let mut sides = (Table::default(), Table::default());
+        self.recompile(changed, lookup, Some(&mut sides));
+        let (mut before, mut after) = sides;
+        restrict_to_common_sets(&mut before, &mut after);
+        diff(Some(&before.observe()), &after)
+    }
+
+    /// The same without saying what changes; for when [`Ruleset::table`] is compared as a whole.
+    pub fn absorb(&mut self, changed: BTreeSet<ServiceName>, lookup: Lookup<'_>) {
+        self.recompile(changed, lookup, None);
+    }
+
+    /// Recompiles; adds what went and what came to `sides`.
+    fn recompile(
         &mut self,
         changed: BTreeSet<ServiceName>,
-        lookup: &dyn Fn(&ServiceName) -> Vec<PortInput>,
-    ) -> Transaction {
-        let mut before = Table::default();
-        let mut after = Table::default();
+        lookup: Lookup<'_>,
+        mut sides: Option<&mut (Table, Table)>,
+    ) {
         let mut counts: HashMap<Shared, i64> = HashMap::new();
-        let mut inputs: BTreeMap<ServiceName, Vec<(ServicePortName, PortInput)>> = BTreeMap::new();
-        let mut queue = changed;
-        // Claims first: a Service that gives up or takes a frontend changes what others may have.
-        while let Some(name) = queue.pop_first() {
-            if inputs.contains_key(&name) {
-                continue;
-            }
-            let ports = with_names(&name, lookup(&name));
-            for other in self.reclaim(&name, &ports) {
-                if other != name {
-                    queue.insert(other);
-                }
-            }
-            inputs.insert(name, ports);
-        }
-        for (name, ports) in inputs {
+        for (name, ports) in self.reclaim_all(changed, lookup) {
             for old in self.compiled.remove(&name).unwrap_or_default() {
-                old.fragment.add_to(&mut before);
+                if let Some((before, _)) = &mut sides {
+                    old.fragment.add_to(before);
+                }
                 old.fragment.shared.iter().for_each(|s| *counts.entry(*s).or_default() -= 1);
                 if !ports.iter().any(|(port, _)| *port == old.name) {
                     self.lanes.release(&old.name);
@@ -214,16 +219,32 @@ impl Ruleset {
             }
             let new: Vec<_> = ports.into_iter().map(|(port, input)| self.compile(port, &input)).collect();
             for compiled in &new {
-                compiled.fragment.add_to(&mut after);
+                if let Some((_, after)) = &mut sides {
+                    compiled.fragment.add_to(after);
+                }
                 compiled.fragment.shared.iter().for_each(|s| *counts.entry(*s).or_default() += 1);
             }
             if !new.is_empty() {
                 self.compiled.insert(name, new);
             }
         }
-        self.count_shared(counts, &mut before, &mut after);
-        restrict_to_common_sets(&mut before, &mut after);
-        diff(Some(&before.observe()), &after)
+        self.count_shared(counts, sides);
+    }
+
+    /// Settles who has which frontend, and returns the inputs of all Services to recompile: a
+    /// Service that gives up or takes a frontend changes what others may have.
+    fn reclaim_all(&mut self, changed: BTreeSet<ServiceName>, lookup: Lookup<'_>) -> BTreeMap<ServiceName, NamedPorts> {
+        let mut inputs: BTreeMap<ServiceName, NamedPorts> = BTreeMap::new();
+        let mut queue = changed;
+        while let Some(name) = queue.pop_first() {
+            if inputs.contains_key(&name) {
+                continue;
+            }
+            let ports = with_names(&name, lookup(&name));
+            queue.extend(self.reclaim(&name, &ports).into_iter().filter(|other| *other != name));
+            inputs.insert(name, ports);
+        }
+        inputs
     }
 
     fn compile(&mut self, name: ServicePortName, input: &PortInput) -> Compiled {
@@ -259,26 +280,27 @@ impl Ruleset {
         affected
     }
 
-    fn count_shared(&mut self, counts: HashMap<Shared, i64>, before: &mut Table, after: &mut Table) {
+    fn count_shared(&mut self, counts: HashMap<Shared, i64>, mut sides: Option<&mut (Table, Table)>) {
         for (shared, change) in counts {
             let old = self.shared.get(&shared).copied().unwrap_or(0);
             let new = u32::try_from(i64::from(old) + change).unwrap_or(0);
-            if old > 0 && new == 0 {
-                shared.add_to(before, &self.node);
+            if let Some((before, after)) = &mut sides {
+                match (old, new) {
+                    (1.., 0) => shared.add_to(before, &self.node),
+                    (0, 1..) => shared.add_to(after, &self.node),
+                    _ => {}
+                }
+            }
+            if new == 0 {
                 self.shared.remove(&shared);
-                continue;
-            }
-            if old == 0 && new > 0 {
-                shared.add_to(after, &self.node);
-            }
-            if new > 0 {
+            } else {
                 self.shared.insert(shared, new);
             }
         }
     }
 }
 
-fn with_names(service: &ServiceName, ports: Vec<PortInput>) -> Vec<(ServicePortName, PortInput)> {
+fn with_names(service: &ServiceName, ports: Vec<PortInput>) -> NamedPorts {
     let mut named: Vec<_> = ports
         .into_iter()
         .map(|input| {

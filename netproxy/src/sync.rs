@@ -160,7 +160,8 @@ where
         }
     }
 
-    /// Brings the kernel up to date with everything folded so far.
+    /// Brings the kernel up to date with everything folded so far. While it is not known what the
+    /// kernel has, there is no transaction yet: [`Self::write`] finds it by comparing.
     async fn sync(&mut self) {
         let began = std::time::Instant::now();
         let changed = self.state.take_changed();
@@ -192,7 +193,7 @@ where
         self.forget_stale_flows(full).await;
     }
 
-    fn compile(&mut self, changed: BTreeSet<ServiceName>) -> Transaction {
+    fn compile(&mut self, changed: BTreeSet<ServiceName>) -> Option<Transaction> {
         let (state, node_name) = (&self.state, self.node_name.as_str());
         for name in &changed {
             let ports = state.resolve(name);
@@ -206,29 +207,31 @@ where
             let resolved = state.resolve(name).into_iter();
             resolved.map(|r| PortInput { chosen: choose(&r, place), port: r.port }).collect()
         };
-        self.ruleset.update(changed, &lookup)
+        if self.applied {
+            Some(self.ruleset.update(changed, &lookup))
+        } else {
+            self.ruleset.absorb(changed, &lookup);
+            None
+        }
     }
 
-    /// Performs `tx`, or, while the kernel's state is not known, whatever makes it equal to the
-    /// ruleset. If we die between this and [`Self::written`], the next start adopts the result.
-    async fn write(&mut self, tx: Transaction) -> Result<Written, NftError> {
-        let desired = (!self.applied).then(|| self.ruleset.table());
-        self.blocking(move |backend, _| match desired {
-            None => {
-                backend.run(&tx, None)?;
-                Ok(Written::of(tx))
-            }
-            Some(desired) => {
-                for _ in 0..ADOPT_ATTEMPTS {
-                    let listing = backend.list()?;
-                    let tx = diff(listing.table.as_ref(), &desired);
-                    match backend.run(&tx, listing.generation) {
-                        Err(NftError::Changed) => {}
-                        other => return other.map(|()| Written::of(tx)),
-                    }
+    /// Performs `tx`, or, without one, whatever makes the kernel's table equal to the ruleset. If
+    /// we die between this and [`Self::written`], the next start adopts the result.
+    async fn write(&mut self, tx: Option<Transaction>) -> Result<Written, NftError> {
+        if let Some(tx) = tx {
+            return self.blocking(move |backend, _| backend.run(&tx, None).map(|()| Written::of(tx))).await;
+        }
+        let desired = self.ruleset.table();
+        self.blocking(move |backend, _| {
+            for _ in 0..ADOPT_ATTEMPTS {
+                let listing = backend.list()?;
+                let tx = diff(listing.table.as_ref(), &desired);
+                match backend.run(&tx, listing.generation) {
+                    Err(NftError::Changed) => {}
+                    other => return other.map(|()| Written::of(tx)),
                 }
-                Err(NftError::Changed)
             }
+            Err(NftError::Changed)
         })
         .await
     }
