@@ -19,7 +19,9 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 #[derive(Debug)]
 pub struct ClusterViews {
     cache: WatchCache,
-    index: Mutex<(Vec<Option<Revision>>, Arc<RbacIndex>)>,
+    /// ClusterRoles, Roles, ClusterRoleBindings, RoleBindings, where they are cached.
+    rbac: [Option<Arc<ResourceCache>>; 4],
+    index: Mutex<([Option<Revision>; 4], Arc<RbacIndex>)>,
 }
 
 /// Roles and bindings as they were at one moment.
@@ -97,18 +99,18 @@ impl RbacView for RbacIndex {
 impl ClusterViews {
     /// Views over the caches of a cluster.
     pub fn new(cache: WatchCache) -> Arc<Self> {
-        Arc::new(Self { cache, index: Mutex::default() })
+        let rbac = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"];
+        let rbac = rbac.map(|resource| cache.resource(RBAC, resource));
+        Arc::new(Self { cache, rbac, index: Mutex::default() })
     }
 
     /// Roles and bindings as the cache shows them now.
     pub fn rbac(&self) -> Arc<RbacIndex> {
-        let caches = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"]
-            .map(|resource| self.cache.resource(RBAC, resource));
         let mut memo = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         // Read before the objects: a change in between is seen again next time.
-        let changed: Vec<_> = caches.iter().map(|cache| cache.as_ref().map(|cache| cache.changed())).collect();
+        let changed = self.rbac.each_ref().map(|cache| cache.as_ref().map(|cache| cache.changed()));
         if memo.0 != changed {
-            let [cluster_roles, roles, cluster_bindings, bindings] = &caches;
+            let [cluster_roles, roles, cluster_bindings, bindings] = &self.rbac;
             let roles = read(cluster_roles, Role::from_json).chain(read(roles, Role::from_json)).collect();
             let bindings =
                 read(cluster_bindings, Binding::from_json).chain(read(bindings, Binding::from_json)).collect();
@@ -144,6 +146,10 @@ fn read<T, E: std::error::Error>(
 }
 
 impl RbacView for ClusterViews {
+    fn snapshot(&self) -> Option<Arc<dyn RbacView>> {
+        Some(self.rbac())
+    }
+
     fn cluster_role(&self, name: &str) -> Option<Arc<[PolicyRule]>> {
         self.rbac().cluster_role(name)
     }
@@ -164,11 +170,10 @@ impl RbacView for ClusterViews {
 impl NodeView for ClusterViews {
     fn any_pod(&self, node: &str, namespace: &str, wanted: &dyn Fn(&Value) -> bool) -> bool {
         let Some(pods) = self.cache.resource("", "pods") else { return false };
-        // Collected first: decoding under the cache's lock would hold up writers.
-        let mut candidates = Vec::new();
         let filter = Filter::all().in_namespace(namespace).with_field("spec.nodeName", node);
-        pods.for_each(&filter, |pod| candidates.push(pod.clone()));
-        candidates.iter().any(|pod| wanted(&pod.value()))
+        let mut any = false;
+        pods.for_each(&filter, |pod| any = any || wanted(&pod.value()));
+        any
     }
 
     fn claim_of(&self, volume: &str) -> Option<(String, String)> {

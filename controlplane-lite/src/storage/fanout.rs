@@ -1,6 +1,7 @@
 //! Hands committed events of a local store to its watches, in order. Owns the
 //! subscriptions, not the history: a store replays that itself before it joins.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt;
@@ -16,6 +17,7 @@ const MAX_PENDING_BATCHES: usize = 8192;
 #[derive(Debug, Default)]
 pub struct Fanout {
     subscribers: Mutex<Vec<Subscriber>>,
+    closed: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -31,13 +33,16 @@ impl Fanout {
         let (sender, receiver) = mpsc::channel(MAX_PENDING_BATCHES);
         self.lock().push(Subscriber { prefix: prefix.into(), sender });
         let wanted: Box<str> = prefix.into();
+        let closed = self.closed.clone();
         ReceiverStream::new(receiver)
             .flat_map(move |batch: Arc<[Event]>| {
                 let news = batch.iter().filter(|event| event.revision() > after && concerns(event, &wanted));
                 futures::stream::iter(news.cloned().map(Ok).collect::<Vec<_>>())
             })
             // The channel ends only when the fan-out dropped it: too slow, or closed.
-            .chain(futures::stream::once(async { Err(StoreError::Lagged) }))
+            .chain(futures::stream::once(async move {
+                Err(if closed.load(Ordering::Acquire) { StoreError::Closed } else { StoreError::Lagged })
+            }))
             .boxed()
     }
 
@@ -53,7 +58,13 @@ impl Fanout {
 
     /// Ends all watches.
     pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
         self.lock().clear();
+    }
+
+    /// True once closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Subscriber>> {

@@ -56,6 +56,10 @@ impl Shared {
     fn visible(&self) -> std::sync::MutexGuard<'_, Visible> {
         self.visible.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        if self.fanout.is_closed() { Err(StoreError::Closed) } else { Ok(()) }
+    }
 }
 
 /// The embedded store.
@@ -100,6 +104,7 @@ impl RedbStore {
         operation: &'static str,
         read: impl FnOnce(&Shared) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.shared.check_open()?;
         let shared = self.shared.clone();
         let done = tokio::task::spawn_blocking(move || read(&shared)).await;
         done.map_err(|source| StoreError::io(operation, self.shared.path.clone(), source))?
@@ -119,6 +124,7 @@ impl Drop for RedbStore {
 #[async_trait]
 impl Store for RedbStore {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.shared.check_open()?;
         // A few pages from the cache: cheaper than changing threads.
         read::get(&self.shared, key)
     }
@@ -150,6 +156,7 @@ impl Store for RedbStore {
     }
 
     async fn request_progress(&self) -> Result<(), StoreError> {
+        self.shared.check_open()?;
         let visible = self.shared.visible();
         self.shared.fanout.publish(&Arc::from([Event::Progress(visible.revision)]));
         Ok(())
@@ -160,6 +167,7 @@ impl Store for RedbStore {
     }
 
     async fn current_revision(&self) -> Result<Revision, StoreError> {
+        self.shared.check_open()?;
         Ok(self.shared.visible().revision)
     }
 

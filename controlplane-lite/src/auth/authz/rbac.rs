@@ -23,6 +23,11 @@ pub trait RbacView: Send + Sync + std::fmt::Debug {
     fn cluster_role_bindings(&self) -> Arc<[Binding]>;
     /// The RoleBindings of a namespace.
     fn role_bindings(&self, namespace: &str) -> Arc<[Binding]>;
+    /// A frozen view to decide one question by, if that is cheaper than asking
+    /// this one many times.
+    fn snapshot(&self) -> Option<Arc<dyn RbacView>> {
+        None
+    }
 }
 
 /// Authorizes by roles and bindings; never denies.
@@ -148,6 +153,8 @@ fn visit(
     namespace: &str,
     mut visitor: impl FnMut(&Source<'_>, Result<&[PolicyRule], &str>) -> bool,
 ) {
+    let snapshot = view.snapshot();
+    let view = snapshot.as_deref().unwrap_or(view);
     let mut show = |bindings: &[Binding]| {
         for binding in bindings {
             let Some(subject) = binding.subjects.iter().find(|subject| applies(subject, user, &binding.namespace))

@@ -89,6 +89,11 @@ impl Feed {
         for event in chunk {
             let event = match event {
                 Ok(event) => event,
+                // Someone shut the store down; `recover` finds out and ends the feed.
+                Err(StoreError::Closed) => {
+                    broken = true;
+                    break;
+                }
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
                     tracing::warn!(error, "watch of the store broke; listing anew");

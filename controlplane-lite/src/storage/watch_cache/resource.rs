@@ -92,16 +92,17 @@ impl ResourceCache {
         self.read().applied
     }
 
-    /// Calls `visit` for each object that passes, without collecting them.
-    pub fn for_each(&self, filter: &Filter, mut visit: impl FnMut(&Arc<Object>)) {
-        let state = self.read();
-        let (start, prefix) = self.range(filter, None);
-        state
-            .objects
-            .range::<str, _>((start.as_bound(), Bound::Unbounded))
-            .take_while(|(key, _)| key.as_str().starts_with(&prefix))
-            .filter(|(_, object)| filter.matches(object))
-            .for_each(|(_, object)| visit(object));
+    /// Calls `visit` for each object that passes, without decoding or sorting
+    /// anything. The cache may be used and changed meanwhile.
+    pub fn for_each(&self, filter: &Filter, visit: impl FnMut(&Arc<Object>)) {
+        let found: Vec<_> = {
+            let state = self.read();
+            let (start, prefix) = self.range(filter, None);
+            let objects = state.objects.range::<str, _>((start.as_bound(), Bound::Unbounded));
+            let within = objects.take_while(|(key, _)| key.as_str().starts_with(&prefix));
+            within.filter(|(_, object)| filter.matches(object)).map(|(_, object)| object.clone()).collect()
+        };
+        found.iter().for_each(visit);
     }
 
     /// Waits until the cache shows everything written before this call.
