@@ -137,6 +137,7 @@ impl Bench {
                         .header("content-type", "application/json")
                         .body(Full::from(body))?;
                     let began = Instant::now();
+                    sender.ready().await?;
                     let response = sender.send_request(request).await?;
                     assert_eq!(response.status(), StatusCode::CREATED);
                     response.into_body().collect().await?;
@@ -201,6 +202,7 @@ impl Bench {
 async fn list(sender: &mut SendRequest<Full<Bytes>>) -> Result<usize, Error> {
     let path = "/api/v1/namespaces/lists/configmaps?resourceVersion=0";
     let request = Request::get(path).header("host", "localhost").body(Full::default())?;
+    sender.ready().await?;
     let mut body = sender.send_request(request).await?.into_body();
     let mut size = 0;
     while let Some(frame) = body.frame().await {

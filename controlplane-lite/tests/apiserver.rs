@@ -10,6 +10,8 @@ mod bad_input;
 mod crud;
 #[path = "apiserver/kubectl.rs"]
 mod kubectl;
+#[path = "apiserver/lifecycle.rs"]
+mod lifecycle;
 #[path = "apiserver/semantics.rs"]
 mod semantics;
 #[path = "apiserver/support.rs"]

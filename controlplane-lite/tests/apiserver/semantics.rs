@@ -252,3 +252,44 @@ async fn events_are_one_thing_in_two_groups() {
     );
     assert_eq!(selected["items"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn pods_grow_and_gain_debuggers() {
+    let (_server, client) = start().await;
+    pod(&client, "p").await;
+    let path = format!("{PODS}/p");
+    let debugger = json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "i"}], "activeDeadlineSeconds": 9}});
+    let kind = "strategic-merge-patch+json";
+    let with = expect(patch(&client, &format!("{path}/ephemeralcontainers"), kind, &debugger).await, StatusCode::OK);
+    assert_eq!(with["spec"]["ephemeralContainers"][0]["name"], "d");
+    assert_eq!(with["spec"].get("activeDeadlineSeconds"), None);
+    let without = json!({"spec": {"ephemeralContainers": null}});
+    let refused = patch(&client, &format!("{path}/ephemeralcontainers"), "merge-patch+json", &without).await;
+    expect(refused, StatusCode::UNPROCESSABLE_ENTITY);
+    let more =
+        json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}, "image": "other"}]}});
+    let resized = expect(patch(&client, &format!("{path}/resize"), kind, &more).await, StatusCode::OK);
+    assert_eq!(resized["spec"]["containers"][0]["resources"]["requests"]["cpu"], "2");
+    assert_eq!(resized["spec"]["containers"][0]["image"], "i");
+}
+
+#[tokio::test]
+async fn heartbeats_and_news_about_nodes() {
+    let (_server, client) = start().await;
+    expect(post(&client, "/api/v1/nodes", &json!({"metadata": {"name": "n"}})).await, StatusCode::CREATED);
+    let beat = |time: &str, ready: &str| {
+        json!({"status": {"conditions": [
+        {"type": "Ready", "status": ready, "lastHeartbeatTime": time}]}})
+    };
+    let mut last = String::new();
+    for (time, ready) in
+        [("2026-01-01T00:00:00Z", "False"), ("2026-01-01T00:00:10Z", "False"), ("2026-01-01T00:00:10Z", "True")]
+    {
+        let kind = "strategic-merge-patch+json";
+        let node = expect(patch(&client, "/api/v1/nodes/n/status", kind, &beat(time, ready)).await, StatusCode::OK);
+        let version = node["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+        assert_ne!(version, last);
+        last = version;
+        assert_eq!(node["status"]["conditions"][0]["lastHeartbeatTime"], time);
+    }
+}

@@ -184,24 +184,9 @@ impl Served {
 }
 
 impl Served {
-    /// A TLS connection without a client certificate, speaking HTTP/1.1.
-    pub async fn connect(&self) -> hyper::client::conn::http1::SendRequest<http_body_util::Full<Bytes>> {
-        use rustls::pki_types::pem::PemObject;
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(rustls::pki_types::CertificateDer::from_pem_slice(self.ca.pem().as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
-        let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
-        let stream = hyper_util::rt::TokioIo::new(stream);
-        let (sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
-        tokio::spawn(connection.with_upgrades());
-        sender
+    /// A TLS connection without a client certificate.
+    pub async fn connect(&self) -> Sender {
+        connect(self.address, self.ca.pem(), None).await
     }
 
     /// One GET over a connection of its own; `header` is a name and a value, or empty.
@@ -216,4 +201,33 @@ impl Served {
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         (code, String::from_utf8_lossy(&bytes).into_owned())
     }
+}
+
+pub type Sender = hyper::client::conn::http1::SendRequest<http_body_util::Full<Bytes>>;
+
+/// A TLS connection speaking HTTP/1.1, with a client certificate and key or without.
+pub async fn connect(address: std::net::SocketAddr, ca_pem: &str, identity: Option<(&str, &str)>) -> Sender {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let tls = match identity {
+        None => builder.with_no_client_auth(),
+        Some((cert, key)) => {
+            let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
+            builder.with_client_auth_cert(vec![cert], PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+        }
+    };
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+    let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection.with_upgrades());
+    sender
 }

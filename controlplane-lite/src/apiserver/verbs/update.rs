@@ -125,7 +125,7 @@ fn judge(call: &Call, mut new: Value, old: &Value) -> Result<(Change, Grant), Ap
         Change::Remove(new)
     } else if same(&new, old) {
         Change::Keep
-    } else if heartbeat(call) {
+    } else if heartbeat(call, &new, old) {
         Change::Beat(new)
     } else {
         Change::Write(new)
@@ -144,12 +144,32 @@ fn same(new: &Value, old: &Value) -> bool {
     strip(new) == strip(old)
 }
 
-/// Writes the next beat repairs: lease renewals and node status.
-fn heartbeat(call: &Call) -> bool {
+/// Whether a write only says "still alive", so that the next one repairs a lost one: a lease renewed by its holder, a
+/// node's conditions confirmed. Anything else about them must survive a crash like every other write.
+fn heartbeat(call: &Call, new: &Value, old: &Value) -> bool {
     let kind = call.resource.kind;
     match (kind.group, kind.plural, call.info.subresource.as_str()) {
-        ("coordination.k8s.io", "leases", "") => call.info.namespace == "kube-node-lease",
-        ("", "nodes", "status") => true,
+        ("coordination.k8s.io", "leases", "") => {
+            let still = |lease: &Value| {
+                let mut spec = lease["spec"].clone();
+                if let Some(spec) = spec.as_object_mut() {
+                    spec.remove("renewTime");
+                }
+                spec
+            };
+            still(new) == still(old)
+        }
+        ("", "nodes", "status") => {
+            let still = |node: &Value| {
+                let mut status = node["status"].clone();
+                let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
+                for condition in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
+                    condition.remove("lastHeartbeatTime");
+                }
+                status
+            };
+            new["metadata"] == old["metadata"] && still(new) == still(old)
+        }
         _ => false,
     }
 }
