@@ -1,15 +1,21 @@
 //! TLS of the server: certificate, client authorities.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 
 use crate::config::ServerSettings;
+
+/// How often, at most, files of a renewed certificate are looked for.
+const RECHECK: Duration = Duration::from_secs(10);
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +36,12 @@ pub enum TlsError {
 /// made here when none is given.
 pub fn server_config(settings: &ServerSettings, names: &[String]) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let (chain, key) = match (&settings.cert_file, &settings.key_file) {
-        (Some(cert), Some(key)) => (certificates("certificate", cert)?, private_key(key)?),
-        (None, None) => self_made(names)?,
+    let resolver: Arc<dyn ResolvesServerCert> = match (&settings.cert_file, &settings.key_file) {
+        (Some(cert), Some(key)) => Arc::new(FromFiles::open(cert, key, provider.clone(), RECHECK)?),
+        (None, None) => {
+            let (chain, key) = self_made(names)?;
+            Arc::new(rustls::sign::SingleCertAndKey::from(certified(chain, key, &provider)?))
+        }
         _ => return Err(TlsError::Half),
     };
     let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -53,10 +62,76 @@ pub fn server_config(settings: &ServerSettings, names: &[String]) -> Result<Serv
         }
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(|e| TlsError::Config(e.to_string()))?;
+    let mut config = builder.with_cert_resolver(resolver);
     // Sessions are upgraded connections, which HTTP/2 has none of.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsError> {
+    CertifiedKey::from_der(chain, key, provider).map_err(|e| TlsError::Config(e.to_string()))
+}
+
+/// The certificate of two files, read anew when they change: renewing it needs
+/// no restart. Files that do not fit (a writer is half done) keep the old one.
+#[derive(Debug)]
+struct FromFiles {
+    cert: PathBuf,
+    key: PathBuf,
+    provider: Arc<CryptoProvider>,
+    recheck: Duration,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    certified: Arc<CertifiedKey>,
+    changed: [Option<SystemTime>; 2],
+    checked: Instant,
+}
+
+impl FromFiles {
+    fn open(cert: &Path, key: &Path, provider: Arc<CryptoProvider>, recheck: Duration) -> Result<Self, TlsError> {
+        let changed = [changed_at(cert), changed_at(key)];
+        let certified = Arc::new(certified(certificates("certificate", cert)?, private_key(key)?, &provider)?);
+        let current = Mutex::new(Current { certified, changed, checked: Instant::now() });
+        Ok(Self { cert: cert.to_owned(), key: key.to_owned(), provider, recheck, current })
+    }
+
+    fn refresh(&self, current: &mut Current) {
+        current.checked = Instant::now();
+        let changed = [changed_at(&self.cert), changed_at(&self.key)];
+        if changed == current.changed {
+            return;
+        }
+        let read = || certified(certificates("certificate", &self.cert)?, private_key(&self.key)?, &self.provider);
+        match read() {
+            Ok(certified) => {
+                tracing::info!(path = %self.cert.display(), "serving certificate renewed");
+                current.certified = Arc::new(certified);
+                current.changed = changed;
+            }
+            Err(error) => tracing::warn!(%error, "serving certificate not renewed"),
+        }
+    }
+}
+
+impl ResolvesServerCert for FromFiles {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.checked.elapsed() >= self.recheck {
+            self.refresh(&mut current);
+        }
+        Some(current.certified.clone())
+    }
+}
+
+fn changed_at(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).ok()?.modified().ok()
 }
 
 fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -81,4 +156,72 @@ fn self_made(names: &[String]) -> Result<(Vec<CertificateDer<'static>>, PrivateK
     let certificate = params.self_signed(&key)?;
     let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|e| TlsError::Config(e.to_owned()))?;
     Ok((vec![certificate.der().clone()], key))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::config::Authorization;
+
+    fn settings(dir: &Path) -> ServerSettings {
+        ServerSettings {
+            enabled: true,
+            address: [127, 0, 0, 1].into(),
+            port: 0,
+            cert_file: Some(dir.join("crt")),
+            key_file: Some(dir.join("key")),
+            client_ca_file: None,
+            authorization: Authorization::Webhook,
+            webhook_authentication: false,
+            anonymous: false,
+        }
+    }
+
+    fn put_pair(dir: &Path) -> CertificateDer<'static> {
+        let made = rcgen::generate_simple_self_signed(["n".to_owned()]).unwrap();
+        std::fs::write(dir.join("crt"), made.cert.pem()).unwrap();
+        std::fs::write(dir.join("key"), made.signing_key.serialize_pem()).unwrap();
+        made.cert.der().clone()
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_taken_and_a_broken_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = put_pair(dir.path());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let (cert, key) = (dir.path().join("crt"), dir.path().join("key"));
+        let files = FromFiles::open(&cert, &key, provider, Duration::ZERO).unwrap();
+        let served = |files: &FromFiles| {
+            let mut current = files.current.lock().unwrap();
+            // Time stamps are coarse: a change must be seen whenever it was made.
+            current.changed = [None, None];
+            files.refresh(&mut current);
+            current.certified.cert[0].clone()
+        };
+        assert_eq!(served(&files), first);
+        let second = put_pair(dir.path());
+        assert_eq!(served(&files), second);
+        std::fs::write(&cert, "garbage").unwrap();
+        assert_eq!(served(&files), second);
+        put_pair(dir.path());
+        std::fs::write(&key, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").unwrap();
+        assert_eq!(served(&files), second);
+    }
+
+    #[test]
+    fn wrong_settings_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = |settings: &ServerSettings| server_config(settings, &[]).unwrap_err().to_string();
+        assert!(error(&settings(dir.path())).starts_with("read certificate from"));
+        put_pair(dir.path());
+        let mut good = settings(dir.path());
+        server_config(&good, &[]).unwrap();
+        good.client_ca_file = Some(dir.path().join("key"));
+        assert!(error(&good).contains("no certificate in it"), "{}", error(&good));
+        good.key_file = None;
+        assert!(error(&good).contains("both"));
+        server_config(&ServerSettings { cert_file: None, key_file: None, client_ca_file: None, ..good }, &["n".into()])
+            .unwrap();
+    }
 }

@@ -19,8 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// kubectl's switches between its protocols.
 const WEBSOCKETS: [&str; 2] = ["KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "KUBECTL_PORT_FORWARD_WEBSOCKETS"];
 
+/// kubectl from PATH, or the one that `KUBECTL` names, to try other releases.
 fn kubectl(world: &World, websockets: bool, args: &[&str]) -> Command {
-    let mut command = Command::new("kubectl");
+    let program = std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into());
+    let mut command = Command::new(program);
     command.env("HOME", world.directory.path()).env("KUBECONFIG", "/dev/null").kill_on_drop(true);
     for switch in WEBSOCKETS {
         command.env(switch, websockets.to_string());
