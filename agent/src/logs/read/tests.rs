@@ -1,3 +1,5 @@
+//! Readers of logs that grow, rotate and end.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use std::io::Write as _;

@@ -1,3 +1,5 @@
+//! HTTP probes against small servers on the loopback.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use std::convert::Infallible;

@@ -1,3 +1,5 @@
+//! Bridges between channels and streams, step by step.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use proptest::prelude::*;

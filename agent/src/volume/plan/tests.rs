@@ -1,3 +1,5 @@
+//! Plans by table.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use serde_json::json;
