@@ -94,6 +94,12 @@ pub trait NftBackend: Send {
     /// What `run` would say.
     fn check(&mut self, tx: &Transaction) -> Result<(), NftError>;
 
+    /// Whether our table is there at all: a cheap question, to notice that somebody flushed it.
+    ///
+    /// # Errors
+    /// [`NftError`] when the kernel does not answer.
+    fn exists(&mut self) -> Result<bool, NftError>;
+
     /// Reads our table back.
     ///
     /// # Errors

@@ -82,6 +82,10 @@ impl NftBackend for FakeNft {
         apply(&mut table, tx).map_err(|e| NftError::Program(e.to_string()))
     }
 
+    fn exists(&mut self) -> Result<bool, NftError> {
+        Ok(self.lock().table.is_some())
+    }
+
     fn list(&mut self) -> Result<Listing, NftError> {
         let state = self.lock();
         Ok(Listing { table: state.table.as_ref().map(Table::observe), generation: Some(Generation(state.generation)) })

@@ -1,11 +1,20 @@
 //! The service proxy's metrics under upstream's names. Owns the collectors; the caller owns the
 //! registry and serves it.
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::sync::atomic::AtomicU64;
+
+/// `traffic_policy`: `internal` or `external`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TrafficPolicy {
+    /// The label's value.
+    pub traffic_policy: &'static str,
+}
 
 /// Handles to the collectors; clones count into the same ones.
 #[derive(Clone, Debug)]
@@ -22,6 +31,8 @@ pub struct Metrics {
     pub last_sync: Gauge<f64, AtomicU64>,
     /// `kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds`
     pub last_queued: Gauge<f64, AtomicU64>,
+    /// `kubeproxy_sync_proxy_rules_no_local_endpoints`
+    pub no_local_endpoints: Family<TrafficPolicy, Gauge>,
     /// `kubeproxy_sync_proxy_rules_endpoint_changes_total`
     pub endpoint_changes: Counter,
     /// `kubeproxy_sync_proxy_rules_service_changes_total`
@@ -50,6 +61,7 @@ impl Default for Metrics {
             network_programming: Histogram::new(programming),
             last_sync: Gauge::default(),
             last_queued: Gauge::default(),
+            no_local_endpoints: Family::default(),
             endpoint_changes: Counter::default(),
             service_changes: Counter::default(),
             sync_failures: Counter::default(),
@@ -90,7 +102,19 @@ impl Metrics {
             "The last time a sync of proxy rules was queued",
             self.last_queued.clone(),
         );
+        registry.register(
+            "sync_proxy_rules_no_local_endpoints",
+            "Number of services with a Local traffic policy and no endpoints",
+            self.no_local_endpoints.clone(),
+        );
         self.register_counters(registry);
+    }
+
+    /// Sets how many ports lack local endpoints they should have.
+    pub fn set_no_local_endpoints(&self, internal: u32, external: u32) {
+        for (traffic_policy, count) in [("internal", internal), ("external", external)] {
+            self.no_local_endpoints.get_or_create(&TrafficPolicy { traffic_policy }).set(i64::from(count));
+        }
     }
 
     fn register_counters(&self, registry: &mut Registry) {
@@ -127,11 +151,13 @@ mod tests {
         metrics.register(&mut registry);
         metrics.sync_duration.observe(0.002);
         metrics.sync_failures.inc();
+        metrics.set_no_local_endpoints(0, 3);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
             "kubeproxy_sync_proxy_rules_duration_seconds_count 1",
             "kubeproxy_sync_proxy_rules_nftables_sync_failures_total 1",
+            "kubeproxy_sync_proxy_rules_no_local_endpoints{traffic_policy=\"external\"} 3",
             "kubeproxy_network_programming_duration_seconds_count 0",
         ] {
             assert!(text.contains(line), "{line} not in\n{text}");

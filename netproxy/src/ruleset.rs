@@ -26,7 +26,7 @@ use crate::nft::statement::Rule;
 use crate::nft::transaction::Transaction;
 use crate::services::NodePortAddresses;
 use crate::snapshot::{ServiceName, ServicePort, ServicePortName};
-use crate::topology::Chosen;
+use crate::topology::{Chosen, uses_local};
 
 pub mod base;
 pub mod lanes;
@@ -145,6 +145,17 @@ struct Compiled {
     name: ServicePortName,
     port: Arc<ServicePort>,
     fragment: Fragment,
+    /// The Local policy finds no endpoint here, though there are some elsewhere.
+    no_local: bool,
+}
+
+/// How many ports with a Local traffic policy have endpoints, but none on this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoLocalEndpoints {
+    /// With `internalTrafficPolicy: Local`.
+    pub internal: u32,
+    /// With `externalTrafficPolicy: Local`.
+    pub external: u32,
 }
 
 /// The ruleset as it stands, able to say what changes when Services change.
@@ -156,6 +167,7 @@ pub struct Ruleset {
     claims: HashMap<Frontend, Vec<ServicePortName>>,
     shared: HashMap<Shared, u32>,
     lanes: LaneAllocator,
+    no_local: NoLocalEndpoints,
 }
 
 impl Ruleset {
@@ -168,6 +180,7 @@ impl Ruleset {
             claims: HashMap::new(),
             shared: HashMap::new(),
             lanes: LaneAllocator::default(),
+            no_local: NoLocalEndpoints::default(),
         }
     }
 
@@ -182,6 +195,24 @@ impl Ruleset {
             shared.add_to(&mut table, &self.node);
         }
         table
+    }
+
+    /// How many ports lack local endpoints they should have.
+    #[must_use]
+    pub fn no_local_endpoints(&self) -> NoLocalEndpoints {
+        self.no_local
+    }
+
+    fn count_no_local(&mut self, compiled: &Compiled, one: fn(u32) -> u32) {
+        if !compiled.no_local {
+            return;
+        }
+        if compiled.port.internal_local {
+            self.no_local.internal = one(self.no_local.internal);
+        }
+        if compiled.port.external_local && frontends(&compiled.port).nth(1).is_some() {
+            self.no_local.external = one(self.no_local.external);
+        }
     }
 
     /// Recompiles the `changed` Services, whose ports `lookup` tells (none: the Service is gone),
@@ -209,6 +240,7 @@ impl Ruleset {
         let mut counts: HashMap<Shared, i64> = HashMap::new();
         for (name, ports) in self.reclaim_all(changed, lookup) {
             for old in self.compiled.remove(&name).unwrap_or_default() {
+                self.count_no_local(&old, |n| n.saturating_sub(1));
                 if let Some((before, _)) = &mut sides {
                     old.fragment.add_to(before);
                 }
@@ -219,6 +251,7 @@ impl Ruleset {
             }
             let new: Vec<_> = ports.into_iter().map(|(port, input)| self.compile(port, &input)).collect();
             for compiled in &new {
+                self.count_no_local(compiled, |n| n.saturating_add(1));
                 if let Some((_, after)) = &mut sides {
                     compiled.fragment.add_to(after);
                 }
@@ -254,7 +287,8 @@ impl Ruleset {
         let own_lane = self.lanes.has_own(&name);
         let request = service::Request { name: &name, input, owned: &owned, own_lane, node: &self.node };
         let fragment = service::fragment(&request);
-        Compiled { name, port: Arc::clone(&input.port), fragment }
+        let no_local = uses_local(&input.port) && input.chosen.any && input.chosen.local.is_empty();
+        Compiled { name, port: Arc::clone(&input.port), fragment, no_local }
     }
 
     /// Updates who claims which frontend; returns the Services whose share changed.

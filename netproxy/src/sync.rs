@@ -36,6 +36,10 @@ const BURST: usize = 4096;
 const ADOPT_ATTEMPTS: u32 = 20;
 /// How long emptied chains wait before they are deleted, as upstream.
 const STALE_CHAIN_DELAY: Duration = Duration::from_secs(1);
+/// How often to see whether our table is still there: reloading a firewall often flushes everything.
+const CHECK_PERIOD: Duration = Duration::from_secs(30);
+/// How often to compare all of it, as upstream.
+const FULL_SYNC_PERIOD: Duration = Duration::from_secs(3600);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(30);
 
@@ -70,6 +74,8 @@ pub struct Proxy<B, C> {
     stale_chains: BTreeSet<Name>,
     tidy_at: Option<Instant>,
     retry_at: Option<Instant>,
+    check_at: Instant,
+    full_sync_at: Instant,
     backoff: Duration,
     udp: UdpServices,
     triggers: Vec<i64>,
@@ -104,6 +110,8 @@ where
             stale_chains: BTreeSet::new(),
             tidy_at: None,
             retry_at: None,
+            check_at: Instant::now() + CHECK_PERIOD,
+            full_sync_at: Instant::now() + FULL_SYNC_PERIOD,
             backoff: BACKOFF_FIRST,
             udp: UdpServices::default(),
             triggers: Vec::new(),
@@ -117,7 +125,7 @@ where
     pub async fn run(mut self, mut changes: mpsc::Receiver<Seen>, token: CancellationToken) {
         let mut burst = Vec::new();
         loop {
-            let wake = [self.retry_at, self.tidy_at].into_iter().flatten().min();
+            let wake = [self.retry_at, self.tidy_at].into_iter().flatten().fold(self.check_at, Instant::min);
             // Every arm may be dropped: receiving many takes nothing unless it completes, the
             // others only wait.
             tokio::select! {
@@ -127,10 +135,13 @@ where
                         return;
                     }
                 }
-                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+                () = sleep_until(wake) => {}
             }
             for seen in burst.drain(..) {
                 self.fold(seen);
+            }
+            if self.check_at <= Instant::now() {
+                self.check().await;
             }
             // While the backend fails, changes pile up in the state and wait for the retry.
             if self.state.synced() && self.retry_at.is_none_or(|at| at <= Instant::now()) {
@@ -139,6 +150,22 @@ where
             if self.tidy_at.is_some_and(|at| at <= Instant::now()) {
                 self.tidy().await;
             }
+        }
+    }
+
+    /// Notices that the table went, or that it is time to compare all of it: the next sync is full.
+    async fn check(&mut self) {
+        let now = Instant::now();
+        self.check_at = now + CHECK_PERIOD;
+        if !self.applied {
+            return;
+        }
+        if self.full_sync_at <= now {
+            self.full_sync_at = now + FULL_SYNC_PERIOD;
+            self.applied = false;
+        } else if matches!(self.blocking(|backend, _| backend.exists()).await, Ok(false)) {
+            tracing::warn!("somebody removed our nftables table, restoring it");
+            self.applied = false;
         }
     }
 
@@ -245,13 +272,18 @@ where
         }
         self.stale_chains.extend(written.stale_chains.iter().cloned());
         self.tidy_at = (!self.stale_chains.is_empty()).then(|| Instant::now() + STALE_CHAIN_DELAY);
+        let no_local = self.ruleset.no_local_endpoints();
+        self.metrics.set_no_local_endpoints(no_local.internal, no_local.external);
         let now = Timestamp::now();
         self.health.updated(now);
         self.metrics.last_sync.set(now_seconds());
         self.metrics.sync_duration.observe(took.as_secs_f64());
         if full {
             self.metrics.sync_full_duration.observe(took.as_secs_f64());
-            tracing::info!(services, requests = written.requests, ?took, "service rules are in place");
+            // The hourly comparison of an idle node finds nothing and says nothing.
+            if written.requests > 0 || services > 0 {
+                tracing::info!(services, requests = written.requests, ?took, "service rules are in place");
+            }
         } else {
             self.metrics.sync_partial_duration.observe(took.as_secs_f64());
             tracing::debug!(services, requests = written.requests, ?took, "service rules changed");

@@ -86,6 +86,14 @@ impl NftBackend for CliBackend {
         Self::nft(&["-c", "-f", "-"], &text)
     }
 
+    fn exists(&mut self) -> Result<bool, NftError> {
+        let there = list_json().is_ok();
+        if !there {
+            self.table = None;
+        }
+        Ok(there)
+    }
+
     /// What this backend wrote; whatever else is there goes with the next transaction.
     fn list(&mut self) -> Result<Listing, NftError> {
         Ok(Listing { table: self.table.as_ref().map(Table::observe), generation: None })

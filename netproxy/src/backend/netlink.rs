@@ -291,6 +291,11 @@ impl NftBackend for NetlinkBackend {
         self.transact(tx, None, false)
     }
 
+    fn exists(&mut self) -> Result<bool, NftError> {
+        while receive(&self.socket, false).is_ok_and(|d| d.is_some()) {}
+        self.has_table()
+    }
+
     fn list(&mut self) -> Result<Listing, NftError> {
         while receive(&self.socket, false).is_ok_and(|d| d.is_some()) {}
         for _ in 0..LIST_ATTEMPTS {

@@ -224,9 +224,12 @@ fn local_policies() {
     assert_eq!(count(&mut tracer, to(POD, VIP, 80), 10), [(ep(1).addr, 10)].into());
     world.endpoints("svc", vec![remote]).sync();
     tracer.table = world.ruleset.table();
+    assert_eq!(world.ruleset.no_local_endpoints(), NoLocalEndpoints { internal: 1, external: 1 });
     assert_eq!(tracer.send(to(OUTSIDE, NODE, 30080)), Outcome::Dropped);
     assert_eq!(tracer.send(to(POD, VIP, 80)), Outcome::Dropped);
     assert_eq!(tracer.send(to(POD, NODE, 30080)), delivered(2, false));
+    world.service("svc", vec![]).sync();
+    assert_eq!(world.ruleset.no_local_endpoints(), NoLocalEndpoints::default());
 }
 
 #[test]

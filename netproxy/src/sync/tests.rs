@@ -250,3 +250,24 @@ async fn forgets_stale_udp_flows_and_only_those() {
     assert_eq!(harness.metrics.conntrack_deleted.get(), 1);
     harness.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn restores_a_table_that_was_flushed_and_repairs_one_that_was_bent() {
+    let harness = synced(FakeNft::default(), Protocol::Tcp, &[1]).await;
+    let whole = harness.nft.table();
+    harness.nft.set_table(None);
+    harness.until("the table is back", |h| h.nft.table() == whole).await;
+    let mut bent = whole.clone().unwrap();
+    bent.chains.get_mut("services").unwrap().rules.clear();
+    harness.nft.set_table(Some(bent));
+    let began = tokio::time::Instant::now();
+    let repaired = async {
+        while harness.nft.table() != whole {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(7200), repaired).await.unwrap();
+    assert!(began.elapsed() > Duration::from_secs(1800), "at the hourly comparison");
+    assert_eq!(harness.metrics.sync_failures.get(), 0);
+    harness.stop().await;
+}
