@@ -8,6 +8,8 @@ mod access;
 mod bad_input;
 #[path = "apiserver/crud.rs"]
 mod crud;
+#[path = "apiserver/documents.rs"]
+mod documents;
 #[path = "apiserver/kubectl.rs"]
 mod kubectl;
 #[path = "apiserver/lifecycle.rs"]
