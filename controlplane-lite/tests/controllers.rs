@@ -5,8 +5,12 @@
 mod cluster;
 #[path = "controllers/garbage.rs"]
 mod garbage;
+#[path = "controllers/kubectl.rs"]
+mod kubectl;
 #[path = "controllers/nodes.rs"]
 mod nodes;
+#[path = "controllers/restarts.rs"]
+mod restarts;
 #[allow(dead_code)]
 #[path = "apiserver/support.rs"]
 mod support;

@@ -4,13 +4,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fmt::Debug;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use controlplane_lite::apiserver::ApiServer;
 use controlplane_lite::controllers::{self, ControllersConfig};
 use controlplane_lite::scheduler::{self, SchedulerConfig};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt};
@@ -20,13 +21,14 @@ use serde_json::{Value, from_value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::support;
+use crate::support::{self, Served};
 
 pub struct Cluster {
     pub client: Client,
-    _server: ApiServer,
+    _server: Option<ApiServer>,
     tasks: TaskTracker,
     token: CancellationToken,
+    controllers: Mutex<(TaskTracker, CancellationToken)>,
 }
 
 impl Drop for Cluster {
@@ -42,15 +44,38 @@ pub fn config() -> ControllersConfig {
 impl Cluster {
     pub async fn start(config: ControllersConfig) -> Self {
         let (server, client) = support::start().await;
+        Self::over(client, Some(server), config).await
+    }
+
+    /// The same behind a port, for kubectl.
+    pub async fn serve(config: ControllersConfig) -> (Self, Served) {
+        let served = support::serve().await;
+        (Self::over(served.client.clone(), None, config).await, served)
+    }
+
+    async fn over(client: Client, server: Option<ApiServer>, config: ControllersConfig) -> Self {
         let (tasks, token) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(controllers::run(client.clone(), config, token.clone()));
-        tasks.spawn(scheduler::run(client.clone(), SchedulerConfig::default(), token.clone()));
-        let cluster = Self { client, _server: server, tasks, token };
+        let controllers = Mutex::new((TaskTracker::new(), token.child_token()));
+        let cluster = Self { client, _server: server, tasks, token, controllers };
+        cluster.start_controllers(config);
         // Pods need the account of their namespace.
+        cluster.wait_for("default account", || cluster.exists::<ServiceAccount>("default")).await;
         cluster
-            .wait_for("default account", || cluster.exists::<k8s_openapi::api::core::v1::ServiceAccount>("default"))
-            .await;
-        cluster
+    }
+
+    pub fn start_controllers(&self, config: ControllersConfig) {
+        let (tasks, token) = (TaskTracker::new(), self.token.child_token());
+        tasks.spawn(controllers::run(self.client.clone(), config, token.clone()));
+        tasks.spawn(scheduler::run(self.client.clone(), SchedulerConfig::default(), token.clone()));
+        *self.controllers.lock().unwrap() = (tasks, token);
+    }
+
+    /// Ends controllers and scheduler; fails if they do not end.
+    pub async fn stop_controllers(&self) {
+        let (tasks, token) = self.controllers.lock().unwrap().clone();
+        token.cancel();
+        tasks.close();
+        tokio::time::timeout(Duration::from_secs(10), tasks.wait()).await.expect("controllers end");
     }
 
     /// Runs kubelets for all nodes: bound pods become ready, deleted pods end.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::Value;
 
 use crate::controllers::objects::{annotation, controller_ref, created, name};
 
@@ -42,18 +43,47 @@ pub fn find_new<'a>(d: &Deployment, sets: &'a [Set]) -> Option<&'a Set> {
     sets.iter().filter(same).min_by_key(|rs| (created(&rs.metadata), name(&rs.metadata).to_owned()))
 }
 
-/// Whether two templates are equal but for the hash label.
+/// Whether two templates are equal but for the hash label. Clients differ in
+/// whether they write an empty struct or leave it out: that is no difference.
 pub fn equal(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
-    fn parts(t: &PodTemplateSpec) -> (BTreeMap<&str, &str>, BTreeMap<&str, &str>) {
-        fn pairs(map: Option<&BTreeMap<String, String>>) -> BTreeMap<&str, &str> {
-            map.into_iter().flatten().map(|(k, v)| (k.as_str(), v.as_str())).collect()
+    fn essence(t: &PodTemplateSpec) -> Value {
+        let mut value = serde_json::to_value(t).unwrap_or_default();
+        if let Some(labels) = value.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
+            labels.remove(HASH_LABEL);
         }
-        let meta = t.metadata.as_ref();
-        let mut labels = pairs(meta.and_then(|m| m.labels.as_ref()));
-        labels.remove(HASH_LABEL);
-        (labels, pairs(meta.and_then(|m| m.annotations.as_ref())))
+        prune(&mut value);
+        value
     }
-    a.spec == b.spec && parts(a) == parts(b)
+    a == b || essence(a) == essence(b)
+}
+
+/// Fields for which an absent value means false or zero.
+const PLAIN: [&str; 9] =
+    ["stdin", "stdinOnce", "tty", "hostIPC", "hostNetwork", "hostPID", "readOnly", "hostPort", "minReadySeconds"];
+
+/// Drops nulls, empty texts, structs, lists and maps, and zero values where they
+/// are the same as none. An empty selector stays: it matches everything, and an
+/// absent one nothing.
+fn prune(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|key, inner| {
+                prune(inner);
+                let empty = match inner {
+                    Value::Null => true,
+                    Value::Object(o) => o.is_empty() && !key.ends_with("Selector"),
+                    Value::Array(list) => list.is_empty(),
+                    Value::String(text) => text.is_empty(),
+                    Value::Bool(false) => PLAIN.contains(&key.as_str()),
+                    Value::Number(n) => n.as_i64() == Some(0) && PLAIN.contains(&key.as_str()),
+                    Value::Bool(true) => false,
+                };
+                !empty
+            });
+        }
+        Value::Array(list) => list.iter_mut().for_each(prune),
+        _ => {}
+    }
 }
 
 /// A short stable name for a template: FNV-1a of its canonical JSON and of the

@@ -290,3 +290,26 @@ fn the_hash_is_stable_and_depends_on_collisions() {
     assert_ne!(template_hash(template, None), template_hash(template, Some(1)));
     assert!(template_hash(template, None).bytes().all(|b| b"bcdfghjklmnpqrstvwxz2456789".contains(&b)));
 }
+
+#[test]
+fn empty_structs_make_no_new_template() {
+    use super::super::revision::equal;
+    let template = |spec: Value| from_value(json!({"metadata": {"labels": {"app": "a"}}, "spec": spec})).unwrap();
+    let bare = json!({"containers": [{"name": "c"}], "volumes": [{"name": "v"}]});
+    let wordy = json!({"containers": [{"name": "c", "resources": {}, "env": [], "tty": false, "workingDir": ""}], "volumes": [{"name": "v", "emptyDir": {}}], "securityContext": {}});
+    assert!(equal(&template(bare.clone()), &template(wordy)));
+    let strict =
+        json!({"containers": [{"name": "c"}], "volumes": [{"name": "v"}], "automountServiceAccountToken": false});
+    assert!(!equal(&template(bare.clone()), &template(strict)));
+    let other = json!({"containers": [{"name": "d"}], "volumes": [{"name": "v"}]});
+    assert!(!equal(&template(bare), &template(other)));
+    let affinity = |term: Value| {
+        template(
+            json!({"containers": [], "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}),
+        )
+    };
+    assert!(!equal(
+        &affinity(json!({"topologyKey": "z", "labelSelector": {}})),
+        &affinity(json!({"topologyKey": "z"}))
+    ));
+}
