@@ -50,65 +50,65 @@ pub(super) fn conditions(
     remains: &Remains,
     now: Timestamp,
 ) -> Vec<NamespaceCondition> {
-    let list = |map: &BTreeMap<String, usize>, what: &str| {
-        map.iter()
-            .map(|(k, n)| {
-                format!("{k} {what} {n} {}", if *n == 1 { "resource instance" } else { "resource instances" })
-            })
-            .collect::<Vec<_>>()
-            .join(", ")
+    let mut out: Vec<NamespaceCondition> = before.unwrap_or_default().to_vec();
+    for (type_, trouble, reason, good_reason, good_text) in rows(remains) {
+        match trouble {
+            Some(text) => set(&mut out, type_, "True", reason, text, now),
+            None => set(&mut out, type_, "False", good_reason, good_text.to_owned(), now),
+        }
+    }
+    out
+}
+
+/// Type, what is wrong, the reason for that, and reason and text when all is well.
+type Row = (&'static str, Option<String>, &'static str, &'static str, &'static str);
+
+fn rows(remains: &Remains) -> [Row; 5] {
+    let some =
+        |list: &[String], text: &str| (!list.is_empty()).then(|| format!("{text}{}: {}", list.len(), list.join("; ")));
+    let counted = |map: &BTreeMap<String, usize>, text: &str, verb: &str| {
+        let plural = |n: usize| if n == 1 { "" } else { "s" };
+        let part = |(k, n): (&String, &usize)| format!("{k} {verb} {n} resource instance{}", plural(*n));
+        let parts: Vec<String> = map.iter().map(part).collect();
+        (!parts.is_empty()).then(|| format!("{text}: {}", parts.join(", ")))
     };
-    let discovery = remains.discovery_failures.join("; ");
-    let content = remains.content_failures.join("; ");
-    let rows = [
+    [
         (
             "NamespaceDeletionDiscoveryFailure",
-            !discovery.is_empty(),
+            some(&remains.discovery_failures, "Discovery failed for some groups, "),
             "DiscoveryFailed",
-            format!("Discovery failed for some groups, {}: {discovery}", remains.discovery_failures.len()),
             "ResourcesDiscovered",
             "All resources successfully discovered",
         ),
         (
             "NamespaceDeletionGroupVersionParsingFailure",
-            false,
+            None,
             "GroupVersionParsingFailed",
-            String::new(),
             "ParsedGroupVersions",
             "All legacy kube types successfully parsed",
         ),
         (
             "NamespaceDeletionContentFailure",
-            !content.is_empty(),
+            some(&remains.content_failures, "Failed to delete all resource types, remaining "),
             "ContentDeletionFailed",
-            format!("Failed to delete all resource types, {} remaining: {content}", remains.content_failures.len()),
             "ContentDeleted",
             "All content successfully deleted, may be waiting on finalization",
         ),
         (
             "NamespaceContentRemaining",
-            !remains.objects.is_empty(),
+            counted(&remains.objects, "Some resources are remaining", "has"),
             "SomeResourcesRemain",
-            format!("Some resources are remaining: {}", list(&remains.objects, "has")),
             "ContentRemoved",
             "All content successfully removed",
         ),
         (
             "NamespaceFinalizersRemaining",
-            !remains.finalizers.is_empty(),
+            counted(&remains.finalizers, "Some content in the namespace has finalizers remaining", "in"),
             "SomeFinalizersRemain",
-            format!("Some content in the namespace has finalizers remaining: {}", list(&remains.finalizers, "in")),
             "ContentHasNoFinalizers",
             "All content-preserving finalizers finished",
         ),
-    ];
-    let mut out: Vec<NamespaceCondition> = before.unwrap_or_default().to_vec();
-    for (type_, bad, bad_reason, bad_text, good_reason, good_text) in rows {
-        let (status, reason, text) =
-            if bad { ("True", bad_reason, bad_text) } else { ("False", good_reason, good_text.to_owned()) };
-        set(&mut out, type_, status, reason, text, now);
-    }
-    out
+    ]
 }
 
 fn set(all: &mut Vec<NamespaceCondition>, type_: &str, status: &str, reason: &str, text: String, now: Timestamp) {
