@@ -155,6 +155,9 @@ pub const JOB: Rules = Rules {
 /// HorizontalPodAutoscaler.
 pub const HORIZONTAL_POD_AUTOSCALER: Rules =
     Rules { default: workloads::horizontal_pod_autoscaler, validate: check::workloads::autoscaler, ..PLAIN };
+/// HorizontalPodAutoscaler of v1; a missing target is 80 % CPU, as v2 defaults it.
+pub const HORIZONTAL_POD_AUTOSCALER_V1: Rules =
+    Rules { default: workloads::horizontal_pod_autoscaler_v1, validate: check::workloads::autoscaler, ..PLAIN };
 
 // networking, discovery
 

@@ -31,8 +31,7 @@ pub async fn list(call: &Call) -> Result<Response<Body>, ApiError> {
 /// 400 for selectors that do not parse or name fields that cannot be selected.
 pub fn filter(call: &Call, options: &ListOptions) -> Result<Filter, ApiError> {
     let bad = |e: crate::scheme::selector::SelectorError| ApiError::bad_request(e.to_string());
-    let labels = LabelSelector::parse(&options.label_selector)
-        .map_err(|e| ApiError::bad_request(format!("unable to parse requirement: {e}")))?;
+    let labels = LabelSelector::parse(&options.label_selector).map_err(bad)?;
     let mut fields = FieldSelector::parse(call.kind, &options.field_selector).map_err(bad)?;
     if call.kind.conversion.is_some() {
         fields.terms.iter_mut().for_each(|term| term.field = stored_field(&term.field));

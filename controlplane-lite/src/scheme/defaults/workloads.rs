@@ -164,6 +164,16 @@ pub fn horizontal_pod_autoscaler(object: &mut Value) {
     }
 }
 
+/// HorizontalPodAutoscaler (v1).
+pub fn horizontal_pod_autoscaler_v1(object: &mut Value) {
+    let others = !is_empty(&at(object, &["metadata", "annotations"])["autoscaling.alpha.kubernetes.io/metrics"]);
+    let spec = ensure_map(object, &["spec"]);
+    set_default(spec, "minReplicas", 1);
+    if !others {
+        set_default(spec, "targetCPUUtilizationPercentage", 80);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

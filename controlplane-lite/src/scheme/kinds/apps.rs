@@ -77,20 +77,36 @@ pub(super) static APPS: &[KindInfo] = &[
     },
 ];
 
-pub(super) static AUTOSCALING: &[KindInfo] = &[KindInfo {
-    group: "autoscaling",
-    version: "v2",
-    kind: "HorizontalPodAutoscaler",
-    plural: "horizontalpodautoscalers",
-    singular: "horizontalpodautoscaler",
-    short_names: &["hpa"],
-    categories: &["all"],
-    subresources: &[STATUS],
-    rules: rules::HORIZONTAL_POD_AUTOSCALER,
-    printer: &print::AUTOSCALERS,
-    schema: schema_of::<autoscaling::v2::HorizontalPodAutoscaler>,
-    ..KindInfo::NAMESPACED
-}];
+pub(super) static AUTOSCALING: &[KindInfo] = &[
+    KindInfo {
+        group: "autoscaling",
+        version: "v2",
+        kind: "HorizontalPodAutoscaler",
+        plural: "horizontalpodautoscalers",
+        singular: "horizontalpodautoscaler",
+        short_names: &["hpa"],
+        categories: &["all"],
+        subresources: &[STATUS],
+        rules: rules::HORIZONTAL_POD_AUTOSCALER,
+        printer: &print::AUTOSCALERS,
+        schema: schema_of::<autoscaling::v2::HorizontalPodAutoscaler>,
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        group: "autoscaling",
+        kind: "HorizontalPodAutoscaler",
+        plural: "horizontalpodautoscalers",
+        singular: "horizontalpodautoscaler",
+        short_names: &["hpa"],
+        categories: &["all"],
+        subresources: &[STATUS],
+        conversion: Some(crate::scheme::convert::AUTOSCALERS),
+        rules: rules::HORIZONTAL_POD_AUTOSCALER_V1,
+        printer: &print::AUTOSCALERS_V1,
+        schema: schema_of::<autoscaling::v1::HorizontalPodAutoscaler>,
+        ..KindInfo::NAMESPACED
+    },
+];
 
 pub(super) static BATCH: &[KindInfo] = &[
     KindInfo {

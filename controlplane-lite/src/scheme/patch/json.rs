@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use super::{MAX_JSON_PATCH_OPERATIONS, PatchError};
+use crate::scheme::access::str_at;
+use crate::scheme::field::go_quote;
 
 /// The object after all operations.
 ///
@@ -20,6 +22,22 @@ pub fn apply(current: &Value, patch: &Value) -> Result<Value, PatchError> {
     let patch: json_patch::Patch = serde_json::from_value(patch.clone())
         .map_err(|e| PatchError::BadRequest(format!("error decoding patch: {e}")))?;
     let mut result = current.clone();
-    json_patch::patch(&mut result, &patch).map_err(|e| PatchError::Unprocessable(e.to_string()))?;
+    json_patch::patch(&mut result, &patch).map_err(|e| PatchError::Unprocessable(explain(&e, operations)))?;
     Ok(result)
+}
+
+/// Why an operation does not apply, in upstream's words.
+fn explain(error: &json_patch::PatchError, operations: &[Value]) -> String {
+    let op = operations.get(error.operation).map_or("", |o| str_at(o, &["op"]));
+    let path = go_quote(error.path.as_str());
+    match error.kind {
+        json_patch::PatchErrorKind::TestFailed => format!("testing value {} failed: test failed", error.path),
+        json_patch::PatchErrorKind::InvalidPointer if op == "test" => {
+            format!("testing path {} failed: doc is missing path: {path}: missing value", error.path)
+        }
+        json_patch::PatchErrorKind::InvalidPointer => {
+            format!("{op} operation does not apply: doc is missing path: {path}: missing value")
+        }
+        _ => format!("{op} operation does not apply: {}", error.kind),
+    }
 }

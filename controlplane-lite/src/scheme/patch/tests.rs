@@ -115,6 +115,12 @@ fn errors_have_upstream_classes() {
         run(PatchType::Json, r#"[{"op": "test", "path": "/spec/x", "value": 1}]"#),
         PatchError::Unprocessable(_)
     ));
+    assert_eq!(
+        run(PatchType::Json, r#"[{"op": "remove", "path": "/spec/x"}]"#),
+        PatchError::Unprocessable(
+            "remove operation does not apply: doc is missing path: \"/spec/x\": missing value".to_owned()
+        )
+    );
     let PatchError::Invalid(error) = run(PatchType::Merge, r#"{"spec": {"nope": 1}}"#) else { panic!("not invalid") };
     assert_eq!(error.detail, "strict decoding error: unknown field \"spec.nope\"");
     let PatchError::Invalid(error) = run(PatchType::Merge, r#"{"spec": {"containers": 5}}"#) else {

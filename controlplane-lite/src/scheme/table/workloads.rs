@@ -247,6 +247,11 @@ pub static AUTOSCALERS: Printer = Printer::new(
     },
 );
 
+/// HorizontalPodAutoscalers of autoscaling/v1, printed as v2.
+pub static AUTOSCALERS_V1: Printer = Printer::new(AUTOSCALERS.columns, |object, now| {
+    (AUTOSCALERS.cells)(&(crate::scheme::convert::AUTOSCALERS.to_storage)(object.clone()), now)
+});
+
 /// `cpu: 10%/80%`, two metrics at most.
 fn metrics(object: &Value) -> String {
     let specs = list_at(object, &["spec", "metrics"]);
