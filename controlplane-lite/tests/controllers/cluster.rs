@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use controlplane_lite::apiserver::ApiServer;
+use controlplane_lite::auth::authn::UserInfo;
 use controlplane_lite::controllers::{self, ControllersConfig};
 use controlplane_lite::scheduler::{self, SchedulerConfig};
 use futures::StreamExt;
@@ -24,7 +25,12 @@ use tokio_util::task::TaskTracker;
 use crate::support::{self, Served};
 
 pub struct Cluster {
+    /// As administrator.
     pub client: Client,
+    /// As the controllers.
+    pub manager: Client,
+    /// As the scheduler.
+    pub scheduler: Client,
     _server: Option<ApiServer>,
     tasks: TaskTracker,
     token: CancellationToken,
@@ -37,6 +43,12 @@ impl Drop for Cluster {
     }
 }
 
+/// Clients with the identities and rights of a real cluster's components.
+fn components(server: &ApiServer) -> (Client, Client) {
+    let client = |name| server.client(UserInfo::new(name, ["system:authenticated"]));
+    (client("system:kube-controller-manager"), client("system:kube-scheduler"))
+}
+
 pub fn config() -> ControllersConfig {
     ControllersConfig { root_ca_pem: "PEM".into(), ..ControllersConfig::default() }
 }
@@ -44,19 +56,25 @@ pub fn config() -> ControllersConfig {
 impl Cluster {
     pub async fn start(config: ControllersConfig) -> Self {
         let (server, client) = support::start().await;
-        Self::over(client, Some(server), config).await
+        let components = components(&server);
+        Self::over(client, components, Some(server), config).await
     }
 
     /// The same behind a port, for kubectl.
     pub async fn serve(config: ControllersConfig) -> (Self, Served) {
         let served = support::serve().await;
-        (Self::over(served.client.clone(), None, config).await, served)
+        (Self::over(served.client.clone(), components(served.server()), None, config).await, served)
     }
 
-    async fn over(client: Client, server: Option<ApiServer>, config: ControllersConfig) -> Self {
+    async fn over(
+        client: Client,
+        (manager, scheduler): (Client, Client),
+        server: Option<ApiServer>,
+        config: ControllersConfig,
+    ) -> Self {
         let (tasks, token) = (TaskTracker::new(), CancellationToken::new());
         let controllers = Mutex::new((TaskTracker::new(), token.child_token()));
-        let cluster = Self { client, _server: server, tasks, token, controllers };
+        let cluster = Self { client, manager, scheduler, _server: server, tasks, token, controllers };
         cluster.start_controllers(config);
         // Pods need the account of their namespace.
         cluster.wait_for("default account", || cluster.exists::<ServiceAccount>("default")).await;
@@ -65,8 +83,8 @@ impl Cluster {
 
     pub fn start_controllers(&self, config: ControllersConfig) {
         let (tasks, token) = (TaskTracker::new(), self.token.child_token());
-        tasks.spawn(controllers::run(self.client.clone(), config, token.clone()));
-        tasks.spawn(scheduler::run(self.client.clone(), SchedulerConfig::default(), token.clone()));
+        tasks.spawn(controllers::run(self.manager.clone(), config, token.clone()));
+        tasks.spawn(scheduler::run(self.scheduler.clone(), SchedulerConfig::default(), token.clone()));
         *self.controllers.lock().unwrap() = (tasks, token);
     }
 

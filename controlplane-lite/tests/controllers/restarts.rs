@@ -17,10 +17,10 @@ use crate::cluster::{Cluster, config, deployment};
 
 /// Aborts all tasks of controllers and scheduler in mid-flight: they run on a
 /// runtime of their own, which is shut down without waiting.
-fn run_for(client: &kube::Client, time: Duration) {
+fn run_for(manager: &kube::Client, scheduler: &kube::Client, time: Duration) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    runtime.spawn(controllers::run(client.clone(), config(), CancellationToken::new()));
-    runtime.spawn(scheduler::run(client.clone(), scheduler::SchedulerConfig::default(), CancellationToken::new()));
+    runtime.spawn(controllers::run(manager.clone(), config(), CancellationToken::new()));
+    runtime.spawn(scheduler::run(scheduler.clone(), scheduler::SchedulerConfig::default(), CancellationToken::new()));
     std::thread::sleep(time);
     runtime.shutdown_background();
 }
@@ -40,8 +40,10 @@ async fn a_rollout_survives_any_number_of_deaths() {
     for round in 0..25 {
         let version = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": format!("v{}", round / 5)}]}}}});
         c.patch::<Deployment>("web", version).await;
-        let client = c.client.clone();
-        tokio::task::spawn_blocking(move || run_for(&client, Duration::from_millis(7 * round))).await.unwrap();
+        let (manager, scheduler) = (c.manager.clone(), c.scheduler.clone());
+        tokio::task::spawn_blocking(move || run_for(&manager, &scheduler, Duration::from_millis(7 * round)))
+            .await
+            .unwrap();
     }
     c.start_controllers(config());
     c.wait_for("the last version alone", || async {
