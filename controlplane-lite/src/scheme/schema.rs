@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::kind::SchemaSource;
 
 mod facts;
+mod zero;
 
 /// Where named definitions stand in generated documents.
 pub(crate) const DEFINITIONS: &str = "#/components/schemas/";
@@ -120,6 +121,10 @@ pub struct Field {
     pub list: ListType,
     /// How strategic merge patch merges it.
     pub patch: Patch,
+    /// Whether the schema demands the field.
+    pub required: bool,
+    /// Whether the zero value means the same as absence (a Go field without pointer, left out when empty).
+    pub drops_zero: bool,
 }
 
 /// An object type with named fields. Shared: recursive types refer to themselves.
@@ -220,6 +225,8 @@ fn object(name: &str, definitions: &Map<String, Value>, registry: &mut Registry)
     let ty = Arc::new(ObjectType { name: name.into(), fields: OnceLock::new() });
     // Registered before its fields are known, so that recursive types end here.
     registry.insert(name.into(), Arc::clone(&ty));
+    let required: &[Value] =
+        definitions.get(name).and_then(|d| d.get("required")).and_then(Value::as_array).map_or(&[], Vec::as_slice);
     let mut fields: Vec<Field> = definitions
         .get(name)
         .and_then(|d| d.get("properties"))
@@ -228,7 +235,14 @@ fn object(name: &str, definitions: &Map<String, Value>, registry: &mut Registry)
         .flatten()
         .map(|(field, schema)| {
             let (list, patch) = facts_of(name, field);
-            Field { name: field.as_str().into(), ty: type_of(schema, definitions, registry), list, patch }
+            Field {
+                name: field.as_str().into(),
+                ty: type_of(schema, definitions, registry),
+                list,
+                patch,
+                required: required.iter().any(|r| r == field),
+                drops_zero: zero::drops(name, field),
+            }
         })
         .collect();
     fields.sort_by(|a, b| a.name.cmp(&b.name));
@@ -297,6 +311,12 @@ mod tests {
         for (ty, field, ..) in facts::ROWS {
             if let Some(object) = registry.get(*ty) {
                 assert!(object.field(field).is_some(), "{ty} has no field {field}");
+            }
+        }
+        for (ty, fields) in zero::ROWS {
+            let object = registry.iter().find(|(name, _)| name.ends_with(ty)).unwrap_or_else(|| panic!("no type {ty}"));
+            for field in *fields {
+                assert!(object.1.field(field).is_some(), "{ty} has no field {field}");
             }
         }
     }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::scheme::field::{Path, go_quote};
 use crate::scheme::quantity::Quantity;
-use crate::scheme::schema::{ObjectType, Type};
+use crate::scheme::schema::{Field, ObjectType, Type};
 
 /// A value of the wrong type, in Go's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,6 +94,9 @@ impl Shaper {
             }
             let stack = Stack { parent: at.fields, name: key };
             self.value(value, &field.ty, At { object: ty, fields: Some(&stack), path: &path })?;
+            if means_absent(value, field) {
+                dropped.push(key.clone());
+            }
         }
         for key in dropped {
             map.remove(&key);
@@ -186,6 +189,19 @@ impl Shaper {
             }
         }
         Err(at.mismatch(&format!("number {value}"), &ty.go_name()))
+    }
+}
+
+/// Whether a field's value says no more than its absence: empty lists and maps, and the zero values
+/// that Go leaves out. Upstream's round trip through Go types drops them too.
+fn means_absent(value: &Value, field: &Field) -> bool {
+    match (&field.ty, value) {
+        (Type::List(_), Value::Array(items)) => items.is_empty() && !field.required,
+        (Type::Map(_), Value::Object(map)) => map.is_empty() && !field.required,
+        (_, Value::Bool(set)) => field.drops_zero && !set,
+        (_, Value::String(text)) => field.drops_zero && text.is_empty(),
+        (_, Value::Number(number)) => field.drops_zero && number.as_i64() == Some(0),
+        _ => false,
     }
 }
 

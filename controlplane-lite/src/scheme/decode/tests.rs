@@ -137,6 +137,23 @@ fn canonical_values() {
 }
 
 #[test]
+fn what_go_leaves_out_is_left_out() {
+    let got = strict(
+        kind("", "Pod"),
+        r#"{"metadata":{"annotations":{},"labels":{"a":""}},
+            "spec":{"hostNetwork":false,"tolerations":[],"containers":[],"automountServiceAccountToken":false,
+                    "volumes":[{"name":"v","emptyDir":{}}]}}"#,
+    )
+    .unwrap()
+    .object;
+    assert_eq!(got["metadata"], json!({"labels": {"a": ""}}));
+    assert_eq!(
+        got["spec"],
+        json!({"containers": [], "automountServiceAccountToken": false, "volumes": [{"name": "v", "emptyDir": {}}]})
+    );
+}
+
+#[test]
 fn yaml_bodies() {
     let text = "apiVersion: v1\nkind: ConfigMap\ndata:\n  1: one\n  yes: two\nmetadata: {name: x}\n";
     let got = decode(kind("", "ConfigMap"), MediaType::Yaml, text.as_bytes(), FieldValidation::Strict).unwrap().object;
