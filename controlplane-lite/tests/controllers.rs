@@ -3,6 +3,8 @@
 
 #[path = "controllers/cluster.rs"]
 mod cluster;
+#[path = "controllers/faults.rs"]
+mod faults;
 #[path = "controllers/garbage.rs"]
 mod garbage;
 #[path = "controllers/kubectl.rs"]

@@ -16,6 +16,8 @@ use correlate::{Correlator, Decision};
 
 /// Drafts that may wait for the writer; more are dropped.
 const QUEUE: usize = 4096;
+/// Events written at once.
+const BATCH: usize = 32;
 
 /// Normal or Warning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -110,17 +112,27 @@ pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
 
 async fn write_events(client: Client, mut rx: mpsc::Receiver<Draft>, token: CancellationToken) {
     let mut correlator = Correlator::default();
+    let mut drafts = Vec::with_capacity(BATCH);
     loop {
-        let draft = tokio::select! {
-            // Cancel-safe: `recv` takes a draft only when it returns it.
-            () = token.cancelled() => return,
-            draft = rx.recv() => match draft { Some(draft) => draft, None => return },
-        };
-        let decision = correlator.observe(&draft, Timestamp::now());
         tokio::select! {
-            // A half-sent event is lost or written: both are harmless.
+            // Cancel-safe: `recv_many` takes drafts only when it returns them.
             () = token.cancelled() => return,
-            () = perform(&client, decision) => {}
+            taken = rx.recv_many(&mut drafts, BATCH) => if taken == 0 { return },
+        }
+        let now = Timestamp::now();
+        let decisions = drafts.drain(..).map(|draft| correlator.observe(&draft, now));
+        // A count may belong to an event of the same batch: new events go first.
+        let (fresh, counts): (Vec<_>, Vec<_>) = decisions.partition(|d| matches!(d, Decision::Create(_)));
+        let write = async {
+            futures::future::join_all(fresh.into_iter().map(|d| perform(&client, d))).await;
+            for count in counts {
+                perform(&client, count).await;
+            }
+        };
+        tokio::select! {
+            // Half-sent events are lost or written: both are harmless.
+            () = token.cancelled() => return,
+            () = write => {}
         }
     }
 }
