@@ -241,14 +241,14 @@ impl App {
             let workers = workers.clone();
             Arc::new(move |uid| workers.poke(uid))
         };
-        let probes = ProbeManager::new(self.runtime.clone(), recorder.clone(), sink, host_ip, token.clone());
+        let probes = ProbeManager::new(self.runtime.clone(), recorder.clone(), sink.clone(), host_ip, token.clone());
         let fields = FieldContext {
             pod_ips: Vec::new(),
             host_ips: view.host_ips.clone(),
             allocatable: view.allocatable.clone(),
         };
         let volume_config = VolumeConfig { pods_root: self.config.paths.root.join("pods"), fields };
-        let volumes = VolumeSet::new(volume_config, objects.clone(), recorder.clone());
+        let volumes = VolumeSet::new(volume_config, objects.clone(), recorder.clone(), sink);
         tasks.spawn({
             let (volumes, token) = (volumes.clone(), token.clone());
             async move { volumes.run(token).await }

@@ -27,13 +27,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use cri::types::{Mount, MountPropagation};
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 
-use crate::contract::{MountedVolumes, PodVolumes, VolumeError};
+use crate::contract::{ChangeSink, MountedVolumes, PodVolumes, VolumeError};
 use crate::convert::fields::FieldContext;
 use crate::events::Recorder;
 use crate::ids::PodUid;
-use crate::objectcache::ObjectReader;
+use crate::objectcache::{ObjectReader, ObjectRef};
 use plan::{Source, VolumePlan};
 use state::PodState;
 
@@ -48,21 +48,31 @@ pub struct VolumeConfig {
 }
 
 /// All volumes of all pods of this node.
-#[derive(Debug)]
 pub struct VolumeSet {
     config: VolumeConfig,
     reader: Arc<dyn ObjectReader>,
     events: Recorder,
+    sink: ChangeSink,
     pods: Mutex<HashMap<PodUid, Arc<tokio::sync::Mutex<PodState>>>>,
+    /// Changes since construction, until [`VolumeSet::run`] takes them over.
+    changes: Mutex<Option<broadcast::Receiver<ObjectRef>>>,
     /// Tells [`VolumeSet::run`] that a deadline may have moved.
     deadlines: Notify,
 }
 
+impl std::fmt::Debug for VolumeSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VolumeSet").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
 impl VolumeSet {
     /// A set that knows no pod yet; what stands on disk is adopted by
-    /// [`PodVolumes::set_up`] or removed by [`PodVolumes::tear_down`].
-    pub fn new(config: VolumeConfig, reader: Arc<dyn ObjectReader>, events: Recorder) -> Arc<Self> {
-        Arc::new(Self { config, reader, events, pods: Mutex::default(), deadlines: Notify::new() })
+    /// [`PodVolumes::set_up`] or removed by [`PodVolumes::tear_down`]. `sink`
+    /// hears of pods whose set-up failed and may succeed now.
+    pub fn new(config: VolumeConfig, reader: Arc<dyn ObjectReader>, events: Recorder, sink: ChangeSink) -> Arc<Self> {
+        let changes = Mutex::new(Some(reader.changes()));
+        Arc::new(Self { config, reader, events, sink, pods: Mutex::default(), changes, deadlines: Notify::new() })
     }
 
     /// UIDs that have a directory on this node, known or not.

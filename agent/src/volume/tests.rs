@@ -115,7 +115,7 @@ fn set_at(dir: &Path, reader: &Arc<FakeReader>) -> Arc<VolumeSet> {
     let (events, receiver) = Recorder::channel(64);
     // The receiver only has to stay open.
     std::mem::forget(receiver);
-    VolumeSet::new(config, reader.clone(), events)
+    VolumeSet::new(config, reader.clone(), events, Arc::new(|_| {}))
 }
 
 fn pod(spec: serde_json::Value) -> Arc<Pod> {
@@ -226,6 +226,32 @@ fn files_follow_their_objects() {
         token.cancel();
         running.await.unwrap();
         set.tear_down(&PodUid::new("uid-1")).await.unwrap();
+    });
+}
+
+#[test]
+fn a_pod_that_waits_hears_when_its_object_comes() {
+    in_mount_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = FakeReader::new(3600);
+        let (heard_tx, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let config = VolumeConfig { pods_root: dir.path().join("pods"), fields: FieldContext::default() };
+        let sink: ChangeSink = Arc::new(move |uid: &PodUid| heard_tx.send(uid.clone()).unwrap());
+        let set = VolumeSet::new(config, reader.clone(), Recorder::channel(1).0, sink);
+        let token = CancellationToken::new();
+        let running = tokio::spawn({
+            let (set, token) = (set.clone(), token.clone());
+            async move { set.run(token).await }
+        });
+        let pod = pod(json!({"containers": [], "volumes": [{"name": "cm", "configMap": {"name": "late"}}]}));
+        set.set_up(&pod).await.unwrap_err();
+        reader.set_map("other", &[("k", "1")]);
+        reader.set_map("late", &[("k", "1")]);
+        let first = tokio::time::timeout(Duration::from_secs(20), heard.recv()).await.unwrap();
+        assert_eq!(first, Some(PodUid::of(&pod)));
+        set.set_up(&pod).await.unwrap();
+        token.cancel();
+        running.await.unwrap();
     });
 }
 

@@ -1,5 +1,7 @@
 //! Keeps projected files current: follows object changes, token lives, retries.
 
+use std::sync::PoisonError;
+
 use futures::future::join_all;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
@@ -8,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::VolumeSet;
 use super::plan::{Part, Source, VolumePlan};
 use super::state::PodState;
+use crate::ids::PodUid;
 use crate::objectcache::{ObjectKind, ObjectRef};
 
 /// Longest wait for a deadline: tokio's timers like an end.
@@ -16,7 +19,8 @@ const FOREVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3
 impl VolumeSet {
     /// Runs until cancelled. Idle, it waits and does nothing.
     pub async fn run(&self, token: CancellationToken) {
-        let mut changes = self.reader.changes();
+        let taken = self.changes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut changes = taken.unwrap_or_else(|| self.reader.changes());
         loop {
             let deadline = self.next_deadline().await;
             tokio::select! {
@@ -68,8 +72,13 @@ impl VolumeSet {
         join_all(pods.iter().map(async |state| {
             let mut state = state.lock().await;
             let names = volumes_showing(&state, object);
-            if !names.is_empty() {
-                self.refresh(&mut state, &names).await;
+            if names.is_empty() {
+                return;
+            }
+            match &state.pod {
+                // It waits for another try; what it lacked may be there now.
+                Some(pod) if state.mounted.is_none() => (self.sink)(&PodUid::of(pod)),
+                _ => self.refresh(&mut state, &names).await,
             }
         }))
         .await;
