@@ -72,6 +72,7 @@ pub struct NodeSettings {
     /// Quantities kept away from pods, by resource name (system and kube).
     pub reserved: BTreeMap<String, String>,
     pub lease_duration: Duration,
+    pub pressure: Pressure,
     /// How often changes of the node are looked for (local and cheap).
     pub status_update: Duration,
     /// How often an unchanged status is reported.
@@ -98,6 +99,53 @@ pub struct CgroupSettings {
     pub pod_pids_limit: Option<i64>,
 }
 
+/// An amount that must stay free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Minimum {
+    Bytes(u64),
+    Percent(u8),
+    /// A share of the whole, but never more than so many bytes: a tenth of a
+    /// large disk is plenty.
+    PercentUpTo(u8, u64),
+}
+
+impl Minimum {
+    /// In bytes (or pieces), of a whole of `capacity`.
+    pub fn of(self, capacity: u64) -> u64 {
+        let share = |p: u8| u64::try_from(u128::from(capacity) * u128::from(p) / 100).unwrap_or(u64::MAX);
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(p) => share(p),
+            Self::PercentUpTo(p, most) => share(p).min(most),
+        }
+    }
+}
+
+/// Below which of these the node reports pressure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pressure {
+    /// `memory.available`.
+    pub memory: Minimum,
+    /// `nodefs.available`.
+    pub disk: Minimum,
+    /// `nodefs.inodesFree`.
+    pub inodes: Minimum,
+    /// `pid.available`.
+    pub pids: Minimum,
+}
+
+impl Default for Pressure {
+    /// Upstream's thresholds; of disks, 10 GiB are enough.
+    fn default() -> Self {
+        Self {
+            memory: Minimum::Bytes(100 << 20),
+            disk: Minimum::PercentUpTo(10, 10 << 30),
+            inodes: Minimum::Percent(5),
+            pids: Minimum::Percent(5),
+        }
+    }
+}
+
 /// Images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageSettings {
@@ -108,6 +156,8 @@ pub struct ImageSettings {
     pub gc_low_percent: u8,
     /// How long an unused image stays at least.
     pub min_age: Duration,
+    /// Bytes that are enough to have free, whatever the percentages say.
+    pub enough_free: u64,
 }
 
 /// Where static pods come from.
@@ -193,6 +243,7 @@ impl AgentConfig {
                 max_pods: 110,
                 reserved: BTreeMap::new(),
                 lease_duration: Duration::from_secs(40),
+                pressure: Pressure::default(),
                 status_update: Duration::from_secs(10),
                 status_report: Duration::from_secs(300),
                 version: "v1.36.0".to_owned(),
@@ -213,6 +264,7 @@ impl AgentConfig {
                 gc_high_percent: 85,
                 gc_low_percent: 80,
                 min_age: Duration::from_secs(120),
+                enough_free: 10 << 30,
             },
             static_pods: StaticPods { url_interval: Duration::from_secs(20), ..StaticPods::default() },
             server: ServerSettings {

@@ -27,7 +27,6 @@ pub mod probe;
 pub mod server;
 pub mod services;
 pub mod status;
-pub mod sys;
 #[cfg(test)]
 mod testutil;
 pub mod volume;

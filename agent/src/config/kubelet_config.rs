@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Taint;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{AgentConfig, Authorization, CgroupDriver};
+use super::{AgentConfig, Authorization, CgroupDriver, Minimum};
 use crate::convert::quantity::nanos;
 
 /// What is wrong with a configuration file; every problem, one a line.
@@ -51,7 +51,6 @@ const IGNORED: &[&str] = &[
     "enforceNodeAllocatable",
     "eventBurst",
     "eventRecordQPS",
-    "evictionHard",
     "evictionMaxPodGracePeriod",
     "evictionMinimumReclaim",
     "evictionPressureTransitionPeriod",
@@ -127,6 +126,7 @@ struct Anonymous {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct Webhook {
     enabled: Option<bool>,
+    #[serde(rename = "cacheTTL")]
     cache_ttl: Option<String>,
 }
 
@@ -247,6 +247,27 @@ fn driver(config: &mut AgentConfig, value: Value) -> Result<(), String> {
     Ok(())
 }
 
+/// Signals this node reports as pressure; others are checked and have no effect.
+fn eviction_hard(config: &mut AgentConfig, value: Value) -> Result<(), String> {
+    for (signal, text) in parse::<BTreeMap<String, String>>(value)? {
+        let minimum = match text.strip_suffix('%') {
+            Some(number) => number.parse().ok().filter(|p| *p <= 100).map(Minimum::Percent),
+            None => nanos(&text).and_then(|n| u64::try_from(n / 1_000_000_000).ok()).map(Minimum::Bytes),
+        };
+        let minimum = minimum.ok_or_else(|| format!("{signal}: {text:?} is neither a quantity nor a percentage"))?;
+        let pressure = &mut config.node.pressure;
+        match signal.as_str() {
+            "memory.available" => pressure.memory = minimum,
+            "nodefs.available" => pressure.disk = minimum,
+            "nodefs.inodesFree" => pressure.inodes = minimum,
+            "pid.available" => pressure.pids = minimum,
+            "imagefs.available" | "imagefs.inodesFree" | "containerfs.available" | "containerfs.inodesFree" => {}
+            _ => return Err(format!("{signal}: unknown signal")),
+        }
+    }
+    Ok(())
+}
+
 fn url_headers(config: &mut AgentConfig, value: Value) -> Result<(), String> {
     let map: BTreeMap<String, Vec<String>> = parse(value)?;
     config.static_pods.url_headers =
@@ -295,6 +316,7 @@ const FIELDS: &[(&str, Setter)] = &[
         Ok(())
     }),
     ("enableServer", set!(c.server.enabled = parse)),
+    ("evictionHard", eviction_hard),
     ("failSwapOn", set!(c.fail_swap_on = parse)),
     ("httpCheckFrequency", set!(c.static_pods.url_interval = positive_time)),
     ("imageGCHighThresholdPercent", set!(c.images.gc_high_percent = percent)),
@@ -412,7 +434,8 @@ staticPodPath: /manifests
 containerLogMaxSize: 5Mi
 podPidsLimit: -1
 rotateCertificates: true
-evictionHard: {memory.available: 100Mi}
+evictionHard: {memory.available: 200Mi, nodefs.available: 15%, imagefs.available: 15%}
+shutdownGracePeriod: 30s
 ",
         )
         .unwrap();
@@ -421,12 +444,14 @@ evictionHard: {memory.available: 100Mi}
         assert!(config.server.anonymous && config.server.authorization == Authorization::AlwaysAllow);
         assert_eq!(config.node.status_update, Duration::from_secs(90));
         assert_eq!((config.logs.max_size, config.cgroups.pod_pids_limit), (5 << 20, None));
-        assert_eq!(applied.ignored, ["evictionHard", "rotateCertificates"]);
+        assert_eq!(config.node.pressure.memory, Minimum::Bytes(200 << 20));
+        assert_eq!(config.node.pressure.disk, Minimum::Percent(15));
+        assert_eq!(applied.ignored, ["rotateCertificates", "shutdownGracePeriod"]);
     }
 
     #[test]
     fn all_problems_come_at_once_and_nothing_changes() {
-        let text = "maxPods: many\nnoSuchField: 1\ncgroupDriver: dbus\nimageGCHighThresholdPercent: 200\nkubeReserved: {cpu: lots}\ntlsCertFile: /x\nauthentication: {basic: {}}\nclusterDNS: [dns.example]\n";
+        let text = "maxPods: many\nnoSuchField: 1\ncgroupDriver: dbus\nimageGCHighThresholdPercent: 200\nkubeReserved: {cpu: lots}\nevictionHard: {nodefs.available: some}\ntlsCertFile: /x\nauthentication: {basic: {}}\nclusterDNS: [dns.example]\n";
         let mut config = AgentConfig::new("n", "/d");
         let error = apply_kubelet_configuration(&mut config, text).unwrap_err();
         let all = error.to_string();
@@ -438,6 +463,7 @@ evictionHard: {memory.available: 100Mi}
             "cgroupDriver:",
             "imageGCHighThresholdPercent:",
             "kubeReserved: cpu",
+            "evictionHard: nodefs.available",
             "tlsCertFile:",
             "authentication: unknown field `basic`",
             "clusterDNS: \"dns.example\"",

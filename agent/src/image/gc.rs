@@ -52,6 +52,7 @@ impl ImageCollector {
             high: settings.gc_high_percent,
             low: settings.gc_low_percent,
             min_age: SignedDuration::try_from(settings.min_age).unwrap_or(SignedDuration::ZERO),
+            enough_free: settings.enough_free,
         };
         Self { images, cache, events, clock, node_name, thresholds, seen: HashMap::new() }
     }

@@ -60,9 +60,14 @@ fn is_path(path: &str) -> bool {
     parts.peek().is_some() && parts.all(component) && path.len() <= 255
 }
 
+/// The host of images that come with the binary: there is no such registry.
+const BUILT_IN: &str = "copepod.local/";
+
 /// The pull policy in force: given, else by the tag as the API server defaults.
+/// What comes with the binary is never looked for elsewhere when it is here.
 pub fn policy<'a>(given: Option<&'a str>, name: &str) -> &'a str {
     match given {
+        Some("Always") | None if name.starts_with(BUILT_IN) => "IfNotPresent",
         Some(policy) if !policy.is_empty() => policy,
         _ if name.ends_with(":latest") => "Always",
         _ => "IfNotPresent",

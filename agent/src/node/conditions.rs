@@ -7,12 +7,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::facts::{Load, Machine};
 use crate::clock::to_seconds;
+use crate::config::Pressure;
 
 /// What the runtime says, or why it says nothing.
 pub type RuntimeView = Result<RuntimeStatus, String>;
-
-/// Bytes of available memory below which there is pressure, as upstream.
-const MEMORY_MINIMUM: u64 = 100 << 20;
 
 /// A condition without its times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,13 +51,16 @@ pub fn conditions(
     machine: &Machine,
     load: &Load,
     runtime: &RuntimeView,
+    limits: &Pressure,
     previous: &[NodeCondition],
     now: Timestamp,
 ) -> Vec<NodeCondition> {
-    let percent = |part: u64, whole: u64| if whole == 0 { 100 } else { u128::from(part) * 100 / u128::from(whole) };
-    let disk = percent(load.disk_available, load.disk_capacity) < 10 || percent(load.inodes_free, load.inodes) < 5;
-    let pids = load.pids > 0 && percent(machine.pid_max.saturating_sub(load.pids), machine.pid_max) < 5;
-    let memory = load.memory_available > 0 && load.memory_available < MEMORY_MINIMUM;
+    // File systems may have no inodes to count; what cannot be read is no pressure.
+    let disk =
+        load.disk_available < limits.disk.of(load.disk_capacity) || load.inodes_free < limits.inodes.of(load.inodes);
+    let pids_free = machine.pid_max.saturating_sub(load.pids);
+    let pids = load.pids > 0 && pids_free < limits.pids.of(machine.pid_max);
+    let memory = load.memory_available > 0 && load.memory_available < limits.memory.of(machine.memory);
     let pressures = [
         Verdict {
             kind: "MemoryPressure",
@@ -156,16 +157,26 @@ mod tests {
             inodes_free: 50,
             pids: 10,
         };
-        let good = conditions(&m, &load, &runtime(true), &[], t);
+        let good = conditions(&m, &load, &runtime(true), &Pressure::default(), &[], t);
         assert_eq!(status(&good, "Ready"), "True");
         assert_eq!(status(&good, "DiskPressure"), "False");
-        let bad = conditions(&m, &load, &runtime(false), &good, t);
+        let bad = conditions(&m, &load, &runtime(false), &Pressure::default(), &good, t);
         assert_eq!(status(&bad, "Ready"), "False");
         assert!(bad[3].message.as_deref().unwrap_or_default().contains("cni config uninitialized"));
-        let down = conditions(&m, &load, &Err("refused".into()), &good, t);
+        let down = conditions(&m, &load, &Err("refused".into()), &Pressure::default(), &good, t);
         assert!(down[3].message.as_deref().unwrap_or_default().starts_with("container runtime is down"));
         assert!(network_problem(&runtime(true)).is_none());
         assert_eq!(problems(&Ok(RuntimeStatus::default())).len(), 2);
+    }
+
+    #[test]
+    fn minima() {
+        use crate::config::Minimum::{Bytes, Percent, PercentUpTo};
+        assert_eq!(
+            [Bytes(7).of(100), Percent(10).of(100), PercentUpTo(10, 5).of(100), PercentUpTo(10, 50).of(100)],
+            [7, 10, 5, 10]
+        );
+        assert_eq!(Percent(100).of(u64::MAX), u64::MAX);
     }
 
     #[test]
@@ -179,7 +190,7 @@ mod tests {
             inodes_free: 0,
             pids: 96,
         };
-        let list = conditions(&m, &load, &runtime(true), &[], t);
+        let list = conditions(&m, &load, &runtime(true), &Pressure::default(), &[], t);
         for kind in ["MemoryPressure", "DiskPressure", "PIDPressure"] {
             assert_eq!(status(&list, kind), "True", "{kind}");
         }

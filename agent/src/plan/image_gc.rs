@@ -20,11 +20,13 @@ pub struct Thresholds {
     pub high: u8,
     pub low: u8,
     pub min_age: SignedDuration,
+    /// Bytes that are enough to have free, whatever the percentages say.
+    pub enough_free: u64,
 }
 
 /// How many bytes have to go, 0 below the high mark.
 pub fn bytes_to_free(capacity: u64, available: u64, t: &Thresholds) -> u64 {
-    if capacity == 0 {
+    if capacity == 0 || available >= t.enough_free {
         return 0;
     }
     let used = u128::from(capacity.saturating_sub(available));
@@ -80,10 +82,11 @@ mod tests {
             last_used: at(used),
         };
         let images = [image("a", 50, false), image("b", 10, false), image("c", 5, true), image("d", 1, false)];
-        let t = Thresholds { high: 85, low: 80, min_age: SignedDuration::from_secs(120) };
+        let t = Thresholds { high: 85, low: 80, min_age: SignedDuration::from_secs(120), enough_free: 50 };
         assert_eq!(bytes_to_free(100, 16, &t), 0);
         assert_eq!(bytes_to_free(100, 10, &t), 10);
         assert_eq!(bytes_to_free(0, 0, &t), 0);
+        assert_eq!(bytes_to_free(1000, 50, &t), 0, "50 are enough");
         let used = HashSet::from(["d".to_owned()]);
         assert_eq!(images_to_remove(&images, &used, 15, &t, at(1000)), ["b", "a"]);
         assert!(images_to_remove(&images, &used, 15, &t, at(100)).is_empty(), "too young");

@@ -1,34 +1,26 @@
 //! Making a pod that is to run, run.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use cri::types::{ContainerState, SandboxConfig, SandboxStatus};
+use cri::types::{ContainerState, SandboxStatus};
 use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Container;
 use tokio_util::sync::CancellationToken;
 
 use super::sandbox::{self, CreateSandboxError};
-use super::start::{Launch, StartContext, StartError, start_container};
 use super::state::EndReason;
 use super::worker::{Progress, Worker};
 use super::{files, kill};
-use crate::contract::{MountedVolumes, VolumeError};
 use crate::convert::{container, spec};
 use crate::events::EventType;
-use crate::image::{EnsuredImage, PullError};
 use crate::plan::pod_actions::is_finished;
 use crate::plan::{PodActions, StartContainer, pod_actions};
-use crate::podcache::{RuntimeContainer, RuntimePod};
+use crate::podcache::RuntimePod;
 use crate::status::Stage;
 use crate::status::containers::WaitReason;
 
 /// Rounds of one sync; more would mean that plan and runtime disagree for ever.
 const MAX_ROUNDS: usize = 64;
-
-type Images = BTreeMap<String, Result<EnsuredImage, PullError>>;
 
 impl Worker {
     /// One sync: look, decide, do, until there is nothing to do or only to wait.
@@ -195,7 +187,7 @@ impl Worker {
     }
 
     /// The crash-loop key of a container and when its last instance ended.
-    fn last_end(&self, name: &str) -> Option<((String, u64), Timestamp)> {
+    pub(super) fn last_end(&self, name: &str) -> Option<((String, u64), Timestamp)> {
         let ended = self.runtime.containers_named(name).find(|c| c.status.state == ContainerState::Exited)?;
         let (_, found) = container::find(&self.pod, name)?;
         let finished = ended.status.finished_at.unwrap_or(Timestamp::MIN);
@@ -226,21 +218,15 @@ impl Worker {
             let delay = self.next_retry();
             return self.wait(Some(delay));
         }
-        // Volumes, sandbox and images do not need each other.
-        let gathered = interrupt.run_until_cancelled(gather(self, &config, attempt.is_some(), &ready)).await;
-        let Some((sandbox, volumes, images)) = gathered else {
+        let Some((volumes, images)) = self.gather(&config, attempt.is_some(), &ready, interrupt).await else {
             // Given up in the middle: whatever the runtime did, it will show.
             self.dirty = true;
             return Progress::Again;
         };
-        match sandbox {
-            Ok(Some(status)) => self.adopt_sandbox(status),
-            Ok(None) => {}
-            Err(error) => return self.sandbox_failed(&error),
-        }
-        let volumes = match volumes {
-            Ok(volumes) => volumes,
-            Err(error) => {
+        let (volumes, images) = match (volumes, images) {
+            (Ok(volumes), Ok(images)) => (volumes, images),
+            (_, Err(error)) => return self.sandbox_failed(&error),
+            (Err(error), _) => {
                 self.deps.events.pod(&self.pod, EventType::Warning, "FailedMount", error.to_string());
                 let delay = self.next_retry();
                 return self.wait(Some(delay));
@@ -281,136 +267,11 @@ impl Worker {
         self.runtime.sandboxes.first().map_or(0, |s| s.summary.metadata.attempt + 1)
     }
 
-    fn adopt_sandbox(&mut self, status: SandboxStatus) {
+    pub(super) fn adopt_sandbox(&mut self, status: SandboxStatus) {
         let mut view = RuntimePod::clone(&self.runtime);
         view.sandboxes.retain(|s| s.summary.id != status.summary.id);
         view.sandboxes.insert(0, status);
         self.replace_view(view);
-    }
-
-    /// Starts what is ready: ephemeral and init containers in order, main ones
-    /// together unless a postStart hook makes their order matter.
-    async fn launch(
-        &mut self,
-        config: &SandboxConfig,
-        volumes: &MountedVolumes,
-        mut images: Images,
-        ready: Vec<StartContainer>,
-    ) -> Progress {
-        let Some(sandbox) = self.runtime.ready_sandbox().map(|s| s.summary.id.clone()) else {
-            self.dirty = true;
-            let delay = self.next_retry();
-            return self.wait(Some(delay));
-        };
-        let ips = self.runtime.ips().to_vec();
-        let (mut launches, mut failed) = (Vec::new(), 0);
-        for start in &ready {
-            match images.remove(&start.name) {
-                Some(Ok(image)) => launches.extend(self.launch_of(start, image)),
-                Some(Err(error)) => {
-                    failed += 1;
-                    self.start_failed(&start.name, error.reason(), error.to_string(), Some(error.retry_after()));
-                }
-                None => {}
-            }
-        }
-        let (pod, deps) = (self.pod.clone(), self.deps.clone());
-        let ctx = StartContext { pod: &pod, sandbox: &sandbox, sandbox_config: config, pod_ips: &ips, volumes };
-        let ordered = launches.iter().any(|l| has_order(&pod, &l.container));
-        let mut results = Vec::new();
-        let names: Vec<String> = launches.iter().map(|l| l.container.name.clone()).collect();
-        if ordered {
-            for launch in launches {
-                let result = start_container(&deps, &ctx, launch).await;
-                let stop = result.is_err();
-                results.push(result);
-                if stop {
-                    break;
-                }
-            }
-        } else {
-            results = join_all(launches.into_iter().map(|l| start_container(&deps, &ctx, l))).await;
-        }
-        let mut started = 0;
-        let mut view = RuntimePod::clone(&self.runtime);
-        for (name, result) in names.iter().zip(results) {
-            match result {
-                Ok(status) => {
-                    started += 1;
-                    self.started(name);
-                    view = with_container(view, &sandbox, status);
-                }
-                Err(error) => {
-                    failed += 1;
-                    self.start_error(name, &error);
-                }
-            }
-        }
-        self.replace_view(view);
-        if started > 0 {
-            self.failures = 0;
-            return Progress::Again;
-        }
-        if failed > 0 {
-            // The next round knows who has to wait for how long.
-            return if self.dirty { Progress::Again } else { self.wait(self.soonest_retry()) };
-        }
-        self.wait(None)
-    }
-
-    fn soonest_retry(&self) -> Option<Duration> {
-        let now = self.deps.clock.now();
-        self.not_before.values().map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default()).min()
-    }
-
-    fn launch_of(&mut self, start: &StartContainer, image: EnsuredImage) -> Option<Launch> {
-        let (_, found) = container::find(&self.pod, &start.name)?;
-        let newest = self.runtime.container(&start.name);
-        let stale = newest.filter(|c| c.status.state == ContainerState::Created).map(|c| c.id().clone());
-        let restart_count = match newest {
-            Some(left) if stale.is_some() => left.restart_count,
-            Some(before) => before.restart_count + 1,
-            None => self.remembered_restarts(&start.name),
-        };
-        let floor = self.attempts.get(&start.name).copied().unwrap_or(0);
-        let after_newest = newest.filter(|_| stale.is_none()).map_or(0, |c| c.status.metadata.attempt + 1);
-        let attempt = restart_count.max(floor).max(after_newest);
-        if let Some((key, finished)) = self.last_end(&start.name) {
-            self.crash.next(key, finished, self.deps.clock.now());
-        }
-        Some(Launch { container: found, image, restart_count, attempt, stale })
-    }
-
-    /// The restart count of a container the runtime forgot.
-    fn remembered_restarts(&self, name: &str) -> u32 {
-        let status = self.status.as_ref().or(self.pod.status.as_ref());
-        let lists = status.map(|s| [&s.container_statuses, &s.init_container_statuses]);
-        let found = lists.into_iter().flatten().flat_map(|l| l.iter().flatten()).find(|c| c.name == name);
-        found.map_or(0, |c| u32::try_from(c.restart_count).unwrap_or(0))
-    }
-
-    fn started(&mut self, name: &str) {
-        self.waiting.remove(name);
-        self.not_before.remove(name);
-        self.attempts.remove(name);
-    }
-
-    fn start_error(&mut self, name: &str, error: &StartError) {
-        if error.name_taken() {
-            let taken = self.runtime.container(name).map_or(0, |c| c.status.metadata.attempt + 1);
-            let floor = self.attempts.entry(name.to_owned()).or_insert(taken);
-            *floor = (*floor).max(taken) + 1;
-        }
-        self.dirty |= error.touched_runtime();
-        self.deps.events.container(&self.pod, name, EventType::Warning, "Failed", format!("Error: {error}"));
-        self.start_failed(name, error.reason(), error.to_string(), None);
-    }
-
-    fn start_failed(&mut self, name: &str, reason: &str, message: String, retry: Option<Duration>) {
-        let retry = retry.unwrap_or_else(|| self.next_retry());
-        let at = self.deps.clock.now().saturating_add(retry).unwrap_or(Timestamp::MAX);
-        self.not_before.insert(name.to_owned(), at);
-        self.waiting.insert(name.to_owned(), WaitReason { reason: reason.to_owned(), message });
     }
 
     /// Removes dead instances nobody needs: one per container stays for its logs.
@@ -430,38 +291,6 @@ impl Worker {
         view.sandboxes.retain(|s| !garbage.sandboxes.contains(&s.summary.id));
         self.replace_view(view);
     }
-}
-
-type Gathered = (Result<Option<SandboxStatus>, CreateSandboxError>, Result<Arc<MountedVolumes>, VolumeError>, Images);
-
-/// Sandbox, volumes and images at the same time.
-async fn gather(worker: &Worker, config: &SandboxConfig, create: bool, ready: &[StartContainer]) -> Gathered {
-    let (deps, pod) = (&worker.deps, &worker.pod);
-    let sandbox = async { if create { sandbox::create(deps, config).await.map(Some) } else { Ok(None) } };
-    let images = ready.iter().filter_map(|start| {
-        let (_, found) = container::find(pod, &start.name)?;
-        Some(async move { (found.name.clone(), deps.images.ensure(pod, &found, config).await) })
-    });
-    let (sandbox, volumes, images) = tokio::join!(sandbox, deps.volumes.set_up(pod), join_all(images));
-    (sandbox, volumes, images.into_iter().collect())
-}
-
-/// Whether what follows the container must wait for it.
-fn has_order(pod: &k8s_openapi::api::core::v1::Pod, container: &Container) -> bool {
-    container.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some())
-        || spec::init_containers(pod).iter().any(|c| c.name == container.name)
-}
-
-fn with_container(view: RuntimePod, sandbox: &cri::SandboxId, status: cri::types::ContainerStatus) -> RuntimePod {
-    let id = status.id.clone();
-    let created = status.metadata.clone();
-    let keep = |c: &RuntimeContainer| {
-        // A leftover of the same name and attempt was removed before.
-        *c.id() != id && !(c.status.state == ContainerState::Created && c.status.metadata.name == created.name)
-    };
-    let mut all: Vec<_> = view.containers.into_iter().filter(keep).map(|c| (c.sandbox, c.status)).collect();
-    all.push((sandbox.clone(), status));
-    RuntimePod::assemble(view.uid, view.name, view.sandboxes, all)
 }
 
 /// A duration of whole seconds as Go prints it: `40s`, `1m20s`, `5m0s`.

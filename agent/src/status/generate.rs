@@ -59,7 +59,11 @@ pub fn generate(input: &StatusInput<'_>) -> PodStatus {
         messages: input.messages,
         runtime_name: input.runtime_name,
     };
+    let refused = was_refused(input, previous);
     let list = |kind, containers: &[Container], old: &Option<Vec<ContainerStatus>>| {
+        if refused {
+            return Vec::new();
+        }
         let mut out = statuses(&parts, kind, containers, old.as_deref().unwrap_or_default());
         if input.stage == Stage::Terminated {
             finish(kind, containers, &mut out);
@@ -102,6 +106,14 @@ pub fn generate(input: &StatusInput<'_>) -> PodStatus {
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()
     }
+}
+
+/// A pod that was refused shows no containers: there never were any.
+fn was_refused(input: &StatusInput<'_>, previous: &PodStatus) -> bool {
+    input.failure.is_some()
+        && input.runtime.containers.is_empty()
+        && input.runtime.sandboxes.is_empty()
+        && previous.container_statuses.is_none()
 }
 
 /// Containers of a pod that is over have ended, known or not.
