@@ -71,6 +71,8 @@ pub struct Correlator {
     buckets: HashMap<SourceKey, Bucket>,
     similar: HashMap<ReasonKey, Similar>,
     written: HashMap<EventKey, Written>,
+    /// The number in the last name given: the time, or one more.
+    last: i128,
 }
 
 impl Correlator {
@@ -94,7 +96,9 @@ impl Correlator {
             return Decision::Count { namespace, name, patch, fresh };
         }
         let object_name = draft.object.name.as_deref().unwrap_or("unknown");
-        let name = format!("{object_name}.{:x}", now.as_nanosecond());
+        // Two events of one moment still need two names.
+        self.last = now.as_nanosecond().max(self.last + 1);
+        let name = format!("{object_name}.{:x}", self.last);
         let created = Box::new(event(draft, message, &name, (1, now, now)));
         self.written.insert(key, Written { name, count: 1, first: now, at: now });
         forget_oldest(&mut self.written, |w| w.at);
@@ -205,6 +209,16 @@ mod tests {
         let Decision::Create(first) = c.observe(&draft("m"), at(0)) else { panic!("created") };
         let Decision::Count { name, fresh, namespace, .. } = c.observe(&draft("m"), at(1)) else { panic!("counted") };
         assert_eq!((Some(name), fresh.count, namespace.as_str()), (first.metadata.name, Some(2), "ns"));
+    }
+
+    #[test]
+    fn events_of_one_moment_have_different_names() {
+        let mut c = Correlator::default();
+        let mut name = |message: &str| match c.observe(&draft(message), at(0)) {
+            Decision::Create(event) => event.metadata.name,
+            other => panic!("created, not {other:?}"),
+        };
+        assert_ne!(name("a"), name("b"));
     }
 
     #[test]
