@@ -11,7 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use controlplane_lite::storage::{DatastoreConfig, EtcdConfig, Key, Put, Range, RedbConfig, Store, open};
+use controlplane_lite::storage::{
+    DatastoreConfig, EtcdConfig, FieldPath, Filter, Key, ListQuery, Put, Range, RedbConfig, ResourceSpec, Store,
+    WatchCache, WatchRequest, WatchStart, open,
+};
+use tokio_util::sync::CancellationToken;
 
 const VALUE_BYTES: usize = 1024;
 const SECONDS: u64 = 2;
@@ -34,6 +38,7 @@ async fn main() -> Result<()> {
     }
     lists(&redb).await?;
     reopen(redb, &directory.path().join("store.redb")).await?;
+    cache(&directory.path().join("cache.redb")).await?;
     let etcd = Etcd::start(directory.path()).await?;
     let store = open(&DatastoreConfig::Etcd(EtcdConfig::new(vec![etcd.url.clone()]))).await?;
     for writers in [1, 16, 64] {
@@ -126,6 +131,54 @@ async fn reopen(store: Arc<dyn Store>, path: &Path) -> Result<()> {
         println!("{:<34} {:>32?}", format!("{name}, {megabytes} MB"), start.elapsed());
     }
     Ok(())
+}
+
+/// What 20,000 objects and 1,000 watches of them take, store included.
+async fn cache(path: &Path) -> Result<()> {
+    const OBJECTS: usize = 20_000;
+    let before = resident()?;
+    let store = open(&DatastoreConfig::Redb(RedbConfig::new(path))).await?;
+    let spec = ResourceSpec::new("", "pods", true).with_fields(["spec.nodeName", "status.phase"].map(FieldPath::new));
+    let cache = WatchCache::start(store.clone(), vec![spec.clone()], CancellationToken::new()).await?;
+    let pods = cache.resource("", "pods").context("pods are cached")?;
+    let create = |writer: usize| {
+        let (store, spec) = (store.clone(), spec.clone());
+        async move {
+            for n in (writer..OBJECTS).step_by(64) {
+                let name = format!("pod-{n}");
+                let pod = serde_json::json!({
+                    "apiVersion": "v1", "kind": "Pod",
+                    "metadata": {"name": name, "namespace": "default", "labels": {"app": "web", "tier": "front"}},
+                    "spec": {"nodeName": format!("node-{}", n % 1000), "pad": "x".repeat(VALUE_BYTES - 220)},
+                    "status": {"phase": "Running"},
+                });
+                store.put(Put::create(spec.key("default", &name)?, pod.to_string())).await?;
+            }
+            anyhow::Ok(())
+        }
+    };
+    let writers: Vec<_> = (0..64).map(|writer| tokio::spawn(create(writer))).collect();
+    for writer in writers {
+        writer.await??;
+    }
+    cache.fresh().await?;
+    let on_node = |n: usize| Filter::all().with_field("spec.nodeName", &format!("node-{n}"));
+    let watches: Vec<_> =
+        (0..1000).map(|n| pods.watch(WatchRequest::new(on_node(n), WatchStart::Now))).collect::<Result<_, _>>()?;
+    let name = format!("cache, {OBJECTS} × 1 KB, {} watches", watches.len());
+    println!("{name:<34} {:>29} MiB", resident()?.saturating_sub(before) >> 20);
+    let start = Instant::now();
+    let listing = pods.list(&ListQuery { limit: 10_000, ..ListQuery::default() }).await?;
+    println!("{:<34} {:>32?}", format!("cache, list {} objects", listing.items.len()), start.elapsed());
+    Ok(())
+}
+
+/// Bytes this process has in memory.
+fn resident() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kilobytes << 10)
 }
 
 struct Etcd {

@@ -7,7 +7,6 @@
 //! the same buffer by offsets instead of copies.
 
 mod fields;
-mod list;
 mod parse;
 
 use std::sync::Arc;
@@ -16,7 +15,6 @@ use bytes::Bytes;
 
 use super::store::Revision;
 pub use fields::FieldPath;
-pub use list::{ListMeta, encode_list};
 use parse::Header;
 
 /// What a watch frame says happened.

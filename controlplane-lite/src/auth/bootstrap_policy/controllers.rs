@@ -21,27 +21,13 @@ pub(super) fn cluster_role_bindings() -> Vec<Value> {
 }
 
 fn all() -> Vec<(&'static str, Vec<PolicyRule>)> {
-    let mut all = workloads();
-    all.extend(network());
-    all.extend(lifecycle());
-    all.extend(storage());
-    all
+    [apps(), batch(), services(), nodes(), cleaning(), identities(), storage()].into_iter().flatten().collect()
 }
 
-/// What creates and deletes pods.
-fn workloads() -> Vec<(&'static str, Vec<PolicyRule>)> {
+/// What keeps pods running.
+fn apps() -> Vec<(&'static str, Vec<PolicyRule>)> {
     let pods = "create,delete,list,patch,watch";
     vec![
-        (
-            "cronjob-controller",
-            vec![
-                rule("get,list,update,watch", "batch", "cronjobs"),
-                rule("create,delete,get,list,patch,update,watch", "batch", "jobs"),
-                rule("update", "batch", "cronjobs/finalizers,cronjobs/status"),
-                rule("delete,list", "core", "pods"),
-                events(),
-            ],
-        ),
         (
             "daemon-set-controller",
             vec![
@@ -61,16 +47,6 @@ fn workloads() -> Vec<(&'static str, Vec<PolicyRule>)> {
                 rule("update", "apps,extensions", "deployments/finalizers,deployments/status"),
                 rule("create,delete,get,list,patch,update,watch", "apps,extensions", "replicasets"),
                 rule("get,list,update,watch", "core", "pods"),
-                events(),
-            ],
-        ),
-        (
-            "job-controller",
-            vec![
-                rule("get,list,patch,update,watch", "batch", "jobs"),
-                rule("update", "batch", "jobs/finalizers,jobs/status"),
-                rule("create,delete,get,list,patch,update,watch", "core", "pods"),
-                rule("update", "core", "pods/status"),
                 events(),
             ],
         ),
@@ -104,6 +80,32 @@ fn workloads() -> Vec<(&'static str, Vec<PolicyRule>)> {
                 events(),
             ],
         ),
+    ]
+}
+
+/// What runs pods to their end, and scales.
+fn batch() -> Vec<(&'static str, Vec<PolicyRule>)> {
+    vec![
+        (
+            "cronjob-controller",
+            vec![
+                rule("get,list,update,watch", "batch", "cronjobs"),
+                rule("create,delete,get,list,patch,update,watch", "batch", "jobs"),
+                rule("update", "batch", "cronjobs/finalizers,cronjobs/status"),
+                rule("delete,list", "core", "pods"),
+                events(),
+            ],
+        ),
+        (
+            "job-controller",
+            vec![
+                rule("get,list,patch,update,watch", "batch", "jobs"),
+                rule("update", "batch", "jobs/finalizers,jobs/status"),
+                rule("create,delete,get,list,patch,update,watch", "core", "pods"),
+                rule("update", "core", "pods/status"),
+                events(),
+            ],
+        ),
         (
             "horizontal-pod-autoscaler",
             vec![
@@ -119,8 +121,8 @@ fn workloads() -> Vec<(&'static str, Vec<PolicyRule>)> {
     ]
 }
 
-/// Services, endpoints and nodes.
-fn network() -> Vec<(&'static str, Vec<PolicyRule>)> {
+/// Services and their endpoints.
+fn services() -> Vec<(&'static str, Vec<PolicyRule>)> {
     vec![
         (
             "endpoint-controller",
@@ -152,6 +154,21 @@ fn network() -> Vec<(&'static str, Vec<PolicyRule>)> {
             ],
         ),
         (
+            "service-controller",
+            vec![
+                rule(READ, "core", "services"),
+                rule("patch,update", "core", "services/status"),
+                rule("list,watch", "core", "nodes"),
+                events(),
+            ],
+        ),
+    ]
+}
+
+/// Nodes, and what disturbs pods on them.
+fn nodes() -> Vec<(&'static str, Vec<PolicyRule>)> {
+    vec![
+        (
             "node-controller",
             vec![
                 rule("delete,get,list,patch,update,watch", "core", "nodes"),
@@ -166,15 +183,6 @@ fn network() -> Vec<(&'static str, Vec<PolicyRule>)> {
         (
             "route-controller",
             vec![rule("list,watch", "core", "nodes"), rule("patch", "core", "nodes/status"), events()],
-        ),
-        (
-            "service-controller",
-            vec![
-                rule(READ, "core", "services"),
-                rule("patch,update", "core", "services/status"),
-                rule("list,watch", "core", "nodes"),
-                events(),
-            ],
         ),
         (
             "disruption-controller",
@@ -192,8 +200,8 @@ fn network() -> Vec<(&'static str, Vec<PolicyRule>)> {
     ]
 }
 
-/// Namespaces, accounts, certificates and what has to be cleaned up.
-fn lifecycle() -> Vec<(&'static str, Vec<PolicyRule>)> {
+/// What has to be removed some time.
+fn cleaning() -> Vec<(&'static str, Vec<PolicyRule>)> {
     vec![
         ("generic-garbage-collector", vec![rule("delete,get,list,patch,update,watch", "*", "*"), events()]),
         (
@@ -215,6 +223,16 @@ fn lifecycle() -> Vec<(&'static str, Vec<PolicyRule>)> {
         ("ttl-after-finished-controller", vec![rule("delete,get,list,watch", "batch", "jobs"), events()]),
         ("ttl-controller", vec![rule("list,patch,update,watch", "core", "nodes"), events()]),
         (
+            "resourcequota-controller",
+            vec![rule("list,watch", "*", "*"), rule("update", "core", "resourcequotas/status"), events()],
+        ),
+    ]
+}
+
+/// Accounts, certificates and roles.
+fn identities() -> Vec<(&'static str, Vec<PolicyRule>)> {
+    vec![
+        (
             "service-account-controller",
             vec![rule("create", "core", "serviceaccounts"), rule(READ, "core", "namespaces,serviceaccounts"), events()],
         ),
@@ -225,10 +243,6 @@ fn lifecycle() -> Vec<(&'static str, Vec<PolicyRule>)> {
                 rule(READ, "core", "namespaces"),
                 events(),
             ],
-        ),
-        (
-            "resourcequota-controller",
-            vec![rule("list,watch", "*", "*"), rule("update", "core", "resourcequotas/status"), events()],
         ),
         (
             "certificate-controller",

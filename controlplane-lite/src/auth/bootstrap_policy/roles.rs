@@ -6,8 +6,17 @@ use crate::auth::authz::rbac::PolicyRule;
 const HEALTH: &str = "/healthz,/livez,/readyz,/version,/version/";
 
 pub(super) fn cluster_roles() -> Vec<ClusterRole> {
+    let mut roles = everyone();
+    roles.extend(nodes());
+    roles.extend(components());
+    roles.extend(certificates());
+    roles
+}
+
+/// What anyone, or any monitoring, may see and ask.
+fn everyone() -> Vec<ClusterRole> {
     let role = |name: &str, rules| ClusterRole::new(name, rules);
-    let mut roles = vec![
+    vec![
         role(
             "system:discovery",
             vec![paths(
@@ -27,6 +36,21 @@ pub(super) fn cluster_roles() -> Vec<ClusterRole> {
                 rule("create", "authentication.k8s.io", "selfsubjectreviews"),
             ],
         ),
+        role(
+            "system:service-account-issuer-discovery",
+            vec![paths(
+                "get",
+                "/.well-known/openid-configuration,/.well-known/openid-configuration/,/openid/v1/jwks,/openid/v1/jwks/",
+            )],
+        ),
+        role("system:cluster-trust-bundle-discovery", vec![rule(READ, "certificates.k8s.io", "clustertrustbundles")]),
+    ]
+}
+
+/// Nodes and what talks to them.
+fn nodes() -> Vec<ClusterRole> {
+    let role = |name: &str, rules| ClusterRole::new(name, rules);
+    vec![
         role("system:node", node_rules()),
         role(
             "system:node-problem-detector",
@@ -58,6 +82,13 @@ pub(super) fn cluster_roles() -> Vec<ClusterRole> {
                 ),
             ],
         ),
+    ]
+}
+
+/// The components of a control plane.
+fn components() -> Vec<ClusterRole> {
+    let role = |name: &str, rules| ClusterRole::new(name, rules);
+    vec![
         role(
             "system:auth-delegator",
             vec![
@@ -67,14 +98,6 @@ pub(super) fn cluster_roles() -> Vec<ClusterRole> {
         ),
         role("system:kube-aggregator", vec![rule(READ, "core", "endpoints,services")]),
         role("system:kube-dns", vec![rule("list,watch", "core", "endpoints,services")]),
-        role(
-            "system:service-account-issuer-discovery",
-            vec![paths(
-                "get",
-                "/.well-known/openid-configuration,/.well-known/openid-configuration/,/openid/v1/jwks,/openid/v1/jwks/",
-            )],
-        ),
-        role("system:cluster-trust-bundle-discovery", vec![rule(READ, "certificates.k8s.io", "clustertrustbundles")]),
         role(
             "system:persistent-volume-provisioner",
             vec![
@@ -95,9 +118,7 @@ pub(super) fn cluster_roles() -> Vec<ClusterRole> {
         ),
         role("system:kube-scheduler", scheduler_rules()),
         role("system:kube-controller-manager", controller_manager_rules()),
-    ];
-    roles.extend(certificates());
-    roles
+    ]
 }
 
 /// Who may ask for, approve and sign which certificates.

@@ -203,12 +203,7 @@ pub(super) fn parse(
     // It has a name, so it is not empty and the comma is due.
     let splice = format!("\"resourceVersion\":\"{revision}\",");
     let head = kind.head();
-    let mut frame = Vec::with_capacity(head.len() + stored.len() + splice.len() + TAIL.len());
-    frame.extend_from_slice(head);
-    frame.extend_from_slice(&stored[..splice_at]);
-    frame.extend_from_slice(splice.as_bytes());
-    frame.extend_from_slice(&stored[splice_at..]);
-    frame.extend_from_slice(TAIL);
+    let frame = [head, &stored[..splice_at], splice.as_bytes(), &stored[splice_at..], TAIL].concat();
 
     let at = Locator {
         stored: stored.as_ptr().addr(),
