@@ -385,14 +385,15 @@ pub fn keep_system_fields(new: &mut Value, old: &Value) {
     let meta = ensure_map(new, &["metadata"]);
     meta.remove("managedFields");
     meta.remove("selfLink");
-    for key in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName"] {
+    for key in ["uid", "generateName"] {
         if meta.get(key).is_none_or(Value::is_null)
             && let Some(value) = old_meta.get(key)
         {
             meta.insert(key.to_owned(), value.clone());
         }
     }
-    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    // Whatever a client says of these is ignored.
+    for key in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
         match old_meta.get(key) {
             Some(value) => meta.insert(key.to_owned(), value.clone()),
             None => meta.remove(key),

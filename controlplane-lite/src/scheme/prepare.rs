@@ -32,6 +32,13 @@ pub fn pod_status(new: &mut Value, old: &Value) {
     }
 }
 
+/// Deployment status: labels stay, they are the owner's.
+pub fn deployment_status(new: &mut Value, old: &Value) {
+    if let Some(meta) = new.get_mut("metadata") {
+        copy_field(meta, at(old, &["metadata"]), "labels");
+    }
+}
+
 /// Namespace: the finalizer that makes deletion wait for its content.
 pub fn namespace_create(object: &mut Value) {
     super::defaults::cluster::namespace(object);

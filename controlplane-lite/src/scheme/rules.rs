@@ -119,6 +119,7 @@ pub const DAEMON_SET: Rules = Rules {
 /// Deployment.
 pub const DEPLOYMENT: Rules = Rules {
     default: workloads::deployment,
+    prepare_status: prepare::deployment_status,
     validate: check::workloads::deployment,
     validate_update: check::workloads::selector_immutable,
     generation: true,

@@ -73,11 +73,12 @@ fn system_metadata() {
     fill_create(&mut object, "uid-1", "2026-01-01T00:00:00Z");
     assert_eq!(object["metadata"], json!({"name": "a", "uid": "uid-1", "creationTimestamp": "2026-01-01T00:00:00Z"}));
     set_generation(&mut object, 1);
-    let mut new = json!({"metadata": {"name": "a", "generation": 99}, "spec": {"x": 1}});
+    let mut new = json!({"metadata": {"name": "a", "generation": 99, "creationTimestamp": "1999-01-01T00:00:00Z"}, "spec": {"x": 1}});
     keep_system_fields(&mut new, &object);
     bump_generation(&mut new, &object);
     assert_eq!(new["metadata"]["generation"], 2);
     assert_eq!(new["metadata"]["uid"], "uid-1");
+    assert_eq!(new["metadata"]["creationTimestamp"], "2026-01-01T00:00:00Z");
     let mut same = json!({"metadata": {"name": "a", "labels": {"l": "1"}}, "status": {"y": 1}});
     keep_system_fields(&mut same, &object);
     bump_generation(&mut same, &object);
