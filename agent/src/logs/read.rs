@@ -88,11 +88,15 @@ impl LogReader {
         let mut ending = false;
         loop {
             let Some(got_any) = self.read_to_end(&out).await? else { return Ok(()) };
-            if !self.options.follow || (ending && !got_any) {
+            if !self.options.follow {
                 return Ok(());
             }
+            // Before the end is believed: a rotation may have come just before it.
             if self.switch_file(&out).await? {
                 continue;
+            }
+            if ending && !got_any {
+                return Ok(());
             }
             ending = false;
             // All arms are cancel-safe: signals are kept, timers restart.

@@ -102,6 +102,24 @@ async fn follows_across_a_rotation_until_the_container_ends() {
     assert_eq!(follower.finish().await, "1\nhalf\nlate\nnew\nlast\n");
 }
 
+/// The container ends right after a rotation: whichever news comes first, the
+/// new file is read.
+#[tokio::test]
+async fn an_end_after_a_rotation_loses_nothing() {
+    for _ in 0..50 {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("0.log");
+        append(&log, &line("1"));
+        let running = Arc::new(Flag(AtomicBool::new(true)));
+        let mut follower = Follower::start(&log, follow(), running.clone()).await;
+        follower.until("1\n").await;
+        std::fs::rename(&log, dir.path().join("0.log.old")).unwrap();
+        append(&log, &line("2"));
+        running.0.store(false, Ordering::SeqCst);
+        assert_eq!(follower.finish().await, "1\n2\n");
+    }
+}
+
 #[tokio::test]
 async fn a_reader_that_leaves_ends_the_following() {
     let dir = tempfile::tempdir().unwrap();
