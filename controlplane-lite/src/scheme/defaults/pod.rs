@@ -94,6 +94,7 @@ fn container(item: &mut Value) {
     }
     for env in list_at_mut(item, &["env"]) {
         field_ref(env, &["valueFrom", "fieldRef"]);
+        resource_ref(env, &["valueFrom", "resourceFieldRef"]);
         if let Some(file) = env.pointer_mut("/valueFrom/fileKeyRef").and_then(Value::as_object_mut) {
             set_default(file, "optional", false);
         }
@@ -146,6 +147,13 @@ fn http_get(value: &mut Value, path: &[&str]) {
     }
 }
 
+/// Go writes the divisor always: a pod that comes back from a Go client must look unchanged.
+fn resource_ref(value: &mut Value, path: &[&str]) {
+    if let Some(map) = at_mut(value, path).and_then(Value::as_object_mut) {
+        set_default(map, "divisor", "0");
+    }
+}
+
 fn field_ref(value: &mut Value, path: &[&str]) {
     if let Some(map) = at_mut(value, path).and_then(Value::as_object_mut) {
         set_default_str(map, "apiVersion", "v1");
@@ -176,6 +184,7 @@ fn volume(value: &mut Value) {
     }
     for item in list_at_mut(value, &["downwardAPI", "items"]) {
         field_ref(item, &["fieldRef"]);
+        resource_ref(item, &["resourceFieldRef"]);
     }
     for source in list_at_mut(value, &["projected", "sources"]) {
         if let Some(token) = source.get_mut("serviceAccountToken").and_then(Value::as_object_mut) {
@@ -183,6 +192,7 @@ fn volume(value: &mut Value) {
         }
         for item in list_at_mut(source, &["downwardAPI", "items"]) {
             field_ref(item, &["fieldRef"]);
+            resource_ref(item, &["resourceFieldRef"]);
         }
     }
     if let Some(image) = value.get_mut("image").filter(|v| v.is_object()) {

@@ -48,7 +48,7 @@ pub(super) static ROWS: &[(&str, &[&str])] = &[
     (".apps.v1.DeploymentSpec", &["minReadySeconds", "paused"]),
     (".apps.v1.ReplicaSetSpec", &["minReadySeconds"]),
     (".apps.v1.DaemonSetSpec", &["minReadySeconds"]),
-    (".apps.v1.StatefulSetSpec", &["minReadySeconds"]),
+    (".apps.v1.StatefulSetSpec", &["minReadySeconds", "serviceName"]),
     (".scheduling.v1.PriorityClass", &["description", "globalDefault"]),
     (".meta.v1.ObjectMeta", &["generateName", "generation", "namespace", "resourceVersion", "selfLink", "uid"]),
 ];
