@@ -269,19 +269,17 @@ pub async fn channel_port_forward_is_served(world: &World) -> Result<()> {
 
 pub async fn rotated_logs_are_followed(world: &World) -> Result<()> {
     let id = world.run("old", &["log", "--repeat=6", "--interval=300", "tock"], false).await?;
-    let follow = kubectl(world, true, &["logs", "-f", "p", "-c", "old"]);
-    let following = tokio::spawn(output(follow));
+    let mut follow = kubectl(world, true, &["logs", "-f", "p", "-c", "old"]).spawn()?;
+    let mut lines = BufReader::new(follow.stdout.take().context("no stdout")?);
     let log = world.runtime.container_status(&id).await?.log_path;
-    let lines = || std::fs::read_to_string(&log).is_ok_and(|text| text.lines().count() >= 2);
-    let written = async {
-        while !lines() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, written).await.context("nothing logged")?;
+    let mut text = String::new();
+    // The reader must have the first file open before it is rotated.
+    tokio::time::timeout(PATIENCE, lines.read_line(&mut text)).await.context("nothing logged")??;
     let rotator = LogRotator::new(world.runtime.clone(), world.cache.clone(), RotationPolicy::default());
     rotator.rotate(&id, log.as_ref()).await?;
-    expect(&following.await??, &"tock\n".repeat(6))?;
+    tokio::time::timeout(PATIENCE, lines.read_to_string(&mut text)).await.context("following does not end")??;
+    ensure!(text == "tock\n".repeat(6), "{text:?}");
+    ensure!(follow.wait().await?.success(), "kubectl failed");
     let current = std::fs::read_to_string(&log)?;
     ensure!(current.lines().count() < 6, "{current}");
     Ok(())
