@@ -27,7 +27,7 @@ macro_rules! tests {
 const TESTS: &[(&str, Test)] = tests!(
     a_pod_runs_as_its_file_says a_killed_process_is_restarted init_containers_share_volumes
     a_failing_liveness_probe_restarts pre_stop_runs_before_the_end a_new_agent_adopts
-    a_garbage_file_harms_nobody the_server_counts_pods starting_costs_little_more_than_raw_calls
+    a_garbage_file_harms_nobody a_pod_that_failed_stays_ended starting_is_timed
     nothing_is_left
 );
 

@@ -140,7 +140,7 @@ pub async fn a_garbage_file_harms_nobody(w: &mut World) -> Result<()> {
     w.remove("third").await
 }
 
-pub async fn the_server_counts_pods(w: &mut World) -> Result<()> {
+pub async fn a_pod_that_failed_stays_ended(w: &mut World) -> Result<()> {
     w.write(
         "done",
         &format!("  restartPolicy: Never\n  containers: [{{name: done, image: {IMAGE}, args: [exit, '3']}}]"),
@@ -152,7 +152,7 @@ pub async fn the_server_counts_pods(w: &mut World) -> Result<()> {
     w.remove("done").await
 }
 
-pub async fn starting_costs_little_more_than_raw_calls(w: &mut World) -> Result<()> {
+pub async fn starting_is_timed(w: &mut World) -> Result<()> {
     let mut times = Vec::new();
     for round in 0..5 {
         let name = format!("fast{round}");
