@@ -193,6 +193,11 @@ impl Worker {
             self.ctx.informers.replica_sets.written(have);
             return Ok(());
         }
+        if same && controller_of(&have.metadata).is_none() {
+            // An orphan the cache did not show yet: to be adopted, not avoided.
+            self.ctx.informers.replica_sets.written(have);
+            return Err(SyncError::Incomplete(format!("ReplicaSet {key} is to be adopted")));
+        }
         plan.status.collision_count = Some(plan.status.collision_count.unwrap_or(0).saturating_add(1));
         self.write_status(d, plan.status.clone()).await?;
         Err(SyncError::Incomplete(format!("hash collision of {key}")))

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::graph::{Graph, Object, ResourceId, Uid, Work};
 use crate::controllers::Context;
 use crate::controllers::informers::reflect::Metadata;
-use crate::controllers::informers::{Filter, Sink, Store, reflect};
+use crate::controllers::informers::{Filter, ObjectKey, Sink, Store, reflect};
 use crate::controllers::namespace::Resource;
 use crate::controllers::runtime::WorkQueue;
 
@@ -139,16 +139,33 @@ fn shared_cache(ctx: &Context, shared: &Arc<Shared>, id: (&str, &str), number: R
     true
 }
 
-fn subscribe<K: kube::Resource + 'static>(store: &Arc<Store<K>>, shared: &Arc<Shared>, number: ResourceId) {
-    let shared = shared.clone();
+/// Follows a cache. Changes may be told out of order when a write of ours meets
+/// the watch, so each only says where to look: what the cache holds counts, read
+/// while the graph is locked.
+fn subscribe<K: kube::Resource + Send + Sync + 'static>(
+    store: &Arc<Store<K>>,
+    shared: &Arc<Shared>,
+    number: ResourceId,
+) {
+    let (shared, cache) = (shared.clone(), Arc::downgrade(store));
     store.subscribe(move |change| {
-        let same = |a: &K, b: &K| a.meta().uid == b.meta().uid;
-        if let Some(old) = change.old.filter(|old| change.new.is_none_or(|new| !same(old, new))) {
-            shared.remove(old.meta().uid.as_deref().unwrap_or_default());
+        let Some(cache) = cache.upgrade() else { return };
+        let key = ObjectKey::of(change.latest().meta());
+        let mut work = Vec::new();
+        {
+            let mut graph = shared.graph();
+            let current = cache.get(&key);
+            let uid = current.as_ref().and_then(|c| c.meta().uid.as_deref());
+            for seen in [change.old, change.new].into_iter().flatten().filter_map(|o| o.meta().uid.as_deref()) {
+                if uid != Some(seen) {
+                    work.extend(graph.remove(seen));
+                }
+            }
+            if let (Some(uid), Some(current)) = (uid, &current) {
+                work.extend(graph.observe(&Uid::from(uid), Object::new(number, current.meta())));
+            }
         }
-        if let Some(new) = change.new {
-            shared.observe(number, new.meta());
-        }
+        shared.enqueue(work);
     });
 }
 

@@ -33,23 +33,41 @@ pub(in crate::controllers) fn start(ctx: &Context) {
         tokio::select! {
             // Nothing has been started that would have to be undone.
             () = token.cancelled() => {}
-            () = prepare(&ctx, &shared) => work(&ctx, &shared),
+            () = follow_all(&ctx, &shared) => {}
         }
     });
 }
 
-/// Follows all resources and waits for their first lists.
-async fn prepare(ctx: &Context, shared: &Arc<Shared>) {
+/// Follows all resources; the work starts with those of the first discovery that
+/// succeeds, and groups that did not answer are asked again until they do.
+async fn follow_all(ctx: &Context, shared: &Arc<Shared>) {
     let mut delay = Duration::from_millis(100);
-    let found = loop {
-        match discover(&ctx.client).await {
-            Ok(found) => break found,
-            Err(error) => tracing::debug!(error = %chain(&error), "discovery failed"),
+    let mut working = false;
+    loop {
+        let complete = match discover(&ctx.client).await {
+            Ok(found) => {
+                let waits = follow(ctx, shared, &found.resources);
+                if !working {
+                    first_lists(waits).await;
+                    work(ctx, shared);
+                    working = true;
+                }
+                found.failures.is_empty()
+            }
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "discovery failed");
+                false
+            }
+        };
+        if complete {
+            return;
         }
         tokio::time::sleep(delay).await;
         delay = (delay * 2).min(Duration::from_secs(10));
-    };
-    let waits = follow(ctx, shared, &found.resources);
+    }
+}
+
+async fn first_lists(waits: Vec<tokio::sync::watch::Receiver<bool>>) {
     let all = futures::future::join_all(waits.into_iter().map(|mut rx| async move {
         // The sender ends only with the watch, and that with the process.
         let _ = rx.wait_for(|synced| *synced).await;

@@ -226,8 +226,8 @@ pub(in crate::controllers) async fn delete_pod(ctx: &Context, api: &Api<Pod>, po
             ctx.informers.pods.removed(&key, uid);
             Ok(())
         }
-        // Gone already, or another pod of that name by now.
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {
+        // (On a conflict the pod may well live: try again with what the watch shows.)
+        Err(kube::Error::Api(status)) if status.code == 404 => {
             ctx.informers.pods.removed(&key, uid);
             Ok(())
         }
