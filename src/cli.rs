@@ -159,6 +159,9 @@ pub struct ControlPlaneArgs {
     /// `etcd://host:port[,host:port…]`; an embedded file by default.
     #[arg(long)]
     pub datastore: Option<String>,
+    /// Seconds that a node may be silent before it counts as unreachable.
+    #[arg(long, default_value_t = 40)]
+    pub node_monitor_grace_period: u64,
     /// A file of `token,user,uid[,"group,…"]` lines.
     #[arg(long)]
     pub token_auth_file: Option<PathBuf>,
@@ -206,6 +209,9 @@ pub struct AgentArgs {
     /// The node's credentials for its control plane.
     #[arg(long)]
     pub kubeconfig: PathBuf,
+    /// Credentials for the service proxy and DNS; the node's own by default.
+    #[arg(long)]
+    pub proxy_kubeconfig: Option<PathBuf>,
 }
 
 /// `copepod down`.
@@ -300,9 +306,9 @@ pub struct KubeconfigArgs {
     /// User to issue a client certificate for, instead of the administrator.
     #[arg(long, requires = "server")]
     pub user: Option<String>,
-    /// Groups of that user.
-    #[arg(long, requires = "user", value_delimiter = ',')]
-    pub group: Vec<String>,
+    /// Group of that user.
+    #[arg(long, requires = "user")]
+    pub group: Option<String>,
     /// Address of the API, `https://host:port`.
     #[arg(long)]
     pub server: Option<String>,

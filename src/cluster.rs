@@ -3,10 +3,9 @@
 //! bridge without an uplink. The API is reachable on 127.0.0.1.
 //!
 //! `plan` decides names and addresses, `state` keeps them on disk, `network`
-//! and `cgroups` make and remove kernel objects, `init` is process 1 of every
+//! makes links, `init` is process 1 of every
 //! node, `lifecycle` puts it together.
 
-mod cgroups;
 pub mod init;
 mod lifecycle;
 mod network;

@@ -103,6 +103,23 @@ pub fn judge(facts: &Facts, private_containerd: bool) -> Vec<Finding> {
     findings
 }
 
+/// Fails unless this machine can be a node; logs what it merely lacks.
+///
+/// # Errors
+/// Lists every fatal finding.
+pub fn require(private_containerd: bool) -> anyhow::Result<()> {
+    let (fatal, warnings): (Vec<_>, Vec<_>) =
+        judge(&probe(), private_containerd).into_iter().partition(|finding| finding.severity == Severity::Fatal);
+    for warning in warnings {
+        tracing::warn!("{}", warning.message);
+    }
+    if fatal.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<_> = fatal.into_iter().map(|finding| finding.message).collect();
+    anyhow::bail!("{}", lines.join("\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,12 +1,81 @@
 //! The one binary: parse arguments, build tasks, start, drain.
+
+mod cgroups;
 mod cli;
 mod cluster;
+mod commands;
+mod control_plane;
 mod credentials;
 mod doctor;
 mod files;
 mod kubeconfig;
+mod node;
 mod paths;
+mod pidfile;
 mod progress;
 mod ready;
+mod runtime;
 mod sys;
-fn main() {}
+mod tasks;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command, LogFormat};
+
+/// Exit code for wrong arguments and configurations, as clap has it.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    // Every pod's start waits for this path: nothing may come before it.
+    if let Some(name) = std::env::args_os().next()
+        && netproxy::cni::is_plugin(&name)
+    {
+        let variable = |name: &str| std::env::var(name).ok();
+        return ExitCode::from(netproxy::cni::main(variable, std::io::stdin().lock(), std::io::stdout().lock()));
+    }
+    let cli = Cli::parse();
+    log_to_stderr(&cli);
+    // The only place that installs a provider, so it cannot be there already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<node::UsageError>() => {
+            eprintln!("copepod: {error:#}");
+            ExitCode::from(EXIT_USAGE)
+        }
+        Err(error) => {
+            eprintln!("copepod: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(args) => commands::up::run(&args),
+        Command::Server(args) => commands::server::run(&args),
+        Command::Agent(args) => commands::agent::run(&args),
+        Command::Down(args) => commands::down::run(&args),
+        Command::Cluster(command) => commands::cluster::run(command),
+        Command::Image(command) => commands::image::run(&command),
+        Command::Kubeconfig(args) => commands::kubeconfig::run(&args),
+        Command::Doctor(_) => commands::doctor::run(),
+        Command::NodeInit(args) if args.first => cluster::init::run(&args.spec),
+        Command::NodeInit(args) => cluster::init::launch(&args.spec),
+    }
+}
+
+fn log_to_stderr(cli: &Cli) {
+    use tracing_subscriber::filter::EnvFilter;
+    let filter = EnvFilter::try_new(&cli.log).unwrap_or_else(|error| {
+        eprintln!("copepod: --log {}: {error}; logging at info", cli.log);
+        EnvFilter::new("info")
+    });
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.log_format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

@@ -35,9 +35,19 @@ impl Paths {
         self.data.join("kubelet.kubeconfig")
     }
 
+    /// The service proxy's kubeconfig.
+    pub fn proxy_kubeconfig(&self) -> PathBuf {
+        self.data.join("proxy.kubeconfig")
+    }
+
     /// The kubelet's root: pods, volumes, serving certificate.
     pub fn kubelet(&self) -> PathBuf {
         self.data.join("kubelet")
+    }
+
+    /// The directory of static pods.
+    pub fn manifests(&self) -> PathBuf {
+        self.data.join("manifests")
     }
 
     /// The private containerd's root (images, snapshots, metadata).

@@ -50,6 +50,8 @@ pub struct NodeView {
     pub node_port_addresses: NodePortAddresses,
     /// Masquerade all ClusterIP traffic.
     pub masquerade_all: bool,
+    /// Masquerade what pods send beyond the cluster.
+    pub masquerade_outbound: bool,
     /// The packet mark that asks for masquerade: one bit.
     pub masquerade_mark: u32,
 }

@@ -60,6 +60,8 @@ pub struct ServiceProxyConfig {
     pub node_port_addresses: NodePortAddresses,
     /// Masquerade all ClusterIP traffic (`masqueradeAll`).
     pub masquerade_all: bool,
+    /// Masquerade what pods send beyond the cluster; for pod networks that leave this to us.
+    pub masquerade_outbound: bool,
     /// The packet mark bit that asks for masquerade, 0 to 31 (`masqueradeBit`, 14 upstream).
     pub masquerade_bit: u8,
     /// Where `/healthz` and `/livez` answer; `None` for nowhere. Upstream: 0.0.0.0:10256.
@@ -81,6 +83,7 @@ impl ServiceProxyConfig {
             service_cidrs: Vec::new(),
             node_port_addresses: NodePortAddresses::default(),
             masquerade_all: false,
+            masquerade_outbound: false,
             masquerade_bit: 14,
             healthz_bind_address: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10256))),
             backend: BackendKind::default(),
@@ -179,6 +182,7 @@ fn node_view(config: &ServiceProxyConfig) -> Result<NodeView, ServiceProxyError>
         service_cidrs: config.service_cidrs.clone(),
         node_port_addresses: config.node_port_addresses.clone(),
         masquerade_all: config.masquerade_all,
+        masquerade_outbound: config.masquerade_outbound,
         masquerade_mark,
     })
 }

@@ -45,11 +45,25 @@ pub struct NodeSpec {
 ///
 /// # Errors
 /// When the program cannot be started.
-pub fn launch(spec: &Path) -> Result<()> {
+pub fn launch(path: &Path) -> Result<()> {
     let program = std::env::current_exe().context("find this program")?;
-    let child = Command::new(program).arg("node-init").arg("--first").arg(spec).stdout(Stdio::null()).spawn();
-    println!("{}", child.context("start the node's first process")?.id());
+    let spec = read_spec(path)?;
+    // Nothing of the caller's may stay open in a process that outlives it.
+    let log = append_to(&spec.log.join("node-init.log"))?;
+    let mut command = Command::new(program);
+    command.args(["node-init", "--first"]).arg(path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    println!("{}", command.spawn().context("start the node's first process")?.id());
     Ok(())
+}
+
+fn read_spec(path: &Path) -> Result<NodeSpec> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is malformed", path.display()))
+}
+
+fn append_to(path: &Path) -> Result<fs::File> {
+    let log = fs::OpenOptions::new().create(true).append(true).open(path);
+    log.with_context(|| format!("open {}", path.display()))
 }
 
 /// Second stage, process 1 of the node. Returns when copepod ended after
@@ -58,8 +72,7 @@ pub fn launch(spec: &Path) -> Result<()> {
 /// # Errors
 /// When the node's view of the machine cannot be made.
 pub fn run(spec: &Path) -> Result<()> {
-    let text = fs::read_to_string(spec).with_context(|| format!("read {}", spec.display()))?;
-    let spec: NodeSpec = serde_json::from_str(&text).with_context(|| format!("{} is malformed", spec.display()))?;
+    let spec = read_spec(spec)?;
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
         signals.add(signal);
@@ -98,7 +111,7 @@ fn supervise(spec: &NodeSpec, signals: &SigSet) -> Result<()> {
 
 fn start(spec: &NodeSpec) -> Result<Child> {
     let program = std::env::current_exe().context("find this program")?;
-    let log = fs::OpenOptions::new().create(true).append(true).open("/var/log/copepod.log").context("open the log")?;
+    let log = append_to(Path::new("/var/log/copepod.log"))?;
     let mut command = Command::new(program);
     command.args(&spec.args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     if let Some(fd) = spec.listen_fd {

@@ -11,16 +11,28 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::init::NodeSpec;
+use super::network;
 use super::plan::{self, ClusterName, Role};
 use super::state::{ClusterDir, ClusterState, InitProcess, NodeState, start_ticks};
-use super::{cgroups, network};
 use crate::progress::step;
 use crate::sys::netns;
 use crate::sys::process::{self, Process};
-use crate::{credentials, kubeconfig, paths, ready};
+use crate::{cgroups, credentials, kubeconfig, paths, ready};
 
 /// How long a stopping node may take before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(15);
+
+/// Name and content of the nodes' configuration. The machine's disk is not the
+/// nodes' own: how full it is says nothing about them, and images that were
+/// loaded by hand could not be pulled again.
+const KUBELET_CONFIG: (&str, &str) = (
+    "kubelet.yaml",
+    "apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+imageGCHighThresholdPercent: 100
+evictionHard: {nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0%}
+",
+);
 
 /// What `cluster create` was asked for.
 #[derive(Clone, Debug)]
@@ -141,6 +153,8 @@ fn start_node(
         args: node_args(dir, node, options),
         listen_fd: listener.as_ref().map(AsRawFd::as_raw_fd),
     };
+    let config = dir.node_data(name).join(KUBELET_CONFIG.0);
+    crate::files::replace(&config, KUBELET_CONFIG.1.as_bytes(), 0o600)?;
     let spec_path = dir.node_spec(name);
     crate::files::replace(&spec_path, &serde_json::to_vec_pretty(&spec)?, 0o600)?;
     launch(&dir.netns(name), &spec_path)
@@ -157,12 +171,14 @@ fn node_args(dir: &ClusterDir, node: &NodeState, options: &CreateOptions) -> Vec
         format!("--node-ip={}", node.plan.ip),
         format!("--data-dir={}", options.node_data_dir.display()),
         format!("--cgroup-root=/{}", plan::cgroup_path(&dir.name, &node.plan.name)),
+        format!("--config={}", options.node_data_dir.join(KUBELET_CONFIG.0).display()),
         // The machine's resolvers are out of the nodes' reach.
         "--resolv-conf=".to_owned(),
     ];
     if node.plan.role == Role::Worker {
         let node_paths = paths::Paths { data: options.node_data_dir.clone(), run: PathBuf::new(), log: PathBuf::new() };
         args.push(format!("--kubeconfig={}", node_paths.node_kubeconfig().display()));
+        args.push(format!("--proxy-kubeconfig={}", node_paths.proxy_kubeconfig().display()));
     }
     args.extend(options.extra_args.iter().cloned());
     args
@@ -212,7 +228,8 @@ fn write_node_kubeconfig(dir: &ClusterDir, node: &NodeState, state: &ClusterStat
     let to = paths::Paths { data: dir.node_data(&node.plan.name), run: PathBuf::new(), log: PathBuf::new() };
     let server = format!("https://{}:6443", control_plane.ip);
     let config = credentials::node_kubeconfig(&from.pki(), &node.plan.name, &server)?;
-    kubeconfig::write(&to.node_kubeconfig(), &config)
+    kubeconfig::write(&to.node_kubeconfig(), &config)?;
+    kubeconfig::write(&to.proxy_kubeconfig(), &credentials::proxy_kubeconfig(&from.pki(), &server)?)
 }
 
 /// Prints a line per cluster: name, running nodes, API address.
@@ -263,11 +280,14 @@ pub fn delete(data_dir: &Path, name: &ClusterName, users: Option<&Path>) -> Resu
     if let Err(error) = netns::delete(&dir.switch()) {
         failures.push(format!("the switch: {error}"));
     }
-    cgroups::remove_empty_parents(name.as_str());
+    cgroups::remove_if_empty(&format!("copepod/{name}"));
+    cgroups::remove_if_empty("copepod");
     if !failures.is_empty() {
         bail!("cluster {name} is not entirely deleted: {}", failures.join("; "));
     }
     std::fs::remove_dir_all(&dir.root).with_context(|| format!("remove {}", dir.root.display()))?;
+    // Made for the nodes to bind over; in use, or filled by a node of this machine, it stays.
+    let _ = std::fs::remove_dir("/var/lib/copepod");
     if let Some(users) = users
         && users.exists()
     {

@@ -147,7 +147,11 @@ async fn passes(server: &Server, check: &str) -> bool {
     }
 }
 
-/// Documents are JSON only; who takes nothing but their protobuf form is told so, and old clients go on without.
+/// The protobuf form of `/openapi/v2`, which kubectl up to 1.27 insists on.
+const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// Documents are JSON. In protobuf there is only the head of version 2: clients that ask for it stop without an answer,
+/// but leave checking to the server and know how to patch built-in kinds by themselves.
 fn openapi_document(
     server: &Server,
     rest: &[&str],
@@ -158,6 +162,9 @@ fn openapi_document(
         headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).any(|text| {
             text.split(',').all(|clause| clause.trim().starts_with("application/com.github.proto-openapi"))
         });
+    if protobuf_only && rest == ["v2"] {
+        return Ok(Some(raw(StatusCode::OK, OPENAPI_V2_PROTOBUF, openapi::v2_head_protobuf())));
+    }
     if protobuf_only {
         return Err(ApiError::not_acceptable(&negotiate::ACCEPTED[..1]));
     }

@@ -86,6 +86,30 @@ pub fn v3_document(scheme: &Scheme, group: &str, version: &str) -> Option<Value>
     }))
 }
 
+/// The head of the version 2 document (`swagger` and `info`) in its protobuf form: fields 1 and 2 of a Document, fields
+/// 1 and 2 of its Info.
+#[must_use]
+pub fn v2_head_protobuf() -> Vec<u8> {
+    let info = info();
+    let text = |name: &str| info[name].as_str().unwrap_or_default().to_owned();
+    let info =
+        [length_delimited(1, text("title").as_bytes()), length_delimited(2, text("version").as_bytes())].concat();
+    [length_delimited(1, b"2.0"), length_delimited(2, &info)].concat()
+}
+
+/// A protobuf field of text, bytes or a message.
+fn length_delimited(field: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = vec![(field << 3) | 2];
+    let mut left = content.len();
+    while left >= 0x80 {
+        out.push(left.to_le_bytes()[0] | 0x80);
+        left >>= 7;
+    }
+    out.push(left.to_le_bytes()[0]);
+    out.extend_from_slice(content);
+    out
+}
+
 /// `/openapi/v2` as JSON: all groups in one document.
 #[must_use]
 pub fn v2_document(scheme: &Scheme) -> Value {

@@ -1,3 +1,5 @@
+//! Tests of `scheme`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;

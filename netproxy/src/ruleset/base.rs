@@ -128,6 +128,8 @@ fn cluster_ips_check(node: &NodeView) -> Vec<Vec<Statement>> {
     let mut rules =
         vec![vec![Statement::InSet { key: vec![Field::Daddr], set: SetId::ClusterIps.name() }, goto(REJECT)]];
     // Addresses no Service has: dropped, as upstream, since one may come any moment.
+    // An address of this node among them is somebody's own business: cluster DNS answers there.
+    rules.push(vec![Statement::FibLocal(Side::Daddr), Statement::Verdict(Verdict::Return)]);
     for net in node.service_cidrs.iter().filter(|net| net.prefix_len() > 0) {
         let inside = Statement::AddrIn { side: Side::Daddr, net: *net, negate: false };
         rules.push(vec![inside, Statement::Verdict(Verdict::Drop)]);
@@ -137,7 +139,7 @@ fn cluster_ips_check(node: &NodeView) -> Vec<Vec<Statement>> {
 
 fn postrouting(node: &NodeView) -> Vec<Vec<Statement>> {
     let mark = node.masquerade_mark;
-    vec![
+    let mut rules = vec![
         // An endpoint that reached itself must see another source, or it would answer itself directly.
         vec![
             Statement::CtStatusDnat,
@@ -146,5 +148,11 @@ fn postrouting(node: &NodeView) -> Vec<Vec<Statement>> {
         ],
         // The mark has done its duty; an encapsulated packet must not carry it on.
         vec![Statement::MarkIsSet(mark), Statement::ClearMark(mark), Statement::Masquerade],
-    ]
+    ];
+    // Nobody beyond the cluster knows the way to a pod: its packets carry the node's address.
+    for net in node.cluster_cidrs.iter().filter(|_| node.masquerade_outbound) {
+        let within = |side, negate| Statement::AddrIn { side, net: *net, negate };
+        rules.push(vec![within(Side::Saddr, false), within(Side::Daddr, true), Statement::Masquerade]);
+    }
+    rules
 }

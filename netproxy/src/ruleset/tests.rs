@@ -24,6 +24,7 @@ fn node() -> NodeView {
         service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
         node_port_addresses: NodePortAddresses::AllLocal,
         masquerade_all: false,
+        masquerade_outbound: false,
         masquerade_mark: 0x4000,
     }
 }
@@ -383,7 +384,10 @@ fn golden_base_and_service() {
         chain("endpoints-check")[0],
         "ip daddr . meta l4proto . th dport @no-endpoint-services goto reject-chain"
     );
-    assert_eq!(chain("cluster-ips-check"), ["ip daddr @cluster-ips goto reject-chain", "ip daddr 10.43.0.0/16 drop"]);
+    assert_eq!(
+        chain("cluster-ips-check"),
+        ["ip daddr @cluster-ips goto reject-chain", "fib daddr type local return", "ip daddr 10.43.0.0/16 drop"]
+    );
 }
 
 fn any_port() -> impl Strategy<Value = ServicePort> {

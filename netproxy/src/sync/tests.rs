@@ -33,6 +33,7 @@ fn node() -> NodeView {
         service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
         node_port_addresses: NodePortAddresses::AllLocal,
         masquerade_all: false,
+        masquerade_outbound: false,
         masquerade_mark: 0x4000,
     }
 }

@@ -34,6 +34,7 @@ pub fn node_view() -> NodeView {
         service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
         node_port_addresses: NodePortAddresses::AllLocal,
         masquerade_all: false,
+        masquerade_outbound: false,
         masquerade_mark: 0x4000,
     }
 }

@@ -1,3 +1,5 @@
+//! Tests of `convert::env`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 

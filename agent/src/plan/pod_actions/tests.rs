@@ -1,3 +1,5 @@
+//! Tests of `plan::pod_actions`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use cri::types::ContainerState::{Created, Exited, Running, Unknown};
 

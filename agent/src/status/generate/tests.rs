@@ -1,3 +1,5 @@
+//! Tests of `status::generate`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use std::collections::HashMap;
 

@@ -1,3 +1,5 @@
+//! Tests of `apiserver::admission`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use std::collections::HashMap;
 

@@ -1,3 +1,5 @@
+//! Tests of `apiserver::deletion`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::scheme::builtin;

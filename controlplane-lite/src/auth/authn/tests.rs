@@ -1,3 +1,5 @@
+//! Tests of `auth::authn`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use std::path::Path;
 

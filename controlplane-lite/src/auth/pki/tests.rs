@@ -1,3 +1,5 @@
+//! Tests of `auth::pki`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use std::os::unix::fs::PermissionsExt;

@@ -1,3 +1,5 @@
+//! Tests of `scheduler::cycle`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use super::super::cache::Cache;
 use super::super::nodes::CPU;

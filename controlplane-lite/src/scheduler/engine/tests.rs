@@ -1,3 +1,5 @@
+//! Tests of `scheduler::engine`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use super::super::cycle::XorShift;
 use super::super::profile::{PluginArgs, default_profile};

@@ -1,3 +1,5 @@
+//! Tests of `scheduler::plugins`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeAffinity, Taint, Toleration};
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! Tests of `scheduler::queue`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use super::super::plugins::basic::PrioritySort;
 use super::super::testing::pod;

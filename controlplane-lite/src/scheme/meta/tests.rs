@@ -1,3 +1,5 @@
+//! Tests of `scheme::meta`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Tests of `scheme::table`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Tests of `scheme::validation`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 
 use serde_json::{Value, json};

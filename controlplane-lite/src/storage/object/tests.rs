@@ -1,3 +1,5 @@
+//! Tests of `storage::object`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use proptest::prelude::*;

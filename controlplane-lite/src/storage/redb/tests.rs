@@ -1,3 +1,5 @@
+//! Tests of `storage::redb`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! Tests of `storage::watch_cache`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use super::super::memory::MemoryStore;
 use super::super::object::EventKind;

@@ -1,3 +1,5 @@
+//! Tests of `auth::authz::node`: tables, properties and garbage.
+
 use super::*;
 use crate::auth::authn::UserInfo;
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Tests of `auth::authz::rbac`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Tests of `controllers::endpoints::plan`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use std::sync::Arc;
 

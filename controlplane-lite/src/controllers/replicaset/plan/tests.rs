@@ -1,3 +1,5 @@
+//! Tests of `controllers::replicaset::plan`: tables, properties and garbage.
+
 #![allow(clippy::unwrap_used)]
 use k8s_openapi::serde_json::{Value, from_value, json};
 

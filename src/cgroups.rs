@@ -1,5 +1,5 @@
-//! The cgroups of a cluster's nodes: one directory per node in every
-//! hierarchy of the machine, v1, hybrid or v2.
+//! Removal of cgroups: a node's or a pod tree's directories in every hierarchy
+//! of the machine, v1, hybrid or v2.
 
 use std::fs;
 use std::io;
@@ -31,12 +31,12 @@ pub fn remove(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes the now empty parents that clusters share; busy ones stay.
-pub fn remove_empty_parents(cluster: &str) {
+/// Removes the cgroup `path` where nothing is in it; a busy one stays.
+pub fn remove_if_empty(path: &str) {
     let Ok(mountinfo) = fs::read_to_string("/proc/self/mountinfo") else { return };
     for hierarchy in hierarchies(&mountinfo) {
-        let _ = fs::remove_dir(hierarchy.join("copepod").join(cluster));
-        let _ = fs::remove_dir(hierarchy.join("copepod"));
+        // Busy or missing: both are as they should be.
+        let _ = fs::remove_dir(hierarchy.join(path));
     }
 }
 

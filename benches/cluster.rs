@@ -1,0 +1,286 @@
+//! What a user waits for and pays, on a real node: start, pods, memory, CPU.
+//! Every figure stands beside the floor measured in the same run: the same pod
+//! by raw CRI calls on the same containerd.
+//!
+//! `cargo bench --bench cluster`; a cluster of one node in namespaces without
+//! an uplink, deleted at the end.
+
+#![allow(clippy::unwrap_used, clippy::cast_precision_loss)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+/// Pods started one after another.
+const SINGLE: usize = 20;
+/// Pods started together.
+const TOGETHER: [usize; 2] = [10, 30];
+/// How long the idle node is watched for its CPU time.
+const IDLE: Duration = Duration::from_secs(20);
+
+fn main() -> Result<()> {
+    // `cargo bench` passes flags of its own; `cargo test` asks not to measure.
+    if std::env::args().any(|argument| argument == "--test") {
+        return Ok(());
+    }
+    let node = BenchNode::create()?;
+    let result = measure(&node);
+    node.delete()?;
+    result
+}
+
+struct BenchNode {
+    data: tempfile::TempDir,
+    name: String,
+}
+
+impl BenchNode {
+    fn create() -> Result<Self> {
+        let data = tempfile::Builder::new().prefix("copepod-bench-").tempdir()?;
+        let node = Self { data, name: format!("bench{}", std::process::id()) };
+        node.copepod(&["cluster", "create", &node.name, "--no-merge"])?;
+        Ok(node)
+    }
+
+    fn delete(&self) -> Result<()> {
+        self.copepod(&["cluster", "delete", &self.name])
+    }
+
+    fn copepod(&self, arguments: &[&str]) -> Result<()> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_copepod"));
+        let status = command.args(arguments).arg("--data-dir").arg(self.data.path()).status()?;
+        ensure!(status.success(), "copepod {arguments:?}: {status}");
+        Ok(())
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.data.path().join("clusters").join(&self.name)
+    }
+
+    fn init(&self) -> Result<i32> {
+        let state: Value = serde_json::from_slice(&fs::read(self.dir().join("cluster.json"))?)?;
+        Ok(i32::try_from(state["nodes"][0]["init"]["pid"].as_i64().context("no process")?)?)
+    }
+
+    fn copepod_pid(&self) -> Result<i32> {
+        let init = self.init()?;
+        let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children"))?;
+        let mut children = children.split_whitespace().filter_map(|child| child.parse::<i32>().ok());
+        let is_up = |pid: &i32| {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(b"up"))
+        };
+        children.find(is_up).context("copepod does not run")
+    }
+
+    /// The node's containerd, through its own /run.
+    fn containerd_socket(&self) -> Result<PathBuf> {
+        Ok(PathBuf::from(format!("/proc/{}/root/run/copepod/containerd/containerd.sock", self.init()?)))
+    }
+
+    async fn client(&self) -> Result<Client> {
+        let kubeconfig = kube::config::Kubeconfig::read_from(self.dir().join("kubeconfig"))?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?;
+        Ok(Client::try_from(config)?)
+    }
+}
+
+fn measure(node: &BenchNode) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let binary = fs::metadata(env!("CARGO_BIN_EXE_copepod"))?.len();
+    println!("binary                                {:>9.1} MiB", binary as f64 / 1048576.0);
+    runtime.block_on(async {
+        let pods: Api<Pod> = Api::default_namespaced(node.client().await?);
+        // The first pod warms what later ones share: the unpacked image.
+        let (warm, _) = start_one(&pods, "warm").await?;
+        remove(&pods, "warm").await?;
+        println!("first pod, POST to Ready              {:>9.1} ms", millis(warm));
+        report_idle(node, "idle")?;
+        let floor = cri_floor(node, SINGLE, 1).await?;
+        let mut starts = Vec::new();
+        let mut deletes = Vec::new();
+        for index in 0..SINGLE {
+            let name = format!("single-{index}");
+            starts.push(start_one(&pods, &name).await?.0);
+            deletes.push(remove(&pods, &name).await?);
+        }
+        report("pod start, POST to Ready, p50", percentile(&mut starts, 50), floor.percentile(50, |pod| pod.start()));
+        report("pod start, POST to Ready, p99", percentile(&mut starts, 99), floor.percentile(99, |pod| pod.start()));
+        report("pod delete, p50", percentile(&mut deletes, 50), floor.percentile(50, |pod| pod.delete()));
+        for count in TOGETHER {
+            let floor = cri_floor(node, count, count).await?;
+            let together = start_together(&pods, count).await?;
+            report(&format!("{count} pods at once, all Ready"), together, floor.all_started);
+            if count == TOGETHER[TOGETHER.len() - 1] {
+                report_idle(node, &format!("with {count} pods"))?;
+            }
+            remove_all(&pods).await?;
+        }
+        restart(node).await
+    })
+}
+
+fn report(what: &str, seen: Duration, floor: Duration) {
+    let ratio = seen.as_secs_f64() / floor.as_secs_f64();
+    println!("{what:<37} {:>9.1} ms   raw CRI {:>9.1} ms   ratio {ratio:.2}", millis(seen), millis(floor));
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+fn percentile(samples: &mut [Duration], percent: usize) -> Duration {
+    samples.sort_unstable();
+    samples[(samples.len() * percent / 100).min(samples.len() - 1)]
+}
+
+async fn cri_floor(node: &BenchNode, pods: usize, parallel: usize) -> Result<cri::floor::Floor> {
+    let client = cri::CriClient::connect(node.containerd_socket()?);
+    let metadata = cri::types::SandboxMetadata {
+        name: "floor".to_owned(),
+        uid: format!("floor-{pods}-{parallel}"),
+        namespace: "floor".to_owned(),
+        attempt: 0,
+    };
+    let sandbox = cri::types::SandboxConfig { metadata, hostname: "floor".to_owned(), ..Default::default() };
+    let container = cri::types::ContainerConfig {
+        metadata: cri::types::ContainerMetadata { name: "demo".to_owned(), attempt: 0 },
+        image: cri::images::DEMO.to_owned(),
+        ..Default::default()
+    };
+    Ok(cri::floor::measure(&client, &sandbox, &container, pods, parallel).await?)
+}
+
+fn pod(name: &str) -> Result<Pod> {
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": {"bench": "yes"}},
+        "spec": {"terminationGracePeriodSeconds": 5, "automountServiceAccountToken": false, "containers": [
+            {"name": "demo", "image": cri::images::DEMO, "imagePullPolicy": "IfNotPresent"}]},
+    }))?)
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Creates a pod and waits for a watch to tell that it is Ready.
+async fn start_one(pods: &Api<Pod>, name: &str) -> Result<(Duration, ())> {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = std::pin::pin!(watcher(pods.clone(), config).applied_objects());
+    let started = Instant::now();
+    pods.create(&PostParams::default(), &pod(name)?).await?;
+    while let Some(pod) = events.try_next().await? {
+        if is_ready(&pod) {
+            return Ok((started.elapsed(), ()));
+        }
+    }
+    anyhow::bail!("the watch ended")
+}
+
+/// Deletes a pod and waits until a watch tells that it is gone.
+async fn remove(pods: &Api<Pod>, name: &str) -> Result<Duration> {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = std::pin::pin!(watcher(pods.clone(), config));
+    while !matches!(events.try_next().await?, Some(watcher::Event::InitDone) | None) {}
+    let started = Instant::now();
+    pods.delete(name, &DeleteParams::default()).await?;
+    while let Some(event) = events.try_next().await? {
+        if matches!(event, watcher::Event::Delete(_)) {
+            return Ok(started.elapsed());
+        }
+    }
+    anyhow::bail!("the watch ended")
+}
+
+async fn start_together(pods: &Api<Pod>, count: usize) -> Result<Duration> {
+    let config = watcher::Config::default().labels("bench=yes");
+    let mut events = std::pin::pin!(watcher(pods.clone(), config).applied_objects());
+    let started = Instant::now();
+    let create = |index: usize| async move {
+        pods.create(&PostParams::default(), &pod(&format!("together-{count}-{index}"))?).await?;
+        anyhow::Ok(())
+    };
+    futures::future::try_join_all((0..count).map(create)).await?;
+    let mut ready = std::collections::BTreeSet::new();
+    while let Some(pod) = events.try_next().await? {
+        if is_ready(&pod) {
+            ready.extend(pod.metadata.name);
+        }
+        if ready.len() == count {
+            return Ok(started.elapsed());
+        }
+    }
+    anyhow::bail!("the watch ended")
+}
+
+async fn remove_all(pods: &Api<Pod>) -> Result<()> {
+    let names = pods.list(&Default::default()).await?.items.into_iter().filter_map(|pod| pod.metadata.name);
+    let names: Vec<_> = names.collect();
+    futures::future::try_join_all(names.iter().map(|name| remove(pods, name))).await?;
+    Ok(())
+}
+
+/// Kills copepod and times its return: containerd runs on, so this is a warm start.
+async fn restart(node: &BenchNode) -> Result<()> {
+    let old = node.copepod_pid()?;
+    let client = node.client().await?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(old), nix::sys::signal::Signal::SIGKILL)?;
+    let started = Instant::now();
+    let deadline = started + Duration::from_secs(60);
+    let pods: Api<Pod> = Api::default_namespaced(client);
+    // The API answers, and a pod made through it runs.
+    while let Err(error) = pods.create(&PostParams::default(), &pod("after-restart")?).await {
+        ensure!(Instant::now() < deadline, "the API did not come back: {error}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let api = started.elapsed();
+    loop {
+        if pods.get("after-restart").await.is_ok_and(|pod| is_ready(&pod)) {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "no pod runs after the restart");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    println!("kill -9, first write accepted         {:>9.1} ms", millis(api));
+    println!("kill -9, first new pod Ready          {:>9.1} ms", millis(started.elapsed()));
+    Ok(())
+}
+
+/// Resident memory of copepod and of containerd, and copepod's CPU share.
+fn report_idle(node: &BenchNode, when: &str) -> Result<()> {
+    let pid = node.copepod_pid()?;
+    let before = cpu_ticks(pid)?;
+    std::thread::sleep(IDLE);
+    let ticks = cpu_ticks(pid)? - before;
+    let share = ticks as f64 / ticks_per_second() / IDLE.as_secs_f64() * 100.0;
+    let label = format!("copepod {when}");
+    println!("{label:<37} {:>9.1} MiB RSS   {share:.2} % of a core", rss(pid)?);
+    Ok(())
+}
+
+fn rss(pid: i32) -> Result<f64> {
+    let status = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib / 1024.0)
+}
+
+fn cpu_ticks(pid: i32) -> Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat[stat.rfind(')').context("no command")? + 1..].split_whitespace().collect();
+    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
+}
+
+/// The unit of /proc/PID/stat: fixed by Linux's user interface.
+fn ticks_per_second() -> f64 {
+    100.0
+}

@@ -1,0 +1,70 @@
+//! `copepod agent`: a node under any control plane.
+
+use anyhow::{Context, Result};
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::sync::watch;
+
+use super::{make_private_dir, run_until_signalled};
+use crate::cli::AgentArgs;
+use crate::node::{self, Identity, NodeInputs};
+use crate::{files, pidfile};
+
+/// Runs until SIGTERM; pods run on.
+///
+/// # Errors
+/// When the node cannot start or one of its parts fails.
+pub fn run(args: &AgentArgs) -> Result<()> {
+    let paths = args.paths.paths();
+    make_private_dir(&paths.data)?;
+    make_private_dir(&paths.run)?;
+    let _held = pidfile::hold(&paths.pid_file())?;
+    run_until_signalled(async |tasks| {
+        let kubeconfig =
+            Kubeconfig::read_from(&args.kubeconfig).with_context(|| format!("read {}", args.kubeconfig.display()))?;
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .with_context(|| format!("{} is no use", args.kubeconfig.display()))?;
+        let client_ca = paths.kubelet().join("client-ca.pem");
+        make_private_dir(&paths.kubelet())?;
+        let ca = config.root_cert.clone().unwrap_or_default();
+        files::replace(&client_ca, pem(&ca).as_bytes(), 0o600).context("write the authority's certificate")?;
+        let client = Client::try_from(config)?;
+        let proxy_client = match &args.proxy_kubeconfig {
+            None => client.clone(),
+            Some(path) => {
+                let kubeconfig = Kubeconfig::read_from(path).with_context(|| format!("read {}", path.display()))?;
+                let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+                Client::try_from(config)?
+            }
+        };
+        let inputs = NodeInputs {
+            identity: Identity::new(&args.node)?,
+            paths: paths.clone(),
+            net: args.net.clone(),
+            node: args.node.clone(),
+            client,
+            proxy_client,
+            client_ca,
+            serving: None,
+        };
+        let (ready, _) = watch::channel(false);
+        node::start(inputs, &tasks, ready).await
+    })
+}
+
+/// DER certificates as one PEM text.
+fn pem(certificates: &[Vec<u8>]) -> String {
+    use base64::Engine;
+    let mut text = String::new();
+    for der in certificates {
+        let encoded = base64::engine::general_purpose::STANDARD.encode(der);
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        for line in encoded.as_bytes().chunks(64) {
+            text.push_str(&String::from_utf8_lossy(line));
+            text.push('\n');
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    text
+}

@@ -1,0 +1,23 @@
+//! `copepod doctor`: the machine check by itself.
+
+use anyhow::{Result, bail};
+
+use crate::doctor::{Severity, judge, probe};
+
+/// Prints what the machine lacks; fails when it cannot be a node.
+///
+/// # Errors
+/// When a finding is fatal.
+pub fn run() -> Result<()> {
+    let findings = judge(&probe(), true);
+    for finding in &findings {
+        let mark = if finding.severity == Severity::Fatal { "FAIL" } else { "warn" };
+        println!("{mark}  {}", finding.message);
+    }
+    let fatal = findings.iter().filter(|finding| finding.severity == Severity::Fatal).count();
+    if fatal > 0 {
+        bail!("this machine cannot be a node: {fatal} of the lines above say why");
+    }
+    println!("  ok  this machine can be a node");
+    Ok(())
+}

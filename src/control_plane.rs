@@ -1,0 +1,208 @@
+//! The control plane: store, certificates, API server, scheduler and
+//! controllers, built and started in order. Decides nothing itself.
+
+use std::net::{IpAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use controlplane_lite::apiserver::{self, ApiServer, AuthOptions, Certificates};
+use controlplane_lite::auth::authn::UserInfo;
+use controlplane_lite::auth::pki::{Pki, Subject};
+use controlplane_lite::controllers::{self, ControllersConfig};
+use controlplane_lite::scheduler::{self, SchedulerConfig};
+use controlplane_lite::storage::{self, DatastoreConfig, EtcdConfig, RedbConfig};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use netproxy::cidr::Cidr4;
+use serde_json::json;
+
+use crate::cli::{ClusterNet, ControlPlaneArgs};
+use crate::node::{Identity, UsageError};
+use crate::paths::Paths;
+use crate::tasks::Tasks;
+use crate::{credentials, kubeconfig, sys};
+
+/// Ports that Services may claim on every node, as upstream has them.
+const NODE_PORTS: (u16, u16) = (30000, 32767);
+
+/// What a control plane is built from.
+#[derive(Clone, Debug)]
+pub struct ControlPlaneInputs {
+    pub paths: Paths,
+    pub net: ClusterNet,
+    pub args: ControlPlaneArgs,
+    /// Where members of the cluster reach the API.
+    pub address: IpAddr,
+}
+
+/// A running control plane, and the way to credentials for it.
+#[derive(Debug)]
+pub struct ControlPlane {
+    api: ApiServer,
+    pki: Pki,
+}
+
+/// Starts everything of a control plane on `tasks`. The API answers when this
+/// returns.
+///
+/// # Errors
+/// Says which part did not start.
+pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlPlane> {
+    let now = Timestamp::now();
+    let pki = Pki::load_or_create(&inputs.paths.pki(), now).context("load the cluster's certificates")?;
+    let listeners = listeners(&inputs.args)?;
+    let store = storage::open(&datastore(&inputs)?).await.context("open the store")?;
+    let api = ApiServer::new(apiserver::Config {
+        store,
+        certificates: certificates(&pki, &inputs)?,
+        service_cidr: inputs.net.service_cluster_ip_range.clone(),
+        node_ports: NODE_PORTS,
+        advertise: (inputs.address, inputs.args.secure_port),
+        cluster_domain: inputs.net.cluster_domain.clone(),
+        service_account_key: pki.service_account().clone(),
+        auth: AuthOptions { token_file: inputs.args.token_auth_file.clone(), ..AuthOptions::default() },
+    })
+    .await
+    .context("start the API server")?;
+    for listener in listeners {
+        let api = api.clone();
+        tasks.spawn("API server", |token| async move { Ok(api.serve(listener, token).await?) });
+    }
+    start_scheduler(&api, tasks);
+    start_controllers(&api, &pki, &inputs, tasks)?;
+    publish_dns(&api, &inputs.net).await.context("publish the DNS Service")?;
+    write_admin_kubeconfig(&pki, &inputs, now)?;
+    Ok(ControlPlane { api, pki })
+}
+
+fn start_scheduler(api: &ApiServer, tasks: &Tasks) {
+    let client = api.client(UserInfo::new("system:kube-scheduler", [""; 0]));
+    tasks.spawn("scheduler", |token| async move {
+        scheduler::run(client, SchedulerConfig::default(), token).await;
+        Ok(())
+    });
+}
+
+/// The Service under whose address every node answers names. It has no
+/// endpoints: what is sent to it never leaves the node.
+async fn publish_dns(api: &ApiServer, net: &ClusterNet) -> Result<()> {
+    let services: Api<Service> =
+        Api::namespaced(api.client(UserInfo::new("system:apiserver", ["system:masters"])), "kube-system");
+    let port = |name: &str, protocol: &str| json!({"name": name, "port": 53, "targetPort": 53, "protocol": protocol});
+    let service = serde_json::from_value(json!({
+        "metadata": {
+            "name": "kube-dns",
+            "labels": {
+                "k8s-app": "kube-dns",
+                "kubernetes.io/cluster-service": "true",
+                "kubernetes.io/name": "CoreDNS",
+                // Not for service proxies: they would refuse a Service without endpoints.
+                "service.kubernetes.io/service-proxy-name": "copepod-dns",
+            },
+        },
+        "spec": {"clusterIP": net.cluster_dns, "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]},
+    }))?;
+    // Looked up first: creating it again would find its own address taken.
+    if services.get_opt("kube-dns").await?.is_none() {
+        services.create(&PostParams::default(), &service).await?;
+    }
+    Ok(())
+}
+
+fn start_controllers(api: &ApiServer, pki: &Pki, inputs: &ControlPlaneInputs, tasks: &Tasks) -> Result<()> {
+    let client = api.client(UserInfo::new("system:kube-controller-manager", ["system:masters"]));
+    let pods: Cidr4 =
+        inputs.net.cluster_cidr.parse().map_err(|error| UsageError(format!("--cluster-cidr: {error}")))?;
+    let range = controllers::nodeipam::Cidr::new(pods.addr(), pods.prefix_len());
+    let config = ControllersConfig {
+        cluster_cidr: Some(range.with_context(|| format!("--cluster-cidr={pods} is no range"))?),
+        root_ca_pem: pki.ca().cert_pem().to_owned(),
+        node_monitor_grace_period: Duration::from_secs(inputs.args.node_monitor_grace_period),
+        ..ControllersConfig::default()
+    };
+    tasks.spawn("controllers", |token| async move {
+        controllers::run(client, config, token).await;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// The secure port, and the socket that was left to us, if one was.
+fn listeners(args: &ControlPlaneArgs) -> Result<Vec<TcpListener>> {
+    let address = (args.bind_address, args.secure_port);
+    let mut listeners = vec![
+        TcpListener::bind(address).with_context(|| format!("listen on {}:{}", args.bind_address, args.secure_port))?,
+    ];
+    if let Some(fd) = args.listen_fd {
+        listeners.push(sys::inherited_listener(fd).with_context(|| format!("take over descriptor {fd}"))?);
+    }
+    for listener in &listeners {
+        listener.set_nonblocking(true)?;
+    }
+    Ok(listeners)
+}
+
+fn datastore(inputs: &ControlPlaneInputs) -> Result<DatastoreConfig> {
+    let Some(endpoint) = &inputs.args.datastore else {
+        return Ok(DatastoreConfig::Redb(RedbConfig::new(inputs.paths.store())));
+    };
+    let Some(hosts) = endpoint.strip_prefix("etcd://").filter(|hosts| !hosts.is_empty()) else {
+        bail!(UsageError(format!("--datastore={endpoint}: etcd://host:port[,host:port…] is needed")));
+    };
+    let endpoints = hosts.split(',').map(|host| format!("http://{host}")).collect();
+    Ok(DatastoreConfig::Etcd(EtcdConfig::new(endpoints)))
+}
+
+/// The certificates of the API, by every name and address it may be called by.
+fn certificates(pki: &Pki, inputs: &ControlPlaneInputs) -> Result<Certificates> {
+    let mut names = Vec::new();
+    let mut addresses = vec![inputs.address];
+    for san in &inputs.args.tls_san {
+        match san.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => names.push(san.clone()),
+        }
+    }
+    let (services, domain) = (&inputs.net.service_cluster_ip_range, &inputs.net.cluster_domain);
+    Certificates::from_pki(pki, services, domain, &names, &addresses).context("issue the API's certificates")
+}
+
+fn write_admin_kubeconfig(pki: &Pki, inputs: &ControlPlaneInputs, now: Timestamp) -> Result<()> {
+    let subject = Subject::client("copepod-admin", Some("system:masters"));
+    let admin = pki.leaf("admin", &subject, now).context("issue the administrator's certificate")?;
+    let server = format!("https://127.0.0.1:{}", inputs.args.secure_port);
+    let config = credentials::render("copepod", &server, pki.ca().cert_pem(), &admin);
+    kubeconfig::write(&inputs.paths.admin_kubeconfig(), &config)
+}
+
+impl ControlPlane {
+    /// The API as a node, over no socket.
+    pub fn node_client(&self, node: &str) -> Client {
+        self.api.client(UserInfo::new(format!("system:node:{node}"), ["system:nodes"]))
+    }
+
+    /// The API as a node's service proxy, over no socket.
+    pub fn proxy_client(&self) -> Client {
+        self.api.client(UserInfo::new("system:kube-proxy", [""; 0]))
+    }
+
+    /// The file of the authority that issued all client certificates.
+    pub fn ca_file(&self) -> PathBuf {
+        self.pki.directory().join("ca.crt")
+    }
+
+    /// A serving certificate for the kubelet of this machine, and its key.
+    ///
+    /// # Errors
+    /// When it cannot be issued or stored.
+    pub fn kubelet_serving(&self, identity: &Identity) -> Result<(PathBuf, PathBuf)> {
+        let name = format!("system:node:{}", identity.name);
+        let subject = Subject::server(&name, vec![identity.name.clone()], vec![identity.ip]);
+        self.pki.leaf("kubelet", &subject, Timestamp::now()).context("issue the kubelet's serving certificate")?;
+        let directory = self.pki.directory();
+        Ok((directory.join("kubelet.crt"), directory.join("kubelet.key")))
+    }
+}

@@ -1,0 +1,76 @@
+//! The container runtime of a node: a private containerd, or one that is
+//! already there, with copepod's own images in it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use cri::CriClient;
+use cri::containerd::{self, Containerd, Options};
+use netproxy::cni;
+
+use crate::node::{NodeInputs, UsageError};
+use crate::paths::Paths;
+use crate::tasks::Tasks;
+
+/// Starts or adopts the runtime and sees that copepod's images are in it.
+///
+/// # Errors
+/// When containerd is missing, does not start or refuses the images.
+pub async fn start(inputs: &NodeInputs, tasks: &Tasks) -> Result<CriClient> {
+    let client = match &inputs.node.container_runtime_endpoint {
+        Some(endpoint) => CriClient::connect(socket_of(endpoint)?),
+        None => start_private(inputs, tasks).await?,
+    };
+    cri::images::import_builtin(&client).await.context("import copepod's own images")?;
+    Ok(client)
+}
+
+async fn start_private(inputs: &NodeInputs, tasks: &Tasks) -> Result<CriClient> {
+    let program = std::env::current_exe().context("find this program")?;
+    cni::install_plugin(&inputs.paths.cni_bin(), &program).context("install the CNI plugin")?;
+    let mut options = options(&inputs.paths);
+    if inputs.node.cgroup_driver.as_deref() == Some("systemd") {
+        options.cgroup_driver = containerd::CgroupDriver::Systemd;
+    }
+    let running = Containerd::start(options, tasks.token().child_token()).await?;
+    let client = running.client();
+    tasks.spawn("containerd", |token| async move {
+        token.cancelled().await;
+        // Pods run on, and so does what they need; the next start adopts it.
+        Ok(running.shutdown(containerd::Shutdown::LeaveRunning).await?)
+    });
+    Ok(client)
+}
+
+/// How the private containerd of a node is set up.
+pub fn options(paths: &Paths) -> Options {
+    let mut options = Options::new(&paths.data, &paths.run);
+    options.root = paths.containerd_root();
+    options.state = paths.containerd_run();
+    options.cni_bin_dir = paths.cni_bin();
+    options.cni_conf_dir = paths.cni_conf();
+    options
+}
+
+/// The socket's path in an endpoint such as `unix:///run/containerd/containerd.sock`.
+pub fn socket_of(endpoint: &str) -> Result<PathBuf> {
+    let path = endpoint.strip_prefix("unix://").unwrap_or(endpoint);
+    if !Path::new(path).is_absolute() {
+        bail!(UsageError(format!("--container-runtime-endpoint={endpoint}: a path or unix:///path is needed")));
+    }
+    Ok(path.into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn endpoints_are_paths_with_or_without_a_scheme() {
+        assert_eq!(socket_of("unix:///run/c.sock").unwrap(), Path::new("/run/c.sock"));
+        assert_eq!(socket_of("/run/c.sock").unwrap(), Path::new("/run/c.sock"));
+        assert!(socket_of("tcp://1.2.3.4:5").is_err());
+        assert!(socket_of("").is_err());
+    }
+}

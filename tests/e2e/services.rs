@@ -1,0 +1,159 @@
+//! Services: exact turns, affinity, UDP, refusal, hairpin.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::support::cluster::Cluster;
+use crate::support::net::udp_ask;
+use crate::support::wait;
+
+/// Three pods behind a NodePort Service, as the repository's example has them.
+const HELLO: &str = include_str!("../../examples/hello.yaml");
+
+/// Exactly `each` answers from each of three pods.
+fn in_turn(answers: &BTreeMap<String, usize>, each: usize) -> Result<()> {
+    ensure!(answers.len() == 3 && answers.values().all(|count| *count == each), "not in turn: {answers:?}");
+    Ok(())
+}
+
+pub fn hello_is_served_in_exact_turn(cluster: &Cluster) -> Result<()> {
+    cluster.apply(HELLO)?;
+    cluster.wait_rollout("hello")?;
+    let address = cluster.service("hello", 80)?;
+    cluster.wait_served(address)?;
+    wait_for_all_three(cluster, address)?;
+    let [first, second, _] = cluster.nodes();
+    in_turn(&cluster.node_namespace(&first).tally(address, "/hostname", 300)?, 100)?;
+    let service = cluster.get("service", "hello")?;
+    let port = service["spec"]["ports"][0]["nodePort"].as_u64().context("no node port")?;
+    let port = u16::try_from(port)?;
+    for node in [first, second] {
+        let ip: IpAddr = node_ip(cluster, &node)?;
+        let answers = cluster.outside().tally((ip, port).into(), "/hostname", 300)?;
+        in_turn(&answers, 100).with_context(|| format!("through the port of {node}"))?;
+    }
+    Ok(())
+}
+
+/// Rules follow within milliseconds, but each node follows on its own.
+fn wait_for_all_three(cluster: &Cluster, address: SocketAddr) -> Result<()> {
+    for node in cluster.nodes() {
+        let namespace = cluster.node_namespace(&node);
+        wait::until("three pods answer", Duration::from_secs(20), || {
+            let answers = namespace.tally(address, "/hostname", 6)?;
+            ensure!(answers.len() == 3, "{node} sees {answers:?}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+pub fn node_ip(cluster: &Cluster, node: &str) -> Result<IpAddr> {
+    let node = cluster.get("node", node)?;
+    let addresses = node["status"]["addresses"].as_array().context("no addresses")?;
+    let internal = addresses.iter().find(|address| address["type"] == "InternalIP").context("no internal address")?;
+    Ok(internal["address"].as_str().context("no text")?.parse()?)
+}
+
+pub fn client_ip_affinity_holds_and_times_out(cluster: &Cluster) -> Result<()> {
+    cluster.apply(HELLO)?;
+    cluster.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: sticky}, spec: {selector: {app: hello},
+          sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 2}},
+          ports: [{port: 80, targetPort: 8080}]}}",
+    )?;
+    cluster.wait_rollout("hello")?;
+    let address = cluster.service("sticky", 80)?;
+    cluster.wait_served(address)?;
+    let node = cluster.node_namespace(&cluster.nodes()[1]);
+    wait::until("all endpoints are programmed", Duration::from_secs(20), || {
+        let slices =
+            cluster.kubectl(&["get", "endpointslices", "-l", "kubernetes.io/service-name=sticky", "-o", "json"])?;
+        let ready = slices.matches("\"ready\": true").count();
+        ensure!(ready == 3, "{ready} endpoints are ready");
+        Ok(())
+    })?;
+    let answers = node.tally(address, "/hostname", 300)?;
+    ensure!(answers.len() == 1, "one client reached {answers:?}");
+    let mut chosen = answers.into_keys().next().context("no answer")?;
+    // The choice is remembered for two seconds after its last use. Later ones
+    // go round the endpoints, so another one has to show up within three turns.
+    let mut others = 0;
+    for _ in 0..4 {
+        std::thread::sleep(Duration::from_millis(2600));
+        let next = node.get(address, "/hostname")?;
+        others += usize::from(next != chosen);
+        chosen = next;
+    }
+    ensure!(others > 0, "the choice never changed after its timeout");
+    Ok(())
+}
+
+pub fn udp_survives_the_replacement_of_its_only_pod(cluster: &Cluster) -> Result<()> {
+    cluster.apply(
+        "{apiVersion: apps/v1, kind: Deployment, metadata: {name: echo}, spec: {replicas: 1,
+          strategy: {type: Recreate}, selector: {matchLabels: {app: echo}},
+          template: {metadata: {labels: {app: echo}}, spec: {terminationGracePeriodSeconds: 1,
+          containers: [{name: demo, image: 'copepod.local/demo:latest',
+          readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}}]}}}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: echo}, spec: {selector: {app: echo},
+ ports: [{port: 7, targetPort: 9001, protocol: UDP}]}}",
+    )?;
+    cluster.wait_rollout("echo")?;
+    let address = cluster.service("echo", 7)?;
+    let before = cluster.pods("echo")?[0]["metadata"]["name"].clone();
+    // One socket throughout, made in the node's namespace and used from here:
+    // its flow must not stay with the dead pod.
+    let socket = cluster.node_namespace(&cluster.nodes()[0]).run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect(address)?;
+        Ok(socket)
+    })?;
+    wait::until("the first echo", Duration::from_secs(20), || udp_ask(&socket, "one"))?;
+    cluster.kubectl(&["rollout", "restart", "deployment/echo"])?;
+    cluster.wait_rollout("echo")?;
+    let after = cluster.pods("echo")?.into_iter().find(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    ensure!(after.context("a pod")?["metadata"]["name"] != before, "the pod was not replaced");
+    wait::until("an echo of the new pod", Duration::from_secs(20), || {
+        let answer = udp_ask(&socket, "two")?;
+        ensure!(answer.contains("two"), "{answer}");
+        Ok(())
+    })
+}
+
+pub fn a_service_without_endpoints_refuses(cluster: &Cluster) -> Result<()> {
+    cluster.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: nobody}, spec: {selector: {app: nobody}, ports: [{port: 80}]}}",
+    )?;
+    let address = cluster.service("nobody", 80)?;
+    let node = cluster.node_namespace(&cluster.nodes()[0]);
+    wait::until("a refusal", Duration::from_secs(20), || {
+        let answer =
+            node.run(|| Ok(std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).map(drop)))?;
+        let error = answer.err().context("somebody answers")?;
+        ensure!(error.kind() == std::io::ErrorKind::ConnectionRefused, "{error}");
+        Ok(())
+    })
+}
+
+pub fn a_pod_reaches_itself_through_its_service(cluster: &Cluster) -> Result<()> {
+    cluster.apply(
+        "{apiVersion: v1, kind: Pod, metadata: {name: self, labels: {app: self}}, spec: {
+          containers: [{name: demo, image: 'copepod.local/demo:latest'}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: self}, spec: {selector: {app: self},
+ ports: [{port: 80, targetPort: 8080}]}}",
+    )?;
+    cluster.wait_ready("self")?;
+    let address = cluster.service("self", 80)?;
+    wait::until("the pod's own answer", Duration::from_secs(20), || {
+        let url = format!("http://{address}/hostname");
+        let answer = cluster.kubectl(&["exec", "self", "--", "demo", "http-get", "--timeout", "3", &url])?;
+        ensure!(answer.trim() == "self", "{answer}");
+        Ok(())
+    })
+}
