@@ -99,5 +99,9 @@ async fn paths_that_are_no_resources() {
     let document: Value = serde_json::from_slice(response.body()).unwrap();
     assert!(document["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
     let protobuf = [("accept", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")];
-    assert_eq!(ask(&client, "/openapi/v2", &protobuf).await.status(), StatusCode::NOT_ACCEPTABLE);
+    assert_eq!(ask(&client, "/openapi/v3", &protobuf).await.status(), StatusCode::NOT_ACCEPTABLE);
+    // kubectl 1.27 gives up without an answer: it gets the document's head, whose first field says 2.0.
+    let head = ask(&client, "/openapi/v2", &protobuf).await;
+    assert_eq!(head.status(), StatusCode::OK);
+    assert!(head.body().starts_with(b"\x0a\x032.0\x12"), "{:?}", head.body());
 }
