@@ -1,4 +1,5 @@
-//! The CNI plugin: veth pairs, the bridge, addresses and host ports of pods.
+//! The CNI plugin: veth pairs, the bridge and addresses of pods. Host ports are
+//! read from requests and not served yet.
 //! Not Services: those are in [`crate::services`].
 //!
 //! The binary is its own plugin: called under one of [`PLUGIN_NAMES`] it runs

@@ -39,7 +39,6 @@ impl CniConfig {
                 "subnet": self.pod_cidr.to_string(),
                 "mtu": self.mtu,
                 "dataDir": self.data_dir,
-                "capabilities": {"portMappings": true},
             }],
         })
     }
