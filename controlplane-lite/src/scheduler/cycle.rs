@@ -1,5 +1,7 @@
 //! One scheduling cycle: which node a pod goes to, or why it goes nowhere. Pure.
 
+use std::collections::BTreeSet;
+
 use super::framework::{NodeFilter, NodeScore, PreFilter, Profile, Rejected, Rejection};
 use super::nodes::{Nodes, Slot};
 use super::pod::PodInfo;
@@ -95,12 +97,14 @@ pub fn schedule_one(
     }
 }
 
-/// Whether one node would take the pod now: the queueing hint for a changed node.
-pub fn fits_on(profile: &Profile, nodes: &Nodes, pod: &PodInfo, slot: Slot) -> bool {
+/// Whether the plugins that refused the pod (all, when none is named) would let
+/// it on this node now: the queueing hint for a changed node.
+pub fn hint(profile: &Profile, nodes: &Nodes, pod: &PodInfo, slot: Slot, by: &BTreeSet<&'static str>) -> bool {
+    let concerned = |name: &str| by.is_empty() || by.contains(name);
     let Ok(compiled) = compile(profile, nodes, pod) else { return false };
     let mut why = Vec::new();
-    compiled.only.as_ref().is_none_or(|o| o.contains(&slot))
-        && compiled.filters.iter().all(|(_, f)| f.filter(slot, &mut why))
+    let named = !concerned("NodeAffinity") || compiled.only.as_ref().is_none_or(|o| o.contains(&slot));
+    named && compiled.filters.iter().all(|(name, f)| !concerned(name) || f.filter(slot, &mut why))
 }
 
 fn compile<'a>(profile: &'a Profile, nodes: &'a Nodes, pod: &'a PodInfo) -> Result<Compiled<'a>, Box<Rejected>> {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 
 use super::cache::Cache;
-use super::cycle::{Decision, TieBreak, fits_on, message, schedule_one};
+use super::cycle::{Decision, TieBreak, hint, message, schedule_one};
 use super::framework::{Permit, Profile};
 use super::nodes::Slot;
 use super::pod::{PodInfo, PodUid};
@@ -192,11 +192,11 @@ impl Engine {
         self.freed(Some(slot), now);
     }
 
-    /// Pods that would fit on this node now are tried again, others are not.
+    /// Pods that what refused them would let on this node now are tried again, others are not.
     fn freed(&mut self, slot: Option<Slot>, now: Timestamp) {
         let Some(slot) = slot else { return };
         let (profiles, nodes) = (&self.profiles, &self.cache.nodes);
-        self.queue.changed(now, |pod, _| profile_of(profiles, pod).is_some_and(|p| fits_on(p, nodes, pod, slot)));
+        self.queue.changed(now, |pod, by| profile_of(profiles, pod).is_some_and(|p| hint(p, nodes, pod, slot, by)));
     }
 
     fn replace_pods(&mut self, pods: Vec<PodInfo>, now: Timestamp) {

@@ -97,8 +97,10 @@ async fn a_lost_pod_is_replaced_and_a_foreign_one_adopted() {
     assert_eq!(pods.len(), 3, "the orphan counts");
     assert!(pods.iter().any(|p| p.uid() == orphan.uid() && p.owner_references().len() == 1));
     c.api::<Pod>().delete("orphan", &DeleteParams::default()).await.unwrap();
-    c.wait_for("replaced", || async { !c.exists::<Pod>("orphan").await && ready().await }).await;
-    assert_eq!(c.list::<Pod>().await.len(), 3);
+    c.wait_for("replaced", || async {
+        !c.exists::<Pod>("orphan").await && ready().await && c.list::<Pod>().await.len() == 3
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,13 +114,12 @@ async fn an_unschedulable_pod_says_why_and_goes_when_a_node_comes() {
         let pod: Pod = c.api().get("big").await.unwrap();
         pod.status.and_then(|s| s.conditions)?.into_iter().find(|c| c.type_ == "PodScheduled")
     };
-    c.wait_for("condition", || async { condition().await.is_some() }).await;
-    let text = condition().await.unwrap();
-    assert_eq!((text.status.as_str(), text.reason.as_deref()), ("False", Some("Unschedulable")));
     let want = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. preemption: 0/1 nodes are \
                 available: 1 Preemption is not helpful for scheduling.";
-    assert_eq!(text.message.as_deref(), Some(want));
-    c.wait_for("event", || async { c.events("FailedScheduling").await == [want] }).await;
+    c.wait_for("condition", || async { condition().await.is_some_and(|c| c.message.as_deref() == Some(want)) }).await;
+    let told = condition().await.unwrap();
+    assert_eq!((told.status.as_str(), told.reason.as_deref()), ("False", Some("Unschedulable")));
+    c.wait_for("event", || async { c.events("FailedScheduling").await.iter().any(|e| e == want) }).await;
     let api: Api<k8s_openapi::api::core::v1::Node> = Api::all(c.client.clone());
     let patch = json!({"metadata": {"labels": {"size": "big"}}});
     api.patch("small", &Default::default(), &kube::api::Patch::Merge(&patch)).await.unwrap();

@@ -109,3 +109,15 @@ fn a_relist_drops_what_is_gone() {
     assert_eq!(bound(e.next(at(60))), pair("a", "n"));
     assert!(e.next(at(60)).is_none());
 }
+
+#[test]
+fn a_new_reason_takes_the_place_of_one_that_is_gone() {
+    use k8s_openapi::api::core::v1::Taint;
+    let mut tainted = node("n", "1", "8Gi");
+    let taint = Taint { key: "k".into(), effect: "NoSchedule".into(), ..Taint::default() };
+    tainted.spec.as_mut().unwrap().taints = Some(vec![taint]);
+    let mut e = engine(vec![tainted], vec![pod("new", "2")]);
+    assert!(bound(e.next(at(0))).unwrap().1.contains("untolerated taint(s)"));
+    e.take(Input::Node(Box::new(node("n", "1", "8Gi"))), at(60));
+    assert!(bound(e.next(at(60))).unwrap().1.contains("Insufficient cpu"));
+}

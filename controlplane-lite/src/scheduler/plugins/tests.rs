@@ -1,6 +1,8 @@
 //! Tests of `scheduler::plugins`: tables, properties and garbage.
 
 #![allow(clippy::unwrap_used)]
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeAffinity, Taint, Toleration};
 use serde_json::{Value, json};
 
@@ -19,7 +21,7 @@ fn profile() -> Profile {
 }
 
 fn fits(cache: &Cache, pod: &PodInfo) -> Vec<String> {
-    let fits = |s: &&usize| crate::scheduler::cycle::fits_on(&profile(), &cache.nodes, pod, **s);
+    let fits = |s: &&usize| crate::scheduler::cycle::hint(&profile(), &cache.nodes, pod, **s, &BTreeSet::new());
     let mut names: Vec<_> = cache.nodes.order().iter().filter(fits).map(|s| cache.nodes.name(*s).to_owned()).collect();
     names.sort();
     names
