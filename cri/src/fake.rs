@@ -4,7 +4,7 @@
 //! too, and nothing more: no processes, no files, no network. Time is tokio's,
 //! so paused clocks work.
 //!
-//! ```ignore
+//! ```text
 //! let runtime = FakeRuntime::new();
 //! runtime.add_image("copepod.local/demo:latest");
 //! runtime.fail_next(Op::StartContainer, 2, runtime_error(Op::StartContainer, "no such file"));
