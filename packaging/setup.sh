@@ -2,6 +2,7 @@
 # Installs what copepod needs and this machine lacks. Harmless to run again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. packaging/progress.sh
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -32,11 +33,13 @@ done
 [ -e /usr/include/google/protobuf/empty.proto ] || missing+=(libprotobuf-dev)
 [ -e /usr/lib/x86_64-linux-gnu/libc.a ] || [ -e /usr/lib/aarch64-linux-gnu/libc.a ] || missing+=(libc6-dev)
 
-if [ "${#missing[@]}" -gt 0 ]; then
-    say "setup: installing ${missing[*]}"
+install_packages() {
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@"
+}
+
+if [ "${#missing[@]}" -gt 0 ]; then
+    step "install ${missing[*]}" install_packages "${missing[@]}"
     # The packages start services of their own; copepod supervises its runtime itself.
     for service in containerd etcd; do
         if command -v systemctl >/dev/null && systemctl is-system-running >/dev/null 2>&1; then
@@ -45,7 +48,6 @@ if [ "${#missing[@]}" -gt 0 ]; then
     done
 fi
 if ! command -v kubectl >/dev/null; then
-    say "setup: installing kubectl"
     packaging/kubectl.sh target/kubectl 33
     install -m 0755 target/kubectl/1.33/kubectl /usr/local/bin/kubectl
 fi
