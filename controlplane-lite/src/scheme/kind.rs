@@ -5,7 +5,6 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use super::field::{FieldErrors, Path};
@@ -126,14 +125,6 @@ impl fmt::Debug for Rules {
     }
 }
 
-/// Where a kind's schema comes from.
-pub type SchemaSource = fn(&mut SchemaGenerator) -> Schema;
-
-/// The schema source of a k8s-openapi type.
-pub fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    generator.subschema_for::<T>()
-}
-
 /// The static facts of a kind: one table entry. Names of custom resources are interned.
 #[derive(Clone, Copy)]
 pub struct KindInfo {
@@ -167,8 +158,8 @@ pub struct KindInfo {
     pub printer: &'static Printer,
     /// Fields beyond metadata.name and metadata.namespace that field selectors may name.
     pub fields: &'static Fields,
-    /// Where the schema comes from.
-    pub schema: SchemaSource,
+    /// Full name of the definition that is the schema, e.g. `io.k8s.api.apps.v1.Deployment`.
+    pub definition: &'static str,
 }
 
 impl KindInfo {
@@ -189,7 +180,7 @@ impl KindInfo {
         rules: Rules::PLAIN,
         printer: &super::table::DEFAULT,
         fields: &Fields::NONE,
-        schema: schema_of::<()>,
+        definition: "",
     };
 
     /// A cluster-scoped stored kind without anything special.
@@ -277,7 +268,7 @@ impl Kind {
     /// The compact schema, built on first use and kept.
     #[must_use]
     pub fn schema(&self) -> &Arc<ObjectType> {
-        self.schema.get_or_init(|| super::schema::build(self.info.schema))
+        self.schema.get_or_init(|| super::schema::build(self.info.definition))
     }
 
     /// Fills in defaults. Runs on every decoded object before anything else.

@@ -1,6 +1,6 @@
 //! OpenAPI documents, built when asked for and not kept: v3 per group and
 //! version (kubectl explain, checks of query parameters) and one v2 document.
-//! Descriptions come from k8s-openapi, list and patch extensions from the schema facts.
+//! Descriptions come from k8s-openapi through the build script, list and patch extensions from the schema facts.
 
 use serde_json::{Map, Value, json};
 use sha2::Digest as _;
@@ -8,6 +8,7 @@ use sha2::Digest as _;
 use super::Scheme;
 use super::kind::Kind;
 
+mod definitions;
 mod paths;
 mod schemas;
 
@@ -23,7 +24,7 @@ impl Dialect {
     pub(crate) const fn prefix(self) -> &'static str {
         match self {
             Self::V2 => "#/definitions/",
-            Self::V3 => super::schema::DEFINITIONS,
+            Self::V3 => definitions::PREFIX,
         }
     }
 }

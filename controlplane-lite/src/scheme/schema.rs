@@ -1,20 +1,15 @@
-//! Compact runtime schemas of kinds, built on first use from k8s-openapi's
-//! schemas and shared between kinds. Types and list facts only: descriptions
-//! are read from the source again when an OpenAPI document is asked for.
+//! Compact runtime schemas of kinds, built on first use from the table of types
+//! and shared between kinds. Types and list facts only: descriptions belong to
+//! the OpenAPI documents.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use schemars::generate::SchemaSettings;
-use serde_json::{Map, Value};
-
-use super::kind::SchemaSource;
-
 mod facts;
+mod types;
 mod zero;
 
-/// Where named definitions stand in generated documents.
-pub(crate) const DEFINITIONS: &str = "#/components/schemas/";
+pub(crate) use types::find;
 
 /// The type of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,56 +187,29 @@ fn registry() -> &'static Mutex<Registry> {
     REGISTRY.get_or_init(Mutex::default)
 }
 
-/// Runs a schema source and returns the name of the root definition and all definitions it needs, as documents.
-pub(crate) fn definitions(sources: &[SchemaSource]) -> (Vec<String>, Map<String, Value>) {
-    let mut settings = SchemaSettings::openapi3();
-    settings.definitions_path = "/components/schemas".into();
-    settings.transforms.clear();
-    let mut generator = settings.into_generator();
-    let mut roots = Vec::with_capacity(sources.len());
-    for source in sources {
-        let schema = source(&mut generator);
-        roots.push(schema.get("$ref").and_then(Value::as_str).map(reference).unwrap_or("").to_owned());
-    }
-    (roots, generator.take_definitions(false))
-}
-
-/// The definition name in a `$ref`.
-pub(crate) fn reference(text: &str) -> &str {
-    text.strip_prefix(DEFINITIONS).unwrap_or(text)
-}
-
-/// Builds the compact schema of a source; parts that other kinds already use are shared.
-pub(crate) fn build(source: SchemaSource) -> Arc<ObjectType> {
-    let (roots, definitions) = definitions(&[source]);
+/// The compact schema of a definition; parts that other kinds already use are shared.
+pub(crate) fn build(definition: &str) -> Arc<ObjectType> {
     let mut registry = registry().lock().unwrap_or_else(PoisonError::into_inner);
-    object(roots.first().map_or("", String::as_str), &definitions, &mut registry)
+    object(definition, types::TABLE, &mut registry)
 }
 
-fn object(name: &str, definitions: &Map<String, Value>, registry: &mut Registry) -> Arc<ObjectType> {
+fn object(name: &str, table: &str, registry: &mut Registry) -> Arc<ObjectType> {
     if let Some(known) = registry.get(name) {
         return Arc::clone(known);
     }
     let ty = Arc::new(ObjectType { name: name.into(), fields: OnceLock::new() });
     // Registered before its fields are known, so that recursive types end here.
     registry.insert(name.into(), Arc::clone(&ty));
-    let required: &[Value] =
-        definitions.get(name).and_then(|d| d.get("required")).and_then(Value::as_array).map_or(&[], Vec::as_slice);
-    let mut fields: Vec<Field> = definitions
-        .get(name)
-        .and_then(|d| d.get("properties"))
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-        .map(|(field, schema)| {
-            let (list, patch) = facts_of(name, field);
+    let mut fields: Vec<Field> = types::properties(find(table, name).unwrap_or(""))
+        .map(|property| {
+            let (list, patch) = facts_of(name, property.name);
             Field {
-                name: field.as_str().into(),
-                ty: type_of(schema, definitions, registry),
+                name: property.name.into(),
+                ty: type_of(property.ty, table, registry),
                 list,
                 patch,
-                required: required.iter().any(|r| r == field),
-                drops_zero: zero::drops(name, field),
+                required: property.required,
+                drops_zero: zero::drops(name, property.name),
             }
         })
         .collect();
@@ -250,49 +218,25 @@ fn object(name: &str, definitions: &Map<String, Value>, registry: &mut Registry)
     ty
 }
 
+/// The type of a word of the table; anything goes where the word says nothing.
+fn type_of(word: &str, table: &str, registry: &mut Registry) -> Type {
+    if let Some(items) = word.strip_prefix("[]") {
+        return Type::List(Box::new(type_of(items, table, registry)));
+    }
+    if let Some(items) = word.strip_prefix("{}") {
+        return Type::Map(Box::new(type_of(items, table, registry)));
+    }
+    types::scalar(word).unwrap_or_else(|| match find(table, word) {
+        Some(_) => Type::Object(object(word, table, registry)),
+        None => Type::Any,
+    })
+}
+
 /// List and patch facts of one field.
 pub(crate) fn facts_of(ty: &str, field: &str) -> (ListType, Patch) {
     facts::ROWS
         .binary_search_by(|row| (row.0, row.1).cmp(&(ty, field)))
         .map_or((ListType::Default, Patch::default()), |i| (facts::ROWS[i].2, facts::ROWS[i].3))
-}
-
-fn type_of(schema: &Value, definitions: &Map<String, Value>, registry: &mut Registry) -> Type {
-    if let Some(name) = schema.get("$ref").and_then(Value::as_str).map(reference) {
-        return named_type(name, definitions, registry);
-    }
-    let text = |key: &str| schema.get(key).and_then(Value::as_str).unwrap_or("");
-    match (text("type"), text("format")) {
-        ("string", "byte") => Type::Bytes,
-        ("string", "date-time") => Type::Time,
-        ("string", _) => Type::String,
-        ("integer", "int32") => Type::Int32,
-        ("integer", _) => Type::Int64,
-        ("number", _) => Type::Float,
-        ("boolean", _) => Type::Bool,
-        ("array", _) => {
-            Type::List(Box::new(schema.get("items").map_or(Type::Any, |items| type_of(items, definitions, registry))))
-        }
-        ("object", _) => match schema.get("additionalProperties") {
-            Some(items @ Value::Object(_)) => Type::Map(Box::new(type_of(items, definitions, registry))),
-            _ => Type::Any,
-        },
-        _ => Type::Any,
-    }
-}
-
-fn named_type(name: &str, definitions: &Map<String, Value>, registry: &mut Registry) -> Type {
-    match name.rsplit('.').next().unwrap_or("") {
-        "Quantity" => Type::Quantity,
-        "IntOrString" => Type::IntOrString,
-        "Time" => Type::Time,
-        "MicroTime" => Type::MicroTime,
-        _ => match definitions.get(name) {
-            Some(schema) if schema.get("properties").is_some() => Type::Object(object(name, definitions, registry)),
-            Some(schema) if schema.get("$ref").is_none() => type_of(schema, definitions, registry),
-            _ => Type::Any,
-        },
-    }
 }
 
 #[cfg(test)]
@@ -347,5 +291,33 @@ mod tests {
         assert_eq!(resources.field("limits").unwrap().ty, Type::Map(Box::new(Type::Quantity)));
         let secret = builtin().by_gvk("", "v1", "Secret").unwrap().schema();
         assert_eq!(secret.field("data").unwrap().ty, Type::Map(Box::new(Type::Bytes)));
+    }
+
+    #[test]
+    fn every_kind_names_a_definition() {
+        for kind in builtin().kinds() {
+            assert!(
+                find(types::TABLE, kind.definition).is_some(),
+                "{kind:?}: no definition {:?}, name its type in build.rs",
+                kind.definition
+            );
+        }
+    }
+
+    #[test]
+    fn words_become_types() {
+        let table = "a.B bad child:a.B items!:[]{}int32 odd:[]\nc x:string y:nothing z:[]a.B\n";
+        let mut registry = Registry::new();
+        let c = object("c", table, &mut registry);
+        let b = object("a.B", table, &mut registry);
+        let field = |ty: &ObjectType, name: &str| ty.field(name).map(|f| (f.ty.clone(), f.required)).unwrap();
+        assert_eq!(field(&c, "x"), (Type::String, false));
+        assert_eq!(field(&c, "y"), (Type::Any, false));
+        assert_eq!(field(&c, "z"), (Type::List(Box::new(Type::Object(Arc::clone(&b)))), false));
+        assert_eq!(field(&b, "items"), (Type::List(Box::new(Type::Map(Box::new(Type::Int32)))), true));
+        assert_eq!(field(&b, "odd"), (Type::List(Box::new(Type::Any)), false));
+        assert!(Arc::ptr_eq(b.field("child").unwrap().ty.object().unwrap(), &b));
+        assert_eq!(b.fields().len(), 3);
+        assert_eq!(object("missing", table, &mut registry).fields(), []);
     }
 }

@@ -1,9 +1,7 @@
 //! apps/v1, batch/v1 and autoscaling.
 
-use k8s_openapi::api::{apps::v1 as apps, autoscaling, batch::v1 as batch};
-
 use super::{SCALE, STATUS};
-use crate::scheme::kind::{KindInfo, schema_of};
+use crate::scheme::kind::KindInfo;
 use crate::scheme::rules;
 use crate::scheme::selector::Fields;
 use crate::scheme::table::workloads as print;
@@ -19,7 +17,7 @@ pub(super) static APPS: &[KindInfo] = &[
         singular: "controllerrevision",
         rules: rules::CONTROLLER_REVISION,
         printer: &print::CONTROLLER_REVISIONS,
-        schema: schema_of::<apps::ControllerRevision>,
+        definition: "io.k8s.api.apps.v1.ControllerRevision",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -32,7 +30,7 @@ pub(super) static APPS: &[KindInfo] = &[
         subresources: &[STATUS],
         rules: rules::DAEMON_SET,
         printer: &print::DAEMON_SETS,
-        schema: schema_of::<apps::DaemonSet>,
+        definition: "io.k8s.api.apps.v1.DaemonSet",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -45,7 +43,7 @@ pub(super) static APPS: &[KindInfo] = &[
         subresources: &[SCALE, STATUS],
         rules: rules::DEPLOYMENT,
         printer: &print::DEPLOYMENTS,
-        schema: schema_of::<apps::Deployment>,
+        definition: "io.k8s.api.apps.v1.Deployment",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -59,7 +57,7 @@ pub(super) static APPS: &[KindInfo] = &[
         rules: rules::REPLICA_SET,
         printer: &print::REPLICA_SETS,
         fields: &REPLICAS,
-        schema: schema_of::<apps::ReplicaSet>,
+        definition: "io.k8s.api.apps.v1.ReplicaSet",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -72,7 +70,7 @@ pub(super) static APPS: &[KindInfo] = &[
         subresources: &[SCALE, STATUS],
         rules: rules::STATEFUL_SET,
         printer: &print::STATEFUL_SETS,
-        schema: schema_of::<apps::StatefulSet>,
+        definition: "io.k8s.api.apps.v1.StatefulSet",
         ..KindInfo::NAMESPACED
     },
 ];
@@ -89,7 +87,7 @@ pub(super) static AUTOSCALING: &[KindInfo] = &[
         subresources: &[STATUS],
         rules: rules::HORIZONTAL_POD_AUTOSCALER,
         printer: &print::AUTOSCALERS,
-        schema: schema_of::<autoscaling::v2::HorizontalPodAutoscaler>,
+        definition: "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -103,7 +101,7 @@ pub(super) static AUTOSCALING: &[KindInfo] = &[
         conversion: Some(crate::scheme::convert::AUTOSCALERS),
         rules: rules::HORIZONTAL_POD_AUTOSCALER_V1,
         printer: &print::AUTOSCALERS_V1,
-        schema: schema_of::<autoscaling::v1::HorizontalPodAutoscaler>,
+        definition: "io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler",
         ..KindInfo::NAMESPACED
     },
 ];
@@ -119,7 +117,7 @@ pub(super) static BATCH: &[KindInfo] = &[
         subresources: &[STATUS],
         rules: rules::CRON_JOB,
         printer: &print::CRON_JOBS,
-        schema: schema_of::<batch::CronJob>,
+        definition: "io.k8s.api.batch.v1.CronJob",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -132,7 +130,7 @@ pub(super) static BATCH: &[KindInfo] = &[
         rules: rules::JOB,
         printer: &print::JOBS,
         fields: &JOB_FIELDS,
-        schema: schema_of::<batch::Job>,
+        definition: "io.k8s.api.batch.v1.Job",
         ..KindInfo::NAMESPACED
     },
 ];

@@ -1,9 +1,7 @@
 //! core/v1.
 
-use k8s_openapi::api::core::v1 as api;
-
 use super::{SCALE, STATUS};
-use crate::scheme::kind::{ALL_VERBS, CREATE_ONLY, KindInfo, Subresource, schema_of};
+use crate::scheme::kind::{ALL_VERBS, CREATE_ONLY, KindInfo, Subresource};
 use crate::scheme::rules;
 use crate::scheme::selector::Fields;
 use crate::scheme::table::core as print;
@@ -81,7 +79,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         plural: "bindings",
         singular: "binding",
         namespaced: true,
-        schema: schema_of::<api::Binding>,
+        definition: "io.k8s.api.core.v1.Binding",
         ..KindInfo::VIRTUAL
     },
     KindInfo {
@@ -91,7 +89,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         short_names: &["cm"],
         rules: rules::CONFIG_MAP,
         printer: &print::CONFIG_MAPS,
-        schema: schema_of::<api::ConfigMap>,
+        definition: "io.k8s.api.core.v1.ConfigMap",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -101,7 +99,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         short_names: &["ep"],
         rules: rules::ENDPOINTS,
         printer: &print::ENDPOINTS,
-        schema: schema_of::<api::Endpoints>,
+        definition: "io.k8s.api.core.v1.Endpoints",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -112,7 +110,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         rules: rules::EVENT,
         printer: &print::EVENTS,
         fields: &EVENT_FIELDS,
-        schema: schema_of::<api::Event>,
+        definition: "io.k8s.api.core.v1.Event",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -122,7 +120,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         short_names: &["limits"],
         rules: rules::LIMIT_RANGE,
         printer: &print::CREATED_AT,
-        schema: schema_of::<api::LimitRange>,
+        definition: "io.k8s.api.core.v1.LimitRange",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -135,7 +133,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         rules: rules::NAMESPACE,
         printer: &print::NAMESPACES,
         fields: &NAMESPACE_FIELDS,
-        schema: schema_of::<api::Namespace>,
+        definition: "io.k8s.api.core.v1.Namespace",
         ..KindInfo::CLUSTER
     },
     KindInfo {
@@ -147,7 +145,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         rules: rules::NODE,
         printer: &print::NODES,
         fields: &NODE_FIELDS,
-        schema: schema_of::<api::Node>,
+        definition: "io.k8s.api.core.v1.Node",
         ..KindInfo::CLUSTER
     },
     KindInfo {
@@ -158,7 +156,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         subresources: &[STATUS],
         rules: rules::PERSISTENT_VOLUME_CLAIM,
         printer: &print::CLAIMS,
-        schema: schema_of::<api::PersistentVolumeClaim>,
+        definition: "io.k8s.api.core.v1.PersistentVolumeClaim",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -169,7 +167,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         subresources: &[STATUS],
         rules: rules::PERSISTENT_VOLUME,
         printer: &print::VOLUMES,
-        schema: schema_of::<api::PersistentVolume>,
+        definition: "io.k8s.api.core.v1.PersistentVolume",
         ..KindInfo::CLUSTER
     },
     KindInfo {
@@ -182,7 +180,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         rules: rules::POD,
         printer: &print::PODS,
         fields: &POD_FIELDS,
-        schema: schema_of::<api::Pod>,
+        definition: "io.k8s.api.core.v1.Pod",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -191,7 +189,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         singular: "podtemplate",
         rules: rules::POD_TEMPLATE,
         printer: &print::POD_TEMPLATES,
-        schema: schema_of::<api::PodTemplate>,
+        definition: "io.k8s.api.core.v1.PodTemplate",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -204,7 +202,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         rules: rules::REPLICATION_CONTROLLER,
         printer: &print::REPLICATION_CONTROLLERS,
         fields: &RC_FIELDS,
-        schema: schema_of::<api::ReplicationController>,
+        definition: "io.k8s.api.core.v1.ReplicationController",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -215,7 +213,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         subresources: &[STATUS],
         rules: rules::RESOURCE_QUOTA,
         printer: &print::QUOTAS,
-        schema: schema_of::<api::ResourceQuota>,
+        definition: "io.k8s.api.core.v1.ResourceQuota",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -225,7 +223,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         rules: rules::SECRET,
         printer: &print::SECRETS,
         fields: &SECRET_FIELDS,
-        schema: schema_of::<api::Secret>,
+        definition: "io.k8s.api.core.v1.Secret",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -236,7 +234,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         subresources: &[Subresource::of("token", ("authentication.k8s.io", "v1", "TokenRequest"), CREATE_ONLY)],
         rules: rules::SERVICE_ACCOUNT,
         printer: &print::SERVICE_ACCOUNTS,
-        schema: schema_of::<api::ServiceAccount>,
+        definition: "io.k8s.api.core.v1.ServiceAccount",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -250,7 +248,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         rules: rules::SERVICE,
         printer: &print::SERVICES,
         fields: &SERVICE_FIELDS,
-        schema: schema_of::<api::Service>,
+        definition: "io.k8s.api.core.v1.Service",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -261,7 +259,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         verbs: &["get", "list"],
         stored: false,
         printer: &print::COMPONENT_STATUSES,
-        schema: schema_of::<api::ComponentStatus>,
+        definition: "io.k8s.api.core.v1.ComponentStatus",
         ..KindInfo::CLUSTER
     },
 ];

@@ -1,14 +1,8 @@
 //! Events, certificates, networking, policy, RBAC, scheduling, coordination, node and discovery groups.
 
-use k8s_openapi::api::{
-    certificates::v1 as certificates, coordination::v1 as coordination, discovery::v1 as discovery,
-    events::v1 as events, networking::v1 as networking, node::v1 as node, policy::v1 as policy, rbac::v1 as rbac,
-    scheduling::v1 as scheduling,
-};
-
 use super::STATUS;
 use crate::scheme::convert;
-use crate::scheme::kind::{KindInfo, STATUS_VERBS, Subresource, schema_of};
+use crate::scheme::kind::{KindInfo, STATUS_VERBS, Subresource};
 use crate::scheme::rules;
 use crate::scheme::selector::Fields;
 use crate::scheme::table::policy as print;
@@ -40,7 +34,7 @@ pub(super) static EVENTS: &[KindInfo] = &[KindInfo {
     rules: rules::EVENT_V1,
     printer: &print::EVENTS_V1,
     fields: &EVENT_FIELDS,
-    schema: schema_of::<events::Event>,
+    definition: "io.k8s.api.events.v1.Event",
     ..KindInfo::NAMESPACED
 }];
 
@@ -54,7 +48,7 @@ pub(super) static CERTIFICATES: &[KindInfo] = &[KindInfo {
     rules: rules::CERTIFICATE_SIGNING_REQUEST,
     printer: &print::CERTIFICATE_SIGNING_REQUESTS,
     fields: &CSR_FIELDS,
-    schema: schema_of::<certificates::CertificateSigningRequest>,
+    definition: "io.k8s.api.certificates.v1.CertificateSigningRequest",
     ..KindInfo::CLUSTER
 }];
 
@@ -66,7 +60,7 @@ pub(super) static NETWORKING: &[KindInfo] = &[
         singular: "ingressclass",
         rules: rules::INGRESS_CLASS,
         printer: &print::INGRESS_CLASSES,
-        schema: schema_of::<networking::IngressClass>,
+        definition: "io.k8s.api.networking.v1.IngressClass",
         ..KindInfo::CLUSTER
     },
     KindInfo {
@@ -78,7 +72,7 @@ pub(super) static NETWORKING: &[KindInfo] = &[
         subresources: &[STATUS],
         rules: rules::INGRESS,
         printer: &print::INGRESSES,
-        schema: schema_of::<networking::Ingress>,
+        definition: "io.k8s.api.networking.v1.Ingress",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -89,7 +83,7 @@ pub(super) static NETWORKING: &[KindInfo] = &[
         short_names: &["ip"],
         rules: rules::PLAIN,
         printer: &print::IP_ADDRESSES,
-        schema: schema_of::<networking::IPAddress>,
+        definition: "io.k8s.api.networking.v1.IPAddress",
         ..KindInfo::CLUSTER
     },
     KindInfo {
@@ -100,7 +94,7 @@ pub(super) static NETWORKING: &[KindInfo] = &[
         short_names: &["netpol"],
         rules: rules::NETWORK_POLICY,
         printer: &print::NETWORK_POLICIES,
-        schema: schema_of::<networking::NetworkPolicy>,
+        definition: "io.k8s.api.networking.v1.NetworkPolicy",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -111,7 +105,7 @@ pub(super) static NETWORKING: &[KindInfo] = &[
         subresources: &[STATUS],
         rules: rules::PLAIN,
         printer: &print::SERVICE_CIDRS,
-        schema: schema_of::<networking::ServiceCIDR>,
+        definition: "io.k8s.api.networking.v1.ServiceCIDR",
         ..KindInfo::CLUSTER
     },
 ];
@@ -125,7 +119,7 @@ pub(super) static POLICY: &[KindInfo] = &[KindInfo {
     subresources: &[STATUS],
     rules: rules::POD_DISRUPTION_BUDGET,
     printer: &print::DISRUPTION_BUDGETS,
-    schema: schema_of::<policy::PodDisruptionBudget>,
+    definition: "io.k8s.api.policy.v1.PodDisruptionBudget",
     ..KindInfo::NAMESPACED
 }];
 
@@ -137,7 +131,7 @@ pub(super) static RBAC: &[KindInfo] = &[
         singular: "clusterrolebinding",
         rules: rules::ROLE_BINDING,
         printer: &print::CLUSTER_ROLE_BINDINGS,
-        schema: schema_of::<rbac::ClusterRoleBinding>,
+        definition: "io.k8s.api.rbac.v1.ClusterRoleBinding",
         ..KindInfo::CLUSTER
     },
     KindInfo {
@@ -147,7 +141,7 @@ pub(super) static RBAC: &[KindInfo] = &[
         singular: "clusterrole",
         rules: rules::CLUSTER_ROLE,
         printer: &print::CLUSTER_ROLES,
-        schema: schema_of::<rbac::ClusterRole>,
+        definition: "io.k8s.api.rbac.v1.ClusterRole",
         ..KindInfo::CLUSTER
     },
     KindInfo {
@@ -157,7 +151,7 @@ pub(super) static RBAC: &[KindInfo] = &[
         singular: "rolebinding",
         rules: rules::ROLE_BINDING,
         printer: &print::ROLE_BINDINGS,
-        schema: schema_of::<rbac::RoleBinding>,
+        definition: "io.k8s.api.rbac.v1.RoleBinding",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -167,7 +161,7 @@ pub(super) static RBAC: &[KindInfo] = &[
         singular: "role",
         rules: rules::ROLE,
         printer: &print::ROLES,
-        schema: schema_of::<rbac::Role>,
+        definition: "io.k8s.api.rbac.v1.Role",
         ..KindInfo::NAMESPACED
     },
 ];
@@ -180,7 +174,7 @@ pub(super) static SCHEDULING: &[KindInfo] = &[KindInfo {
     short_names: &["pc"],
     rules: rules::PRIORITY_CLASS,
     printer: &print::PRIORITY_CLASSES,
-    schema: schema_of::<scheduling::PriorityClass>,
+    definition: "io.k8s.api.scheduling.v1.PriorityClass",
     ..KindInfo::CLUSTER
 }];
 
@@ -191,7 +185,7 @@ pub(super) static COORDINATION: &[KindInfo] = &[KindInfo {
     singular: "lease",
     rules: rules::LEASE,
     printer: &print::LEASES,
-    schema: schema_of::<coordination::Lease>,
+    definition: "io.k8s.api.coordination.v1.Lease",
     ..KindInfo::NAMESPACED
 }];
 
@@ -202,7 +196,7 @@ pub(super) static NODE: &[KindInfo] = &[KindInfo {
     singular: "runtimeclass",
     rules: rules::RUNTIME_CLASS,
     printer: &print::RUNTIME_CLASSES,
-    schema: schema_of::<node::RuntimeClass>,
+    definition: "io.k8s.api.node.v1.RuntimeClass",
     ..KindInfo::CLUSTER
 }];
 
@@ -213,6 +207,6 @@ pub(super) static DISCOVERY: &[KindInfo] = &[KindInfo {
     singular: "endpointslice",
     rules: rules::ENDPOINT_SLICE,
     printer: &print::ENDPOINT_SLICES,
-    schema: schema_of::<discovery::EndpointSlice>,
+    definition: "io.k8s.api.discovery.v1.EndpointSlice",
     ..KindInfo::NAMESPACED
 }];

@@ -1,8 +1,6 @@
 //! Virtual kinds: posted, answered, never stored.
 
-use k8s_openapi::api::{authentication::v1 as authn, authorization::v1 as authz};
-
-use crate::scheme::kind::{KindInfo, Rules, schema_of};
+use crate::scheme::kind::{KindInfo, Rules};
 use crate::scheme::meta::NameRule;
 
 const REVIEW: KindInfo = KindInfo { rules: Rules { name: NameRule::Any, ..Rules::PLAIN }, ..KindInfo::VIRTUAL };
@@ -14,7 +12,7 @@ pub(super) static AUTHENTICATION: &[KindInfo] = &[
         plural: "selfsubjectreviews",
         singular: "selfsubjectreview",
         printer: &crate::scheme::table::policy::SELF_SUBJECT_REVIEWS,
-        schema: schema_of::<authn::SelfSubjectReview>,
+        definition: "io.k8s.api.authentication.v1.SelfSubjectReview",
         ..REVIEW
     },
     KindInfo {
@@ -22,7 +20,7 @@ pub(super) static AUTHENTICATION: &[KindInfo] = &[
         kind: "TokenReview",
         plural: "tokenreviews",
         singular: "tokenreview",
-        schema: schema_of::<authn::TokenReview>,
+        definition: "io.k8s.api.authentication.v1.TokenReview",
         ..REVIEW
     },
 ];
@@ -34,7 +32,7 @@ pub(super) static AUTHORIZATION: &[KindInfo] = &[
         plural: "localsubjectaccessreviews",
         singular: "localsubjectaccessreview",
         namespaced: true,
-        schema: schema_of::<authz::LocalSubjectAccessReview>,
+        definition: "io.k8s.api.authorization.v1.LocalSubjectAccessReview",
         ..REVIEW
     },
     KindInfo {
@@ -42,7 +40,7 @@ pub(super) static AUTHORIZATION: &[KindInfo] = &[
         kind: "SelfSubjectAccessReview",
         plural: "selfsubjectaccessreviews",
         singular: "selfsubjectaccessreview",
-        schema: schema_of::<authz::SelfSubjectAccessReview>,
+        definition: "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
         ..REVIEW
     },
     KindInfo {
@@ -50,7 +48,7 @@ pub(super) static AUTHORIZATION: &[KindInfo] = &[
         kind: "SelfSubjectRulesReview",
         plural: "selfsubjectrulesreviews",
         singular: "selfsubjectrulesreview",
-        schema: schema_of::<authz::SelfSubjectRulesReview>,
+        definition: "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
         ..REVIEW
     },
     KindInfo {
@@ -58,7 +56,7 @@ pub(super) static AUTHORIZATION: &[KindInfo] = &[
         kind: "SubjectAccessReview",
         plural: "subjectaccessreviews",
         singular: "subjectaccessreview",
-        schema: schema_of::<authz::SubjectAccessReview>,
+        definition: "io.k8s.api.authorization.v1.SubjectAccessReview",
         ..REVIEW
     },
 ];

@@ -1,9 +1,7 @@
 //! storage.k8s.io/v1.
 
-use k8s_openapi::api::storage::v1 as storage;
-
 use super::STATUS;
-use crate::scheme::kind::{KindInfo, schema_of};
+use crate::scheme::kind::KindInfo;
 use crate::scheme::rules;
 use crate::scheme::table::storage as print;
 
@@ -15,7 +13,7 @@ pub(super) static STORAGE: &[KindInfo] = &[
         singular: "csidriver",
         rules: rules::CSI_DRIVER,
         printer: &print::CSI_DRIVERS,
-        schema: schema_of::<storage::CSIDriver>,
+        definition: "io.k8s.api.storage.v1.CSIDriver",
         ..KindInfo::CLUSTER
     },
     KindInfo {
@@ -25,7 +23,7 @@ pub(super) static STORAGE: &[KindInfo] = &[
         singular: "csinode",
         rules: rules::PLAIN,
         printer: &print::CSI_NODES,
-        schema: schema_of::<storage::CSINode>,
+        definition: "io.k8s.api.storage.v1.CSINode",
         ..KindInfo::CLUSTER
     },
     KindInfo {
@@ -35,7 +33,7 @@ pub(super) static STORAGE: &[KindInfo] = &[
         singular: "csistoragecapacity",
         rules: rules::PLAIN,
         printer: &print::CSI_CAPACITIES,
-        schema: schema_of::<storage::CSIStorageCapacity>,
+        definition: "io.k8s.api.storage.v1.CSIStorageCapacity",
         ..KindInfo::NAMESPACED
     },
     KindInfo {
@@ -46,7 +44,7 @@ pub(super) static STORAGE: &[KindInfo] = &[
         short_names: &["sc"],
         rules: rules::STORAGE_CLASS,
         printer: &print::STORAGE_CLASSES,
-        schema: schema_of::<storage::StorageClass>,
+        definition: "io.k8s.api.storage.v1.StorageClass",
         ..KindInfo::CLUSTER
     },
     KindInfo {
@@ -57,7 +55,7 @@ pub(super) static STORAGE: &[KindInfo] = &[
         subresources: &[STATUS],
         rules: rules::VOLUME_ATTACHMENT,
         printer: &print::VOLUME_ATTACHMENTS,
-        schema: schema_of::<storage::VolumeAttachment>,
+        definition: "io.k8s.api.storage.v1.VolumeAttachment",
         ..KindInfo::CLUSTER
     },
     KindInfo {
@@ -68,7 +66,7 @@ pub(super) static STORAGE: &[KindInfo] = &[
         short_names: &["vac"],
         rules: rules::PLAIN,
         printer: &print::VOLUME_ATTRIBUTES_CLASSES,
-        schema: schema_of::<storage::VolumeAttributesClass>,
+        definition: "io.k8s.api.storage.v1.VolumeAttributesClass",
         ..KindInfo::CLUSTER
     },
 ];

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Dialect;
 use crate::scheme::kind::Kind;
 
-type Names = HashMap<(&'static str, &'static str, &'static str), String>;
+type Names = HashMap<(&'static str, &'static str, &'static str), &'static str>;
 
 /// Adds all paths of a kind and its subresources.
 pub(super) fn of_kind(kind: &Kind, names: &Names, dialect: Dialect, paths: &mut Map<String, Value>) {

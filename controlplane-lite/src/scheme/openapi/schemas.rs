@@ -1,40 +1,41 @@
-//! Definitions: k8s-openapi's schemas in the dialect of the document, with list
+//! Schemas: the definitions of k8s-openapi in the dialect of the document, with list
 //! kinds and Kubernetes' extensions added.
 
 use std::collections::HashMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use serde_json::{Map, Value, json};
 
-use super::Dialect;
-use crate::scheme::kind::{Kind, SchemaSource, schema_of};
+use super::{Dialect, definitions as source};
+use crate::scheme::kind::Kind;
 use crate::scheme::schema::{self, ListType};
 
 /// Definitions of a document.
 pub(super) struct Schemas {
     /// Kind → name of its definition, by (group, version, kind).
-    pub names: HashMap<(&'static str, &'static str, &'static str), String>,
+    pub names: HashMap<(&'static str, &'static str, &'static str), &'static str>,
     /// Name → definition.
     pub definitions: Map<String, Value>,
 }
 
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
+/// What every document defines besides its kinds.
+pub(super) const ALWAYS: [&str; 4] = [
+    LIST_META,
+    "io.k8s.apimachinery.pkg.apis.meta.v1.Status",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions",
+    "io.k8s.api.autoscaling.v1.Scale",
+];
+
 /// Everything these kinds need.
 pub(super) fn definitions(kinds: &[&Kind], dialect: Dialect) -> Schemas {
-    let mut sources: Vec<SchemaSource> = kinds.iter().map(|k| k.schema).collect();
-    sources.extend([
-        schema_of::<meta::ListMeta> as SchemaSource,
-        schema_of::<meta::Status>,
-        schema_of::<meta::DeleteOptions>,
-        schema_of::<k8s_openapi::api::autoscaling::v1::Scale>,
-    ]);
-    let (roots, mut definitions) = schema::definitions(&sources);
+    let mut definitions = source::needed(kinds.iter().map(|k| k.definition).chain(ALWAYS));
     for (name, definition) in &mut definitions {
         convert(name, definition, dialect);
     }
     let mut names = HashMap::new();
-    for (kind, name) in kinds.iter().zip(&roots) {
+    for kind in kinds {
+        let name = kind.definition;
         let gvk = json!({ "group": kind.group, "version": kind.version, "kind": kind.kind });
         if let Some(definition) = definitions.get_mut(name).and_then(Value::as_object_mut) {
             let list = definition.entry("x-kubernetes-group-version-kind").or_insert_with(|| json!([]));
@@ -42,7 +43,7 @@ pub(super) fn definitions(kinds: &[&Kind], dialect: Dialect) -> Schemas {
                 list.push(gvk);
             }
         }
-        names.insert((kind.group, kind.version, kind.kind), name.clone());
+        names.insert((kind.group, kind.version, kind.kind), name);
         if kind.verbs.contains(&"list") {
             definitions.insert(format!("{name}List"), list_definition(kind, name, dialect));
         }
@@ -117,7 +118,7 @@ fn convert(name: &str, definition: &mut Value, dialect: Dialect) {
 fn rewrite(value: &mut Value, dialect: Dialect) {
     let Some(map) = value.as_object_mut() else { return };
     if let Some(target) = map.get("$ref").and_then(Value::as_str) {
-        let target = format!("{}{}", dialect.prefix(), schema::reference(target));
+        let target = format!("{}{}", dialect.prefix(), source::name(target));
         let description = map.get("description").and_then(Value::as_str).map(str::to_owned);
         *value = match description {
             Some(description) => reference(&target, &description, dialect),
