@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use agent::convert::container::{ContainerContext, container_config};
+use agent::convert::resources::{ResourceContext, pod_cgroup_limits};
+use agent::convert::sandbox::{SandboxContext, sandbox_config};
 use anyhow::{Context, Result, ensure};
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -32,7 +35,15 @@ fn main() -> Result<()> {
     if std::env::args().any(|argument| argument == "--test") {
         return Ok(());
     }
-    let node = BenchNode::create()?;
+    on_cluster(1, measure)?;
+    on_cluster(2, worker_at_rest)
+}
+
+/// Runs `measure` on a cluster of so many nodes, and deletes it in any case.
+fn on_cluster(nodes: usize, measure: impl FnOnce(&BenchNode) -> Result<()>) -> Result<()> {
+    let started = Instant::now();
+    let node = BenchNode::create(nodes)?;
+    println!("{nodes} node(s) from nothing to Ready         {:>9.1} ms", millis(started.elapsed()));
     let result = measure(&node);
     node.delete()?;
     result
@@ -44,10 +55,10 @@ struct BenchNode {
 }
 
 impl BenchNode {
-    fn create() -> Result<Self> {
+    fn create(nodes: usize) -> Result<Self> {
         let data = tempfile::Builder::new().prefix("copepod-bench-").tempdir()?;
         let node = Self { data, name: format!("bench{}", std::process::id()) };
-        node.copepod(&["cluster", "create", &node.name, "--no-merge"])?;
+        node.copepod(&["cluster", "create", &node.name, "--no-merge", "--nodes", &nodes.to_string()])?;
         Ok(node)
     }
 
@@ -66,24 +77,26 @@ impl BenchNode {
         self.data.path().join("clusters").join(&self.name)
     }
 
-    fn init(&self) -> Result<i32> {
+    /// Process 1 of a node; the first is the control plane's.
+    fn init(&self, node: usize) -> Result<i32> {
         let state: Value = serde_json::from_slice(&fs::read(self.dir().join("cluster.json"))?)?;
-        Ok(i32::try_from(state["nodes"][0]["init"]["pid"].as_i64().context("no process")?)?)
+        Ok(i32::try_from(state["nodes"][node]["init"]["pid"].as_i64().context("no process")?)?)
     }
 
-    fn copepod_pid(&self) -> Result<i32> {
-        let init = self.init()?;
+    fn copepod_pid(&self, node: usize) -> Result<i32> {
+        let init = self.init(node)?;
         let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children"))?;
         let mut children = children.split_whitespace().filter_map(|child| child.parse::<i32>().ok());
-        let is_up = |pid: &i32| {
-            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(b"up"))
+        let is_copepod = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            matches!(line.split(|b| *b == 0).nth(1), Some(b"up" | b"agent"))
         };
-        children.find(is_up).context("copepod does not run")
+        children.find(is_copepod).context("copepod does not run")
     }
 
     /// The node's containerd, through its own /run.
     fn containerd_socket(&self) -> Result<PathBuf> {
-        Ok(PathBuf::from(format!("/proc/{}/root/run/copepod/containerd/containerd.sock", self.init()?)))
+        Ok(PathBuf::from(format!("/proc/{}/root/run/copepod/containerd/containerd.sock", self.init(0)?)))
     }
 
     async fn client(&self) -> Result<Client> {
@@ -100,27 +113,28 @@ fn measure(node: &BenchNode) -> Result<()> {
     runtime.block_on(async {
         let pods: Api<Pod> = Api::default_namespaced(node.client().await?);
         // The first pod warms what later ones share: the unpacked image.
-        let (warm, _) = start_one(&pods, "warm").await?;
+        let warm = start_one(&pods, "warm").await?;
+        let template = pods.get("warm").await?;
         remove(&pods, "warm").await?;
         println!("first pod, POST to Ready              {:>9.1} ms", millis(warm));
-        report_idle(node, "idle")?;
-        let floor = cri_floor(node, SINGLE, 1).await?;
+        report_idle(node.copepod_pid(0)?, "idle")?;
+        let floor = cri_floor(node, &template, SINGLE, 1).await?;
         let mut starts = Vec::new();
         let mut deletes = Vec::new();
         for index in 0..SINGLE {
             let name = format!("single-{index}");
-            starts.push(start_one(&pods, &name).await?.0);
+            starts.push(start_one(&pods, &name).await?);
             deletes.push(remove(&pods, &name).await?);
         }
         report("pod start, POST to Ready, p50", percentile(&mut starts, 50), floor.percentile(50, |pod| pod.start()));
         report("pod start, POST to Ready, p99", percentile(&mut starts, 99), floor.percentile(99, |pod| pod.start()));
         report("pod delete, p50", percentile(&mut deletes, 50), floor.percentile(50, |pod| pod.delete()));
         for count in TOGETHER {
-            let floor = cri_floor(node, count, count).await?;
+            let floor = cri_floor(node, &template, count, count).await?;
             let together = start_together(&pods, count).await?;
             report(&format!("{count} pods at once, all Ready"), together, floor.all_started);
             if count == TOGETHER[TOGETHER.len() - 1] {
-                report_idle(node, &format!("with {count} pods"))?;
+                report_idle(node.copepod_pid(0)?, &format!("with {count} pods"))?;
             }
             remove_all(&pods).await?;
         }
@@ -142,21 +156,46 @@ fn percentile(samples: &mut [Duration], percent: usize) -> Duration {
     samples[(samples.len() * percent / 100).min(samples.len() - 1)]
 }
 
-async fn cri_floor(node: &BenchNode, pods: usize, parallel: usize) -> Result<cri::floor::Floor> {
+/// The same pod by raw calls: configurations as the agent makes them of the
+/// object that the API server keeps, so that the runtime does the same work.
+async fn cri_floor(node: &BenchNode, template: &Pod, pods: usize, parallel: usize) -> Result<cri::floor::Floor> {
     let client = cri::CriClient::connect(node.containerd_socket()?);
-    let metadata = cri::types::SandboxMetadata {
-        name: "floor".to_owned(),
-        uid: format!("floor-{pods}-{parallel}"),
-        namespace: "floor".to_owned(),
+    let resources = ResourceContext { memory_capacity: 8 << 30, cfs_quota: true, cfs_period: 100_000 };
+    let mut template = template.clone();
+    template.metadata.uid = Some(format!("floor-{pods}-{parallel}"));
+    template.metadata.name = Some("floor".to_owned());
+    let dns = agent::config::DnsSettings { servers: vec!["10.43.0.10".to_owned()], domain: "cluster.local".to_owned() };
+    let context = SandboxContext {
         attempt: 0,
+        dns: &dns,
+        host_dns: &cri::types::DnsConfig::default(),
+        pod_logs: Path::new("/var/log/pods"),
+        cgroup_parent: "/copepod-floor".to_owned(),
+        limits: pod_cgroup_limits(&template, &resources, None),
     };
-    let sandbox = cri::types::SandboxConfig { metadata, hostname: "floor".to_owned(), ..Default::default() };
-    let container = cri::types::ContainerConfig {
-        metadata: cri::types::ContainerMetadata { name: "demo".to_owned(), attempt: 0 },
-        image: cri::images::DEMO.to_owned(),
-        ..Default::default()
+    let mut sandbox = sandbox_config(&template, &context)?;
+    let spec = template.spec.as_ref().context("no spec")?;
+    let context = ContainerContext {
+        image_ref: cri::images::DEMO.to_owned(),
+        image_user: Default::default(),
+        restart_count: 0,
+        env: &Default::default(),
+        // Stand for /etc/hosts and the termination log.
+        mounts: ["/etc/hosts", "/dev/termination-log"].map(mount_of_a_file).to_vec(),
+        resources,
+        seccomp_root: String::new(),
+        target: None,
     };
+    let mut container = container_config(&template, &spec.containers[0], context)?;
+    // Directories of logs are the agent's work; the runtime wants one that exists.
+    sandbox.log_directory = "/run".to_owned();
+    container.log_path = "floor.log".to_owned();
     Ok(cri::floor::measure(&client, &sandbox, &container, pods, parallel).await?)
+}
+
+fn mount_of_a_file(path: &str) -> cri::types::Mount {
+    let (container_path, host_path) = (path.to_owned(), "/etc/hosts".to_owned());
+    cri::types::Mount { container_path, host_path, readonly: true, ..Default::default() }
 }
 
 fn pod(name: &str) -> Result<Pod> {
@@ -173,14 +212,14 @@ fn is_ready(pod: &Pod) -> bool {
 }
 
 /// Creates a pod and waits for a watch to tell that it is Ready.
-async fn start_one(pods: &Api<Pod>, name: &str) -> Result<(Duration, ())> {
+async fn start_one(pods: &Api<Pod>, name: &str) -> Result<Duration> {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = std::pin::pin!(watcher(pods.clone(), config).applied_objects());
     let started = Instant::now();
     pods.create(&PostParams::default(), &pod(name)?).await?;
     while let Some(pod) = events.try_next().await? {
         if is_ready(&pod) {
-            return Ok((started.elapsed(), ()));
+            return Ok(started.elapsed());
         }
     }
     anyhow::bail!("the watch ended")
@@ -231,7 +270,7 @@ async fn remove_all(pods: &Api<Pod>) -> Result<()> {
 
 /// Kills copepod and times its return: containerd runs on, so this is a warm start.
 async fn restart(node: &BenchNode) -> Result<()> {
-    let old = node.copepod_pid()?;
+    let old = node.copepod_pid(0)?;
     let client = node.client().await?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(old), nix::sys::signal::Signal::SIGKILL)?;
     let started = Instant::now();
@@ -255,22 +294,28 @@ async fn restart(node: &BenchNode) -> Result<()> {
     Ok(())
 }
 
-/// Resident memory of copepod and of containerd, and copepod's CPU share.
-fn report_idle(node: &BenchNode, when: &str) -> Result<()> {
-    let pid = node.copepod_pid()?;
+/// A node without a control plane: the agent and the service proxy.
+fn worker_at_rest(node: &BenchNode) -> Result<()> {
+    report_idle(node.copepod_pid(1)?, "agent, idle")
+}
+
+/// Resident memory of a copepod process, what of it is not the program's file, and its CPU share.
+fn report_idle(pid: i32, when: &str) -> Result<()> {
     let before = cpu_ticks(pid)?;
     std::thread::sleep(IDLE);
     let ticks = cpu_ticks(pid)? - before;
     let share = ticks as f64 / ticks_per_second() / IDLE.as_secs_f64() * 100.0;
     let label = format!("copepod {when}");
-    println!("{label:<37} {:>9.1} MiB RSS   {share:.2} % of a core", rss(pid)?);
+    let (rss, anonymous) = (memory(pid, "VmRSS:")?, memory(pid, "RssAnon:")?);
+    println!("{label:<37} {rss:>9.1} MiB RSS, {anonymous:.1} of it anonymous   {share:.2} % of a core");
     Ok(())
 }
 
-fn rss(pid: i32) -> Result<f64> {
+/// A line of /proc/PID/status, in MiB.
+fn memory(pid: i32, line: &str) -> Result<f64> {
     let status = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    let value = status.lines().find_map(|l| l.strip_prefix(line)).context("no such line of memory")?;
+    let kib: f64 = value.trim().trim_end_matches(" kB").parse()?;
     Ok(kib / 1024.0)
 }
 

@@ -3,10 +3,11 @@
 # the same run. Takes several minutes; nothing else should run meanwhile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# One build with one set of features for all of them.
+benches=(cluster service_sync apiserver store scheduler)
+cargo bench --locked --workspace "${benches[@]/#/--bench=}" --no-run
 echo "# $(date --utc +%Y-%m-%d), $(nproc) cores, Linux $(uname -r), $(containerd --version | cut -d' ' -f3), $(nft --version | cut -d' ' -f2)"
-echo "## node"
-cargo bench --quiet --locked --bench cluster
-echo "## services"
-cargo bench --quiet --locked -p netproxy --bench service_sync
-echo "## api and store"
-cargo bench --quiet --locked -p controlplane-lite
+for bench in "${benches[@]}"; do
+    echo "## $bench"
+    cargo bench --quiet --locked --workspace --bench "$bench"
+done

@@ -249,19 +249,24 @@ impl Etcd {
             for writer in 0..writers {
                 let mut client = client.clone();
                 tasks.spawn(async move {
-                    let mut count = 0u32;
+                    let mut took = Vec::new();
                     while Instant::now() < until {
-                        client.put(format!("k{writers}-{writer}-{count}"), value("etcd"), None).await?;
-                        count += 1;
+                        let began = Instant::now();
+                        client.put(format!("k{writers}-{writer}-{}", took.len()), value("etcd"), None).await?;
+                        took.push(began.elapsed());
                     }
-                    Ok::<_, Error>(count)
+                    Ok::<_, Error>(took)
                 });
             }
-            let mut total = 0;
+            let mut took = Vec::new();
             while let Some(done) = tasks.join_next().await {
-                total += done??;
+                took.extend(done??);
             }
-            println!("  etcd's own puts, {writers:>2} writers: {:.0}/s", f64::from(total) / SECONDS as f64);
+            let rate = took.len() as f64 / SECONDS as f64;
+            println!(
+                "  etcd's own puts, {writers:>2} writers: {rate:>7.0}/s  p50 {:.2} ms",
+                median(&mut took).as_secs_f64() * 1e3
+            );
         }
         Ok(())
     }
