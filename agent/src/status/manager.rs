@@ -114,6 +114,21 @@ struct Entry {
     retry_at: Option<tokio::time::Instant>,
 }
 
+impl Entry {
+    /// The patch to write, if any. Every wake-up asks this of every pod, so what
+    /// is known to show already costs one comparison of pointers.
+    fn patch(&mut self, target: &str) -> Option<Value> {
+        if self.shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, &self.status)) {
+            return None;
+        }
+        let patch = status_patch(target, self.shown.as_deref(), &self.status);
+        if patch.is_none() {
+            self.shown = Some(self.status.clone());
+        }
+        patch
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     entries: Mutex<HashMap<PodUid, Entry>>,
@@ -262,7 +277,7 @@ impl StatusManager {
                 }
             }
             let (writer, uid) = (writer.clone(), uid.clone());
-            if let Some(patch) = status_patch(&target, entry.shown.as_deref(), &entry.status) {
+            if let Some(patch) = entry.patch(&target) {
                 entry.busy = true;
                 entry.sending = Some(entry.status.clone());
                 writes.spawn(async move { (uid, writer.patch(&name, &patch).await) });
