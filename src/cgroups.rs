@@ -1,20 +1,69 @@
-//! Removal of cgroups: a node's or a pod tree's directories in every hierarchy
-//! of the machine, v1, hybrid or v2.
+//! Removal of cgroups, in every hierarchy of the machine, v1, hybrid or v2, and
+//! the note that tells whoever ends a node which cgroups are its own.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use agent::cgroup::{Hierarchies, remove_tree};
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
-/// The mount points of all cgroup hierarchies in a mountinfo text.
-fn hierarchies(mountinfo: &str) -> Vec<PathBuf> {
-    let mount_point = |line: &str| {
-        let (fields, kind) = line.split_once(" - ")?;
-        let kind = kind.split(' ').next()?;
-        (kind == "cgroup" || kind == "cgroup2").then(|| fields.split(' ').nth(4).map(PathBuf::from))?
-    };
-    mountinfo.lines().filter_map(mount_point).collect()
+use crate::files;
+
+/// A tree of pods' cgroups, as noted before its first directory is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tree {
+    /// Parent of the node's cgroups.
+    pub root: String,
+    /// Whether systemd makes them.
+    pub systemd: bool,
+    /// Directories of `root` and above that there were not yet, the innermost
+    /// first: ours to remove.
+    pub made: Vec<PathBuf>,
+}
+
+/// Notes in `file` that pods' cgroups will be below `root`. Of a tree that is
+/// noted already nothing changes: it is an earlier start's, and adopted.
+///
+/// # Errors
+/// When the file or the mounts cannot be read, or the file not be written.
+pub fn note(file: &Path, root: &str, systemd: bool) -> Result<()> {
+    let mut trees = noted(file)?;
+    if trees.iter().any(|tree| tree.root == root && tree.systemd == systemd) {
+        return Ok(());
+    }
+    let mut made = Vec::new();
+    for path in with_ancestors(root) {
+        made.extend(directories(Path::new(path))?.into_iter().filter(|directory| !directory.exists()));
+    }
+    trees.push(Tree { root: root.to_owned(), systemd, made });
+    files::replace(file, &serde_json::to_vec(&trees)?, 0o600).with_context(|| format!("write {}", file.display()))
+}
+
+/// The trees noted in `file`, none when it is missing.
+///
+/// # Errors
+/// When the file cannot be read or is not a note.
+pub fn noted(file: &Path) -> Result<Vec<Tree>> {
+    match fs::read(file) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{} is malformed", file.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("read {}", file.display())),
+    }
+}
+
+/// `path` and the cgroups above it but the root of all, the innermost first.
+fn with_ancestors(path: &str) -> impl Iterator<Item = &str> {
+    let all = std::iter::successors(Some(path.trim_matches('/')), |path| Some(path.rsplit_once('/')?.0));
+    all.filter(|path| !path.is_empty())
+}
+
+/// The directories of the cgroup `path` in all hierarchies, there or not.
+fn directories(path: &Path) -> Result<Vec<PathBuf>> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
+    Ok(Hierarchies::parse(&mountinfo).all().map(|hierarchy| hierarchy.join(path)).collect())
 }
 
 /// Removes the cgroup `path` and everything below it from every hierarchy.
@@ -22,54 +71,48 @@ fn hierarchies(mountinfo: &str) -> Vec<PathBuf> {
 ///
 /// # Errors
 /// Names the first directory that the kernel would not remove.
-pub fn remove(path: &str) -> Result<()> {
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
-    for hierarchy in hierarchies(&mountinfo) {
-        let directory = hierarchy.join(path);
-        remove_tree(&directory).with_context(|| format!("remove the cgroup {}", directory.display()))?;
+pub fn remove(path: impl AsRef<Path>) -> Result<()> {
+    for directory in directories(path.as_ref())? {
+        remove_tree(&directory)?;
     }
     Ok(())
 }
 
 /// Removes the cgroup `path` where nothing is in it; a busy one stays.
-pub fn remove_if_empty(path: &str) {
-    let Ok(mountinfo) = fs::read_to_string("/proc/self/mountinfo") else { return };
-    for hierarchy in hierarchies(&mountinfo) {
+pub fn remove_if_empty(path: impl AsRef<Path>) {
+    for directory in directories(path.as_ref()).unwrap_or_default() {
         // Busy or missing: both are as they should be.
-        let _ = fs::remove_dir(hierarchy.join(path));
-    }
-}
-
-/// A cgroup's files go with its directory, so only directories are removed.
-fn remove_tree(directory: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
-    }
-    match fs::remove_dir(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        let _ = fs::remove_dir(directory);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
-    fn both_generations_are_found() {
-        let text = "30 25 0:26 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
-                    31 25 0:27 / /sys/fs/cgroup/unified rw shared:3 - cgroup2 cgroup2 rw\n\
-                    32 25 0:28 / /tmp rw - tmpfs tmpfs rw\n\
-                    garbage\n";
-        let expected = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/unified"].map(PathBuf::from);
-        assert_eq!(hierarchies(text), expected);
+    fn ancestors_come_innermost_first() {
+        let all = |path| with_ancestors(path).collect::<Vec<_>>();
+        assert_eq!(all("/a/b/c/"), ["a/b/c", "a/b", "a"]);
+        assert_eq!(all("a"), ["a"]);
+        assert_eq!((all("/").len(), all("").len()), (0, 0));
+    }
+
+    #[test]
+    fn a_note_is_written_once_per_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("note");
+        assert_eq!(noted(&file).unwrap(), []);
+        note(&file, "/no-such-cgroup/x", false).unwrap();
+        note(&file, "/no-such-cgroup/x", false).unwrap();
+        note(&file, "/", true).unwrap();
+        let trees = noted(&file).unwrap();
+        assert_eq!(trees.len(), 2, "{trees:?}");
+        assert!(trees[0].made[0].ends_with("no-such-cgroup/x"), "{trees:?}");
+        assert!(trees[0].made.iter().any(|made| made.ends_with("no-such-cgroup")), "{trees:?}");
+        assert!(trees[1].systemd && trees[1].made.is_empty());
+        fs::write(&file, "[{").unwrap();
+        assert!(noted(&file).unwrap_err().to_string().contains("malformed"));
     }
 }

@@ -222,9 +222,6 @@ pub struct DownArgs {
     /// Keep the store and the images.
     #[arg(long)]
     pub keep_data: bool,
-    /// Parent of the node's cgroups, as given to `up`.
-    #[arg(long, default_value = "/")]
-    pub cgroup_root: String,
 }
 
 /// `copepod cluster …`.

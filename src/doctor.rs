@@ -18,7 +18,9 @@ pub struct Facts {
     pub capabilities: u64,
     /// Mounted cgroup controllers, of any version.
     pub controllers: Vec<String>,
-    pub nf_tables: bool,
+    /// Why the kernel does not take the rules of Services; not asked without
+    /// the capability to ask.
+    pub nftables_refusal: Option<String>,
     pub overlayfs: bool,
     pub bridge: bool,
 }
@@ -44,7 +46,12 @@ const CAP_NET_ADMIN: u64 = 1 << 12;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
-/// What the machine lacks; empty when it can be a node in full.
+/// What the rules of Services are made with, as the kernel's modules are called.
+const NFT_MODULES: &str =
+    "nf_tables, nft_chain_nat, nft_ct, nft_fib_ipv4, nft_masq, nft_nat, nft_numgen, nft_reject_ipv4";
+
+/// What the machine lacks; empty when it can be a node in full. What merely
+/// follows from another finding is not told.
 pub fn judge(facts: &Facts, private_containerd: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut check = |holds: bool, severity: Severity, message: &str| {
@@ -62,19 +69,22 @@ pub fn judge(facts: &Facts, private_containerd: bool) -> Vec<Finding> {
         );
         check(facts.oci_runtime, Fatal, "neither runc nor crun is on PATH: apt-get install runc");
     }
-    check(
-        facts.nf_tables,
-        Fatal,
-        "the kernel has no nf_tables: load the module nf_tables or boot a kernel with CONFIG_NF_TABLES",
-    );
+    if let Some(refusal) = &facts.nftables_refusal {
+        let message = format!(
+            "the kernel refuses the nftables rules of Services ({refusal}): \
+             load the modules {NFT_MODULES}, or boot a kernel that has them"
+        );
+        check(false, Fatal, &message);
+    }
     check(facts.bridge, Fatal, "the kernel has no bridge devices: load the module bridge, or choose --cni none");
+    let can = |capability: u64| !facts.root || facts.capabilities & capability != 0;
     check(
-        facts.capabilities & CAP_SYS_ADMIN != 0,
+        can(CAP_SYS_ADMIN),
         Fatal,
         "CAP_SYS_ADMIN is missing: containers cannot be made; give the process this capability",
     );
     check(
-        facts.capabilities & CAP_NET_ADMIN != 0,
+        can(CAP_NET_ADMIN),
         Fatal,
         "CAP_NET_ADMIN is missing: pods cannot have a network; give the process this capability",
     );
@@ -96,7 +106,7 @@ pub fn judge(facts: &Facts, private_containerd: bool) -> Vec<Finding> {
         "nft is not on PATH: rulesets cannot be read back for verification; apt-get install nftables",
     );
     check(
-        facts.capabilities & CAP_SYS_RESOURCE != 0,
+        can(CAP_SYS_RESOURCE),
         Warning,
         "CAP_SYS_RESOURCE is missing: containers cannot be protected from the OOM killer",
     );
@@ -132,7 +142,7 @@ mod tests {
             nft: true,
             capabilities: u64::MAX,
             controllers: ["cpu", "memory", "pids"].map(str::to_owned).to_vec(),
-            nf_tables: true,
+            nftables_refusal: None,
             overlayfs: true,
             bridge: true,
         }
@@ -147,10 +157,10 @@ mod tests {
     fn each_lack_is_one_line_that_says_what_to_do() {
         type Break = fn(&mut Facts);
         let cases: [(Break, Severity, &str); 8] = [
-            (|f| f.root = false, Severity::Fatal, "sudo copepod"),
+            (|f| (f.root, f.capabilities) = (false, 0), Severity::Fatal, "sudo copepod"),
             (|f| f.containerd = false, Severity::Fatal, "apt-get install containerd"),
             (|f| f.oci_runtime = false, Severity::Fatal, "apt-get install runc"),
-            (|f| f.nf_tables = false, Severity::Fatal, "CONFIG_NF_TABLES"),
+            (|f| f.nftables_refusal = Some("EOPNOTSUPP".to_owned()), Severity::Fatal, "load the modules nf_tables"),
             (|f| f.capabilities &= !CAP_NET_ADMIN, Severity::Fatal, "CAP_NET_ADMIN"),
             (|f| f.capabilities &= !CAP_SYS_RESOURCE, Severity::Warning, "CAP_SYS_RESOURCE"),
             (|f| f.controllers.retain(|c| c != "pids"), Severity::Fatal, "cgroup_enable=pids"),

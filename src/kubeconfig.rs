@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 
 use crate::files;
@@ -22,6 +24,24 @@ pub struct Entry<'a> {
     pub ca_pem: &'a str,
     pub client_cert_pem: &'a str,
     pub client_key_pem: &'a str,
+}
+
+/// A client with the credentials of a kubeconfig file.
+///
+/// # Errors
+/// When the file cannot be read or is no use.
+pub async fn client(path: &Path) -> Result<Client> {
+    Ok(Client::try_from(client_config(path).await?)?)
+}
+
+/// What a kubeconfig file says about a client's way to its server.
+///
+/// # Errors
+/// When the file cannot be read or is no use.
+pub async fn client_config(path: &Path) -> Result<kube::Config> {
+    let config = Kubeconfig::read_from(path).with_context(|| format!("read {}", path.display()))?;
+    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await;
+    config.with_context(|| format!("{} is no use", path.display()))
 }
 
 /// A complete kubeconfig for one cluster.

@@ -46,10 +46,20 @@ fn main() -> ExitCode {
             ExitCode::from(EXIT_USAGE)
         }
         Err(error) => {
-            eprintln!("copepod: {error:#}");
+            eprintln!("copepod: {error:#}{}", hint(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What to do about an error that only other users have.
+fn hint(error: &anyhow::Error) -> &'static str {
+    let denied = |cause: &(dyn std::error::Error + 'static)| {
+        let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        kind == Some(std::io::ErrorKind::PermissionDenied)
+    };
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root && error.chain().any(denied) { "; run it as root (sudo copepod …)" } else { "" }
 }
 
 fn run(command: Command) -> anyhow::Result<()> {

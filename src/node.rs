@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use agent::cgroup::CgroupTree;
+use agent::config::CgroupDriver;
 use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::Node;
@@ -18,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{ClusterNet, Cni, NodeArgs};
 use crate::paths::Paths;
 use crate::tasks::Tasks;
-use crate::{doctor, runtime};
+use crate::{cgroups, runtime};
 
 /// The bridge that a node's pods hang on.
 pub const BRIDGE: &str = "cni0";
@@ -83,15 +85,18 @@ pub fn default_address() -> Option<IpAddr> {
     })
 }
 
-/// Starts everything of a node on `tasks`. `ready` turns true when the agent
-/// serves pods.
+/// Starts everything of a node on `tasks`, on a machine that was checked to
+/// have what a node needs. `ready` turns true when the agent serves pods.
 ///
 /// # Errors
-/// What the machine lacks, or which part did not start.
+/// Which part did not start.
 pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>) -> Result<()> {
-    doctor::require(inputs.node.container_runtime_endpoint.is_none())?;
-    let config = agent_config(&inputs)?;
-    let runtime = runtime::start(&inputs, tasks).await?;
+    let mut config = agent_config(&inputs)?;
+    // Found out once: agent and runtime have to agree.
+    let driver = CgroupTree::detect(&config.cgroups).context("find the cgroups")?.driver();
+    config.cgroups.driver = Some(driver);
+    cgroups::note(&inputs.paths.cgroups_note(), &config.cgroups.root, driver == CgroupDriver::Systemd)?;
+    let runtime = runtime::start(&inputs, driver, tasks).await?;
     if inputs.node.cni == Cni::Bridge {
         cni::prepare_node().context("prepare the kernel for pods' network")?;
         start_network(&inputs, tasks)?;
@@ -190,8 +195,8 @@ fn agent_config(inputs: &NodeInputs) -> Result<agent::config::AgentConfig> {
     }
     config.cgroups.driver = match inputs.node.cgroup_driver.as_deref() {
         None => None,
-        Some("cgroupfs") => Some(agent::config::CgroupDriver::Cgroupfs),
-        Some("systemd") => Some(agent::config::CgroupDriver::Systemd),
+        Some("cgroupfs") => Some(CgroupDriver::Cgroupfs),
+        Some("systemd") => Some(CgroupDriver::Systemd),
         Some(other) => bail!(UsageError(format!("--cgroup-driver={other}: cgroupfs and systemd are known"))),
     };
     for label in &inputs.node.node_labels {

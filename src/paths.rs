@@ -80,6 +80,11 @@ impl Paths {
         self.run.join("copepod.pid")
     }
 
+    /// The note of which cgroups are the node's.
+    pub fn cgroups_note(&self) -> PathBuf {
+        self.run.join("cgroups.json")
+    }
+
     /// The log of a copepod started in the background.
     pub fn log_file(&self) -> PathBuf {
         self.run.join("copepod.log")

@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::Node;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 
+use crate::kubeconfig;
+
 /// Pause between two looks at a condition that announces nothing.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -29,16 +31,14 @@ pub fn wait_until<T>(timeout: Duration, mut condition: impl FnMut() -> Result<Op
     }
 }
 
-/// Waits until the cluster behind `kubeconfig` has `count` Ready nodes.
+/// Waits until the cluster of the kubeconfig at `path` has `count` Ready nodes.
 ///
 /// # Errors
 /// When the kubeconfig is no use or `timeout` has passed.
-pub fn wait_for_nodes(kubeconfig: &Path, count: usize, timeout: Duration) -> Result<()> {
+pub fn wait_for_nodes(path: &Path, count: usize, timeout: Duration) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let config = kube::config::Kubeconfig::read_from(kubeconfig)?;
-        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await?;
-        let client = Client::try_from(config)?;
+        let client = kubeconfig::client(path).await?;
         tokio::time::timeout(timeout, nodes_ready(client, count))
             .await
             .with_context(|| format!("{count} node(s) are not Ready within {} s", timeout.as_secs()))?

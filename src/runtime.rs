@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use agent::config::CgroupDriver;
 use anyhow::{Context, Result, bail};
 use cri::CriClient;
 use cri::containerd::{self, Containerd, Options};
@@ -12,26 +13,24 @@ use crate::node::{NodeInputs, UsageError};
 use crate::paths::Paths;
 use crate::tasks::Tasks;
 
-/// Starts or adopts the runtime and sees that copepod's images are in it.
+/// Starts or adopts the runtime, which is to leave cgroups to `driver`, and sees
+/// that copepod's images are in it.
 ///
 /// # Errors
 /// When containerd is missing, does not start or refuses the images.
-pub async fn start(inputs: &NodeInputs, tasks: &Tasks) -> Result<CriClient> {
+pub async fn start(inputs: &NodeInputs, driver: CgroupDriver, tasks: &Tasks) -> Result<CriClient> {
     let client = match &inputs.node.container_runtime_endpoint {
         Some(endpoint) => CriClient::connect(socket_of(endpoint)?),
-        None => start_private(inputs, tasks).await?,
+        None => start_private(inputs, driver, tasks).await?,
     };
     cri::images::import_builtin(&client).await.context("import copepod's own images")?;
     Ok(client)
 }
 
-async fn start_private(inputs: &NodeInputs, tasks: &Tasks) -> Result<CriClient> {
+async fn start_private(inputs: &NodeInputs, driver: CgroupDriver, tasks: &Tasks) -> Result<CriClient> {
     let program = std::env::current_exe().context("find this program")?;
     cni::install_plugin(&inputs.paths.cni_bin(), &program).context("install the CNI plugin")?;
-    let mut options = options(&inputs.paths);
-    if inputs.node.cgroup_driver.as_deref() == Some("systemd") {
-        options.cgroup_driver = containerd::CgroupDriver::Systemd;
-    }
+    let options = options(&inputs.paths, driver == CgroupDriver::Systemd);
     let running = Containerd::start(options, tasks.token().child_token()).await?;
     let client = running.client();
     tasks.spawn("containerd", |token| async move {
@@ -42,14 +41,23 @@ async fn start_private(inputs: &NodeInputs, tasks: &Tasks) -> Result<CriClient> 
     Ok(client)
 }
 
-/// How the private containerd of a node is set up.
-pub fn options(paths: &Paths) -> Options {
+/// How the private containerd of a node is set up, where `systemd` makes
+/// cgroups or nobody but us.
+pub fn options(paths: &Paths, systemd: bool) -> Options {
     let mut options = Options::new(&paths.data, &paths.run);
+    if systemd {
+        options.cgroup_driver = containerd::CgroupDriver::Systemd;
+    }
     options.root = paths.containerd_root();
     options.state = paths.containerd_run();
     options.cni_bin_dir = paths.cni_bin();
     options.cni_conf_dir = paths.cni_conf();
     options
+}
+
+/// The socket of the private containerd.
+pub fn socket(paths: &Paths) -> PathBuf {
+    options(paths, false).socket()
 }
 
 /// The socket's path in an endpoint such as `unix:///run/containerd/containerd.sock`.

@@ -12,4 +12,4 @@ pub mod tree;
 
 pub use layout::Layout;
 pub use mounts::Hierarchies;
-pub use tree::{CgroupError, CgroupTree};
+pub use tree::{CgroupError, CgroupTree, remove_tree};

@@ -2,6 +2,7 @@
 //! machine, starts copepod, starts it again when it dies, and buries orphans.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +12,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, sethostname};
+use nix::unistd::{Pid, dup2_stdin, sethostname};
 use serde::{Deserialize, Serialize};
 
 use crate::sys;
@@ -41,7 +42,7 @@ pub struct NodeSpec {
 }
 
 /// First stage, still in the machine's PID namespace: starts process 1 and
-/// prints its id, as the machine counts.
+/// prints its id, as the machine counts. Its standard input is process 1's.
 ///
 /// # Errors
 /// When the program cannot be started.
@@ -51,9 +52,9 @@ pub fn launch(path: &Path) -> Result<()> {
     // Nothing of the caller's may stay open in a process that outlives it.
     let log = append_to(&spec.log.join("node-init.log"))?;
     let mut command = Command::new(program);
-    command.args(["node-init", "--first"]).arg(path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    println!("{}", command.spawn().context("start the node's first process")?.id());
-    Ok(())
+    command.args(["node-init", "--first"]).arg(path).stdout(Stdio::null()).stderr(log);
+    let first = command.spawn().context("start the node's first process")?;
+    writeln!(std::io::stdout(), "{}", first.id()).context("tell the first process's id")
 }
 
 fn read_spec(path: &Path) -> Result<NodeSpec> {
@@ -78,8 +79,18 @@ pub fn run(spec: &Path) -> Result<()> {
         signals.add(signal);
     }
     signals.thread_block().context("block signals")?;
+    wait_at_the_gate()?;
     prepare(&spec)?;
     supervise(&spec, &signals)
+}
+
+/// Waits until whoever starts the node has recorded this process. Had they died
+/// before that, nobody could ever end the node: then it must not begin.
+fn wait_at_the_gate() -> Result<()> {
+    let mut word = [0];
+    std::io::stdin().read_exact(&mut word).context("the node's creator ended before it recorded the node")?;
+    let nothing = fs::File::open("/dev/null").context("open /dev/null")?;
+    dup2_stdin(&nothing).context("let go of the creator's pipe")
 }
 
 /// A private /run (sockets, namespaces of pods), own data and logs, own /proc.

@@ -1,10 +1,11 @@
 //! Creating, listing and deleting local clusters. Creating is idempotent: what
 //! runs stays, what is missing (all of it after a reboot) is started again.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -111,9 +112,11 @@ fn start_nodes(dir: &ClusterDir, state: &mut ClusterState, options: &CreateOptio
         let node = state.nodes[index].clone();
         let starting = step(format!("start {}", node.plan.name));
         if running(&node)?.is_none() {
-            let init = start_node(dir, &node, state, options)?;
+            let (init, mut gate) = start_node(dir, &node, state, options)?;
             state.nodes[index].init = Some(init);
+            // Recorded before it begins: should we die in between, it ends by itself.
             dir.save(state)?;
+            gate.write_all(b"\n").context("the node's first process ended at once")?;
         }
         if node.plan.role == Role::ControlPlane {
             admin = admin_kubeconfig(dir, &node, state.api_port, options.wait)?;
@@ -123,12 +126,13 @@ fn start_nodes(dir: &ClusterDir, state: &mut ClusterState, options: &CreateOptio
     Ok(admin)
 }
 
+/// Starts a node's first process, which waits for a byte before it begins.
 fn start_node(
     dir: &ClusterDir,
     node: &NodeState,
     state: &ClusterState,
     options: &CreateOptions,
-) -> Result<InitProcess> {
+) -> Result<(InitProcess, ChildStdin)> {
     let name = &node.plan.name;
     for path in [dir.node_data(name), dir.node_log(name)] {
         std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
@@ -184,19 +188,21 @@ fn node_args(dir: &ClusterDir, node: &NodeState, options: &CreateOptions) -> Vec
     args
 }
 
-fn launch(netns: &Path, spec: &Path) -> Result<InitProcess> {
+fn launch(netns: &Path, spec: &Path) -> Result<(InitProcess, ChildStdin)> {
     let program = std::env::current_exe().context("find this program")?;
     let mut command = Command::new(program);
-    command.arg("node-init").arg(spec).stdin(Stdio::null()).stderr(Stdio::inherit());
+    command.arg("node-init").arg(spec).stdin(Stdio::piped()).stdout(Stdio::piped());
     process::isolate(&mut command, netns)?;
-    let output = command.output().context("start a node")?;
+    let mut child = command.spawn().context("start a node")?;
+    let gate = child.stdin.take().context("a node without a gate")?;
+    let output = child.wait_with_output().context("wait for a node's start")?;
     if !output.status.success() {
         bail!("starting a node failed: {}", output.status);
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let pid = text.trim().parse().with_context(|| format!("a node's first process reported {text:?}"))?;
     let start_ticks = start_ticks(pid).context("the node's first process ended at once")?;
-    Ok(InitProcess { pid, start_ticks })
+    Ok((InitProcess { pid, start_ticks }, gate))
 }
 
 /// The node's first process if it still runs.
@@ -275,18 +281,19 @@ pub fn delete(data_dir: &Path, name: &ClusterName, users: Option<&Path>) -> Resu
         };
         attempt("processes", stop_node(node));
         attempt("network namespace", netns::delete(&dir.netns(&node.plan.name)).map_err(Into::into));
-        attempt("cgroups", cgroups::remove(&plan::cgroup_path(name, &node.plan.name)));
+        attempt("cgroups", cgroups::remove(plan::cgroup_path(name, &node.plan.name)));
     }
     if let Err(error) = netns::delete(&dir.switch()) {
         failures.push(format!("the switch: {error}"));
     }
-    cgroups::remove_if_empty(&format!("copepod/{name}"));
+    cgroups::remove_if_empty(format!("copepod/{name}"));
     cgroups::remove_if_empty("copepod");
     if !failures.is_empty() {
         bail!("cluster {name} is not entirely deleted: {}", failures.join("; "));
     }
     std::fs::remove_dir_all(&dir.root).with_context(|| format!("remove {}", dir.root.display()))?;
-    // Made for the nodes to bind over; in use, or filled by a node of this machine, it stays.
+    // Made for clusters, and for nodes to bind over; where others are in there, they stay.
+    let _ = std::fs::remove_dir(paths::clusters_dir(data_dir));
     let _ = std::fs::remove_dir("/var/lib/copepod");
     if let Some(users) = users
         && users.exists()

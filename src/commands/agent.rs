@@ -2,29 +2,25 @@
 
 use anyhow::{Context, Result};
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::watch;
 
 use super::{make_private_dir, run_until_signalled};
 use crate::cli::AgentArgs;
 use crate::node::{self, Identity, NodeInputs};
-use crate::{files, pidfile};
+use crate::{doctor, files, kubeconfig, pidfile};
 
 /// Runs until SIGTERM; pods run on.
 ///
 /// # Errors
 /// When the node cannot start or one of its parts fails.
 pub fn run(args: &AgentArgs) -> Result<()> {
+    doctor::require(args.node.container_runtime_endpoint.is_none())?;
     let paths = args.paths.paths();
     make_private_dir(&paths.data)?;
     make_private_dir(&paths.run)?;
     let _held = pidfile::hold(&paths.pid_file())?;
     run_until_signalled(async |tasks| {
-        let kubeconfig =
-            Kubeconfig::read_from(&args.kubeconfig).with_context(|| format!("read {}", args.kubeconfig.display()))?;
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .with_context(|| format!("{} is no use", args.kubeconfig.display()))?;
+        let config = kubeconfig::client_config(&args.kubeconfig).await?;
         let client_ca = paths.kubelet().join("client-ca.pem");
         make_private_dir(&paths.kubelet())?;
         let ca = config.root_cert.clone().unwrap_or_default();
@@ -32,11 +28,7 @@ pub fn run(args: &AgentArgs) -> Result<()> {
         let client = Client::try_from(config)?;
         let proxy_client = match &args.proxy_kubeconfig {
             None => client.clone(),
-            Some(path) => {
-                let kubeconfig = Kubeconfig::read_from(path).with_context(|| format!("read {}", path.display()))?;
-                let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-                Client::try_from(config)?
-            }
+            Some(path) => kubeconfig::client(path).await?,
         };
         let inputs = NodeInputs {
             identity: Identity::new(&args.node)?,

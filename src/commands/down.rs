@@ -4,9 +4,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use agent::cgroup::{Layout, systemd};
+use agent::config::CgroupDriver;
+use agent::volume::mounts;
 use anyhow::{Context, Result, bail};
 use cri::containerd::{self, Keep};
 
+use crate::cgroups::Tree;
 use crate::cli::DownArgs;
 use crate::node::BRIDGE;
 use crate::paths::Paths;
@@ -17,6 +21,18 @@ use crate::{cgroups, pidfile, runtime, sys};
 /// How long copepod may take to drain.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// What could not be removed so far.
+#[derive(Default)]
+struct Failures(Vec<String>);
+
+impl Failures {
+    fn note<E: Into<anyhow::Error>>(&mut self, what: &str, result: Result<(), E>) {
+        if let Err(error) = result {
+            self.0.push(format!("{what}: {:#}", error.into()));
+        }
+    }
+}
+
 /// Removes the node.
 ///
 /// # Errors
@@ -25,35 +41,38 @@ pub fn run(args: &DownArgs) -> Result<()> {
     let paths = args.paths.paths();
     let ending = step("end the node");
     stop_copepod(&paths)?;
-    let mut failures = Vec::new();
-    let mut attempt = |what: &str, result: Result<()>| {
-        if let Err(error) = result {
-            failures.push(format!("{what}: {error:#}"));
-        }
-    };
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let keep = if args.keep_data { Keep::Images } else { Keep::Nothing };
-    let purged = tokio.block_on(containerd::purge(&runtime::options(&paths), keep));
-    attempt("containers", purged.map_err(Into::into));
-    attempt("service rules", netproxy::services::cleanup().map_err(Into::into));
-    attempt("routes", tokio.block_on(netproxy::routes::cleanup()).map_err(Into::into));
-    let network = netproxy::cni::cleanup(BRIDGE, &paths.cni_data(), &paths.cni_conf());
-    attempt("pod network", network.map_err(Into::into));
-    attempt("volumes", unmount_below(&paths.kubelet()));
-    attempt("cgroups", remove_cgroups(&args.cgroup_root));
-    for directory in [&paths.run, &paths.log] {
-        attempt("files", remove(directory));
-    }
-    if args.keep_data {
-        attempt("files", remove(&paths.kubelet()));
-    } else {
-        attempt("files", remove_data(&paths.data));
-    }
-    if !failures.is_empty() {
-        bail!("not everything is removed:\n{}", failures.join("\n"));
+    let failures = tokio.block_on(remove_everything(&paths, keep));
+    if !failures.0.is_empty() {
+        bail!("not everything is removed:\n{}", failures.0.join("\n"));
     }
     ending.done();
     Ok(())
+}
+
+async fn remove_everything(paths: &Paths, keep: Keep) -> Failures {
+    let mut failures = Failures::default();
+    let trees = cgroups::noted(&paths.cgroups_note()).unwrap_or_else(|error| {
+        failures.note("cgroups", Err(error));
+        Vec::new()
+    });
+    let systemd = trees.last().is_some_and(|tree| tree.systemd);
+    failures.note("containers", containerd::purge(&runtime::options(paths, systemd), keep).await);
+    failures.note("service rules", netproxy::services::cleanup());
+    failures.note("routes", netproxy::routes::cleanup().await);
+    failures.note("pod network", netproxy::cni::cleanup(BRIDGE, &paths.cni_data(), &paths.cni_conf()));
+    failures.note("volumes", unmount_below(&paths.kubelet()));
+    for tree in &trees {
+        failures.note("cgroups", remove_cgroups(tree).await);
+    }
+    failures.note("files", remove(&paths.log));
+    failures.note("files", if keep == Keep::Images { remove(&paths.kubelet()) } else { remove_data(&paths.data) });
+    if failures.0.is_empty() {
+        // Last: it knows what is left to do should this be repeated.
+        failures.note("files", remove(&paths.run));
+    }
+    failures
 }
 
 fn stop_copepod(paths: &Paths) -> Result<()> {
@@ -64,31 +83,24 @@ fn stop_copepod(paths: &Paths) -> Result<()> {
 
 /// Unmounts what is mounted below `directory`, the innermost first.
 fn unmount_below(directory: &Path) -> Result<()> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
-    let mut below: Vec<_> = points.filter(|point| Path::new(point).starts_with(directory)).collect();
-    below.sort_by_key(|point| std::cmp::Reverse(point.len()));
-    for point in below {
-        sys::unmount(Path::new(&point)).with_context(|| format!("unmount {point}"))?;
+    for point in mounts::mounts_below(directory).context("read the mounts")? {
+        sys::unmount(&point).with_context(|| format!("unmount {}", point.display()))?;
     }
     Ok(())
 }
 
-/// mountinfo writes blanks and backslashes as three octal digits.
-fn unescape(point: &str) -> String {
-    let mut plain = point.to_owned();
-    for (code, character) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        plain = plain.replace(code, character);
+/// The pods' cgroups, and those above them that the node made and nobody else uses.
+async fn remove_cgroups(tree: &Tree) -> Result<()> {
+    let driver = if tree.systemd { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
+    let pods = Layout::new(driver, &tree.root).path(None, None);
+    if tree.systemd {
+        let slice = pods.file_name().unwrap_or_default().to_string_lossy();
+        systemd::stop_slice(&slice).await.with_context(|| format!("stop {slice}"))?;
     }
-    plain
-}
-
-/// The pods' tree under either driver's name.
-fn remove_cgroups(root: &str) -> Result<()> {
-    let root = root.trim_matches('/');
-    for name in ["kubepods", "kubepods.slice"] {
-        let path = if root.is_empty() { name.to_owned() } else { format!("{root}/{name}") };
-        cgroups::remove(&path)?;
+    cgroups::remove(&pods)?;
+    for directory in &tree.made {
+        // Busy or missing: both are as they should be.
+        let _ = std::fs::remove_dir(directory);
     }
     Ok(())
 }
@@ -112,23 +124,18 @@ fn remove_data(data: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Removes a file or a tree, but nothing in a mount that could not be undone:
+/// there may be somebody's data.
 fn remove(path: &Path) -> Result<()> {
-    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    let removed = match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => mounts::remove_tree(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    };
     match removed {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", path.display()))
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mount_points_are_read_as_the_kernel_writes_them() {
-        assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
-        assert_eq!(unescape("/plain"), "/plain");
     }
 }

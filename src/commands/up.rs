@@ -14,7 +14,7 @@ use crate::node::{self, Identity, NodeInputs};
 use crate::paths::Paths;
 use crate::progress::step;
 use crate::sys::process;
-use crate::{kubeconfig, pidfile, ready};
+use crate::{doctor, kubeconfig, pidfile, ready};
 
 /// How long a start in the background may take until the node is Ready.
 const START: Duration = Duration::from_secs(60);
@@ -25,6 +25,7 @@ const START: Duration = Duration::from_secs(60);
 /// # Errors
 /// When a part cannot start or fails.
 pub fn run(args: &UpArgs) -> Result<()> {
+    doctor::require(args.node.container_runtime_endpoint.is_none())?;
     let paths = args.paths.paths();
     make_private_dir(&paths.data)?;
     make_private_dir(&paths.run)?;

@@ -3,18 +3,19 @@
 use std::fs;
 use std::path::Path;
 
-use super::Facts;
+use super::{CAP_NET_ADMIN, Facts};
 
 /// What this machine has.
 pub fn probe() -> Facts {
+    let capabilities = capabilities(&read("/proc/self/status"));
     Facts {
         root: nix::unistd::geteuid().is_root(),
         containerd: on_path("containerd"),
         oci_runtime: on_path("runc") || on_path("crun"),
         nft: on_path("nft"),
-        capabilities: capabilities(&read("/proc/self/status")),
+        capabilities,
         controllers: controllers(&read("/proc/self/mountinfo"), &read("/sys/fs/cgroup/cgroup.controllers")),
-        nf_tables: netfilter_answers(),
+        nftables_refusal: if capabilities & CAP_NET_ADMIN == 0 { None } else { nftables_refusal() },
         overlayfs: read("/proc/filesystems").split_whitespace().any(|word| word == "overlay") || module("overlay"),
         bridge: Path::new("/proc/sys/net/bridge").exists()
             || Path::new("/sys/module/bridge").exists()
@@ -47,14 +48,11 @@ fn controllers(mountinfo: &str, unified: &str) -> Vec<String> {
     v1.chain(unified.split_whitespace()).map(str::to_owned).collect()
 }
 
-/// A kernel that speaks nf_tables over netlink opens the socket of the family;
-/// whether the subsystem is there shows in its list of built-in or loaded modules.
-fn netfilter_answers() -> bool {
-    Path::new("/sys/module/nf_tables").exists() || module("nf_tables") || kernel_symbol("nf_tables_newtable")
-}
-
-fn kernel_symbol(symbol: &str) -> bool {
-    read("/proc/kallsyms").lines().any(|line| line.split_whitespace().nth(2) == Some(symbol))
+/// What the kernel says to a trial run of the rules, in this network namespace.
+fn nftables_refusal() -> Option<String> {
+    let error = netproxy::services::check().err()?;
+    let reason = std::error::Error::source(&error).map(ToString::to_string);
+    Some(reason.unwrap_or_else(|| error.to_string()))
 }
 
 /// Whether the module is built in or can be loaded.

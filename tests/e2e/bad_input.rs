@@ -10,12 +10,9 @@ use crate::support::cluster::Cluster;
 
 /// A raw request with the administrator's credentials; code and body.
 fn request(cluster: &Cluster, method: &str, path: &str, kind: &str, body: &[u8]) -> Result<(u16, Value)> {
-    let config: Value = serde_norway::from_str(&std::fs::read_to_string(cluster.kubeconfig())?)?;
-    let config: kube::config::Kubeconfig = serde_json::from_value(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await?;
-        let client = kube::Client::try_from(config)?;
+        let client = cluster.client().await?;
         let request = http::Request::builder()
             .method(method)
             .uri(path)

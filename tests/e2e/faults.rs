@@ -181,14 +181,10 @@ fn all_demo_processes(init: i32) -> Result<Vec<i32>> {
 pub fn acknowledged_writes_survive_kill_9(cluster: &Cluster) -> Result<()> {
     let namespace = cluster.namespace();
     let control_plane = cluster.nodes()[0].clone();
-    let config: Value = serde_norway::from_str(&fs::read_to_string(cluster.kubeconfig())?)?;
-    let config: kube::config::Kubeconfig = serde_json::from_value(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let acknowledged = runtime.block_on(async {
         use k8s_openapi::api::core::v1::ConfigMap;
-        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await?;
-        let client = kube::Client::try_from(config)?;
-        let maps: kube::Api<ConfigMap> = kube::Api::namespaced(client, &namespace);
+        let maps: kube::Api<ConfigMap> = kube::Api::namespaced(cluster.client().await?, &namespace);
         let written = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
         let writers = (0..8).map(|writer| {
             let (maps, written) = (maps.clone(), written.clone());

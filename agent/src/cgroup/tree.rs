@@ -248,8 +248,9 @@ fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
     })
 }
 
-/// Removes directories only, deepest first: files of a cgroup go by themselves.
-fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
+/// Removes a cgroup and those below it. Directories only, deepest first: files
+/// of a cgroup go by themselves. Absent is success.
+pub fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     for entry in entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
         remove_tree(&entry.path())?;

@@ -22,6 +22,10 @@ use crate::types::{ContainerFilter, SandboxFilter};
 /// How long a killed shim may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Directories that containerd and its shims make wherever their own are: the
+/// shims' sockets and the CNI library's cache. The inner ones first.
+const SHARED_DIRECTORIES: [&str; 4] = ["/run/containerd/s", "/run/containerd", "/var/lib/cni/results", "/var/lib/cni"];
+
 /// What a purge leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
@@ -34,6 +38,8 @@ pub enum Keep {
 /// below its directories and removes them. Works on what a crash left too, and
 /// may be repeated. The daemon's supervisor must be shut down before.
 pub async fn purge(options: &Options, keep: Keep) -> Result<(), ContainerdError> {
+    // Read first: the daemon forgets dead shims, and leaves their sockets.
+    let sockets = shim_sockets(&options.state);
     let running = match process::running(options).await {
         Some(process) => Some(process),
         // Pods may outlive their daemon: start it once more, to end them well.
@@ -49,10 +55,17 @@ pub async fn purge(options: &Options, keep: Keep) -> Result<(), ContainerdError>
         }
     }
     kill_shims(&options.socket()).await?;
+    for socket in sockets {
+        // A shim that ended well removed it itself.
+        let _ = fs::remove_file(socket);
+    }
     unmount_below(&[&options.state, &options.root])?;
     remove_directory(&options.state)?;
-    // containerd made it; whoever put a network in there keeps it.
-    let _ = fs::remove_dir(&options.cni_conf_dir);
+    // containerd made them; whoever else has something in there keeps it.
+    let shared = SHARED_DIRECTORIES.map(Path::new);
+    for directory in [options.cni_conf_dir.as_path()].into_iter().chain(shared) {
+        let _ = fs::remove_dir(directory);
+    }
     match keep {
         Keep::Nothing => remove_directory(&options.root),
         Keep::Images => Ok(()),
@@ -80,6 +93,21 @@ async fn remove_pods(client: &CriClient) -> Result<(), CriError> {
         last = stopped.and(client.remove_pod_sandbox(&sandbox.id).await).and(last);
     }
     last
+}
+
+/// The sockets of all shims that the daemon of `state` started: each task's
+/// directory names its shim's, in a file that depends on the release.
+fn shim_sockets(state: &Path) -> Vec<PathBuf> {
+    let below = |directory: PathBuf| fs::read_dir(directory).into_iter().flatten().flatten().map(|e| e.path());
+    let namespaces = below(state.join("io.containerd.runtime.v2.task"));
+    let files = namespaces.flat_map(below).flat_map(|task| ["address", "bootstrap.json"].map(|name| task.join(name)));
+    files.filter_map(|file| socket_in(&fs::read_to_string(file).ok()?)).collect()
+}
+
+/// The first socket's path in a text, quoted or not.
+fn socket_in(text: &str) -> Option<PathBuf> {
+    let (_, rest) = text.split_once("unix://")?;
+    rest.split(|c: char| c == '"' || c.is_whitespace()).next().filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// Processes whose command line says that they belong to our socket.
@@ -222,6 +250,16 @@ mod tests {
         let root = Path::new("/sys/fs/cgroup");
         let expected = ["memory/k/a", "systemd/k/a", "k/b", "unified/k/b"].map(|p| root.join(p));
         assert_eq!(cgroup_directories(text), expected);
+    }
+
+    #[test]
+    fn sockets_are_found_in_the_files_of_all_releases() {
+        let socket = Some(PathBuf::from("/run/containerd/s/1f"));
+        assert_eq!(socket_in("unix:///run/containerd/s/1f"), socket);
+        assert_eq!(socket_in(r#"{"version":3,"address":"unix:///run/containerd/s/1f","protocol":"ttrpc"}"#), socket);
+        for garbage in ["", "unix://", "{}", "vsock://1:2"] {
+            assert_eq!(socket_in(garbage), None, "{garbage}");
+        }
     }
 
     #[test]

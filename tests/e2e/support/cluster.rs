@@ -53,9 +53,8 @@ impl Cluster {
             bail!("processes are left: {processes:?}");
         }
         let clusters = self.data.path().join("clusters");
-        let left: Vec<_> = fs::read_dir(clusters)?.collect();
-        if !left.is_empty() {
-            bail!("files are left: {left:?}");
+        if clusters.exists() {
+            bail!("files are left: {:?}", fs::read_dir(clusters)?.collect::<Vec<_>>());
         }
         for hierarchy in ["memory", "cpu", "pids", "systemd", "unified", ""] {
             let cgroup = PathBuf::from("/sys/fs/cgroup").join(hierarchy).join("copepod").join(&self.name);
@@ -168,6 +167,13 @@ impl Cluster {
     /// The Kubernetes namespace of the scenario under way.
     pub fn namespace(&self) -> String {
         self.namespace.lock().unwrap().clone()
+    }
+
+    /// A client with the administrator's credentials.
+    pub async fn client(&self) -> Result<kube::Client> {
+        let config = kube::config::Kubeconfig::read_from(self.kubeconfig())?;
+        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await?;
+        Ok(kube::Client::try_from(config)?)
     }
 
     /// Runs kubectl; its standard output.

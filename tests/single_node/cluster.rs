@@ -1,0 +1,54 @@
+//! `copepod cluster create`, killed at bad moments.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::stat::Mode;
+
+use crate::machine::{COPEPOD, Machine, open_without_waiting};
+use crate::wait;
+
+/// Longest wait for a process to come or go.
+const SOON: Duration = Duration::from_secs(30);
+
+fn create(machine: &Machine, nodes: &str) -> Result<std::process::Child> {
+    let mut command = machine.command(&[COPEPOD, "cluster", "create", machine.name(), "--no-merge", "--nodes", nodes]);
+    command.spawn().context("run copepod")
+}
+
+#[test]
+fn a_node_that_nobody_recorded_does_not_begin() -> Result<()> {
+    let machine = Machine::new("unrecorded")?;
+    let before = machine.traces()?;
+    // Whoever starts the node's first process opens its log before that: a pipe
+    // holds it there until the creator, which waits for its word, is dead.
+    let logs = format!("/var/lib/copepod/clusters/{0}/nodes/{0}-control-plane/log", machine.name());
+    fs::create_dir_all(machine.path(&logs))?;
+    let log = machine.path(&logs).join("node-init.log");
+    nix::unistd::mkfifo(&log, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    let mut creator = create(&machine, "1")?;
+    wait::until("the node's start", SOON, || machine.process("copepod", "node-init"))?;
+    machine.kill_9(machine.process("copepod", "cluster")?.pid)?;
+    creator.wait()?;
+    let _log = open_without_waiting(&log)?;
+    wait::until("the end of what was started", SOON, || {
+        let left = machine.processes()?;
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })?;
+    machine.copepod(&["cluster", "delete", machine.name()])?;
+    machine.expect_nothing_since(&before)
+}
+
+#[test]
+fn a_cluster_whose_creator_was_killed_is_deleted() -> Result<()> {
+    let machine = Machine::new("abandoned")?;
+    let before = machine.traces()?;
+    let mut creator = create(&machine, "2")?;
+    wait::until("the worker's copepod", SOON, || machine.process("copepod", "agent"))?;
+    machine.kill_9(machine.process("copepod", "cluster")?.pid)?;
+    creator.wait()?;
+    machine.copepod(&["cluster", "delete", machine.name()])?;
+    machine.expect_nothing_since(&before)
+}

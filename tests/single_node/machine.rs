@@ -1,0 +1,266 @@
+//! A machine for a test: PID, mount and network namespaces with an interface
+//! that leads nowhere, and empty /run, /var/lib and /var/log. Its process 1
+//! ends with the test, however that ends, and everything on it with process 1.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Seek};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::wait;
+
+/// The program under test.
+pub const COPEPOD: &str = env!("CARGO_BIN_EXE_copepod");
+
+/// Process 1: makes the machine, then buries orphans until its input ends.
+const INIT: &str = "set -e
+for directory in /run /var/lib /var/log; do mount -t tmpfs -o mode=755 none $directory; done
+ip link set lo up
+ip link add eth0 type veth peer name cable
+ip address add 192.0.2.1/24 dev eth0
+ip link set cable up
+ip link set eth0 up
+echo ready
+read -r || true";
+
+/// Longest run of one command, in seconds.
+const PATIENCE: &str = "240";
+
+/// A machine; dropping it ends everything on it.
+pub struct Machine {
+    /// `unshare`, whose only child is process 1 and dies with it.
+    unshare: Child,
+    /// Process 1, as the real machine counts.
+    init: u32,
+    home: tempfile::TempDir,
+    name: String,
+}
+
+/// A process as the machine counts.
+#[derive(Clone, Debug)]
+pub struct Running {
+    pub pid: u32,
+    pub arguments: Vec<String>,
+}
+
+impl Machine {
+    /// Makes a machine; `name` tells it from other tests'.
+    pub fn new(name: &str) -> Result<Self> {
+        let mut unshare = Command::new("unshare")
+            .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", INIT])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("run unshare")?;
+        let mut told = String::new();
+        let stdout = unshare.stdout.take().context("no output")?;
+        BufReader::new(stdout).read_line(&mut told)?;
+        ensure!(told == "ready\n", "the machine cannot be made: {:?}", unshare.wait());
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", unshare.id()))?;
+        let init = children.trim().parse().context("unshare has one child")?;
+        let name = format!("{name}{}", std::process::id());
+        Ok(Self { unshare, init, home: tempfile::tempdir()?, name })
+    }
+
+    /// The name of this test's cluster.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The parent of this test's cgroups: the real machine's are shared by all.
+    pub fn cgroup_root(&self) -> String {
+        format!("/copepod-test-{}", self.name)
+    }
+
+    /// A path of this machine as the test sees it.
+    pub fn path(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.init))
+    }
+
+    /// A command that runs on this machine.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--net", "--pid", "--target", &self.init.to_string()]);
+        command.args(["timeout", "--kill-after=10", PATIENCE]).args(words);
+        command.env("HOME", self.home.path()).env_remove("KUBECONFIG").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command whatever comes of it: whether it succeeded, and what it printed.
+    pub fn try_run(&self, words: &[&str]) -> Result<(bool, String)> {
+        // A file and not a pipe: whoever stays in the background with it in
+        // hand must not keep us waiting.
+        let mut output = tempfile::tempfile()?;
+        let status = self.command(words).stdout(output.try_clone()?).stderr(output.try_clone()?).status()?;
+        output.rewind()?;
+        let mut text = Vec::new();
+        output.read_to_end(&mut text)?;
+        Ok((status.success(), String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// Runs a command that has to succeed; what it printed.
+    pub fn run(&self, words: &[&str]) -> Result<String> {
+        let (success, told) = self.try_run(words)?;
+        ensure!(success, "{words:?}: {told}");
+        Ok(told)
+    }
+
+    /// Runs the program under test.
+    pub fn copepod(&self, arguments: &[&str]) -> Result<String> {
+        self.run(&[&[COPEPOD], arguments].concat())
+    }
+
+    /// Asks the node's API.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.run(&[&["kubectl", "--kubeconfig=/var/lib/copepod/admin.kubeconfig"], arguments].concat())
+    }
+
+    /// Kills a process of this machine.
+    pub fn kill_9(&self, pid: u32) -> Result<()> {
+        self.run(&["kill", "-9", &pid.to_string()]).map(drop)
+    }
+
+    /// Every process but the first, dead ones excepted.
+    pub fn processes(&self) -> Result<Vec<Running>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.path("/proc"))? {
+            let path = entry?.path();
+            let Ok(pid) = path.file_name().unwrap_or_default().to_string_lossy().parse::<u32>() else { continue };
+            // Whoever has no command line is buried soon.
+            let line = fs::read(path.join("cmdline")).unwrap_or_default();
+            let words = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+            let arguments: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+            if pid != 1 && !arguments.is_empty() {
+                found.push(Running { pid, arguments });
+            }
+        }
+        Ok(found)
+    }
+
+    /// The process whose program's name and first argument are these.
+    pub fn process(&self, program: &str, argument: &str) -> Result<Running> {
+        let is = |running: &Running| {
+            let mut words = running.arguments.iter();
+            words.next().is_some_and(|word| Path::new(word).ends_with(program))
+                && words.next().is_some_and(|word| word == argument)
+        };
+        self.processes()?.into_iter().find(is).with_context(|| format!("no {program} {argument} runs"))
+    }
+
+    /// Everything that a node might leave, one line each.
+    pub fn traces(&self) -> Result<BTreeSet<String>> {
+        let mut traces = BTreeSet::new();
+        traces.extend(self.processes()?.into_iter().map(|p| format!("process {}: {}", p.pid, p.arguments.join(" "))));
+        let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", self.init))?;
+        traces.extend(mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| format!("mount {point}")));
+        for (what, command) in [
+            ("link", &["ip", "-brief", "link"][..]),
+            ("route", &["ip", "-4", "route", "show", "table", "all"]),
+            ("rule", &["ip", "-4", "rule"]),
+            ("nft", &["nft", "list", "ruleset"]),
+        ] {
+            // A link's flags come and go with its peer's.
+            let words = |line: &str| {
+                if what == "link" { line.split(' ').next().map(str::to_owned) } else { Some(line.to_owned()) }
+            };
+            traces.extend(self.run(command)?.lines().filter_map(words).map(|line| format!("{what} {line}")));
+        }
+        for directory in ["/run", "/var/lib", "/var/log", "/etc/cni", "/opt/cni", "/opt/containerd"] {
+            files_below(&self.path(directory), &mut |path| {
+                traces.insert(format!("file {}", path.strip_prefix(self.path("/")).unwrap_or(path).display()));
+            });
+        }
+        for cgroup in [self.cgroup_root(), format!("/copepod/{}", self.name)] {
+            for hierarchy in hierarchies()? {
+                files_below(&hierarchy.join(&cgroup[1..]), &mut |path| {
+                    if path.is_dir() {
+                        traces.insert(format!("cgroup {}", path.display()));
+                    }
+                });
+            }
+        }
+        Ok(traces)
+    }
+
+    /// What there is now and was not `before`.
+    pub fn left_since(&self, before: &BTreeSet<String>) -> Result<Vec<String>> {
+        Ok(self.traces()?.difference(before).cloned().collect())
+    }
+
+    /// Fails unless nothing is left, which the dead may take a moment for.
+    pub fn expect_nothing_since(&self, before: &BTreeSet<String>) -> Result<()> {
+        wait::until("nothing is left", Duration::from_secs(3), || {
+            let left = self.left_since(before)?;
+            ensure!(left.is_empty(), "left:\n{}", left.join("\n"));
+            Ok(())
+        })
+    }
+
+    /// Fails when a process is in a cgroup that is neither the test's own nor
+    /// below the node's root: nobody would find that one afterwards.
+    pub fn expect_cgroups_in_place(&self) -> Result<()> {
+        let own = fs::read_to_string(format!("/proc/{}/cgroup", self.init))?;
+        for running in self.processes()? {
+            let cgroups = fs::read_to_string(self.path(&format!("/proc/{}/cgroup", running.pid))).unwrap_or_default();
+            for line in cgroups.lines() {
+                let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+                let below = path.starts_with(&format!("{}/kubepods/", self.cgroup_root()));
+                ensure!(below || own.lines().any(|own| own == line), "{running:?} is in {line}");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Its child is killed with it, and with that one its whole namespace.
+        let _ = self.unshare.kill();
+        let _ = self.unshare.wait();
+        let _ = wait::until("the machine's end", Duration::from_secs(10), || {
+            if Path::new(&format!("/proc/{}/ns", self.init)).exists() { bail!("not yet") } else { Ok(()) }
+        });
+        // Cgroups outlive everything: those of a failed test are removed here.
+        for cgroup in [self.cgroup_root(), format!("/copepod/{}", self.name)] {
+            for hierarchy in hierarchies().unwrap_or_default() {
+                let mut directories = Vec::new();
+                files_below(&hierarchy.join(&cgroup[1..]), &mut |path| directories.push(path.to_owned()));
+                for directory in directories.iter().rev().filter(|path| path.is_dir()) {
+                    let _ = fs::remove_dir(directory);
+                }
+            }
+        }
+    }
+}
+
+/// The mount points of the real machine's cgroup hierarchies.
+fn hierarchies() -> Result<Vec<PathBuf>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let cgroups = mounts.lines().filter(|line| line.contains(" - cgroup"));
+    Ok(cgroups.filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect())
+}
+
+/// Shows `path` and everything below it, parents first.
+fn files_below(path: &Path, show: &mut impl FnMut(&Path)) {
+    if path.symlink_metadata().is_err() {
+        return;
+    }
+    show(path);
+    if path.is_symlink() {
+        return;
+    }
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        files_below(&entry.path(), show);
+    }
+}
+
+/// Opens a pipe file for reading without waiting for a writer.
+pub fn open_without_waiting(path: &Path) -> Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    fs::OpenOptions::new().read(true).custom_flags(flags).open(path).with_context(|| format!("open {}", path.display()))
+}
