@@ -11,7 +11,6 @@ pub mod nodes;
 pub mod plugins;
 pub mod pod;
 pub mod profile;
-pub mod quantity;
 pub mod queue;
 pub mod resources;
 mod sync;

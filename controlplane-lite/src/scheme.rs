@@ -20,7 +20,6 @@ pub mod meta;
 pub mod openapi;
 pub mod patch;
 pub mod prepare;
-pub mod quantity;
 pub mod rules;
 pub mod schema;
 pub mod selector;

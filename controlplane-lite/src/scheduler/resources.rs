@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::quantity;
-
 /// CPU that a container without a request counts for in scoring, in millicores.
 pub const DEFAULT_MILLI_CPU: i64 = 100;
 /// Memory that a container without a request counts for in scoring, in bytes.
@@ -34,13 +32,13 @@ impl Resources {
     pub fn of(list: Option<&Quantities>) -> Self {
         let mut out = Self::default();
         for (name, quantity) in list.into_iter().flatten() {
-            let units = || quantity::units(&quantity.0).unwrap_or(0);
+            let amount = quantity.0.parse().unwrap_or(quantity::Quantity::ZERO);
             match name.as_str() {
-                "cpu" => out.cpu = quantity::millis(&quantity.0).unwrap_or(0),
-                "memory" => out.memory = units(),
-                "ephemeral-storage" => out.ephemeral = units(),
-                "pods" => out.pods = units(),
-                _ => out.scalars.push((name.clone(), units())),
+                "cpu" => out.cpu = amount.milli_value(),
+                "memory" => out.memory = amount.value(),
+                "ephemeral-storage" => out.ephemeral = amount.value(),
+                "pods" => out.pods = amount.value(),
+                _ => out.scalars.push((name.clone(), amount.value())),
             }
         }
         out

@@ -1,10 +1,10 @@
 //! Brings a parsed object into the shape of its schema: checks types, drops
 //! nulls and unknown fields, writes quantities and times in canonical form.
 
+use quantity::Quantity;
 use serde_json::{Map, Value};
 
 use crate::scheme::field::{Path, go_quote};
-use crate::scheme::quantity::Quantity;
 use crate::scheme::schema::{Field, ObjectType, Type};
 
 /// A value of the wrong type, in Go's words.
@@ -160,7 +160,7 @@ impl Shaper {
             (Type::Time | Type::MicroTime, other) => {
                 Err(ShapeError(format!("json: cannot unmarshal {} into Go value of type string", go_json_type(other))))
             }
-            (Type::Quantity, _) => Err(ShapeError(crate::scheme::quantity::FORMAT_ERROR.to_owned())),
+            (Type::Quantity, _) => Err(ShapeError(quantity::FORMAT_ERROR.to_owned())),
             (ty, other) => Err(at.mismatch(go_json_type(other), &ty.go_name())),
         }
     }

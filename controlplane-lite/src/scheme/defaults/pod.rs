@@ -1,11 +1,11 @@
 //! Pods, pod templates, containers, probes, volumes.
 
+use quantity::Quantity;
 use serde_json::{Map, Value, json};
 
 use crate::scheme::access::{
     at, at_mut, ensure_map, int_at, is_empty, list_at, list_at_mut, set_default, set_default_str, str_at,
 };
-use crate::scheme::quantity::Quantity;
 
 /// A Pod.
 pub fn pod(object: &mut Value) {

@@ -1,12 +1,12 @@
 //! ConfigMaps, Secrets, Nodes, Events, quotas.
 
+use quantity::Quantity;
 use serde_json::Value;
 
 use super::{immutable, one_of};
 use crate::scheme::access::{at, bool_at, entries_at, is_empty, list_at, str_at};
 use crate::scheme::field::{FieldErrors, Path};
 use crate::scheme::meta;
-use crate::scheme::quantity::Quantity;
 
 /// Most bytes in one ConfigMap or Secret.
 pub const DATA_MAX: usize = 1024 * 1024;

@@ -1,12 +1,12 @@
 //! Containers: names, images, ports, environment, mounts, probes, resources.
 
+use quantity::Quantity;
 use serde_json::Value;
 
 use super::{dns_label, non_negative, one_of, port_name, port_number, port_or_name};
 use crate::scheme::access::{at, entries_at, int_at, is_empty, list_at, str_at};
 use crate::scheme::field::{FieldErrors, Path};
 use crate::scheme::meta;
-use crate::scheme::quantity::Quantity;
 
 /// Which list a container stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! Persistent volumes, claims and storage classes.
 
+use quantity::Quantity;
 use serde_json::Value;
 
 use super::{immutable, one_of};
 use crate::scheme::access::{at, copy_field, is_empty, list_at, str_at};
 use crate::scheme::field::{FieldErrors, Path};
-use crate::scheme::quantity::Quantity;
 use crate::scheme::selector;
 
 const SPEC: Path<'static> = Path::new("spec");

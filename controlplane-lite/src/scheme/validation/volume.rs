@@ -62,9 +62,8 @@ fn source(volume: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
                 one_of(value, "pullPolicy", &["Always", "IfNotPresent", "Never"], true, &path, errors);
             }
             "emptyDir" => {
-                let negative = str_at(value, &["sizeLimit"])
-                    .parse::<crate::scheme::quantity::Quantity>()
-                    .is_ok_and(|q| q.is_negative());
+                let negative =
+                    str_at(value, &["sizeLimit"]).parse::<quantity::Quantity>().is_ok_and(|q| q.is_negative());
                 if negative {
                     errors.forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
                 }

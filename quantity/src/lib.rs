@@ -1,5 +1,7 @@
-//! Resource quantities: parsing, canonical form, arithmetic. Exact down to
-//! 1e-9 (smaller parts round away from zero), capped at ±(2^63-1), as upstream.
+//! Resource quantities (`500m`, `2Gi`, `1e3`): parsing, canonical form and
+//! arithmetic. Exact down to 1e-9 (smaller parts round away from zero), capped
+//! at ±(2^63-1), as upstream. Knows no API object and does no IO: node and
+//! control plane, which do not know each other, both read quantities by it.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -80,13 +82,32 @@ impl Quantity {
         Self { nanos: i128::from(value) * (NANO / 1000), format: Format::DecimalSi }
     }
 
-    /// The value in whole units, rounded up.
+    /// A number of billionths, capped.
+    #[must_use]
+    pub fn from_nanos(value: i128, format: Format) -> Self {
+        Self { nanos: value.clamp(-CAP, CAP), format }
+    }
+
+    /// The value in billionths: exact.
+    #[must_use]
+    pub const fn nanos(&self) -> i128 {
+        self.nanos
+    }
+
+    /// How many times `unit` goes into the value, rounded away from zero; in
+    /// whole units when `unit` is not above zero.
+    #[must_use]
+    pub fn divided(&self, unit: &Self) -> i64 {
+        self.scaled(if unit.nanos > 0 { unit.nanos } else { NANO })
+    }
+
+    /// The value in whole units, rounded away from zero.
     #[must_use]
     pub fn value(&self) -> i64 {
         self.scaled(NANO)
     }
 
-    /// The value in thousandths, rounded up.
+    /// The value in thousandths, rounded away from zero.
     #[must_use]
     pub fn milli_value(&self) -> i64 {
         self.scaled(NANO / 1000)
@@ -204,31 +225,56 @@ fn parse_suffix(suffix: &str) -> Result<(u32, i32, Format), QuantityError> {
     }
 }
 
+/// Most significant digits that are looked at: 30 before the point (more is past
+/// the cap with any suffix) and some below a nano; the rest only decides rounding.
+const KEPT_DIGITS: i64 = 36;
+
+/// The significant digits of a number without its point.
+#[derive(Debug, Default)]
+struct Digits {
+    value: i128,
+    /// Digits from the first that is not zero to the last.
+    significant: i64,
+    /// Whether a digit that was not kept is not zero.
+    sticky: bool,
+}
+
+impl Digits {
+    fn read(whole: &str, fraction: &str) -> Self {
+        let mut out = Self::default();
+        for digit in whole.bytes().chain(fraction.bytes()).map(|b| i128::from(b - b'0')) {
+            if out.significant == 0 && digit == 0 {
+                continue;
+            }
+            out.significant += 1;
+            if out.significant <= KEPT_DIGITS {
+                out.value = out.value * 10 + digit;
+            } else {
+                out.sticky |= digit != 0;
+            }
+        }
+        out
+    }
+}
+
 /// The magnitude in nanos, rounded up and capped.
 fn scale(whole: &str, fraction: &str, base2: u32, exponent: i32) -> i128 {
-    let digits = format!("{whole}{fraction}");
-    let digits = digits.trim_start_matches('0');
-    if digits.is_empty() {
+    let Digits { mut value, significant, mut sticky } = Digits::read(whole, fraction);
+    if value == 0 {
         return 0;
     }
     // Position of the decimal point after scaling to nanos.
     let fraction_len = i64::try_from(fraction.len()).unwrap_or(i64::MAX);
-    let shift = i64::from(exponent).saturating_add(9).saturating_sub(fraction_len);
-    let significant = i64::try_from(digits.len()).unwrap_or(i64::MAX);
+    let mut shift = i64::from(exponent).saturating_add(9).saturating_sub(fraction_len);
     if significant.saturating_add(shift) > 30 {
         return CAP;
     }
-    // Up to 30 digits before the point fit an i128 also after multiplying by 2^60 only when
-    // checked; digits below one nano only decide the rounding, so at most 36 are kept.
-    let kept = usize::try_from(significant.min(36)).unwrap_or(36);
-    let Ok(mut value) = digits[..kept].parse::<i128>() else { return CAP };
-    let mut sticky = digits[kept..].bytes().any(|b| b != b'0');
-    let mut shift = shift + (significant - i64::try_from(kept).unwrap_or(0));
+    shift += (significant - KEPT_DIGITS).max(0);
     for _ in 0..base2 {
         match value.checked_mul(1024) {
             Some(v) => value = v,
             None => {
-                // Too many digits: drop one that is far below a nano.
+                // Too many digits: drop some that are far below a nano.
                 sticky |= value % 10_000 != 0;
                 value = value / 10_000 * 1024;
                 shift += 4;
@@ -348,21 +394,101 @@ mod tests {
             ("1KK", QuantityError::Suffix),
             ("1i", QuantityError::Suffix),
             ("1e", QuantityError::Suffix),
+            ("1e999999999999", QuantityError::Suffix),
+            ("12Ei3", QuantityError::Suffix),
             ("--1", QuantityError::Format),
+            (" 1", QuantityError::Format),
+            ("٣", QuantityError::Format),
+            ("Ki", QuantityError::Format),
         ] {
             assert_eq!(text.parse::<Quantity>().unwrap_err(), expect, "{text}");
         }
     }
 
     #[test]
-    fn rounding_is_up() {
-        let q: Quantity = "1.0001".parse().unwrap();
-        assert_eq!((q.value(), q.milli_value()), (2, 1001));
-        let q: Quantity = "100m".parse().unwrap();
-        assert_eq!((q.value(), q.milli_value()), (1, 100));
+    fn values_round_away_from_zero() {
+        for (text, units, millis) in [
+            ("1.0001", 2, 1001),
+            ("100m", 1, 100),
+            ("1500m", 2, 1500),
+            (".5", 1, 500),
+            ("0.1m", 1, 1),
+            ("1u", 1, 1),
+            ("5n", 1, 1),
+            ("12e-1", 2, 1200),
+            ("1E-3", 1, 1),
+            ("1e3", 1000, 1_000_000),
+            ("2k", 2000, 2_000_000),
+            ("2Ki", 2048, 2_048_000),
+            ("1.5Gi", 1_610_612_736, 1_610_612_736_000),
+            ("-1", -1, -1000),
+            ("-1.5", -2, -1500),
+            ("-0.0001", -1, -1),
+            ("0.00000000000000000000000000000000000000001", 1, 1),
+            ("1e-400", 1, 1),
+            ("0e99", 0, 0),
+            ("1e99", i64::MAX, i64::MAX),
+            ("8Ei", i64::MAX, i64::MAX),
+            ("-9E", -9_000_000_000_000_000_000, i64::MIN),
+            ("999999999999999999999999", i64::MAX, i64::MAX),
+        ] {
+            let q: Quantity = text.parse().unwrap();
+            assert_eq!((q.value(), q.milli_value()), (units, millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn divisors() {
+        for (text, unit, expect) in
+            [("250m", "1m", 250), ("250m", "1", 1), ("64Mi", "1Mi", 64), ("64Mi", "0", 64 << 20), ("5", "2", 3)]
+        {
+            let q: Quantity = text.parse().unwrap();
+            assert_eq!(q.divided(&unit.parse().unwrap()), expect, "{text} by {unit}");
+        }
+    }
+
+    fn magnitude(suffix: &str) -> (i128, i128) {
+        const POWERS: [&str; 6] = ["k", "M", "G", "T", "P", "E"];
+        let power = |p: usize| u32::try_from(p + 1).unwrap();
+        if let Some(p) = suffix.strip_suffix('i').and_then(|s| POWERS.iter().position(|x| x.eq_ignore_ascii_case(s))) {
+            return (1024_i128.pow(power(p)), 1);
+        }
+        if let Some(p) = POWERS.iter().position(|x| *x == suffix) {
+            return (1000_i128.pow(power(p)), 1);
+        }
+        let thousandths = ["", "m", "u", "n"].iter().position(|x| *x == suffix).unwrap();
+        (1, 1000_i128.pow(u32::try_from(thousandths).unwrap()))
     }
 
     proptest! {
+        /// Against plain arithmetic on fractions, for numbers that fit.
+        #[test]
+        fn every_suffix_multiplies(
+            whole in 0_i128..1_000_000_000, thousandths in 0_i128..1000, negative: bool,
+            suffix in "(|n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)",
+        ) {
+            let sign = if negative { "-" } else { "" };
+            let q: Quantity = format!("{sign}{whole}.{thousandths:03}{suffix}").parse().unwrap();
+            let (times, over) = magnitude(&suffix);
+            let (numerator, denominator) = ((whole * 1000 + thousandths) * times * (NANO / 1000), over);
+            let up = (numerator / denominator + i128::from(numerator % denominator != 0)).min(CAP);
+            prop_assert_eq!(q.nanos(), if negative { -up } else { up });
+        }
+
+        #[test]
+        fn an_exponent_moves_the_point(n in 0_i64..1_000_000, e in 0_usize..12) {
+            let text = format!("{n}e{e}").parse::<Quantity>().unwrap();
+            prop_assert_eq!(text, format!("{n}{}", "0".repeat(e)).parse::<Quantity>().unwrap());
+            let down = format!("{n}e-{e}").parse::<Quantity>().unwrap();
+            prop_assert_eq!(down.nanos(), div_away(i128::from(n) * NANO, 10_i128.pow(u32::try_from(e).unwrap())));
+        }
+
+        #[test]
+        fn sums_and_differences_undo_each_other(a in -(1_i64 << 60)..1 << 60, b in -(1_i64 << 60)..1 << 60) {
+            let [a, b] = [a, b].map(|n| Quantity::from_nanos(n.into(), Format::DecimalSi));
+            prop_assert_eq!(a + b - b, a);
+        }
+
         #[test]
         fn canonical_is_a_fixed_point(text in "[+-]?[0-9]{1,12}(\\.[0-9]{1,6})?(m|k|M|G|Ki|Mi|Gi|e[0-6])?") {
             let once = canonical(&text);
