@@ -1,6 +1,6 @@
 //! WebSocket sessions: the handshake, and carrying channels or a SPDY tunnel.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -140,20 +140,52 @@ pub(super) async fn carry_channels<C, R>(
 {
     let (mut sink, mut stream) = server(client).await.split();
     let (runtime_in, runtime_out) = tokio::io::split(runtime);
-    let mut frames_in = FramedRead::new(runtime_in, FrameDecoder::default());
-    let mut frames_out = FramedWrite::new(runtime_out, FrameEncoder::default());
-    let activity = Activity::new(idle);
-    let opening = bridge.opening();
-    let greeting = bridge.greeting().to_vec();
-    let bridge = Mutex::new(bridge);
-    let locked = || bridge.lock().unwrap_or_else(PoisonError::into_inner);
+    let channels = Channels { protocol, bridge: Mutex::new(bridge), activity: Activity::new(idle) };
     // Answers to the runtime's pings go out between the client's frames: the two
     // directions must never wait for each other, or a full pipe stops both.
-    let (replies, mut reply_queue) = mpsc::channel::<Frame>(16);
+    let (replies, reply_queue) = mpsc::channel::<Frame>(16);
+    let ended = tokio::select! {
+        ended = channels.to_runtime(&mut stream, runtime_out, reply_queue) => ended,
+        ended = channels.to_client(runtime_in, &mut sink, replies) => ended,
+        () = channels.activity.expired() => Ended::ClientGone,
+    };
+    match ended {
+        Ended::ClientGone => {}
+        Ended::Finished => close(&mut sink, &mut stream, CloseCode::Normal).await,
+        Ended::RuntimeGone(reason) => {
+            tracing::debug!(reason, "streaming session of the runtime ended");
+            let farewell = channels.bridge().farewell();
+            let code = if farewell.is_some() { CloseCode::Error } else { CloseCode::Normal };
+            if let Some(Output::Message(channel, payload)) = farewell {
+                let _ = tokio::time::timeout(LINGER, sink.send(wire(protocol, channel, &payload))).await;
+            }
+            close(&mut sink, &mut stream, code).await;
+        }
+    }
+}
 
-    let to_runtime = async {
+/// What the two directions of a session by channels share.
+struct Channels {
+    protocol: ChannelProtocol,
+    bridge: Mutex<Bridge>,
+    activity: Activity,
+}
+
+impl Channels {
+    fn bridge(&self) -> MutexGuard<'_, Bridge> {
+        self.bridge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client's messages, and `replies` between them, as frames.
+    async fn to_runtime<S, W>(&self, stream: &mut S, runtime: W, mut replies: mpsc::Receiver<Frame>) -> Ended
+    where
+        S: Stream<Item = Result<Message, WsError>> + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut frames = FramedWrite::new(runtime, FrameEncoder::default());
+        let opening = self.bridge().opening();
         for frame in opening {
-            if let Err(error) = frames_out.send(frame).await {
+            if let Err(error) = frames.send(frame).await {
                 return Ended::RuntimeGone(error.to_string());
             }
         }
@@ -162,39 +194,47 @@ pub(super) async fn carry_channels<C, R>(
             let frame = tokio::select! {
                 message = stream.next() => match message {
                     Some(Ok(message)) if !message.is_close() => {
-                        activity.touch();
-                        let decoded = payload(message).and_then(|bytes| protocol.decode(bytes));
-                        decoded.and_then(|(channel, payload)| locked().from_client(channel, payload))
+                        self.activity.touch();
+                        let decoded = payload(message).and_then(|bytes| self.protocol.decode(bytes));
+                        decoded.and_then(|(channel, payload)| self.bridge().from_client(channel, payload))
                     }
                     _ => return Ended::ClientGone,
                 },
-                frame = reply_queue.recv() => frame,
+                frame = replies.recv() => frame,
             };
             if let Some(frame) = frame
-                && let Err(error) = frames_out.send(frame).await
+                && let Err(error) = frames.send(frame).await
             {
                 return Ended::RuntimeGone(error.to_string());
             }
         }
-    };
-    let to_client = async {
+    }
+
+    /// The runtime's frames as messages, until it has no more to say.
+    async fn to_client<R, W>(&self, runtime: R, sink: &mut W, replies: mpsc::Sender<Frame>) -> Ended
+    where
+        R: AsyncRead + Unpin,
+        W: Sink<Message, Error = WsError> + Unpin,
+    {
+        let mut frames = FramedRead::new(runtime, FrameDecoder::default());
+        let greeting = self.bridge().greeting().to_vec();
         for (channel, payload) in greeting {
-            if sink.send(wire(protocol, channel, &payload)).await.is_err() {
+            if sink.send(wire(self.protocol, channel, &payload)).await.is_err() {
                 return Ended::ClientGone;
             }
         }
         loop {
-            let frame = match frames_in.next().await {
+            let frame = match frames.next().await {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Ended::RuntimeGone(error.to_string()),
                 None => return Ended::RuntimeGone("connection closed".into()),
             };
-            activity.touch();
-            let outputs = locked().from_runtime(frame);
+            self.activity.touch();
+            let outputs = self.bridge().from_runtime(frame);
             for output in outputs {
                 match output {
                     Output::Message(channel, payload) => {
-                        if sink.send(wire(protocol, channel, &payload)).await.is_err() {
+                        if sink.send(wire(self.protocol, channel, &payload)).await.is_err() {
                             return Ended::ClientGone;
                         }
                     }
@@ -202,27 +242,9 @@ pub(super) async fn carry_channels<C, R>(
                     Output::Frame(frame) => drop(replies.try_send(frame)),
                 }
             }
-            if locked().is_finished() {
+            if self.bridge().is_finished() {
                 return Ended::Finished;
             }
-        }
-    };
-    let ended = tokio::select! {
-        ended = to_runtime => ended,
-        ended = to_client => ended,
-        () = activity.expired() => Ended::ClientGone,
-    };
-    match ended {
-        Ended::ClientGone => {}
-        Ended::Finished => close(&mut sink, &mut stream, CloseCode::Normal).await,
-        Ended::RuntimeGone(reason) => {
-            tracing::debug!(reason, "streaming session of the runtime ended");
-            let farewell = locked().farewell();
-            let code = if farewell.is_some() { CloseCode::Error } else { CloseCode::Normal };
-            if let Some(Output::Message(channel, payload)) = farewell {
-                let _ = tokio::time::timeout(LINGER, sink.send(wire(protocol, channel, &payload))).await;
-            }
-            close(&mut sink, &mut stream, code).await;
         }
     }
 }

@@ -13,17 +13,17 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use crate::world::{TCP_PORT, World};
+use crate::world::{Edge, TCP_PORT};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// kubectl's switches between its protocols.
 const WEBSOCKETS: [&str; 2] = ["KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "KUBECTL_PORT_FORWARD_WEBSOCKETS"];
 
 /// kubectl from PATH, or the one that `KUBECTL` names, to try other releases.
-fn kubectl(world: &World, websockets: bool, args: &[&str]) -> Command {
+fn kubectl(world: &Edge, websockets: bool, args: &[&str]) -> Command {
     let program = std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into());
     let mut command = Command::new(program);
-    command.env("HOME", world.directory.path()).env("KUBECONFIG", "/dev/null").kill_on_drop(true);
+    command.env("HOME", world.directory()).env("KUBECONFIG", "/dev/null").kill_on_drop(true);
     for switch in WEBSOCKETS {
         command.env(switch, websockets.to_string());
     }
@@ -42,7 +42,7 @@ fn expect(output: &Output, stdout: &str) -> Result<()> {
     Ok(())
 }
 
-pub async fn kubectl_runs_commands(world: &World) -> Result<()> {
+pub async fn kubectl_runs_commands(world: &Edge) -> Result<()> {
     for websockets in [true, false] {
         let run = kubectl(world, websockets, &["exec", "p", "-c", "web", "--", "echo", "a b", "c"]);
         expect(&output(run).await?, "a b c\n").with_context(|| format!("websockets: {websockets}"))?;
@@ -50,7 +50,7 @@ pub async fn kubectl_runs_commands(world: &World) -> Result<()> {
     Ok(())
 }
 
-pub async fn kubectl_passes_stdin_both_ways(world: &World) -> Result<()> {
+pub async fn kubectl_passes_stdin_both_ways(world: &Edge) -> Result<()> {
     let text: String = (0..60_000).map(|i| format!("{i}\n")).collect();
     for websockets in [true, false] {
         let mut run = kubectl(world, websockets, &["exec", "-i", "p", "-c", "web", "--", "cat"]);
@@ -74,7 +74,7 @@ pub async fn kubectl_passes_stdin_both_ways(world: &World) -> Result<()> {
     Ok(())
 }
 
-pub async fn kubectl_gets_exit_codes(world: &World) -> Result<()> {
+pub async fn kubectl_gets_exit_codes(world: &Edge) -> Result<()> {
     for websockets in [true, false] {
         let output = output(kubectl(world, websockets, &["exec", "p", "-c", "web", "--", "exit", "3", "bye"])).await?;
         ensure!(output.status.code() == Some(3), "websockets {websockets}: {output:?}");
@@ -86,7 +86,7 @@ pub async fn kubectl_gets_exit_codes(world: &World) -> Result<()> {
     Ok(())
 }
 
-pub async fn kubectl_has_a_terminal(world: &World) -> Result<()> {
+pub async fn kubectl_has_a_terminal(world: &Edge) -> Result<()> {
     for websockets in [true, false] {
         let run = kubectl(world, websockets, &["exec", "-it", "p", "-c", "web", "--", "tty"]);
         let line: Vec<String> = std::iter::once(run.as_std().get_program())
@@ -106,7 +106,7 @@ pub async fn kubectl_has_a_terminal(world: &World) -> Result<()> {
     Ok(())
 }
 
-pub async fn kubectl_reads_and_follows_logs(world: &World) -> Result<()> {
+pub async fn kubectl_reads_and_follows_logs(world: &Edge) -> Result<()> {
     let log = |args: &[&'static str]| {
         let all: Vec<&str> = ["logs", "p", "-c", "ticker"].into_iter().chain(args.iter().copied()).collect();
         kubectl(world, true, &all)
@@ -126,7 +126,7 @@ pub async fn kubectl_reads_and_follows_logs(world: &World) -> Result<()> {
     Ok(())
 }
 
-pub async fn kubectl_attaches(world: &World) -> Result<()> {
+pub async fn kubectl_attaches(world: &Edge) -> Result<()> {
     for websockets in [true, false] {
         let id = world.run("talker", &["cat"], true).await?;
         let mut run = kubectl(world, websockets, &["attach", "-i", "p", "-c", "talker"]);
@@ -141,14 +141,14 @@ pub async fn kubectl_attaches(world: &World) -> Result<()> {
         drop(stdin);
         let status = tokio::time::timeout(PATIENCE, child.wait()).await.context("attach does not end")??;
         ensure!(status.success(), "websockets {websockets}: {status:?}");
-        world.runtime.remove_container(&id).await?;
+        world.client.remove_container(&id).await?;
         world.look().await?;
     }
     Ok(())
 }
 
 /// Starts `kubectl port-forward` and returns the local port it tells.
-async fn forwarded(world: &World, websockets: bool, remote: u16) -> Result<(Child, u16)> {
+async fn forwarded(world: &Edge, websockets: bool, remote: u16) -> Result<(Child, u16)> {
     let mut run = kubectl(world, websockets, &["port-forward", "pod/p", &format!(":{remote}")]);
     let mut child = run.spawn()?;
     let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
@@ -166,7 +166,7 @@ async fn forwarded(world: &World, websockets: bool, remote: u16) -> Result<(Chil
     Ok((child, port))
 }
 
-pub async fn kubectl_forwards_ports(world: &World) -> Result<()> {
+pub async fn kubectl_forwards_ports(world: &Edge) -> Result<()> {
     for websockets in [true, false] {
         let (mut child, port) = forwarded(world, websockets, TCP_PORT).await?;
         for round in 0..3 {
@@ -191,8 +191,8 @@ pub async fn kubectl_forwards_ports(world: &World) -> Result<()> {
     Ok(())
 }
 
-pub async fn kubectl_copies_files(world: &World) -> Result<()> {
-    let (source, back) = (world.directory.path().join("source"), world.directory.path().join("back"));
+pub async fn kubectl_copies_files(world: &Edge) -> Result<()> {
+    let (source, back) = (world.directory().join("source"), world.directory().join("back"));
     let text: String = (0..20_000).map(|i| format!("{i}\n")).collect();
     std::fs::write(&source, &text)?;
     for websockets in [true, false] {
@@ -207,7 +207,7 @@ pub async fn kubectl_copies_files(world: &World) -> Result<()> {
     Ok(())
 }
 
-async fn websocket(world: &World, path: &str, protocol: &str) -> Result<WebSocketStream<TcpStream>> {
+async fn websocket(world: &Edge, path: &str, protocol: &str) -> Result<WebSocketStream<TcpStream>> {
     let url = format!("ws://127.0.0.1:{}/api/v1/namespaces/ns/pods/p/{path}", world.front);
     let mut request = url.into_client_request()?;
     if !protocol.is_empty() {
@@ -228,7 +228,7 @@ async fn messages(socket: &mut WebSocketStream<TcpStream>) -> Result<Vec<Message
     Ok(all)
 }
 
-pub async fn old_websocket_clients_are_served(world: &World) -> Result<()> {
+pub async fn old_websocket_clients_are_served(world: &Edge) -> Result<()> {
     let path = "exec?container=web&stdout=true&stderr=true&command=echo&command=hi";
     let mut socket = websocket(world, path, "v4.base64.channel.k8s.io").await?;
     let got = messages(&mut socket).await?;
@@ -250,7 +250,7 @@ pub async fn old_websocket_clients_are_served(world: &World) -> Result<()> {
     Ok(())
 }
 
-pub async fn channel_port_forward_is_served(world: &World) -> Result<()> {
+pub async fn channel_port_forward_is_served(world: &Edge) -> Result<()> {
     let mut socket = websocket(world, &format!("portforward?ports={TCP_PORT}"), "v4.channel.k8s.io").await?;
     let mut got = Vec::new();
     socket.send(Message::Binary(b"\x00ping\n".to_vec().into())).await?;
@@ -267,15 +267,15 @@ pub async fn channel_port_forward_is_served(world: &World) -> Result<()> {
     Ok(())
 }
 
-pub async fn rotated_logs_are_followed(world: &World) -> Result<()> {
+pub async fn rotated_logs_are_followed(world: &Edge) -> Result<()> {
     let id = world.run("old", &["log", "--repeat=6", "--interval=300", "tock"], false).await?;
     let mut follow = kubectl(world, true, &["logs", "-f", "p", "-c", "old"]).spawn()?;
     let mut lines = BufReader::new(follow.stdout.take().context("no stdout")?);
-    let log = world.runtime.container_status(&id).await?.log_path;
+    let log = world.client.container_status(&id).await?.log_path;
     let mut text = String::new();
     // The reader must have the first file open before it is rotated.
     tokio::time::timeout(PATIENCE, lines.read_line(&mut text)).await.context("nothing logged")??;
-    let rotator = LogRotator::new(world.runtime.clone(), world.cache.clone(), RotationPolicy::default());
+    let rotator = LogRotator::new(world.client.clone(), world.cache.clone(), RotationPolicy::default());
     rotator.rotate(&id, log.as_ref()).await?;
     tokio::time::timeout(PATIENCE, lines.read_to_string(&mut text)).await.context("following does not end")??;
     ensure!(text == "tock\n".repeat(6), "{text:?}");
@@ -286,7 +286,7 @@ pub async fn rotated_logs_are_followed(world: &World) -> Result<()> {
 }
 
 /// One plain request to the kubelet; the whole answer.
-async fn ask(world: &World, trusted: bool, request: &str) -> Result<String> {
+async fn ask(world: &Edge, trusted: bool, request: &str) -> Result<String> {
     let mut stream = world.kubelet.connect(trusted).await?;
     stream.write_all(format!("{request}\r\nHost: k\r\nConnection: close\r\n\r\n").as_bytes()).await?;
     let mut answer = Vec::new();
@@ -295,7 +295,7 @@ async fn ask(world: &World, trusted: bool, request: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-pub async fn strangers_are_refused(world: &World) -> Result<()> {
+pub async fn strangers_are_refused(world: &Edge) -> Result<()> {
     for path in ["/pods", "/exec/ns/p/web?command=id", "/containerLogs/ns/p/web", "/healthz"] {
         let answer = ask(world, false, &format!("GET {path} HTTP/1.1")).await?;
         ensure!(answer.starts_with("HTTP/1.1 401 "), "{path}: {answer}");
@@ -310,7 +310,7 @@ pub async fn strangers_are_refused(world: &World) -> Result<()> {
     Ok(())
 }
 
-pub async fn bad_requests_are_named(world: &World) -> Result<()> {
+pub async fn bad_requests_are_named(world: &Edge) -> Result<()> {
     let upgrade = "\r\nConnection: Upgrade\r\nUpgrade: ";
     for (request, status, text) in [
         ("GET /nothing HTTP/1.1".to_owned(), 404, "404 page not found"),
@@ -334,7 +334,7 @@ pub async fn bad_requests_are_named(world: &World) -> Result<()> {
     Ok(())
 }
 
-pub async fn figures_are_told(world: &World) -> Result<()> {
+pub async fn figures_are_told(world: &Edge) -> Result<()> {
     for (path, text) in [
         ("/healthz", "ok"),
         ("/pods", "\"kind\":\"PodList\""),

@@ -1,7 +1,8 @@
-//! One pod on a private containerd, the server over it, and certificates.
+//! One pod on a runtime, the server over it, and certificates.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::config::{Authorization, ServerSettings};
 use agent::events::Recorder;
@@ -9,13 +10,12 @@ use agent::ids::{ObjectName, PodUid};
 use agent::podcache::{PodCache, RuntimePod};
 use agent::probe::ProbeManager;
 use agent::server::{self, PodView, ServerState};
-use anyhow::{Context, Result};
-use cri::containerd::{Containerd, Keep, Options, Shutdown, purge};
+use anyhow::Result;
 use cri::types::{
     ContainerConfig, ContainerFilter, ContainerMetadata, NamespaceMode, NamespaceOptions, SandboxConfig,
     SandboxMetadata,
 };
-use cri::{ContainerId, CriClient, RuntimeService, SandboxId, images};
+use cri::{ContainerId, RuntimeService, SandboxId, images};
 use k8s_openapi::api::core::v1::Pod;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -27,6 +27,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::front;
+use crate::suite::{Runtime, World};
 
 pub const UID: &str = "0123-edge";
 pub const TCP_PORT: u16 = 9000;
@@ -60,16 +61,14 @@ impl Kubelet {
     }
 }
 
-pub struct World {
+pub struct Edge {
     pub kubelet: Kubelet,
     pub front: u16,
-    pub runtime: Arc<dyn RuntimeService>,
+    pub client: Arc<dyn RuntimeService>,
     pub cache: Arc<PodCache>,
-    pub directory: tempfile::TempDir,
+    runtime: Runtime,
     sandbox: SandboxId,
     sandbox_config: SandboxConfig,
-    options: Options,
-    containerd: Containerd,
     token: CancellationToken,
     server: tokio::task::JoinHandle<()>,
     front_task: tokio::task::JoinHandle<()>,
@@ -79,16 +78,13 @@ fn in_node_network() -> NamespaceOptions {
     NamespaceOptions { network: NamespaceMode::Node, ..NamespaceOptions::default() }
 }
 
-impl World {
-    pub async fn start(cgroup: &str) -> Result<Self> {
-        // Short, since sockets' paths must be.
-        let directory = tempfile::Builder::new().prefix("edge").tempdir()?;
-        let options = Options::new(&directory.path().join("data"), &directory.path().join("run"));
-        let containerd = Containerd::start(options.clone(), CancellationToken::new()).await?;
-        let client: CriClient = containerd.client();
-        images::import_builtin(&client).await.context("import the built-in images")?;
-        let runtime: Arc<dyn RuntimeService> = Arc::new(client);
-        let logs = directory.path().join("logs");
+impl World for Edge {
+    const NAME: &str = "edge";
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    async fn start(runtime: Runtime, cgroup: &str) -> Result<Self> {
+        let client: Arc<dyn RuntimeService> = runtime.client.clone();
+        let logs = runtime.directory.path().join("logs");
         std::fs::create_dir_all(&logs)?;
         let mut sandbox_config = SandboxConfig {
             metadata: SandboxMetadata { name: "p".into(), uid: UID.into(), namespace: "ns".into(), attempt: 0 },
@@ -97,29 +93,29 @@ impl World {
             ..SandboxConfig::default()
         };
         sandbox_config.security.namespaces = in_node_network();
-        let sandbox = runtime.run_pod_sandbox(&sandbox_config, "").await?;
+        let sandbox = client.run_pod_sandbox(&sandbox_config, "").await?;
         let cache = Arc::new(PodCache::new());
         let token = CancellationToken::new();
         let pod = pod()?;
-        let (kubelet, server) = serve(directory.path(), &pod, &runtime, &cache, &token).await?;
+        let (kubelet, server) = serve(runtime.directory.path(), &pod, &client, &cache, &token).await?;
         let (front, front_task) = front::serve(kubelet.clone(), pod).await?;
-        let world = Self {
-            kubelet,
-            front,
-            runtime,
-            cache,
-            directory,
-            sandbox,
-            sandbox_config,
-            options,
-            containerd,
-            token,
-            server,
-            front_task,
-        };
+        let world = Self { kubelet, front, client, cache, runtime, sandbox, sandbox_config, token, server, front_task };
         let web = ["serve", "--http", "off", "--tcp", "9000", "--udp", "off"];
         world.run("web", &web, false).await?;
         Ok(world)
+    }
+
+    async fn end(self) -> Result<Runtime> {
+        self.front_task.abort();
+        self.token.cancel();
+        self.server.await?;
+        Ok(self.runtime)
+    }
+}
+
+impl Edge {
+    pub fn directory(&self) -> &Path {
+        self.runtime.directory.path()
     }
 
     /// Starts a container of the pod; `stdin` for as long as the first attach.
@@ -134,30 +130,21 @@ impl World {
             ..ContainerConfig::default()
         };
         config.security.namespaces = in_node_network();
-        let id = self.runtime.create_container(&self.sandbox, &config, &self.sandbox_config).await?;
-        self.runtime.start_container(&id).await?;
+        let id = self.client.create_container(&self.sandbox, &config, &self.sandbox_config).await?;
+        self.client.start_container(&id).await?;
         self.look().await?;
         Ok(id)
     }
 
     /// Brings the cache up to date, as the agent does on events.
     pub async fn look(&self) -> Result<()> {
-        let sandbox = self.runtime.pod_sandbox_status(&self.sandbox).await?;
+        let sandbox = self.client.pod_sandbox_status(&self.sandbox).await?;
         let mut containers = Vec::new();
-        for summary in self.runtime.list_containers(&ContainerFilter::default()).await? {
-            containers.push((summary.sandbox, self.runtime.container_status(&summary.id).await?));
+        for summary in self.client.list_containers(&ContainerFilter::default()).await? {
+            containers.push((summary.sandbox, self.client.container_status(&summary.id).await?));
         }
         let name = ObjectName::new("ns", "p");
         self.cache.put(RuntimePod::assemble(PodUid::new(UID), name, vec![sandbox], containers));
-        Ok(())
-    }
-
-    pub async fn end(self) -> Result<()> {
-        self.front_task.abort();
-        self.token.cancel();
-        self.server.await?;
-        self.containerd.shutdown(Shutdown::LeaveRunning).await?;
-        purge(&self.options, Keep::Nothing).await?;
         Ok(())
     }
 }
