@@ -17,6 +17,7 @@ mod sys;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -70,6 +71,9 @@ pub struct Options {
     pub cni_conf_dir: PathBuf,
     pub cgroup_driver: CgroupDriver,
     pub oci_runtime: OciRuntime,
+    /// Further runtime handlers, for RuntimeClasses: programs by the handler's
+    /// name. One whose program is not found is left out.
+    pub handlers: BTreeMap<String, String>,
     /// `None` finds out what the file system of `root` can do.
     pub snapshotter: Option<Snapshotter>,
     /// `None` takes the one on PATH.
@@ -92,6 +96,7 @@ impl Options {
             cni_conf_dir: data_dir.join("cni/net.d"),
             cgroup_driver: CgroupDriver::default(),
             oci_runtime: OciRuntime::default(),
+            handlers: BTreeMap::from([("crun".to_owned(), "crun".to_owned())]),
             snapshotter: None,
             containerd: None,
             sandbox_image: crate::images::PAUSE.to_owned(),

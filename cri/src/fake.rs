@@ -100,6 +100,11 @@ impl FakeRuntime {
         self.state().remote_images.insert(name.to_owned());
     }
 
+    /// Makes a runtime handler known beside the default one.
+    pub fn add_handler(&self, name: &str) {
+        self.state().handlers.insert(name.to_owned());
+    }
+
     /// The next `times` calls of `op` fail with `error` and do nothing.
     pub fn fail_next(&self, op: Op, times: usize, error: CriError) {
         lock(&self.script).add(op, times, Fault::Fail(error));

@@ -74,6 +74,12 @@ pub async fn import_builtin(client: &CriClient) -> Result<(), ImportError> {
 type Build = fn() -> io::Result<oci::Bundle>;
 const BUILTIN: [(&str, Build); 2] = [(PAUSE, pause), (DEMO, demo)];
 
+/// Whether `name` is one of the images that are part of this program. No
+/// registry has them, and containerd before 1.7 cannot be told to keep them.
+pub fn is_builtin(name: &str) -> bool {
+    BUILTIN.iter().any(|(builtin, _)| *builtin == name)
+}
+
 fn unpack(packed: &[u8]) -> io::Result<Vec<u8>> {
     let mut program = Vec::new();
     GzDecoder::new(packed).read_to_end(&mut program)?;

@@ -142,6 +142,8 @@ pub struct ContainerSecurity {
     pub drop_capabilities: Vec<String>,
     pub privileged: bool,
     pub namespaces: NamespaceOptions,
+    /// A container whose processes this one is put among, whatever `namespaces` says.
+    pub pid_target: Option<ContainerId>,
     pub run_as_user: Option<i64>,
     pub run_as_username: String,
     pub run_as_group: Option<i64>,

@@ -140,6 +140,7 @@ pub fn container_security(
     let caps = own.capabilities.clone().unwrap_or_default();
     let seccomp_wanted = own.seccomp_profile.as_ref().or(of_pod.and_then(|c| c.seccomp_profile.as_ref()));
     Ok(ContainerSecurity {
+        pid_target: None,
         add_capabilities: caps.add.unwrap_or_default(),
         drop_capabilities: caps.drop.unwrap_or_default(),
         privileged,

@@ -14,6 +14,7 @@ mod namespace_lifecycle;
 mod node_restriction;
 mod nodes;
 mod priority;
+mod runtime_class;
 mod service_account;
 mod tolerations;
 
@@ -71,13 +72,14 @@ pub trait View: Sync {
 type Plugin = fn(&Request<'_>, Option<&mut Value>, &dyn View) -> Result<(), ApiError>;
 
 /// The chain, in order.
-const CHAIN: [(&str, Plugin); 6] = [
+const CHAIN: [(&str, Plugin); 7] = [
     ("NamespaceLifecycle", namespace_lifecycle::admit),
     ("ServiceAccount", service_account::admit),
     ("NodeRestriction", node_restriction::admit),
     ("TaintNodesByCondition", nodes::admit),
     ("Priority", priority::admit),
     ("DefaultTolerationSeconds", tolerations::admit),
+    ("RuntimeClass", runtime_class::admit),
 ];
 
 /// Runs the chain over `object` (absent for deletes).

@@ -4,6 +4,7 @@
 //! CRI's plugins differently. Whatever this does not mention is containerd's
 //! default.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -15,6 +16,8 @@ pub(super) struct Machine {
     pub version: Release,
     /// Full path of `runc` or `crun`.
     pub oci_runtime: String,
+    /// Full paths of further runtimes, by the name of their handler.
+    pub handlers: BTreeMap<String, String>,
     pub snapshotter: Snapshotter,
     /// Without CAP_SYS_RESOURCE nobody can lower an OOM score.
     pub can_lower_oom_score: bool,
@@ -132,7 +135,7 @@ fn version_two(text: &mut String, o: &Options, m: &Machine) {
         "  [plugins.\"io.containerd.grpc.v1.cri\".containerd]\n    default_runtime_name = \"runc\"\n    \
          snapshotter = {snapshotter}\n\n"
     );
-    runtime(text, "plugins.\"io.containerd.grpc.v1.cri\".containerd", o, m);
+    runtimes(text, "plugins.\"io.containerd.grpc.v1.cri\".containerd", o, m);
     cni(text, "plugins.\"io.containerd.grpc.v1.cri\".cni", o, m);
 }
 
@@ -151,7 +154,7 @@ fn version_three(text: &mut String, o: &Options, m: &Machine) {
     behavior(text, m);
     text.push_str("  enable_cdi = false\n\n");
     text.push_str("  [plugins.\"io.containerd.cri.v1.runtime\".containerd]\n    default_runtime_name = \"runc\"\n\n");
-    runtime(text, "plugins.\"io.containerd.cri.v1.runtime\".containerd", o, m);
+    runtimes(text, "plugins.\"io.containerd.cri.v1.runtime\".containerd", o, m);
     cni(text, "plugins.\"io.containerd.cri.v1.runtime\".cni", o, m);
     // Saves a process for each pod; 1.x needs the plugin.
     text.push_str("    use_internal_loopback = true\n");
@@ -167,17 +170,25 @@ fn behavior(text: &mut String, m: &Machine) {
     );
 }
 
-/// The one runtime, called `runc` whatever program it is: shims and
-/// RuntimeClasses know that name.
-fn runtime(text: &mut String, parent: &str, o: &Options, m: &Machine) {
+/// The default runtime is called `runc` whatever program it is: shims and
+/// RuntimeClasses know that name. The others have names of their own.
+fn runtimes(text: &mut String, parent: &str, o: &Options, m: &Machine) {
+    runtime(text, &format!("{parent}.runtimes.runc"), &m.oci_runtime, &o.state.join("runc"), o);
+    for (handler, program) in m.handlers.iter().filter(|(handler, _)| *handler != "runc") {
+        let table = format!("{parent}.runtimes.{}", quote(handler));
+        runtime(text, &table, program, &o.state.join("runtimes").join(handler), o);
+    }
+}
+
+/// One runtime; it keeps its containers' states in a directory of its own.
+fn runtime(text: &mut String, table: &str, program: &str, state: &Path, o: &Options) {
     let systemd = o.cgroup_driver == CgroupDriver::Systemd;
     let _ = write!(
         text,
-        "    [{parent}.runtimes.runc]\n      runtime_type = \"io.containerd.runc.v2\"\n\n      \
-         [{parent}.runtimes.runc.options]\n        BinaryName = {}\n        Root = {}\n        \
-         SystemdCgroup = {systemd}\n\n",
-        quote(&m.oci_runtime),
-        path(&o.state.join("runc")),
+        "    [{table}]\n      runtime_type = \"io.containerd.runc.v2\"\n\n      \
+         [{table}.options]\n        BinaryName = {}\n        Root = {}\n        SystemdCgroup = {systemd}\n\n",
+        quote(program),
+        path(state),
     );
 }
 

@@ -85,13 +85,17 @@ pub(super) async fn machine(options: &Options, version_line: &str) -> Result<Mac
         return Err(ContainerdError::TooOld { version: version_line.to_owned() });
     }
     let oci_runtime = oci_runtime(&options.oci_runtime)?;
+    let found = |program: &String| Some(find(program)?.to_string_lossy().into_owned());
+    let handlers =
+        options.handlers.iter().filter_map(|(name, program)| Some((name.clone(), found(program)?))).collect();
     let snapshotter = match options.snapshotter {
         Some(snapshotter) => snapshotter,
         None => usable_snapshotter(&options.root).await,
     };
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let can_lower_oom_score = has_capability(&status, CAP_SYS_RESOURCE);
-    Ok(Machine { version, oci_runtime: oci_runtime.to_string_lossy().into_owned(), snapshotter, can_lower_oom_score })
+    let oci_runtime = oci_runtime.to_string_lossy().into_owned();
+    Ok(Machine { version, oci_runtime, handlers, snapshotter, can_lower_oom_score })
 }
 
 /// Whether the effective capabilities in a `/proc/PID/status` have a bit.

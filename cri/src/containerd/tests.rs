@@ -12,6 +12,7 @@ fn machine(major: u32, minor: u32) -> Machine {
     Machine {
         version: Release { major, minor },
         oci_runtime: "/usr/bin/runc".to_owned(),
+        handlers: BTreeMap::new(),
         snapshotter: Snapshotter::Overlayfs,
         can_lower_oom_score: false,
     }
@@ -62,6 +63,21 @@ fn the_machine_decides_scores_and_snapshots() {
         ["restrict_oom_score_adj = false", "oom_score = -999", "snapshotter = \"native\"", "SystemdCgroup = true"]
     {
         assert!(text.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn further_runtimes_have_handlers_of_their_own() {
+    let handlers = [("odd \"one\"", "/opt/odd"), ("runc", "/opt/never")].map(|(n, p)| (n.to_owned(), p.to_owned()));
+    for release in [(1, 6), (2, 1)] {
+        let machine = Machine { handlers: handlers.clone().into(), ..machine(release.0, release.1) };
+        let text = render(&options(), &machine);
+        for part in
+            [".runtimes.\"odd \\\"one\\\"\".options]\n        BinaryName = \"/opt/odd\"\n", "/containerd/runtimes/odd "]
+        {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(!text.contains("/opt/never"), "{text}");
     }
 }
 

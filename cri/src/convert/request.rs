@@ -97,6 +97,11 @@ fn sandbox_security(s: &SandboxSecurity) -> v1::LinuxSandboxSecurityContext {
 }
 
 fn container_security(s: &ContainerSecurity) -> v1::LinuxContainerSecurityContext {
+    let mut options = namespaces(&s.namespaces);
+    if let Some(target) = &s.pid_target {
+        options.pid = v1::NamespaceMode::Target.into();
+        options.target_id = target.to_string();
+    }
     v1::LinuxContainerSecurityContext {
         capabilities: Some(v1::Capability {
             add_capabilities: s.add_capabilities.clone(),
@@ -104,7 +109,7 @@ fn container_security(s: &ContainerSecurity) -> v1::LinuxContainerSecurityContex
             ..Default::default()
         }),
         privileged: s.privileged,
-        namespace_options: Some(namespaces(&s.namespaces)),
+        namespace_options: Some(options),
         selinux_options: s.selinux.as_ref().map(selinux),
         run_as_user: int64(s.run_as_user),
         run_as_group: int64(s.run_as_group),

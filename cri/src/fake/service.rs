@@ -314,7 +314,7 @@ impl ImageService for FakeRuntime {
     }
 
     async fn image_fs_info(&self) -> Result<Vec<FilesystemUsage>> {
-        let usage = FilesystemUsage { mountpoint: "/var/lib/fake".to_owned(), used_bytes: 1 << 20, inodes_used: 10 };
+        let usage = FilesystemUsage { mountpoint: "/".to_owned(), used_bytes: 1 << 20, inodes_used: 10 };
         self.act(Op::ImageFsInfo, "", |_| Ok(vec![usage])).await
     }
 }

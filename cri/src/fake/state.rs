@@ -52,6 +52,8 @@ pub(super) struct State {
     serial: u64,
     pub images: BTreeSet<String>,
     pub remote_images: BTreeSet<String>,
+    /// Names of runtime handlers; "" is the default.
+    pub handlers: BTreeSet<String>,
     pub behaviors: Behaviors,
     pub conditions: Vec<RuntimeCondition>,
     pub streaming_url: String,
@@ -72,6 +74,7 @@ impl Default for State {
             serial: 0,
             images: BTreeSet::new(),
             remote_images: BTreeSet::new(),
+            handlers: BTreeSet::from([String::new()]),
             behaviors: Behaviors::new(),
             conditions: vec![ready("RuntimeReady"), ready("NetworkReady")],
             streaming_url: "http://127.0.0.1:1".to_owned(),
@@ -117,6 +120,9 @@ impl State {
         handler: &str,
     ) -> Result<(SandboxId, Vec<ContainerEvent>)> {
         let op = "RunPodSandbox";
+        if !self.handlers.contains(handler) {
+            return Err(failed(op, &config.metadata.name, &format!("no runtime for {handler:?} is configured")));
+        }
         if self.sandboxes.values().any(|s| s.config.metadata == config.metadata) {
             return Err(taken(op, &config.metadata.name));
         }

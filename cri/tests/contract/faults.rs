@@ -44,6 +44,20 @@ pub async fn logs_are_written(s: &Subject) -> Result<()> {
     s.remove(&pod).await
 }
 
+/// Whose first process a container sees, by what is in /proc.
+pub async fn a_container_can_join_anothers_processes(s: &Subject) -> Result<()> {
+    let pod = s.pod("target", Does::Runs).await?;
+    let (sandbox, mut config) = (s.sandbox("target"), s.container("guest", Does::IgnoresStopSignal));
+    config.security.pid_target = Some(pod.container.clone());
+    let guest = s.runtime.create_container(&pod.sandbox, &config, &sandbox).await?;
+    s.runtime.start_container(&guest).await?;
+    let first = ["cat".to_owned(), "/proc/1/cmdline".to_owned()];
+    let seen = s.runtime.exec_sync(&guest, &first, PATIENCE).await?;
+    let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
+    ensure!(seen.contains("serve"), "process 1 is {seen:?}");
+    s.remove(&pod).await
+}
+
 /// The daemon dies in the middle of a call: the call fails, the daemon is
 /// started again, the same client goes on, and the container never noticed.
 pub async fn daemon_killed_in_a_call(s: &Subject) -> Result<()> {

@@ -1,5 +1,6 @@
 //! What the suite runs on: the fake, or a real containerd of some release.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,9 @@ pub struct Real {
     pub containerd: Containerd,
 }
 
+/// The runtime handler beside the default one.
+pub const HANDLER: &str = "second";
+
 /// What a container is to do.
 #[derive(Clone, Copy)]
 pub enum Does {
@@ -43,6 +47,7 @@ impl Subject {
         let fake = FakeRuntime::new();
         fake.add_image(images::DEMO);
         fake.add_image(images::PAUSE);
+        fake.add_handler(HANDLER);
         fake.on_exec(pretend);
         Ok(Self {
             runtime: fake.clone(),
@@ -58,8 +63,10 @@ impl Subject {
     pub async fn real(program: &Path, cgroup: &str) -> Result<Self> {
         // Short, since sockets' paths must be.
         let directory = tempfile::Builder::new().prefix("cri").tempdir()?;
+        let second = second_runtime(directory.path())?;
         let options = Options {
             containerd: Some(program.to_owned()),
+            handlers: [(HANDLER.to_owned(), second)].into(),
             ..Options::new(&directory.path().join("data"), &directory.path().join("run"))
         };
         let containerd = match Containerd::start(options.clone(), CancellationToken::new()).await {
@@ -103,6 +110,13 @@ impl Subject {
         let lines = log.lines().filter(|l| l.contains("level=error") || l.contains("level=warning"));
         let lines: Vec<_> = lines.map(|l| format!("\n    {l}")).collect();
         lines[lines.len().saturating_sub(5)..].concat()
+    }
+
+    /// Whether the second runtime created a container; the fake has no programs.
+    /// containerd 2 asks every runtime for its features before that.
+    pub fn second_was_used(&self) -> bool {
+        let calls = std::fs::read_to_string(self.directory.path().join("second.calls")).unwrap_or_default();
+        self.is_fake() || calls.contains(" create ")
     }
 
     pub fn is_fake(&self) -> bool {
@@ -186,6 +200,14 @@ impl Subject {
         self.runtime.remove_pod_sandbox(&pod.sandbox).await?;
         Ok(())
     }
+}
+
+/// A runtime that notes its calls in a file beside it and is runc otherwise.
+fn second_runtime(directory: &Path) -> Result<String> {
+    let program = directory.join("second");
+    std::fs::write(&program, "#!/bin/sh\necho \"$@\" >> \"$0.calls\"\nexec runc \"$@\"\n")?;
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
+    Ok(program.display().to_string())
 }
 
 /// No mount and no process may name this directory.

@@ -11,7 +11,7 @@ use cri::{ContainerId, CriError, ImageRef, SandboxId, images};
 use futures::StreamExt;
 use tokio::time::timeout;
 
-use crate::subject::{Does, Subject};
+use crate::subject::{Does, HANDLER, Pod, Subject};
 
 /// Waits are for conditions; this is when they count as missed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -75,6 +75,20 @@ pub async fn names_are_taken_once(s: &Subject) -> Result<()> {
     next.metadata.attempt = 1;
     s.runtime.create_container(&pod.sandbox, &next, &s.sandbox("taken")).await.context("the next attempt")?;
     s.remove(&pod).await
+}
+
+pub async fn handlers_are_chosen_by_name(s: &Subject) -> Result<()> {
+    let config = s.sandbox("handled");
+    let unknown = s.runtime.run_pod_sandbox(&config, "unheard-of").await;
+    ensure!(unknown.as_ref().is_err_and(|e| e.to_string().contains("unheard-of")), "{unknown:?}");
+    ensure!(s.is_fake() || !s.second_was_used(), "the second runtime is the default");
+    let sandbox = s.runtime.run_pod_sandbox(&config, HANDLER).await?;
+    let status = s.runtime.pod_sandbox_status(&sandbox).await?;
+    ensure!(status.summary.runtime_handler == HANDLER, "{status:?}");
+    let container = s.runtime.create_container(&sandbox, &s.container("handled", Does::Runs), &config).await?;
+    s.runtime.start_container(&container).await?;
+    ensure!(s.second_was_used(), "the second runtime was not used");
+    s.remove(&Pod { sandbox, container }).await
 }
 
 pub async fn container_lives_and_dies(s: &Subject) -> Result<()> {

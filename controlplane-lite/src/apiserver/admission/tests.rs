@@ -24,6 +24,12 @@ impl Objects {
             .with("namespaces", json!({"metadata": {"name": "ending"}, "status": {"phase": "Terminating"}}))
             .with("serviceaccounts", json!({"metadata": {"name": "default", "namespace": "default"}}))
             .with("priorityclasses", json!({"metadata": {"name": "high"}, "value": 1000}))
+            .with("runtimeclasses", json!({"metadata": {"name": "plain"}, "handler": "runc"}))
+            .with(
+                "runtimeclasses",
+                json!({"metadata": {"name": "vm"}, "handler": "vm", "overhead": {"podFixed": {"cpu": "500m"}},
+                    "scheduling": {"nodeSelector": {"vm": "yes"}, "tolerations": [{"key": "vm", "operator": "Exists"}]}}),
+            )
     }
 }
 
@@ -144,6 +150,47 @@ fn priorities_come_from_classes_only() {
             .unwrap_err()
             .to_string()
             .ends_with("no PriorityClass with name no was found")
+    );
+}
+
+#[test]
+fn runtime_classes_bring_overhead_and_scheduling() {
+    let mut vm = pod();
+    vm["spec"]["runtimeClassName"] = json!("vm");
+    vm["spec"]["nodeSelector"] = json!({"disk": "fast"});
+    let fresh = vm.clone();
+    run(&creating("pods"), &mut vm, &Objects::cluster()).unwrap();
+    assert_eq!(vm["spec"]["overhead"], json!({"cpu": "500m"}));
+    assert_eq!(vm["spec"]["nodeSelector"], json!({"disk": "fast", "vm": "yes"}));
+    assert_eq!(vm["spec"]["tolerations"].as_array().unwrap().len(), 3);
+    let once = vm.clone();
+    run(&creating("pods"), &mut vm, &Objects::cluster()).unwrap();
+    assert_eq!(vm, once, "a second pass adds nothing");
+
+    let mut written = fresh.clone();
+    written["spec"]["overhead"] = json!({"cpu": "0.5"});
+    run(&creating("pods"), &mut written, &Objects::cluster()).unwrap();
+    let refused = |change: &dyn Fn(&mut Value), text: &str| {
+        let mut pod = fresh.clone();
+        change(&mut pod["spec"]);
+        let error = run(&creating("pods"), &mut pod, &Objects::cluster()).unwrap_err();
+        assert_eq!((error.code(), error.to_string()), (403, format!("pods \"p\" is forbidden: {text}")));
+    };
+    refused(&|s| s["runtimeClassName"] = json!("no"), "pod rejected: RuntimeClass \"no\" not found");
+    refused(
+        &|s| s["overhead"] = json!({"cpu": "1"}),
+        "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
+    );
+    for class in [json!("plain"), json!(null)] {
+        let unasked = |s: &mut Value| {
+            s["runtimeClassName"] = class.clone();
+            s["overhead"] = json!({"cpu": "1"});
+        };
+        refused(&unasked, "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead");
+    }
+    refused(
+        &|s| s["nodeSelector"]["vm"] = json!("no"),
+        "conflict: runtimeClass.scheduling.nodeSelector[vm] = yes; pod.spec.nodeSelector[vm] = no",
     );
 }
 
