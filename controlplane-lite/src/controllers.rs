@@ -12,6 +12,7 @@ pub mod namespace;
 pub mod nodeipam;
 pub mod nodelifecycle;
 pub mod objects;
+mod ownership;
 pub mod podgc;
 pub mod replicaset;
 pub mod runtime;

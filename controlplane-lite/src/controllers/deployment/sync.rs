@@ -13,10 +13,11 @@ use super::plan::{Plan, SetChange, plan};
 use super::revision::{REVISION, Set, equal};
 use crate::controllers::Context;
 use crate::controllers::events::{EventType, Recorder};
-use crate::controllers::informers::{Change, Informers, ObjectKey, Store, api_in};
+use crate::controllers::informers::{Change, Informers, ObjectKey, api_in};
 use crate::controllers::objects::{
     Matcher, controller_key, controller_of, controller_ref, deleting, name, terminated, uid,
 };
+use crate::controllers::ownership::{self, wake_owners};
 use crate::controllers::runtime::{Next, SyncError, WorkQueue, spawn_workers};
 
 type Queue = Arc<WorkQueue<ObjectKey>>;
@@ -26,7 +27,9 @@ pub(in crate::controllers) fn start(ctx: &Context) {
     let sink = queue.clone();
     ctx.informers.deployments.subscribe(move |change| sink.add(ObjectKey::of(&change.latest().metadata)));
     let (sink, deployments) = (queue.clone(), ctx.informers.deployments.clone());
-    ctx.informers.replica_sets.subscribe(move |change| set_changed(&sink, &deployments, change));
+    ctx.informers.replica_sets.subscribe(move |change| {
+        wake_owners(&sink, &deployments, |d| d.spec.as_ref().map(|s| &s.selector), change);
+    });
     let (sink, informers) = (queue.clone(), ctx.informers.clone());
     ctx.informers.pods.subscribe(move |change| pod_ended(&sink, &informers, change));
     let worker = Worker { ctx: ctx.clone(), events: ctx.events.named("deployment-controller") };
@@ -34,21 +37,6 @@ pub(in crate::controllers) fn start(ctx: &Context) {
         let worker = worker.clone();
         async move { worker.sync(&key).await }
     });
-}
-
-fn set_changed(queue: &Queue, deployments: &Store<Deployment>, change: &Change<'_, ReplicaSet>) {
-    for rs in [change.old, change.new].into_iter().flatten() {
-        if let Some(key) = controller_key::<Deployment>(&rs.metadata) {
-            queue.add(key);
-        }
-    }
-    let Some(orphan) = change.new.filter(|rs| controller_of(&rs.metadata).is_none()) else { return };
-    let namespace = orphan.metadata.namespace.as_deref().unwrap_or_default();
-    let matching = deployments
-        .list_in(namespace, |d| d.spec.as_ref().is_some_and(|s| Matcher::new(&s.selector).matches(&orphan.metadata)));
-    for d in matching {
-        queue.add(ObjectKey::of(&d.metadata));
-    }
 }
 
 /// A Recreate rollout goes on when the last old pod has ended.
@@ -110,12 +98,7 @@ impl Worker {
         let adoptable = |rs: &Set| matcher.matches(&rs.metadata) && !deleting(&rs.metadata);
         let orphans: Vec<Set> = store.orphans(&key.namespace).into_iter().filter(adoptable).collect();
         if !orphans.is_empty() {
-            // Asks the server itself, so that a Deployment deleted a moment ago adopts nothing.
-            let api: Api<Deployment> = api_in(&self.ctx.client, &key);
-            let fresh = api.get(&key.name).await.map_err(SyncError::api("get Deployment", &key))?;
-            if uid(&fresh.metadata) != uid(&d.metadata) || deleting(&fresh.metadata) {
-                return Err(SyncError::Incomplete(format!("Deployment {key} is gone or being deleted")));
-            }
+            ownership::check_not_deleted::<Deployment>(&self.ctx.client, &key, uid(&d.metadata)).await?;
         }
         for rs in orphans {
             sets.extend(self.patch_owners(&rs, json!([controller_ref(d)])).await?);
@@ -124,17 +107,7 @@ impl Worker {
     }
 
     async fn patch_owners(&self, rs: &ReplicaSet, owners: serde_json::Value) -> Result<Option<Set>, SyncError> {
-        let key = ObjectKey::of(&rs.metadata);
-        let patch = json!({"metadata": {"uid": uid(&rs.metadata), "ownerReferences": owners}});
-        let api: Api<ReplicaSet> = api_in(&self.ctx.client, &key);
-        match api.patch(&key.name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
-            Ok(rs) => {
-                self.ctx.informers.replica_sets.written(rs);
-                Ok(self.ctx.informers.replica_sets.get(&key))
-            }
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 422 => Ok(None),
-            Err(error) => Err(SyncError::api("patch owners of ReplicaSet", key)(error)),
-        }
+        ownership::patch_owners(&self.ctx.client, &self.ctx.informers.replica_sets, rs, owners).await
     }
 
     async fn perform(&self, d: &Deployment, sets: &[Set], plan: Plan) -> Result<Next, SyncError> {

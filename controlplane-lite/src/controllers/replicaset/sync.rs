@@ -6,47 +6,31 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, PostParams, Preconditions};
 use serde_json::json;
 
 use super::plan::{self, Scale};
 use super::pods::{from_template, slow_start};
 use crate::controllers::Context;
 use crate::controllers::events::{EventType, Recorder};
-use crate::controllers::informers::{Change, ObjectKey, api_in};
-use crate::controllers::objects::{Matcher, controller_key, controller_of, controller_ref, name, uid};
+use crate::controllers::informers::{ObjectKey, api_in};
+use crate::controllers::objects::{controller_of, controller_ref, name, uid};
+use crate::controllers::ownership::{self, wake_owners};
 use crate::controllers::runtime::{Next, SyncError, WorkQueue, chain, spawn_workers};
-
-type Queue = Arc<WorkQueue<ObjectKey>>;
 
 pub(in crate::controllers) fn start(ctx: &Context) {
     let queue = WorkQueue::new();
     let sink = queue.clone();
     ctx.informers.replica_sets.subscribe(move |change| sink.add(ObjectKey::of(&change.latest().metadata)));
-    let (sink, sets) = (queue.clone(), ctx.informers.clone());
-    ctx.informers.pods.subscribe(move |change| pod_changed(&sink, &sets, change));
+    let (sink, sets) = (queue.clone(), ctx.informers.replica_sets.clone());
+    ctx.informers.pods.subscribe(move |change| {
+        wake_owners(&sink, &sets, |rs| rs.spec.as_ref().map(|s| &s.selector), change);
+    });
     let worker = Worker { ctx: ctx.clone(), events: ctx.events.named("replicaset-controller") };
     spawn_workers("replicaset", &queue, ctx.config.workers, &ctx.tasks, &ctx.token, move |key| {
         let worker = worker.clone();
         async move { worker.sync(&key).await }
     });
-}
-
-/// Wakes the set that controls the pod, before and after; an orphan wakes all it matches.
-fn pod_changed(queue: &Queue, informers: &crate::controllers::informers::Informers, change: &Change<'_, Pod>) {
-    for pod in [change.old, change.new].into_iter().flatten() {
-        if let Some(key) = controller_key::<ReplicaSet>(&pod.metadata) {
-            queue.add(key);
-        }
-    }
-    let Some(orphan) = change.new.filter(|p| controller_of(&p.metadata).is_none()) else { return };
-    let namespace = orphan.metadata.namespace.as_deref().unwrap_or_default();
-    let matching = informers
-        .replica_sets
-        .list_in(namespace, |rs| rs.spec.as_ref().is_some_and(|s| Matcher::new(&s.selector).matches(&orphan.metadata)));
-    for rs in matching {
-        queue.add(ObjectKey::of(&rs.metadata));
-    }
 }
 
 #[derive(Clone)]
@@ -66,7 +50,7 @@ impl Worker {
             self.release(pod, set_uid).await?;
         }
         if !claim.adopt.is_empty() {
-            self.check_not_deleted(key, set_uid).await?;
+            ownership::check_not_deleted::<ReplicaSet>(&self.ctx.client, key, set_uid).await?;
         }
         for pod in claim.adopt {
             owned.extend(self.adopt(&rs, &pod).await?);
@@ -94,39 +78,16 @@ impl Worker {
         siblings.iter().flat_map(|s| self.ctx.informers.pods.owned(uid(&s.metadata))).collect()
     }
 
-    /// Asks the server itself, so that a set deleted a moment ago adopts nothing.
-    async fn check_not_deleted(&self, key: &ObjectKey, set_uid: &str) -> Result<(), SyncError> {
-        let api: Api<ReplicaSet> = api_in(&self.ctx.client, key);
-        let fresh = api.get(&key.name).await.map_err(SyncError::api("get ReplicaSet", key))?;
-        if uid(&fresh.metadata) != set_uid || fresh.metadata.deletion_timestamp.is_some() {
-            return Err(SyncError::Incomplete(format!("ReplicaSet {key} is gone or being deleted")));
-        }
-        Ok(())
-    }
-
     async fn adopt(&self, rs: &ReplicaSet, pod: &Pod) -> Result<Option<Arc<Pod>>, SyncError> {
-        let patch = json!({"metadata": {"uid": uid(&pod.metadata), "ownerReferences": [controller_ref(rs)]}});
-        self.patch_owners(pod, patch).await
+        self.patch_owners(pod, json!([controller_ref(rs)])).await
     }
 
     async fn release(&self, pod: &Pod, owner: &str) -> Result<(), SyncError> {
-        let patch =
-            json!({"metadata": {"uid": uid(&pod.metadata), "ownerReferences": [{"$patch": "delete", "uid": owner}]}});
-        self.patch_owners(pod, patch).await.map(drop)
+        self.patch_owners(pod, json!([{"$patch": "delete", "uid": owner}])).await.map(drop)
     }
 
-    async fn patch_owners(&self, pod: &Pod, patch: serde_json::Value) -> Result<Option<Arc<Pod>>, SyncError> {
-        let key = ObjectKey::of(&pod.metadata);
-        let api: Api<Pod> = api_in(&self.ctx.client, &key);
-        match api.patch(&key.name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
-            Ok(pod) => {
-                self.ctx.informers.pods.written(pod);
-                Ok(self.ctx.informers.pods.get(&key))
-            }
-            // Gone or changed hands: the watch brings the rest.
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 422 => Ok(None),
-            Err(error) => Err(SyncError::api("patch owners of Pod", key)(error)),
-        }
+    async fn patch_owners(&self, pod: &Pod, owners: serde_json::Value) -> Result<Option<Arc<Pod>>, SyncError> {
+        ownership::patch_owners(&self.ctx.client, &self.ctx.informers.pods, pod, owners).await
     }
 
     async fn create(&self, rs: &ReplicaSet, count: usize) -> Result<(), (&'static str, SyncError)> {
