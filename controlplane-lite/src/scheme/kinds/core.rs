@@ -200,7 +200,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         categories: &["all"],
         subresources: &[SCALE, STATUS],
         rules: rules::REPLICATION_CONTROLLER,
-        printer: &print::REPLICATION_CONTROLLERS,
+        printer: &crate::scheme::table::workloads::REPLICATION_CONTROLLERS,
         fields: &RC_FIELDS,
         definition: "io.k8s.api.core.v1.ReplicationController",
         ..KindInfo::NAMESPACED

@@ -4,9 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::duration::since;
-use super::format::{
-    CONTAINERS, access_modes, containers, deleting, images, int, join_more, labels, none_if_empty, quantity,
-};
+use super::format::{access_modes, containers, deleting, images, int, join_more, labels, none_if_empty, quantity};
 use super::{Column, Printer, age, name};
 use crate::scheme::access::{at, entries_at, int_at, list_at, str_at};
 
@@ -263,33 +261,6 @@ pub static POD_TEMPLATES: Printer = Printer::new(
             containers(spec).into(),
             images(spec).into(),
             labels(at(object, &["template", "metadata", "labels"])).into(),
-        ]
-    },
-);
-
-/// ReplicationControllers.
-pub static REPLICATION_CONTROLLERS: Printer = Printer::new(
-    &[
-        Column::NAME,
-        Column::int("Desired"),
-        Column::int("Current"),
-        Column::int("Ready"),
-        Column::AGE,
-        CONTAINERS[0],
-        CONTAINERS[1],
-        CONTAINERS[2],
-    ],
-    |object, now| {
-        let spec = at(object, &["spec", "template", "spec"]);
-        vec![
-            name(object),
-            int(object, &["spec", "replicas"]).into(),
-            int(object, &["status", "replicas"]).into(),
-            int(object, &["status", "readyReplicas"]).into(),
-            age(object, now),
-            containers(spec).into(),
-            images(spec).into(),
-            labels(at(object, &["spec", "selector"])).into(),
         ]
     },
 );

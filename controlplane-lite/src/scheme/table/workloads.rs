@@ -90,32 +90,38 @@ pub static DEPLOYMENTS: Printer = Printer::new(
     },
 );
 
+/// Columns of what keeps a number of pods.
+const REPLICAS: &[Column] = &[
+    Column::NAME,
+    Column::int("Desired"),
+    Column::int("Current"),
+    Column::int("Ready"),
+    Column::AGE,
+    CONTAINERS[0],
+    CONTAINERS[1],
+    CONTAINERS[2],
+];
+
+/// Cells of [`REPLICAS`]; `show` prints the selector.
+fn replicas(object: &Value, now: Timestamp, show: fn(&Value) -> String) -> Vec<Value> {
+    let spec = at(object, TEMPLATE);
+    vec![
+        name(object),
+        int(object, &["spec", "replicas"]).into(),
+        int(object, &["status", "replicas"]).into(),
+        int(object, &["status", "readyReplicas"]).into(),
+        age(object, now),
+        containers(spec).into(),
+        images(spec).into(),
+        show(at(object, &["spec", "selector"])).into(),
+    ]
+}
+
 /// ReplicaSets.
-pub static REPLICA_SETS: Printer = Printer::new(
-    &[
-        Column::NAME,
-        Column::int("Desired"),
-        Column::int("Current"),
-        Column::int("Ready"),
-        Column::AGE,
-        CONTAINERS[0],
-        CONTAINERS[1],
-        CONTAINERS[2],
-    ],
-    |object, now| {
-        let spec = at(object, TEMPLATE);
-        vec![
-            name(object),
-            int(object, &["spec", "replicas"]).into(),
-            int(object, &["status", "replicas"]).into(),
-            int(object, &["status", "readyReplicas"]).into(),
-            age(object, now),
-            containers(spec).into(),
-            images(spec).into(),
-            selector(at(object, &["spec", "selector"])).into(),
-        ]
-    },
-);
+pub static REPLICA_SETS: Printer = Printer::new(REPLICAS, |object, now| replicas(object, now, selector));
+
+/// ReplicationControllers, whose selector is plain labels.
+pub static REPLICATION_CONTROLLERS: Printer = Printer::new(REPLICAS, |object, now| replicas(object, now, labels));
 
 /// StatefulSets.
 pub static STATEFUL_SETS: Printer =
