@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::scheme::Kind;
-use crate::scheme::schema::{ObjectType, Type};
+use crate::scheme::schema::{Field, ObjectType, Type};
 
 /// The media type.
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
@@ -39,8 +39,38 @@ pub enum ProtobufError {
     Unknown(String),
 }
 
-/// Numbers that Go holds as pointers, so that zero is a value.
-const POINTERS: [&str; 30] = [
+/// Scalars that Go holds as pointers, so that zero is a value.
+const POINTERS: [&str; 60] = [
+    "allocateLoadBalancerNodePorts",
+    "allowPrivilegeEscalation",
+    "allowVolumeExpansion",
+    "attachRequired",
+    "automountServiceAccountToken",
+    "blockOwnerDeletion",
+    "controller",
+    "enableServiceLinks",
+    "hostProcess",
+    "hostUsers",
+    "immutable",
+    "manualSelector",
+    "nodeAllocatableUpdatePeriodSeconds",
+    "optional",
+    "orphanDependents",
+    "podInfoOnMount",
+    "privileged",
+    "readOnlyRootFilesystem",
+    "ready",
+    "requiresRepublish",
+    "runAsNonRoot",
+    "seLinuxMount",
+    "serving",
+    "setHostnameAsFQDN",
+    "shareProcessNamespace",
+    "started",
+    "storageCapacity",
+    "storageClassName",
+    "suspend",
+    "terminating",
     "replicas",
     "terminationGracePeriodSeconds",
     "activeDeadlineSeconds",
@@ -224,7 +254,7 @@ fn message(
         let Some((_, meaning)) = known.iter().find(|(n, _)| *n == number) else { continue };
         let property = ty.fields().iter().find(|f| f.name.eq_ignore_ascii_case(meaning.name));
         match (property, meaning.inline, wire) {
-            (Some(property), ..) => add(out, &property.name, &property.ty, wire, depth)?,
+            (Some(property), ..) => add(out, property, wire, depth)?,
             (None, Some(embedded), Wire::Bytes(bytes)) => message(ty, embedded, bytes, out, depth + 1)?,
             _ => {}
         }
@@ -233,7 +263,8 @@ fn message(
 }
 
 /// Adds one occurrence of a field.
-fn add(out: &mut Map<String, Value>, name: &str, ty: &Type, wire: Wire<'_>, depth: usize) -> Result<(), ProtobufError> {
+fn add(out: &mut Map<String, Value>, field: &Field, wire: Wire<'_>, depth: usize) -> Result<(), ProtobufError> {
+    let (name, ty) = (&*field.name, &field.ty);
     match ty {
         Type::List(item) => {
             let list = out.entry(name.to_owned()).or_insert_with(|| json!([]));
@@ -263,7 +294,7 @@ fn add(out: &mut Map<String, Value>, name: &str, ty: &Type, wire: Wire<'_>, dept
         }
         _ => {
             let value = single(ty, wire, depth)?;
-            if !is_unset(name, &value) {
+            if !is_unset(field, &value) {
                 out.insert(name.to_owned(), value);
             }
         }
@@ -271,12 +302,16 @@ fn add(out: &mut Map<String, Value>, name: &str, ty: &Type, wire: Wire<'_>, dept
     Ok(())
 }
 
-fn is_unset(name: &str, value: &Value) -> bool {
+/// Whether Go's JSON would leave the value out: the wire has every scalar that
+/// is no pointer, set or not. What the schema demands JSON writes in any case.
+fn is_unset(field: &Field, value: &Value) -> bool {
+    let zero_is_unset = !field.required && !POINTERS.contains(&&*field.name);
     match value {
         Value::Null => true,
-        Value::String(text) => text.is_empty() && name != "storageClassName",
-        Value::Number(number) => number.as_i64() == Some(0) && !POINTERS.contains(&name),
-        _ => false,
+        Value::String(text) => text.is_empty() && zero_is_unset,
+        Value::Number(number) => number.as_i64() == Some(0) && zero_is_unset,
+        Value::Bool(set) => !set && zero_is_unset,
+        Value::Array(_) | Value::Object(_) => false,
     }
 }
 
@@ -413,6 +448,22 @@ mod tests {
             decode(kind("", "ConfigMap"), &envelope("v1", "ConfigMap", &raw)).unwrap(),
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "name"},
                    "data": {"k": "v"}, "binaryData": {"b": "AAE="}})
+        );
+    }
+
+    #[test]
+    fn zeros_are_left_out_as_go_leaves_them_out() {
+        // hostNetwork false, terminationGracePeriodSeconds 0, shareProcessNamespace false, nodeName "".
+        let spec = [vec![11 << 3, 0], vec![4 << 3, 0], vec![0xd8, 1, 0], bytes(10, b"")].concat();
+        let pod = decode(kind("", "Pod"), &envelope("v1", "Pod", &bytes(2, &spec))).unwrap();
+        assert_eq!(pod["spec"], json!({"terminationGracePeriodSeconds": 0, "shareProcessNamespace": false}));
+        // What the schema demands is there: ready false, restartCount 0.
+        let status = [bytes(1, b"a"), vec![4 << 3, 0], vec![5 << 3, 0], bytes(6, b""), bytes(7, b""), vec![9 << 3, 0]];
+        let status = bytes(3, &bytes(8, &status.concat()));
+        let pod = decode(kind("", "Pod"), &envelope("v1", "Pod", &status)).unwrap();
+        assert_eq!(
+            pod["status"]["containerStatuses"][0],
+            json!({"name": "a", "ready": false, "restartCount": 0, "image": "", "imageID": "", "started": false})
         );
     }
 
