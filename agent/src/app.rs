@@ -26,12 +26,15 @@ use crate::convert::fields::FieldContext;
 use crate::convert::resources::shares;
 use crate::convert::service_env::ServiceLink;
 use crate::events::{self, Recorder};
+use crate::eviction::EvictionManager;
+use crate::eviction::signals::MachineSignals;
 use crate::image::ImagePuller;
-use crate::image::gc::ImageCollector;
+use crate::image::gc::{ImageCollector, UnusedImages};
 use crate::logs::{LogRotator, RotationPolicy};
 use crate::node::{NodeKeeper, NodeView};
 use crate::objectcache::store::NoObjects;
 use crate::objectcache::{ObjectCache, ObjectReader, ObjectRegistry};
+use crate::plan::eviction::Pressures;
 use crate::pleg::Pleg;
 use crate::podcache::PodCache;
 use crate::podsource::file::FileSource;
@@ -40,6 +43,7 @@ use crate::podsource::{self, DesiredRx};
 use crate::podworker::admission::Admission;
 use crate::podworker::{Deps, Dispatcher, PodWorkers, WorkerSettings, housekeeping};
 use crate::probe::ProbeManager;
+use crate::runtimeclass::RuntimeClasses;
 use crate::server::{self, BoundServer, ServerState};
 use crate::services;
 use crate::status::StatusManager;
@@ -161,12 +165,15 @@ impl App {
             self.clock,
             writers_token.clone(),
         ));
-        let node = self.start_node(&recorder, &tasks, &rest);
+        let (pressures_tx, pressures) = watch::channel(Pressures::new());
+        let node = self.start_node(&recorder, pressures, &tasks, &rest);
         if !first_look(node.clone(), &token).await {
             return Ok(());
         }
         let server = self.server.take();
         let parts = self.build_parts(&recorder, node.clone(), &tasks, &rest);
+        let eviction = self.eviction_manager(&parts, pressures_tx);
+        tasks.spawn(eviction.run(rest.clone()));
         let desired = self.start_sources(&recorder, node.clone(), &tasks, &rest, &parts).await;
         let pleg = parts.pleg.clone();
         tasks.spawn({
@@ -201,12 +208,15 @@ impl App {
     fn start_node(
         &self,
         recorder: &Recorder,
+        pressures: watch::Receiver<Pressures>,
         tasks: &TaskTracker,
         token: &CancellationToken,
     ) -> watch::Receiver<Arc<NodeView>> {
         let (tx, rx) = watch::channel(Arc::new(NodeView::default()));
         let keeper = NodeKeeper {
             settings: self.config.node.clone(),
+            eviction: self.config.eviction.clone(),
+            pressures,
             root: self.config.paths.root.clone(),
             runtime: self.runtime.clone(),
             images: self.images.clone(),
@@ -267,16 +277,17 @@ impl App {
             objects,
             registry,
             services,
+            runtime_classes: RuntimeClasses::new(self.client.clone()),
             node,
             cgroups: self.cgroups.clone(),
             admission: Admission::default(),
             events: recorder.clone(),
             clock: self.clock,
         });
-        self.start_collectors(&cache, recorder, tasks, token);
+        let unused_images = self.start_collectors(&cache, recorder, tasks, token);
         let (relisted_tx, relisted) = mpsc::channel(1);
         let pleg = Arc::new(Pleg::new(self.runtime.clone(), cache, workers.clone(), self.config.relist, relisted_tx));
-        Parts { deps, workers, pleg, relisted, probes }
+        Parts { deps, workers, pleg, relisted, probes, unused_images }
     }
 
     fn start_services(
@@ -298,12 +309,13 @@ impl App {
         recorder: &Recorder,
         tasks: &TaskTracker,
         token: &CancellationToken,
-    ) {
+    ) -> UnusedImages {
         let name = self.config.node.name.clone();
         let settings = &self.config.images;
         let collector =
             ImageCollector::new(self.images.clone(), cache.clone(), recorder.clone(), self.clock, name, settings);
-        tasks.spawn(collector.run(token.clone()));
+        let (unused_images, requests) = UnusedImages::channel();
+        tasks.spawn(collector.run(requests, token.clone()));
         let policy = RotationPolicy {
             max_size: self.config.logs.max_size,
             max_files: usize::try_from(self.config.logs.max_files).unwrap_or(5).max(2),
@@ -312,6 +324,19 @@ impl App {
         let rotator = LogRotator::new(self.runtime.clone(), cache.clone(), policy);
         let token = token.clone();
         tasks.spawn(async move { rotator.run(token).await });
+        unused_images
+    }
+
+    fn eviction_manager(&self, parts: &Parts, pressures: watch::Sender<Pressures>) -> EvictionManager {
+        let signals = Arc::new(MachineSignals::new(
+            self.config.paths.clone(),
+            self.runtime.clone(),
+            self.images.clone(),
+            parts.deps.cache.clone(),
+            self.cgroups.clone(),
+            parts.unused_images.clone(),
+        ));
+        EvictionManager::new(parts.deps.clone(), parts.workers.clone(), signals, &self.config.eviction, pressures)
     }
 
     /// Lists what the runtime has, then reads pods.
@@ -379,6 +404,7 @@ struct Parts {
     pleg: Arc<Pleg>,
     relisted: mpsc::Receiver<()>,
     probes: Arc<ProbeManager>,
+    unused_images: UnusedImages,
 }
 
 /// Waits until the node's addresses are known.

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
 
+pub mod eviction;
 pub mod kubelet_config;
 
+pub use eviction::{EvictionSettings, Minimum, Signal, Threshold};
 pub use kubelet_config::{Applied, ConfigError, apply_kubelet_configuration};
 
 /// How cgroups are named and made.
@@ -72,7 +74,6 @@ pub struct NodeSettings {
     /// Quantities kept away from pods, by resource name (system and kube).
     pub reserved: BTreeMap<String, String>,
     pub lease_duration: Duration,
-    pub pressure: Pressure,
     /// How often changes of the node are looked for (local and cheap).
     pub status_update: Duration,
     /// How often an unchanged status is reported.
@@ -97,53 +98,6 @@ pub struct CgroupSettings {
     pub cfs_period: Duration,
     /// Processes allowed per pod; `None` is no limit.
     pub pod_pids_limit: Option<i64>,
-}
-
-/// An amount that must stay free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Minimum {
-    Bytes(u64),
-    Percent(u8),
-    /// A share of the whole, but never more than so many bytes: a tenth of a
-    /// large disk is plenty.
-    PercentUpTo(u8, u64),
-}
-
-impl Minimum {
-    /// In bytes (or pieces), of a whole of `capacity`.
-    pub fn of(self, capacity: u64) -> u64 {
-        let share = |p: u8| u64::try_from(u128::from(capacity) * u128::from(p) / 100).unwrap_or(u64::MAX);
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Percent(p) => share(p),
-            Self::PercentUpTo(p, most) => share(p).min(most),
-        }
-    }
-}
-
-/// Below which of these the node reports pressure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pressure {
-    /// `memory.available`.
-    pub memory: Minimum,
-    /// `nodefs.available`.
-    pub disk: Minimum,
-    /// `nodefs.inodesFree`.
-    pub inodes: Minimum,
-    /// `pid.available`.
-    pub pids: Minimum,
-}
-
-impl Default for Pressure {
-    /// Upstream's thresholds; of disks, 10 GiB are enough.
-    fn default() -> Self {
-        Self {
-            memory: Minimum::Bytes(100 << 20),
-            disk: Minimum::PercentUpTo(10, 10 << 30),
-            inodes: Minimum::Percent(5),
-            pids: Minimum::Percent(5),
-        }
-    }
 }
 
 /// Images.
@@ -218,6 +172,7 @@ pub struct AgentConfig {
     pub static_pods: StaticPods,
     pub server: ServerSettings,
     pub logs: LogSettings,
+    pub eviction: EvictionSettings,
     /// Safety net: how often everything is looked at without a cause.
     pub relist: Duration,
     /// Longest wait of CrashLoopBackOff.
@@ -243,7 +198,6 @@ impl AgentConfig {
                 max_pods: 110,
                 reserved: BTreeMap::new(),
                 lease_duration: Duration::from_secs(40),
-                pressure: Pressure::default(),
                 status_update: Duration::from_secs(10),
                 status_report: Duration::from_secs(300),
                 version: "v1.36.0".to_owned(),
@@ -279,6 +233,7 @@ impl AgentConfig {
                 anonymous: false,
             },
             logs: LogSettings { max_size: 10 << 20, max_files: 5 },
+            eviction: EvictionSettings::default(),
             relist: Duration::from_secs(60),
             max_crash_backoff: Duration::from_secs(300),
             allowed_unsafe_sysctls: Vec::new(),

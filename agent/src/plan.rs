@@ -6,6 +6,7 @@
 pub mod admit;
 pub mod backoff;
 pub mod container_gc;
+pub mod eviction;
 pub mod grace;
 pub mod image_gc;
 pub mod init_actions;

@@ -30,3 +30,4 @@ mod tests;
 
 pub use deps::{Deps, NodeView, WorkerSettings};
 pub use dispatch::{Dispatcher, PodWorkers};
+pub use inbox::Eviction;

@@ -204,6 +204,16 @@ impl CgroupTree {
         removed.unwrap_or(Ok(()))
     }
 
+    /// How many processes and threads a pod has; `None` when it cannot be read.
+    pub fn processes(&self, pod: &PodUid, class: QosClass) -> Option<u64> {
+        let root = match &self.hierarchies.unified {
+            Some(root) if self.is_v2() => root,
+            _ => self.hierarchies.v1.get("pids")?,
+        };
+        let file = root.join(self.layout.path(Some(class), Some(pod))).join("pids.current");
+        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    }
+
     /// Pods that have a cgroup.
     pub fn pods(&self) -> BTreeSet<PodUid> {
         let classes = [None, Some(QosClass::Burstable), Some(QosClass::BestEffort)];
@@ -312,6 +322,9 @@ mod tests {
         assert_eq!(read(&format!("pids/{pod}/pids.max")), "64");
         assert_eq!(tree.parent(QosClass::Burstable, &uid), format!("/{pod}"));
         assert_eq!(tree.pods(), [uid.clone()].into());
+        assert_eq!(tree.processes(&uid, QosClass::Burstable), None);
+        std::fs::write(dir.path().join("pids").join(pod).join("pids.current"), "12\n").unwrap();
+        assert_eq!(tree.processes(&uid, QosClass::Burstable), Some(12));
         // What the runtime left elsewhere goes too. (Plain directories keep files.)
         for c in ["cpu", "memory", "pids"] {
             for file in std::fs::read_dir(dir.path().join(c).join(pod)).unwrap() {
@@ -336,6 +349,8 @@ mod tests {
         assert_eq!((read("cpu.max").as_str(), read("cpu.weight").as_str()), ("50000 100000", "20"));
         assert_eq!((read("memory.max").as_str(), read("pids.max").as_str()), ("1048576", "64"));
         assert!(dir.path().join("node1/cgroup.subtree_control").exists());
+        std::fs::write(dir.path().join("node1/kubepods/podu/pids.current"), "3\n").unwrap();
+        assert_eq!(tree.processes(&uid, QosClass::Guaranteed), Some(3));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Taint;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{AgentConfig, Authorization, CgroupDriver, Minimum};
+use super::{AgentConfig, Authorization, CgroupDriver, eviction};
 use crate::convert::quantity::nanos;
 
 /// What is wrong with a configuration file; every problem, one a line.
@@ -51,11 +51,7 @@ const IGNORED: &[&str] = &[
     "enforceNodeAllocatable",
     "eventBurst",
     "eventRecordQPS",
-    "evictionMaxPodGracePeriod",
     "evictionMinimumReclaim",
-    "evictionPressureTransitionPeriod",
-    "evictionSoft",
-    "evictionSoftGracePeriod",
     "failCgroupV1",
     "featureGates",
     "fileCheckFrequency",
@@ -79,7 +75,6 @@ const IGNORED: &[&str] = &[
     "memoryManagerPolicy",
     "memorySwap",
     "memoryThrottlingFactor",
-    "mergeDefaultEvictionSettings",
     "nodeStatusMaxImages",
     "oomScoreAdj",
     "podCIDR",
@@ -161,7 +156,7 @@ struct CrashLoop {
 /// One field: its name, and how it is laid over the configuration.
 type Setter = fn(&mut AgentConfig, Value) -> Result<(), String>;
 
-fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
     serde_json::from_value(value).map_err(|e| e.to_string())
 }
 
@@ -247,27 +242,6 @@ fn driver(config: &mut AgentConfig, value: Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Signals this node reports as pressure; others are checked and have no effect.
-fn eviction_hard(config: &mut AgentConfig, value: Value) -> Result<(), String> {
-    for (signal, text) in parse::<BTreeMap<String, String>>(value)? {
-        let minimum = match text.strip_suffix('%') {
-            Some(number) => number.parse().ok().filter(|p| *p <= 100).map(Minimum::Percent),
-            None => nanos(&text).and_then(|n| u64::try_from(n / 1_000_000_000).ok()).map(Minimum::Bytes),
-        };
-        let minimum = minimum.ok_or_else(|| format!("{signal}: {text:?} is neither a quantity nor a percentage"))?;
-        let pressure = &mut config.node.pressure;
-        match signal.as_str() {
-            "memory.available" => pressure.memory = minimum,
-            "nodefs.available" => pressure.disk = minimum,
-            "nodefs.inodesFree" => pressure.inodes = minimum,
-            "pid.available" => pressure.pids = minimum,
-            "imagefs.available" | "imagefs.inodesFree" | "containerfs.available" | "containerfs.inodesFree" => {}
-            _ => return Err(format!("{signal}: unknown signal")),
-        }
-    }
-    Ok(())
-}
-
 fn url_headers(config: &mut AgentConfig, value: Value) -> Result<(), String> {
     let map: BTreeMap<String, Vec<String>> = parse(value)?;
     config.static_pods.url_headers =
@@ -316,7 +290,6 @@ const FIELDS: &[(&str, Setter)] = &[
         Ok(())
     }),
     ("enableServer", set!(c.server.enabled = parse)),
-    ("evictionHard", eviction_hard),
     ("failSwapOn", set!(c.fail_swap_on = parse)),
     ("httpCheckFrequency", set!(c.static_pods.url_interval = positive_time)),
     ("imageGCHighThresholdPercent", set!(c.images.gc_high_percent = percent)),
@@ -372,7 +345,7 @@ pub fn apply_kubelet_configuration(config: &mut AgentConfig, yaml: &str) -> Resu
         }
     }
     for (key, value) in map.into_iter().filter(|(k, v)| k != "apiVersion" && k != "kind" && !v.is_null()) {
-        if let Some((_, set)) = FIELDS.iter().find(|(name, _)| *name == key) {
+        if let Some((_, set)) = FIELDS.iter().chain(eviction::FIELDS).find(|(name, _)| *name == key) {
             if let Err(problem) = set(&mut next, value) {
                 problems.push(format!("{key}: {problem}"));
             }
@@ -404,6 +377,7 @@ fn contradictions(config: &AgentConfig) -> Vec<String> {
     }
     let bad_dns = config.dns.servers.iter().filter(|s| s.parse::<IpAddr>().is_err());
     out.extend(bad_dns.map(|s| format!("clusterDNS: {s:?} is not an address")));
+    out.extend(config.eviction.contradictions());
     out
 }
 
@@ -444,8 +418,8 @@ shutdownGracePeriod: 30s
         assert!(config.server.anonymous && config.server.authorization == Authorization::AlwaysAllow);
         assert_eq!(config.node.status_update, Duration::from_secs(90));
         assert_eq!((config.logs.max_size, config.cgroups.pod_pids_limit), (5 << 20, None));
-        assert_eq!(config.node.pressure.memory, Minimum::Bytes(200 << 20));
-        assert_eq!(config.node.pressure.disk, Minimum::Percent(15));
+        assert_eq!(config.eviction.hard(eviction::Signal::MemoryAvailable), Some(eviction::Minimum::Amount(200 << 20)));
+        assert_eq!(config.eviction.hard(eviction::Signal::PidAvailable), None);
         assert_eq!(applied.ignored, ["rotateCertificates", "shutdownGracePeriod"]);
     }
 

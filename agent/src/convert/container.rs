@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use cri::types::{ContainerConfig, ContainerMetadata, Mount, NamespaceMode};
+use cri::ContainerId;
+use cri::types::{ContainerConfig, ContainerMetadata, Mount};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::expansion::expand;
@@ -23,8 +24,8 @@ pub struct ContainerContext<'a> {
     pub resources: ResourceContext,
     /// Directory of localhost seccomp profiles.
     pub seccomp_root: String,
-    /// Id of the container whose processes an ephemeral container looks at.
-    pub target: Option<String>,
+    /// The container whose processes an ephemeral container looks at.
+    pub target: Option<ContainerId>,
 }
 
 /// Path of a container's log below the pod's log directory.
@@ -43,10 +44,7 @@ pub fn container_config(
         list.iter().flatten().map(|word| expand(word, |name| env.get(name).cloned())).collect()
     };
     let mut security = container_security(pod, container, &ctx.image_user, &ctx.seccomp_root)?;
-    if ctx.target.is_some() {
-        // The contract has no target mode of its own; the pod's is the nearest.
-        security.namespaces.pid = NamespaceMode::Pod;
-    }
+    security.pid_target = ctx.target;
     Ok(ContainerConfig {
         metadata: ContainerMetadata { name: container.name.clone(), attempt: ctx.restart_count },
         image: ctx.image_ref,

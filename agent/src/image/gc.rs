@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cri::types::Image;
-use cri::{CriError, ImageRef, ImageService};
+use cri::{CriError, ImageRef, ImageService, images};
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::statvfs::statvfs;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -18,6 +19,27 @@ use crate::plan::image_gc::{ImageRecord, Thresholds, bytes_to_free, images_to_re
 use crate::podcache::PodCache;
 
 const PERIOD: Duration = Duration::from_secs(300);
+
+/// Asks the collector for more than its thresholds would. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct UnusedImages(mpsc::Sender<oneshot::Sender<()>>);
+
+impl UnusedImages {
+    /// The asking end, and the one for [`ImageCollector::run`].
+    pub fn channel() -> (Self, mpsc::Receiver<oneshot::Sender<()>>) {
+        let (tx, rx) = mpsc::channel(1);
+        (Self(tx), rx)
+    }
+
+    /// Removes every image nobody uses that is old enough; ends when that is done.
+    pub async fn remove(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.0.send(done).await.is_ok() {
+            // An error says that the collector ended: so does the agent.
+            let _ = wait.await;
+        }
+    }
+}
 
 /// Looks at the images' file system now and then.
 #[derive(Debug)]
@@ -57,15 +79,24 @@ impl ImageCollector {
         Self { images, cache, events, clock, node_name, thresholds, seen: HashMap::new() }
     }
 
-    /// Runs until cancelled.
-    pub async fn run(mut self, token: CancellationToken) {
+    /// Runs until cancelled, and removes all that is unused when `requests` says so.
+    pub async fn run(mut self, mut requests: mpsc::Receiver<oneshot::Sender<()>>, token: CancellationToken) {
         loop {
             if let Err(error) = self.collect().await {
                 tracing::debug!(%error, "images not collected");
             }
+            let wait = tokio::time::sleep(PERIOD);
             tokio::select! {
                 () = token.cancelled() => return,
-                () = tokio::time::sleep(PERIOD) => {}
+                () = wait => {}
+                // Cancel-safe: a request is lost only when it is received.
+                Some(done) = requests.recv() => {
+                    if let Err(error) = self.free(u64::MAX).await {
+                        tracing::warn!(%error, "unused images not removed");
+                    }
+                    // Who asked may have given up.
+                    let _ = done.send(());
+                }
             }
         }
     }
@@ -84,8 +115,24 @@ impl ImageCollector {
         images.iter().filter(used).map(|i| i.id.to_string()).collect()
     }
 
-    /// Learns which images there are and removes what has to go.
-    pub async fn collect(&mut self) -> Result<Vec<String>, CriError> {
+    /// Removes what has to go for the file system to have room.
+    pub async fn collect(&mut self) -> Result<(), CriError> {
+        let usage = self.images.image_fs_info().await?;
+        let disk = usage.first().and_then(|fs| space(Path::new(&fs.mountpoint)));
+        let wanted = disk.map_or(0, |(capacity, available)| bytes_to_free(capacity, available, &self.thresholds));
+        let freed = self.free(wanted).await?;
+        if freed < wanted {
+            let text = format!(
+                "Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, but only found {freed} bytes eligible to free."
+            );
+            self.events.node(&self.node_name, EventType::Warning, "FreeDiskSpaceFailed", text);
+        }
+        Ok(())
+    }
+
+    /// Learns which images there are and removes unused ones of `wanted` bytes
+    /// in all; returns how many bytes those had that went.
+    async fn free(&mut self, wanted: u64) -> Result<u64, CriError> {
         let images = self.images.list_images().await?;
         let (now, used) = (self.clock.now(), self.in_use(&images));
         self.seen.retain(|id, _| images.iter().any(|i| i.id == *id));
@@ -95,27 +142,63 @@ impl ImageCollector {
                 record.1 = now;
             }
         }
-        let usage = self.images.image_fs_info().await?;
-        let disk = usage.first().and_then(|fs| space(Path::new(&fs.mountpoint)));
-        let Some((capacity, available)) = disk else { return Ok(Vec::new()) };
-        let free = bytes_to_free(capacity, available, &self.thresholds);
         let records: Vec<ImageRecord> = images.iter().map(|i| self.record(i, now)).collect();
-        let doomed = images_to_remove(&records, &used, free, &self.thresholds, now);
+        let doomed = images_to_remove(&records, &used, wanted, &self.thresholds, now);
         for id in &doomed {
             self.images.remove_image(&ImageRef::new(id.as_str())).await?;
         }
-        let freed: u64 = records.iter().filter(|r| doomed.contains(&r.id)).map(|r| r.size).sum();
-        if freed < free {
-            let text = format!(
-                "Failed to garbage collect required amount of images. Attempted to free {free} bytes, but only found {freed} bytes eligible to free."
-            );
-            self.events.node(&self.node_name, EventType::Warning, "FreeDiskSpaceFailed", text);
-        }
-        Ok(doomed)
+        Ok(records.iter().filter(|r| doomed.contains(&r.id)).map(|r| r.size).sum())
     }
 
     fn record(&self, image: &Image, now: Timestamp) -> ImageRecord {
         let (first_seen, last_used) = self.seen.get(&image.id).copied().unwrap_or((now, now));
-        ImageRecord { id: image.id.to_string(), size: image.size, pinned: image.pinned, first_seen, last_used }
+        let pinned = image.pinned || image.repo_tags.iter().any(|name| images::is_builtin(name));
+        ImageRecord { id: image.id.to_string(), size: image.size, pinned, first_seen, last_used }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use cri::fake::FakeRuntime;
+    use cri::types::ContainerState;
+
+    use super::*;
+    use crate::testutil::{instance, pod, runtime};
+
+    /// Thresholds that nothing meets, for images of any age.
+    fn everything_must_go() -> ImageSettings {
+        let min_age = Duration::ZERO;
+        ImageSettings {
+            max_parallel_pulls: None,
+            gc_high_percent: 0,
+            gc_low_percent: 0,
+            min_age,
+            enough_free: u64::MAX,
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_nobody_needs_is_removed() {
+        let fake = FakeRuntime::new();
+        for name in [images::PAUSE, images::DEMO, "by-name:1", "by-id:1", "idle:1"] {
+            fake.add_image(name);
+        }
+        let by_id = fake.list_images().await.unwrap().into_iter().find(|i| i.repo_tags == ["by-id:1"]).unwrap().id;
+        let pod = pod("  containers: [{name: a}, {name: b}]");
+        let (_, mut a) = instance(&pod, "a", 0, ContainerState::Running, 0);
+        let (sandbox, mut b) = instance(&pod, "b", 0, ContainerState::Exited, 0);
+        (a.image, a.image_ref) = ("by-name:1".into(), String::new());
+        (b.image, b.image_ref) = (String::new(), by_id.to_string());
+        let cache = Arc::new(PodCache::new());
+        cache.put(runtime(vec![], vec![(sandbox.clone(), a), (sandbox, b)]));
+        let (events, mut told) = Recorder::channel(8);
+        let settings = everything_must_go();
+        let mut collector = ImageCollector::new(fake.clone(), cache, events, Clock::System, "n1".into(), &settings);
+        collector.collect().await.unwrap();
+        let left: HashSet<String> = fake.list_images().await.unwrap().into_iter().flat_map(|i| i.repo_tags).collect();
+        let kept = [images::PAUSE, images::DEMO, "by-name:1", "by-id:1"].map(str::to_owned);
+        assert_eq!(left, HashSet::from(kept));
+        assert_eq!(told.try_recv().unwrap().reason, "FreeDiskSpaceFailed");
     }
 }

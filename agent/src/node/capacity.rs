@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::facts::{Load, Machine};
+use crate::config::{EvictionSettings, Signal};
 use crate::convert::quantity::{ResourceList, from_nanos, kibibytes, nanos, units};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -26,15 +27,23 @@ pub fn capacity(machine: &Machine, load: &Load, max_pods: u32) -> ResourceList {
 }
 
 /// Capacity without what is reserved and, of memory and disk, without what
-/// eviction keeps free by default (100Mi and 10 %).
-pub fn allocatable(capacity: &ResourceList, reserved: &BTreeMap<String, String>) -> ResourceList {
+/// eviction keeps free.
+pub fn allocatable(
+    capacity: &ResourceList,
+    reserved: &BTreeMap<String, String>,
+    eviction: &EvictionSettings,
+) -> ResourceList {
     let mut out = ResourceList::new();
+    let kept = |signal, have: i128| {
+        let whole = u64::try_from(have / 1_000_000_000).unwrap_or(0);
+        i128::from(eviction.hard(signal).map_or(0, |minimum| minimum.of(whole))) * 1_000_000_000
+    };
     for (name, quantity) in capacity {
         let Some(have) = nanos(&quantity.0) else { continue };
         let mut keep = reserved.get(name).and_then(|r| nanos(r)).unwrap_or(0);
         match name.as_str() {
-            "memory" => keep += (100_i128 << 20) * 1_000_000_000,
-            "ephemeral-storage" => keep += have / 10,
+            "memory" => keep += kept(Signal::MemoryAvailable, have),
+            "ephemeral-storage" => keep += kept(Signal::NodefsAvailable, have),
             "cpu" | "pods" => {}
             _ => {
                 out.insert(name.clone(), quantity.clone());
@@ -75,11 +84,14 @@ mod tests {
         assert_eq!(have["memory"].0, "1048576Ki");
         assert_eq!((have["cpu"].0.as_str(), have["hugepages-2Mi"].0.as_str()), ("2", "8388608"));
         let reserved = [("cpu".to_owned(), "500m".to_owned()), ("memory".to_owned(), "100Mi".to_owned())].into();
-        let can = allocatable(&have, &reserved);
+        let eviction = EvictionSettings::default();
+        let can = allocatable(&have, &reserved, &eviction);
         assert_eq!((can["cpu"].0.as_str(), can["pods"].0.as_str()), ("1500m", "110"));
         assert_eq!(can["memory"].0, format!("{}Ki", 1_048_576 - 200 * 1024 - 8192));
         assert_eq!(can["ephemeral-storage"].0, "921600");
-        let none = allocatable(&have, &[("cpu".to_owned(), "9".to_owned())].into());
+        let none = allocatable(&have, &[("cpu".to_owned(), "9".to_owned())].into(), &eviction);
         assert_eq!(none["cpu"].0, "0");
+        let never = EvictionSettings { hard: Some(BTreeMap::new()), ..eviction };
+        assert_eq!(allocatable(&have, &BTreeMap::new(), &never)["ephemeral-storage"].0, "1024000");
     }
 }

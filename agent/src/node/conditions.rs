@@ -5,9 +5,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::NodeCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::facts::{Load, Machine};
 use crate::clock::to_seconds;
-use crate::config::Pressure;
+use crate::plan::eviction::{Pressure, Pressures};
 
 /// What the runtime says, or why it says nothing.
 pub type RuntimeView = Result<RuntimeStatus, String>;
@@ -48,40 +47,33 @@ pub fn problems(runtime: &RuntimeView) -> Vec<String> {
 
 /// The node's conditions. A transition time moves only when the status does.
 pub fn conditions(
-    machine: &Machine,
-    load: &Load,
     runtime: &RuntimeView,
-    limits: &Pressure,
+    pressures: &Pressures,
     previous: &[NodeCondition],
     now: Timestamp,
 ) -> Vec<NodeCondition> {
-    // File systems may have no inodes to count; what cannot be read is no pressure.
-    let disk =
-        load.disk_available < limits.disk.of(load.disk_capacity) || load.inodes_free < limits.inodes.of(load.inodes);
-    let pids_free = machine.pid_max.saturating_sub(load.pids);
-    let pids = load.pids > 0 && pids_free < limits.pids.of(machine.pid_max);
-    let memory = load.memory_available > 0 && load.memory_available < limits.memory.of(machine.memory);
-    let pressures = [
+    let bad = |kind| pressures.contains(&kind);
+    let verdicts = [
         Verdict {
-            kind: "MemoryPressure",
-            bad: memory,
+            kind: Pressure::Memory.condition(),
+            bad: bad(Pressure::Memory),
             reasons: ("KubeletHasSufficientMemory", "KubeletHasInsufficientMemory"),
             messages: ("kubelet has sufficient memory available", "kubelet has insufficient memory available"),
         },
         Verdict {
-            kind: "DiskPressure",
-            bad: disk,
+            kind: Pressure::Disk.condition(),
+            bad: bad(Pressure::Disk),
             reasons: ("KubeletHasNoDiskPressure", "KubeletHasDiskPressure"),
             messages: ("kubelet has no disk pressure", "kubelet has disk pressure"),
         },
         Verdict {
-            kind: "PIDPressure",
-            bad: pids,
+            kind: Pressure::Pid.condition(),
+            bad: bad(Pressure::Pid),
             reasons: ("KubeletHasSufficientPID", "KubeletHasInsufficientPID"),
             messages: ("kubelet has sufficient PID available", "kubelet has insufficient PID available"),
         },
     ];
-    let mut out: Vec<NodeCondition> = pressures
+    let mut out: Vec<NodeCondition> = verdicts
         .iter()
         .map(|v| {
             let pick = |pair: (&str, &str)| if v.bad { pair.1 } else { pair.0 }.to_owned();
@@ -148,51 +140,28 @@ mod tests {
 
     #[test]
     fn ready_follows_the_runtime() {
-        let (m, t) = (Machine { pid_max: 100, ..Machine::default() }, Timestamp::UNIX_EPOCH);
-        let load = Load {
-            memory_available: 1 << 30,
-            disk_capacity: 100,
-            disk_available: 50,
-            inodes: 100,
-            inodes_free: 50,
-            pids: 10,
-        };
-        let good = conditions(&m, &load, &runtime(true), &Pressure::default(), &[], t);
+        let (none, t) = (Pressures::new(), Timestamp::UNIX_EPOCH);
+        let good = conditions(&runtime(true), &none, &[], t);
         assert_eq!(status(&good, "Ready"), "True");
         assert_eq!(status(&good, "DiskPressure"), "False");
-        let bad = conditions(&m, &load, &runtime(false), &Pressure::default(), &good, t);
+        let bad = conditions(&runtime(false), &none, &good, t);
         assert_eq!(status(&bad, "Ready"), "False");
         assert!(bad[3].message.as_deref().unwrap_or_default().contains("cni config uninitialized"));
-        let down = conditions(&m, &load, &Err("refused".into()), &Pressure::default(), &good, t);
+        let down = conditions(&Err("refused".into()), &none, &good, t);
         assert!(down[3].message.as_deref().unwrap_or_default().starts_with("container runtime is down"));
         assert!(network_problem(&runtime(true)).is_none());
         assert_eq!(problems(&Ok(RuntimeStatus::default())).len(), 2);
     }
 
     #[test]
-    fn minima() {
-        use crate::config::Minimum::{Bytes, Percent, PercentUpTo};
-        assert_eq!(
-            [Bytes(7).of(100), Percent(10).of(100), PercentUpTo(10, 5).of(100), PercentUpTo(10, 50).of(100)],
-            [7, 10, 5, 10]
-        );
-        assert_eq!(Percent(100).of(u64::MAX), u64::MAX);
-    }
-
-    #[test]
-    fn pressures() {
-        let (m, t) = (Machine { pid_max: 100, ..Machine::default() }, Timestamp::UNIX_EPOCH);
-        let load = Load {
-            memory_available: 1 << 20,
-            disk_capacity: 100,
-            disk_available: 9,
-            inodes: 0,
-            inodes_free: 0,
-            pids: 96,
-        };
-        let list = conditions(&m, &load, &runtime(true), &Pressure::default(), &[], t);
-        for kind in ["MemoryPressure", "DiskPressure", "PIDPressure"] {
-            assert_eq!(status(&list, kind), "True", "{kind}");
+    fn pressures_are_conditions() {
+        let all = [Pressure::Memory, Pressure::Disk, Pressure::Pid];
+        for kind in all {
+            let list = conditions(&runtime(true), &[kind].into(), &[], Timestamp::UNIX_EPOCH);
+            for other in all {
+                let expect = if other == kind { "True" } else { "False" };
+                assert_eq!(status(&list, other.condition()), expect, "{other:?} of {kind:?}");
+            }
         }
     }
 }

@@ -24,8 +24,9 @@ use super::register::{labels_patch, register};
 use super::status::{NodeInput, differs, node_status, status_patch};
 use super::{address, lease};
 use crate::clock::Clock;
-use crate::config::NodeSettings;
+use crate::config::{EvictionSettings, NodeSettings};
 use crate::events::{EventType, Recorder};
+use crate::plan::eviction::Pressures;
 
 /// How soon to look again while the node is not ready: its network becomes
 /// ready without telling anybody.
@@ -41,6 +42,9 @@ const IMAGES_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct NodeKeeper {
     pub settings: NodeSettings,
+    pub eviction: EvictionSettings,
+    /// What the node runs short of.
+    pub pressures: watch::Receiver<Pressures>,
     /// A directory on the file system pods use.
     pub root: PathBuf,
     pub runtime: Arc<dyn RuntimeService>,
@@ -79,6 +83,8 @@ impl NodeKeeper {
         let conditions = previous.and_then(|p| p.conditions.as_deref()).unwrap_or_default();
         node_status(&NodeInput {
             settings: &self.settings,
+            eviction: &self.eviction,
+            pressures: &self.pressures.borrow(),
             machine: &seen.machine,
             load,
             runtime,
@@ -108,7 +114,7 @@ impl NodeKeeper {
         let mut seen = Observed { machine: Machine::read(), ips, version: None, images: Vec::new(), images_at: None };
         let (load, runtime) = self.observe(&mut seen).await;
         let status = self.status(&seen, &load, &runtime, None);
-        publish(view, &seen, &status, &runtime, None);
+        publish(view, &seen, &status, &runtime, None, &self.pressures.borrow());
         let (node_tx, mut nodes) = watch::channel(None);
         if let Some(client) = &client {
             let node = self.register(client, &seen, &status).await;
@@ -157,8 +163,10 @@ impl NodeKeeper {
         let mut written: Option<(NodeStatus, Instant)> = None;
         let mut told_cidr: Option<String> = None;
         let began = Instant::now();
+        let mut pressures = self.pressures.clone();
         loop {
             let node = nodes.borrow_and_update().clone();
+            pressures.mark_unchanged();
             let (load, runtime) = match first.take() {
                 Some(runtime) => (Load::read(&self.root), runtime),
                 None => self.observe(seen).await,
@@ -166,7 +174,7 @@ impl NodeKeeper {
             let shown = node.as_ref().and_then(|n| n.status.clone());
             let base = written.as_ref().map(|(s, _)| s).or(shown.as_ref());
             let status = self.status(seen, &load, &runtime, base);
-            publish(view, seen, &status, &runtime, node.as_ref());
+            publish(view, seen, &status, &runtime, node.as_ref(), &self.pressures.borrow());
             self.tell_cidr(node.as_deref(), &mut told_cidr).await;
             let due = written
                 .as_ref()
@@ -191,8 +199,9 @@ impl NodeKeeper {
                 (_, true) => Duration::from_secs(1),
                 _ => self.settings.status_update,
             };
-            // Cancel-safe: both arms only wait.
+            // Cancel-safe: all arms only wait.
             tokio::select! {
+                Ok(()) = pressures.changed() => {}
                 changed = nodes.changed(), if api.is_some() => if changed.is_err() { return },
                 () = tokio::time::sleep(pause) => {}
             }
@@ -267,8 +276,10 @@ fn publish(
     status: &NodeStatus,
     runtime: &RuntimeView,
     node: Option<&Arc<Node>>,
+    pressures: &Pressures,
 ) {
     let next = NodeView {
+        pressures: pressures.clone(),
         host_ips: seen.ips.iter().map(ToString::to_string).collect(),
         allocatable: status.allocatable.clone().unwrap_or_default(),
         memory_capacity: i64::try_from(seen.machine.memory).unwrap_or(i64::MAX),
@@ -279,6 +290,7 @@ fn publish(
         let same = old.host_ips == next.host_ips
             && old.allocatable == next.allocatable
             && old.network_problem == next.network_problem
+            && old.pressures == next.pressures
             && old.node.as_ref().map(|n| &n.metadata.resource_version)
                 == next.node.as_ref().map(|n| &n.metadata.resource_version);
         if !same {

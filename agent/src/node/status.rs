@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 use super::capacity::{allocatable, capacity};
 use super::conditions::{RuntimeView, conditions};
 use super::facts::{Load, Machine};
-use crate::config::NodeSettings;
+use crate::config::{EvictionSettings, NodeSettings};
+use crate::plan::eviction::Pressures;
 
 /// How many images a node lists.
 const MAX_IMAGES: usize = 50;
@@ -23,6 +24,8 @@ const MAX_NAMES_PER_IMAGE: usize = 5;
 #[derive(Clone, Copy, Debug)]
 pub struct NodeInput<'a> {
     pub settings: &'a NodeSettings,
+    pub eviction: &'a EvictionSettings,
+    pub pressures: &'a Pressures,
     pub machine: &'a Machine,
     pub load: &'a Load,
     pub runtime: &'a RuntimeView,
@@ -43,17 +46,10 @@ pub fn node_status(input: &NodeInput<'_>) -> NodeStatus {
     addresses.push(address("Hostname", input.settings.hostname.clone()));
     let endpoint = (input.port != 0).then(|| DaemonEndpoint { port: i32::from(input.port) });
     NodeStatus {
-        allocatable: Some(allocatable(&capacity, &input.settings.reserved)),
+        allocatable: Some(allocatable(&capacity, &input.settings.reserved, input.eviction)),
         capacity: Some(capacity),
         addresses: Some(addresses),
-        conditions: Some(conditions(
-            input.machine,
-            input.load,
-            input.runtime,
-            &input.settings.pressure,
-            input.previous,
-            input.now,
-        )),
+        conditions: Some(conditions(input.runtime, input.pressures, input.previous, input.now)),
         daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: endpoint }),
         node_info: Some(system_info(input)),
         images: Some(images(input.images)),
@@ -158,6 +154,8 @@ mod tests {
         let (load, runtime) = (Load::default(), Err("down".to_owned()));
         let input = NodeInput {
             settings: &config.node,
+            eviction: &config.eviction,
+            pressures: &Pressures::new(),
             machine: &machine,
             load: &load,
             runtime: &runtime,

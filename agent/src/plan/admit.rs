@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 
-use crate::convert::qos::{Sums, pod_requests};
+use super::eviction::{Pressure, Pressures};
+use crate::convert::qos::{QosClass, Sums, pod_requests, qos_class};
 use crate::convert::quantity::{ResourceList, nanos};
 use crate::convert::sandbox::forbidden_sysctl;
 use crate::convert::spec;
@@ -17,13 +18,15 @@ pub struct Refusal {
 }
 
 /// What the node has and who uses it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct NodeRoom<'a> {
     pub allocatable: ResourceList,
     /// Pods that run or start here, without the one in question.
     pub others: Vec<&'a Pod>,
     pub node: Option<&'a Node>,
     pub allowed_unsafe_sysctls: &'a [String],
+    /// What the node runs short of.
+    pub pressures: &'a Pressures,
 }
 
 fn sums(pods: &[&Pod]) -> Sums {
@@ -56,9 +59,35 @@ fn ports_clash(a: &(String, String, i32), b: &(String, String, i32)) -> bool {
     a.1 == b.1 && a.2 == b.2 && (wildcard(&a.0) || wildcard(&b.0) || a.0 == b.0)
 }
 
-/// Checks room, ports, selectors and sysctls. Critical pods are always taken
+/// A node that runs short takes critical pods only; one that is short of memory
+/// alone also those that say how much they need, or that they do not mind.
+fn check_pressures(pod: &Pod, pressures: &Pressures) -> Result<(), Refusal> {
+    if pressures.is_empty() || spec::is_critical(pod) {
+        return Ok(());
+    }
+    let memory_alone = pressures.iter().all(|p| *p == Pressure::Memory);
+    if memory_alone && (qos_class(pod) != QosClass::BestEffort || tolerates_memory_pressure(pod)) {
+        return Ok(());
+    }
+    let conditions: Vec<&str> = pressures.iter().map(|p| p.condition()).collect();
+    let message = format!("The node had condition: [{}]. ", conditions.join(" "));
+    Err(Refusal { reason: "Evicted".to_owned(), message })
+}
+
+fn tolerates_memory_pressure(pod: &Pod) -> bool {
+    spec::spec(pod).tolerations.iter().flatten().any(|t| {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let (key, exists) = (text(&t.key), t.operator.as_deref() == Some("Exists"));
+        (key == "node.kubernetes.io/memory-pressure" || key.is_empty() && exists)
+            && matches!(text(&t.effect).as_str(), "" | "NoSchedule")
+            && (exists || text(&t.value).is_empty())
+    })
+}
+
+/// Checks pressures, room, ports, selectors and sysctls. Critical pods are always taken
 /// when only room is short.
 pub fn admit(pod: &Pod, room: &NodeRoom<'_>) -> Result<(), Refusal> {
+    check_pressures(pod, room.pressures)?;
     let refuse = |reason: &str, message: String| Err(Refusal { reason: reason.to_owned(), message });
     if let Some(name) = forbidden_sysctl(pod, room.allowed_unsafe_sysctls) {
         return refuse("SysctlForbidden", format!("forbidden sysctl: \"{name}\" not allowlisted"));
@@ -139,6 +168,7 @@ mod tests {
             others: vec![&busy],
             node: Some(&node),
             allowed_unsafe_sysctls: &[],
+            pressures: &Pressures::new(),
         };
         let cases = [
             ("  containers: [{name: a, resources: {requests: {cpu: 300m}}}]", None),
@@ -163,5 +193,44 @@ mod tests {
         }
         let full = NodeRoom { others: vec![&busy, &busy], ..room.clone() };
         assert_eq!(admit(&pod("  containers: [{name: a}]"), &full).unwrap_err().reason, "OutOfpods");
+    }
+
+    #[test]
+    fn a_node_under_pressure_is_choosy() {
+        let (memory, more) = ([Pressure::Memory].into(), [Pressure::Memory, Pressure::Disk].into());
+        let tolerant = "  tolerations: [{key: node.kubernetes.io/memory-pressure, operator: Exists}]\n";
+        let one = "  containers: [{name: a}]";
+        let cases = [
+            (one.to_owned(), false, false),
+            ("  containers: [{name: a, resources: {requests: {cpu: 1m}}}]".to_owned(), true, false),
+            (format!("{tolerant}{one}"), true, false),
+            (format!("  tolerations: [{{operator: Exists}}]\n{one}"), true, false),
+            (format!("  tolerations: [{{key: node.kubernetes.io/memory-pressure, value: x}}]\n{one}"), false, false),
+            (format!("  priority: 2000000000\n{one}"), true, true),
+        ];
+        for (text, if_memory, if_more) in cases {
+            for (pressures, taken) in [(&Pressures::new(), true), (&memory, if_memory), (&more, if_more)] {
+                let room = NodeRoom {
+                    allocatable: ResourceList::new(),
+                    others: vec![],
+                    node: None,
+                    allowed_unsafe_sysctls: &[],
+                    pressures,
+                };
+                assert_eq!(admit(&pod(&text), &room).is_ok(), taken, "{text} under {pressures:?}");
+                if let Err(refusal) = admit(&pod(&text), &room) {
+                    assert_eq!(refusal.reason, "Evicted");
+                }
+            }
+        }
+        let room = NodeRoom {
+            allocatable: ResourceList::new(),
+            others: vec![],
+            node: None,
+            allowed_unsafe_sysctls: &[],
+            pressures: &more,
+        };
+        let message = admit(&pod(one), &room).unwrap_err().message;
+        assert_eq!(message, "The node had condition: [MemoryPressure DiskPressure]. ");
     }
 }

@@ -37,6 +37,7 @@ impl Admission {
                     allocatable: node.allocatable.clone(),
                     others: taken.values().map(Arc::as_ref).collect(),
                     node: node.node.as_deref(),
+                    pressures: &node.pressures,
                     allowed_unsafe_sysctls,
                 };
                 admit(pod, &room)?;
@@ -44,6 +45,16 @@ impl Admission {
             taken.insert(uid, pod.clone());
             Ok(())
         })
+    }
+
+    /// The pods taken.
+    pub fn pods(&self) -> Vec<Arc<Pod>> {
+        self.with(|taken| taken.values().cloned().collect())
+    }
+
+    /// Whether the pod was taken and has not given its room back.
+    pub fn has(&self, uid: &PodUid) -> bool {
+        self.with(|taken| taken.contains_key(uid))
     }
 
     /// Gives a pod's room back.

@@ -20,7 +20,9 @@ use crate::convert::service_env::ServiceLink;
 use crate::events::Recorder;
 use crate::image::ImagePuller;
 use crate::objectcache::{ObjectReader, ObjectRegistry};
+use crate::plan::eviction::Pressures;
 use crate::podcache::PodCache;
+use crate::runtimeclass::RuntimeClasses;
 use crate::status::StatusManager;
 
 /// What pods need to know of their node, at this moment.
@@ -32,6 +34,8 @@ pub struct NodeView {
     pub memory_capacity: i64,
     /// `None` while the runtime says its network is ready, else what it says.
     pub network_problem: Option<String>,
+    /// What the node runs short of.
+    pub pressures: Pressures,
     /// The node object as last seen.
     pub node: Option<Arc<Node>>,
 }
@@ -69,6 +73,7 @@ pub struct Deps {
     pub objects: Arc<dyn ObjectReader>,
     pub registry: Arc<dyn ObjectRegistry>,
     pub services: ServicesRx,
+    pub runtime_classes: RuntimeClasses,
     pub node: watch::Receiver<Arc<NodeView>>,
     /// `None`: pods get no cgroups of their own.
     pub cgroups: Option<Arc<CgroupTree>>,

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::deps::Deps;
-use super::inbox::Inbox;
+use super::inbox::{Eviction, Inbox};
 use super::worker::Worker;
 use crate::convert::labels;
 use crate::ids::{ObjectName, PodUid};
@@ -50,6 +50,11 @@ impl PodWorkers {
     /// Something else of the pod changed.
     pub fn poke(&self, uid: &PodUid) {
         self.with(uid, Inbox::poke);
+    }
+
+    /// Ends a pod for the node's sake. False: nobody works on that pod.
+    pub fn evict(&self, uid: &PodUid, eviction: Eviction) -> bool {
+        self.with(uid, |inbox| inbox.evict(eviction)).is_some()
     }
 
     /// Wakes every worker.

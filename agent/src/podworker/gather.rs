@@ -54,7 +54,7 @@ impl Worker {
         interrupt: &CancellationToken,
     ) -> Option<Gathered> {
         let (deps, pod) = (self.deps.clone(), self.pod.clone());
-        let sandbox = async { if create { sandbox::create(&deps, config).await.map(Some) } else { Ok(None) } };
+        let sandbox = async { if create { sandbox::create(&deps, &pod, config).await.map(Some) } else { Ok(None) } };
         let others = others(&deps, &pod, config, ready);
         tokio::pin!(sandbox, others);
         // Cancel-safe: both are polled on by reference until they end.

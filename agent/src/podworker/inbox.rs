@@ -2,11 +2,21 @@
 //! number of wake-ups is one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::podsource::DesiredPod;
+
+/// Why the node ends a pod, and how fast.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// What its status will say.
+    pub message: String,
+    /// What containers get to stop, whatever the pod says.
+    pub grace: Duration,
+}
 
 /// What happened since the worker last looked.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +25,8 @@ pub struct Mail {
     pub pod: Option<DesiredPod>,
     /// Nobody wants the pod any more.
     pub removed: bool,
+    /// The node runs short of something and this pod has to go.
+    pub eviction: Option<Eviction>,
     /// The runtime's view may be out of date.
     pub dirty: bool,
 }
@@ -66,6 +78,18 @@ impl Inbox {
             slot.interrupt.cancel();
         }
         slot.removed = true;
+        drop(slot);
+        self.notify.notify_one();
+    }
+
+    /// The pod has to go, however well it is.
+    pub fn evict(&self, eviction: Eviction) {
+        let mut slot = self.lock();
+        slot.mail.eviction = Some(eviction);
+        // A pod that ends already goes on with the grace it was given.
+        if !slot.removed && slot.deletion.is_none() {
+            slot.interrupt.cancel();
+        }
         drop(slot);
         self.notify.notify_one();
     }

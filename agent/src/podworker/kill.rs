@@ -28,6 +28,17 @@ impl HooksRun {
     }
 }
 
+/// How long a container gets to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowance {
+    /// As long as it asks for.
+    Own,
+    /// Its own time, but no more than this.
+    AtMost(Duration),
+    /// This, whatever it asks for.
+    Exactly(Duration),
+}
+
 /// Kills one container: preStop, stop signal, then SIGKILL.
 pub async fn kill_container(
     deps: &Deps,
@@ -35,12 +46,16 @@ pub async fn kill_container(
     running: &RuntimeContainer,
     reason: KillReason,
     message: &str,
-    limit: Option<Duration>,
+    allowance: Allowance,
     hooks: &HooksRun,
 ) -> Result<(), CriError> {
     let found = container::find(pod, running.name()).map(|(_, c)| c);
     let own = grace::grace_period(pod, found.as_ref(), reason);
-    let total = limit.map_or(own, |l| own.min(l));
+    let total = match allowance {
+        Allowance::Own => own,
+        Allowance::AtMost(limit) => own.min(limit),
+        Allowance::Exactly(given) => given,
+    };
     deps.events.container(pod, running.name(), EventType::Normal, "Killing", message);
     let began = Instant::now();
     let hook = found.as_ref().and_then(|c| c.lifecycle.as_ref()).and_then(|l| l.pre_stop.as_ref());
@@ -56,8 +71,8 @@ pub async fn kill_container(
             deps.events.container(pod, running.name(), EventType::Warning, "FailedPreStopHook", text);
         }
     }
-    // A forced deletion (grace 0) is upstream's literal override.
-    let forced = pod.metadata.deletion_grace_period_seconds == Some(0);
+    // A forced deletion (grace 0) and an eviction are upstream's literal overrides.
+    let forced = pod.metadata.deletion_grace_period_seconds == Some(0) || matches!(allowance, Allowance::Exactly(_));
     let left = grace::remaining(total, began.elapsed(), forced);
     match deps.runtime.stop_container(running.id(), left).await {
         Err(error) if error.is_not_found() => Ok(()),
@@ -75,10 +90,17 @@ pub fn pod_host(deps: &Deps, pod: &Pod) -> String {
 }
 
 /// Kills every running container of the pod: main ones together, then sidecars
-/// in reverse order, all within one grace period. Goes on past errors.
-pub async fn kill_containers(deps: &Deps, pod: &Pod, runtime: &RuntimePod, hooks: &HooksRun) -> Vec<CriError> {
+/// in reverse order, all within one grace period, or within what the node gives
+/// them. Goes on past errors.
+pub async fn kill_containers(
+    deps: &Deps,
+    pod: &Pod,
+    runtime: &RuntimePod,
+    given: Option<Duration>,
+    hooks: &HooksRun,
+) -> Vec<CriError> {
     let began = Instant::now();
-    let grace = grace::grace_period(pod, None, KillReason::PodEnds);
+    let grace = given.unwrap_or_else(|| grace::grace_period(pod, None, KillReason::PodEnds));
     let alive: Vec<&RuntimeContainer> = runtime
         .containers
         .iter()
@@ -87,9 +109,10 @@ pub async fn kill_containers(deps: &Deps, pod: &Pod, runtime: &RuntimePod, hooks
     let mut errors = Vec::new();
     for group in grace::stop_order(pod, alive.iter().map(|c| c.name())) {
         let left = grace.saturating_sub(began.elapsed());
+        let allowance = if given.is_some() { Allowance::Exactly(left) } else { Allowance::AtMost(left) };
         let stops = alive.iter().filter(|c| group.contains(&c.name())).map(|c| {
             let message = format!("Stopping container {}", c.name());
-            async move { kill_container(deps, pod, c, KillReason::PodEnds, &message, Some(left), hooks).await }
+            async move { kill_container(deps, pod, c, KillReason::PodEnds, &message, allowance, hooks).await }
         });
         errors.extend(join_all(stops).await.into_iter().filter_map(Result::err));
     }

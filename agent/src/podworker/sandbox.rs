@@ -11,12 +11,15 @@ use crate::convert::qos::qos_class;
 use crate::convert::resources::pod_cgroup_limits;
 use crate::convert::sandbox::{SandboxContext, SandboxError, sandbox_config};
 use crate::ids::PodUid;
+use crate::runtimeclass::RuntimeClassError;
 
 /// Why a pod has no sandbox.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateSandboxError {
     #[error(transparent)]
     Config(#[from] SandboxError),
+    #[error(transparent)]
+    RuntimeClass(#[from] RuntimeClassError),
     #[error("failed to create sandbox: {0}")]
     Run(#[source] CriError),
     #[error("failed to get sandbox status: {0}")]
@@ -43,8 +46,9 @@ pub fn config(deps: &Deps, pod: &Pod, attempt: u32) -> Result<SandboxConfig, San
 
 /// Runs a sandbox and asks for its address. When the answer is lost, the next
 /// look at the runtime finds the sandbox and adopts it.
-pub async fn create(deps: &Deps, config: &SandboxConfig) -> Result<SandboxStatus, CreateSandboxError> {
-    let id: SandboxId = deps.runtime.run_pod_sandbox(config, "").await.map_err(CreateSandboxError::Run)?;
+pub async fn create(deps: &Deps, pod: &Pod, config: &SandboxConfig) -> Result<SandboxStatus, CreateSandboxError> {
+    let handler = deps.runtime_classes.handler(pod).await?;
+    let id: SandboxId = deps.runtime.run_pod_sandbox(config, &handler).await.map_err(CreateSandboxError::Run)?;
     deps.runtime.pod_sandbox_status(&id).await.map_err(CreateSandboxError::Status)
 }
 

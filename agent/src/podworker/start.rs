@@ -37,6 +37,8 @@ pub enum StartError {
     Volume(#[from] VolumeError),
     #[error(transparent)]
     File(#[from] FileError),
+    #[error("unable to find target container {0}")]
+    Target(String),
     #[error("services have not yet been read at least once, cannot construct envvars")]
     Services,
     #[error("{0}")]
@@ -176,7 +178,7 @@ pub async fn start_container(
         mounts,
         resources: deps.resources(),
         seccomp_root: deps.settings.paths.seccomp.to_string_lossy().into_owned(),
-        target: target_of(deps, ctx.pod, &container.name),
+        target: target_of(deps, ctx.pod, &container.name)?,
     };
     let mut config = container_config(ctx.pod, &container, context)?;
     config.metadata.attempt = attempt;
@@ -194,11 +196,14 @@ pub async fn start_container(
     Ok(status)
 }
 
-/// The container an ephemeral one looks at.
-fn target_of(deps: &Deps, pod: &Pod, name: &str) -> Option<String> {
-    let wanted = spec::ephemeral_containers(pod).iter().find(|e| e.name == name)?.target_container_name.clone()?;
-    let runtime = deps.cache.get(&crate::ids::PodUid::of(pod))?;
-    runtime.container(&wanted).map(|c| c.id().to_string())
+/// The container an ephemeral one looks at; `None` when it names none.
+fn target_of(deps: &Deps, pod: &Pod, name: &str) -> Result<Option<ContainerId>, StartError> {
+    let debugger = spec::ephemeral_containers(pod).iter().find(|e| e.name == name);
+    let wanted = debugger.and_then(|e| e.target_container_name.as_deref()).filter(|wanted| !wanted.is_empty());
+    let Some(wanted) = wanted else { return Ok(None) };
+    let runtime = deps.cache.get(&crate::ids::PodUid::of(pod));
+    let found = runtime.and_then(|r| r.container(wanted).map(|c| c.id().clone()));
+    found.map(Some).ok_or_else(|| StartError::Target(wanted.to_owned()))
 }
 
 async fn post_start(

@@ -7,10 +7,11 @@ use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::files;
+use super::kill::{self, Allowance};
 use super::sandbox::{self, CreateSandboxError};
 use super::state::EndReason;
 use super::worker::{Progress, Worker};
-use super::{files, kill};
 use crate::convert::{container, spec};
 use crate::events::EventType;
 use crate::plan::pod_actions::is_finished;
@@ -142,7 +143,7 @@ impl Worker {
             let text = "Pod sandbox changed, it will be killed and re-created.";
             self.deps.events.pod(&self.pod, EventType::Normal, "SandboxChanged", text);
         }
-        let mut errors = kill::kill_containers(&self.deps, &self.pod, &self.runtime, &self.hooks).await;
+        let mut errors = kill::kill_containers(&self.deps, &self.pod, &self.runtime, None, &self.hooks).await;
         errors.extend(kill::stop_sandboxes(&self.deps, &self.runtime).await);
         self.dirty = true;
         for error in &errors {
@@ -154,7 +155,7 @@ impl Worker {
     async fn kill_some(&mut self, actions: &PodActions) {
         let kills = actions.kill.iter().filter_map(|k| {
             let target = self.runtime.containers.iter().find(|c| *c.id() == k.id)?;
-            Some(kill::kill_container(&self.deps, &self.pod, target, k.reason, &k.message, None, &self.hooks))
+            Some(kill::kill_container(&self.deps, &self.pod, target, k.reason, &k.message, Allowance::Own, &self.hooks))
         });
         for error in join_all(kills).await.into_iter().filter_map(Result::err) {
             tracing::warn!(pod.uid = %self.uid, %error, "container not stopped");

@@ -79,7 +79,7 @@ impl Worker {
         if alive {
             self.publish(Stage::Terminating);
         }
-        let mut errors = kill::kill_containers(&self.deps, &self.pod, &self.runtime, &self.hooks).await;
+        let mut errors = kill::kill_containers(&self.deps, &self.pod, &self.runtime, self.evicted, &self.hooks).await;
         if errors.is_empty() && alive {
             // Its processes are gone: free the network while we look at how they went.
             self.dirty = true;

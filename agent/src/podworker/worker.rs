@@ -63,6 +63,8 @@ pub struct Worker {
     /// Failures in a row.
     pub(super) failures: u32,
     pub(super) failure: Option<WaitReason>,
+    /// The node ends the pod for its own sake, and gives containers this long.
+    pub(super) evicted: Option<Duration>,
     pub(super) admitted: bool,
     pub(super) hooks: HooksRun,
 }
@@ -109,6 +111,7 @@ impl Worker {
             sandbox_attempt: 0,
             failures: 0,
             failure: None,
+            evicted: None,
             admitted: false,
             hooks: HooksRun::default(),
         }
@@ -159,6 +162,13 @@ impl Worker {
         let deleting = self.removed || self.pod.metadata.deletion_timestamp.is_some();
         if deleting {
             self.change_state(self.state.terminate(EndReason::Deleted));
+        }
+        if let Some(eviction) = mail.eviction
+            && self.state == WorkerState::Syncing
+        {
+            self.failure = Some(WaitReason { reason: "Evicted".to_owned(), message: eviction.message });
+            self.evicted = Some(eviction.grace);
+            self.change_state(self.state.terminate(EndReason::Finished));
         }
     }
 
@@ -216,6 +226,7 @@ impl Worker {
             previous: self.status.as_ref(),
             stage,
             failure: self.failure.as_ref(),
+            evicted: self.evicted.is_some(),
             host_ips: &node.host_ips,
             runtime_name: &self.deps.settings.runtime_name,
             now: self.deps.clock.now(),

@@ -12,6 +12,9 @@ pub const READY_TO_START: &str = "PodReadyToStartContainers";
 pub const INITIALIZED: &str = "Initialized";
 pub const CONTAINERS_READY: &str = "ContainersReady";
 pub const READY: &str = "Ready";
+/// Set once, on a pod that the node evicts.
+pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
+pub const TERMINATION_BY_KUBELET: &str = "TerminationByKubelet";
 
 /// A condition before its times are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

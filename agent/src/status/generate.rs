@@ -41,6 +41,8 @@ pub struct StatusInput<'a> {
     pub stage: Stage,
     /// The pod as a whole has failed (deadline, refusal, eviction).
     pub failure: Option<&'a WaitReason>,
+    /// The node ended the pod for its own sake.
+    pub evicted: bool,
     pub host_ips: &'a [String],
     pub runtime_name: &'a str,
     pub now: Timestamp,
@@ -177,7 +179,14 @@ fn all_conditions(
         let generation = slot.observed_generation;
         *slot = PodCondition { observed_generation: generation, ..scheduled.clone() };
     }
-    out.extend(foreign.iter().filter(|c| !conditions::is_own(&c.type_)).cloned());
+    if let Some(failure) = input.failure.filter(|_| input.evicted) {
+        let reason = conditions::TERMINATION_BY_KUBELET;
+        let target = Verdict { status: true, reason, message: failure.message.clone() };
+        out.push(conditions::stamp(conditions::DISRUPTION_TARGET, &target, pod, old, input.now));
+    }
+    let others: Vec<PodCondition> =
+        foreign.iter().filter(|c| out.iter().all(|own| own.type_ != c.type_)).cloned().collect();
+    out.extend(others);
     out
 }
 

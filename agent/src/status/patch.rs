@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Map, Value, json};
 
-use super::conditions::is_own;
+use super::conditions::{DISRUPTION_TARGET, TERMINATION_BY_KUBELET, is_own};
 
 /// Lists merged by key on the server: (field, key).
 const KEYED: &[(&str, &str)] = &[("hostIPs", "ip"), ("podIPs", "ip")];
@@ -75,7 +75,10 @@ fn items(list: Option<&Value>) -> &[Value] {
 }
 
 fn changed_conditions(before: Option<&Value>, after: Option<&Value>) -> Vec<Value> {
-    let own = |c: &&Value| c.get("type").and_then(Value::as_str).is_some_and(is_own);
+    let text = |c: &Value, field: &str| c.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+    // Others announce disruptions too: only the one of this node is ours.
+    let evicted = |c: &Value| text(c, "type") == DISRUPTION_TARGET && text(c, "reason") == TERMINATION_BY_KUBELET;
+    let own = |c: &&Value| is_own(&text(c, "type")) || evicted(c);
     items(after).iter().filter(own).filter(|c| !items(before).contains(c)).cloned().collect()
 }
 

@@ -1,16 +1,23 @@
 //! What the agent has to do on a real runtime.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agent::clock::Clock;
+use agent::config::ImageSettings;
+use agent::events::Recorder;
+use agent::image::gc::ImageCollector;
+use agent::podcache::PodCache;
 use anyhow::{Context, Result, ensure};
-use cri::RuntimeService;
 use cri::types::{ContainerState, SandboxFilter};
+use cri::{ImageService, RuntimeService, images};
 
-use crate::world::World;
+use crate::api::Api;
+use crate::world::OneNode;
 
 const IMAGE: &str = "copepod.local/demo:latest";
 
-pub async fn a_pod_runs_as_its_file_says(w: &mut World) -> Result<()> {
+pub async fn a_pod_runs_as_its_file_says(w: &mut OneNode) -> Result<()> {
     w.write(
         "first",
         &format!(
@@ -43,7 +50,7 @@ pub async fn a_pod_runs_as_its_file_says(w: &mut World) -> Result<()> {
     Ok(())
 }
 
-pub async fn a_killed_process_is_restarted(w: &mut World) -> Result<()> {
+pub async fn a_killed_process_is_restarted(w: &mut OneNode) -> Result<()> {
     let first = w.running("first", None).await?;
     let pid = i32::try_from(first.pid.context("the runtime tells the pid")?)?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
@@ -56,7 +63,7 @@ pub async fn a_killed_process_is_restarted(w: &mut World) -> Result<()> {
     Ok(())
 }
 
-pub async fn init_containers_share_volumes(w: &mut World) -> Result<()> {
+pub async fn init_containers_share_volumes(w: &mut OneNode) -> Result<()> {
     w.write(
         "init",
         &format!(
@@ -74,7 +81,7 @@ pub async fn init_containers_share_volumes(w: &mut World) -> Result<()> {
     w.remove("init").await
 }
 
-pub async fn a_failing_liveness_probe_restarts(w: &mut World) -> Result<()> {
+pub async fn a_failing_liveness_probe_restarts(w: &mut OneNode) -> Result<()> {
     w.write(
         "sick",
         &format!(
@@ -92,8 +99,8 @@ pub async fn a_failing_liveness_probe_restarts(w: &mut World) -> Result<()> {
     w.remove("sick").await
 }
 
-pub async fn pre_stop_runs_before_the_end(w: &mut World) -> Result<()> {
-    let note = w.directory.path().join("note");
+pub async fn pre_stop_runs_before_the_end(w: &mut OneNode) -> Result<()> {
+    let note = w.directory().join("note");
     std::fs::create_dir_all(&note)?;
     w.write(
         "polite",
@@ -117,7 +124,7 @@ pub async fn pre_stop_runs_before_the_end(w: &mut World) -> Result<()> {
     Ok(())
 }
 
-pub async fn a_new_agent_adopts(w: &mut World) -> Result<()> {
+pub async fn a_new_agent_adopts(w: &mut OneNode) -> Result<()> {
     let before = w.running("first", None).await?;
     w.stop_agent().await?;
     ensure!(w.running("first", None).await?.id == before.id, "pods run on");
@@ -130,17 +137,39 @@ pub async fn a_new_agent_adopts(w: &mut World) -> Result<()> {
     w.remove("second").await
 }
 
-pub async fn a_garbage_file_harms_nobody(w: &mut World) -> Result<()> {
+pub async fn a_garbage_file_harms_nobody(w: &mut OneNode) -> Result<()> {
     let before = w.running("first", None).await?;
-    std::fs::write(w.directory.path().join("pods/garbage.yaml"), [0xff, 0, b'{'])?;
+    std::fs::write(w.directory().join("pods/garbage.yaml"), [0xff, 0, b'{'])?;
     w.write("third", &format!("  containers: [{{name: third, image: {IMAGE}, args: [sleep, '3600']}}]"))?;
     w.running("third", None).await?;
     ensure!(w.running("first", None).await?.id == before.id);
-    std::fs::remove_file(w.directory.path().join("pods/garbage.yaml"))?;
+    std::fs::remove_file(w.directory().join("pods/garbage.yaml"))?;
     w.remove("third").await
 }
 
-pub async fn a_pod_that_failed_stays_ended(w: &mut World) -> Result<()> {
+pub async fn built_in_images_stay(w: &mut OneNode) -> Result<()> {
+    w.running("first", None).await?;
+    // Thresholds that nothing meets, and nobody known to use anything: containerd
+    // before 1.7 would give the images away.
+    let settings = ImageSettings {
+        max_parallel_pulls: None,
+        gc_high_percent: 0,
+        gc_low_percent: 0,
+        min_age: Duration::ZERO,
+        enough_free: u64::MAX,
+    };
+    let (events, _) = Recorder::channel(8);
+    let (client, cache) = (w.runtime.client.clone(), Arc::new(PodCache::new()));
+    let mut collector = ImageCollector::new(client, cache, events, Clock::System, "n1".to_owned(), &settings);
+    collector.collect().await?;
+    let left = w.runtime.client.list_images().await?;
+    for name in [images::PAUSE, images::DEMO] {
+        ensure!(left.iter().any(|i| i.repo_tags.iter().any(|tag| tag == name)), "{name} is not in {left:?}");
+    }
+    Ok(())
+}
+
+pub async fn a_pod_that_failed_stays_ended(w: &mut OneNode) -> Result<()> {
     w.write(
         "done",
         &format!("  restartPolicy: Never\n  containers: [{{name: done, image: {IMAGE}, args: [exit, '3']}}]"),
@@ -152,7 +181,7 @@ pub async fn a_pod_that_failed_stays_ended(w: &mut World) -> Result<()> {
     w.remove("done").await
 }
 
-pub async fn starting_is_timed(w: &mut World) -> Result<()> {
+pub async fn starting_is_timed(w: &mut OneNode) -> Result<()> {
     let mut times = Vec::new();
     for round in 0..5 {
         let name = format!("fast{round}");
@@ -168,18 +197,56 @@ pub async fn starting_is_timed(w: &mut World) -> Result<()> {
     Ok(())
 }
 
-pub async fn nothing_is_left(w: &mut World) -> Result<()> {
-    for entry in std::fs::read_dir(w.directory.path().join("pods"))? {
+pub async fn a_hard_threshold_evicts(w: &mut OneNode) -> Result<()> {
+    let pod = |name: &str, resources: serde_json::Value| {
+        serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "resourceVersion": "1"},
+            "spec": {"nodeName": "n1", "hostNetwork": true, "terminationGracePeriodSeconds": 600, "containers": [
+                {"name": name, "image": IMAGE, "args": ["sleep", "3600"], "resources": resources}]},
+            "status": {"phase": "Pending"}})
+    };
+    // One says what it needs and is let in although memory is short already. Of
+    // memory itself it cannot ask any: with that threshold the node offers none.
+    let modest = pod("modest", serde_json::json!({"requests": {"cpu": "1m"}}));
+    let api = Api::of_pods(vec![modest, pod("careless", serde_json::json!({}))]);
+    w.stop_agent().await?;
+    // More than the machine has must be free.
+    w.start_agent_with(Some(api.client()), "evictionHard: {memory.available: 900Ti}").await?;
+    w.until("the pressure is told", async || Ok(api.node_condition("MemoryPressure").as_deref() == Some("True")))
+        .await?;
+    ensure!(api.node_condition("DiskPressure").as_deref() == Some("False"), "disk");
+    w.until("both have failed", async || {
+        Ok(["modest", "careless"].iter().all(|name| api.pod_status(name)["phase"] == "Failed"))
+    })
+    .await?;
+    for name in ["modest", "careless"] {
+        println!("    {name}: {}", api.pod_status(name)["message"]);
+        ensure!(api.pod_status(name)["reason"] == "Evicted", "{}", api.pod_status(name));
+    }
+    let message = api.pod_status("modest")["message"].as_str().unwrap_or_default().to_owned();
+    ensure!(message.starts_with("The node was low on resource: memory. Threshold quantity: 900Ti, available: "));
+    ensure!(message.contains("Container modest was using ") && message.contains(", request is 0, "), "{message}");
+    w.until("it ends long before its grace", async || {
+        Ok(w.containers("modest").await?.iter().all(|c| c.state == ContainerState::Exited))
+    })
+    .await?;
+    w.stop_agent().await?;
+    w.start_agent().await
+}
+
+pub async fn nothing_is_left(w: &mut OneNode) -> Result<()> {
+    for entry in std::fs::read_dir(w.directory().join("pods"))? {
         std::fs::remove_file(entry?.path())?;
     }
     w.until("no sandbox is left", async || {
-        Ok(w.client.list_pod_sandboxes(&SandboxFilter::default()).await?.is_empty())
+        Ok(w.runtime.client.list_pod_sandboxes(&SandboxFilter::default()).await?.is_empty())
     })
     .await?;
     let pods = w.root().join("pods");
     w.until("no directory is left", async || Ok(std::fs::read_dir(&pods)?.next().is_none())).await?;
     w.until("no cgroup is left", async || Ok(w.cgroups().is_empty())).await?;
-    let logs = w.directory.path().join("logs");
+    let logs = w.directory().join("logs");
     w.until("no log is left", async || Ok(std::fs::read_dir(&logs)?.next().is_none())).await?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let pods = pods.to_string_lossy();

@@ -1,65 +1,78 @@
-//! A private containerd, and agents on it one after the other.
+//! Agents one after the other on one runtime.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use agent::app::{self, Inputs};
-use agent::config::{AgentConfig, Authorization, CgroupDriver};
+use agent::config::{AgentConfig, Authorization, CgroupDriver, apply_kubelet_configuration};
 use anyhow::{Context, Result, bail};
-use cri::containerd::{Containerd, Keep, Options, Shutdown, purge};
+use cri::RuntimeService;
 use cri::types::{ContainerFilter, ContainerState, ContainerStatus, SandboxFilter};
-use cri::{CriClient, RuntimeService, images};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+use crate::suite::{Runtime, World};
 
 struct Running {
     token: CancellationToken,
     task: JoinHandle<Result<()>>,
 }
 
-pub struct World {
-    pub client: Arc<CriClient>,
-    pub directory: tempfile::TempDir,
+pub struct OneNode {
+    pub runtime: Runtime,
     pub cgroup: String,
-    options: Options,
-    containerd: Containerd,
     agent: Option<Running>,
 }
 
 pub const NODE: &str = "n1";
 
-impl World {
-    pub async fn start(cgroup: &str) -> Result<Self> {
-        // Short, since sockets' paths must be.
-        let directory = tempfile::Builder::new().prefix("node").tempdir()?;
-        let options = Options::new(&directory.path().join("data"), &directory.path().join("run"));
-        let containerd = Containerd::start(options.clone(), CancellationToken::new()).await?;
-        let client: CriClient = containerd.client();
-        images::import_builtin(&client).await.context("import the built-in images")?;
-        std::fs::create_dir_all(directory.path().join("pods"))?;
-        let cgroup = cgroup.to_owned();
-        let mut world = Self { client: Arc::new(client), directory, cgroup, options, containerd, agent: None };
+impl World for OneNode {
+    const NAME: &str = "node";
+    const LIMIT: Duration = Duration::from_secs(90);
+
+    async fn start(runtime: Runtime, cgroup: &str) -> Result<Self> {
+        std::fs::create_dir_all(runtime.directory.path().join("pods"))?;
+        let mut world = Self { runtime, cgroup: cgroup.to_owned(), agent: None };
         world.start_agent().await?;
         Ok(world)
     }
 
+    async fn end(mut self) -> Result<Runtime> {
+        self.stop_agent().await?;
+        Ok(self.runtime)
+    }
+}
+
+impl OneNode {
+    pub fn directory(&self) -> &Path {
+        self.runtime.directory.path()
+    }
+
     pub fn root(&self) -> PathBuf {
-        self.directory.path().join("data/kubelet")
+        self.directory().join("data/kubelet")
     }
 
     pub async fn start_agent(&mut self) -> Result<()> {
-        let mut config = AgentConfig::new(NODE, self.directory.path().join("data"));
-        config.paths.pod_logs = self.directory.path().join("logs");
-        config.static_pods.directory = Some(self.directory.path().join("pods"));
+        self.start_agent_with(None, "").await
+    }
+
+    /// Starts it as a node of that API server, with a `KubeletConfiguration` of
+    /// these fields.
+    pub async fn start_agent_with(&mut self, client: Option<kube::Client>, fields: &str) -> Result<()> {
+        let mut config = AgentConfig::new(NODE, self.directory().join("data"));
+        config.paths.pod_logs = self.directory().join("logs");
+        config.static_pods.directory = Some(self.directory().join("pods"));
         config.cgroups.root.clone_from(&self.cgroup);
         config.cgroups.driver = Some(CgroupDriver::Cgroupfs);
         config.server.address = "127.0.0.1".parse()?;
         config.server.port = 0;
         config.server.authorization = Authorization::AlwaysAllow;
         config.server.webhook_authentication = false;
-        let inputs = Inputs { config, client: None, runtime: self.client.clone(), images: self.client.clone() };
+        let head = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+        apply_kubelet_configuration(&mut config, &format!("{head}{fields}"))?;
+        let inputs =
+            Inputs { config, client, runtime: self.runtime.client.clone(), images: self.runtime.client.clone() };
         let (ready, mut is_ready) = watch::channel(false);
         let token = CancellationToken::new();
         let task = tokio::spawn(app::run(inputs, ready, token.clone()));
@@ -82,14 +95,14 @@ impl World {
     pub fn write(&self, name: &str, spec: &str) -> Result<()> {
         let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  hostNetwork: true\n{spec}");
         let path = self.file(name);
-        let temporary = self.directory.path().join("new");
+        let temporary = self.directory().join("new");
         std::fs::write(&temporary, text)?;
         std::fs::rename(temporary, path)?;
         Ok(())
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.directory.path().join("pods").join(format!("{name}.yaml"))
+        self.directory().join("pods").join(format!("{name}.yaml"))
     }
 
     /// Takes a static pod away and waits until it is gone.
@@ -97,7 +110,7 @@ impl World {
         std::fs::remove_file(self.file(name))?;
         let pod = format!("{name}-{NODE}");
         self.until("the pod is gone", async || {
-            let boxes = self.client.list_pod_sandboxes(&SandboxFilter::default()).await?;
+            let boxes = self.runtime.client.list_pod_sandboxes(&SandboxFilter::default()).await?;
             Ok(!boxes.iter().any(|s| s.metadata.name == pod))
         })
         .await
@@ -106,9 +119,9 @@ impl World {
     /// Containers of that name, newest first.
     pub async fn containers(&self, name: &str) -> Result<Vec<ContainerStatus>> {
         let mut out = Vec::new();
-        for c in self.client.list_containers(&ContainerFilter::default()).await? {
+        for c in self.runtime.client.list_containers(&ContainerFilter::default()).await? {
             if c.metadata.name == name {
-                match self.client.container_status(&c.id).await {
+                match self.runtime.client.container_status(&c.id).await {
                     Ok(status) => out.push(status),
                     Err(error) if error.is_not_found() => {}
                     Err(error) => return Err(error.into()),
@@ -134,7 +147,7 @@ impl World {
 
     pub async fn exec(&self, container: &ContainerStatus, command: &[&str]) -> Result<String> {
         let command: Vec<String> = command.iter().map(|&c| c.to_owned()).collect();
-        let output = self.client.exec_sync(&container.id, &command, Duration::from_secs(10)).await?;
+        let output = self.runtime.client.exec_sync(&container.id, &command, Duration::from_secs(10)).await?;
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         if output.exit_code != 0 {
             bail!("{command:?} exited with {}: {text}", output.exit_code);
@@ -169,12 +182,5 @@ impl World {
             }
         }
         out
-    }
-
-    pub async fn end(mut self) -> Result<()> {
-        self.stop_agent().await?;
-        self.containerd.shutdown(Shutdown::LeaveRunning).await?;
-        purge(&self.options, Keep::Nothing).await?;
-        Ok(())
     }
 }

@@ -93,6 +93,30 @@ async fn an_image_that_must_not_be_pulled_or_has_no_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_class_names_the_handler_and_must_exist() {
+    let node = Node::with_class("fast", "crun").await;
+    node.runtime.add_handler("crun");
+    let p = pod("  runtimeClassName: fast\n  containers: [{name: a}]");
+    node.want(std::slice::from_ref(&p));
+    node.until("ready", |n| n.is_ready(&p)).await;
+    assert_eq!(node.runtime.sandboxes()[0].summary.runtime_handler, "crun");
+
+    let mut lost = pod("  runtimeClassName: none\n  containers: [{name: a}]");
+    lost.metadata.uid = Some("lost".into());
+    node.want(std::slice::from_ref(&lost));
+    let text = "Failed to create pod sandbox: runtimeclass.node.k8s.io \"none\" not found";
+    node.until("told", |n| n.said("FailedCreatePodSandBox", text)).await;
+    assert_eq!(node.status(&lost).phase.as_deref(), Some("Pending"));
+
+    let node = Node::with_class("odd", "not-configured").await;
+    let p = pod("  runtimeClassName: odd\n  containers: [{name: a}]");
+    node.want(std::slice::from_ref(&p));
+    let text = "Failed to create pod sandbox: failed to create sandbox: ";
+    node.until("told", |n| n.said("FailedCreatePodSandBox", text)).await;
+    assert!(node.runtime.sandboxes().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn image_pulls_back_off() {
     let node = Node::start().await;
     let mut p = pod(ONE);

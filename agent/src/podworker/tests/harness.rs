@@ -24,6 +24,7 @@ use crate::podcache::{PodCache, RuntimePod};
 use crate::podsource::{DesiredPod, DesiredPods, PodOrigin};
 use crate::podworker::admission::Admission;
 use crate::podworker::{Deps, Dispatcher, NodeView, PodWorkers, WorkerSettings};
+use crate::runtimeclass::RuntimeClasses;
 use crate::status::StatusManager;
 
 #[derive(Debug, Default)]
@@ -126,7 +127,26 @@ impl Node {
     pub(super) async fn start() -> Self {
         let runtime = FakeRuntime::new();
         runtime.add_image("img:1");
-        Self::boot(runtime, Arc::new(tempfile::tempdir().unwrap())).await
+        Self::boot(runtime, Arc::new(tempfile::tempdir().unwrap()), None).await
+    }
+
+    /// A node whose API server serves RuntimeClasses: `handler` by `class`.
+    pub(super) async fn with_class(class: &'static str, handler: &'static str) -> Self {
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let found = request.uri().path().ends_with(&format!("/runtimeclasses/{class}"));
+            let (status, body) = match found {
+                true => (200, serde_json::json!({"metadata": {"name": class}, "handler": handler})),
+                false => {
+                    (404, serde_json::json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}))
+                }
+            };
+            let body = kube::client::Body::from(body.to_string().into_bytes());
+            async move { http::Response::builder().status(status).body(body) }
+        });
+        let runtime = FakeRuntime::new();
+        runtime.add_image("img:1");
+        let client = kube::Client::new(service, "default");
+        Self::boot(runtime, Arc::new(tempfile::tempdir().unwrap()), Some(client)).await
     }
 
     /// The agent dies without a word and a new one starts on the same runtime.
@@ -135,10 +155,10 @@ impl Node {
             task.abort();
         }
         self.token.cancel();
-        Self::boot(self.runtime.clone(), self.dir.clone()).await
+        Self::boot(self.runtime.clone(), self.dir.clone(), None).await
     }
 
-    async fn boot(runtime: Arc<FakeRuntime>, dir: Arc<tempfile::TempDir>) -> Self {
+    async fn boot(runtime: Arc<FakeRuntime>, dir: Arc<tempfile::TempDir>, client: Option<kube::Client>) -> Self {
         let (recorder, mut queue) = Recorder::channel(1024);
         let clock = Clock::tokio(Timestamp::now());
         let (volumes, probes) = (Arc::new(FakeVolumes::default()), Arc::new(FakeProbes::default()));
@@ -161,6 +181,7 @@ impl Node {
             objects: objects.clone(),
             registry: objects,
             services: watch::channel(Some(Arc::default())).1,
+            runtime_classes: RuntimeClasses::new(client),
             node: watch::channel(Arc::new(view)).1,
             cgroups: None,
             admission: Admission::default(),
@@ -222,6 +243,11 @@ impl Node {
 
     pub(super) fn reasons(&self) -> Vec<&'static str> {
         self.events.lock().unwrap().iter().map(|h| h.reason).collect()
+    }
+
+    /// Whether there was an event of that reason whose message begins so.
+    pub(super) fn said(&self, reason: &str, start: &str) -> bool {
+        self.events.lock().unwrap().iter().any(|h| h.reason == reason && h.message.starts_with(start))
     }
 
     /// Waits, in virtual time, until `done` holds.

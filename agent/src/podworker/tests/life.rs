@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cri::fake::{Behavior, Op};
 use cri::types::ContainerState;
+use k8s_openapi::api::core::v1::EphemeralContainer;
 
 use super::harness::{Node, deleted, pod};
 use crate::contract::{ContainerProbes, ProbeOutcome};
@@ -111,6 +112,27 @@ async fn deletion_stops_in_order_and_leaves_nothing() {
     assert!(node.runtime.sandboxes().is_empty());
     assert!(!node.deps.settings.paths.root.join("pods/u").exists());
     assert!(node.probes.removed.lock().unwrap().contains(&PodUid::new("u")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_debugger_is_put_among_its_targets_processes() {
+    let node = Node::start().await;
+    let mut p = pod(ONE);
+    node.want(std::slice::from_ref(&p));
+    node.until("ready", |n| n.is_ready(&p)).await;
+    let debugger = |name: &str, target: &str| EphemeralContainer {
+        name: name.into(),
+        image: Some("img:1".into()),
+        target_container_name: Some(target.into()),
+        ..EphemeralContainer::default()
+    };
+    p.spec.as_mut().unwrap().ephemeral_containers = Some(vec![debugger("d", "a"), debugger("lost", "none")]);
+    node.want(std::slice::from_ref(&p));
+    node.until("both tried", |n| n.runtime.container_named("d").is_some() && n.said("Failed", "Error: unable")).await;
+    let target = node.runtime.container_named("a").unwrap().id;
+    let config = node.runtime.container_config(&node.runtime.container_named("d").unwrap().id).unwrap();
+    assert_eq!(config.security.pid_target, Some(target));
+    assert!(node.said("Failed", "Error: unable to find target container none"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,7 @@ struct Case {
     waiting: BTreeMap<String, WaitReason>,
     stage: Stage,
     failure: Option<WaitReason>,
+    evicted: bool,
 }
 
 fn case(spec: &str, instances: &[Instance]) -> Case {
@@ -31,6 +32,7 @@ fn case(spec: &str, instances: &[Instance]) -> Case {
         waiting: BTreeMap::new(),
         stage: Stage::Syncing,
         failure: None,
+        evicted: false,
     }
 }
 
@@ -45,6 +47,7 @@ impl Case {
             previous,
             stage: self.stage,
             failure: self.failure.as_ref(),
+            evicted: self.evicted,
             host_ips: &["192.0.2.1".to_owned()],
             runtime_name: "containerd",
             now: at(now),
@@ -210,4 +213,25 @@ fn gates_and_foreign_conditions() {
     let s = c.make(Some(&s), 0);
     assert_eq!(condition(&s, "Ready").status, "True");
     assert_eq!(condition(&s, "x/gate").status, "True");
+}
+
+#[test]
+fn an_evicted_pod_says_who_ended_it() {
+    let mut c = case("  containers: [{name: a}]", &[("a", 0, ContainerState::Running, 0)]);
+    let running = c.make(None, 0);
+    c.failure = Some(WaitReason { reason: "Evicted".into(), message: "The node was low on resource: memory. ".into() });
+    c.evicted = true;
+    c.stage = Stage::Terminating;
+    let ending = c.make(Some(&running), 5);
+    assert_eq!((ending.phase.as_deref(), ending.reason.as_deref()), (Some("Failed"), Some("Evicted")));
+    let target = condition(&ending, "DisruptionTarget");
+    assert_eq!((target.status.as_str(), target.reason.as_deref()), ("True", Some("TerminationByKubelet")));
+    assert_eq!(target.message, ending.message);
+    // Also when the server already shows the one it was told.
+    c.pod.status = Some(ending.clone());
+    let again = c.make(Some(&ending), 9);
+    let targets = again.conditions.iter().flatten().filter(|c| c.type_ == "DisruptionTarget");
+    assert_eq!(targets.collect::<Vec<_>>(), [target]);
+    let patch = crate::status::patch::status_patch("u", Some(&running), &ending).unwrap();
+    assert!(patch["status"]["conditions"].to_string().contains("DisruptionTarget"), "{patch}");
 }

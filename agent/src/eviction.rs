@@ -1,0 +1,155 @@
+//! Keeps the node from running out of something: looks at its signals, tells
+//! its pressures, and ends pods one at a time until it has enough again.
+//!
+//! What to do is decided in [`crate::plan::eviction`]; ending a pod is its
+//! worker's business.
+
+pub mod signals;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{EvictionSettings, Signal};
+use crate::convert::spec;
+use crate::events::EventType;
+use crate::ids::PodUid;
+use crate::plan::eviction::rank::{Candidate, PodUsage, message, rank, resource};
+use crate::plan::eviction::{Assessment, Assessor, Observations, Pressure, Pressures, Shortage};
+use crate::podworker::{Deps, Eviction, PodWorkers};
+
+/// How often the node is looked at, as upstream.
+const PERIOD: Duration = Duration::from_secs(10);
+/// How long an evicted pod may take to end before another one goes.
+const CLEANUP: Duration = Duration::from_secs(30);
+/// How often that is looked at.
+const CLEANUP_LOOK: Duration = Duration::from_secs(1);
+/// What a pod gets to end when a hard threshold is passed.
+const HARD_GRACE: Duration = Duration::from_secs(1);
+
+/// The node as the manager sees it.
+#[async_trait]
+pub trait NodeSignals: Send + Sync + fmt::Debug {
+    /// What every signal that can be read reads now.
+    async fn observe(&self) -> Observations;
+
+    /// What pods use of that which the signal is about; pods nothing is known
+    /// of are absent.
+    async fn usage(&self, pods: &[Arc<Pod>], signal: Signal) -> HashMap<PodUid, PodUsage>;
+
+    /// Removes from disk what no pod needs.
+    async fn reclaim(&self);
+
+    /// Whether images have a file system of their own.
+    fn own_imagefs(&self) -> bool;
+}
+
+/// The task that evicts.
+#[derive(Debug)]
+pub struct EvictionManager {
+    deps: Arc<Deps>,
+    workers: PodWorkers,
+    signals: Arc<dyn NodeSignals>,
+    assessor: Assessor,
+    /// Grace of pods that a soft threshold evicts, at most.
+    max_pod_grace: Duration,
+    pressures: watch::Sender<Pressures>,
+}
+
+impl EvictionManager {
+    /// A manager that has seen nothing; it keeps `pressures` true.
+    pub fn new(
+        deps: Arc<Deps>,
+        workers: PodWorkers,
+        signals: Arc<dyn NodeSignals>,
+        settings: &EvictionSettings,
+        pressures: watch::Sender<Pressures>,
+    ) -> Self {
+        let (assessor, max_pod_grace) = (Assessor::new(settings), settings.max_pod_grace);
+        Self { deps, workers, signals, assessor, max_pod_grace, pressures }
+    }
+
+    /// Runs until cancelled; without thresholds there is nothing to run for.
+    pub async fn run(mut self, token: CancellationToken) {
+        if !self.assessor.is_idle() {
+            token.run_until_cancelled(self.keep()).await;
+        }
+    }
+
+    async fn keep(&mut self) {
+        loop {
+            match self.look().await {
+                Some(evicted) => self.wait_for_end_of(&evicted).await,
+                None => tokio::time::sleep(PERIOD).await,
+            }
+        }
+    }
+
+    async fn assess(&mut self) -> Assessment {
+        let seen = self.signals.observe().await;
+        let found = self.assessor.assess(&seen, self.deps.clock.now());
+        self.pressures.send_if_modified(|told| {
+            let changed = *told != found.pressures;
+            told.clone_from(&found.pressures);
+            changed
+        });
+        found
+    }
+
+    /// One look; the pod that had to go because of it.
+    async fn look(&mut self) -> Option<PodUid> {
+        let mut shortage = *self.assess().await.shortages.first()?;
+        let name = resource(shortage.signal);
+        tracing::warn!(signal = shortage.signal.name(), shortage.available, shortage.wanted, "node runs short");
+        let text = format!("Attempting to reclaim {name}");
+        self.deps.events.node(&self.deps.settings.node_name, EventType::Warning, "EvictionThresholdMet", text);
+        if Pressure::of(shortage.signal) == Pressure::Disk {
+            self.signals.reclaim().await;
+            let left = self.assess().await.shortages;
+            shortage = *left.iter().find(|s| s.signal == shortage.signal)?;
+        }
+        self.evict_one(&shortage).await
+    }
+
+    async fn evict_one(&self, shortage: &Shortage) -> Option<PodUid> {
+        let pods = self.deps.admission.pods();
+        let usage = self.signals.usage(&pods, shortage.signal).await;
+        let mut candidates: Vec<Candidate<'_>> = pods
+            .iter()
+            .filter(|pod| !spec::is_critical(pod))
+            .map(|pod| Candidate { pod, usage: usage.get(&PodUid::of(pod)) })
+            .collect();
+        rank(shortage.signal, &mut candidates, self.signals.own_imagefs());
+        for candidate in candidates {
+            let (pod, uid) = (candidate.pod, PodUid::of(candidate.pod));
+            let message = message(shortage, &candidate);
+            let own = Duration::from_secs(u64::try_from(spec::grace_seconds(pod)).unwrap_or(0));
+            let grace = if shortage.soft { own.min(self.max_pod_grace) } else { HARD_GRACE };
+            if self.workers.evict(&uid, Eviction { message: message.clone(), grace }) {
+                tracing::warn!(pod.uid = %uid, signal = shortage.signal.name(), "pod evicted");
+                self.deps.events.pod(pod, EventType::Warning, "Evicted", message);
+                return Some(uid);
+            }
+        }
+        tracing::warn!(signal = shortage.signal.name(), "no pod can be evicted");
+        None
+    }
+
+    /// Before the next one goes, what this one held has to be free again.
+    async fn wait_for_end_of(&self, uid: &PodUid) {
+        let ended = async {
+            while self.deps.admission.has(uid) {
+                tokio::time::sleep(CLEANUP_LOOK).await;
+            }
+        };
+        if tokio::time::timeout(CLEANUP, ended).await.is_err() {
+            tracing::warn!(pod.uid = %uid, "evicted pod has not ended yet");
+        }
+    }
+}

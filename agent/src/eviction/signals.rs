@@ -1,0 +1,256 @@
+//! The signals of this machine: /proc, file systems, cgroups and the runtime's
+//! own figures. Nothing of pods is measured before something is short.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cri::types::{ContainerFilter, ContainerStats};
+use cri::{ImageService, RuntimeService};
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::OnceCell;
+
+use super::NodeSignals;
+use crate::cgroup::CgroupTree;
+use crate::config::{Paths, Signal};
+use crate::convert::qos::qos_class;
+use crate::convert::sandbox::log_directory;
+use crate::ids::PodUid;
+use crate::image::gc::UnusedImages;
+use crate::node::facts::{Load, Machine};
+use crate::plan::eviction::rank::{ContainerUsage, PodUsage, Space};
+use crate::plan::eviction::{Observation, Observations};
+use crate::podcache::{PodCache, RuntimePod};
+
+/// This machine.
+#[derive(Debug)]
+pub struct MachineSignals {
+    pub paths: Paths,
+    pub runtime: Arc<dyn RuntimeService>,
+    pub images: Arc<dyn ImageService>,
+    pub cache: Arc<PodCache>,
+    pub cgroups: Option<Arc<CgroupTree>>,
+    pub unused_images: UnusedImages,
+    machine: Machine,
+    /// Where images are, once the runtime has said it.
+    imagefs: OnceCell<PathBuf>,
+}
+
+impl MachineSignals {
+    /// The machine as it is seen from these places.
+    pub fn new(
+        paths: Paths,
+        runtime: Arc<dyn RuntimeService>,
+        images: Arc<dyn ImageService>,
+        cache: Arc<PodCache>,
+        cgroups: Option<Arc<CgroupTree>>,
+        unused_images: UnusedImages,
+    ) -> Self {
+        let (machine, imagefs) = (Machine::read(), OnceCell::new());
+        Self { paths, runtime, images, cache, cgroups, unused_images, machine, imagefs }
+    }
+
+    async fn imagefs(&self) -> Option<&Path> {
+        let ask = async || {
+            let usage = self.images.image_fs_info().await.ok();
+            usage.and_then(|all| all.first().map(|fs| PathBuf::from(&fs.mountpoint))).ok_or(())
+        };
+        self.imagefs.get_or_try_init(ask).await.ok().map(PathBuf::as_path)
+    }
+
+    /// What the pod has on disk; walks its logs and volumes.
+    async fn measure_files(&self, pod: &Pod) -> (Space, HashMap<String, u64>) {
+        let logs = self.paths.pod_logs.join(log_directory(pod));
+        let uid = PodUid::of(pod);
+        let volumes = self.paths.root.join("pods").join(uid.as_str()).join("volumes/kubernetes.io~empty-dir");
+        let walk = tokio::task::spawn_blocking(move || {
+            let entries = fs::read_dir(&logs).into_iter().flatten().flatten();
+            let by_container: Vec<(String, Space)> =
+                entries.map(|e| (e.file_name().to_string_lossy().into_owned(), space_below(&e.path()))).collect();
+            let mut all = space_below(&volumes);
+            for (_, space) in &by_container {
+                all.bytes += space.bytes;
+                all.inodes += space.inodes;
+            }
+            (all, by_container.into_iter().map(|(name, space)| (name, space.bytes)).collect())
+        });
+        walk.await.unwrap_or_default()
+    }
+
+    async fn usage_of(&self, pod: &Pod, stats: &[ContainerStats], signal: Signal) -> Option<PodUsage> {
+        let uid = PodUid::of(pod);
+        let runtime = self.cache.get(&uid)?;
+        let (files, logs) = match signal {
+            Signal::MemoryAvailable | Signal::PidAvailable => Default::default(),
+            _ => self.measure_files(pod).await,
+        };
+        let pids = self.cgroups.as_ref().and_then(|tree| tree.processes(&uid, qos_class(pod)));
+        usage(&runtime, stats, &logs, files, pids.unwrap_or(0))
+    }
+}
+
+/// Puts figures together; `None` of a pod that the runtime measures nothing of. Pure.
+fn usage(
+    pod: &RuntimePod,
+    stats: &[ContainerStats],
+    logs: &HashMap<String, u64>,
+    files: Space,
+    pids: u64,
+) -> Option<PodUsage> {
+    let mut out = PodUsage { files, pids, ..PodUsage::default() };
+    for container in &pod.containers {
+        let Some(stats) = stats.iter().find(|s| s.id == *container.id()) else { continue };
+        out.layers.bytes += stats.rootfs_used.unwrap_or(0);
+        out.layers.inodes += stats.rootfs_inodes.unwrap_or(0);
+        let log = logs.get(container.name()).copied().unwrap_or(0);
+        out.containers.push(ContainerUsage {
+            name: container.name().to_owned(),
+            memory: stats.memory_working_set.unwrap_or(0),
+            disk: stats.rootfs_used.unwrap_or(0) + log,
+        });
+    }
+    (!out.containers.is_empty()).then_some(out)
+}
+
+#[async_trait]
+impl NodeSignals for MachineSignals {
+    async fn observe(&self) -> Observations {
+        let load = Load::read(&self.paths.root);
+        let mut out = observations(&self.machine, &load);
+        if let Some(imagefs) = self.imagefs().await {
+            let images = Load::read(imagefs);
+            add(&mut out, Signal::ImagefsAvailable, images.disk_available, images.disk_capacity);
+            add(&mut out, Signal::ImagefsInodesFree, images.inodes_free, images.inodes);
+        }
+        out
+    }
+
+    async fn usage(&self, pods: &[Arc<Pod>], signal: Signal) -> HashMap<PodUid, PodUsage> {
+        let stats = match self.runtime.list_container_stats(&ContainerFilter::default()).await {
+            Ok(stats) => stats,
+            Err(error) => {
+                tracing::warn!(%error, "containers not measured");
+                Vec::new()
+            }
+        };
+        let mut out = HashMap::new();
+        for pod in pods {
+            if let Some(usage) = self.usage_of(pod, &stats, signal).await {
+                out.insert(PodUid::of(pod), usage);
+            }
+        }
+        out
+    }
+
+    async fn reclaim(&self) {
+        self.unused_images.remove().await;
+    }
+
+    fn own_imagefs(&self) -> bool {
+        let device = |path: &Path| fs::metadata(path).map(|m| m.dev()).ok();
+        self.imagefs.get().is_some_and(|imagefs| device(imagefs) != device(&self.paths.root))
+    }
+}
+
+/// What can be read of the machine itself. Pure.
+fn observations(machine: &Machine, load: &Load) -> Observations {
+    let mut out = Observations::new();
+    if load.memory_available > 0 {
+        add(&mut out, Signal::MemoryAvailable, load.memory_available, machine.memory);
+    }
+    add(&mut out, Signal::NodefsAvailable, load.disk_available, load.disk_capacity);
+    add(&mut out, Signal::NodefsInodesFree, load.inodes_free, load.inodes);
+    if load.pids > 0 {
+        add(&mut out, Signal::PidAvailable, machine.pid_max.saturating_sub(load.pids), machine.pid_max);
+    }
+    out
+}
+
+/// File systems may have no inodes to count; what has no capacity was not read.
+fn add(out: &mut Observations, signal: Signal, available: u64, capacity: u64) {
+    if capacity > 0 {
+        out.insert(signal, Observation { available, capacity });
+    }
+}
+
+/// What a directory takes on its own file system: tmpfs volumes are memory.
+fn space_below(path: &Path) -> Space {
+    let (mut out, mut seen, mut todo) = (Space::default(), HashSet::new(), vec![path.to_owned()]);
+    let Ok(device) = fs::symlink_metadata(path).map(|m| m.dev()) else { return out };
+    while let Some(next) = todo.pop() {
+        // Files come and go meanwhile.
+        let Ok(meta) = fs::symlink_metadata(&next) else { continue };
+        // Hard links share one inode.
+        if meta.dev() != device || !seen.insert(meta.ino()) {
+            continue;
+        }
+        out.bytes += meta.blocks() * 512;
+        out.inodes += 1;
+        if meta.is_dir() {
+            todo.extend(fs::read_dir(&next).into_iter().flatten().flatten().map(|e| e.path()));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use cri::types::ContainerState;
+
+    use super::*;
+    use crate::testutil::{instance, pod, runtime};
+
+    #[test]
+    fn only_what_was_read_is_observed() {
+        let machine = Machine { memory: 100, pid_max: 1000, ..Machine::default() };
+        assert_eq!(observations(&machine, &Load::default()), Observations::new());
+        let load = Load { memory_available: 7, disk_capacity: 9, pids: 30, ..Load::default() };
+        let seen = observations(&machine, &load);
+        assert_eq!(seen[&Signal::MemoryAvailable], Observation { available: 7, capacity: 100 });
+        assert_eq!(seen[&Signal::NodefsAvailable], Observation { available: 0, capacity: 9 });
+        assert_eq!(seen[&Signal::PidAvailable], Observation { available: 970, capacity: 1000 });
+        assert_eq!(seen.len(), 3);
+    }
+
+    #[test]
+    fn links_count_once_and_what_is_gone_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let empty = space_below(dir.path());
+        fs::create_dir(dir.path().join("d")).unwrap();
+        fs::write(dir.path().join("d/f"), vec![1; 100_000]).unwrap();
+        fs::hard_link(dir.path().join("d/f"), dir.path().join("again")).unwrap();
+        std::os::unix::fs::symlink("/", dir.path().join("root")).unwrap();
+        let full = space_below(dir.path());
+        assert_eq!(full.inodes, empty.inodes + 3);
+        assert!((100_000..200_000).contains(&(full.bytes - empty.bytes)), "{full:?}");
+        assert_eq!(space_below(&dir.path().join("none")), Space::default());
+    }
+
+    #[test]
+    fn containers_are_measured_by_their_ids() {
+        let p = pod("  containers: [{name: a}, {name: b}]");
+        let (sandbox, status) = instance(&p, "a", 0, ContainerState::Running, 0);
+        let stats = ContainerStats {
+            id: status.id.clone(),
+            metadata: status.metadata.clone(),
+            labels: Default::default(),
+            at: None,
+            cpu_usage_nanos: None,
+            memory_working_set: Some(5),
+            memory_rss: None,
+            rootfs_used: Some(100),
+            rootfs_inodes: Some(2),
+        };
+        let view = runtime(vec![], vec![(sandbox, status)]);
+        let files = Space { bytes: 30, inodes: 3 };
+        let logs = HashMap::from([("a".to_owned(), 20)]);
+        let found = usage(&view, &[stats], &logs, files, 4).unwrap();
+        assert_eq!(found.containers, [ContainerUsage { name: "a".into(), memory: 5, disk: 120 }]);
+        assert_eq!((found.layers, found.files, found.pids), (Space { bytes: 100, inodes: 2 }, files, 4));
+        assert_eq!(usage(&view, &[], &logs, files, 4), None);
+    }
+}

@@ -1,0 +1,199 @@
+//! A node that runs short of something, and whom it ends for that.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cri::fake::{Behavior, FakeRuntime};
+use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::harness::{Node, pod};
+use crate::config::{EvictionSettings, Minimum, Signal};
+use crate::eviction::{EvictionManager, NodeSignals};
+use crate::ids::PodUid;
+use crate::plan::eviction::rank::{ContainerUsage, PodUsage, Space};
+use crate::plan::eviction::{Observation, Observations, Pressure, Pressures};
+
+const CAPACITY: u64 = 1000;
+
+/// A node of which running containers use fixed amounts.
+#[derive(Debug)]
+struct Shares {
+    signal: Signal,
+    runtime: Arc<FakeRuntime>,
+    /// By the name of the container.
+    used: HashMap<&'static str, u64>,
+    /// What unused images take.
+    images: Mutex<u64>,
+    reclaimed: AtomicUsize,
+}
+
+#[async_trait]
+impl NodeSignals for Shares {
+    async fn observe(&self) -> Observations {
+        let running: u64 = self.runtime.running().iter().map(|name| self.used[name.as_str()]).sum();
+        let available = CAPACITY.saturating_sub(running + *self.images.lock().unwrap());
+        [(self.signal, Observation { available, capacity: CAPACITY })].into()
+    }
+
+    async fn usage(&self, pods: &[Arc<Pod>], _: Signal) -> HashMap<PodUid, PodUsage> {
+        let of = |pod: &Arc<Pod>| {
+            let name = pod.spec.as_ref().unwrap().containers[0].name.clone();
+            let used = self.used[name.as_str()];
+            let layers = Space { bytes: used, inodes: used };
+            let container = ContainerUsage { name, memory: used, disk: used };
+            (PodUid::of(pod), PodUsage { containers: vec![container], layers, ..PodUsage::default() })
+        };
+        pods.iter().map(of).collect()
+    }
+
+    async fn reclaim(&self) {
+        self.reclaimed.fetch_add(1, Ordering::Relaxed);
+        *self.images.lock().unwrap() = 0;
+    }
+
+    fn own_imagefs(&self) -> bool {
+        false
+    }
+}
+
+/// A node with these pods and a manager of that signal, of which 100 must stay
+/// free; a soft threshold gives pods 7 s.
+struct Scene {
+    node: Node,
+    pods: HashMap<&'static str, Pod>,
+    signals: Arc<Shares>,
+    pressures: watch::Receiver<Pressures>,
+    token: CancellationToken,
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}
+
+impl Scene {
+    /// Pods by the name of their one container, with its use and their priority.
+    async fn start(signal: Signal, soft: bool, images: u64, pods: &[(&'static str, u64, i32)]) -> Self {
+        let node = Node::start().await;
+        let named = |(name, _, priority): &(&'static str, u64, i32)| {
+            let text = format!(
+                "  priority: {priority}\n  terminationGracePeriodSeconds: 600\n  containers: [{{name: {name}}}]"
+            );
+            let mut p = pod(&text);
+            (p.metadata.name, p.metadata.uid) = (Some((*name).to_owned()), Some((*name).to_owned()));
+            (*name, p)
+        };
+        let wanted: HashMap<&'static str, Pod> = pods.iter().map(named).collect();
+        for (name, ..) in pods {
+            node.runtime.set_behavior(name, Behavior::IgnoresStopSignal);
+        }
+        node.want(&wanted.values().cloned().collect::<Vec<_>>());
+        node.until("all ready", |n| wanted.values().all(|p| n.is_ready(p))).await;
+        let signals = Arc::new(Shares {
+            signal,
+            runtime: node.runtime.clone(),
+            used: pods.iter().map(|(name, used, _)| (*name, *used)).collect(),
+            images: Mutex::new(images),
+            reclaimed: AtomicUsize::new(0),
+        });
+        let minimum = [(signal, Some(Minimum::Amount(100)))];
+        let settings = EvictionSettings {
+            hard: Some(if soft { [].into() } else { minimum.into() }),
+            soft: if soft { minimum.into() } else { [].into() },
+            soft_grace: [(signal, Duration::from_secs(60))].into(),
+            max_pod_grace: Duration::from_secs(7),
+            ..EvictionSettings::default()
+        };
+        let (tx, pressures) = watch::channel(Pressures::new());
+        let manager = EvictionManager::new(node.deps.clone(), node.workers.clone(), signals.clone(), &settings, tx);
+        let token = CancellationToken::new();
+        tokio::spawn(manager.run(token.clone()));
+        Self { node, pods: wanted, signals, pressures, token }
+    }
+
+    fn reason(&self, name: &str) -> Option<String> {
+        self.node.status(&self.pods[name]).reason
+    }
+
+    fn told(&self, reason: &str) -> usize {
+        self.node.reasons().iter().filter(|r| **r == reason).count()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_greediest_pod_goes_and_the_others_stay() {
+    let pods = [("greedy", 600, 0), ("modest", 100, 0), ("critical", 250, 2_000_000_000)];
+    let scene = Scene::start(Signal::MemoryAvailable, false, 0, &pods).await;
+    let began = tokio::time::Instant::now();
+    scene.node.until("evicted", |n| !n.runtime.running().contains(&"greedy".to_owned())).await;
+    // Not the ten minutes that the pod asks for.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let status = scene.node.status(&scene.pods["greedy"]);
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Evicted")));
+    let message = status.message.unwrap();
+    assert!(
+        message.starts_with("The node was low on resource: memory. Threshold quantity: 100, available: 50. "),
+        "{message}"
+    );
+    assert!(status.conditions.unwrap().iter().any(|c| c.type_ == "DisruptionTarget" && c.status == "True"));
+    assert!(scene.node.said("Evicted", &message));
+    assert!(scene.node.said("EvictionThresholdMet", "Attempting to reclaim memory"));
+    assert_eq!(*scene.pressures.borrow(), [Pressure::Memory].into());
+    scene.node.settle(Duration::from_secs(280)).await;
+    assert_eq!(*scene.pressures.borrow(), [Pressure::Memory].into(), "the transition period is not over");
+    scene.node.settle(Duration::from_secs(60)).await;
+    assert!(scene.pressures.borrow().is_empty());
+    assert_eq!(scene.told("Evicted"), 1);
+    assert!(["modest", "critical"].iter().all(|name| scene.node.is_ready(&scene.pods[name])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_go_one_after_the_other_until_it_is_enough() {
+    let pods = [("a", 300, 0), ("b", 250, 0), ("c", 200, 0), ("d", 600, 5)];
+    let scene = Scene::start(Signal::MemoryAvailable, false, 0, &pods).await;
+    scene
+        .node
+        .until("enough", |n| n.runtime.running().iter().map(|c| scene.signals.used[c.as_str()]).sum::<u64>() <= 900)
+        .await;
+    scene.node.settle(Duration::from_secs(120)).await;
+    let evicted = |name| scene.reason(name).as_deref() == Some("Evicted");
+    assert_eq!(["a", "b", "c", "d"].map(evicted), [true, true, false, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unused_images_go_before_pods() {
+    let pods = [("a", 500, 0)];
+    let scene = Scene::start(Signal::ImagefsAvailable, false, 450, &pods).await;
+    scene.node.until("reclaimed", |_| scene.signals.reclaimed.load(Ordering::Relaxed) > 0).await;
+    scene.node.settle(Duration::from_secs(60)).await;
+    assert!(scene.node.is_ready(&scene.pods["a"]));
+    assert_eq!(scene.told("Evicted"), 0);
+    assert_eq!(*scene.pressures.borrow(), [Pressure::Disk].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_soft_threshold_has_patience_and_gives_time() {
+    let scene = Scene::start(Signal::MemoryAvailable, true, 0, &[("a", 950, 0)]).await;
+    scene.node.settle(Duration::from_secs(59)).await;
+    assert!(scene.node.is_ready(&scene.pods["a"]));
+    scene.node.until("ending", |n| n.status(&scene.pods["a"]).reason.as_deref() == Some("Evicted")).await;
+    let began = tokio::time::Instant::now();
+    scene.node.until("ended", |n| n.runtime.running().is_empty()).await;
+    let took = began.elapsed().as_secs();
+    assert!((6..=8).contains(&took), "{took} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn critical_pods_stay_whatever_happens() {
+    let scene = Scene::start(Signal::MemoryAvailable, false, 0, &[("a", 950, 2_000_001_000)]).await;
+    scene.node.settle(Duration::from_secs(100)).await;
+    assert!(scene.node.is_ready(&scene.pods["a"]));
+    assert!(scene.told("EvictionThresholdMet") > 3);
+    assert_eq!(*scene.pressures.borrow(), [Pressure::Memory].into());
+}
