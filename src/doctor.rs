@@ -88,12 +88,8 @@ pub fn judge(facts: &Facts, private_containerd: bool) -> Vec<Finding> {
         Fatal,
         "CAP_NET_ADMIN is missing: pods cannot have a network; give the process this capability",
     );
-    for controller in ["cpu", "memory", "pids"] {
-        let mounted = facts.controllers.iter().any(|name| name == controller);
-        let message = format!(
-            "the cgroup controller {controller} is not mounted: boot with it enabled (cgroup_enable={controller}) and mount it"
-        );
-        check(mounted, Fatal, &message);
+    if let Some(message) = missing_controllers(&facts.controllers) {
+        check(false, Fatal, &message);
     }
     check(
         facts.overlayfs,
@@ -111,6 +107,19 @@ pub fn judge(facts: &Facts, private_containerd: bool) -> Vec<Finding> {
         "CAP_SYS_RESOURCE is missing: containers cannot be protected from the OOM killer",
     );
     findings
+}
+
+fn missing_controllers(mounted: &[String]) -> Option<String> {
+    let missing = ["cpu", "memory", "pids"].into_iter().filter(|name| !mounted.iter().any(|mounted| mounted == name));
+    let missing: Vec<_> = missing.collect();
+    (!missing.is_empty()).then(|| {
+        format!(
+            "cgroup controllers are not mounted ({}): mount cgroup2 at /sys/fs/cgroup; \
+             if the kernel leaves them out, boot it with cgroup_enable={}",
+            missing.join(", "),
+            missing.join(" cgroup_enable=")
+        )
+    })
 }
 
 /// Fails unless this machine can be a node; logs what it merely lacks.

@@ -75,6 +75,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn containerd_leaves_cgroups_to_whom_the_agent_does() {
+        let paths = Paths { data: "/d".into(), run: "/r".into(), log: "/l".into() };
+        assert_eq!(options(&paths, true).cgroup_driver, containerd::CgroupDriver::Systemd);
+        assert_eq!(options(&paths, false).cgroup_driver, containerd::CgroupDriver::Cgroupfs);
+    }
+
+    #[test]
     fn endpoints_are_paths_with_or_without_a_scheme() {
         assert_eq!(socket_of("unix:///run/c.sock").unwrap(), Path::new("/run/c.sock"));
         assert_eq!(socket_of("/run/c.sock").unwrap(), Path::new("/run/c.sock"));

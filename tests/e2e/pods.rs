@@ -15,11 +15,8 @@ fn exec(cluster: &Cluster, pod: &str, arguments: &[&str]) -> Result<String> {
     cluster.kubectl(&command)
 }
 
-pub fn environment_and_volumes_reach_the_container(cluster: &Cluster) -> Result<()> {
-    cluster.kubectl(&["create", "configmap", "conf", "--from-literal=color=blue", "--from-literal=file.txt=hello"])?;
-    cluster.kubectl(&["create", "secret", "generic", "hidden", "--from-literal=password=s3cret"])?;
-    cluster.apply(
-        "apiVersion: v1
+/// A pod with variables and volumes of every source.
+const FULL: &str = "apiVersion: v1
 kind: Pod
 metadata: {name: full, labels: {app: full}, annotations: {note: 'a b'}}
 spec:
@@ -48,9 +45,12 @@ spec:
   - {name: scratch, emptyDir: {}}
   - {name: conf, configMap: {name: conf}}
   - {name: hidden, secret: {secretName: hidden, defaultMode: 256}}
-  - {name: info, downwardAPI: {items: [{path: note, fieldRef: {fieldPath: 'metadata.annotations[''note'']'}}]}}
-",
-    )?;
+  - {name: info, downwardAPI: {items: [{path: note, fieldRef: {fieldPath: 'metadata.annotations[''note'']'}}]}}";
+
+pub fn environment_and_volumes_reach_the_container(cluster: &Cluster) -> Result<()> {
+    cluster.kubectl(&["create", "configmap", "conf", "--from-literal=color=blue", "--from-literal=file.txt=hello"])?;
+    cluster.kubectl(&["create", "secret", "generic", "hidden", "--from-literal=password=s3cret"])?;
+    cluster.apply(FULL)?;
     cluster.wait_ready("full")?;
     let environment = exec(cluster, "full", &["env"])?;
     for line in [

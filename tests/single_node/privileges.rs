@@ -11,6 +11,10 @@ const LACKS: &[(&[&str], &str)] = &[
     (&["unshare", "--user"], "not running as root: start copepod as root"),
     (&["setpriv", "--bounding-set=-net_admin"], "CAP_NET_ADMIN is missing: pods cannot have a network; give"),
     (&["setpriv", "--bounding-set=-sys_admin"], "CAP_SYS_ADMIN is missing: containers cannot be made; give"),
+    (
+        &["unshare", "--mount", "bash", "-c", "umount --recursive --lazy /sys/fs/cgroup && \"$0\" \"$@\""],
+        "cgroup controllers are not mounted (cpu, memory, pids): mount cgroup2",
+    ),
 ];
 
 /// Commands that need a whole node.
