@@ -77,7 +77,30 @@ impl NftError {
     }
 }
 
-/// Something that can hold our table.
+/// How often [`reconcile`] starts over because somebody else changed a ruleset meanwhile.
+const RECONCILE_ATTEMPTS: u32 = 20;
+
+/// Lists the table and performs what `plan` makes of it; anew when a ruleset changed in between.
+/// Returns what was performed.
+///
+/// # Errors
+/// What `plan` says, and [`NftError`] when the kernel refuses or does not come to rest.
+pub fn reconcile<E: From<NftError>>(
+    backend: &mut impl NftBackend,
+    mut plan: impl FnMut(Option<&Observed>) -> Result<Transaction, E>,
+) -> Result<Transaction, E> {
+    for _ in 0..RECONCILE_ATTEMPTS {
+        let listing = backend.list()?;
+        let tx = plan(listing.table.as_ref())?;
+        match backend.run(&tx, listing.generation) {
+            Err(NftError::Changed) => {}
+            other => return other.map(|()| tx).map_err(E::from),
+        }
+    }
+    Err(E::from(NftError::Changed))
+}
+
+/// Something that can hold a table of ours.
 pub trait NftBackend: Send {
     /// Performs `tx.ops` as one transaction. With `since` it fails with [`NftError::Changed`] when
     /// the kernel's rulesets are of another generation (backends that cannot tell ignore it).

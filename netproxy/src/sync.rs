@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{NftBackend, NftError};
+use crate::backend::{NftBackend, NftError, reconcile};
 use crate::conntrack::UdpServices;
 use crate::conntrack::ctnetlink::Conntrack;
 use crate::healthz::{Health, HealthCheckNodePorts};
@@ -32,8 +32,6 @@ use watch::Seen;
 
 /// Changes folded in at once.
 const BURST: usize = 4096;
-/// How often adoption starts over because somebody else changed a ruleset meanwhile.
-const ADOPT_ATTEMPTS: u32 = 20;
 /// How long emptied chains wait before they are deleted, as upstream.
 const STALE_CHAIN_DELAY: Duration = Duration::from_secs(1);
 /// How often to see whether our table is still there: reloading a firewall often flushes everything.
@@ -249,18 +247,8 @@ where
             return self.blocking(move |backend, _| backend.run(&tx, None).map(|()| Written::of(tx))).await;
         }
         let desired = self.ruleset.table();
-        self.blocking(move |backend, _| {
-            for _ in 0..ADOPT_ATTEMPTS {
-                let listing = backend.list()?;
-                let tx = diff(listing.table.as_ref(), &desired);
-                match backend.run(&tx, listing.generation) {
-                    Err(NftError::Changed) => {}
-                    other => return other.map(|()| Written::of(tx)),
-                }
-            }
-            Err(NftError::Changed)
-        })
-        .await
+        let performed = self.blocking(move |backend, _| reconcile(backend, |applied| Ok(diff(applied, &desired))));
+        performed.await.map(Written::of)
     }
 
     fn written(&mut self, written: &Written, took: Duration, full: bool, services: usize) {

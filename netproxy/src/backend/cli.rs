@@ -11,21 +11,35 @@ use std::process::{Command, Stdio};
 use nftables::helper::{DEFAULT_NFT, get_current_ruleset_raw};
 
 use super::{Generation, Listing, NftBackend, NftError};
-use crate::nft::TABLE;
 use crate::nft::apply::apply;
 use crate::nft::diff::diff;
 use crate::nft::object::Table;
 use crate::nft::render::transaction_text;
 use crate::nft::transaction::Transaction;
+use crate::nft::{TABLE, TableName};
 
-/// The `nft` program on PATH. Works in the network namespace of the calling thread.
-#[derive(Debug, Default)]
+/// One table through the `nft` program on PATH. Works in the network namespace of the calling thread.
+#[derive(Debug)]
 pub struct CliBackend {
+    name: TableName,
     /// What was written; `None` when the next transaction starts from nothing.
     table: Option<Table>,
 }
 
+impl Default for CliBackend {
+    /// For the table of Services.
+    fn default() -> Self {
+        Self::for_table(TABLE)
+    }
+}
+
 impl CliBackend {
+    /// For another table of ours.
+    #[must_use]
+    pub fn for_table(name: TableName) -> Self {
+        Self { name, table: None }
+    }
+
     /// The text that makes the table what it is after `tx`, and that table.
     fn plan(&self, tx: &Transaction) -> Result<(String, Option<Table>), NftError> {
         let mut table = self.table.clone();
@@ -34,7 +48,7 @@ impl CliBackend {
         if let Some(table) = &table {
             whole.ops.extend(diff(None, table).ops);
         }
-        Ok((transaction_text(&whole), table))
+        Ok((transaction_text(self.name, &whole), table))
     }
 
     fn nft(args: &[&str], input: &str) -> Result<(), NftError> {
@@ -62,12 +76,13 @@ impl CliBackend {
     }
 }
 
-/// Our table as `nft -j` tells it, as JSON text; for comparing two namespaces.
+/// A table as `nft -j` tells it, as JSON text; for comparing two namespaces.
 ///
 /// # Errors
 /// [`NftError::Program`] when nft cannot be run or fails.
-pub fn list_json() -> Result<String, NftError> {
-    get_current_ruleset_raw(DEFAULT_NFT, ["list", "table", "ip", TABLE]).map_err(|e| NftError::Program(e.to_string()))
+pub fn list_json(table: TableName) -> Result<String, NftError> {
+    get_current_ruleset_raw(DEFAULT_NFT, ["list", "table", "ip", table.as_str()])
+        .map_err(|e| NftError::Program(e.to_string()))
 }
 
 impl NftBackend for CliBackend {
@@ -87,7 +102,7 @@ impl NftBackend for CliBackend {
     }
 
     fn exists(&mut self) -> Result<bool, NftError> {
-        let there = list_json().is_ok();
+        let there = list_json(self.name).is_ok();
         if !there {
             self.table = None;
         }

@@ -7,7 +7,6 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{Generation, Listing, NftBackend, NftError};
-use crate::nft::TABLE;
 use crate::nft::decode;
 use crate::nft::encode::{Batch, encode, name_fits};
 use crate::nft::object::{Observed, ObservedSet};
@@ -15,6 +14,7 @@ use crate::nft::render::transaction_text;
 use crate::nft::transaction::{Op, Transaction};
 use crate::nft::uapi::*;
 use crate::nft::wire::{Message, Writer, messages};
+use crate::nft::{TABLE, TableName};
 
 const NETLINK_NETFILTER: isize = 12;
 /// Room for acknowledgements and errors; the kernel drops what does not fit.
@@ -24,8 +24,9 @@ const READ: usize = 64 * 1024;
 /// How often a listing starts over because the ruleset moved under it.
 const LIST_ATTEMPTS: u32 = 20;
 
-/// nf_tables over a netlink socket in the network namespace of the thread that made it.
+/// One table of nf_tables over a netlink socket in the network namespace of the thread that made it.
 pub struct NetlinkBackend {
+    table: TableName,
     socket: Socket,
     seq: u32,
     send_buffer: usize,
@@ -33,7 +34,7 @@ pub struct NetlinkBackend {
 
 impl std::fmt::Debug for NetlinkBackend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NetlinkBackend").field("seq", &self.seq).finish_non_exhaustive()
+        f.debug_struct("NetlinkBackend").field("table", &self.table).field("seq", &self.seq).finish_non_exhaustive()
     }
 }
 
@@ -134,14 +135,22 @@ fn os_error(code: i32) -> io::Error {
 }
 
 impl NetlinkBackend {
-    /// Opens a socket in the calling thread's network namespace.
+    /// Opens a socket in the calling thread's network namespace, for the table of Services.
     ///
     /// # Errors
     /// [`NftError::Socket`].
     pub fn new() -> Result<Self, NftError> {
+        Self::for_table(TABLE)
+    }
+
+    /// The same for another table of ours.
+    ///
+    /// # Errors
+    /// [`NftError::Socket`].
+    pub fn for_table(table: TableName) -> Result<Self, NftError> {
         let socket = netfilter_socket()?;
         set_buffer(&socket, RECEIVE_BUFFER, false);
-        Ok(Self { socket, seq: 1, send_buffer: 0 })
+        Ok(Self { table, socket, seq: 1, send_buffer: 0 })
     }
 
     fn exchange(&mut self, batch: &Batch, committed: bool) -> Result<Vec<(i32, u32)>, NftError> {
@@ -171,7 +180,7 @@ impl NetlinkBackend {
             return Ok(());
         }
         check_names(tx)?;
-        let batch = encode(tx, self.seq, since.map(|g| g.0), commit);
+        let batch = encode(self.table, tx, self.seq, since.map(|g| g.0), commit);
         let messages = u32::try_from(batch.ops.len()).unwrap_or(u32::MAX);
         self.seq = self.seq.wrapping_add(messages).wrapping_add(2);
         let answers = self.exchange(&batch, commit)?;
@@ -180,7 +189,10 @@ impl NetlinkBackend {
             Some((code, _)) if *code == -libc::ERESTART => Err(NftError::Changed),
             Some((code, seq)) => {
                 let op = batch.op_of(*seq).and_then(|index| tx.ops.get(index));
-                Err(NftError::Refused { op: op.map_or_else(|| "batch".to_owned(), describe), source: os_error(*code) })
+                Err(NftError::Refused {
+                    op: op.map_or_else(|| "batch".to_owned(), |op| describe(self.table, op)),
+                    source: os_error(*code),
+                })
             }
         }
     }
@@ -210,7 +222,8 @@ impl NetlinkBackend {
     }
 
     fn has_table(&mut self) -> Result<bool, NftError> {
-        let (request, seq) = self.request(NFT_MSG_GETTABLE, NLM_F_ACK, |w| w.put_str(NFTA_TABLE_NAME, TABLE));
+        let table = self.table.as_str();
+        let (request, seq) = self.request(NFT_MSG_GETTABLE, NLM_F_ACK, |w| w.put_str(NFTA_TABLE_NAME, table));
         match dump(&self.socket, &request, seq, |_| Ok(())) {
             Ok(_) => Ok(true),
             Err(e) if e.is_not_found() => Ok(false),
@@ -220,26 +233,27 @@ impl NetlinkBackend {
 
     /// One pass over the table; `None` when it was not consistent.
     fn observe(&mut self) -> Result<Option<Observed>, NftError> {
+        let table = self.table;
         let mut observed = Observed::default();
         let (request, seq) = self.request(NFT_MSG_GETCHAIN, NLM_F_DUMP, |_| {});
         let mut consistent = dump(&self.socket, &request, seq, |message| {
-            if let Some((name, base)) = decode::chain(message)? {
+            if let Some((name, base)) = decode::chain(table, message)? {
                 observed.chains.insert(name, (base, Vec::new()));
             }
             Ok(())
         })?;
-        let (request, seq) = self.request(NFT_MSG_GETRULE, NLM_F_DUMP, |w| w.put_str(NFTA_RULE_TABLE, TABLE));
+        let (request, seq) = self.request(NFT_MSG_GETRULE, NLM_F_DUMP, |w| w.put_str(NFTA_RULE_TABLE, table.as_str()));
         consistent &= dump(&self.socket, &request, seq, |message| {
-            if let Some((chain, tag)) = decode::rule(message)?
+            if let Some((chain, tag)) = decode::rule(table, message)?
                 && let Some((_, tags)) = observed.chains.get_mut(&chain)
             {
                 tags.push(tag);
             }
             Ok(())
         })?;
-        let (request, seq) = self.request(NFT_MSG_GETSET, NLM_F_DUMP, |w| w.put_str(NFTA_SET_TABLE, TABLE));
+        let (request, seq) = self.request(NFT_MSG_GETSET, NLM_F_DUMP, |w| w.put_str(NFTA_SET_TABLE, table.as_str()));
         consistent &= dump(&self.socket, &request, seq, |message| {
-            observed.sets.extend(decode::set(message)?);
+            observed.sets.extend(decode::set(table, message)?);
             Ok(())
         })?;
         for (name, set) in &mut observed.sets {
@@ -251,8 +265,9 @@ impl NetlinkBackend {
     }
 
     fn observe_elements(&mut self, name: &str, set: &mut ObservedSet) -> Result<bool, NftError> {
+        let table = self.table.as_str();
         let (request, seq) = self.request(NFT_MSG_GETSETELEM, NLM_F_DUMP, |w| {
-            w.put_str(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+            w.put_str(NFTA_SET_ELEM_LIST_TABLE, table);
             w.put_str(NFTA_SET_ELEM_LIST_SET, name);
         });
         dump(&self.socket, &request, seq, |message| {
@@ -263,8 +278,8 @@ impl NetlinkBackend {
 }
 
 /// The request in nft's syntax, short enough for a log line.
-fn describe(op: &Op) -> String {
-    let mut text = transaction_text(&Transaction { ops: vec![op.clone()], stale_chains: Vec::new() });
+fn describe(table: TableName, op: &Op) -> String {
+    let mut text = transaction_text(table, &Transaction { ops: vec![op.clone()], stale_chains: Vec::new() });
     text.truncate(text.trim_end().len());
     if let Some((cut, _)) = text.char_indices().nth(300) {
         text.truncate(cut);

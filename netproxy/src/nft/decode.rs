@@ -1,21 +1,21 @@
-//! What the kernel's dumps say about our table. Pure; garbage becomes [`WireError`], never a panic.
+//! What the kernel's dumps say about a table of ours. Pure; garbage becomes [`WireError`], never a panic.
 
 use std::collections::BTreeMap;
 
-use super::TABLE;
+use super::TableName;
 use super::object::{BaseChain, ChainKind, Hook, Key, Name, ObservedSet, SetShape, Value, Verdict};
 use super::statement::tag_of_comment;
 use super::uapi::*;
 use super::userdata::comment_of;
 use super::wire::{Attribute, Attributes, Message, WireError};
 
-/// The chain a `NFT_MSG_NEWCHAIN` message describes; `None` when it is not in our table.
+/// The chain a `NFT_MSG_NEWCHAIN` message describes; `None` when it is not in `table`.
 ///
 /// # Errors
 /// [`WireError`] when it is malformed.
-pub fn chain(message: &Message<'_>) -> Result<Option<(Name, Option<BaseChain>)>, WireError> {
+pub fn chain(table: TableName, message: &Message<'_>) -> Result<Option<(Name, Option<BaseChain>)>, WireError> {
     let attributes = message.attributes()?;
-    if attributes.find(NFTA_CHAIN_TABLE)?.text()? != TABLE {
+    if attributes.find(NFTA_CHAIN_TABLE)?.text()? != table.as_str() {
         return Ok(None);
     }
     let name = Name::from(attributes.find(NFTA_CHAIN_NAME)?.text()?);
@@ -39,13 +39,13 @@ fn base_chain(attributes: &Attributes<'_>, hook: &Attribute<'_>) -> Result<Optio
     Ok(hooks.into_iter().find(|h| *h as u32 == number).map(|hook| BaseChain { kind, hook, priority }))
 }
 
-/// The chain and tag of the rule a `NFT_MSG_NEWRULE` message describes; `None` when it is not in our table.
+/// The chain and tag of the rule a `NFT_MSG_NEWRULE` message describes; `None` when it is not in `table`.
 ///
 /// # Errors
 /// [`WireError`] when it is malformed.
-pub fn rule(message: &Message<'_>) -> Result<Option<(Name, u64)>, WireError> {
+pub fn rule(table: TableName, message: &Message<'_>) -> Result<Option<(Name, u64)>, WireError> {
     let attributes = message.attributes()?;
-    if attributes.find(NFTA_RULE_TABLE)?.text()? != TABLE {
+    if attributes.find(NFTA_RULE_TABLE)?.text()? != table.as_str() {
         return Ok(None);
     }
     let chain = Name::from(attributes.find(NFTA_RULE_CHAIN)?.text()?);
@@ -54,13 +54,13 @@ pub fn rule(message: &Message<'_>) -> Result<Option<(Name, u64)>, WireError> {
     Ok(Some((chain, tag)))
 }
 
-/// The set a `NFT_MSG_NEWSET` message describes, without elements; `None` when it is not in our table.
+/// The set a `NFT_MSG_NEWSET` message describes, without elements; `None` when it is not in `table`.
 ///
 /// # Errors
 /// [`WireError`] when it is malformed.
-pub fn set(message: &Message<'_>) -> Result<Option<(Name, ObservedSet)>, WireError> {
+pub fn set(table: TableName, message: &Message<'_>) -> Result<Option<(Name, ObservedSet)>, WireError> {
     let attributes = message.attributes()?;
-    if attributes.find(NFTA_SET_TABLE)?.text()? != TABLE {
+    if attributes.find(NFTA_SET_TABLE)?.text()? != table.as_str() {
         return Ok(None);
     }
     let number =

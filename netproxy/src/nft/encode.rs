@@ -1,6 +1,6 @@
 //! Transactions as one netlink batch. Pure bytes; sending is the backend's.
 
-use super::TABLE;
+use super::TableName;
 use super::expr::{put_data, put_expressions, put_verdict};
 use super::object::{BaseChain, ChainKind, DataType, FieldType, Key, Name, SetShape, SetSpec, Value};
 use super::statement::Rule;
@@ -71,11 +71,12 @@ impl SetSpec {
     }
 }
 
-/// Encodes `tx`. With `generation` the kernel refuses the batch when its ruleset changed meanwhile.
+/// Encodes `tx` for `table`. With `generation` the kernel refuses the batch when its ruleset changed meanwhile.
 /// With `commit` false the batch has no end, so the kernel checks everything and applies nothing.
 #[must_use]
-pub fn encode(tx: &Transaction, first_seq: u32, generation: Option<u32>, commit: bool) -> Batch {
-    let mut encoder = Encoder { w: Writer::with_capacity(256 + tx.len() * 80), ops: Vec::new(), seq: first_seq, op: 0 };
+pub fn encode(table: TableName, tx: &Transaction, first_seq: u32, generation: Option<u32>, commit: bool) -> Batch {
+    let w = Writer::with_capacity(256 + tx.len() * 80);
+    let mut encoder = Encoder { table: table.as_str(), w, ops: Vec::new(), seq: first_seq, op: 0 };
     encoder.w.begin(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first_seq, 0, NFNL_SUBSYS_NFTABLES);
     if let Some(generation) = generation {
         encoder.w.put_be32(NFNL_BATCH_GENID, generation);
@@ -104,6 +105,7 @@ pub fn name_fits(name: &Name) -> bool {
 }
 
 struct Encoder {
+    table: &'static str,
     w: Writer,
     ops: Vec<usize>,
     seq: u32,
@@ -121,28 +123,28 @@ impl Encoder {
         match op {
             Op::AddTable => {
                 self.begin(NFT_MSG_NEWTABLE, NLM_F_CREATE);
-                self.w.put_str(NFTA_TABLE_NAME, TABLE);
+                self.w.put_str(NFTA_TABLE_NAME, self.table);
                 self.w.put_be32(NFTA_TABLE_FLAGS, 0);
             }
             Op::DeleteTable => {
                 self.begin(NFT_MSG_DELTABLE, 0);
-                self.w.put_str(NFTA_TABLE_NAME, TABLE);
+                self.w.put_str(NFTA_TABLE_NAME, self.table);
             }
             Op::AddSet(spec) => self.put_set(spec),
             Op::DeleteSet(name) => {
                 self.begin(NFT_MSG_DELSET, 0);
-                self.w.put_str(NFTA_SET_TABLE, TABLE);
+                self.w.put_str(NFTA_SET_TABLE, self.table);
                 self.w.put_str(NFTA_SET_NAME, name.as_str());
             }
             Op::AddChain(name, base) => self.put_chain(name, base.as_ref()),
             Op::FlushChain(name) => {
                 self.begin(NFT_MSG_DELRULE, 0);
-                self.w.put_str(NFTA_RULE_TABLE, TABLE);
+                self.w.put_str(NFTA_RULE_TABLE, self.table);
                 self.w.put_str(NFTA_RULE_CHAIN, name.as_str());
             }
             Op::DeleteChain(name) => {
                 self.begin(NFT_MSG_DELCHAIN, 0);
-                self.w.put_str(NFTA_CHAIN_TABLE, TABLE);
+                self.w.put_str(NFTA_CHAIN_TABLE, self.table);
                 self.w.put_str(NFTA_CHAIN_NAME, name.as_str());
             }
             Op::AddRule(chain, rule) => self.put_rule(chain, rule),
@@ -159,7 +161,7 @@ impl Encoder {
     fn put_set(&mut self, spec: &SetSpec) {
         let shape = spec.shape();
         self.begin(NFT_MSG_NEWSET, NLM_F_CREATE);
-        self.w.put_str(NFTA_SET_TABLE, TABLE);
+        self.w.put_str(NFTA_SET_TABLE, self.table);
         self.w.put_str(NFTA_SET_NAME, spec.name.as_str());
         self.w.put_be32(NFTA_SET_FLAGS, shape.flags);
         self.w.put_be32(NFTA_SET_KEY_TYPE, shape.key_type);
@@ -180,7 +182,7 @@ impl Encoder {
 
     fn put_chain(&mut self, name: &Name, base: Option<&BaseChain>) {
         self.begin(NFT_MSG_NEWCHAIN, NLM_F_CREATE);
-        self.w.put_str(NFTA_CHAIN_TABLE, TABLE);
+        self.w.put_str(NFTA_CHAIN_TABLE, self.table);
         self.w.put_str(NFTA_CHAIN_NAME, name.as_str());
         let Some(base) = base else { return };
         let kind = match base.kind {
@@ -197,7 +199,7 @@ impl Encoder {
 
     fn put_rule(&mut self, chain: &Name, rule: &Rule) {
         self.begin(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND);
-        self.w.put_str(NFTA_RULE_TABLE, TABLE);
+        self.w.put_str(NFTA_RULE_TABLE, self.table);
         self.w.put_str(NFTA_RULE_CHAIN, chain.as_str());
         put_expressions(&mut self.w, rule);
         self.w.put(NFTA_RULE_USERDATA, &userdata::rule_comment(&rule.comment()));
@@ -207,7 +209,7 @@ impl Encoder {
         let mut rest = elements;
         while !rest.is_empty() {
             self.begin(kind, flags);
-            self.w.put_str(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+            self.w.put_str(NFTA_SET_ELEM_LIST_TABLE, self.table);
             self.w.put_str(NFTA_SET_ELEM_LIST_SET, spec.name.as_str());
             let list = self.w.open(NFTA_SET_ELEM_LIST_ELEMENTS);
             while let [(key, value), tail @ ..] = rest {

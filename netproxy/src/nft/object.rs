@@ -7,7 +7,9 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use super::statement::Rule;
+use serde::{Deserialize, Serialize};
+
+use super::statement::{Rule, Statement};
 
 /// The name of a chain, set or map.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,8 +47,9 @@ impl fmt::Debug for Name {
     }
 }
 
-/// A transport protocol Services can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A transport protocol Services and host ports can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP
     Tcp,
@@ -323,6 +326,18 @@ impl Table {
     /// Declares a set; keeps the elements when it is there already.
     pub fn declare(&mut self, spec: &Arc<SetSpec>) -> &mut Set {
         self.sets.entry(spec.name.clone()).or_insert_with(|| Set { spec: Arc::clone(spec), elements: BTreeMap::new() })
+    }
+
+    /// Adds a chain with these rules; a base chain when it is told where to attach it.
+    pub fn add_chain(
+        &mut self,
+        name: &str,
+        base: Option<(ChainKind, Hook, i32)>,
+        rules: impl IntoIterator<Item = Vec<Statement>>,
+    ) {
+        let base = base.map(|(kind, hook, priority)| BaseChain { kind, hook, priority });
+        let rules = rules.into_iter().map(Rule).collect();
+        self.chains.insert(name.into(), Chain { base, rules });
     }
 }
 

@@ -3,40 +3,40 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use super::TABLE;
+use super::TableName;
 use super::object::{BaseChain, ChainKind, DataType, FieldType, Hook, Key, Protocol, SetSpec, Table, Value, Verdict};
 use super::statement::{Field, RejectWith, Rule, Side, Statement};
 use super::transaction::{Op, Transaction};
 
-/// A transaction as input of `nft -f`.
+/// A transaction on `table` as input of `nft -f`.
 #[must_use]
-pub fn transaction_text(tx: &Transaction) -> String {
+pub fn transaction_text(table: TableName, tx: &Transaction) -> String {
     let mut out = String::new();
     for op in &tx.ops {
-        op_text(op, &mut out);
+        op_text(table, op, &mut out);
         out.push('\n');
     }
     out
 }
 
-fn op_text(op: &Op, out: &mut String) {
+fn op_text(table: TableName, op: &Op, out: &mut String) {
     let written = match op {
-        Op::AddTable => write!(out, "add table ip {TABLE}"),
-        Op::DeleteTable => write!(out, "delete table ip {TABLE}"),
-        Op::AddSet(spec) => write!(out, "add {} ip {TABLE} {} {{ {} }}", set_keyword(spec), spec.name, spec_text(spec)),
-        Op::DeleteSet(name) => write!(out, "delete set ip {TABLE} {name}"),
-        Op::AddChain(name, None) => write!(out, "add chain ip {TABLE} {name}"),
-        Op::AddChain(name, Some(base)) => write!(out, "add chain ip {TABLE} {name} {{ {} }}", base_text(base)),
-        Op::FlushChain(name) => write!(out, "flush chain ip {TABLE} {name}"),
-        Op::DeleteChain(name) => write!(out, "delete chain ip {TABLE} {name}"),
+        Op::AddTable => write!(out, "add table ip {table}"),
+        Op::DeleteTable => write!(out, "delete table ip {table}"),
+        Op::AddSet(spec) => write!(out, "add {} ip {table} {} {{ {} }}", set_keyword(spec), spec.name, spec_text(spec)),
+        Op::DeleteSet(name) => write!(out, "delete set ip {table} {name}"),
+        Op::AddChain(name, None) => write!(out, "add chain ip {table} {name}"),
+        Op::AddChain(name, Some(base)) => write!(out, "add chain ip {table} {name} {{ {} }}", base_text(base)),
+        Op::FlushChain(name) => write!(out, "flush chain ip {table} {name}"),
+        Op::DeleteChain(name) => write!(out, "delete chain ip {table} {name}"),
         Op::AddRule(chain, rule) => {
-            write!(out, "add rule ip {TABLE} {chain} {} comment \"{}\"", rule_text(rule), rule.comment())
+            write!(out, "add rule ip {table} {chain} {} comment \"{}\"", rule_text(rule), rule.comment())
         }
         Op::AddElements(spec, elements) => {
-            write!(out, "add element ip {TABLE} {} {{ {} }}", spec.name, elements_text(spec, elements, true))
+            write!(out, "add element ip {table} {} {{ {} }}", spec.name, elements_text(spec, elements, true))
         }
         Op::DeleteElements(spec, elements) => {
-            write!(out, "delete element ip {TABLE} {} {{ {} }}", spec.name, elements_text(spec, elements, false))
+            write!(out, "delete element ip {table} {} {{ {} }}", spec.name, elements_text(spec, elements, false))
         }
     };
     written.expect("writing to a String cannot fail");

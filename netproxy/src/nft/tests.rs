@@ -17,6 +17,9 @@ use super::transaction::{Op, Transaction};
 use super::uapi::*;
 use super::userdata;
 use super::wire::{WireError, Writer, messages};
+use super::{TABLE, TableName};
+
+const OTHER: TableName = TableName::new("other");
 
 fn vmap(name: &str) -> Arc<SetSpec> {
     Arc::new(SetSpec {
@@ -89,7 +92,7 @@ proptest! {
 
     #[test]
     fn bent_datagrams_are_errors_not_panics(a in any_table(), at in any::<usize>(), value in any::<u8>()) {
-        let mut bytes = encode(&diff(None, &a), 1, Some(7), true).bytes;
+        let mut bytes = encode(TABLE, &diff(None, &a), 1, Some(7), true).bytes;
         let at = at % bytes.len();
         bytes[at] = value;
         read_everything(&bytes);
@@ -98,9 +101,9 @@ proptest! {
 
 fn read_everything(bytes: &[u8]) {
     for message in messages(bytes).flatten() {
-        let _ = decode::chain(&message);
-        let _ = decode::rule(&message);
-        let _ = decode::set(&message);
+        let _ = decode::chain(TABLE, &message);
+        let _ = decode::rule(TABLE, &message);
+        let _ = decode::set(TABLE, &message);
         let _ = decode::elements(&message);
         let _ = decode::generation(&message);
         let _ = message.error_code();
@@ -120,20 +123,23 @@ fn what_is_encoded_is_decoded() {
         Op::AddRule("target".into(), rule(1, None)),
         Op::AddElements(spec.clone(), vec![(key, value.clone())]),
     ];
-    let batch = encode(&Transaction { ops, stale_chains: Vec::new() }, 100, None, true);
+    let batch = encode(TABLE, &Transaction { ops, stale_chains: Vec::new() }, 100, None, true);
     let all: Vec<_> = messages(&batch.bytes).map(Result::unwrap).collect();
     assert_eq!(all.len(), 6, "begin, four requests, end");
-    let (name, set) = decode::set(&all[1]).unwrap().unwrap();
+    let (name, set) = decode::set(TABLE, &all[1]).unwrap().unwrap();
     assert_eq!((name.as_str(), set.shape), ("map", spec.shape()));
-    assert_eq!(decode::chain(&all[2]).unwrap().unwrap(), ("target".into(), Some(base)));
-    assert_eq!(decode::rule(&all[3]).unwrap().unwrap(), ("target".into(), rule(1, None).tag()));
+    assert_eq!(decode::set(OTHER, &all[1]).unwrap(), None);
+    assert_eq!(decode::chain(OTHER, &all[2]).unwrap(), None);
+    assert_eq!(decode::rule(OTHER, &all[3]).unwrap(), None);
+    assert_eq!(decode::chain(TABLE, &all[2]).unwrap().unwrap(), ("target".into(), Some(base)));
+    assert_eq!(decode::rule(TABLE, &all[3]).unwrap().unwrap(), ("target".into(), rule(1, None).tag()));
     assert_eq!(decode::elements(&all[4]).unwrap(), [(key, value)]);
     assert_eq!(all[4].flags & NLM_F_ACK, NLM_F_ACK, "the last request is acknowledged");
     assert_eq!(
         all.iter().map(|m| batch.op_of(m.seq)).collect::<Vec<_>>(),
         [None, Some(0), Some(1), Some(2), Some(3), None]
     );
-    let unfinished = encode(&Transaction::delete_table(), 1, None, false);
+    let unfinished = encode(TABLE, &Transaction::delete_table(), 1, None, false);
     assert!(messages(&unfinished.bytes).all(|m| m.unwrap().kind != NFNL_MSG_BATCH_END));
 }
 
@@ -143,7 +149,7 @@ fn large_element_lists_are_split() {
     let addr = |n: u32| Key::new().addr(Ipv4Addr::from_bits(n));
     let elements: Vec<_> = (0..10_000).map(|n| (addr(n), Value::Verdict(Verdict::Goto("somewhere".into())))).collect();
     let tx = Transaction { ops: vec![Op::AddElements(spec, elements.clone())], stale_chains: Vec::new() };
-    let batch = encode(&tx, 1, None, true);
+    let batch = encode(TABLE, &tx, 1, None, true);
     let mut read = Vec::new();
     for message in messages(&batch.bytes).map(Result::unwrap) {
         if message.kind == (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_NEWSETELEM {
@@ -220,14 +226,14 @@ fn text_is_what_nft_reads() {
         Op::DeleteElements(spec, vec![(key, value)]),
         Op::AddChain("c".into(), Some(BaseChain { kind: ChainKind::Nat, hook: Hook::Output, priority: -100 })),
     ];
-    let text = transaction_text(&Transaction { ops, stale_chains: Vec::new() });
+    let text = transaction_text(OTHER, &Transaction { ops, stale_chains: Vec::new() });
     assert_eq!(
         text,
-        "add table ip copepod\n\
-         add map ip copepod endpoints { typeof ip daddr . meta l4proto . th dport . numgen inc mod 2 : ip daddr . th dport; }\n\
-         add element ip copepod endpoints { 10.43.0.1 . udp . 53 . 2 : 10.42.0.1 . 5353 }\n\
-         delete element ip copepod endpoints { 10.43.0.1 . udp . 53 . 2 }\n\
-         add chain ip copepod c { type nat hook output priority -100; policy accept; }\n"
+        "add table ip other\n\
+         add map ip other endpoints { typeof ip daddr . meta l4proto . th dport . numgen inc mod 2 : ip daddr . th dport; }\n\
+         add element ip other endpoints { 10.43.0.1 . udp . 53 . 2 : 10.42.0.1 . 5353 }\n\
+         delete element ip other endpoints { 10.43.0.1 . udp . 53 . 2 }\n\
+         add chain ip other c { type nat hook output priority -100; policy accept; }\n"
     );
 }
 

@@ -4,8 +4,8 @@ use super::NodeView;
 use super::lanes::LaneKind;
 use super::names::SetId;
 use crate::cidr::Cidr4;
-use crate::nft::object::{BaseChain, Chain, ChainKind, Hook, Name, Protocol, Table, Verdict};
-use crate::nft::statement::{Field, RejectWith, Rule, Side, Statement};
+use crate::nft::object::{ChainKind, Hook, Protocol, Table, Verdict};
+use crate::nft::statement::{Field, RejectWith, Side, Statement};
 use crate::services::NodePortAddresses;
 
 /// Dispatches to Services; reached from prerouting and output.
@@ -39,11 +39,8 @@ pub fn table(node: &NodeView) -> Table {
     for id in SetId::ALL {
         table.declare(id.spec());
     }
-    let mut add = |name: &str, base: Option<BaseChain>, rules: Vec<Vec<Statement>>| {
-        let rules = rules.into_iter().map(Rule).collect();
-        table.chains.insert(Name::from(name), Chain { base, rules });
-    };
-    let base = |kind, hook, priority| Some(BaseChain { kind, hook, priority });
+    let mut add = |name, base, rules: Vec<Vec<Statement>>| table.add_chain(name, base, rules);
+    let base = |kind, hook, priority| Some((kind, hook, priority));
     let to_services = || vec![vec![jump(SERVICES)]];
     add("nat-prerouting", base(ChainKind::Nat, Hook::Prerouting, DSTNAT), to_services());
     add("nat-output", base(ChainKind::Nat, Hook::Output, DSTNAT), to_services());

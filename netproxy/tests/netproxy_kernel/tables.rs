@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use netproxy::backend::cli::{CliBackend, list_json};
 use netproxy::backend::netlink::NetlinkBackend;
 use netproxy::backend::{NftBackend, NftError};
+use netproxy::nft::TABLE;
 use netproxy::nft::transaction::{Op, Transaction};
 use netproxy::snapshot::{Protocol, ServicePort};
 
@@ -37,7 +38,7 @@ fn everything() -> World {
     world
 }
 
-fn normalised(json: &str) -> Vec<String> {
+pub fn normalised(json: &str) -> Vec<String> {
     let value: serde_json::Value = serde_json::from_str(json).unwrap();
     let mut objects: Vec<String> = Vec::new();
     for object in value["nftables"].as_array().unwrap() {
@@ -78,7 +79,7 @@ fn both_backends_make_the_same_table() {
             } else {
                 world.adopt(&mut NetlinkBackend::new().unwrap());
             }
-            list_json().unwrap()
+            list_json(TABLE).unwrap()
         })
     };
     let (netlink, nft) = (normalised(&listed(&by_netlink, false)), normalised(&listed(&by_nft, true)));
