@@ -51,8 +51,9 @@ fn host_ports(pod: &Pod) -> Vec<(String, String, i32)> {
         .collect()
 }
 
+/// Whether an address stands for all of the node's, in the scheduler's eyes: `::` does not.
 fn wildcard(ip: &str) -> bool {
-    matches!(ip, "" | "0.0.0.0" | "::")
+    matches!(ip, "" | "0.0.0.0")
 }
 
 fn ports_clash(a: &(String, String, i32), b: &(String, String, i32)) -> bool {
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn refusals() {
         let busy = pod(
-            "  containers: [{name: a, resources: {requests: {cpu: 700m}}, ports: [{containerPort: 80, hostPort: 80}]}]",
+            "  containers: [{name: a, resources: {requests: {cpu: 700m}}, ports: [{containerPort: 80, hostPort: 80}, {containerPort: 81, hostPort: 81, hostIP: '::'}]}]",
         );
         let node: Node = serde_norway::from_str("metadata: {labels: {disk: ssd}}").unwrap();
         let room = NodeRoom {
@@ -181,6 +182,8 @@ mod tests {
                 Some("NodePorts"),
             ),
             ("  containers: [{name: a, ports: [{containerPort: 1, hostPort: 80, protocol: UDP}]}]", None),
+            ("  containers: [{name: a, ports: [{containerPort: 1, hostPort: 81, hostIP: 1.2.3.4}]}]", None),
+            ("  containers: [{name: a, ports: [{containerPort: 1, hostPort: 81}]}]", Some("NodePorts")),
             ("  nodeSelector: {disk: hdd}\n  containers: [{name: a}]", Some("NodeAffinity")),
             ("  os: {name: windows}\n  containers: [{name: a}]", Some("PodOSNotSupported")),
             (
