@@ -174,6 +174,9 @@ async fn configure_pods(client: Client, node: String, paths: Paths, token: Cance
         let config =
             CniConfig { bridge: BRIDGE.to_owned(), pod_cidr: cidr(&pod_cidr)?, mtu: 0, data_dir: paths.cni_data() };
         cni::write_conflist(&paths.cni_conf(), &config).context("write the CNI configuration")?;
+        if let Err(error) = cni::restore_host_ports(&config) {
+            tracing::warn!(%error, "the host ports of running pods could not be looked at");
+        }
     }
 }
 

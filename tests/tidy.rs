@@ -21,6 +21,8 @@ const PURE: &[&str] = &[
     "agent/src/status/generate.rs",
     "controlplane-lite/src/scheme",
     "controlplane-lite/src/scheduler/cycle.rs",
+    "netproxy/src/cni/hostports/mapping.rs",
+    "netproxy/src/cni/hostports/table.rs",
     "netproxy/src/nft",
     "netproxy/src/ruleset",
     "netproxy/src/topology.rs",

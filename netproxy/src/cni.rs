@@ -1,5 +1,4 @@
-//! The CNI plugin: veth pairs, the bridge and addresses of pods. Host ports are
-//! read from requests and not served yet.
+//! The CNI plugin: veth pairs, the bridge, addresses and host ports of pods.
 //! Not Services: those are in [`crate::services`].
 //!
 //! The binary is its own plugin: called under one of [`PLUGIN_NAMES`] it runs
@@ -8,10 +7,20 @@
 //! blocking sockets, and starts no runtime.
 //!
 //! `protocol` reads requests and writes results, `ipam` hands out addresses,
-//! `link` talks to the kernel, `attach` does what a request asks.
+//! `hostports` leads ports of the node into containers, `link` talks to the
+//! kernel, `attach` does what a request asks.
+//!
+//! Host ports are as upstream's `portmap` plugin makes them: on every address
+//! of the node, 127.0.0.1 included, or on the one that `hostIP` names; clients'
+//! addresses are kept, except for a pod that reaches itself and for the node at
+//! its loopback address. For the latter `route_localnet` is turned on for the
+//! bridge, and a rule keeps others from the node's loopback addresses. A
+//! `hostIP` of IPv6 is ignored. Unlike upstream, where the last container to ask
+//! for a port gets it, a port that is taken is an error.
 
 mod attach;
 mod conflist;
+pub mod hostports;
 pub mod ipam;
 mod link;
 pub mod protocol;
@@ -21,7 +30,7 @@ use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::path::Path;
 
-pub use attach::cleanup;
+pub use attach::{cleanup, restore_host_ports};
 pub use conflist::{CniConfig, install_plugin, write_conflist};
 use protocol::{Command, Environment, PluginError};
 pub use sysctl::prepare_node;

@@ -9,6 +9,7 @@ mod api;
 mod bad_input;
 mod dns;
 mod faults;
+mod host_ports;
 mod kubectl;
 mod lifecycle;
 mod nodes;
@@ -32,6 +33,11 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("udp_survives_the_replacement_of_its_only_pod", services::udp_survives_the_replacement_of_its_only_pod),
     ("a_service_without_endpoints_refuses", services::a_service_without_endpoints_refuses),
     ("a_pod_reaches_itself_through_its_service", services::a_pod_reaches_itself_through_its_service),
+    ("a_host_port_answers_until_its_pod_goes", host_ports::a_host_port_answers_until_its_pod_goes),
+    (
+        "one_host_port_serves_pods_of_other_addresses_and_protocols",
+        host_ports::one_host_port_serves_pods_of_other_addresses_and_protocols,
+    ),
     ("pods_resolve_names", dns::pods_resolve_names),
     ("environment_and_volumes_reach_the_container", pods::environment_and_volumes_reach_the_container),
     ("mounted_files_follow_their_objects", pods::mounted_files_follow_their_objects),

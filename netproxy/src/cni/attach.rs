@@ -1,24 +1,32 @@
 //! Does what a request asks: attaches a container to the bridge, detaches it,
 //! checks it, and takes back what dead containers hold.
 //!
-//! ADD validates first, leases an address, then makes links; when a step fails
-//! it undoes the ones before. DEL is idempotent and needs no namespace.
+//! ADD validates first, leases an address and the host ports, then makes links,
+//! then opens the ports; when a step fails it undoes the ones before. DEL is
+//! idempotent and needs no namespace. Whoever loses a lease loses its host
+//! ports' rules first: a rule without a lease would belong to nobody.
 
 use std::fs::File;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
 
-use super::ipam::{self, Holder};
+use super::conflist::{CniConfig, NETWORK};
+use super::hostports;
+use super::hostports::mapping::{self, HostPort};
+use super::ipam::{self, Holder, Leases, Refusal};
 use super::link::{Link, Netlink, Veth};
 use super::protocol::{Attached, Environment, Interface, NetworkConfig, PluginError, loopback_result};
 use crate::cidr::Cidr4;
 
-/// ADD: the container's interface, its address and its way out.
+/// ADD: the container's interface, its address, its way out and the node's ports
+/// that lead to it.
 pub fn add(environment: &Environment, config: &NetworkConfig) -> Result<String, PluginError> {
-    let subnet = subnet_of(config)?;
+    let subnet = config.subnet()?;
+    let ports = mapping::wanted(&config.runtime_config)?;
     let gateway =
         ipam::gateway(subnet).ok_or_else(|| PluginError::config(format!("{subnet} is too small for pods")))?;
     let netns_path = netns_of(environment)?;
@@ -27,10 +35,12 @@ pub fn add(environment: &Environment, config: &NetworkConfig) -> Result<String, 
         container_id: environment.container_id.clone(),
         ifname: environment.ifname.clone(),
         netns: netns_path.to_owned(),
+        ports: ports.clone(),
     };
     let address = lease(config, subnet, holder)?;
     let host_name = host_side(&environment.container_id, &environment.ifname);
-    let made = attach(environment, config, &netns, &host_name, (subnet, gateway, address));
+    let made = attach(environment, config, &netns, &host_name, (subnet, gateway, address))
+        .and_then(|made| open_ports(config, address, &ports).map(|()| made));
     match made {
         Ok((bridge, host, container)) => Ok(Attached {
             bridge: interface(&config.bridge, bridge, None),
@@ -43,21 +53,65 @@ pub fn add(environment: &Environment, config: &NetworkConfig) -> Result<String, 
         .to_json(&config.cni_version)),
         Err(error) => {
             let _ = Netlink::open().and_then(|mut netlink| netlink.delete(&host_name));
-            let _ = release(environment, config);
+            let _ = keep(config, |holder| !holder.is(&environment.container_id, &environment.ifname));
             Err(error)
         }
     }
 }
 
-/// Leases an address; on shortage after taking back what the dead hold.
-fn lease(config: &NetworkConfig, subnet: Cidr4, holder: Holder) -> Result<std::net::Ipv4Addr, PluginError> {
-    let leased = ipam::with_leases(&config.data_dir, &config.name, |leases| {
-        leases.acquire(subnet, holder.clone()).or_else(|| {
-            leases.retain(|holder| holder.netns.exists());
-            leases.acquire(subnet, holder)
+/// Leases an address and the host ports; when there is none or one is taken,
+/// after taking back what the dead hold.
+fn lease(config: &NetworkConfig, subnet: Cidr4, holder: Holder) -> Result<Ipv4Addr, PluginError> {
+    with_leases(config, |leases| {
+        let before = leases.held_by(&holder.container_id, &holder.ifname).and_then(|address| leases.holder(address));
+        if before.is_some_and(|before| before.ports != holder.ports) {
+            // Asked for again, but for other ports: those it had must not stay behind.
+            drop_leases(leases, subnet, |other| !other.is(&holder.container_id, &holder.ifname))?;
+        }
+        if let Ok(address) = leases.acquire(subnet, holder.clone()) {
+            return Ok(address);
+        }
+        drop_leases(leases, subnet, |holder| holder.netns.exists())?;
+        leases.acquire(subnet, holder).map_err(|refusal| match refusal {
+            Refusal::Exhausted => PluginError::exhausted(subnet),
+            Refusal::PortTaken { port, by } => {
+                PluginError::port_taken(&format!("host port {port}"), &format!("by {by}"))
+            }
         })
-    });
-    leased.map_err(|error| PluginError::io("lease an address", &error))?.ok_or_else(|| PluginError::exhausted(subnet))
+    })
+}
+
+/// Opens what [`lease`] has reserved.
+fn open_ports(config: &NetworkConfig, address: Ipv4Addr, ports: &[HostPort]) -> Result<(), PluginError> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    with_leases(config, |leases| hostports::open(leases, config, address, ports))
+}
+
+/// Drops the leases whose holder does not live, after their host ports.
+fn drop_leases(leases: &mut Leases, subnet: Cidr4, lives: impl Fn(&Holder) -> bool) -> Result<(), PluginError> {
+    let mut kept = leases.clone();
+    let gone = kept.retain(lives);
+    if !gone.is_empty() {
+        hostports::close(&kept, subnet, &gone)?;
+    }
+    *leases = kept;
+    Ok(())
+}
+
+/// The same under the lock.
+fn keep(config: &NetworkConfig, lives: impl Fn(&Holder) -> bool) -> Result<(), PluginError> {
+    let subnet = config.subnet()?;
+    with_leases(config, |leases| drop_leases(leases, subnet, lives))
+}
+
+fn with_leases<T>(
+    config: &NetworkConfig,
+    change: impl FnOnce(&mut Leases) -> Result<T, PluginError>,
+) -> Result<T, PluginError> {
+    ipam::with_leases(&config.data_dir, &config.name, change)
+        .map_err(|error| PluginError::io("use the leases", &error))?
 }
 
 type Made = (Link, Link, Link);
@@ -67,7 +121,7 @@ fn attach(
     config: &NetworkConfig,
     netns: &File,
     host_name: &str,
-    (subnet, gateway, address): (Cidr4, std::net::Ipv4Addr, std::net::Ipv4Addr),
+    (subnet, gateway, address): (Cidr4, Ipv4Addr, Ipv4Addr),
 ) -> Result<Made, PluginError> {
     let io = |step: &'static str| move |error: io::Error| PluginError::io(step, &error);
     let mut netlink = Netlink::open().map_err(io("open a netlink socket"))?;
@@ -99,12 +153,7 @@ fn attach(
     Ok((bridge, host, container))
 }
 
-fn ensure_bridge(
-    netlink: &mut Netlink,
-    config: &NetworkConfig,
-    gateway: std::net::Ipv4Addr,
-    subnet: Cidr4,
-) -> io::Result<Link> {
+fn ensure_bridge(netlink: &mut Netlink, config: &NetworkConfig, gateway: Ipv4Addr, subnet: Cidr4) -> io::Result<Link> {
     let bridge = match netlink.link(&config.bridge)? {
         Some(bridge) => bridge,
         None => {
@@ -121,31 +170,30 @@ fn existing(netlink: &mut Netlink, name: &str) -> io::Result<Link> {
     netlink.link(name)?.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no link {name}")))
 }
 
-/// DEL: takes the interface and the address back, whatever is left of them.
+/// DEL: takes the interface, the address and the host ports back, whatever is
+/// left of them.
 pub fn delete(environment: &Environment, config: &NetworkConfig) -> Result<String, PluginError> {
     let host_name = host_side(&environment.container_id, &environment.ifname);
     let removed = Netlink::open().and_then(|mut netlink| netlink.delete(&host_name));
-    release(environment, config)?;
+    keep(config, |holder| !holder.is(&environment.container_id, &environment.ifname))?;
     removed.map_err(|error| PluginError::io("remove the container's interface", &error))?;
     Ok(String::new())
 }
 
-fn release(environment: &Environment, config: &NetworkConfig) -> Result<(), PluginError> {
-    ipam::with_leases(&config.data_dir, &config.name, |leases| {
-        leases.release(&environment.container_id, &environment.ifname)
-    })
-    .map(drop)
-    .map_err(|error| PluginError::io("give the address back", &error))
-}
-
-/// CHECK: the lease, the host's side and the container's side are there.
+/// CHECK: the lease, its host ports, the host's side and the container's side
+/// are there.
 pub fn check(environment: &Environment, config: &NetworkConfig) -> Result<String, PluginError> {
-    let held = ipam::with_leases(&config.data_dir, &config.name, |leases| {
-        leases.held_by(&environment.container_id, &environment.ifname)
-    });
-    if held.map_err(|error| PluginError::io("read the leases", &error))?.is_none() {
-        return Err(PluginError::check(format!("{} holds no address", environment.container_id)));
-    }
+    let wanted = mapping::wanted(&config.runtime_config)?;
+    with_leases(config, |leases| {
+        let held = leases.held_by(&environment.container_id, &environment.ifname);
+        let Some((address, holder)) = held.and_then(|address| Some((address, leases.holder(address)?))) else {
+            return Err(PluginError::check(format!("{} holds no address", environment.container_id)));
+        };
+        if let Some(missing) = wanted.iter().find(|port| !holder.ports.contains(port)) {
+            return Err(PluginError::check(format!("{} does not hold host port {missing}", environment.container_id)));
+        }
+        hostports::check(address, &holder.ports)
+    })?;
     let host_name = host_side(&environment.container_id, &environment.ifname);
     let here = Netlink::open().and_then(|mut netlink| existing(&mut netlink, &host_name));
     here.map_err(|error| PluginError::check(error.to_string()))?;
@@ -155,7 +203,8 @@ pub fn check(environment: &Environment, config: &NetworkConfig) -> Result<String
     Ok(String::new())
 }
 
-/// GC: drops the leases of containers that the runtime does not name.
+/// GC: drops the leases and host ports of containers that the runtime does not
+/// name, and rules that belong to nobody.
 pub fn collect(config: &NetworkConfig) -> Result<String, PluginError> {
     let Some(valid) = &config.valid_attachments else {
         return Err(PluginError::config("cni.dev/valid-attachments is missing".to_owned()));
@@ -163,8 +212,11 @@ pub fn collect(config: &NetworkConfig) -> Result<String, PluginError> {
     let lives = |holder: &Holder| {
         valid.iter().any(|live| live.container_id == holder.container_id && live.ifname == holder.ifname)
     };
-    let collected = ipam::with_leases(&config.data_dir, &config.name, |leases| leases.retain(lives));
-    collected.map_err(|error| PluginError::io("collect leases", &error))?;
+    let subnet = config.subnet()?;
+    with_leases(config, |leases| {
+        drop_leases(leases, subnet, lives)?;
+        hostports::repair(leases, subnet)
+    })?;
     Ok(String::new())
 }
 
@@ -193,24 +245,30 @@ pub fn loopback(environment: &Environment, config: &NetworkConfig) -> Result<Str
     Ok(loopback_result(&config.cni_version, &path.to_string_lossy()))
 }
 
-/// Removes the bridge, the leases and the configuration of a node. Interfaces
-/// of containers go with their namespaces.
+/// Makes the rules of host ports what the leases of this node's network say: for
+/// a start after somebody flushed the rules, or after a version that had others.
 ///
 /// # Errors
-/// When the kernel or the file system refuses.
-pub fn cleanup(bridge: &str, data_dir: &Path, conf_dir: &Path) -> io::Result<()> {
-    Netlink::open()?.delete(bridge)?;
-    for directory in [data_dir, conf_dir] {
-        match std::fs::remove_dir_all(directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
+/// When the leases cannot be read or the kernel refuses.
+pub fn restore_host_ports(config: &CniConfig) -> io::Result<()> {
+    let restored = ipam::with_leases(&config.data_dir, NETWORK, |leases| hostports::repair(leases, config.pod_cidr));
+    restored?.map_err(io::Error::other)
 }
 
-fn subnet_of(config: &NetworkConfig) -> Result<Cidr4, PluginError> {
-    config.subnet.ok_or_else(|| PluginError::config("the network configuration has no subnet".to_owned()))
+/// Removes the host ports, the bridge, the leases and the configuration of a
+/// node. Interfaces of containers go with their namespaces.
+///
+/// # Errors
+/// The first thing that the kernel or the file system refuses; the rest is done.
+pub fn cleanup(bridge: &str, data_dir: &Path, conf_dir: &Path) -> io::Result<()> {
+    let remove = |directory: &Path| match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    let rules = hostports::cleanup().map_err(io::Error::other);
+    let link = Netlink::open().and_then(|mut netlink| netlink.delete(bridge));
+    // All of it is tried, whatever fails.
+    [rules, link, remove(data_dir), remove(conf_dir)].into_iter().collect()
 }
 
 fn netns_of(environment: &Environment) -> Result<&Path, PluginError> {

@@ -11,7 +11,7 @@ use super::PLUGIN_NAMES;
 use crate::cidr::Cidr4;
 
 /// The name of the network, and of its files of leases.
-const NETWORK: &str = "copepod";
+pub(super) const NETWORK: &str = "copepod";
 /// Sorted before whatever else may lie in the directory: the runtime takes the first.
 const FILE_NAME: &str = "10-copepod.conflist";
 
@@ -39,6 +39,8 @@ impl CniConfig {
                 "subnet": self.pod_cidr.to_string(),
                 "mtu": self.mtu,
                 "dataDir": self.data_dir,
+                // The runtime tells us of host ports only when asked to.
+                "capabilities": {"portMappings": true},
             }],
         })
     }
@@ -105,6 +107,7 @@ mod tests {
         let read = super::super::protocol::parse_config(single.to_string().as_bytes()).unwrap();
         assert_eq!(read.subnet, Some(config.pod_cidr));
         assert_eq!((read.mtu, read.bridge.as_str()), (1450, "cni0"));
+        assert_eq!(single["capabilities"]["portMappings"], true, "else the runtime keeps host ports to itself");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

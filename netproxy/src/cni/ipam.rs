@@ -1,10 +1,10 @@
-//! Addresses of pods: one file of leases per network, changed under a lock.
+//! Addresses and host ports of pods: one file of leases per network, changed under a lock.
 //!
 //! `Leases` decides; `with_leases` locks, reads, writes and replaces the file.
 //! The file lives below the run directory, so a reboot, which ends all pods,
 //! forgets the leases too. A process that dies in between leaves the old file
 //! (the rename did not happen) or a lease whose namespace is gone, which the
-//! next shortage or collection takes back.
+//! next shortage, claim to its ports or collection takes back.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use super::hostports::mapping::HostPort;
 use crate::cidr::Cidr4;
 
 /// Who holds an address.
@@ -25,6 +26,30 @@ pub struct Holder {
     pub ifname: String,
     /// Path of the network namespace; when it is gone, so is the holder.
     pub netns: PathBuf,
+    /// The node's ports that lead to the holder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<HostPort>,
+}
+
+impl Holder {
+    /// Whether this is the interface `ifname` of a container.
+    pub fn is(&self, container_id: &str, ifname: &str) -> bool {
+        self.container_id == container_id && self.ifname == ifname
+    }
+}
+
+/// Why nothing was leased.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No address is left.
+    Exhausted,
+    /// Another container has a host port.
+    PortTaken {
+        /// The port wanted.
+        port: HostPort,
+        /// Who has it.
+        by: String,
+    },
 }
 
 /// The leases of one network.
@@ -40,39 +65,62 @@ pub struct Leases {
 impl Leases {
     /// The address that `container_id` holds for `ifname`.
     pub fn held_by(&self, container_id: &str, ifname: &str) -> Option<Ipv4Addr> {
-        let held = |holder: &Holder| holder.container_id == container_id && holder.ifname == ifname;
-        self.holders.iter().find(|(_, holder)| held(holder)).map(|(address, _)| *address)
+        self.holders.iter().find(|(_, holder)| holder.is(container_id, ifname)).map(|(address, _)| *address)
     }
 
-    /// Leases a free address, or the one already held. `None` when `subnet` is
-    /// full; network, gateway (the first host) and broadcast are never leased.
-    pub fn acquire(&mut self, subnet: Cidr4, holder: Holder) -> Option<Ipv4Addr> {
-        if let Some(address) = self.held_by(&holder.container_id, &holder.ifname) {
-            self.holders.insert(address, holder);
-            return Some(address);
+    /// The holder of `address`.
+    pub fn holder(&self, address: Ipv4Addr) -> Option<&Holder> {
+        self.holders.get(&address)
+    }
+
+    /// Addresses of holders with host ports, and those ports.
+    pub fn with_ports(&self) -> impl Iterator<Item = (Ipv4Addr, &[HostPort])> {
+        let ports = self.holders.iter().map(|(address, holder)| (*address, holder.ports.as_slice()));
+        ports.filter(|(_, ports)| !ports.is_empty())
+    }
+
+    /// Leases a free address, or the one already held, and the holder's host
+    /// ports with it. Network, gateway (the first host) and broadcast are never
+    /// leased.
+    ///
+    /// # Errors
+    /// When `subnet` is full or a port is taken.
+    pub fn acquire(&mut self, subnet: Cidr4, holder: Holder) -> Result<Ipv4Addr, Refusal> {
+        let held = self.held_by(&holder.container_id, &holder.ifname);
+        let others = self.holders.iter().filter(|(address, _)| Some(**address) != held);
+        for (address, other) in others {
+            let taken = holder.ports.iter().find(|port| other.ports.iter().any(|theirs| theirs.conflicts(port)));
+            if let Some(port) = taken {
+                let by = format!("container {} at {address}", other.container_id);
+                return Err(Refusal::PortTaken { port: *port, by });
+            }
         }
+        let address = held.or_else(|| self.free(subnet)).ok_or(Refusal::Exhausted)?;
+        if held.is_none() {
+            self.last = Some(address);
+        }
+        self.holders.insert(address, holder);
+        Ok(address)
+    }
+
+    fn free(&self, subnet: Cidr4) -> Option<Ipv4Addr> {
         let (first, last) = pod_range(subnet)?;
         let start = self.last.map(Ipv4Addr::to_bits).filter(|last_used| (first..last).contains(last_used));
         let start = start.map_or(first, |last_used| last_used + 1);
         let candidates = (start..=last).chain(first..start).map(Ipv4Addr::from_bits);
-        let address = candidates.into_iter().find(|address| !self.holders.contains_key(address))?;
-        self.holders.insert(address, holder);
-        self.last = Some(address);
-        Some(address)
+        candidates.into_iter().find(|address| !self.holders.contains_key(address))
     }
 
-    /// Gives back what `container_id` holds for `ifname`; nothing held is fine.
-    pub fn release(&mut self, container_id: &str, ifname: &str) -> Option<Ipv4Addr> {
-        let address = self.held_by(container_id, ifname)?;
-        self.holders.remove(&address);
-        Some(address)
-    }
-
-    /// Drops the leases whose holder does not live; returns how many.
-    pub fn retain(&mut self, lives: impl Fn(&Holder) -> bool) -> usize {
-        let before = self.holders.len();
-        self.holders.retain(|_, holder| lives(holder));
-        before - self.holders.len()
+    /// Drops the leases whose holder does not live; returns those with host
+    /// ports, which lead nowhere from now on.
+    pub fn retain(&mut self, lives: impl Fn(&Holder) -> bool) -> Vec<(Ipv4Addr, Vec<HostPort>)> {
+        let (alive, dead): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.holders).into_iter().partition(|(_, holder)| lives(holder));
+        self.holders = alive;
+        dead.into_iter()
+            .map(|(address, holder)| (address, holder.ports))
+            .filter(|(_, ports)| !ports.is_empty())
+            .collect()
     }
 
     /// How many addresses are leased.
@@ -140,9 +188,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::nft::object::Protocol;
 
     fn holder(id: usize) -> Holder {
-        Holder { container_id: format!("c{id}"), ifname: "eth0".to_owned(), netns: format!("/n/{id}").into() }
+        let netns = format!("/n/{id}").into();
+        Holder { container_id: format!("c{id}"), ifname: "eth0".to_owned(), netns, ports: Vec::new() }
     }
 
     #[test]
@@ -151,9 +201,8 @@ mod tests {
         let mut leases = Leases::default();
         let hosts: Vec<_> = (0..5).map(|id| leases.acquire(subnet, holder(id)).unwrap().octets()[3]).collect();
         assert_eq!(hosts, [2, 3, 4, 5, 6]);
-        assert_eq!(leases.acquire(subnet, holder(9)), None, "full");
-        leases.release("c1", "eth0");
-        leases.release("c3", "eth0");
+        assert_eq!(leases.acquire(subnet, holder(9)), Err(Refusal::Exhausted));
+        leases.retain(|holder| !holder.is("c1", "eth0") && !holder.is("c3", "eth0"));
         assert_eq!(leases.acquire(subnet, holder(9)).unwrap().octets()[3], 3);
         assert_eq!(leases.acquire(subnet, holder(10)).unwrap().octets()[3], 5);
         assert_eq!(gateway(subnet).unwrap().octets()[3], 1);
@@ -169,9 +218,43 @@ mod tests {
     }
 
     #[test]
+    fn a_host_port_has_one_holder() {
+        let subnet: Cidr4 = "10.42.3.0/24".parse().unwrap();
+        let tcp = |host_ip, host_port| HostPort { host_ip, protocol: Protocol::Tcp, host_port, container_port: 80 };
+        let with = |id, ports: &[HostPort]| Holder { ports: ports.to_vec(), ..holder(id) };
+        let mut leases = Leases::default();
+        let first = leases.acquire(subnet, with(1, &[tcp(None, 80), tcp(None, 81)])).unwrap();
+        let refused = leases.acquire(subnet, with(2, &[tcp(None, 82), tcp(Some(Ipv4Addr::LOCALHOST), 81)]));
+        let Err(Refusal::PortTaken { port, by }) = refused else { panic!("{refused:?}") };
+        assert_eq!((port.host_port, by), (81, "container c1 at 10.42.3.2".to_owned()));
+        assert_eq!(leases.len(), 1, "nothing is kept of a refused request");
+        assert_eq!(leases.acquire(subnet, with(1, &[tcp(None, 81)])), Ok(first), "its own ports are no obstacle");
+        leases.acquire(subnet, with(2, &[tcp(None, 80)])).unwrap();
+        leases.acquire(subnet, holder(3)).unwrap();
+        assert_eq!(leases.with_ports().count(), 2);
+        let gone = leases.retain(|holder| holder.is("c2", "eth0"));
+        assert_eq!(gone, [(first, vec![tcp(None, 81)])], "those without ports have nothing to close");
+        assert_eq!(leases.len(), 1);
+    }
+
+    #[test]
+    fn files_of_leases_without_ports_are_read_and_written_as_ever() {
+        let text =
+            r#"{"last":"10.42.3.2","holders":{"10.42.3.2":{"container_id":"c1","ifname":"eth0","netns":"/n/1"}}}"#;
+        let leases: Leases = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&leases).unwrap(), text);
+        let port = HostPort { host_ip: None, protocol: Protocol::Udp, host_port: 53, container_port: 5353 };
+        let holder = Holder { ports: vec![port], ..holder(1) };
+        let text = serde_json::to_string(&holder).unwrap();
+        assert!(text.contains(r#""ports":[{"protocol":"udp","hostPort":53,"containerPort":5353}]"#), "{text}");
+        assert_eq!(serde_json::from_str::<Holder>(&text).unwrap(), holder);
+    }
+
+    #[test]
     fn tiny_subnets_have_no_pods() {
         assert_eq!(gateway("10.0.0.0/31".parse().unwrap()), None);
-        assert_eq!(Leases::default().acquire("10.0.0.0/32".parse().unwrap(), holder(1)), None);
+        let refused = Leases::default().acquire("10.0.0.0/32".parse().unwrap(), holder(1));
+        assert_eq!(refused, Err(Refusal::Exhausted));
     }
 
     #[test]
@@ -206,13 +289,13 @@ mod tests {
             let mut leases = Leases::default();
             for (take, id) in steps {
                 if take {
-                    if let Some(address) = leases.acquire(subnet, holder(id)) {
+                    if let Ok(address) = leases.acquire(subnet, holder(id)) {
                         prop_assert!(subnet.contains(address) && address.octets()[3] >= 10 && address.octets()[3] <= 14);
                     } else {
                         prop_assert_eq!(leases.len(), 5);
                     }
                 } else {
-                    leases.release(&format!("c{id}"), "eth0");
+                    leases.retain(|other| *other != holder(id));
                 }
             }
         }

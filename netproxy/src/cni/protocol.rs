@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::backend::NftError;
 use crate::cidr::Cidr4;
 
 /// Versions of the specification, oldest first.
@@ -107,31 +108,23 @@ pub struct NetworkConfig {
     /// Directory of address leases.
     #[serde(default)]
     pub data_dir: PathBuf,
+    /// What the runtime adds for this container. Only ADD looks into it: whatever it is, the
+    /// container can be taken away again.
     #[serde(default)]
-    pub runtime_config: RuntimeConfig,
+    pub runtime_config: Value,
     /// Containers that still live, on GC.
     #[serde(default, rename = "cni.dev/valid-attachments")]
     pub valid_attachments: Option<Vec<Attachment>>,
 }
 
-/// What the runtime adds for this container.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RuntimeConfig {
-    #[serde(default)]
-    pub port_mappings: Vec<PortMapping>,
-}
-
-/// A host port that leads into the container.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct PortMapping {
-    pub host_port: u16,
-    pub container_port: u16,
-    #[serde(default)]
-    pub protocol: String,
-    #[serde(default, rename = "hostIP")]
-    pub host_ip: String,
+impl NetworkConfig {
+    /// The node's part of the pod network.
+    ///
+    /// # Errors
+    /// When there is none (code 7).
+    pub fn subnet(&self) -> Result<Cidr4, PluginError> {
+        self.subnet.ok_or_else(|| PluginError::config("the network configuration has no subnet".to_owned()))
+    }
 }
 
 /// A container's interface in this network.
@@ -291,6 +284,11 @@ impl PluginError {
         Self { code: 100, message: format!("no address is left in {subnet}"), details: String::new() }
     }
 
+    /// Another container has a host port.
+    pub fn port_taken(port: &str, by: &str) -> Self {
+        Self { code: 102, message: format!("{port} is taken"), details: by.to_owned() }
+    }
+
     /// What should be there is not.
     pub fn check(message: String) -> Self {
         Self { code: 101, message, details: String::new() }
@@ -299,6 +297,13 @@ impl PluginError {
     /// The error object.
     pub fn to_json(&self, version: &str) -> String {
         json!({"cniVersion": version, "code": self.code, "msg": self.message, "details": self.details}).to_string()
+    }
+}
+
+impl From<NftError> for PluginError {
+    /// nftables refused something about host ports, the only rules a plugin makes.
+    fn from(error: NftError) -> Self {
+        Self { code: 5, message: "rules of host ports".to_owned(), details: error.to_string() }
     }
 }
 

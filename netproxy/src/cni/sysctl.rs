@@ -21,15 +21,27 @@ const SETTINGS: [(&str, &str, bool); 4] = [
 /// Names the setting that cannot be made.
 pub fn prepare_node() -> io::Result<()> {
     for (setting, value, optional) in SETTINGS {
-        let path = format!("/proc/sys/{setting}");
-        if fs::read_to_string(&path).is_ok_and(|present| present.trim() == value) {
-            continue;
-        }
-        match fs::write(&path, value) {
+        match set(setting, value) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && optional => {}
-            Err(error) => return Err(io::Error::new(error.kind(), format!("set {setting} to {value}: {error}"))),
-            Ok(()) => {}
+            other => other?,
         }
     }
     Ok(())
+}
+
+/// Lets loopback addresses pass `link`, so that the node reaches containers' ports at 127.0.0.1.
+///
+/// # Errors
+/// Names the setting that cannot be made.
+pub fn route_localnet(link: &str) -> io::Result<()> {
+    set(&format!("net/ipv4/conf/{link}/route_localnet"), "1")
+}
+
+fn set(setting: &str, value: &str) -> io::Result<()> {
+    let path = format!("/proc/sys/{setting}");
+    if fs::read_to_string(&path).is_ok_and(|present| present.trim() == value) {
+        return Ok(());
+    }
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("set {setting} to {value}: {error}"));
+    fs::write(&path, value).map_err(named)
 }

@@ -1,7 +1,8 @@
-//! The service proxy against the real kernel: connections between network namespaces.
+//! The service proxy and the CNI plugin against the real kernel: connections between network namespaces.
 //! Needs root, `ip` and `nft`; without them it fails.
 #![allow(clippy::unwrap_used)]
 
+mod hostports;
 mod net;
 mod tables;
 mod whole;
@@ -21,10 +22,10 @@ use netproxy::nft::transaction::Transaction;
 use netproxy::snapshot::{Protocol, ServicePort};
 use world::{NODE_PORT, Served, VIP, World, endpoint, evenly, name, node_port, port, slice, slice_of, vip};
 
-const SHORT: Duration = Duration::from_millis(400);
+pub const SHORT: Duration = Duration::from_millis(400);
 
 /// Waits until `condition` holds.
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(Instant::now() < deadline, "timed out: {what}");

@@ -18,7 +18,7 @@ type Job = Box<dyn FnOnce() + Send>;
 pub struct Namespace {
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
-    tid: i32,
+    pub tid: i32,
 }
 
 impl Namespace {
@@ -180,7 +180,7 @@ impl Net {
 }
 
 /// Starts servers that live as long as the process: their sockets keep only their own namespace.
-fn serve(pod: u8) {
+pub fn serve(pod: u8) {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, TARGET_PORT)).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {

@@ -1,0 +1,126 @@
+//! Host ports of pods: the rules that lead a port of the node into a container, as upstream's
+//! `portmap` plugin makes them.
+//!
+//! Who has which port is written in the leases (`ipam`), under whose lock everything here runs;
+//! the kernel's table follows them. So a plugin may die anywhere: rules without a lease go with the
+//! next repair, and a lease without rules goes with its container. Adding a container's ports is
+//! one transaction of elements; whatever else is to be done lists the table first and repairs it.
+//!
+//! `mapping` reads and compares ports, `table` decides what the table holds; both are pure.
+
+use std::net::Ipv4Addr;
+
+use super::ipam::Leases;
+use super::protocol::{NetworkConfig, PluginError};
+use super::sysctl;
+use crate::backend::netlink::NetlinkBackend;
+use crate::backend::{self, NftBackend, NftError};
+use crate::cidr::Cidr4;
+use crate::conntrack::Flow;
+use crate::conntrack::ctnetlink::{Conntrack, CtNetlink};
+use crate::nft::transaction::Transaction;
+
+pub mod mapping;
+pub mod table;
+
+use mapping::HostPort;
+use table::TABLE;
+
+/// Leads the ports of the container at `address` to it. Its lease is written already, so that no
+/// other container of this network has one of them.
+///
+/// # Errors
+/// When the kernel refuses, or a container of another network has one of the ports. Then some of
+/// it may be done: [`close`] undoes it.
+pub fn open(leases: &Leases, config: &NetworkConfig, address: Ipv4Addr, ports: &[HostPort]) -> Result<(), PluginError> {
+    let subnet = config.subnet()?;
+    add(leases, subnet, address, ports)?;
+    // Only now: the rules that keep loopback to the node itself are in place.
+    sysctl::route_localnet(&config.bridge)
+        .map_err(|error| PluginError::io("let the bridge route loopback addresses", &error))?;
+    let local = local_addresses();
+    forget(ports, |flows| mapping::stale_when_opened(ports, address, &local, flows));
+    Ok(())
+}
+
+fn add(leases: &Leases, subnet: Cidr4, address: Ipv4Addr, ports: &[HostPort]) -> Result<(), PluginError> {
+    let mut backend = NetlinkBackend::for_table(TABLE)?;
+    match backend.run(&table::addition(address, ports), None) {
+        // There is no table yet, or something in it is not as the leases say.
+        Err(NftError::Refused { .. }) => {}
+        other => return Ok(other?),
+    }
+    let desired = table::table(leases.with_ports());
+    backend::reconcile(&mut backend, |observed| match table::taken_by(observed, ports, subnet) {
+        Some(by) => Err(PluginError::port_taken("a host port", &format!("by {by} of another network"))),
+        None => Ok(table::repair(observed, desired.clone(), subnet)),
+    })?;
+    Ok(())
+}
+
+/// Takes the ports away from containers that `leases` no longer name: `gone` with their ports.
+///
+/// # Errors
+/// When the kernel refuses; then nothing happened.
+pub fn close(leases: &Leases, subnet: Cidr4, gone: &[(Ipv4Addr, Vec<HostPort>)]) -> Result<(), PluginError> {
+    repair(leases, subnet)?;
+    for (address, ports) in gone {
+        forget(ports, |flows| mapping::stale_when_closed(ports, *address, flows));
+    }
+    Ok(())
+}
+
+/// Makes the kernel's table what the leases say, whatever it is.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn repair(leases: &Leases, subnet: Cidr4) -> Result<(), PluginError> {
+    let desired = table::table(leases.with_ports());
+    let mut backend = NetlinkBackend::for_table(TABLE)?;
+    backend::reconcile(&mut backend, |observed| Ok(table::repair(observed, desired.clone(), subnet))).map(drop)
+}
+
+/// Whether the rules for the container's ports are in the kernel.
+///
+/// # Errors
+/// When they cannot be read, or one is missing.
+pub fn check(address: Ipv4Addr, ports: &[HostPort]) -> Result<(), PluginError> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let listing = NetlinkBackend::for_table(TABLE)?.list()?;
+    if table::holds(listing.table.as_ref(), address, ports) {
+        return Ok(());
+    }
+    Err(PluginError::check(format!("a rule for a host port of {address} is missing")))
+}
+
+/// Removes the table; fine when there is none.
+///
+/// # Errors
+/// [`NftError`] when the kernel refuses.
+pub fn cleanup() -> Result<(), NftError> {
+    NetlinkBackend::for_table(TABLE)?.run(&Transaction::delete_table(), None)
+}
+
+/// Deletes tracked UDP flows, which would go on as before for as long as datagrams come. As
+/// upstream, failing at it does not fail the request: the flows end by themselves when idle.
+fn forget(ports: &[HostPort], stale: impl Fn(&[Flow]) -> Vec<Flow>) {
+    if ports.iter().all(|port| port.protocol != crate::nft::object::Protocol::Udp) {
+        return;
+    }
+    let forgotten = CtNetlink::new().and_then(|mut conntrack| {
+        let flows = conntrack.udp_flows()?;
+        stale(&flows).iter().try_for_each(|flow| conntrack.delete(flow))
+    });
+    if let Err(error) = forgotten {
+        // The specification's place for a plugin's log.
+        eprintln!("stale UDP flows of host ports could not be forgotten: {error}");
+    }
+}
+
+/// The node's IPv4 addresses; none when they cannot be read.
+fn local_addresses() -> Vec<Ipv4Addr> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    interfaces.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip())).collect()
+}
