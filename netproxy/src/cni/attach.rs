@@ -130,6 +130,7 @@ fn attach(
         host: host_name,
         container: &environment.ifname,
         netns: netns.as_raw_fd(),
+        mac: hardware_address(address),
         bridge: bridge.index,
         mtu: config.mtu,
     };
@@ -157,7 +158,7 @@ fn ensure_bridge(netlink: &mut Netlink, config: &NetworkConfig, gateway: Ipv4Add
     let bridge = match netlink.link(&config.bridge)? {
         Some(bridge) => bridge,
         None => {
-            netlink.add_bridge(&config.bridge, config.mtu)?;
+            netlink.add_bridge(&config.bridge, config.mtu, hardware_address(gateway))?;
             existing(netlink, &config.bridge)?
         }
     };
@@ -288,6 +289,13 @@ fn host_side(container_id: &str, ifname: &str) -> String {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     format!("veth{:011x}", hash >> 20)
+}
+
+/// The hardware address that goes with an address, locally administered. When
+/// a pod's address is used again, neighbours' tables stay right.
+fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x0a, 0x58, a, b, c, d]
 }
 
 /// Runs `work` with a netlink socket of the namespace `netns`. A thread enters

@@ -55,9 +55,13 @@ impl Netlink {
         }
     }
 
-    /// Makes a bridge; one that is there already stays.
-    pub fn add_bridge(&mut self, name: &str, mtu: u32) -> io::Result<()> {
+    /// Makes a bridge with a hardware address of its own; one that is there
+    /// already stays. Left to itself a bridge takes the lowest address of its
+    /// ports, and whoever had resolved it sends to nobody when a port comes or
+    /// goes.
+    pub fn add_bridge(&mut self, name: &str, mtu: u32, mac: [u8; 6]) -> io::Result<()> {
         let mut message = named(name);
+        message.attributes.push(LinkAttribute::Address(mac.to_vec()));
         message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
         push_mtu(&mut message, mtu);
         self.create(RouteNetlinkMessage::NewLink(message))
@@ -68,6 +72,7 @@ impl Netlink {
     pub fn add_veth(&mut self, veth: &Veth<'_>) -> io::Result<()> {
         let mut peer = named(veth.container);
         peer.attributes.push(LinkAttribute::NetNsFd(veth.netns));
+        peer.attributes.push(LinkAttribute::Address(veth.mac.to_vec()));
         push_mtu(&mut peer, veth.mtu);
         let mut message = named(veth.host);
         raise(&mut message);
@@ -180,6 +185,8 @@ pub struct Veth<'a> {
     pub host: &'a str,
     pub container: &'a str,
     pub netns: RawFd,
+    /// Hardware address of the container's side.
+    pub mac: [u8; 6],
     /// Index of the bridge.
     pub bridge: u32,
     /// Bytes; 0 leaves the kernel's choice.

@@ -174,6 +174,21 @@ fn a_host_port_leads_into_its_container_from_everywhere() {
 }
 
 #[test]
+fn hardware_addresses_stay_as_containers_come_and_go() {
+    // Left to itself a bridge takes the lowest address of its ports, and containers send to the one
+    // before; just so the node to a container whose address was another's.
+    let node = Node::new();
+    let bridge = || node.net.node.command("ip", &format!("-o link show {BRIDGE}"));
+    let _pods = [1, 2, 3].map(|index| {
+        let pod = node.add(index, &[]).unwrap();
+        assert!(bridge().contains("0a:58:0a:2a:07:01"), "{}", bridge());
+        let link = pod.namespace.command("ip", "-o link show eth0");
+        assert!(link.contains(&format!("0a:58:0a:2a:07:0{}", index + 1)), "{link}");
+        pod
+    });
+}
+
+#[test]
 fn one_number_serves_several_addresses_and_protocols() {
     let node = Node::new();
     let loopback = Ipv4Addr::LOCALHOST;
