@@ -148,7 +148,6 @@ pub async fn a_garbage_file_harms_nobody(w: &mut OneNode) -> Result<()> {
 }
 
 pub async fn built_in_images_stay(w: &mut OneNode) -> Result<()> {
-    w.running("first", None).await?;
     // Thresholds that nothing meets, and nobody known to use anything: containerd
     // before 1.7 would give the images away.
     let settings = ImageSettings {
