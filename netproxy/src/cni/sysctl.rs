@@ -2,15 +2,20 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Whether packets that a bridge only hands on are filtered.
+const BRIDGE_FILTER: &str = "net/bridge/bridge-nf-call-iptables";
 
 /// Setting, value, and whether a kernel without it can do.
 const SETTINGS: [(&str, &str, bool); 4] = [
     // Packets between pods, and between pods and elsewhere, pass through this node.
     ("net/ipv4/ip_forward", "1", false),
     ("net/ipv4/conf/all/forwarding", "1", false),
-    // Services must be translated between pods of one bridge, too. The setting
-    // is there only where the kernel filters bridges.
-    ("net/bridge/bridge-nf-call-iptables", "1", true),
+    // Services must be translated between pods of one bridge, too: the answer of
+    // a pod to its neighbour would otherwise not pass where it is turned back.
+    (BRIDGE_FILTER, "1", false),
     // Strict checks of the reverse path drop what comes back translated.
     ("net/ipv4/conf/all/rp_filter", "0", true),
 ];
@@ -20,9 +25,14 @@ const SETTINGS: [(&str, &str, bool); 4] = [
 /// # Errors
 /// Names the setting that cannot be made.
 pub fn prepare_node() -> io::Result<()> {
+    load_bridge_filter();
     for (setting, value, optional) in SETTINGS {
         match set(setting, value) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && optional => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound && setting == BRIDGE_FILTER => {
+                let message = "the kernel does not filter bridges: load the module br_netfilter";
+                return Err(io::Error::new(error.kind(), message));
+            }
             other => other?,
         }
     }
@@ -44,4 +54,16 @@ fn set(setting: &str, value: &str) -> io::Result<()> {
     }
     let named = |error: io::Error| io::Error::new(error.kind(), format!("set {setting} to {value}: {error}"));
     fs::write(&path, value).map_err(named)
+}
+
+/// Loads the module that nothing loads by itself. Where that fails, the setting
+/// is missing and says so.
+fn load_bridge_filter() {
+    if Path::new("/proc/sys").join(BRIDGE_FILTER).exists() {
+        return;
+    }
+    // The program that the kernel itself would call; plain users' PATH lacks it.
+    let program = fs::read_to_string("/proc/sys/kernel/modprobe").unwrap_or_default();
+    let mut command = Command::new(program.trim());
+    let _ = command.arg("br_netfilter").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
