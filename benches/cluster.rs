@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use agent::convert::container::{ContainerContext, container_config};
-use agent::convert::resources::{ResourceContext, pod_cgroup_limits};
+use agent::convert::resources::{MemoryControl, ResourceContext, pod_cgroup_limits};
 use agent::convert::sandbox::{SandboxContext, sandbox_config};
 use anyhow::{Context, Result, ensure};
 use futures::TryStreamExt;
@@ -160,7 +160,12 @@ fn percentile(samples: &mut [Duration], percent: usize) -> Duration {
 /// object that the API server keeps, so that the runtime does the same work.
 async fn cri_floor(node: &BenchNode, template: &Pod, pods: usize, parallel: usize) -> Result<cri::floor::Floor> {
     let client = cri::CriClient::connect(node.containerd_socket()?);
-    let resources = ResourceContext { memory_capacity: 8 << 30, cfs_quota: true, cfs_period: 100_000 };
+    let resources = ResourceContext {
+        memory_capacity: 8 << 30,
+        cfs_quota: true,
+        cfs_period: 100_000,
+        memory: MemoryControl::default(),
+    };
     let mut template = template.clone();
     template.metadata.uid = Some(format!("floor-{pods}-{parallel}"));
     template.metadata.name = Some("floor".to_owned());

@@ -145,6 +145,7 @@ impl App {
             cfs_quota: config.cgroups.cfs_quota,
             cfs_period: i64::try_from(config.cgroups.cfs_period.as_micros()).unwrap_or(100_000),
             pod_pids_limit: config.cgroups.pod_pids_limit,
+            memory: self.cgroups.as_ref().map(|tree| tree.memory_control(&config.cgroups)).unwrap_or_default(),
             max_crash_backoff: config.max_crash_backoff,
             allowed_unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
             runtime_name: self.runtime_name.clone(),

@@ -98,6 +98,9 @@ pub struct CgroupSettings {
     pub cfs_period: Duration,
     /// Processes allowed per pod; `None` is no limit.
     pub pod_pids_limit: Option<i64>,
+    /// Whether only the process that a container's memory ran out for is killed,
+    /// and not the whole container. `None` is what the kernel's cgroups suggest.
+    pub single_process_oom_kill: Option<bool>,
 }
 
 /// Images.
@@ -212,6 +215,7 @@ impl AgentConfig {
                 cfs_quota: true,
                 cfs_period: Duration::from_millis(100),
                 pod_pids_limit: None,
+                single_process_oom_kill: None,
             },
             images: ImageSettings {
                 max_parallel_pulls: Some(5),

@@ -11,6 +11,9 @@ use crate::convert::resources::PodCgroupLimits;
 const MANAGER: [&str; 3] =
     ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"];
 
+/// Microseconds a second that are one percent of a CPU.
+const PERCENT: i64 = 10_000;
+
 /// Whether systemd is the init of this machine.
 pub fn is_running() -> bool {
     std::path::Path::new("/run/systemd/system").is_dir()
@@ -30,7 +33,11 @@ pub fn properties(limits: &PodCgroupLimits, v2: bool) -> Vec<(String, String, St
         put("CPUShares", "t", limits.cpu_shares.to_string());
     }
     if let Some(quota) = limits.cpu_quota.filter(|_| limits.cpu_period > 0) {
-        put("CPUQuotaPerSecUSec", "t", (quota.saturating_mul(1_000_000) / limits.cpu_period).to_string());
+        // systemd cuts to whole percents of a CPU: up, or containers would get
+        // more than their pod.
+        let per_second = (quota.saturating_mul(1_000_000) / limits.cpu_period).saturating_add(PERCENT - 1);
+        put("CPUQuotaPerSecUSec", "t", (per_second / PERCENT * PERCENT).to_string());
+        put("CPUQuotaPeriodUSec", "t", limits.cpu_period.to_string());
     }
     if let Some(memory) = limits.memory {
         put(if v2 { "MemoryMax" } else { "MemoryLimit" }, "t", memory.to_string());
@@ -100,6 +107,9 @@ mod tests {
         let has = |v2: bool, name: &str| properties(&limits, v2).into_iter().find(|p| p.0 == name).map(|p| p.2);
         assert_eq!(has(true, "CPUQuotaPerSecUSec").as_deref(), Some("500000"));
         assert_eq!((has(true, "MemoryMax").as_deref(), has(true, "TasksMax").as_deref()), (Some("7"), Some("9")));
+        let odd = PodCgroupLimits { cpu_quota: Some(12_300), ..limits };
+        let quota = properties(&odd, true).into_iter().find(|p| p.0 == "CPUQuotaPerSecUSec").map(|p| p.2);
+        assert_eq!(quota.as_deref(), Some("130000"));
         assert_eq!((has(false, "CPUShares").as_deref(), has(true, "CPUWeight").as_deref()), (Some("1024"), Some("39")));
     }
 }

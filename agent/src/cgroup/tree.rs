@@ -9,7 +9,7 @@ use super::mounts::Hierarchies;
 use super::systemd;
 use crate::config::{CgroupDriver, CgroupSettings};
 use crate::convert::qos::QosClass;
-use crate::convert::resources::{MIN_SHARES, PodCgroupLimits};
+use crate::convert::resources::{MIN_SHARES, MemoryControl, PodCgroupLimits, SwapControl};
 use crate::ids::PodUid;
 
 /// Why a cgroup cannot be made or removed.
@@ -38,6 +38,8 @@ pub enum CgroupError {
         #[source]
         source: io::Error,
     },
+    #[error("singleProcessOOMKill must not be false: cgroup v1 cannot kill a container as a whole")]
+    NoGroupKill,
     #[error("systemd slice {slice}: {message}")]
     Systemd { slice: String, message: String },
 }
@@ -66,6 +68,9 @@ impl CgroupTree {
         if hierarchies.v1.is_empty() && !v2 {
             return Err(CgroupError::NotMounted);
         }
+        if !v2 && settings.single_process_oom_kill == Some(false) {
+            return Err(CgroupError::NoGroupKill);
+        }
         let default = if v2 && systemd::is_running() { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
         let tree = Self { layout: Layout::new(settings.driver.unwrap_or(default), &settings.root), hierarchies };
         let missing: Vec<&str> = WANTED.iter().filter(|c| !tree.has(c)).copied().collect();
@@ -89,6 +94,23 @@ impl CgroupTree {
     /// Whether cgroups are v2 alone.
     pub fn is_v2(&self) -> bool {
         self.hierarchies.is_v2()
+    }
+
+    /// What containers can be told about memory here. The tree must have been
+    /// set up: v2's top has no file to look for.
+    pub fn memory_control(&self, settings: &CgroupSettings) -> MemoryControl {
+        let unified = self.hierarchies.unified.as_ref().filter(|_| self.is_v2());
+        let (file, swap) = match unified {
+            Some(root) => (Some(root.join(self.layout.path(None, None)).join("memory.swap.max")), SwapControl::Alone),
+            None => {
+                let memory = self.hierarchies.v1.get("memory");
+                (memory.map(|root| root.join("memory.memsw.limit_in_bytes")), SwapControl::Together)
+            }
+        };
+        MemoryControl {
+            oom_group: self.is_v2() && settings.single_process_oom_kill != Some(true),
+            swap: if file.is_some_and(|file| file.exists()) { swap } else { SwapControl::Absent },
+        }
     }
 
     /// What the runtime is told as cgroup parent of a pod.
@@ -118,9 +140,9 @@ impl CgroupTree {
     }
 
     /// Weighs all burstable pods together.
-    pub fn set_burstable_shares(&self, shares: i64) -> Result<(), CgroupError> {
+    pub async fn set_burstable_shares(&self, shares: i64) -> Result<(), CgroupError> {
         let limits = PodCgroupLimits { cpu_shares: shares.max(MIN_SHARES), ..PodCgroupLimits::default() };
-        self.write_limits(&self.layout.path(Some(QosClass::Burstable), None), &limits)
+        self.make(&self.layout.path(Some(QosClass::Burstable), None), &limits).await
     }
 
     /// Makes a pod's cgroup or changes its limits.
@@ -284,6 +306,7 @@ mod tests {
             cfs_quota: true,
             cfs_period: std::time::Duration::from_millis(100),
             pod_pids_limit: None,
+            single_process_oom_kill: None,
         }
     }
 
@@ -325,6 +348,12 @@ mod tests {
         assert_eq!(tree.processes(&uid, QosClass::Burstable), None);
         std::fs::write(dir.path().join("pids").join(pod).join("pids.current"), "12\n").unwrap();
         assert_eq!(tree.processes(&uid, QosClass::Burstable), Some(12));
+        assert_eq!(tree.memory_control(&settings()), MemoryControl::default());
+        std::fs::write(dir.path().join("memory/memory.memsw.limit_in_bytes"), "0").unwrap();
+        let memory = MemoryControl { oom_group: false, swap: SwapControl::Together };
+        assert_eq!(tree.memory_control(&settings()), memory);
+        let group = CgroupSettings { single_process_oom_kill: Some(false), ..settings() };
+        assert!(matches!(CgroupTree::new(&group, v1(dir.path())), Err(CgroupError::NoGroupKill)));
         // What the runtime left elsewhere goes too. (Plain directories keep files.)
         for c in ["cpu", "memory", "pids"] {
             for file in std::fs::read_dir(dir.path().join(c).join(pod)).unwrap() {
@@ -351,6 +380,12 @@ mod tests {
         assert!(dir.path().join("node1/cgroup.subtree_control").exists());
         std::fs::write(dir.path().join("node1/kubepods/podu/pids.current"), "3\n").unwrap();
         assert_eq!(tree.processes(&uid, QosClass::Guaranteed), Some(3));
+        // Whether swap is counted shows below the top only.
+        let memory = tree.memory_control(&settings());
+        assert_eq!(memory, MemoryControl { oom_group: true, swap: SwapControl::Absent });
+        std::fs::write(dir.path().join("node1/kubepods/memory.swap.max"), "max").unwrap();
+        let single = CgroupSettings { single_process_oom_kill: Some(true), ..settings() };
+        assert_eq!(tree.memory_control(&single), MemoryControl { oom_group: false, swap: SwapControl::Alone });
     }
 
     #[test]

@@ -95,7 +95,6 @@ const IGNORED: &[&str] = &[
     "shutdownGracePeriod",
     "shutdownGracePeriodByPodPriority",
     "shutdownGracePeriodCriticalPods",
-    "singleProcessOOMKill",
     "streamingConnectionIdleTimeout",
     "systemCgroups",
     "systemReservedCgroup",
@@ -324,6 +323,7 @@ const FIELDS: &[(&str, Setter)] = &[
         }
         Ok(())
     }),
+    ("singleProcessOOMKill", set!(c.cgroups.single_process_oom_kill = some)),
     ("staticPodPath", set!(c.static_pods.directory = some)),
     ("staticPodURL", set!(c.static_pods.url = some)),
     ("staticPodURLHeader", url_headers),

@@ -117,7 +117,12 @@ spec:
             restart_count: 3,
             env: &env,
             mounts: vec![],
-            resources: ResourceContext { memory_capacity: 1 << 30, cfs_quota: true, cfs_period: 100_000 },
+            resources: ResourceContext {
+                memory_capacity: 1 << 30,
+                cfs_quota: true,
+                cfs_period: 100_000,
+                memory: crate::convert::resources::MemoryControl::default(),
+            },
             seccomp_root: "/s".into(),
             target: None,
         };

@@ -23,6 +23,27 @@ pub struct ResourceContext {
     pub cfs_quota: bool,
     /// Microseconds.
     pub cfs_period: i64,
+    pub memory: MemoryControl,
+}
+
+/// What the kernel lets be said about containers' memory beside its limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryControl {
+    /// Whether a container that runs out of memory is to be killed as a whole.
+    pub oom_group: bool,
+    pub swap: SwapControl,
+}
+
+/// How containers are kept from swapping.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SwapControl {
+    /// The kernel does not count swap.
+    #[default]
+    Absent,
+    /// v1: a limit of memory and swap together.
+    Together,
+    /// v2: a limit of swap alone.
+    Alone,
 }
 
 /// `cpu.shares` of a request in thousandths of a CPU.
@@ -55,11 +76,23 @@ pub fn container_resources(pod: &Pod, container: &Container, ctx: &ResourceConte
     let limit = |name: &str| limits.and_then(|l| l.get(name));
     let cpu_request = container_requests(container).get("cpu").copied().map_or(0, milli_of);
     let cpu_limit = limit("cpu").map_or(0, quantity::milli);
+    let memory_limit = limit("memory").map_or(0, quantity::value);
+    // Nothing here allows swap yet, so all containers are kept from it.
+    let swap = ctx.memory.swap;
     LinuxContainerResources {
         cpu_shares: shares(cpu_request),
         cpu_quota: if ctx.cfs_quota { quota(cpu_limit, ctx.cfs_period) } else { 0 },
         cpu_period: if ctx.cfs_quota && cpu_limit > 0 { ctx.cfs_period } else { 0 },
-        memory_limit: limit("memory").map_or(0, quantity::value),
+        memory_limit,
+        memory_swap_limit: if swap == SwapControl::Together { memory_limit } else { 0 },
+        unified: [
+            ("memory.oom.group", "1", ctx.memory.oom_group),
+            ("memory.swap.max", "0", swap == SwapControl::Alone),
+        ]
+        .into_iter()
+        .filter(|(_, _, wanted)| *wanted)
+        .map(|(file, value, _)| (file.to_owned(), value.to_owned()))
+        .collect(),
         oom_score_adj: oom_score_adj(pod, container, ctx.memory_capacity),
         ..LinuxContainerResources::default()
     }
@@ -137,7 +170,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const CTX: ResourceContext = ResourceContext { memory_capacity: 4 << 30, cfs_quota: true, cfs_period: 100_000 };
+    const CTX: ResourceContext = ResourceContext {
+        memory_capacity: 4 << 30,
+        cfs_quota: true,
+        cfs_period: 100_000,
+        memory: MemoryControl { oom_group: false, swap: SwapControl::Absent },
+    };
 
     fn pod(text: &str) -> Pod {
         serde_norway::from_str(&format!("spec:\n{text}")).unwrap()
@@ -157,6 +195,20 @@ mod tests {
         let r = container_resources(&p, &spec::containers(&p)[0], &CTX);
         assert_eq!((r.cpu_shares, r.cpu_quota, r.cpu_period, r.memory_limit), (256, 100_000, 100_000, 2 << 30));
         assert_eq!(r.oom_score_adj, 750);
+    }
+
+    #[test]
+    fn memory_is_controlled_as_the_kernel_can() {
+        let p = pod("  containers: [{name: a, resources: {limits: {memory: 1Gi}}}]");
+        let with = |oom_group, swap| {
+            let ctx = ResourceContext { memory: MemoryControl { oom_group, swap }, ..CTX };
+            let r = container_resources(&p, &spec::containers(&p)[0], &ctx);
+            let unified: Vec<_> = r.unified.into_iter().map(|(file, value)| format!("{file}={value}")).collect();
+            (r.memory_swap_limit, unified.join(" "))
+        };
+        assert_eq!(with(false, SwapControl::Absent), (0, String::new()));
+        assert_eq!(with(false, SwapControl::Together), (1 << 30, String::new()));
+        assert_eq!(with(true, SwapControl::Alone), (0, "memory.oom.group=1 memory.swap.max=0".to_owned()));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::{DnsSettings, Paths};
 use crate::contract::{PodProbes, PodVolumes};
 use crate::convert::quantity::ResourceList;
-use crate::convert::resources::ResourceContext;
+use crate::convert::resources::{MemoryControl, ResourceContext};
 use crate::convert::service_env::ServiceLink;
 use crate::events::Recorder;
 use crate::image::ImagePuller;
@@ -52,6 +52,7 @@ pub struct WorkerSettings {
     /// Microseconds.
     pub cfs_period: i64,
     pub pod_pids_limit: Option<i64>,
+    pub memory: MemoryControl,
     pub max_crash_backoff: Duration,
     pub allowed_unsafe_sysctls: Vec<String>,
     /// `containerd` in `containerd://<id>`.
@@ -100,6 +101,7 @@ impl Deps {
             memory_capacity: self.node.borrow().memory_capacity,
             cfs_quota: self.settings.cfs_quota,
             cfs_period: self.settings.cfs_period,
+            memory: self.settings.memory,
         }
     }
 }

@@ -79,7 +79,7 @@ async fn clean(deps: &Deps, alive: &(dyn Fn(&PodUid) -> bool + Sync)) {
             }
         }
         let shares = resources::shares(deps.admission.burstable_milli_cpu());
-        if let Err(error) = tree.set_burstable_shares(shares) {
+        if let Err(error) = tree.set_burstable_shares(shares).await {
             tracing::debug!(%error, "burstable pods not weighed");
         }
     }

@@ -117,6 +117,7 @@ fn settings(dir: &std::path::Path) -> WorkerSettings {
         cfs_quota: true,
         cfs_period: 100_000,
         pod_pids_limit: None,
+        memory: crate::convert::resources::MemoryControl::default(),
         max_crash_backoff: Duration::from_secs(300),
         allowed_unsafe_sysctls: vec![],
         runtime_name: "fake".into(),
