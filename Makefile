@@ -1,7 +1,7 @@
 # Everything a machine needs is installed from here; see packaging/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help deps build install up down test lint bench runtimes kubectls
+.PHONY: help deps build install up down test lint bench runtimes kubectls vm
 
 # How the shipped binary is linked: docs/adr/0010-built-for-size.md. Naming the
 # target keeps procedural macros, which cannot be static, out of it.
@@ -38,11 +38,14 @@ runtimes: deps ## unpack further containerd versions below target/runtimes
 kubectls: deps ## fetch further kubectl versions into target/kubectl
 	@packaging/kubectl.sh target/kubectl 27 30 33
 
+vm: deps ## fetch an emulator, a kernel and systemd for tests on a machine of their own
+	@packaging/vm.sh target/vm
+
 lint: deps
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
-test: lint runtimes kubectls ## format, lints, unit and integration tests on the real thing
+test: lint runtimes kubectls vm ## format, lints, unit and integration tests on the real thing
 	cargo test --workspace --locked
 
 bench: deps ## print the figures of docs/BENCHMARKS.md

@@ -226,6 +226,21 @@ fn http_get_counts_failures() {
 }
 
 #[test]
+fn alloc_takes_memory_and_keeps_it() {
+    let demo = Demo::new();
+    let mut child = Command::new(demo.program()).args(["alloc", "8"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "8 MiB taken\n");
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let resident = status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+    assert!(resident.is_some_and(|kibibytes: u64| kibibytes > 8 << 10), "{status}");
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(demo.code(&["alloc", "much"]), 1);
+}
+
+#[test]
 fn small_tools() {
     let demo = Demo::new();
     assert_eq!(demo.text(&["echo", "a", "b"]), "a b\n");

@@ -30,6 +30,7 @@ const USAGE: &str = "usage: demo [TOOL] [ARGUMENTS]
         HTTP: / /hostname /env /file?path= /exit?code= /hang[?seconds=] /healthz[?fail=1|0] /readyz[?fail=1|0]
               /echo[?msg=] /clientip /headers /slow?ms= /log?msg= /alloc?mb=
   sleep SECONDS              wait; ends on SIGTERM
+  alloc MEGABYTES            take memory and keep it; ends on SIGTERM
   exit CODE [--after SECONDS] [--message FILE TEXT] [TEXT...]
   echo TEXT... | log [--repeat N] [--interval MS] [--stderr] LINE...
   cat [FILE...] | write FILE TEXT | rm FILE... | mkdir DIR... | ls DIR | stat FILE
@@ -76,6 +77,7 @@ type Tool = fn(Args) -> Outcome;
 const TOOLS: &[(&str, Tool)] = &[
     ("serve", serve::run),
     ("sleep", sleep),
+    ("alloc", alloc),
     ("exit", exit),
     ("echo", echo),
     ("log", log),
@@ -117,6 +119,19 @@ fn sleep(mut args: Args) -> Outcome {
         _ => thread::sleep(args::seconds(&text)?),
     }
     Ok(0)
+}
+
+/// Takes memory page by page, so that limits have something to limit.
+fn alloc(mut args: Args) -> Outcome {
+    let signals = sys::Signals::block();
+    let text = args.positional("MEGABYTES")?;
+    args.done()?;
+    let megabytes: usize = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    let ballast: Vec<_> = (0..megabytes).map(|_| std::hint::black_box(vec![1_u8; 1 << 20])).collect();
+    println!("{} MiB taken", ballast.len());
+    let signal = signals.wait();
+    drop(std::hint::black_box(ballast));
+    Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX))
 }
 
 fn exit(mut args: Args) -> Outcome {
