@@ -27,6 +27,8 @@ use serde_json::{Value, json};
 const SINGLE: usize = 20;
 /// Pods started together.
 const TOGETHER: [usize; 2] = [10, 30];
+/// Between single pods: what the last one's end still costs is not the next one's start.
+const PAUSE: Duration = Duration::from_millis(300);
 /// How long the idle node is watched for its CPU time.
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -125,6 +127,7 @@ fn measure(node: &BenchNode) -> Result<()> {
             let name = format!("single-{index}");
             starts.push(start_one(&pods, &name).await?);
             deletes.push(remove(&pods, &name).await?);
+            tokio::time::sleep(PAUSE).await;
         }
         report("pod start, POST to Ready, p50", percentile(&mut starts, 50), floor.percentile(50, |pod| pod.start()));
         report("pod start, POST to Ready, p99", percentile(&mut starts, 99), floor.percentile(99, |pod| pod.start()));
