@@ -24,6 +24,7 @@ declare -A package_of=(
     [cc]=gcc
     [make]=make
     [pip3]=python3-pip
+    [xz]=xz-utils
 )
 missing=()
 for program in "${!package_of[@]}"; do
