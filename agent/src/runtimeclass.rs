@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 
 use crate::convert::spec;
+
+/// How long the API server may take to tell of a class. The pod is tried again.
+const LOOKUP: Duration = Duration::from_secs(10);
 
 /// Why a class has no handler to give.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +53,8 @@ impl RuntimeClasses {
         let name = spec::spec(pod).runtime_class_name.as_deref().filter(|name| !name.is_empty());
         let Some((name, client)) = name.zip(self.client.as_ref()) else { return Ok(String::new()) };
         let api: Api<RuntimeClass> = Api::all(client.clone());
-        match api.get_opt(name).await {
+        let asked = tokio::time::timeout(LOOKUP, api.get_opt(name)).await;
+        match asked.unwrap_or_else(|_| Err(kube::Error::Service("no answer in time".into()))) {
             Ok(Some(class)) => {
                 self.known(|all| all.insert(name.to_owned(), class.handler.clone()));
                 Ok(class.handler)
@@ -93,6 +98,17 @@ mod tests {
             async move { Response::builder().status(status).body(body) }
         });
         RuntimeClasses::new(Some(kube::Client::new(service, "default")))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_answers_holds_no_pod_for_ever() {
+        let silent = tower::service_fn(|_: Request<kube::client::Body>| {
+            std::future::pending::<Result<Response<kube::client::Body>, std::convert::Infallible>>()
+        });
+        let all = RuntimeClasses::new(Some(kube::Client::new(silent, "default")));
+        let fast = pod("  runtimeClassName: fast\n  containers: [{name: a}]");
+        let asked = tokio::time::timeout(LOOKUP * 2, all.handler(&fast)).await.unwrap();
+        assert!(matches!(asked, Err(RuntimeClassError::Lookup { .. })), "{asked:?}");
     }
 
     #[tokio::test]
