@@ -27,6 +27,23 @@ fn gone_is_done<T>(result: Result<T>) -> Result<()> {
     }
 }
 
+/// Ends a container or a sandbox, asking up to three times.
+///
+/// containerd 2 closes its connection to a container's shim when the container
+/// has ended. A kill on its way at that moment fails with "ttrpc: closed",
+/// though there is nothing left to kill: asked again, containerd sees that.
+async fn ended<T, F: Future<Output = Result<T>>>(ask: impl Fn() -> F) -> Result<()> {
+    for _ in 0..2 {
+        match ask().await {
+            Err(CriError::Runtime { message, .. }) if message.ends_with("ttrpc: closed") => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            result => return gone_is_done(result),
+        }
+    }
+    gone_is_done(ask().await)
+}
+
 impl CriClient {
     fn call(&self, op: &'static str, object: impl ToString) -> Call {
         Call::new(op, object, self.deadlines.request)
@@ -69,13 +86,13 @@ impl RuntimeService for CriClient {
     async fn stop_pod_sandbox(&self, id: &SandboxId) -> Result<()> {
         let call = self.call("StopPodSandbox", id);
         let message = v1::StopPodSandboxRequest { pod_sandbox_id: id.to_string() };
-        gone_is_done(call.send(self.runtime().stop_pod_sandbox(message)).await)
+        ended(|| async { call.send(self.runtime().stop_pod_sandbox(message.clone())).await }).await
     }
 
     async fn remove_pod_sandbox(&self, id: &SandboxId) -> Result<()> {
         let call = self.call("RemovePodSandbox", id);
         let message = v1::RemovePodSandboxRequest { pod_sandbox_id: id.to_string() };
-        gone_is_done(call.send(self.runtime().remove_pod_sandbox(message)).await)
+        ended(|| async { call.send(self.runtime().remove_pod_sandbox(message.clone())).await }).await
     }
 
     async fn pod_sandbox_status(&self, id: &SandboxId) -> Result<SandboxStatus> {
@@ -118,13 +135,13 @@ impl RuntimeService for CriClient {
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
         let call = Call::new("StopContainer", id, grace.saturating_add(self.deadlines.request));
         let message = v1::StopContainerRequest { container_id: id.to_string(), timeout: seconds(grace) };
-        gone_is_done(call.send(self.runtime().stop_container(message)).await)
+        ended(|| async { call.send(self.runtime().stop_container(message.clone())).await }).await
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<()> {
         let call = self.call("RemoveContainer", id);
         let message = v1::RemoveContainerRequest { container_id: id.to_string() };
-        gone_is_done(call.send(self.runtime().remove_container(message)).await)
+        ended(|| async { call.send(self.runtime().remove_container(message.clone())).await }).await
     }
 
     async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus> {

@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -147,6 +148,25 @@ async fn gone_is_stopped_and_removed() {
     client.remove_image(&ImageRef::new("i")).await.unwrap();
     assert_eq!(client.image_status(&ImageRef::new("i")).await.unwrap(), None);
     assert!(client.container_status(&id()).await.unwrap_err().is_not_found());
+}
+
+/// A container that ends by itself just when it is to be killed is no error,
+/// but one that cannot be killed is.
+#[tokio::test]
+async fn an_end_is_asked_for_again() {
+    for (refusals, succeeds) in [(1, true), (2, true), (9, false)] {
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        let server = Server::scripted(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+            n if n < refusals => Reply::Status(2, "failed to kill container \"c1\": ttrpc: closed"),
+            _ => Reply::Message(Vec::new()),
+        });
+        let result = server.client().stop_pod_sandbox(&SandboxId::new("s")).await;
+        assert_eq!(result.is_ok(), succeeds, "{refusals}: {result:?}");
+        assert_eq!(asked.load(Ordering::SeqCst), 3.min(refusals + 1));
+    }
+    let server = Server::scripted(|_| Reply::Status(2, "failed to kill container \"c1\": permission denied"));
+    assert!(server.client().stop_container(&id(), Duration::ZERO).await.is_err());
 }
 
 #[tokio::test]
