@@ -25,6 +25,7 @@ declare -A package_of=(
     [make]=make
     [pip3]=python3-pip
     [xz]=xz-utils
+    [pgrep]=procps
 )
 missing=()
 for program in "${!package_of[@]}"; do
