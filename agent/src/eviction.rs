@@ -1,5 +1,6 @@
 //! Keeps the node from running out of something: looks at its signals, tells
-//! its pressures, and ends pods one at a time until it has enough again.
+//! its pressures, and ends pods one at a time until it has enough again. Pods
+//! that take more of the disk than they are limited to end all at once.
 //!
 //! What to do is decided in [`crate::plan::eviction`]; ending a pod is its
 //! worker's business.
@@ -20,6 +21,7 @@ use crate::config::{EvictionSettings, Signal};
 use crate::convert::spec;
 use crate::events::EventType;
 use crate::ids::PodUid;
+use crate::plan::eviction::limits::{excess, is_limited};
 use crate::plan::eviction::rank::{Candidate, PodUsage, message, rank, resource};
 use crate::plan::eviction::{Assessment, Assessor, Observations, Pressure, Pressures, Shortage};
 use crate::podworker::{Deps, Eviction, PodWorkers};
@@ -30,7 +32,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 const CLEANUP: Duration = Duration::from_secs(30);
 /// How often that is looked at.
 const CLEANUP_LOOK: Duration = Duration::from_secs(1);
-/// What a pod gets to end when a hard threshold is passed.
+/// What a pod gets to end when a hard threshold or its own limit is passed.
 const HARD_GRACE: Duration = Duration::from_secs(1);
 
 /// The node as the manager sees it.
@@ -75,18 +77,18 @@ impl EvictionManager {
         Self { deps, workers, signals, assessor, max_pod_grace, pressures }
     }
 
-    /// Runs until cancelled; without thresholds there is nothing to run for.
+    /// Runs until cancelled.
     pub async fn run(mut self, token: CancellationToken) {
-        if !self.assessor.is_idle() {
-            token.run_until_cancelled(self.keep()).await;
-        }
+        token.run_until_cancelled(self.keep()).await;
     }
 
     async fn keep(&mut self) {
         loop {
-            match self.look().await {
-                Some(evicted) => self.wait_for_end_of(&evicted).await,
-                None => tokio::time::sleep(PERIOD).await,
+            let evicted = self.look().await;
+            if evicted.is_empty() {
+                tokio::time::sleep(PERIOD).await;
+            } else {
+                self.wait_for_end_of(&evicted).await;
             }
         }
     }
@@ -102,9 +104,37 @@ impl EvictionManager {
         found
     }
 
-    /// One look; the pod that had to go because of it.
-    async fn look(&mut self) -> Option<PodUid> {
-        let mut shortage = *self.assess().await.shortages.first()?;
+    /// One look; the pods that had to go because of it.
+    async fn look(&mut self) -> Vec<PodUid> {
+        let found = if self.assessor.is_idle() { Assessment::default() } else { self.assess().await };
+        // What these hold may be all that is short.
+        let beyond = self.evict_beyond_limits().await;
+        match found.shortages.first() {
+            Some(shortage) if beyond.is_empty() => self.relieve(*shortage).await.into_iter().collect(),
+            _ => beyond,
+        }
+    }
+
+    /// Ends every pod that is over a limit of its own. Only those that have one
+    /// are measured.
+    async fn evict_beyond_limits(&self) -> Vec<PodUid> {
+        let pods: Vec<Arc<Pod>> =
+            self.deps.admission.pods().into_iter().filter(|pod| is_limited(pod) && !spec::is_critical(pod)).collect();
+        if pods.is_empty() {
+            return Vec::new();
+        }
+        // Every figure of the disk is measured for any signal of it.
+        let usage = self.signals.usage(&pods, Signal::NodefsAvailable).await;
+        let own_imagefs = self.signals.own_imagefs();
+        let over = pods.iter().filter_map(|pod| {
+            let message = excess(pod, usage.get(&PodUid::of(pod))?, own_imagefs)?;
+            self.evict(pod, message, HARD_GRACE)
+        });
+        over.collect()
+    }
+
+    /// Makes room, by ending a pod if nothing else helps.
+    async fn relieve(&mut self, mut shortage: Shortage) -> Option<PodUid> {
         let name = resource(shortage.signal);
         tracing::warn!(signal = shortage.signal.name(), shortage.available, shortage.wanted, "node runs short");
         let text = format!("Attempting to reclaim {name}");
@@ -127,13 +157,10 @@ impl EvictionManager {
             .collect();
         rank(shortage.signal, &mut candidates, self.signals.own_imagefs());
         for candidate in candidates {
-            let (pod, uid) = (candidate.pod, PodUid::of(candidate.pod));
-            let message = message(shortage, &candidate);
+            let pod = candidate.pod;
             let own = Duration::from_secs(u64::try_from(spec::grace_seconds(pod)).unwrap_or(0));
             let grace = if shortage.soft { own.min(self.max_pod_grace) } else { HARD_GRACE };
-            if self.workers.evict(&uid, Eviction { message: message.clone(), grace }) {
-                tracing::warn!(pod.uid = %uid, signal = shortage.signal.name(), "pod evicted");
-                self.deps.events.pod(pod, EventType::Warning, "Evicted", message);
+            if let Some(uid) = self.evict(pod, message(shortage, &candidate), grace) {
                 return Some(uid);
             }
         }
@@ -141,15 +168,26 @@ impl EvictionManager {
         None
     }
 
-    /// Before the next one goes, what this one held has to be free again.
-    async fn wait_for_end_of(&self, uid: &PodUid) {
+    /// Ends a pod, if there is anybody to do it.
+    fn evict(&self, pod: &Pod, message: String, grace: Duration) -> Option<PodUid> {
+        let uid = PodUid::of(pod);
+        if !self.workers.evict(&uid, Eviction { message: message.clone(), grace }) {
+            return None;
+        }
+        tracing::warn!(pod.uid = %uid, message, "pod evicted");
+        self.deps.events.pod(pod, EventType::Warning, "Evicted", message);
+        Some(uid)
+    }
+
+    /// Before the next one goes, what these held has to be free again.
+    async fn wait_for_end_of(&self, uids: &[PodUid]) {
         let ended = async {
-            while self.deps.admission.has(uid) {
+            while uids.iter().any(|uid| self.deps.admission.has(uid)) {
                 tokio::time::sleep(CLEANUP_LOOK).await;
             }
         };
         if tokio::time::timeout(CLEANUP, ended).await.is_err() {
-            tracing::warn!(pod.uid = %uid, "evicted pod has not ended yet");
+            tracing::warn!(pods = ?uids, "evicted pods have not ended yet");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The signals of this machine: /proc, file systems, cgroups and the runtime's
-//! own figures. Nothing of pods is measured before something is short.
+//! own figures. Of pods only what is limited is measured before something is short.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -62,20 +62,21 @@ impl MachineSignals {
     }
 
     /// What the pod has on disk; walks its logs and volumes.
-    async fn measure_files(&self, pod: &Pod) -> (Space, HashMap<String, u64>) {
+    async fn measure_files(&self, pod: &Pod) -> Files {
         let logs = self.paths.pod_logs.join(log_directory(pod));
         let uid = PodUid::of(pod);
         let volumes = self.paths.root.join("pods").join(uid.as_str()).join("volumes/kubernetes.io~empty-dir");
         let walk = tokio::task::spawn_blocking(move || {
-            let entries = fs::read_dir(&logs).into_iter().flatten().flatten();
-            let by_container: Vec<(String, Space)> =
-                entries.map(|e| (e.file_name().to_string_lossy().into_owned(), space_below(&e.path()))).collect();
-            let mut all = space_below(&volumes);
-            for (_, space) in &by_container {
-                all.bytes += space.bytes;
-                all.inodes += space.inodes;
+            let mut out = Files::default();
+            for (name, space) in spaces_in(&volumes) {
+                out.add(space);
+                out.volumes.insert(name, space.bytes);
             }
-            (all, by_container.into_iter().map(|(name, space)| (name, space.bytes)).collect())
+            for (name, space) in spaces_in(&logs) {
+                out.add(space);
+                out.logs.insert(name, space.bytes);
+            }
+            out
         });
         walk.await.unwrap_or_default()
     }
@@ -83,24 +84,36 @@ impl MachineSignals {
     async fn usage_of(&self, pod: &Pod, stats: &[ContainerStats], signal: Signal) -> Option<PodUsage> {
         let uid = PodUid::of(pod);
         let runtime = self.cache.get(&uid)?;
-        let (files, logs) = match signal {
-            Signal::MemoryAvailable | Signal::PidAvailable => Default::default(),
+        let files = match signal {
+            Signal::MemoryAvailable | Signal::PidAvailable => Files::default(),
             _ => self.measure_files(pod).await,
         };
         let pids = self.cgroups.as_ref().and_then(|tree| tree.processes(&uid, qos_class(pod)));
-        usage(&runtime, stats, &logs, files, pids.unwrap_or(0))
+        usage(&runtime, stats, files, pids.unwrap_or(0))
+    }
+}
+
+/// What a pod has on the node's disk beside its containers' layers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Files {
+    all: Space,
+    /// Bytes by container.
+    logs: BTreeMap<String, u64>,
+    /// Bytes by volume.
+    volumes: BTreeMap<String, u64>,
+}
+
+impl Files {
+    fn add(&mut self, space: Space) {
+        self.all.bytes += space.bytes;
+        self.all.inodes += space.inodes;
     }
 }
 
 /// Puts figures together; `None` of a pod that the runtime measures nothing of. Pure.
-fn usage(
-    pod: &RuntimePod,
-    stats: &[ContainerStats],
-    logs: &HashMap<String, u64>,
-    files: Space,
-    pids: u64,
-) -> Option<PodUsage> {
-    let mut out = PodUsage { files, pids, ..PodUsage::default() };
+fn usage(pod: &RuntimePod, stats: &[ContainerStats], files: Files, pids: u64) -> Option<PodUsage> {
+    let logs = files.logs;
+    let mut out = PodUsage { files: files.all, volumes: files.volumes, pids, ..PodUsage::default() };
     for container in &pod.containers {
         let Some(stats) = stats.iter().find(|s| s.id == *container.id()) else { continue };
         out.layers.bytes += stats.rootfs_used.unwrap_or(0);
@@ -110,6 +123,7 @@ fn usage(
             name: container.name().to_owned(),
             memory: stats.memory_working_set.unwrap_or(0),
             disk: stats.rootfs_used.unwrap_or(0) + log,
+            log,
         });
     }
     (!out.containers.is_empty()).then_some(out)
@@ -176,6 +190,14 @@ fn add(out: &mut Observations, signal: Signal, available: u64, capacity: u64) {
     }
 }
 
+/// What the entries of a directory take, those on its own file system.
+fn spaces_in(directory: &Path) -> Vec<(String, Space)> {
+    let Ok(device) = fs::symlink_metadata(directory).map(|m| m.dev()) else { return Vec::new() };
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let own = entries.filter(|e| e.metadata().is_ok_and(|m| m.dev() == device));
+    own.map(|e| (e.file_name().to_string_lossy().into_owned(), space_below(&e.path()))).collect()
+}
+
 /// What a directory takes on its own file system: tmpfs volumes are memory.
 fn space_below(path: &Path) -> Space {
     let (mut out, mut seen, mut todo) = (Space::default(), HashSet::new(), vec![path.to_owned()]);
@@ -228,6 +250,9 @@ mod tests {
         assert_eq!(full.inodes, empty.inodes + 3);
         assert!((100_000..200_000).contains(&(full.bytes - empty.bytes)), "{full:?}");
         assert_eq!(space_below(&dir.path().join("none")), Space::default());
+        let parts = spaces_in(dir.path());
+        assert_eq!(parts.iter().find(|(name, _)| name == "d").map(|(_, space)| space.inodes), Some(2), "{parts:?}");
+        assert_eq!((parts.len(), spaces_in(&dir.path().join("none")).len()), (3, 0));
     }
 
     #[test]
@@ -246,11 +271,12 @@ mod tests {
             rootfs_inodes: Some(2),
         };
         let view = runtime(vec![], vec![(sandbox, status)]);
-        let files = Space { bytes: 30, inodes: 3 };
-        let logs = HashMap::from([("a".to_owned(), 20)]);
-        let found = usage(&view, &[stats], &logs, files, 4).unwrap();
-        assert_eq!(found.containers, [ContainerUsage { name: "a".into(), memory: 5, disk: 120 }]);
-        assert_eq!((found.layers, found.files, found.pids), (Space { bytes: 100, inodes: 2 }, files, 4));
-        assert_eq!(usage(&view, &[], &logs, files, 4), None);
+        let all = Space { bytes: 30, inodes: 3 };
+        let files = Files { all, logs: [("a".to_owned(), 20)].into(), volumes: [("v".to_owned(), 10)].into() };
+        let found = usage(&view, &[stats], files.clone(), 4).unwrap();
+        assert_eq!(found.containers, [ContainerUsage { name: "a".into(), memory: 5, disk: 120, log: 20 }]);
+        assert_eq!((found.layers, found.files, found.pids), (Space { bytes: 100, inodes: 2 }, all, 4));
+        assert_eq!(found.volumes, files.volumes);
+        assert_eq!(usage(&view, &[], files, 4), None);
     }
 }

@@ -1,5 +1,6 @@
 //! Whether the node runs short of something, since when, and what to do.
 
+pub mod limits;
 pub mod rank;
 
 use std::collections::{BTreeMap, BTreeSet};

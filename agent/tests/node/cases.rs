@@ -234,6 +234,50 @@ pub async fn a_hard_threshold_evicts(w: &mut OneNode) -> Result<()> {
     w.start_agent().await
 }
 
+pub async fn pods_over_their_limits_are_evicted(w: &mut OneNode) -> Result<()> {
+    let pod = |name: &str, limits: serde_json::Value, command: &[&str]| {
+        serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "resourceVersion": "1"},
+            "spec": {"nodeName": "n1", "hostNetwork": true, "terminationGracePeriodSeconds": 600, "containers": [
+                {"name": name, "image": IMAGE, "args": command, "resources": {"limits": limits},
+                 "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}],
+                "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "64Ki"}}]},
+            "status": {"phase": "Pending"}})
+    };
+    let (limit, text) = (serde_json::json!({"ephemeral-storage": "256Ki"}), "x".repeat(100_000));
+    let sleep = ["sleep", "3600"];
+    // Says much at once, and then nothing for an hour.
+    let talk = ["log", "--repeat=2", "--interval=3600000", &text, &text, &text];
+    let api = Api::of_pods(vec![
+        pod("hoarder", serde_json::json!({}), &sleep),
+        pod("talker", limit.clone(), &talk),
+        pod("modest", limit, &sleep),
+    ]);
+    w.stop_agent().await?;
+    w.start_agent_with(Some(api.client()), "").await?;
+    let hoarder = w.running("hoarder", None).await?;
+    w.exec(&hoarder, &["/bin/demo", "write", "/scratch/much", &text]).await?;
+    let modest = w.running("modest", None).await?;
+    w.exec(&modest, &["/bin/demo", "write", "/scratch/little", &text[..10_000]]).await?;
+    for (name, message) in [
+        ("hoarder", "Usage of EmptyDir volume \"scratch\" exceeds the limit \"64Ki\". "),
+        ("talker", "Pod ephemeral local storage usage exceeds the total limit of containers 256Ki. "),
+    ] {
+        w.until("it has failed", async || Ok(api.pod_status(name)["phase"] == "Failed")).await?;
+        let status = api.pod_status(name);
+        ensure!(status["reason"] == "Evicted" && status["message"] == message, "{status}");
+        w.until("it ends long before its grace", async || {
+            Ok(w.containers(name).await?.iter().all(|c| c.state == ContainerState::Exited))
+        })
+        .await?;
+    }
+    ensure!(w.running("modest", None).await?.id == modest.id, "it was within its limits");
+    ensure!(api.pod_status("modest")["phase"] == "Running", "{}", api.pod_status("modest"));
+    w.stop_agent().await?;
+    w.start_agent().await
+}
+
 pub async fn nothing_is_left(w: &mut OneNode) -> Result<()> {
     for entry in std::fs::read_dir(w.directory().join("pods"))? {
         std::fs::remove_file(entry?.path())?;

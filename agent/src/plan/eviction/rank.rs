@@ -1,6 +1,7 @@
 //! Whom to evict first, and what to tell about it.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use quantity::{Format, Quantity};
@@ -18,6 +19,8 @@ pub struct ContainerUsage {
     pub memory: u64,
     /// Bytes of its own layer and its logs.
     pub disk: u64,
+    /// Bytes of its logs alone.
+    pub log: u64,
 }
 
 /// What a pod uses.
@@ -30,6 +33,8 @@ pub struct PodUsage {
     pub layers: Space,
     /// Bytes and inodes in logs and local volumes.
     pub files: Space,
+    /// Bytes in scratch directories on disk, by volume.
+    pub volumes: BTreeMap<String, u64>,
 }
 
 /// Part of a file system.
@@ -144,9 +149,9 @@ spec:
   priority: {priority}
   containers: [{{name: a, resources: {{requests: {{memory: {request}Mi, ephemeral-storage: {request}Mi}}}}}}]"
         );
-        let container = ContainerUsage { name: "a".into(), memory: used << 20, disk: used << 20 };
+        let container = ContainerUsage { name: "a".into(), memory: used << 20, disk: used << 20, log: 0 };
         let layers = Space { bytes: used << 20, inodes: used };
-        let usage = PodUsage { containers: vec![container], pids: used, layers, files: Space::default() };
+        let usage = PodUsage { containers: vec![container], pids: used, layers, ..PodUsage::default() };
         (serde_norway::from_str(&text).unwrap(), usage)
     }
 

@@ -45,7 +45,7 @@ impl NodeSignals for Shares {
             let name = pod.spec.as_ref().unwrap().containers[0].name.clone();
             let used = self.used[name.as_str()];
             let layers = Space { bytes: used, inodes: used };
-            let container = ContainerUsage { name, memory: used, disk: used };
+            let container = ContainerUsage { name, memory: used, disk: used, log: 0 };
             (PodUid::of(pod), PodUsage { containers: vec![container], layers, ..PodUsage::default() })
         };
         pods.iter().map(of).collect()
@@ -80,10 +80,24 @@ impl Drop for Scene {
 impl Scene {
     /// Pods by the name of their one container, with its use and their priority.
     async fn start(signal: Signal, soft: bool, images: u64, pods: &[(&'static str, u64, i32)]) -> Self {
+        Self::with_disk_limits(signal, soft, images, pods, &[]).await
+    }
+
+    /// The same with limits of ephemeral storage by name.
+    async fn with_disk_limits(
+        signal: Signal,
+        soft: bool,
+        images: u64,
+        pods: &[(&'static str, u64, i32)],
+        limits: &[(&str, u64)],
+    ) -> Self {
         let node = Node::start().await;
         let named = |(name, _, priority): &(&'static str, u64, i32)| {
+            let limit = limits.iter().find(|(of, _)| of == name).map_or(0, |(_, limit)| *limit);
             let text = format!(
-                "  priority: {priority}\n  terminationGracePeriodSeconds: 600\n  containers: [{{name: {name}}}]"
+                "  priority: {priority}
+  terminationGracePeriodSeconds: 600
+  containers: [{{name: {name}, resources: {{limits: {{ephemeral-storage: {limit}}}}}}}]"
             );
             let mut p = pod(&text);
             (p.metadata.name, p.metadata.uid) = (Some((*name).to_owned()), Some((*name).to_owned()));
@@ -196,4 +210,21 @@ async fn critical_pods_stay_whatever_happens() {
     assert!(scene.node.is_ready(&scene.pods["a"]));
     assert!(scene.told("EvictionThresholdMet") > 3);
     assert_eq!(*scene.pressures.borrow(), [Pressure::Memory].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_over_their_own_limits_go_together_whatever_is_free() {
+    let pods = [("over", 300, 0), ("over-too", 200, 5), ("within", 100, 0), ("critical", 100, 2_000_000_000)];
+    let limits = [("over", 299), ("over-too", 1), ("within", 100), ("critical", 1)];
+    let scene = Scene::with_disk_limits(Signal::PidAvailable, false, 0, &pods, &limits).await;
+    let evicted = |n: &Node, name: &str| n.status(&scene.pods[name]).reason.as_deref() == Some("Evicted");
+    scene.node.until("both are evicted", |n| evicted(n, "over") && evicted(n, "over-too")).await;
+    let message = "Pod ephemeral local storage usage exceeds the total limit of containers 299. ";
+    let status = scene.node.status(&scene.pods["over"]);
+    assert_eq!((status.phase.as_deref(), status.message.as_deref()), (Some("Failed"), Some(message)));
+    assert!(scene.node.said("Evicted", message));
+    scene.node.settle(Duration::from_secs(60)).await;
+    assert!(["within", "critical"].iter().all(|name| scene.node.is_ready(&scene.pods[name])));
+    assert_eq!((scene.told("Evicted"), scene.told("EvictionThresholdMet")), (2, 0));
+    assert!(scene.pressures.borrow().is_empty());
 }
