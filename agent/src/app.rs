@@ -23,7 +23,7 @@ use crate::config::AgentConfig;
 use crate::contract::{ChangeSink, PodVolumes};
 use crate::convert::dns::parse_resolv_conf;
 use crate::convert::fields::FieldContext;
-use crate::convert::resources::shares;
+use crate::convert::resources::PodCgroupLimits;
 use crate::convert::service_env::ServiceLink;
 use crate::events::{self, Recorder};
 use crate::eviction::EvictionManager;
@@ -31,7 +31,8 @@ use crate::eviction::signals::MachineSignals;
 use crate::image::ImagePuller;
 use crate::image::gc::{ImageCollector, UnusedImages};
 use crate::logs::{LogRotator, RotationPolicy};
-use crate::node::{NodeKeeper, NodeView};
+use crate::node::facts::Machine;
+use crate::node::{NodeKeeper, NodeView, allocatable, capacity};
 use crate::objectcache::store::NoObjects;
 use crate::objectcache::{ObjectCache, ObjectReader, ObjectRegistry};
 use crate::plan::eviction::Pressures;
@@ -98,6 +99,13 @@ async fn wait_for_runtime(runtime: &dyn RuntimeService, token: &CancellationToke
     }
 }
 
+/// What all pods together are held to.
+fn all_pods(config: &AgentConfig) -> PodCgroupLimits {
+    let nothing = std::collections::BTreeMap::new();
+    let reserved = if config.cgroups.enforce_node_allocatable { &config.node.reserved } else { &nothing };
+    capacity::kubepods_limits(&Machine::read(), reserved)
+}
+
 /// Everything built, nothing running.
 struct App {
     config: AgentConfig,
@@ -117,9 +125,7 @@ impl App {
             .with_context(|| format!("create the kubelet's root {}", config.paths.root.display()))?;
         let cgroups = if config.cgroups.per_qos {
             let tree = CgroupTree::detect(&config.cgroups).context("find cgroups")?;
-            let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            let all = shares(i64::try_from(cpus).unwrap_or(1) * 1000);
-            tree.set_up(all).await.context("make the cgroup tree of pods")?;
+            tree.set_up(all_pods(&config).cpu_shares).await.context("make the cgroup tree of pods")?;
             Some(Arc::new(tree))
         } else {
             None
@@ -166,6 +172,10 @@ impl App {
             self.clock,
             writers_token.clone(),
         ));
+        if let Some(tree) = self.cgroups.clone() {
+            let (limits, token) = (all_pods(&self.config), rest.clone());
+            tasks.spawn(allocatable::enforce(tree, limits, recorder.clone(), node_name.clone(), token));
+        }
         let (pressures_tx, pressures) = watch::channel(Pressures::new());
         let node = self.start_node(&recorder, pressures, &tasks, &rest);
         if !first_look(node.clone(), &token).await {

@@ -101,6 +101,9 @@ pub struct CgroupSettings {
     /// Whether only the process that a container's memory ran out for is killed,
     /// and not the whole container. `None` is what the kernel's cgroups suggest.
     pub single_process_oom_kill: Option<bool>,
+    /// Whether all pods together are held to what is not reserved, and not only
+    /// to what the machine has.
+    pub enforce_node_allocatable: bool,
 }
 
 /// Images.
@@ -216,6 +219,7 @@ impl AgentConfig {
                 cfs_period: Duration::from_millis(100),
                 pod_pids_limit: None,
                 single_process_oom_kill: None,
+                enforce_node_allocatable: true,
             },
             images: ImageSettings {
                 max_parallel_pulls: Some(5),

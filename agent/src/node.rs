@@ -6,6 +6,7 @@
 //! says is decided purely in [`status`], [`conditions`] and [`capacity`].
 
 pub mod address;
+pub mod allocatable;
 pub mod capacity;
 pub mod conditions;
 pub mod facts;

@@ -16,7 +16,7 @@ const TESTS: &[suite::Test<world::OneNode>] = suite::tests!(cases:
     a_pod_runs_as_its_file_says a_killed_process_is_restarted init_containers_share_volumes
     a_failing_liveness_probe_restarts pre_stop_runs_before_the_end a_new_agent_adopts
     a_garbage_file_harms_nobody built_in_images_stay a_pod_that_failed_stays_ended starting_is_timed
-    a_hard_threshold_evicts pods_over_their_limits_are_evicted nothing_is_left
+    all_pods_are_held_to_what_is_not_reserved a_hard_threshold_evicts pods_over_their_limits_are_evicted nothing_is_left
 );
 
 fn main() -> ExitCode {

@@ -139,6 +139,16 @@ impl CgroupTree {
         Ok(())
     }
 
+    /// Limits all pods together; what `limits` does not speak of stays.
+    pub async fn limit_all(&self, limits: &PodCgroupLimits) -> Result<(), CgroupError> {
+        self.make(&self.layout.path(None, None), limits).await
+    }
+
+    /// The cgroup of all pods, below the hierarchies' mount points.
+    pub fn root(&self) -> PathBuf {
+        self.layout.path(None, None)
+    }
+
     /// Weighs all burstable pods together.
     pub async fn set_burstable_shares(&self, shares: i64) -> Result<(), CgroupError> {
         let limits = PodCgroupLimits { cpu_shares: shares.max(MIN_SHARES), ..PodCgroupLimits::default() };
@@ -178,6 +188,8 @@ impl CgroupTree {
             write(&dir.join("cpu.weight"), &weight(limits.cpu_shares).to_string())?;
             if limits.cpu_period > 0 {
                 write(&dir.join("cpu.max"), &format!("{} {}", or_max(limits.cpu_quota), limits.cpu_period))?;
+            }
+            if limits.cpu_period > 0 || limits.memory.is_some() {
                 write(&dir.join("memory.max"), &or_max(limits.memory))?;
             }
             if limits.pids.is_some() {
@@ -307,6 +319,7 @@ mod tests {
             cfs_period: std::time::Duration::from_millis(100),
             pod_pids_limit: None,
             single_process_oom_kill: None,
+            enforce_node_allocatable: true,
         }
     }
 
@@ -329,6 +342,9 @@ mod tests {
         pids: Some(64),
     };
 
+    const ALL: PodCgroupLimits =
+        PodCgroupLimits { cpu_shares: 1024, cpu_quota: None, cpu_period: 0, memory: Some(4096), pids: Some(77) };
+
     #[tokio::test]
     async fn v1_files_and_removal() {
         let dir = tempfile::tempdir().unwrap();
@@ -339,6 +355,15 @@ mod tests {
         let read = |p: &str| std::fs::read_to_string(dir.path().join(p)).unwrap();
         let pod = "node1/kubepods/burstable/podu-1";
         assert_eq!(read("cpu/node1/kubepods/cpu.shares"), "2048");
+        assert!(!dir.path().join("memory/node1/kubepods/memory.limit_in_bytes").exists(), "limited unasked");
+        tree.limit_all(&ALL).await.unwrap();
+        let all = [
+            "cpu/node1/kubepods/cpu.shares",
+            "memory/node1/kubepods/memory.limit_in_bytes",
+            "pids/node1/kubepods/pids.max",
+        ];
+        assert_eq!(all.map(read), ["1024", "4096", "77"]);
+        assert!(!dir.path().join("cpu/node1/kubepods/cpu.cfs_quota_us").exists(), "all pods have no quota");
         assert_eq!(read(&format!("cpu/{pod}/cpu.shares")), "512");
         assert_eq!(read(&format!("cpu/{pod}/cpu.cfs_quota_us")), "50000");
         assert_eq!(read(&format!("memory/{pod}/memory.limit_in_bytes")), "1048576");
@@ -378,6 +403,10 @@ mod tests {
         assert_eq!((read("cpu.max").as_str(), read("cpu.weight").as_str()), ("50000 100000", "20"));
         assert_eq!((read("memory.max").as_str(), read("pids.max").as_str()), ("1048576", "64"));
         assert!(dir.path().join("node1/cgroup.subtree_control").exists());
+        tree.limit_all(&ALL).await.unwrap();
+        let all = |name: &str| std::fs::read_to_string(dir.path().join("node1/kubepods").join(name)).unwrap();
+        assert_eq!(["cpu.weight", "memory.max", "pids.max"].map(all), ["39", "4096", "77"]);
+        assert!(!dir.path().join("node1/kubepods/cpu.max").exists(), "all pods have no quota");
         std::fs::write(dir.path().join("node1/kubepods/podu/pids.current"), "3\n").unwrap();
         assert_eq!(tree.processes(&uid, QosClass::Guaranteed), Some(3));
         // Whether swap is counted shows below the top only.

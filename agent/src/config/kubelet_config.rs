@@ -48,7 +48,6 @@ const IGNORED: &[&str] = &[
     "enableProfilingHandler",
     "enableSystemLogHandler",
     "enableSystemLogQuery",
-    "enforceNodeAllocatable",
     "eventBurst",
     "eventRecordQPS",
     "evictionMinimumReclaim",
@@ -209,6 +208,23 @@ fn reserve(config: &mut AgentConfig, value: Value) -> Result<(), String> {
     Ok(())
 }
 
+/// What runs beside pods has no cgroup of ours, so nothing is enforced there.
+fn enforce(config: &mut AgentConfig, value: Value) -> Result<(), String> {
+    const OTHERS: [&str; 4] =
+        ["system-reserved", "kube-reserved", "system-reserved-compressible", "kube-reserved-compressible"];
+    let keys: Vec<String> = parse(value)?;
+    if let Some(unknown) =
+        keys.iter().find(|k| !["none", "pods"].contains(&k.as_str()) && !OTHERS.contains(&k.as_str()))
+    {
+        return Err(format!("{unknown:?} cannot be enforced"));
+    }
+    if keys.len() > 1 && keys.iter().any(|k| k == "none") {
+        return Err("\"none\" goes alone".to_owned());
+    }
+    config.cgroups.enforce_node_allocatable = keys.iter().any(|k| k == "pods");
+    Ok(())
+}
+
 fn authentication(config: &mut AgentConfig, value: Value) -> Result<(), String> {
     let section: Authentication = parse(value)?;
     let server = &mut config.server;
@@ -289,6 +305,7 @@ const FIELDS: &[(&str, Setter)] = &[
         Ok(())
     }),
     ("enableServer", set!(c.server.enabled = parse)),
+    ("enforceNodeAllocatable", enforce),
     ("failSwapOn", set!(c.fail_swap_on = parse)),
     ("httpCheckFrequency", set!(c.static_pods.url_interval = positive_time)),
     ("imageGCHighThresholdPercent", set!(c.images.gc_high_percent = percent)),
@@ -410,6 +427,7 @@ podPidsLimit: -1
 rotateCertificates: true
 evictionHard: {memory.available: 200Mi, nodefs.available: 15%, imagefs.available: 15%}
 shutdownGracePeriod: 30s
+enforceNodeAllocatable: [kube-reserved]
 ",
         )
         .unwrap();
@@ -420,12 +438,13 @@ shutdownGracePeriod: 30s
         assert_eq!((config.logs.max_size, config.cgroups.pod_pids_limit), (5 << 20, None));
         assert_eq!(config.eviction.hard(eviction::Signal::MemoryAvailable), Some(eviction::Minimum::Amount(200 << 20)));
         assert_eq!(config.eviction.hard(eviction::Signal::PidAvailable), None);
+        assert!(!config.cgroups.enforce_node_allocatable);
         assert_eq!(applied.ignored, ["rotateCertificates", "shutdownGracePeriod"]);
     }
 
     #[test]
     fn all_problems_come_at_once_and_nothing_changes() {
-        let text = "maxPods: many\nnoSuchField: 1\ncgroupDriver: dbus\nimageGCHighThresholdPercent: 200\nkubeReserved: {cpu: lots}\nevictionHard: {nodefs.available: some}\ntlsCertFile: /x\nauthentication: {basic: {}}\nclusterDNS: [dns.example]\n";
+        let text = "maxPods: many\nnoSuchField: 1\ncgroupDriver: dbus\nimageGCHighThresholdPercent: 200\nkubeReserved: {cpu: lots}\nevictionHard: {nodefs.available: some}\ntlsCertFile: /x\nauthentication: {basic: {}}\nenforceNodeAllocatable: [pods, none]\nclusterDNS: [dns.example]\n";
         let mut config = AgentConfig::new("n", "/d");
         let error = apply_kubelet_configuration(&mut config, text).unwrap_err();
         let all = error.to_string();
@@ -441,6 +460,7 @@ shutdownGracePeriod: 30s
             "tlsCertFile:",
             "authentication: unknown field `basic`",
             "clusterDNS: \"dns.example\"",
+            "enforceNodeAllocatable: \"none\" goes alone",
         ];
         for line in expect {
             assert!(all.contains(line), "{line} is not in {all}");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::facts::{Load, Machine};
 use crate::config::{EvictionSettings, Signal};
 use crate::convert::quantity::{ResourceList, from_nanos, kibibytes, nanos, units};
+use crate::convert::resources::{PodCgroupLimits, shares};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// What the machine has.
@@ -64,6 +65,24 @@ pub fn allocatable(
     out
 }
 
+/// What all pods together may use: everything that is not reserved. What
+/// eviction keeps free of memory is not taken off here, unlike of what is
+/// allocatable: pods are to be evicted before the kernel kills them.
+pub fn kubepods_limits(machine: &Machine, reserved: &BTreeMap<String, String>) -> PodCgroupLimits {
+    let left = |name: &str, have: u64| {
+        let have = i128::from(have) * 1_000_000_000;
+        (have - reserved.get(name).and_then(|r| nanos(r)).unwrap_or(0)).max(0)
+    };
+    // Without anything left no limit can be written; nothing is admitted either.
+    let whole = |name, have| i64::try_from(left(name, have) / 1_000_000_000).ok().filter(|amount| *amount > 0);
+    PodCgroupLimits {
+        cpu_shares: shares(i64::try_from(left("cpu", machine.cpus) / 1_000_000).unwrap_or(i64::MAX)),
+        memory: whole("memory", machine.memory),
+        pids: whole("pid", machine.pid_max),
+        ..PodCgroupLimits::default()
+    }
+}
+
 fn in_ki(value: i128) -> Quantity {
     kibibytes(u64::try_from(value / 1_000_000_000).unwrap_or(0))
 }
@@ -75,6 +94,21 @@ fn whole_or_milli(value: i128, name: &str) -> Quantity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_pods_may_have_what_is_not_reserved() {
+        let machine = Machine { cpus: 2, memory: 1 << 30, pid_max: 5000, ..Machine::default() };
+        let limits = |reserved: &[(&str, &str)]| {
+            let reserved = reserved.iter().map(|(name, r)| ((*name).to_owned(), (*r).to_owned())).collect();
+            let limits = kubepods_limits(&machine, &reserved);
+            assert_eq!((limits.cpu_quota, limits.cpu_period), (None, 0), "only shares of the CPU");
+            (limits.cpu_shares, limits.memory, limits.pids)
+        };
+        assert_eq!(limits(&[]), (2048, Some(1 << 30), Some(5000)));
+        assert_eq!(limits(&[("cpu", "500m"), ("memory", "1Mi"), ("pid", "1k")]), (1536, Some(1023 << 20), Some(4000)));
+        assert_eq!(limits(&[("cpu", "2"), ("memory", "2Gi"), ("pid", "5000")]), (2, None, None));
+        assert_eq!(limits(&[("cpu", "much"), ("memory", "")]), (2048, Some(1 << 30), Some(5000)));
+    }
 
     #[test]
     fn reserved_and_eviction_are_kept_back() {

@@ -82,10 +82,16 @@ impl Machine {
             cpus,
             memory: meminfo(&memory, "MemTotal"),
             swap: meminfo(&memory, "SwapTotal"),
-            pid_max: line("/proc/sys/kernel/pid_max").parse().unwrap_or(32_768),
+            pid_max: pid_max(&line("/proc/sys/kernel/pid_max"), &line("/proc/sys/kernel/threads-max")),
             hugepages: hugepages(),
         }
     }
+}
+
+/// How many processes and threads there can be: numbers may run out, or the
+/// kernel's room for them.
+fn pid_max(numbers: &str, threads: &str) -> u64 {
+    [numbers, threads].iter().filter_map(|text| text.parse().ok()).min().unwrap_or(32_768)
 }
 
 /// Sizes in bytes and how many pages of each there are.

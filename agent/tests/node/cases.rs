@@ -196,6 +196,31 @@ pub async fn starting_is_timed(w: &mut OneNode) -> Result<()> {
     Ok(())
 }
 
+pub async fn all_pods_are_held_to_what_is_not_reserved(w: &mut OneNode) -> Result<()> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo")?;
+    let total =
+        meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let total = total.context("MemTotal")? * 1024;
+    let before = w.running("first", None).await?;
+    for (fields, memory) in [
+        ("systemReserved: {memory: 1Gi, pid: '500'}\nkubeReserved: {memory: 1Mi}", total - (1025 << 20)),
+        ("systemReserved: {memory: 1Gi}\nenforceNodeAllocatable: [none]", total),
+        ("", total),
+    ] {
+        w.stop_agent().await?;
+        w.start_agent_with(None, fields).await?;
+        w.until("memory is limited", async || {
+            let limits = w.all_pods(&["memory/{}/memory.limit_in_bytes", "{}/memory.max"]);
+            Ok(limits == [memory.to_string()])
+        })
+        .await?;
+        let pids = w.all_pods(&["pids/{}/pids.max", "{}/pids.max"]);
+        ensure!(pids.len() == 1 && pids[0].parse::<u64>().is_ok_and(|n| n > 500), "{pids:?}");
+    }
+    ensure!(w.running("first", None).await?.id == before.id, "limits end no pod");
+    Ok(())
+}
+
 pub async fn a_hard_threshold_evicts(w: &mut OneNode) -> Result<()> {
     let pod = |name: &str, resources: serde_json::Value| {
         serde_json::json!({

@@ -169,6 +169,13 @@ impl OneNode {
         }
     }
 
+    /// The files of the cgroup of all pods that are there; `{}` is its path.
+    pub fn all_pods(&self, files: &[&str]) -> Vec<String> {
+        let kubepods = format!("{}/kubepods", self.cgroup.trim_matches('/'));
+        let path = |file: &&str| Path::new("/sys/fs/cgroup").join(file.replace("{}", &kubepods));
+        files.iter().filter_map(|f| std::fs::read_to_string(path(f)).ok()).map(|t| t.trim().to_owned()).collect()
+    }
+
     /// Directories of a pod's cgroup, in every hierarchy.
     pub fn cgroups(&self) -> Vec<PathBuf> {
         let mut out = Vec::new();
