@@ -93,6 +93,7 @@ pub fn default_address() -> Option<IpAddr> {
 pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>) -> Result<()> {
     let mut config = agent_config(&inputs)?;
     // Found out once: agent and runtime have to agree.
+    config.cgroups.driver = runtime::cgroup_driver(&inputs.node, config.cgroups.driver).await?;
     let driver = CgroupTree::detect(&config.cgroups).context("find the cgroups")?.driver();
     config.cgroups.driver = Some(driver);
     cgroups::note(&inputs.paths.cgroups_note(), &config.cgroups.root, driver == CgroupDriver::Systemd)?;

@@ -5,13 +5,38 @@ use std::path::{Path, PathBuf};
 
 use agent::config::CgroupDriver;
 use anyhow::{Context, Result, bail};
-use cri::CriClient;
 use cri::containerd::{self, Containerd, Options};
+use cri::{CriClient, CriError, RuntimeService as _, types};
 use netproxy::cni;
 
+use crate::cli::NodeArgs;
 use crate::node::{NodeInputs, UsageError};
 use crate::paths::Paths;
 use crate::tasks::Tasks;
+
+/// The driver that a foreign runtime makes cgroups with, over what is configured.
+/// A private runtime does as it is told, and old ones do not know the question.
+///
+/// # Errors
+/// When the runtime does not answer.
+pub async fn cgroup_driver(node: &NodeArgs, configured: Option<CgroupDriver>) -> Result<Option<CgroupDriver>> {
+    let Some(endpoint) = &node.container_runtime_endpoint else { return Ok(configured) };
+    let answer = CriClient::connect(socket_of(endpoint)?).cgroup_driver().await;
+    prefer(answer, configured).with_context(|| format!("ask {endpoint} for its cgroup driver"))
+}
+
+/// What to use, by the runtime's answer.
+fn prefer(
+    answer: Result<Option<types::CgroupDriver>, CriError>,
+    configured: Option<CgroupDriver>,
+) -> Result<Option<CgroupDriver>, CriError> {
+    match answer {
+        Ok(Some(types::CgroupDriver::Cgroupfs)) => Ok(Some(CgroupDriver::Cgroupfs)),
+        Ok(Some(types::CgroupDriver::Systemd)) => Ok(Some(CgroupDriver::Systemd)),
+        Ok(None) | Err(CriError::Unimplemented { .. }) => Ok(configured),
+        Err(error) => Err(error),
+    }
+}
 
 /// Starts or adopts the runtime, which is to leave cgroups to `driver`, and sees
 /// that copepod's images are in it.
@@ -46,7 +71,7 @@ async fn start_private(inputs: &NodeInputs, driver: CgroupDriver, tasks: &Tasks)
 pub fn options(paths: &Paths, systemd: bool) -> Options {
     let mut options = Options::new(&paths.data, &paths.run);
     if systemd {
-        options.cgroup_driver = containerd::CgroupDriver::Systemd;
+        options.cgroup_driver = types::CgroupDriver::Systemd;
     }
     options.root = paths.containerd_root();
     options.state = paths.containerd_run();
@@ -77,8 +102,25 @@ mod tests {
     #[test]
     fn containerd_leaves_cgroups_to_whom_the_agent_does() {
         let paths = Paths { data: "/d".into(), run: "/r".into(), log: "/l".into() };
-        assert_eq!(options(&paths, true).cgroup_driver, containerd::CgroupDriver::Systemd);
-        assert_eq!(options(&paths, false).cgroup_driver, containerd::CgroupDriver::Cgroupfs);
+        assert_eq!(options(&paths, true).cgroup_driver, types::CgroupDriver::Systemd);
+        assert_eq!(options(&paths, false).cgroup_driver, types::CgroupDriver::Cgroupfs);
+    }
+
+    #[test]
+    fn a_foreign_runtime_that_answers_is_believed() {
+        use CgroupDriver::{Cgroupfs, Systemd};
+        let unimplemented = || Err(CriError::Unimplemented { op: "RuntimeConfig", message: String::new() });
+        for (answer, configured, expect) in [
+            (Ok(Some(types::CgroupDriver::Systemd)), Some(Cgroupfs), Some(Systemd)),
+            (Ok(Some(types::CgroupDriver::Cgroupfs)), None, Some(Cgroupfs)),
+            (Ok(None), Some(Systemd), Some(Systemd)),
+            (unimplemented(), Some(Systemd), Some(Systemd)),
+            (unimplemented(), None, None),
+        ] {
+            assert_eq!(prefer(answer.clone(), configured).unwrap(), expect, "{answer:?}");
+        }
+        let gone = CriError::Unavailable { op: "RuntimeConfig", object: String::new(), message: "gone".to_owned() };
+        assert!(prefer(Err(gone), Some(Cgroupfs)).is_err());
     }
 
     #[test]

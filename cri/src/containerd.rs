@@ -27,16 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::CriClient;
 use crate::error::CriError;
+pub use crate::types::CgroupDriver;
 pub use purge::{Keep, purge};
 use supervise::Supervisor;
-
-/// Who manages the cgroups of pods; must be the agent's choice too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CgroupDriver {
-    #[default]
-    Cgroupfs,
-    Systemd,
-}
 
 /// The program that starts processes inside containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

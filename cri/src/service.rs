@@ -9,9 +9,9 @@ use futures::stream::BoxStream;
 use crate::error::Result;
 use crate::id::{ContainerId, ImageRef, SandboxId};
 use crate::types::{
-    AttachRequest, AuthConfig, ContainerConfig, ContainerEvent, ContainerFilter, ContainerStats, ContainerStatus,
-    ContainerSummary, ExecOutput, ExecRequest, FilesystemUsage, Image, LinuxContainerResources, RuntimeStatus,
-    SandboxConfig, SandboxFilter, SandboxStatus, SandboxSummary, Version,
+    AttachRequest, AuthConfig, CgroupDriver, ContainerConfig, ContainerEvent, ContainerFilter, ContainerStats,
+    ContainerStatus, ContainerSummary, ExecOutput, ExecRequest, FilesystemUsage, Image, LinuxContainerResources,
+    RuntimeStatus, SandboxConfig, SandboxFilter, SandboxStatus, SandboxSummary, Version,
 };
 
 /// Container events as they happen. The stream ends when the runtime goes away;
@@ -25,6 +25,9 @@ pub trait RuntimeService: Send + Sync + Debug {
     async fn version(&self) -> Result<Version>;
     /// Conditions (`RuntimeReady`, `NetworkReady`) and runtime handlers.
     async fn status(&self) -> Result<RuntimeStatus>;
+    /// How the runtime is configured to manage cgroups, if it says so. Runtimes
+    /// before containerd 2 answer `CriError::Unimplemented`.
+    async fn cgroup_driver(&self) -> Result<Option<CgroupDriver>>;
     /// Tells the runtime the node's pod CIDRs, comma separated.
     async fn update_pod_cidr(&self, pod_cidr: &str) -> Result<()>;
 

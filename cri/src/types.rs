@@ -38,6 +38,14 @@ pub struct RuntimeStatus {
     pub handlers: Vec<String>,
 }
 
+/// Who manages the cgroups of pods: agent and runtime must agree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CgroupDriver {
+    #[default]
+    Cgroupfs,
+    Systemd,
+}
+
 /// Identity of a sandbox. `attempt` distinguishes the tries for one pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SandboxMetadata {

@@ -36,7 +36,7 @@ macro_rules! tests {
 }
 
 const FOR_ALL: &[(&str, Test)] = tests!(suite:
-    tells_version_and_status sandbox_lives_and_dies names_are_taken_once handlers_are_chosen_by_name container_lives_and_dies
+    tells_version_and_status tells_its_cgroup_driver sandbox_lives_and_dies names_are_taken_once handlers_are_chosen_by_name container_lives_and_dies
     what_is_missing_is_not_found exit_codes_are_told grace_ends_in_a_kill sandbox_takes_its_containers_along
     running_sandbox_can_be_removed exec_runs_commands streams_have_urls events_tell_the_story stopped_means_exited
     sandbox_end_is_an_event listeners_do_not_share images_are_found_by_all_names what_runs_is_measured

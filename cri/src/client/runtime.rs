@@ -13,9 +13,9 @@ use crate::events;
 use crate::id::{ContainerId, SandboxId};
 use crate::service::{ContainerEvents, RuntimeService};
 use crate::types::{
-    AttachRequest, ContainerConfig, ContainerFilter, ContainerState, ContainerStats, ContainerStatus, ContainerSummary,
-    ExecOutput, ExecRequest, LinuxContainerResources, RuntimeStatus, SandboxConfig, SandboxFilter, SandboxStatus,
-    SandboxSummary, Version,
+    AttachRequest, CgroupDriver, ContainerConfig, ContainerFilter, ContainerState, ContainerStats, ContainerStatus,
+    ContainerSummary, ExecOutput, ExecRequest, LinuxContainerResources, RuntimeStatus, SandboxConfig, SandboxFilter,
+    SandboxStatus, SandboxSummary, Version,
 };
 
 /// Gone is as good as stopped or removed.
@@ -62,6 +62,12 @@ impl RuntimeService for CriClient {
         let call = self.call("Status", "");
         let answer = call.send(self.runtime().status(v1::StatusRequest { verbose: false })).await?;
         response::status(answer).map_err(|e| call.malformed(e))
+    }
+
+    async fn cgroup_driver(&self) -> Result<Option<CgroupDriver>> {
+        let call = self.call("RuntimeConfig", "");
+        let answer = call.send(self.runtime().runtime_config(v1::RuntimeConfigRequest {})).await?;
+        response::cgroup_driver(answer).map_err(|e| call.malformed(e))
     }
 
     async fn update_pod_cidr(&self, pod_cidr: &str) -> Result<()> {

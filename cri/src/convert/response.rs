@@ -9,9 +9,10 @@ use serde::Deserialize;
 use super::Malformed;
 use crate::id::{ContainerId, ImageRef, SandboxId};
 use crate::types::{
-    ContainerEvent, ContainerEventKind, ContainerMetadata, ContainerState, ContainerStats, ContainerStatus,
-    ContainerSummary, FilesystemUsage, Image, Mount, MountPropagation, NamespaceMode, NamespaceOptions,
-    RuntimeCondition, RuntimeStatus, SandboxMetadata, SandboxState, SandboxStatus, SandboxSummary, StringMap, Version,
+    CgroupDriver, ContainerEvent, ContainerEventKind, ContainerMetadata, ContainerState, ContainerStats,
+    ContainerStatus, ContainerSummary, FilesystemUsage, Image, Mount, MountPropagation, NamespaceMode,
+    NamespaceOptions, RuntimeCondition, RuntimeStatus, SandboxMetadata, SandboxState, SandboxStatus, SandboxSummary,
+    StringMap, Version,
 };
 
 type Result<T> = std::result::Result<T, Malformed>;
@@ -74,6 +75,16 @@ pub(crate) fn status(s: v1::StatusResponse) -> Result<RuntimeStatus> {
         conditions: conditions.into_iter().map(condition).collect(),
         handlers: s.runtime_handlers.into_iter().map(|h| h.name).collect(),
     })
+}
+
+/// `None` of a runtime that does not say.
+pub(crate) fn cgroup_driver(c: v1::RuntimeConfigResponse) -> Result<Option<CgroupDriver>> {
+    let Some(linux) = c.linux else { return Ok(None) };
+    match v1::CgroupDriver::try_from(linux.cgroup_driver) {
+        Ok(v1::CgroupDriver::Systemd) => Ok(Some(CgroupDriver::Systemd)),
+        Ok(v1::CgroupDriver::Cgroupfs) => Ok(Some(CgroupDriver::Cgroupfs)),
+        Err(_) => Err(Malformed(format!("cgroup driver {} is unknown", linux.cgroup_driver))),
+    }
 }
 
 fn sandbox_metadata(m: Option<v1::PodSandboxMetadata>) -> Result<SandboxMetadata> {

@@ -187,6 +187,12 @@ fn garbage_is_named() {
         (said(response::url("ftp://x".into())), "ftp://x"),
         (said(response::version(v1::VersionResponse::default())), "runtime_name"),
         (said(response::status(v1::StatusResponse::default())), "status"),
+        (
+            said(response::cgroup_driver(v1::RuntimeConfigResponse {
+                linux: Some(v1::LinuxRuntimeConfiguration { cgroup_driver: 7 }),
+            })),
+            "cgroup driver 7",
+        ),
         (said(response::container_status(no_status)), "status"),
         (said(response::sandbox_summary(v1::PodSandbox { state: 9, ..sandbox() })), "9"),
         (said(response::sandbox_summary(v1::PodSandbox { metadata: None, ..sandbox() })), "metadata"),

@@ -19,7 +19,7 @@ macro_rules! ops {
 }
 
 ops! {
-    Version Status UpdateRuntimeConfig
+    Version Status RuntimeConfig UpdateRuntimeConfig
     RunPodSandbox StopPodSandbox RemovePodSandbox PodSandboxStatus ListPodSandbox
     CreateContainer StartContainer StopContainer RemoveContainer ContainerStatus ListContainers
     UpdateContainerResources ReopenContainerLog ExecSync Exec Attach PortForward

@@ -13,9 +13,9 @@ use crate::error::{CriError, Result};
 use crate::id::{ContainerId, ImageRef, SandboxId};
 use crate::service::{ContainerEvents, ImageService, RuntimeService};
 use crate::types::{
-    AttachRequest, AuthConfig, ContainerConfig, ContainerFilter, ContainerState, ContainerStats, ContainerStatus,
-    ContainerSummary, ExecOutput, ExecRequest, FilesystemUsage, Image, LinuxContainerResources, RuntimeStatus,
-    SandboxConfig, SandboxFilter, SandboxStatus, SandboxSummary, StringMap, Version,
+    AttachRequest, AuthConfig, CgroupDriver, ContainerConfig, ContainerFilter, ContainerState, ContainerStats,
+    ContainerStatus, ContainerSummary, ExecOutput, ExecRequest, FilesystemUsage, Image, LinuxContainerResources,
+    RuntimeStatus, SandboxConfig, SandboxFilter, SandboxStatus, SandboxSummary, StringMap, Version,
 };
 
 fn selects(selector: &StringMap, labels: &StringMap) -> bool {
@@ -71,6 +71,10 @@ impl RuntimeService for FakeRuntime {
     async fn status(&self) -> Result<RuntimeStatus> {
         let status = |s: &mut State| Ok(RuntimeStatus { conditions: s.conditions.clone(), handlers: vec![] });
         self.act(Op::Status, "", status).await
+    }
+
+    async fn cgroup_driver(&self) -> Result<Option<CgroupDriver>> {
+        self.act(Op::RuntimeConfig, "", |_| Ok(Some(CgroupDriver::Cgroupfs))).await
     }
 
     async fn update_pod_cidr(&self, pod_cidr: &str) -> Result<()> {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use cri::types::{
-    AttachRequest, ContainerEventKind, ContainerFilter, ContainerState, ExecRequest, LinuxContainerResources,
-    SandboxFilter, SandboxState,
+    AttachRequest, CgroupDriver, ContainerEventKind, ContainerFilter, ContainerState, ExecRequest,
+    LinuxContainerResources, SandboxFilter, SandboxState,
 };
 use cri::{ContainerId, CriError, ImageRef, SandboxId, images};
 use futures::StreamExt;
@@ -35,6 +35,17 @@ pub async fn tells_version_and_status(s: &Subject) -> Result<()> {
     let status = s.runtime.status().await?;
     ensure!(status.conditions.iter().any(|c| c.kind == "RuntimeReady" && c.status), "{status:?}");
     s.runtime.update_pod_cidr("10.42.7.0/24").await?;
+    Ok(())
+}
+
+pub async fn tells_its_cgroup_driver(s: &Subject) -> Result<()> {
+    let version = s.runtime.version().await?.runtime_version;
+    let answer = s.runtime.cgroup_driver().await;
+    if s.is_fake() || version.trim_start_matches('v').starts_with("2.") {
+        ensure!(answer.as_ref().is_ok_and(|driver| *driver == Some(CgroupDriver::Cgroupfs)), "{version}: {answer:?}");
+    } else {
+        ensure!(matches!(answer, Err(CriError::Unimplemented { .. })), "{version}: {answer:?}");
+    }
     Ok(())
 }
 
