@@ -1,19 +1,23 @@
 //! The control plane: store, certificates, API server, scheduler and
 //! controllers, built and started in order. Decides nothing itself.
 
-use std::net::{IpAddr, TcpListener};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use controlplane_lite::apiserver::{self, ApiServer, AuthOptions, Certificates};
 use controlplane_lite::auth::authn::UserInfo;
 use controlplane_lite::auth::pki::{Pki, Subject};
+use controlplane_lite::controllers::bootstrap::CLUSTER_INFO;
 use controlplane_lite::controllers::{self, ControllersConfig};
 use controlplane_lite::scheduler::{self, SchedulerConfig};
 use controlplane_lite::storage::{self, DatastoreConfig, EtcdConfig, RedbConfig};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use netproxy::cidr::Cidr4;
@@ -42,7 +46,7 @@ pub struct ControlPlaneInputs {
 #[derive(Debug)]
 pub struct ControlPlane {
     api: ApiServer,
-    pki: Pki,
+    pki: Arc<Pki>,
 }
 
 /// Starts everything of a control plane on `tasks`. The API answers when this
@@ -52,7 +56,7 @@ pub struct ControlPlane {
 /// Says which part did not start.
 pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlPlane> {
     let now = Timestamp::now();
-    let pki = Pki::load_or_create(&inputs.paths.pki(), now).context("load the cluster's certificates")?;
+    let pki = Arc::new(Pki::load_or_create(&inputs.paths.pki(), now).context("load the cluster's certificates")?);
     let listeners = listeners(&inputs.args)?;
     let store = storage::open(&datastore(&inputs)?).await.context("open the store")?;
     let api = ApiServer::new(apiserver::Config {
@@ -74,6 +78,7 @@ pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlP
     start_scheduler(&api, tasks);
     start_controllers(&api, &pki, &inputs, tasks)?;
     publish_dns(&api, &inputs.net).await.context("publish the DNS Service")?;
+    publish_cluster_info(&api, &pki, &inputs).await.context("publish how to join")?;
     write_admin_kubeconfig(&pki, &inputs, now)?;
     Ok(ControlPlane { api, pki })
 }
@@ -112,7 +117,36 @@ async fn publish_dns(api: &ApiServer, net: &ClusterNet) -> Result<()> {
     Ok(())
 }
 
-fn start_controllers(api: &ApiServer, pki: &Pki, inputs: &ControlPlaneInputs, tasks: &Tasks) -> Result<()> {
+/// What who wants to join has to know: where the API is and whom to trust. The
+/// bootstrap signer adds the signatures.
+async fn publish_cluster_info(api: &ApiServer, pki: &Pki, inputs: &ControlPlaneInputs) -> Result<()> {
+    let (namespace, name) = CLUSTER_INFO;
+    let maps: Api<ConfigMap> =
+        Api::namespaced(api.client(UserInfo::new("system:apiserver", ["system:masters"])), namespace);
+    let server = format!("https://{}", SocketAddr::new(inputs.address, inputs.args.secure_port));
+    let content = serde_norway::to_string(&kubeconfig::anonymous(&server, pki.ca().cert_pem()))?;
+    let data = |mut data: BTreeMap<String, String>| {
+        data.insert("kubeconfig".to_owned(), content.clone());
+        Some(data)
+    };
+    match maps.get_opt(name).await? {
+        None => {
+            let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+            let map = ConfigMap { metadata, data: data(BTreeMap::new()), ..ConfigMap::default() };
+            maps.create(&PostParams::default(), &map).await?;
+        }
+        Some(map) if map.data.as_ref().and_then(|d| d.get("kubeconfig")) != Some(&content) => {
+            let map = ConfigMap { data: data(map.data.clone().unwrap_or_default()), ..map };
+            // Somebody else's write in between is the signer's, which comes again.
+            let map = ConfigMap { metadata: ObjectMeta { resource_version: None, ..map.metadata }, ..map };
+            maps.replace(name, &PostParams::default(), &map).await?;
+        }
+        Some(_) => {}
+    }
+    Ok(())
+}
+
+fn start_controllers(api: &ApiServer, pki: &Arc<Pki>, inputs: &ControlPlaneInputs, tasks: &Tasks) -> Result<()> {
     let client = api.client(UserInfo::new("system:kube-controller-manager", ["system:masters"]));
     let pods: Cidr4 =
         inputs.net.cluster_cidr.parse().map_err(|error| UsageError(format!("--cluster-cidr: {error}")))?;
@@ -120,6 +154,7 @@ fn start_controllers(api: &ApiServer, pki: &Pki, inputs: &ControlPlaneInputs, ta
     let config = ControllersConfig {
         cluster_cidr: Some(range.with_context(|| format!("--cluster-cidr={pods} is no range"))?),
         root_ca_pem: pki.ca().cert_pem().to_owned(),
+        signer: Some(pki.clone()),
         node_monitor_grace_period: Duration::from_secs(inputs.args.node_monitor_grace_period),
         ..ControllersConfig::default()
     };

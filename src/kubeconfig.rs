@@ -64,6 +64,22 @@ pub fn render(entry: &Entry<'_>) -> Value {
     })
 }
 
+/// A kubeconfig that says where a cluster is and names no user.
+pub fn anonymous(server: &str, ca_pem: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "", "cluster": {
+            "server": server,
+            "certificate-authority-data": STANDARD.encode(ca_pem),
+        }}],
+        "users": [],
+        "contexts": [],
+        "current-context": "",
+        "preferences": {},
+    })
+}
+
 /// `base` with the entries of `added` put in or replaced by name, and `added`'s
 /// context made the current one.
 ///

@@ -3,6 +3,8 @@
 //! None of them touches storage.
 
 pub mod accounts;
+pub mod bootstrap;
+pub mod csr;
 pub mod deployment;
 pub mod endpoints;
 pub mod events;
@@ -39,6 +41,8 @@ pub struct ControllersConfig {
     /// PEM of the cluster's CA, published as `kube-root-ca.crt` in each
     /// namespace. Empty: nothing is published.
     pub root_ca_pem: String,
+    /// Who signs what was approved. `None` leaves signing to somebody else.
+    pub signer: Option<Arc<dyn csr::CertificateSigner>>,
     /// How long a node may be silent before it counts as unreachable.
     pub node_monitor_grace_period: Duration,
     /// How long a node that has never reported may be silent.
@@ -61,6 +65,7 @@ impl Default for ControllersConfig {
             cluster_cidr: Some(Cidr::new([10, 42, 0, 0].into(), 16).expect("a /16 is a valid range")),
             node_cidr_mask: 24,
             root_ca_pem: String::new(),
+            signer: None,
             node_monitor_grace_period: Duration::from_secs(40),
             node_startup_grace_period: Duration::from_secs(60),
             node_eviction_rate: 0.1,
@@ -107,6 +112,8 @@ pub async fn run(client: Client, config: ControllersConfig, token: CancellationT
 
 fn start(ctx: &Context) {
     accounts::start(ctx);
+    bootstrap::start(ctx);
+    csr::start(ctx);
     nodeipam::start(ctx);
     nodelifecycle::start(ctx);
     deployment::start(ctx);

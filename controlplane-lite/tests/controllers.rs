@@ -1,6 +1,8 @@
 //! Scheduler and controllers against the real API server in memory, with a
 //! kubelet that only writes status.
 
+#[path = "controllers/certificates.rs"]
+mod certificates;
 #[path = "controllers/cluster.rs"]
 mod cluster;
 #[path = "controllers/faults.rs"]

@@ -10,6 +10,7 @@ use super::status::{ApiError, Subject};
 use crate::auth::authn::UserInfo;
 use crate::scheme::Kind;
 
+mod certificates;
 mod namespace_lifecycle;
 mod node_restriction;
 mod nodes;
@@ -65,6 +66,8 @@ pub trait View: Sync {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value>;
     /// All objects of a resource.
     fn list(&self, group: &str, plural: &str) -> Vec<Value>;
+    /// Whether the user may do that to a cluster-scoped object.
+    fn may(&self, user: &UserInfo, verb: &str, group: &str, plural: &str, name: &str) -> bool;
     /// Five characters for generated names.
     fn suffix(&self) -> String;
 }
@@ -72,7 +75,7 @@ pub trait View: Sync {
 type Plugin = fn(&Request<'_>, Option<&mut Value>, &dyn View) -> Result<(), ApiError>;
 
 /// The chain, in order.
-const CHAIN: [(&str, Plugin); 7] = [
+const CHAIN: [(&str, Plugin); 10] = [
     ("NamespaceLifecycle", namespace_lifecycle::admit),
     ("ServiceAccount", service_account::admit),
     ("NodeRestriction", node_restriction::admit),
@@ -80,6 +83,9 @@ const CHAIN: [(&str, Plugin); 7] = [
     ("Priority", priority::admit),
     ("DefaultTolerationSeconds", tolerations::admit),
     ("RuntimeClass", runtime_class::admit),
+    ("CertificateApproval", certificates::approval),
+    ("CertificateSigning", certificates::signing),
+    ("CertificateSubjectRestriction", certificates::subject),
 ];
 
 /// Runs the chain over `object` (absent for deletes).

@@ -16,8 +16,8 @@ use super::metrics::Metrics;
 use super::registry::Registry;
 use super::services::Services;
 use super::status::ApiError;
-use crate::auth::authn::Authenticator;
-use crate::auth::authz::Authorizer;
+use crate::auth::authn::{Authenticator, UserInfo};
+use crate::auth::authz::{Attributes, Authorizer};
 use crate::scheme::{Scheme, meta};
 use crate::storage::watch_cache::Filter;
 
@@ -123,6 +123,11 @@ impl View for Server {
             resource.cache().for_each(&Filter::all(), |object| found.push(object.value()));
         }
         found
+    }
+
+    fn may(&self, user: &UserInfo, verb: &str, group: &str, plural: &str, name: &str) -> bool {
+        let asked = Attributes { name: name.to_owned(), ..Attributes::resource(user.clone(), verb, group, plural, "") };
+        self.authz.authorize(&asked).allowed()
     }
 
     fn suffix(&self) -> String {

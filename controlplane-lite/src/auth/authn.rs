@@ -142,8 +142,9 @@ pub struct Found {
 /// Tells the time; injected, so that tests need not wait.
 pub type Clock = fn() -> Timestamp;
 
-/// Where anonymous requests may go unless configured otherwise.
-pub const ANONYMOUS_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+/// Where anonymous requests may go unless configured otherwise: health, and what who wants to join has to know.
+pub const ANONYMOUS_PATHS: [&str; 5] =
+    ["/healthz", "/livez", "/readyz", "/version", "/api/v1/namespaces/kube-public/configmaps/cluster-info"];
 
 /// All authenticators of a server, in upstream's order: certificate, tokens, basic,
 /// anonymous. A bearer token nobody accepts is an error, not an anonymous user.

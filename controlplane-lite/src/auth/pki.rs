@@ -98,6 +98,18 @@ impl ServiceAccountKey {
     }
 }
 
+/// Signs requests that somebody approved. The key itself is in nobody else's hands.
+pub trait CertificateSigner: Send + Sync + std::fmt::Debug {
+    /// A certificate, PEM, for what the PEM `request` asks, good for `usage`.
+    fn sign(&self, request: &str, usage: Usage, lifetime: SignedDuration) -> Result<String, PkiError>;
+}
+
+impl CertificateSigner for Pki {
+    fn sign(&self, request: &str, usage: Usage, lifetime: SignedDuration) -> Result<String, PkiError> {
+        self.ca.sign_csr(request, &[usage], lifetime, Timestamp::now())
+    }
+}
+
 /// A directory of certificates and keys, loaded.
 #[derive(Debug)]
 pub struct Pki {

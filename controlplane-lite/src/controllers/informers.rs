@@ -9,13 +9,16 @@ use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use super::bootstrap;
 
 pub use reflect::{Filter, Objects, Sink, reflect};
 pub use store::{Change, ObjectKey, Store, controller_uid, revision};
@@ -44,6 +47,12 @@ pub struct Informers {
     pub service_accounts: Arc<Store<ServiceAccount>>,
     /// The config maps named `kube-root-ca.crt`, and no others.
     pub root_cas: Arc<Store<ConfigMap>>,
+    /// All requests for certificates.
+    pub signing_requests: Arc<Store<CertificateSigningRequest>>,
+    /// The Secrets that are bootstrap tokens, and no others.
+    pub bootstrap_tokens: Arc<Store<Secret>>,
+    /// The config map `cluster-info`, and no other.
+    pub cluster_info: Arc<Store<ConfigMap>>,
     /// The leases of nodes (namespace `kube-node-lease`).
     pub node_leases: Arc<Store<Lease>>,
 }
@@ -54,6 +63,10 @@ impl Informers {
         let root_ca =
             Filter { fields: format!("metadata.name={}", super::accounts::ROOT_CA_NAME), ..Filter::default() };
         let leases: Api<Lease> = Api::namespaced(client.clone(), super::nodelifecycle::LEASE_NAMESPACE);
+        let of_tokens = Filter { fields: format!("type={}", bootstrap::TOKEN_TYPE), ..Filter::default() };
+        let tokens: Api<Secret> = Api::namespaced(client.clone(), bootstrap::TOKEN_NAMESPACE);
+        let (info_in, info) = bootstrap::CLUSTER_INFO;
+        let info = Filter { fields: format!("metadata.name={info}"), ..Filter::default() };
         Arc::new(Self {
             pods: cluster_wide(client, true, "pods", tasks, token),
             nodes: cluster_wide(client, false, "nodes", tasks, token),
@@ -65,6 +78,9 @@ impl Informers {
             namespaces: cluster_wide(client, false, "namespaces", tasks, token),
             service_accounts: cluster_wide(client, false, "serviceaccounts", tasks, token),
             root_cas: spawn(Api::all(client.clone()), root_ca, false, "configmaps", tasks, token),
+            signing_requests: cluster_wide(client, false, "certificatesigningrequests", tasks, token),
+            bootstrap_tokens: spawn(tokens, of_tokens, false, "secrets", tasks, token),
+            cluster_info: spawn(Api::namespaced(client.clone(), info_in), info, false, "configmaps", tasks, token),
             node_leases: spawn(leases, Filter::default(), false, "leases", tasks, token),
         })
     }
@@ -82,6 +98,9 @@ impl Informers {
             self.namespaces.wait_synced(),
             self.service_accounts.wait_synced(),
             self.root_cas.wait_synced(),
+            self.signing_requests.wait_synced(),
+            self.bootstrap_tokens.wait_synced(),
+            self.cluster_info.wait_synced(),
             self.node_leases.wait_synced(),
         );
     }

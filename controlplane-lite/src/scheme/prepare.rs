@@ -80,6 +80,34 @@ pub fn request_update(new: &mut Value, old: &Value) {
     copy_field(new, old, "spec");
 }
 
+/// CertificateSigningRequest status: the approver's conditions stay as they are, unless their number changes, which
+/// validation refuses.
+pub fn request_status(new: &mut Value, old: &Value) {
+    let of = |object: &Value, kind: &str| -> Vec<Value> {
+        list_at(object, &["status", "conditions"]).iter().filter(|c| str_at(c, &["type"]) == kind).cloned().collect()
+    };
+    for kind in ["Approved", "Denied"] {
+        let before = of(old, kind);
+        if before.len() == of(new, kind).len() {
+            let now = list_at_mut(new, &["status", "conditions"]).iter_mut().filter(|c| str_at(c, &["type"]) == kind);
+            now.zip(before).for_each(|(now, before)| *now = before);
+        }
+    }
+}
+
+/// CertificateSigningRequest conditions: the times that a client left out. A condition that says what it said before
+/// keeps the time of its last transition.
+pub fn request_conditions(new: &mut Value, old: &Value, now: &str) {
+    let before = list_at(old, &["status", "conditions"]);
+    for condition in list_at_mut(new, &["status", "conditions"]) {
+        let same = |c: &&Value| c["type"] == condition["type"] && c["status"] == condition["status"];
+        let since = before.iter().find(same).map(|c| c["lastTransitionTime"].clone()).filter(|t| !t.is_null());
+        let Some(map) = condition.as_object_mut() else { continue };
+        super::access::set_default(map, "lastUpdateTime", now);
+        super::access::set_default(map, "lastTransitionTime", since.unwrap_or_else(|| now.into()));
+    }
+}
+
 /// Service: both forms of the address agree, status is empty.
 pub fn service_create(object: &mut Value) {
     normalize_cluster_ips(object, None);
@@ -274,6 +302,26 @@ mod tests {
         external["spec"]["type"] = "ExternalName".into();
         service_update(&mut external, &old);
         assert!(external["spec"].get("clusterIP").is_none());
+    }
+
+    #[test]
+    fn conditions_of_a_request_get_their_times() {
+        let old = json!({"status": {"conditions": [
+            {"type": "Approved", "status": "True", "lastUpdateTime": "t0", "lastTransitionTime": "t0"}]}});
+        let mut new = json!({"status": {"conditions": [
+            {"type": "Approved", "status": "True", "message": "forged", "lastUpdateTime": "t9"},
+            {"type": "Failed", "status": "True"}, 3]}});
+        request_status(&mut new, &old);
+        request_conditions(&mut new, &old, "t1");
+        let conditions = &new["status"]["conditions"];
+        assert_eq!(conditions[0], old["status"]["conditions"][0]);
+        assert_eq!(
+            (&conditions[1]["lastUpdateTime"], &conditions[1]["lastTransitionTime"]),
+            (&json!("t1"), &json!("t1"))
+        );
+        let mut again = json!({"status": {"conditions": [{"type": "Approved", "status": "True"}]}});
+        request_conditions(&mut again, &old, "t1");
+        assert_eq!(again["status"]["conditions"][0]["lastTransitionTime"], "t0");
     }
 
     #[test]

@@ -214,8 +214,15 @@ pub const RUNTIME_CLASS: Rules = Rules {
     ..PLAIN
 };
 /// CertificateSigningRequest.
-pub const CERTIFICATE_SIGNING_REQUEST: Rules =
-    Rules { prepare_update: prepare::request_update, validate: check::rbac::signing_request, ..PLAIN };
+pub const CERTIFICATE_SIGNING_REQUEST: Rules = Rules {
+    prepare_update: prepare::request_update,
+    prepare_status: prepare::request_status,
+    validate: check::certificates::request,
+    validate_status: check::certificates::status_update,
+    // Upstream's kubelets name theirs by a hash with capitals in it.
+    name: NameRule::PathSegment,
+    ..PLAIN
+};
 
 // storage
 

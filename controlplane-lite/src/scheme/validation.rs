@@ -7,6 +7,7 @@ use super::access::{at, int_at};
 use super::field::{FieldErrors, Path};
 use super::meta;
 
+pub mod certificates;
 pub mod cluster;
 pub mod container;
 pub mod network;

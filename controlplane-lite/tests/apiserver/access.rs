@@ -167,3 +167,49 @@ async fn over_the_socket() {
     let (ok, text) = cluster.try_run(&[&jane, "get", "pods", "--as", "admin"], "").await;
     assert!(!ok && text.contains("cannot impersonate resource \"users\""), "{text}");
 }
+
+#[tokio::test]
+async fn who_wants_to_join_reads_cluster_info_and_nothing_else() {
+    let cluster = serve().await;
+    let maps = "/api/v1/namespaces/kube-public/configmaps";
+    for name in ["cluster-info", "other"] {
+        let map = json!({"metadata": {"name": name}, "data": {"kubeconfig": "k"}});
+        expect(post(&cluster.client, maps, &map).await, StatusCode::CREATED);
+    }
+    eventually(&cluster.client, &format!("{maps}/cluster-info"), 200).await;
+    let (code, text) = cluster.get(&format!("{maps}/cluster-info"), ("", "")).await;
+    assert!(code == 200 && text.contains("\"kubeconfig\":\"k\""), "{code} {text}");
+    for path in [maps, &format!("{maps}/other"), &format!("{maps}/cluster-info/x")] {
+        let (code, text) = cluster.get(path, ("", "")).await;
+        assert!([401, 403].contains(&code), "{path}: {code} {text}");
+    }
+}
+
+#[tokio::test]
+async fn kubectl_approves_and_denies_certificates() {
+    let cluster = serve().await;
+    for (name, verb) in [("yes", "approve"), ("no", "deny")] {
+        let pem = rcgen::CertificateParams::default().serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let request = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+            "metadata": {"name": name}, "spec": {"usages": ["client auth"], "username": "forged",
+            "signerName": "kubernetes.io/kube-apiserver-client", "request": base64(pem.pem().unwrap())}});
+        cluster.run(&["create", "-f", "-"], &request.to_string()).await;
+        cluster.run(&["certificate", verb, name], "").await;
+    }
+    let shown = cluster.run(&["get", "csr", "--no-headers"], "").await;
+    let line = |name: &str| shown.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    assert!(line("yes").ends_with("Approved") && line("no").ends_with("Denied"), "{shown}");
+    assert!(shown.contains("copepod-admin") && !shown.contains("forged"), "{shown}");
+    // What was decided stays decided.
+    let (ok, text) = cluster.try_run(&["certificate", "approve", "no"], "").await;
+    assert!(!ok && text.contains("already Denied"), "{text}");
+    let patch = r#"{"spec": {"signerName": "example.com/other"}}"#;
+    cluster.run(&["patch", "csr", "yes", "--type=merge", "-p", patch], "").await;
+    let signer = cluster.run(&["get", "csr", "yes", "-o", "jsonpath={.spec.signerName}"], "").await;
+    assert_eq!(signer, "kubernetes.io/kube-apiserver-client");
+}
+
+fn base64(text: String) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}

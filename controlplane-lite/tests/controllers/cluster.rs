@@ -31,7 +31,7 @@ pub struct Cluster {
     pub manager: Client,
     /// As the scheduler.
     pub scheduler: Client,
-    _server: Option<ApiServer>,
+    server: Option<ApiServer>,
     tasks: TaskTracker,
     token: CancellationToken,
     controllers: Mutex<(TaskTracker, CancellationToken)>,
@@ -74,7 +74,7 @@ impl Cluster {
     ) -> Self {
         let (tasks, token) = (TaskTracker::new(), CancellationToken::new());
         let controllers = Mutex::new((TaskTracker::new(), token.child_token()));
-        let cluster = Self { client, manager, scheduler, _server: server, tasks, token, controllers };
+        let cluster = Self { client, manager, scheduler, server, tasks, token, controllers };
         cluster.start_controllers(config);
         // Pods need the account of their namespace.
         cluster.wait_for("default account", || cluster.exists::<ServiceAccount>("default")).await;
@@ -113,6 +113,11 @@ impl Cluster {
                 }
             }
         });
+    }
+
+    /// A client of somebody else.
+    pub fn client_as(&self, user: UserInfo) -> Client {
+        self.server.as_ref().expect("not behind a port").client(user)
     }
 
     pub async fn node(&self, name: &str) -> Node {

@@ -42,6 +42,11 @@ impl View for Objects {
         self.0.iter().filter(|((p, ..), _)| p == plural).map(|(_, v)| v.clone()).collect()
     }
 
+    fn may(&self, user: &UserInfo, verb: &str, group: &str, plural: &str, name: &str) -> bool {
+        assert_eq!((group, plural), ("certificates.k8s.io", "signers"));
+        user.username == format!("{verb} {name}")
+    }
+
     fn suffix(&self) -> String {
         "xxxxx".into()
     }
@@ -228,6 +233,55 @@ fn kubelets_keep_to_their_own() {
     let mut label = json!({"metadata": {"name": "a", "labels": {"node-restriction.kubernetes.io/x": "y"}}});
     let asked = Asked { namespace: "", old: Some(json!({})), ..node("nodes", Operation::Update) };
     assert_eq!(run(&asked, &mut label, &view).unwrap_err().code(), 403);
+}
+
+#[test]
+fn certificates_are_approved_and_signed_by_those_who_may() {
+    let request = |status: Value| json!({"metadata": {"name": "r"}, "spec": {"signerName": "example.com/a", "request": ""}, "status": status});
+    let asked = |subresource: &'static str, user: &str| Asked {
+        operation: Operation::Update,
+        plural: ("certificates.k8s.io", "certificatesigningrequests"),
+        subresource,
+        namespace: "",
+        user: UserInfo::new(user, Vec::<String>::new()),
+        old: Some(request(json!({}))),
+    };
+    for (subresource, verb) in [("approval", "approve"), ("status", "sign")] {
+        let mut changed = request(json!({"conditions": [{"type": "Failed"}]}));
+        let mut ask = |user: &str| run(&asked(subresource, user), &mut changed, &Objects::cluster());
+        let told = ask("jane").unwrap_err().to_string();
+        let why = format!("user not permitted to {verb} requests with signerName \"example.com/a\"");
+        assert_eq!(told, format!("certificatesigningrequests.certificates.k8s.io \"r\" is forbidden: {why}"));
+        ask(&format!("{verb} example.com/a")).unwrap();
+        ask(&format!("{verb} example.com/*")).unwrap();
+        assert!(ask(&format!("{verb} example.com/b")).is_err());
+    }
+    // Labels may be changed through /status by who may not sign.
+    run(&asked("status", "jane"), &mut request(json!({})), &Objects::cluster()).unwrap();
+}
+
+#[test]
+fn nobody_asks_to_become_a_master() {
+    use base64::Engine as _;
+    let make = |group: &str, signer: &str| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, group);
+        let pem = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let encoded = base64::engine::general_purpose::STANDARD.encode(pem);
+        json!({"metadata": {"name": "r"}, "spec": {"signerName": signer, "request": encoded}})
+    };
+    let plural = ("certificates.k8s.io", "certificatesigningrequests");
+    let asked = Asked { plural, namespace: "", ..creating("pods") };
+    let client = "kubernetes.io/kube-apiserver-client";
+    let refused = run(&asked, &mut make("system:masters", client), &Objects::cluster()).unwrap_err().to_string();
+    assert!(
+        refused.ends_with(&format!("use of {client} signer with system:masters group is not allowed")),
+        "{refused}"
+    );
+    run(&asked, &mut make("people", client), &Objects::cluster()).unwrap();
+    run(&asked, &mut make("system:masters", "example.com/a"), &Objects::cluster()).unwrap();
+    // What is no request is refused by validation, with its reasons.
+    run(&asked, &mut json!({"spec": {"signerName": client, "request": 3}}), &Objects::cluster()).unwrap();
 }
 
 #[test]

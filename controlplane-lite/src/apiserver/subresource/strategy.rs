@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::apiserver::call::Call;
 use crate::scheme::access::{copy_field, list_at};
-use crate::scheme::{FieldErrors, Path, meta};
+use crate::scheme::validation::certificates;
+use crate::scheme::{FieldErrors, Path, meta, prepare};
 
 /// Restores what the write may not change.
 pub fn prepare(call: &Call, new: &mut Value, old: &Value) {
@@ -27,6 +28,9 @@ pub fn prepare(call: &Call, new: &mut Value, old: &Value) {
         }
         _ => *new = old.clone(),
     }
+    if (kind.group, kind.plural) == ("certificates.k8s.io", "certificatesigningrequests") {
+        prepare::request_conditions(new, old, &call.server.now_text());
+    }
 }
 
 /// Everything wrong with the write.
@@ -34,7 +38,13 @@ pub fn validate(call: &Call, new: &Value, old: &Value) -> FieldErrors {
     let kind = call.resource.kind;
     match call.info.subresource.as_str() {
         "" => kind.validate_update(new, old),
-        "status" | "approval" => kind.validate_status_update(new, old),
+        "status" => kind.validate_status_update(new, old),
+        "approval" => {
+            let mut errors = FieldErrors::new();
+            meta::validate_update(new, old, kind.namespaced, &Path::new("metadata"), &mut errors);
+            certificates::approval_update(new, old, &mut errors);
+            errors
+        }
         "ephemeralcontainers" => ephemeral(new, old),
         _ => FieldErrors::new(),
     }

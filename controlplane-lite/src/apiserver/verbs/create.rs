@@ -11,7 +11,7 @@ use crate::apiserver::call::{Call, valid};
 use crate::apiserver::options::{self, WriteOptions};
 use crate::apiserver::respond;
 use crate::apiserver::status::ApiError;
-use crate::scheme::access::{ensure_map, str_at};
+use crate::scheme::access::{ensure_map, is_empty, str_at};
 use crate::scheme::meta;
 use crate::storage::Object;
 
@@ -94,7 +94,8 @@ async fn dry_run(call: &Call, name: &str, object: Value) -> Result<Object, ApiEr
     call.resource.unstored(object, crate::storage::Revision::default())
 }
 
-/// What upstream's strategies set that no other place knows: a namespace's own finalizer and label.
+/// What upstream's strategies set that no other place knows: a namespace's own finalizer and label, who asks for a
+/// certificate.
 fn special_defaults(call: &Call, object: &mut Value) {
     if call.kind.group.is_empty() && call.kind.plural == "namespaces" {
         let name = str_at(object, &["metadata", "name"]).to_owned();
@@ -102,5 +103,21 @@ fn special_defaults(call: &Call, object: &mut Value) {
         spec.insert("finalizers".into(), json!(["kubernetes"]));
         ensure_map(object, &["status"]).insert("phase".into(), json!("Active"));
         ensure_map(object, &["metadata", "labels"]).insert("kubernetes.io/metadata.name".into(), json!(name));
+    }
+    if call.kind.plural == "certificatesigningrequests" {
+        let user = &call.user;
+        let spec = ensure_map(object, &["spec"]);
+        for (field, value) in [
+            ("username", json!(user.username)),
+            ("uid", json!(user.uid)),
+            ("groups", json!(user.groups)),
+            ("extra", json!(user.extra)),
+        ] {
+            // Whatever the client wrote there is not to be believed.
+            spec.remove(field);
+            if !is_empty(&value) {
+                spec.insert(field.into(), value);
+            }
+        }
     }
 }

@@ -48,6 +48,7 @@ pub(super) fn namespaced() -> Vec<Value> {
     let signer = "system:controller:bootstrap-signer";
     let cleaner = "system:controller:token-cleaner";
     let (as_manager, as_scheduler) = (user("system:kube-controller-manager"), user("system:kube-scheduler"));
+    let info = "copepod:bootstrap-signer-clusterinfo";
     let bind = |namespace: &str, name: &str, subjects: &[Subject]| {
         binding("RoleBinding", namespace, name, ("Role", name), subjects)
     };
@@ -62,6 +63,9 @@ pub(super) fn namespaced() -> Vec<Value> {
             signer,
             &[rule(READ, "core", "configmaps"), named("update", "core", "configmaps", "cluster-info"), events()],
         ),
+        // Whoever wants to join has no name yet.
+        role("kube-public", info, &[named("get", "core", "configmaps", "cluster-info")]),
+        bind("kube-public", info, &[user("system:anonymous")]),
         bind(system, authentication, &[as_manager.clone(), as_scheduler.clone()]),
         bind(system, manager, &[as_manager.clone(), account("kube-controller-manager")]),
         bind(system, scheduler, &[as_scheduler, account("kube-scheduler")]),

@@ -1,8 +1,8 @@
-//! RBAC, leases, classes, budgets, signing requests.
+//! RBAC, leases, classes, budgets.
 
 use serde_json::Value;
 
-use super::{dns_subdomain, immutable, int_or_percent};
+use super::{immutable, int_or_percent};
 use crate::scheme::access::{at, int_at, list_at, str_at};
 use crate::scheme::field::{FieldErrors, Path};
 use crate::scheme::selector;
@@ -184,25 +184,4 @@ pub fn disruption_budget(object: &Value, errors: &mut FieldErrors) {
     int_or_percent(max, &path.child("maxUnavailable"), errors);
     selector::validate_object(at(spec, &["selector"]), &path.child("selector"), errors);
     super::one_of(spec, "unhealthyPodEvictionPolicy", &["AlwaysAllow", "IfHealthyBudget"], false, &path, errors);
-}
-
-/// CertificateSigningRequest.
-pub fn signing_request(object: &Value, errors: &mut FieldErrors) {
-    let path = Path::new("spec");
-    let signer = str_at(object, &["spec", "signerName"]);
-    match signer.split_once('/') {
-        None if signer.is_empty() => errors.required(&path.child("signerName"), ""),
-        None => errors.invalid(
-            &path.child("signerName"),
-            signer,
-            "must be a fully qualified domain and path of the form 'example.com/signer-name'",
-        ),
-        Some((domain, _)) => dns_subdomain(domain, &path.child("signerName"), errors),
-    }
-    if str_at(object, &["spec", "request"]).is_empty() {
-        errors.invalid(&path.child("request"), "", "PEM block type must be CERTIFICATE REQUEST");
-    }
-    if list_at(object, &["spec", "usages"]).is_empty() {
-        errors.required(&path.child("usages"), "");
-    }
 }
