@@ -321,3 +321,7 @@ impl StatusManager {
         entries.iter().filter(|(_, e)| e.shown.as_ref() != Some(&e.status)).map(|(uid, _)| uid.clone()).collect()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

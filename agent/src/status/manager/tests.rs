@@ -1,0 +1,120 @@
+//! What reaches the API server, and what need not.
+
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::*;
+use crate::podsource::DesiredPods;
+use crate::testutil::pod;
+
+/// Keeps what it was sent; refuses as often as told.
+#[derive(Debug, Default)]
+struct Server {
+    patches: Mutex<Vec<Value>>,
+    failures: Mutex<u32>,
+}
+
+#[async_trait]
+impl StatusWriter for Server {
+    async fn patch(&self, _: &ObjectName, patch: &Value) -> WriteOutcome {
+        let mut failures = self.failures.lock().unwrap();
+        self.patches.lock().unwrap().push(patch["status"].clone());
+        if *failures > 0 {
+            *failures -= 1;
+            return WriteOutcome::Failed("scripted".to_owned());
+        }
+        WriteOutcome::Written
+    }
+
+    async fn delete(&self, _: &ObjectName, _: &str) -> WriteOutcome {
+        WriteOutcome::Gone
+    }
+}
+
+/// A manager at work for one server.
+struct Scene {
+    manager: StatusManager,
+    server: Arc<Server>,
+    token: CancellationToken,
+    _desired: watch::Sender<Arc<DesiredPods>>,
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.token.cancel();
+    }
+}
+
+impl Scene {
+    fn start() -> Self {
+        let (manager, server, token) = (StatusManager::new(), Arc::new(Server::default()), CancellationToken::new());
+        let (sender, desired) = watch::channel(Arc::new(DesiredPods::default()));
+        let (writer, running, stop) = (server.clone(), manager.clone(), token.clone());
+        tokio::spawn(async move { running.run(writer, desired, stop).await });
+        Self { manager, server, token, _desired: sender }
+    }
+
+    /// What was sent until nothing is left to do: only then the paused time goes on.
+    async fn sent(&self) -> Vec<Value> {
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert!(self.manager.pending().is_empty());
+        std::mem::take(&mut *self.server.patches.lock().unwrap())
+    }
+}
+
+fn status(phase: &str, message: Option<&str>) -> PodStatus {
+    PodStatus { phase: Some(phase.to_owned()), message: message.map(str::to_owned), ..PodStatus::default() }
+}
+
+/// The pod as the server shows it.
+fn shown(version: &str, status: Option<PodStatus>) -> Arc<Pod> {
+    let mut pod = pod("  containers: [{name: a}]");
+    (pod.metadata.resource_version, pod.status) = (Some(version.to_owned()), status);
+    Arc::new(pod)
+}
+
+const NOTHING: [Value; 0] = [];
+
+#[tokio::test(start_paused = true)]
+async fn a_status_is_sent_when_it_changed_and_not_again() {
+    let scene = Scene::start();
+    let pod = shown("1", None);
+    scene.manager.set(&pod, &status("Pending", None));
+    assert_eq!(scene.sent().await, [json!({"phase": "Pending"})]);
+    for _ in 0..3 {
+        scene.manager.set(&pod, &status("Pending", None));
+    }
+    assert_eq!(scene.sent().await, NOTHING, "nothing changed");
+    scene.manager.set(&pod, &status("Running", None));
+    assert_eq!(scene.sent().await, [json!({"phase": "Running"})]);
+    // The watch brings back what we wrote: that is no news.
+    scene.manager.set(&shown("2", Some(status("Running", None))), &status("Running", None));
+    assert_eq!(scene.sent().await, NOTHING);
+    // Somebody wrote something else over it.
+    scene.manager.set(&shown("3", Some(status("Pending", None))), &status("Running", None));
+    assert_eq!(scene.sent().await, [json!({"phase": "Running"})]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_shows_already_is_not_sent_after_a_restart() {
+    let scene = Scene::start();
+    let pod = shown("7", Some(status("Running", Some("fine"))));
+    scene.manager.set(&pod, &status("Running", Some("fine")));
+    assert_eq!(scene.sent().await, NOTHING);
+    scene.manager.set(&pod, &status("Running", None));
+    assert_eq!(scene.sent().await, [json!({"message": null})]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_status_is_sent_until_it_is_taken() {
+    let scene = Scene::start();
+    *scene.server.failures.lock().unwrap() = 3;
+    let pod = shown("1", None);
+    scene.manager.set(&pod, &status("Running", None));
+    assert_eq!(scene.sent().await.len(), 4);
+    // Of what came while nothing could be sent only the latest counts.
+    *scene.server.failures.lock().unwrap() = 1;
+    scene.manager.set(&pod, &status("Failed", None));
+    scene.manager.set(&pod, &status("Succeeded", None));
+    assert_eq!(scene.sent().await, [json!({"phase": "Succeeded"}), json!({"phase": "Succeeded"})]);
+}
