@@ -4,6 +4,7 @@
 
 mod probe;
 
+use crate::cli::{Cni, NodeArgs};
 pub use probe::probe;
 
 /// What was found on a machine.
@@ -23,6 +24,28 @@ pub struct Facts {
     pub nftables_refusal: Option<String>,
     pub overlayfs: bool,
     pub bridge: bool,
+    /// Whether what a bridge hands on can be filtered: `br_netfilter`.
+    pub bridge_filter: bool,
+}
+
+/// What the machine is to be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// A containerd of our own.
+    pub private_containerd: bool,
+    /// Our own network of pods.
+    pub bridge_network: bool,
+}
+
+impl Wanted {
+    /// Everything that copepod can do itself.
+    pub const ALL: Self = Self { private_containerd: true, bridge_network: true };
+
+    /// What these arguments ask for.
+    pub fn by(node: &NodeArgs) -> Self {
+        let private_containerd = node.container_runtime_endpoint.is_none();
+        Self { private_containerd, bridge_network: node.cni == Cni::Bridge }
+    }
 }
 
 /// How bad a finding is.
@@ -52,7 +75,7 @@ const NFT_MODULES: &str =
 
 /// What the machine lacks; empty when it can be a node in full. What merely
 /// follows from another finding is not told.
-pub fn judge(facts: &Facts, private_containerd: bool) -> Vec<Finding> {
+pub fn judge(facts: &Facts, wanted: Wanted) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut check = |holds: bool, severity: Severity, message: &str| {
         if !holds {
@@ -61,7 +84,7 @@ pub fn judge(facts: &Facts, private_containerd: bool) -> Vec<Finding> {
     };
     use Severity::{Fatal, Warning};
     check(facts.root, Fatal, "not running as root: start copepod as root (sudo copepod …)");
-    if private_containerd {
+    if wanted.private_containerd {
         check(
             facts.containerd,
             Fatal,
@@ -76,7 +99,9 @@ pub fn judge(facts: &Facts, private_containerd: bool) -> Vec<Finding> {
         );
         check(false, Fatal, &message);
     }
-    check(facts.bridge, Fatal, "the kernel has no bridge devices: load the module bridge, or choose --cni none");
+    if let Some(message) = lacking_bridge(facts).filter(|_| wanted.bridge_network) {
+        check(false, Fatal, message);
+    }
     let can = |capability: u64| !facts.root || facts.capabilities & capability != 0;
     check(
         can(CAP_SYS_ADMIN),
@@ -109,6 +134,17 @@ pub fn judge(facts: &Facts, private_containerd: bool) -> Vec<Finding> {
     findings
 }
 
+fn lacking_bridge(facts: &Facts) -> Option<&'static str> {
+    match (facts.bridge, facts.bridge_filter) {
+        (true, true) => None,
+        (false, _) => Some("the kernel has no bridge devices: load the module bridge, or choose --cni none"),
+        (true, false) => Some(
+            "the kernel does not filter bridges, which Services between pods of one node need: \
+             load the module br_netfilter (modprobe br_netfilter), or choose --cni none",
+        ),
+    }
+}
+
 fn missing_controllers(mounted: &[String]) -> Option<String> {
     let missing = ["cpu", "memory", "pids"].into_iter().filter(|name| !mounted.iter().any(|mounted| mounted == name));
     let missing: Vec<_> = missing.collect();
@@ -126,9 +162,9 @@ fn missing_controllers(mounted: &[String]) -> Option<String> {
 ///
 /// # Errors
 /// Lists every fatal finding.
-pub fn require(private_containerd: bool) -> anyhow::Result<()> {
+pub fn require(wanted: Wanted) -> anyhow::Result<()> {
     let (fatal, warnings): (Vec<_>, Vec<_>) =
-        judge(&probe(), private_containerd).into_iter().partition(|finding| finding.severity == Severity::Fatal);
+        judge(&probe(), wanted).into_iter().partition(|finding| finding.severity == Severity::Fatal);
     for warning in warnings {
         tracing::warn!("{}", warning.message);
     }
@@ -154,18 +190,19 @@ mod tests {
             nftables_refusal: None,
             overlayfs: true,
             bridge: true,
+            bridge_filter: true,
         }
     }
 
     #[test]
     fn a_complete_machine_has_no_findings() {
-        assert_eq!(judge(&good(), true), []);
+        assert_eq!(judge(&good(), Wanted::ALL), []);
     }
 
     #[test]
     fn each_lack_is_one_line_that_says_what_to_do() {
         type Break = fn(&mut Facts);
-        let cases: [(Break, Severity, &str); 8] = [
+        let cases: [(Break, Severity, &str); 10] = [
             (|f| (f.root, f.capabilities) = (false, 0), Severity::Fatal, "sudo copepod"),
             (|f| f.containerd = false, Severity::Fatal, "apt-get install containerd"),
             (|f| f.oci_runtime = false, Severity::Fatal, "apt-get install runc"),
@@ -173,12 +210,14 @@ mod tests {
             (|f| f.capabilities &= !CAP_NET_ADMIN, Severity::Fatal, "CAP_NET_ADMIN"),
             (|f| f.capabilities &= !CAP_SYS_RESOURCE, Severity::Warning, "CAP_SYS_RESOURCE"),
             (|f| f.controllers.retain(|c| c != "pids"), Severity::Fatal, "cgroup_enable=pids"),
+            (|f| (f.bridge, f.bridge_filter) = (false, false), Severity::Fatal, "the module bridge"),
+            (|f| f.bridge_filter = false, Severity::Fatal, "modprobe br_netfilter"),
             (|f| f.nft = false, Severity::Warning, "apt-get install nftables"),
         ];
         for (damage, severity, hint) in cases {
             let mut facts = good();
             damage(&mut facts);
-            let findings = judge(&facts, true);
+            let findings = judge(&facts, Wanted::ALL);
             assert_eq!(findings.len(), 1, "{hint}");
             assert_eq!(findings[0].severity, severity, "{hint}");
             assert!(findings[0].message.contains(hint) && !findings[0].message.contains('\n'), "{findings:?}");
@@ -186,8 +225,10 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_runtime_needs_no_programs_here() {
+    fn what_others_see_to_is_not_needed_here() {
         let facts = Facts { containerd: false, oci_runtime: false, ..good() };
-        assert_eq!(judge(&facts, false), []);
+        assert_eq!(judge(&facts, Wanted { private_containerd: false, ..Wanted::ALL }), []);
+        let facts = Facts { bridge: false, bridge_filter: false, ..good() };
+        assert_eq!(judge(&facts, Wanted { bridge_network: false, ..Wanted::ALL }), []);
     }
 }

@@ -99,7 +99,9 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>
     cgroups::note(&inputs.paths.cgroups_note(), &config.cgroups.root, driver == CgroupDriver::Systemd)?;
     let runtime = runtime::start(&inputs, driver, tasks).await?;
     if inputs.node.cni == Cni::Bridge {
-        cni::prepare_node().context("prepare the kernel for pods' network")?;
+        // Loading a module may take its time.
+        let prepared = tokio::task::spawn_blocking(cni::prepare_node).await?;
+        prepared.context("prepare the kernel for pods' network")?;
         start_network(&inputs, tasks)?;
     }
     start_services(&inputs, tasks)?;

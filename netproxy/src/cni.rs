@@ -23,6 +23,7 @@ mod conflist;
 pub mod hostports;
 pub mod ipam;
 mod link;
+mod modprobe;
 pub mod protocol;
 mod sysctl;
 

@@ -14,7 +14,7 @@ use crate::{doctor, files, kubeconfig, pidfile};
 /// # Errors
 /// When the node cannot start or one of its parts fails.
 pub fn run(args: &AgentArgs) -> Result<()> {
-    doctor::require(args.node.container_runtime_endpoint.is_none())?;
+    doctor::require(doctor::Wanted::by(&args.node))?;
     let paths = args.paths.paths();
     make_private_dir(&paths.data)?;
     make_private_dir(&paths.run)?;

@@ -19,7 +19,7 @@ const NODE_DATA_DIR: &str = "/var/lib/copepod";
 pub fn run(command: ClusterCommand) -> Result<()> {
     match command {
         ClusterCommand::Create(args) => {
-            doctor::require(true)?;
+            doctor::require(doctor::Wanted::ALL)?;
             cluster::create(&CreateOptions {
                 name: args.name,
                 nodes: args.nodes,

@@ -2,14 +2,14 @@
 
 use anyhow::{Result, bail};
 
-use crate::doctor::{Severity, judge, probe};
+use crate::doctor::{Severity, Wanted, judge, probe};
 
 /// Prints what the machine lacks; fails when it cannot be a node.
 ///
 /// # Errors
 /// When a finding is fatal.
 pub fn run() -> Result<()> {
-    let findings = judge(&probe(), true);
+    let findings = judge(&probe(), Wanted::ALL);
     for finding in &findings {
         let mark = if finding.severity == Severity::Fatal { "FAIL" } else { "warn" };
         println!("{mark}  {}", finding.message);

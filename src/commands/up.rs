@@ -25,7 +25,7 @@ const START: Duration = Duration::from_secs(60);
 /// # Errors
 /// When a part cannot start or fails.
 pub fn run(args: &UpArgs) -> Result<()> {
-    doctor::require(args.node.container_runtime_endpoint.is_none())?;
+    doctor::require(doctor::Wanted::by(&args.node))?;
     let paths = args.paths.paths();
     make_private_dir(&paths.data)?;
     make_private_dir(&paths.run)?;

@@ -20,6 +20,7 @@ pub fn probe() -> Facts {
         bridge: Path::new("/proc/sys/net/bridge").exists()
             || Path::new("/sys/module/bridge").exists()
             || module("bridge"),
+        bridge_filter: Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists() || module("br_netfilter"),
     }
 }
 

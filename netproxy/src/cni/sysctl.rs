@@ -3,7 +3,8 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+
+use super::modprobe;
 
 /// Whether packets that a bridge only hands on are filtered.
 const BRIDGE_FILTER: &str = "net/bridge/bridge-nf-call-iptables";
@@ -25,12 +26,18 @@ const SETTINGS: [(&str, &str, bool); 4] = [
 /// # Errors
 /// Names the setting that cannot be made.
 pub fn prepare_node() -> io::Result<()> {
-    load_bridge_filter();
+    // The module that nothing loads by itself. Where that fails, the setting is missing and says so.
+    let present = Path::new("/proc/sys").join(BRIDGE_FILTER).exists();
+    let loaded = if present { Ok(()) } else { modprobe::load("br_netfilter") };
     for (setting, value, optional) in SETTINGS {
         match set(setting, value) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && optional => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound && setting == BRIDGE_FILTER => {
-                let message = "the kernel does not filter bridges: load the module br_netfilter";
+                let why = loaded.err().map(|why| format!(" ({why})")).unwrap_or_default();
+                let message = format!(
+                    "the kernel does not filter bridges: load the module br_netfilter \
+                     (modprobe br_netfilter) and start again{why}"
+                );
                 return Err(io::Error::new(error.kind(), message));
             }
             other => other?,
@@ -54,16 +61,4 @@ fn set(setting: &str, value: &str) -> io::Result<()> {
     }
     let named = |error: io::Error| io::Error::new(error.kind(), format!("set {setting} to {value}: {error}"));
     fs::write(&path, value).map_err(named)
-}
-
-/// Loads the module that nothing loads by itself. Where that fails, the setting
-/// is missing and says so.
-fn load_bridge_filter() {
-    if Path::new("/proc/sys").join(BRIDGE_FILTER).exists() {
-        return;
-    }
-    // The program that the kernel itself would call; plain users' PATH lacks it.
-    let program = fs::read_to_string("/proc/sys/kernel/modprobe").unwrap_or_default();
-    let mut command = Command::new(program.trim());
-    let _ = command.arg("br_netfilter").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
