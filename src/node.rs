@@ -99,8 +99,9 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>
     cgroups::note(&inputs.paths.cgroups_note(), &config.cgroups.root, driver == CgroupDriver::Systemd)?;
     let runtime = runtime::start(&inputs, driver, tasks).await?;
     if inputs.node.cni == Cni::Bridge {
+        let note = inputs.paths.sysctls_note();
         // Loading a module may take its time.
-        let prepared = tokio::task::spawn_blocking(cni::prepare_node).await?;
+        let prepared = tokio::task::spawn_blocking(move || cni::prepare_node(&note)).await?;
         prepared.context("prepare the kernel for pods' network")?;
         start_network(&inputs, tasks)?;
     }

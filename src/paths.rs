@@ -85,6 +85,11 @@ impl Paths {
         self.run.join("cgroups.json")
     }
 
+    /// The note of what kernel settings were before.
+    pub fn sysctls_note(&self) -> PathBuf {
+        self.run.join("sysctls.json")
+    }
+
     /// The log of a copepod started in the background.
     pub fn log_file(&self) -> PathBuf {
         self.run.join("copepod.log")

@@ -34,7 +34,7 @@ use std::path::Path;
 pub use attach::{cleanup, restore_host_ports};
 pub use conflist::{CniConfig, install_plugin, write_conflist};
 use protocol::{Command, Environment, PluginError};
-pub use sysctl::prepare_node;
+pub use sysctl::{prepare_node, restore_node};
 
 /// Names under which the binary is a CNI plugin. containerd asks for one called
 /// `loopback` beside the network's own.

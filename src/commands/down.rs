@@ -62,11 +62,12 @@ async fn remove_everything(paths: &Paths, keep: Keep) -> Failures {
     failures.note("service rules", netproxy::services::cleanup());
     failures.note("routes", netproxy::routes::cleanup().await);
     failures.note("pod network", netproxy::cni::cleanup(BRIDGE, &paths.cni_data(), &paths.cni_conf()));
+    failures.note("kernel settings", netproxy::cni::restore_node(&paths.sysctls_note()));
     failures.note("volumes", unmount_below(&paths.kubelet()));
     for tree in &trees {
         failures.note("cgroups", remove_cgroups(tree).await);
     }
-    failures.note("files", remove(&paths.log));
+    failures.note("files", remove_or_empty(&paths.log));
     failures.note("files", if keep == Keep::Images { remove(&paths.kubelet()) } else { remove_data(&paths.data) });
     if failures.0.is_empty() {
         // Last: it knows what is left to do should this be repeated.
@@ -101,6 +102,20 @@ async fn remove_cgroups(tree: &Tree) -> Result<()> {
     for directory in &tree.made {
         // Busy or missing: both are as they should be.
         let _ = std::fs::remove_dir(directory);
+    }
+    Ok(())
+}
+
+/// Removes a directory; one that somebody mounted something on is emptied, since
+/// the mount is not ours.
+fn remove_or_empty(directory: &Path) -> Result<()> {
+    let mounts = mounts::mounts_below(directory).context("read the mounts")?;
+    // The table shows resolved paths.
+    if !directory.canonicalize().is_ok_and(|resolved| mounts.contains(&resolved)) {
+        return remove(directory);
+    }
+    for entry in std::fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))? {
+        remove(&entry?.path())?;
     }
     Ok(())
 }

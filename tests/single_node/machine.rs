@@ -19,6 +19,7 @@ pub const COPEPOD: &str = env!("CARGO_BIN_EXE_copepod");
 /// Process 1: makes the machine, then buries orphans until its input ends.
 const INIT: &str = "set -e
 for directory in /run /var/lib /var/log; do mount -t tmpfs -o mode=755 none $directory; done
+[ -e /proc/sys/net/bridge ] || modprobe br_netfilter
 ip link set lo up
 ip link add eth0 type veth peer name cable
 ip address add 192.0.2.1/24 dev eth0
@@ -29,6 +30,10 @@ read -r || true";
 
 /// Longest run of one command, in seconds.
 const PATIENCE: &str = "240";
+
+/// Settings of the kernel that a node changes.
+pub const SETTINGS: [&str; 3] =
+    ["net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/bridge/bridge-nf-call-iptables"];
 
 /// A machine; dropping it ends everything on it.
 pub struct Machine {
@@ -168,6 +173,10 @@ impl Machine {
                 if what == "link" { line.split(' ').next().map(str::to_owned) } else { Some(line.to_owned()) }
             };
             traces.extend(self.run(command)?.lines().filter_map(words).map(|line| format!("{what} {line}")));
+        }
+        for setting in SETTINGS {
+            let value = self.run(&["cat", &format!("/proc/sys/{setting}")])?;
+            traces.insert(format!("setting {setting} is {}", value.trim()));
         }
         for directory in ["/run", "/var/lib", "/var/log", "/etc/cni", "/opt/cni", "/opt/containerd"] {
             files_below(&self.path(directory), &mut |path| {

@@ -1,5 +1,10 @@
 //! The kernel settings that pods' network needs, in the node's own namespace.
+//!
+//! What a setting was before it was changed is noted first, so that it can be
+//! undone. Dying between the note and the change is harmless: only a value that
+//! is ours is ever taken back.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -21,23 +26,42 @@ const SETTINGS: [(&str, &str, bool); 4] = [
     ("net/ipv4/conf/all/rp_filter", "0", true),
 ];
 
-/// Prepares the kernel; what is right already is not written.
+/// Former values by setting, as the note has them.
+type Former = BTreeMap<String, String>;
+
+/// Prepares the kernel; what is right already is not written, and what is
+/// changed for the first time is told to the file `note`.
 ///
 /// # Errors
 /// Names the setting that cannot be made.
-pub fn prepare_node() -> io::Result<()> {
+pub fn prepare_node(note: &Path) -> io::Result<()> {
+    let root = Path::new("/proc/sys");
     // The module that nothing loads by itself. Where that fails, the setting is missing and says so.
-    let present = Path::new("/proc/sys").join(BRIDGE_FILTER).exists();
-    let loaded = if present { Ok(()) } else { modprobe::load("br_netfilter") };
+    let loaded = if root.join(BRIDGE_FILTER).exists() { Ok(()) } else { modprobe::load("br_netfilter") };
+    match prepare(root, note) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let why = loaded.err().map(|why| format!(" ({why})")).unwrap_or_default();
+            Err(io::Error::new(error.kind(), format!("{error}{why}")))
+        }
+        other => other,
+    }
+}
+
+/// Undoes what [`prepare_node`] noted, unless somebody else has changed it since.
+///
+/// # Errors
+/// When the note cannot be read, or a setting not be made; the rest is done.
+pub fn restore_node(note: &Path) -> io::Result<()> {
+    restore(Path::new("/proc/sys"), note)
+}
+
+fn prepare(root: &Path, note: &Path) -> io::Result<()> {
     for (setting, value, optional) in SETTINGS {
-        match set(setting, value) {
+        match change(root, note, setting, value) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && optional => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound && setting == BRIDGE_FILTER => {
-                let why = loaded.err().map(|why| format!(" ({why})")).unwrap_or_default();
-                let message = format!(
-                    "the kernel does not filter bridges: load the module br_netfilter \
-                     (modprobe br_netfilter) and start again{why}"
-                );
+                let message = "the kernel does not filter bridges: load the module br_netfilter \
+                               (modprobe br_netfilter) and start again";
                 return Err(io::Error::new(error.kind(), message));
             }
             other => other?,
@@ -46,19 +70,147 @@ pub fn prepare_node() -> io::Result<()> {
     Ok(())
 }
 
+fn change(root: &Path, note: &Path, setting: &str, value: &str) -> io::Result<()> {
+    if let Ok(present) = fs::read_to_string(root.join(setting))
+        && present.trim() != value
+    {
+        let mut former = read(note)?;
+        // An earlier start changed it first, and somebody changed it back.
+        if !former.contains_key(setting) {
+            former.insert(setting.to_owned(), present.trim().to_owned());
+            write(note, &former)?;
+        }
+    }
+    set(root, setting, value)
+}
+
+fn restore(root: &Path, note: &Path) -> io::Result<()> {
+    let former = read(note)?;
+    // In the order they were made: the first one sets others with it.
+    let restored = SETTINGS.iter().map(|(setting, ours, _)| {
+        let Some(value) = former.get(*setting) else { return Ok(()) };
+        match fs::read_to_string(root.join(setting)) {
+            Ok(present) if present.trim() == *ours => set(root, setting, value),
+            _ => Ok(()),
+        }
+    });
+    // All of it is tried, whatever fails.
+    let restored: Vec<io::Result<()>> = restored.collect();
+    restored.into_iter().collect()
+}
+
+fn read(note: &Path) -> io::Result<Former> {
+    let text = match fs::read(note) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Former::new()),
+        Err(error) => return Err(error),
+    };
+    let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {error}", note.display()));
+    serde_json::from_slice(&text).map_err(damaged)
+}
+
+fn write(note: &Path, former: &Former) -> io::Result<()> {
+    let named = |error: io::Error| io::Error::other(format!("note former settings in {}: {error}", note.display()));
+    let temporary = note.with_extension("new");
+    fs::write(&temporary, serde_json::to_vec(former)?).and_then(|()| fs::rename(&temporary, note)).map_err(named)
+}
+
 /// Lets loopback addresses pass `link`, so that the node reaches containers' ports at 127.0.0.1.
 ///
 /// # Errors
 /// Names the setting that cannot be made.
 pub fn route_localnet(link: &str) -> io::Result<()> {
-    set(&format!("net/ipv4/conf/{link}/route_localnet"), "1")
+    set(Path::new("/proc/sys"), &format!("net/ipv4/conf/{link}/route_localnet"), "1")
 }
 
-fn set(setting: &str, value: &str) -> io::Result<()> {
-    let path = format!("/proc/sys/{setting}");
+fn set(root: &Path, setting: &str, value: &str) -> io::Result<()> {
+    let path = root.join(setting);
     if fs::read_to_string(&path).is_ok_and(|present| present.trim() == value) {
         return Ok(());
     }
     let named = |error: io::Error| io::Error::new(error.kind(), format!("set {setting} to {value}: {error}"));
-    fs::write(&path, value).map_err(named)
+    // The kernel makes its files itself: opened to write, a missing one stays missing.
+    let file = fs::OpenOptions::new().write(true).truncate(true).open(&path);
+    file.and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes())).map_err(named)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const FORWARD: &str = "net/ipv4/ip_forward";
+    const FILTER: &str = "net/ipv4/conf/all/rp_filter";
+
+    /// A kernel whose settings all read `value`.
+    fn kernel(value: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        for (setting, ..) in SETTINGS {
+            let path = dir.path().join(setting);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, format!("{value}\n")).unwrap();
+        }
+        let note = dir.path().join("note");
+        (dir, note)
+    }
+
+    fn all(root: &Path) -> [String; 4] {
+        SETTINGS.map(|(setting, ..)| fs::read_to_string(root.join(setting)).unwrap().trim().to_owned())
+    }
+
+    #[test]
+    fn what_was_is_what_will_be() {
+        let (dir, note) = kernel("2");
+        for _ in 0..2 {
+            prepare(dir.path(), &note).unwrap();
+            assert_eq!(all(dir.path()), ["1", "1", "1", "0"]);
+        }
+        for _ in 0..2 {
+            restore(dir.path(), &note).unwrap();
+            assert_eq!(all(dir.path()), ["2", "2", "2", "2"]);
+        }
+    }
+
+    #[test]
+    fn only_what_is_ours_is_taken_back() {
+        let (dir, note) = kernel("1");
+        prepare(dir.path(), &note).unwrap();
+        assert_eq!(read(&note).unwrap(), Former::from([(FILTER.to_owned(), "1".to_owned())]), "the rest was right");
+        // Somebody made up his mind.
+        fs::write(dir.path().join(FILTER), "2").unwrap();
+        fs::write(dir.path().join(FORWARD), "0").unwrap();
+        restore(dir.path(), &note).unwrap();
+        assert_eq!(all(dir.path()), ["0", "1", "1", "2"]);
+        // A later start changes both; of the one that it had changed before, the first value counts.
+        prepare(dir.path(), &note).unwrap();
+        restore(dir.path(), &note).unwrap();
+        assert_eq!(all(dir.path()), ["0", "1", "1", "1"]);
+    }
+
+    #[test]
+    fn nothing_is_changed_that_cannot_be_noted() {
+        let (dir, note) = kernel("0");
+        for garbage in ["", "{", "[]", "{\"a\": 1}"] {
+            fs::write(&note, garbage).unwrap();
+            assert!(prepare(dir.path(), &note).unwrap_err().to_string().contains("is damaged"), "{garbage:?}");
+            assert!(restore(dir.path(), &note).is_err(), "{garbage:?}");
+            assert_eq!(all(dir.path()), ["0", "0", "0", "0"]);
+        }
+        fs::write(&note, "{\"kernel/core_pattern\": \"|/bin/sh\", \"../x\": \"1\"}").unwrap();
+        restore(dir.path(), &note).unwrap();
+        assert!(!dir.path().join("kernel").exists(), "only settings of ours are ever written");
+        assert!(prepare(dir.path(), Path::new("/no/such/directory/note")).is_err());
+        assert_eq!(all(dir.path()), ["0", "0", "0", "0"]);
+    }
+
+    #[test]
+    fn a_kernel_that_lacks_something_is_told() {
+        let (dir, note) = kernel("2");
+        fs::remove_file(dir.path().join(FILTER)).unwrap();
+        prepare(dir.path(), &note).unwrap();
+        fs::remove_file(dir.path().join(BRIDGE_FILTER)).unwrap();
+        let told = prepare(dir.path(), &note).unwrap_err();
+        assert!(told.to_string().contains("modprobe br_netfilter"), "{told}");
+        restore(dir.path(), &note).unwrap();
+    }
 }

@@ -81,8 +81,10 @@ impl Node {
     }
 
     fn on(net: Net) -> Self {
-        net.node.run(|| cni::prepare_node().unwrap());
-        Self { net, data: tempfile::tempdir().unwrap() }
+        let data = tempfile::tempdir().unwrap();
+        let note = data.path().join("sysctls");
+        net.node.run(move || cni::prepare_node(&note).unwrap());
+        Self { net, data }
     }
 
     fn call(&self, command: &'static str, id: &str, netns: PathBuf, more: Value) -> Result<Value, Value> {
