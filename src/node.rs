@@ -160,6 +160,8 @@ async fn configure_pods(client: Client, node: String, paths: Paths, token: Cance
     let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
     let changes = watcher(Api::<Node>::all(client), config).default_backoff().applied_objects();
     let mut changes = std::pin::pin!(changes);
+    // Keeps the host ports of the present network; dropping it ends that.
+    let mut _keeping = None;
     loop {
         let change = tokio::select! {
             () = token.cancelled() => return Ok(()),
@@ -178,9 +180,9 @@ async fn configure_pods(client: Client, node: String, paths: Paths, token: Cance
         let config =
             CniConfig { bridge: BRIDGE.to_owned(), pod_cidr: cidr(&pod_cidr)?, mtu: 0, data_dir: paths.cni_data() };
         cni::write_conflist(&paths.cni_conf(), &config).context("write the CNI configuration")?;
-        if let Err(error) = cni::restore_host_ports(&config) {
-            tracing::warn!(%error, "the host ports of running pods could not be looked at");
-        }
+        let keeping = token.child_token();
+        tokio::spawn(cni::keep_host_ports(config, cni::CHECK_PERIOD, keeping.clone()));
+        _keeping = Some(keeping.drop_guard());
     }
 }
 

@@ -22,6 +22,7 @@ mod attach;
 mod conflist;
 pub mod hostports;
 pub mod ipam;
+mod keep;
 mod link;
 mod modprobe;
 pub mod protocol;
@@ -33,6 +34,7 @@ use std::path::Path;
 
 pub use attach::{cleanup, restore_host_ports};
 pub use conflist::{CniConfig, install_plugin, write_conflist};
+pub use keep::{CHECK_PERIOD, keep_host_ports};
 use protocol::{Command, Environment, PluginError};
 pub use sysctl::{prepare_node, restore_node};
 

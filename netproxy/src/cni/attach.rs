@@ -246,12 +246,13 @@ pub fn loopback(environment: &Environment, config: &NetworkConfig) -> Result<Str
     Ok(loopback_result(&config.cni_version, &path.to_string_lossy()))
 }
 
-/// Makes the rules of host ports what the leases of this node's network say: for
-/// a start after somebody flushed the rules, or after a version that had others.
+/// Makes the rules of host ports what the leases of this node's network say, and
+/// tells whether they were not: somebody flushed them, or another version made
+/// them.
 ///
 /// # Errors
 /// When the leases cannot be read or the kernel refuses.
-pub fn restore_host_ports(config: &CniConfig) -> io::Result<()> {
+pub fn restore_host_ports(config: &CniConfig) -> io::Result<bool> {
     let restored = ipam::with_leases(&config.data_dir, NETWORK, |leases| hostports::repair(leases, config.pod_cidr));
     restored?.map_err(io::Error::other)
 }

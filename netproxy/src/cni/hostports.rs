@@ -70,14 +70,15 @@ pub fn close(leases: &Leases, subnet: Cidr4, gone: &[(Ipv4Addr, Vec<HostPort>)])
     Ok(())
 }
 
-/// Makes the kernel's table what the leases say, whatever it is.
+/// Makes the kernel's table what the leases say, whatever it is; tells whether it was not.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn repair(leases: &Leases, subnet: Cidr4) -> Result<(), PluginError> {
+pub fn repair(leases: &Leases, subnet: Cidr4) -> Result<bool, PluginError> {
     let desired = table::table(leases.with_ports());
     let mut backend = NetlinkBackend::for_table(TABLE)?;
-    backend::reconcile(&mut backend, |observed| Ok(table::repair(observed, desired.clone(), subnet))).map(drop)
+    backend::reconcile(&mut backend, |observed| Ok(table::repair(observed, desired.clone(), subnet)))
+        .map(|done| !done.ops.is_empty())
 }
 
 /// Whether the rules for the container's ports are in the kernel.

@@ -9,9 +9,9 @@ use std::time::Duration;
 use netproxy::backend::NftBackend;
 use netproxy::backend::cli::{CliBackend, list_json};
 use netproxy::backend::netlink::NetlinkBackend;
+use netproxy::cni;
 use netproxy::cni::hostports::mapping::HostPort;
 use netproxy::cni::hostports::table::{TABLE, repair, table};
-use netproxy::cni::{self, CniConfig};
 use netproxy::conntrack::ctnetlink::{Conntrack, CtNetlink};
 use netproxy::nft::object::Observed;
 use netproxy::nft::transaction::Transaction;
@@ -23,6 +23,8 @@ use crate::net::{Answer, CLIENT_IP, NODE_IP, Namespace, Net, Shape, TARGET_PORT,
 use crate::tables::normalised;
 use crate::world::{Served, evenly, node_port, port};
 use crate::{SHORT, eventually};
+
+mod restored;
 
 const BRIDGE: &str = "cni0";
 const SUBNET: &str = "10.42.7.0/24";
@@ -337,36 +339,6 @@ fn what_died_half_way_is_collected() {
     node.collect(&[]);
     assert_eq!(node.elements(), 0);
     drop(stray);
-}
-
-#[test]
-fn a_start_restores_what_somebody_flushed() {
-    let node = Node::new();
-    let config = CniConfig {
-        bridge: BRIDGE.to_owned(),
-        pod_cidr: SUBNET.parse().unwrap(),
-        mtu: 0,
-        data_dir: node.data.path().to_owned(),
-    };
-    let restore = || {
-        let config = config.clone();
-        node.net.node.run(move || cni::restore_host_ports(&config).unwrap());
-    };
-    restore();
-    assert_eq!(node.observed(), None, "nothing is made for nothing");
-    let _pod = node.add(1, &[mapping("", "tcp", 80)]).unwrap();
-    let before = node.observed();
-    node.net.node.command("nft", "flush ruleset");
-    restore();
-    assert_eq!(node.observed(), before);
-    assert_eq!(node.who(&node.net.client, at(NODE_IP, 80)), Ok(1));
-    let data = tempfile::tempdir().unwrap().path().to_owned();
-    for _ in 0..2 {
-        let (leases, conf) = (node.data.path().to_owned(), data.clone());
-        node.net.node.run(move || cni::cleanup(BRIDGE, &leases, &conf).unwrap());
-    }
-    assert_eq!(node.observed(), None);
-    assert_eq!(node.net.node.command("ip", "-o link show type bridge"), "");
 }
 
 #[test]

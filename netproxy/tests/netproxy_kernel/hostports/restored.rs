@@ -1,0 +1,81 @@
+//! Rules of host ports that somebody flushed: they come back at a start, and by themselves.
+
+use std::time::Duration;
+
+use netproxy::cni::{self, CniConfig};
+use tokio_util::sync::CancellationToken;
+
+use super::{BRIDGE, Node, SUBNET, at, mapping};
+use crate::eventually;
+use crate::net::NODE_IP;
+
+fn config(node: &Node) -> CniConfig {
+    CniConfig {
+        bridge: BRIDGE.to_owned(),
+        pod_cidr: SUBNET.parse().unwrap(),
+        mtu: 0,
+        data_dir: node.data.path().to_owned(),
+    }
+}
+
+#[test]
+fn a_start_restores_what_somebody_flushed() {
+    let node = Node::new();
+    let config = config(&node);
+    let restore = || {
+        let config = config.clone();
+        node.net.node.run(move || cni::restore_host_ports(&config).unwrap())
+    };
+    assert!(!restore());
+    assert_eq!(node.observed(), None, "nothing is made for nothing");
+    let _pod = node.add(1, &[mapping("", "tcp", 80)]).unwrap();
+    let before = node.observed();
+    node.net.node.command("nft", "flush ruleset");
+    assert!(restore());
+    assert_eq!(node.observed(), before);
+    assert!(!restore(), "there was nothing to do");
+    assert_eq!(node.who(&node.net.client, at(NODE_IP, 80)), Ok(1));
+    let data = tempfile::tempdir().unwrap().path().to_owned();
+    for _ in 0..2 {
+        let (leases, conf) = (node.data.path().to_owned(), data.clone());
+        node.net.node.run(move || cni::cleanup(BRIDGE, &leases, &conf).unwrap());
+    }
+    assert_eq!(node.observed(), None);
+    assert_eq!(node.net.node.command("ip", "-o link show type bridge"), "");
+}
+
+#[test]
+fn what_somebody_flushes_comes_back_by_itself() {
+    let node = Node::new();
+    let config = config(&node);
+    let token = CancellationToken::new();
+    let keeper = node.net.node.spawn({
+        let token = token.clone();
+        move || {
+            // Its blocking threads are born in the node's namespace, as this one is in it.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(cni::keep_host_ports(config, Duration::from_millis(20), token));
+        }
+    });
+    let _pod = node.add(1, &[mapping("", "tcp", 80)]).unwrap();
+    let before = node.observed();
+    for damage in [
+        "flush ruleset",
+        "delete table ip copepod-hostports",
+        "flush map ip copepod-hostports ports",
+        "flush chain ip copepod-hostports hostports",
+    ] {
+        node.net.node.command("nft", damage);
+        eventually(damage, || node.observed() == before);
+        assert_eq!(node.who(&node.net.client, at(NODE_IP, 80)), Ok(1), "{damage}");
+    }
+    // A damaged file of leases ends nothing.
+    let leases = node.leases();
+    std::fs::write(node.data.path().join("copepod.json"), "{").unwrap();
+    node.net.node.command("nft", "flush ruleset");
+    std::fs::write(node.data.path().join("copepod.json"), leases).unwrap();
+    eventually("after garbage", || node.observed() == before);
+    token.cancel();
+    keeper.join().unwrap();
+    assert_eq!(node.observed(), before, "the rules outlive whoever keeps them");
+}
