@@ -45,6 +45,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("probes_gate_and_restart", pods::probes_gate_and_restart),
     ("graceful_deletion_runs_pre_stop", pods::graceful_deletion_runs_pre_stop),
     ("resources_become_cgroup_limits", pods::resources_become_cgroup_limits),
+    ("runtime_classes_choose_handlers", pods::runtime_classes_choose_handlers),
     ("static_pods_have_mirrors", pods::static_pods_have_mirrors),
     ("kubectl_works_in_every_version", kubectl::works_in_every_version),
     ("bad_input_gets_upstreams_answers", bad_input::gets_upstreams_answers),

@@ -259,3 +259,41 @@ pub fn static_pods_have_mirrors(cluster: &Cluster) -> Result<()> {
         Ok(())
     })
 }
+
+pub fn runtime_classes_choose_handlers(cluster: &Cluster) -> Result<()> {
+    // Classes belong to no namespace: these go with the test.
+    struct Classes<'a>(&'a Cluster);
+    impl Drop for Classes<'_> {
+        fn drop(&mut self) {
+            let _ = self.0.kubectl(&["delete", "runtimeclass", "unheard-of", "plain", "--ignore-not-found"]);
+        }
+    }
+    let _classes = Classes(cluster);
+    let pod = |class: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {class}}}, spec: {{terminationGracePeriodSeconds: 1,
+              runtimeClassName: {class}, containers: [{{name: demo, image: 'copepod.local/demo:latest'}}]}}}}"
+        )
+    };
+    let refused = cluster.apply(&pod("plain"));
+    ensure!(refused.as_ref().is_err_and(|e| e.to_string().contains("\"plain\" not found")), "{refused:?}");
+    cluster.apply("{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: unheard-of}, handler: gvisor}")?;
+    cluster.apply(
+        "{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: plain}, handler: runc,
+          overhead: {podFixed: {cpu: 10m, memory: 8Mi}}}",
+    )?;
+    ensure!(cluster.kubectl(&["get", "runtimeclasses"])?.contains("gvisor"), "kubectl shows the handler");
+    cluster.apply(&pod("unheard-of"))?;
+    cluster.apply(&pod("plain"))?;
+    cluster.wait_ready("plain")?;
+    let plain = cluster.get("pod", "plain")?;
+    ensure!(plain["spec"]["overhead"] == serde_json::json!({"cpu": "10m", "memory": "8Mi"}), "{}", plain["spec"]);
+    wait::until("why it does not start", Duration::from_secs(30), || {
+        let events = cluster.kubectl(&["get", "events", "--field-selector", "involvedObject.name=unheard-of"])?;
+        ensure!(events.lines().any(|l| l.contains("FailedCreatePodSandBox") && l.contains("gvisor")), "{events}");
+        Ok(())
+    })?;
+    ensure!(cluster.get("pod", "unheard-of")?["status"]["phase"] == "Pending", "nothing started it");
+    cluster.kubectl(&["delete", "pod", "unheard-of", "--timeout=30s"])?;
+    cluster.kubectl(&["delete", "pod", "plain", "--timeout=30s"]).map(drop)
+}
