@@ -102,6 +102,23 @@ pub fn classes_have_their_places(seen: &Seen<'_>) -> Result<()> {
     Ok(())
 }
 
+pub fn all_pods_are_held_to_what_is_not_reserved(seen: &Seen<'_>) -> Result<()> {
+    let limits = seen.limits()?;
+    let kubepods = match seen.init {
+        Init::Script => "kubepods",
+        Init::Systemd => "kubepods.slice",
+    };
+    let stats = seen.report.json("stats")?;
+    let figure = |name: &str| stats["node"]["memory"][name].as_u64().with_context(|| format!("no {name}: {stats}"));
+    let memory = figure("availableBytes")? + figure("usageBytes")? - (16 << 20);
+    let found = limits.get(format!("{kubepods}/memory.max").as_str()).copied();
+    ensure!(found == Some(memory.to_string().as_str()), "memory.max is {found:?}, not {memory}");
+    let found = limits.get(format!("{kubepods}/pids.max").as_str()).copied();
+    let pids: u64 = found.unwrap_or_default().parse().with_context(|| format!("pids.max is {found:?}"))?;
+    ensure!(pids > 0, "no process ids for pods");
+    Ok(())
+}
+
 pub fn limits_reach_the_kernel(seen: &Seen<'_>) -> Result<()> {
     let limits = seen.limits()?;
     // cpu.weight is upstream's 1 + (shares - 2) * 9999 / 262142; a limit of all

@@ -25,6 +25,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("the_machine_has_cgroup_v2_alone", checks::the_machine_has_cgroup_v2_alone),
     ("the_node_becomes_ready", checks::the_node_becomes_ready),
     ("classes_have_their_places", checks::classes_have_their_places),
+    ("all_pods_are_held_to_what_is_not_reserved", checks::all_pods_are_held_to_what_is_not_reserved),
     ("limits_reach_the_kernel", checks::limits_reach_the_kernel),
     ("hogs_die_as_a_whole", checks::hogs_die_as_a_whole),
     ("hello_is_served_in_exact_turn", checks::hello_is_served_in_exact_turn),
