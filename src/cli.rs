@@ -112,7 +112,7 @@ pub struct NodeArgs {
     /// Parent of the node's cgroups.
     #[arg(long, default_value = "/")]
     pub cgroup_root: String,
-    /// `cgroupfs` or `systemd`; detected by default.
+    /// `cgroupfs` or `systemd`; detected by default. What a foreign runtime says of itself counts more.
     #[arg(long)]
     pub cgroup_driver: Option<String>,
     /// Directory of static pods.
