@@ -121,9 +121,10 @@ pub struct NodeArgs {
     /// Resolver configuration to hand to pods and to forward to; empty for none.
     #[arg(long, default_value = "/etc/resolv.conf")]
     pub resolv_conf: String,
-    /// A `KubeletConfiguration` file.
+    /// A file with a `KubeletConfiguration`, a `KubeProxyConfiguration`, or both, separated
+    /// by `---`; may be given twice.
     #[arg(long)]
-    pub config: Option<PathBuf>,
+    pub config: Vec<PathBuf>,
     /// Labels of the Node object, `key=value`.
     #[arg(long, value_delimiter = ',')]
     pub node_labels: Vec<String>,

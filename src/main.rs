@@ -10,6 +10,7 @@ mod doctor;
 mod files;
 mod kubeconfig;
 mod node;
+mod node_config;
 mod paths;
 mod pidfile;
 mod progress;

@@ -14,13 +14,14 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use netproxy::cidr::Cidr4;
 use netproxy::cni::{self, CniConfig};
+use netproxy::services::ServiceProxyConfig;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{ClusterNet, Cni, NodeArgs};
 use crate::paths::Paths;
 use crate::tasks::Tasks;
-use crate::{cgroups, runtime};
+use crate::{cgroups, kubeconfig, node_config, runtime};
 
 /// The bridge that a node's pods hang on.
 pub const BRIDGE: &str = "cni0";
@@ -36,6 +37,8 @@ pub struct NodeInputs {
     pub client: Client,
     /// The API as the service proxy.
     pub proxy_client: Client,
+    /// Whether somebody asked for just that client; else a configuration file may name another.
+    pub proxy_client_is_chosen: bool,
     /// The authority whose client certificates the kubelet's server accepts.
     pub client_ca: PathBuf,
     /// A serving certificate and its key, where somebody issued one.
@@ -91,7 +94,13 @@ pub fn default_address() -> Option<IpAddr> {
 /// # Errors
 /// Which part did not start.
 pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>) -> Result<()> {
+    let mut inputs = inputs;
     let mut config = agent_config(&inputs)?;
+    let mut proxy = proxy_config(&inputs)?;
+    let laid = node_config::lay_over(&inputs.node.config, &mut config, &mut proxy)?;
+    if let Some(path) = laid.proxy_kubeconfig.filter(|_| !inputs.proxy_client_is_chosen) {
+        inputs.proxy_client = kubeconfig::client(&path).await?;
+    }
     // Found out once: agent and runtime have to agree.
     config.cgroups.driver = runtime::cgroup_driver(&inputs.node, config.cgroups.driver).await?;
     let driver = CgroupTree::detect(&config.cgroups).context("find the cgroups")?.driver();
@@ -105,7 +114,8 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>
         prepared.context("prepare the kernel for pods' network")?;
         start_network(&inputs, tasks)?;
     }
-    start_services(&inputs, tasks)?;
+    let client = inputs.proxy_client.clone();
+    tasks.spawn("service proxy", |token| async move { Ok(netproxy::services::run(proxy, client, token).await?) });
     let agent = agent::app::Inputs {
         config,
         client: Some(inputs.client.clone()),
@@ -143,15 +153,14 @@ fn start_network(inputs: &NodeInputs, tasks: &Tasks) -> Result<()> {
     Ok(())
 }
 
-fn start_services(inputs: &NodeInputs, tasks: &Tasks) -> Result<()> {
-    let mut config =
-        netproxy::services::ServiceProxyConfig::new(inputs.identity.name.clone(), vec![inputs.identity.ip]);
+fn proxy_config(inputs: &NodeInputs) -> Result<ServiceProxyConfig> {
+    let mut config = ServiceProxyConfig::new(inputs.identity.name.clone(), vec![inputs.identity.ip]);
     config.cluster_cidrs = vec![cidr(&inputs.net.cluster_cidr)?];
     config.service_cidrs = vec![cidr(&inputs.net.service_cluster_ip_range)?];
-    config.masquerade_outbound = inputs.node.cni == Cni::Bridge;
-    let client = inputs.proxy_client.clone();
-    tasks.spawn("service proxy", |token| async move { Ok(netproxy::services::run(config, client, token).await?) });
-    Ok(())
+    if inputs.node.cni == Cni::Bridge {
+        config.masquerade_outbound = config.cluster_cidrs.clone();
+    }
+    Ok(config)
 }
 
 /// Writes the plugin's configuration as soon as the node has its part of the
@@ -213,11 +222,6 @@ fn agent_config(inputs: &NodeInputs) -> Result<agent::config::AgentConfig> {
             bail!(UsageError(format!("--node-labels: {label} is not key=value")));
         };
         config.node.labels.insert(key.to_owned(), value.to_owned());
-    }
-    if let Some(file) = &inputs.node.config {
-        let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-        agent::config::apply_kubelet_configuration(&mut config, &text)
-            .map_err(|error| UsageError(format!("{}: {error}", file.display())))?;
     }
     Ok(config)
 }

@@ -26,6 +26,7 @@ const PURE: &[&str] = &[
     "controlplane-lite/src/scheduler/cycle.rs",
     "netproxy/src/cni/hostports/mapping.rs",
     "netproxy/src/cni/hostports/table.rs",
+    "netproxy/src/config.rs",
     "netproxy/src/nft",
     "netproxy/src/ruleset",
     "netproxy/src/topology.rs",

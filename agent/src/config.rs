@@ -14,7 +14,7 @@ pub mod eviction;
 pub mod kubelet_config;
 
 pub use eviction::{EvictionSettings, Minimum, Signal, Threshold};
-pub use kubelet_config::{Applied, ConfigError, apply_kubelet_configuration};
+pub use kubelet_config::{Applied, ConfigError, apply_kubelet_configuration, apply_kubelet_document};
 
 /// How cgroups are named and made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use netproxy::backend::cli::CliBackend;
 use netproxy::backend::netlink::NetlinkBackend;
 use netproxy::nft::diff::diff;
 use netproxy::nft::transaction::Transaction;
-use netproxy::ruleset::{NodeView, PortInput, Ruleset};
+use netproxy::ruleset::{LocalTraffic, NodeView, PortInput, Ruleset};
 use netproxy::services::NodePortAddresses;
 use netproxy::snapshot::{Change, Endpoint, Protocol, ServiceName, ServicePort, Slice, State};
 use netproxy::topology::{Place, choose};
@@ -68,11 +68,11 @@ impl World {
     fn new(services: u32) -> Self {
         let node = NodeView {
             node_ips: vec![Ipv4Addr::new(192, 0, 2, 1)],
-            cluster_cidrs: vec!["10.96.0.0/11".parse().unwrap()],
+            local: LocalTraffic::From(vec!["10.96.0.0/11".parse().unwrap()]),
             service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
             node_port_addresses: NodePortAddresses::AllLocal,
             masquerade_all: false,
-            masquerade_outbound: false,
+            masquerade_outbound: Vec::new(),
             masquerade_mark: 0x4000,
         };
         let mut state = State::new();

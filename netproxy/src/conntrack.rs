@@ -12,6 +12,7 @@ use crate::ruleset::{Frontend, frontends};
 use crate::snapshot::{Protocol, Resolved, ServiceName};
 
 pub mod ctnetlink;
+pub mod tuning;
 
 /// One direction's addresses of a tracked flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

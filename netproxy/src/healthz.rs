@@ -2,27 +2,25 @@
 //! `healthCheckNodePort`, which load balancers ask whether this node has endpoints.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::header::X_CONTENT_TYPE_OPTIONS;
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::http::Listening;
+use crate::metrics::Metrics;
+use crate::services::NodePortAddresses;
 use crate::snapshot::ServiceName;
-
-/// A change that waits longer than this makes the proxy unhealthy (upstream: twice its sync period).
-const HEALTH_TIMEOUT_MS: i64 = 60_000;
-/// How long to wait before trying to listen again.
-const LISTEN_RETRY: Duration = Duration::from_secs(5);
 
 /// What the health endpoints report; clones share it.
 #[derive(Clone, Debug)]
@@ -37,16 +35,20 @@ struct Inner {
     /// When the oldest change came that is not programmed yet; 0 for none.
     queued: AtomicI64,
     eligible: AtomicBool,
+    /// Milliseconds that a change may wait.
+    timeout: i64,
 }
 
 impl Health {
-    /// Nothing synced yet: a change counts as queued from `now`.
+    /// Nothing synced yet: a change counts as queued from `now`. One that waits for `timeout`
+    /// (upstream: twice the sync period) makes the proxy unhealthy.
     #[must_use]
-    pub fn new(now: Timestamp) -> Self {
+    pub fn new(now: Timestamp, timeout: Duration) -> Self {
         let inner = Inner {
             updated: AtomicI64::new(0),
             queued: AtomicI64::new(now.as_millisecond()),
             eligible: AtomicBool::new(true),
+            timeout: i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -71,7 +73,7 @@ impl Health {
     #[must_use]
     pub fn healthy(&self, now: Timestamp) -> bool {
         let queued = self.inner.queued.load(Ordering::Relaxed);
-        queued == 0 || now.as_millisecond() - queued < HEALTH_TIMEOUT_MS
+        queued == 0 || now.as_millisecond() - queued < self.inner.timeout
     }
 
     fn report(&self, now: Timestamp, with_eligibility: bool) -> Response {
@@ -80,50 +82,30 @@ impl Health {
         // A healthy proxy with nothing to do is as good as one that just synced.
         let updated = Timestamp::from_millisecond(self.inner.updated.load(Ordering::Relaxed)).unwrap_or(now);
         let updated = if healthy { now } else { updated };
-        let body = json!({
-            "lastUpdated": updated.to_string(),
-            "currentTime": now.to_string(),
-            "nodeEligible": eligible,
-        });
+        let mut body = json!({ "lastUpdated": updated.to_string(), "currentTime": now.to_string() });
+        if with_eligibility {
+            body["nodeEligible"] = eligible.into();
+        }
         let ok = healthy && (eligible || !with_eligibility);
         let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         (status, [("X-Content-Type-Options", "nosniff")], axum::Json(body)).into_response()
     }
 }
 
-/// Serves `/healthz` and `/livez` until `token` is cancelled. An address that is taken is tried again.
-pub async fn serve(address: SocketAddr, health: Health, token: CancellationToken) {
-    let router = Router::new()
-        .route("/healthz", get(|State(h): State<Health>| async move { h.report(Timestamp::now(), true) }))
-        .route("/livez", get(|State(h): State<Health>| async move { h.report(Timestamp::now(), false) }))
-        .with_state(health);
-    serve_router(address, router, token).await;
-}
-
-async fn serve_router(address: SocketAddr, router: Router, token: CancellationToken) {
-    let Some(listener) = listen(address, &token).await else { return };
-    let ended = axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await;
-    if let Err(error) = ended {
-        tracing::warn!(%address, error = %error, "health server ended");
-    }
-}
-
-async fn listen(address: SocketAddr, token: &CancellationToken) -> Option<TcpListener> {
-    let mut warned = false;
-    loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => return Some(listener),
-            Err(error) if !warned => {
-                tracing::warn!(%address, error = %error, "cannot listen for health checks, trying again");
-                warned = true;
-            }
-            Err(_) => {}
-        }
-        tokio::select! {
-            () = token.cancelled() => return None,
-            () = tokio::time::sleep(LISTEN_RETRY) => {}
-        }
-    }
+/// `/healthz` and `/livez`. The former also says whether load balancers may use this node.
+pub fn router(health: Health, metrics: Metrics) -> Router {
+    type Both = State<(Health, Metrics)>;
+    let healthz = |State((health, metrics)): Both| async move {
+        let answer = health.report(Timestamp::now(), true);
+        metrics.healthz_answered(answer.status().as_u16());
+        answer
+    };
+    let livez = |State((health, metrics)): Both| async move {
+        let answer = health.report(Timestamp::now(), false);
+        metrics.livez_answered(answer.status().as_u16());
+        answer
+    };
+    Router::new().route("/healthz", get(healthz)).route("/livez", get(livez)).with_state((health, metrics))
 }
 
 /// What a load balancer asks about one Service.
@@ -146,7 +128,8 @@ impl ServiceHealth {
         });
         let weight = HeaderName::from_static("x-load-balancing-endpoint-weight");
         let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        (status, [(weight, count.to_string())], axum::Json(body)).into_response()
+        let headers = [(weight, count.to_string()), (X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned())];
+        (status, headers, axum::Json(body)).into_response()
     }
 }
 
@@ -161,14 +144,15 @@ struct Server {
 #[derive(Debug)]
 pub struct HealthCheckNodePorts {
     proxy: Health,
+    addresses: NodePortAddresses,
     servers: BTreeMap<ServiceName, Server>,
 }
 
 impl HealthCheckNodePorts {
-    /// No servers yet.
+    /// No servers yet. They listen where NodePorts are served.
     #[must_use]
-    pub fn new(proxy: Health) -> Self {
-        Self { proxy, servers: BTreeMap::new() }
+    pub fn new(proxy: Health, addresses: NodePortAddresses) -> Self {
+        Self { proxy, addresses, servers: BTreeMap::new() }
     }
 
     /// Takes in how a Service looks now: its port (0 for none) and its ready endpoints on this node.
@@ -180,19 +164,45 @@ impl HealthCheckNodePorts {
         if port == 0 {
             return;
         }
-        let server = self.servers.entry(name.clone()).or_insert_with(|| start(name, port, self.proxy.clone()));
+        let server =
+            self.servers.entry(name.clone()).or_insert_with(|| start(name, port, &self.addresses, self.proxy.clone()));
         server.health.local_endpoints.store(local_endpoints, Ordering::Relaxed);
     }
 }
 
-fn start(name: &ServiceName, port: u16, proxy: Health) -> Server {
+fn start(name: &ServiceName, port: u16, addresses: &NodePortAddresses, proxy: Health) -> Server {
     let token = CancellationToken::new();
     let health = Arc::new(ServiceHealth { name: name.clone(), local_endpoints: AtomicUsize::new(0), proxy });
     let router = Router::new()
         .fallback(any(|State(h): State<Arc<ServiceHealth>>| async move { h.report() }))
         .with_state(Arc::clone(&health));
-    tokio::spawn(serve_router(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), router, token.clone()));
+    for ip in listen_on(addresses, &local_addresses()) {
+        let (router, token) = (router.clone(), token.clone());
+        tokio::spawn(async move {
+            // Never an error: a port that is taken is tried again.
+            if let Ok(listening) = Listening::on(SocketAddr::from((ip, port)), false).await {
+                listening.serve(router, token).await;
+            }
+        });
+    }
     Server { port, health, _stop: token.drop_guard() }
+}
+
+/// The addresses to listen on, of those this node has.
+fn listen_on(addresses: &NodePortAddresses, local: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
+    match addresses {
+        NodePortAddresses::AllLocal => vec![Ipv4Addr::UNSPECIFIED],
+        NodePortAddresses::Within(nets) => {
+            let served = |ip: &&Ipv4Addr| !ip.is_loopback() && nets.iter().any(|net| net.contains(**ip));
+            local.iter().filter(served).copied().collect()
+        }
+    }
+}
+
+fn local_addresses() -> Vec<Ipv4Addr> {
+    let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let v4 = all.filter_map(|interface| Some(IpAddr::V4(interface.address?.as_sockaddr_in()?.ip())));
+    crate::sync::ipv4_only(&v4.collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -203,7 +213,7 @@ mod tests {
     #[test]
     fn is_unhealthy_when_a_change_waits_too_long() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        let health = Health::new(at(1000));
+        let health = Health::new(at(1000), Duration::from_secs(60));
         assert!(health.healthy(at(1059)));
         assert!(!health.healthy(at(1060)), "the first sync never came");
         health.updated(at(1061));
@@ -221,12 +231,22 @@ mod tests {
     #[test]
     fn service_health_counts_local_endpoints() {
         let name = ServiceName { namespace: "ns".into(), name: "svc".into() };
-        let proxy = Health::new(Timestamp::now());
+        let proxy = Health::new(Timestamp::now(), Duration::from_secs(60));
         let health = ServiceHealth { name, local_endpoints: AtomicUsize::new(0), proxy };
         assert_eq!(health.report().status(), StatusCode::SERVICE_UNAVAILABLE);
         health.local_endpoints.store(2, Ordering::Relaxed);
         let response = health.report();
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["x-load-balancing-endpoint-weight"], "2");
+    }
+    #[test]
+    fn health_checks_listen_where_node_ports_are_served() {
+        let local: Vec<Ipv4Addr> =
+            ["127.0.0.1", "192.0.2.1", "198.51.100.1"].iter().map(|a| a.parse().unwrap()).collect();
+        assert_eq!(listen_on(&NodePortAddresses::AllLocal, &local), [Ipv4Addr::UNSPECIFIED]);
+        let within = |net: &str| listen_on(&NodePortAddresses::Within(vec![net.parse().unwrap()]), &local);
+        assert_eq!(within("192.0.2.0/24"), [local[1]]);
+        assert_eq!(within("0.0.0.0/0"), local[1..], "loopback is never served");
+        assert_eq!(within("10.0.0.0/8"), [] as [Ipv4Addr; 0]);
     }
 }

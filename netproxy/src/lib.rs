@@ -11,11 +11,13 @@
 pub mod backend;
 pub mod cidr;
 pub mod cni;
+pub mod config;
 pub mod conntrack;
 pub mod dns;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 pub mod healthz;
+pub mod http;
 pub mod metrics;
 pub mod nft;
 pub mod routes;

@@ -16,6 +16,13 @@ pub struct TrafficPolicy {
     pub traffic_policy: &'static str,
 }
 
+/// `code`: the status of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Code {
+    /// The label's value.
+    pub code: u16,
+}
+
 /// Handles to the collectors; clones count into the same ones.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -33,6 +40,14 @@ pub struct Metrics {
     pub last_queued: Gauge<f64, AtomicU64>,
     /// `kubeproxy_sync_proxy_rules_no_local_endpoints`
     pub no_local_endpoints: Family<TrafficPolicy, Gauge>,
+    /// `kubeproxy_sync_proxy_rules_endpoint_changes_pending`
+    pub endpoint_changes_pending: Gauge,
+    /// `kubeproxy_sync_proxy_rules_service_changes_pending`
+    pub service_changes_pending: Gauge,
+    /// `kubeproxy_proxy_healthz_total`
+    pub healthz: Family<Code, Counter>,
+    /// `kubeproxy_proxy_livez_total`
+    pub livez: Family<Code, Counter>,
     /// `kubeproxy_sync_proxy_rules_endpoint_changes_total`
     pub endpoint_changes: Counter,
     /// `kubeproxy_sync_proxy_rules_service_changes_total`
@@ -62,6 +77,10 @@ impl Default for Metrics {
             last_sync: Gauge::default(),
             last_queued: Gauge::default(),
             no_local_endpoints: Family::default(),
+            endpoint_changes_pending: Gauge::default(),
+            service_changes_pending: Gauge::default(),
+            healthz: Family::default(),
+            livez: Family::default(),
             endpoint_changes: Counter::default(),
             service_changes: Counter::default(),
             sync_failures: Counter::default(),
@@ -75,6 +94,9 @@ impl Metrics {
     /// Adds the collectors to a registry. Counters get their `_total` when they are encoded.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("kubeproxy");
+        registry.register("proxy_healthz", "Cumulative proxy healthz HTTP status", self.healthz.clone());
+        registry.register("proxy_livez", "Cumulative proxy livez HTTP status", self.livez.clone());
+        let registry = registry.sub_registry_with_label(("ip_family".into(), "IPv4".into()));
         let sync = "SyncProxyRules latency in seconds";
         registry.register("sync_proxy_rules_duration_seconds", sync, self.sync_duration.clone());
         registry.register(
@@ -107,7 +129,27 @@ impl Metrics {
             "Number of services with a Local traffic policy and no endpoints",
             self.no_local_endpoints.clone(),
         );
+        registry.register(
+            "sync_proxy_rules_endpoint_changes_pending",
+            "Pending proxy rules Endpoint changes",
+            self.endpoint_changes_pending.clone(),
+        );
+        registry.register(
+            "sync_proxy_rules_service_changes_pending",
+            "Pending proxy rules Service changes",
+            self.service_changes_pending.clone(),
+        );
         self.register_counters(registry);
+    }
+
+    /// Counts an answer of `/healthz`.
+    pub fn healthz_answered(&self, code: u16) {
+        self.healthz.get_or_create(&Code { code }).inc();
+    }
+
+    /// Counts an answer of `/livez`.
+    pub fn livez_answered(&self, code: u16) {
+        self.livez.get_or_create(&Code { code }).inc();
     }
 
     /// Sets how many ports lack local endpoints they should have.
@@ -155,10 +197,10 @@ mod tests {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         for line in [
-            "kubeproxy_sync_proxy_rules_duration_seconds_count 1",
-            "kubeproxy_sync_proxy_rules_nftables_sync_failures_total 1",
-            "kubeproxy_sync_proxy_rules_no_local_endpoints{traffic_policy=\"external\"} 3",
-            "kubeproxy_network_programming_duration_seconds_count 0",
+            "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1",
+            "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv4\"} 1",
+            "kubeproxy_sync_proxy_rules_no_local_endpoints{ip_family=\"IPv4\",traffic_policy=\"external\"} 3",
+            "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv4\"} 0",
         ] {
             assert!(text.contains(line), "{line} not in\n{text}");
         }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::cidr::Cidr4;
 use crate::nft::diff::diff;
 use crate::nft::object::{Chain, Key, Name, Protocol, SetSpec, Table, Value};
-use crate::nft::statement::Rule;
+use crate::nft::statement::{Rule, Side, Statement};
 use crate::nft::transaction::Transaction;
 use crate::services::NodePortAddresses;
 use crate::snapshot::{ServiceName, ServicePort, ServicePortName};
@@ -42,18 +42,66 @@ use names::SetId;
 pub struct NodeView {
     /// The node's own IPv4 addresses.
     pub node_ips: Vec<Ipv4Addr>,
-    /// Where pods live in the whole cluster.
-    pub cluster_cidrs: Vec<Cidr4>,
+    /// Which traffic is that of pods, as opposed to that of clients from elsewhere.
+    pub local: LocalTraffic,
     /// Where ClusterIPs live.
     pub service_cidrs: Vec<Cidr4>,
     /// Which local addresses accept NodePort traffic.
     pub node_port_addresses: NodePortAddresses,
     /// Masquerade all ClusterIP traffic.
     pub masquerade_all: bool,
-    /// Masquerade what pods send beyond the cluster.
-    pub masquerade_outbound: bool,
+    /// Networks of pods whose packets to elsewhere are masqueraded.
+    pub masquerade_outbound: Vec<Cidr4>,
     /// The packet mark that asks for masquerade: one bit.
     pub masquerade_mark: u32,
+}
+
+/// How traffic of pods is recognised, as upstream's `detectLocalMode` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalTraffic {
+    /// It is not: no rule depends on it.
+    Undetected,
+    /// By its source.
+    From(Vec<Cidr4>),
+    /// By the link it comes in through.
+    Through(Name),
+    /// By how the name of that link begins.
+    ThroughAny(Name),
+}
+
+impl LocalTraffic {
+    /// By these networks; by nothing when they are none, or everything.
+    #[must_use]
+    pub fn from_networks(networks: Vec<Cidr4>) -> Self {
+        let all = networks.iter().any(|net| net.prefix_len() == 0);
+        if networks.is_empty() || all { Self::Undetected } else { Self::From(networks) }
+    }
+
+    /// Matches for local traffic, one rule's beginning each.
+    #[must_use]
+    pub fn inside(&self) -> Vec<Statement> {
+        match self {
+            Self::Undetected => Vec::new(),
+            Self::From(networks) => networks.iter().map(|net| saddr_in(*net, false)).collect(),
+            Self::Through(name) => vec![Statement::IifName { name: name.clone(), prefix: false, negate: false }],
+            Self::ThroughAny(name) => vec![Statement::IifName { name: name.clone(), prefix: true, negate: false }],
+        }
+    }
+
+    /// Matches that together, in one rule, mean traffic from elsewhere; `None` when it cannot be told.
+    #[must_use]
+    pub fn outside(&self) -> Option<Vec<Statement>> {
+        match self {
+            Self::Undetected => None,
+            Self::From(networks) => Some(networks.iter().map(|net| saddr_in(*net, true)).collect()),
+            Self::Through(name) => Some(vec![Statement::IifName { name: name.clone(), prefix: false, negate: true }]),
+            Self::ThroughAny(name) => Some(vec![Statement::IifName { name: name.clone(), prefix: true, negate: true }]),
+        }
+    }
+}
+
+fn saddr_in(net: Cidr4, negate: bool) -> Statement {
+    Statement::AddrIn { side: Side::Saddr, net, negate }
 }
 
 /// One Service port and the endpoints chosen for it.
@@ -184,6 +232,14 @@ impl Ruleset {
             lanes: LaneAllocator::default(),
             no_local: NoLocalEndpoints::default(),
         }
+    }
+
+    /// Recognises pods' traffic otherwise from now on; tells whether that is a change. Then all
+    /// Services have to be compiled again and the table to be compared as a whole.
+    pub fn set_local(&mut self, local: LocalTraffic) -> bool {
+        let changed = self.node.local != local;
+        self.node.local = local;
+        changed
     }
 
     /// The whole table.

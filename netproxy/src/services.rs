@@ -2,6 +2,8 @@
 //! [`cleanup`]. The work is in `snapshot` → `ruleset` → `nft` → `backend`, driven by `sync`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use thiserror::Error;
@@ -13,13 +15,15 @@ use crate::backend::netlink::NetlinkBackend;
 use crate::backend::{NftBackend as _, NftError};
 use crate::cidr::Cidr4;
 use crate::conntrack::ctnetlink::CtNetlink;
+use crate::conntrack::tuning::{self, ConntrackSettings};
 use crate::healthz::{self, Health};
+use crate::http::{self, Listening};
 use crate::metrics::Metrics;
 use crate::nft::TABLE;
 use crate::nft::diff::diff;
 use crate::nft::transaction::Transaction;
-use crate::ruleset::{NodeView, probe};
-use crate::sync::{Parts, Proxy, ipv4_only, watch};
+use crate::ruleset::{LocalTraffic, NodeView, probe};
+use crate::sync::{Pace, Parts, Proxy, ipv4_only, watch};
 
 /// Changes that may wait while a transaction runs; then the watches wait.
 const WATCH_QUEUE: usize = 1024;
@@ -33,6 +37,21 @@ pub enum NodePortAddresses {
     AllLocal,
     /// Local addresses inside these prefixes. Loopback is never served, as in upstream's nftables mode.
     Within(Vec<Cidr4>),
+}
+
+/// How traffic of pods is told from that of clients elsewhere (`detectLocalMode`).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum DetectLocal {
+    /// Its source is in [`ServiceProxyConfig::cluster_cidrs`].
+    #[default]
+    ClusterCidr,
+    /// Its source is in this node's part of the pod network, as its Node object says. Nothing is
+    /// written before that is known.
+    NodeCidr,
+    /// It comes in through this bridge.
+    BridgeInterface(String),
+    /// It comes in through a link whose name begins so.
+    InterfaceNamePrefix(String),
 }
 
 /// Who writes the rules.
@@ -52,20 +71,35 @@ pub struct ServiceProxyConfig {
     pub node_name: String,
     /// The node's own addresses.
     pub node_ips: Vec<IpAddr>,
-    /// Where pods live in the whole cluster. ClusterIP traffic from elsewhere is masqueraded. Empty: none is.
+    /// Where pods live in the whole cluster (`clusterCIDR`), for [`DetectLocal::ClusterCidr`]. Empty:
+    /// traffic of pods is not told from other traffic.
     pub cluster_cidrs: Vec<Cidr4>,
+    /// How traffic of pods is recognised. ClusterIP traffic from elsewhere is masqueraded.
+    pub detect_local: DetectLocal,
     /// Where ClusterIPs live: traffic to addresses no Service has is dropped. Empty: it is left alone.
     pub service_cidrs: Vec<Cidr4>,
     /// Which local addresses accept NodePort traffic.
     pub node_port_addresses: NodePortAddresses,
     /// Masquerade all ClusterIP traffic (`masqueradeAll`).
     pub masquerade_all: bool,
-    /// Masquerade what pods send beyond the cluster; for pod networks that leave this to us.
-    pub masquerade_outbound: bool,
+    /// Networks of pods whose packets to elsewhere are masqueraded; for pod networks that leave
+    /// this to us.
+    pub masquerade_outbound: Vec<Cidr4>,
     /// The packet mark bit that asks for masquerade, 0 to 31 (`masqueradeBit`, 14 upstream).
     pub masquerade_bit: u8,
     /// Where `/healthz` and `/livez` answer; `None` for nowhere. Upstream: 0.0.0.0:10256.
     pub healthz_bind_address: Option<SocketAddr>,
+    /// Where `/metrics`, `/configz` and `/proxyMode` answer; `None` for nowhere. Upstream: 127.0.0.1:10249.
+    pub metrics_bind_address: Option<SocketAddr>,
+    /// Whether either address being taken is an error; else it is waited for.
+    pub bind_address_hard_fail: bool,
+    /// How often to see whether the rules are still there (30 s upstream); a change that waits twice
+    /// as long makes the proxy unhealthy.
+    pub sync_period: Duration,
+    /// How long to wait between two transactions; 0 for not at all.
+    pub min_sync_period: Duration,
+    /// Settings of connection tracking to make.
+    pub conntrack: ConntrackSettings,
     /// Who writes the rules.
     pub backend: BackendKind,
     /// Collectors to count in; register them with [`Metrics::register`].
@@ -83,9 +117,15 @@ impl ServiceProxyConfig {
             service_cidrs: Vec::new(),
             node_port_addresses: NodePortAddresses::default(),
             masquerade_all: false,
-            masquerade_outbound: false,
+            masquerade_outbound: Vec::new(),
+            detect_local: DetectLocal::default(),
             masquerade_bit: 14,
             healthz_bind_address: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10256))),
+            metrics_bind_address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 10249))),
+            bind_address_hard_fail: false,
+            sync_period: Duration::from_secs(30),
+            min_sync_period: Duration::ZERO,
+            conntrack: ConntrackSettings::default(),
             backend: BackendKind::default(),
             metrics: Metrics::default(),
         }
@@ -101,6 +141,9 @@ pub enum ServiceProxyError {
     /// The kernel's nf_tables could not be reached, or lacks something.
     #[error("nftables is not usable: it needs CAP_NET_ADMIN and a kernel with nf_tables, nat, fib, numgen and reject")]
     Unavailable(#[source] NftError),
+    /// Somebody else has an address we must have (`bindAddressHardFail`).
+    #[error("listen on {0}")]
+    Listen(SocketAddr, #[source] std::io::Error),
     /// Our table could not be removed.
     #[error("remove nftables table ip {TABLE}")]
     Cleanup(#[source] NftError),
@@ -121,28 +164,55 @@ pub async fn run(
     let node = node_view(&config)?;
     probe(&node)?;
     let conntrack = CtNetlink::new().map_err(ServiceProxyError::Unavailable)?;
-    let health = Health::new(Timestamp::now());
+    tune(&config.conntrack);
+    let health = Health::new(Timestamp::now(), config.sync_period * 2);
     let tasks = token.child_token();
     let _stop = tasks.clone().drop_guard();
-    if let Some(address) = config.healthz_bind_address {
-        tokio::spawn(healthz::serve(address, health.clone(), tasks.clone()));
-    }
+    serve(&config, &health, &tasks).await?;
     let (sender, changes) = mpsc::channel(WATCH_QUEUE);
     watch::spawn(&client, &config.node_name, sender, &tasks);
+    let pace = Pace { sync_period: config.sync_period, min_sync_period: config.min_sync_period };
+    let follow_pod_cidr = config.detect_local == DetectLocal::NodeCidr;
     let (node_name, metrics) = (config.node_name, config.metrics);
     match config.backend {
         BackendKind::Netlink => {
             let backend = NetlinkBackend::new().map_err(ServiceProxyError::Unavailable)?;
-            let parts = Parts { backend, conntrack, node_name, node, health, metrics };
+            let parts = Parts { backend, conntrack, node_name, node, health, metrics, pace, follow_pod_cidr };
             Proxy::new(parts).run(changes, tasks).await;
         }
         BackendKind::Nft => {
             let backend = CliBackend::default();
-            let parts = Parts { backend, conntrack, node_name, node, health, metrics };
+            let parts = Parts { backend, conntrack, node_name, node, health, metrics, pace, follow_pod_cidr };
             Proxy::new(parts).run(changes, tasks).await;
         }
     }
     Ok(())
+}
+
+/// Starts the proxy's two servers.
+async fn serve(
+    config: &ServiceProxyConfig,
+    health: &Health,
+    tasks: &CancellationToken,
+) -> Result<(), ServiceProxyError> {
+    let healthz = healthz::router(health.clone(), config.metrics.clone());
+    let metrics = http::metrics_router(&config.metrics, &crate::config::effective(config));
+    for (address, router) in [(config.healthz_bind_address, healthz), (config.metrics_bind_address, metrics)] {
+        if let Some(address) = address {
+            let listening = Listening::on(address, config.bind_address_hard_fail).await;
+            let listening = listening.map_err(|error| ServiceProxyError::Listen(address, error))?;
+            tokio::spawn(listening.serve(router, tasks.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the settings of connection tracking; what cannot be made is told and lived with, as upstream.
+fn tune(settings: &ConntrackSettings) {
+    let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+    for (name, error) in tuning::apply(Path::new(tuning::NETFILTER), &settings.sysctls(cores)) {
+        tracing::warn!(name, error = %error, "a setting of connection tracking cannot be made");
+    }
 }
 
 /// Asks the kernel whether it takes what rulesets use. When our table is there already it does.
@@ -170,19 +240,22 @@ fn node_view(config: &ServiceProxyConfig) -> Result<NodeView, ServiceProxyError>
     let masquerade_mark = 1u32.checked_shl(u32::from(config.masquerade_bit)).ok_or_else(|| {
         ServiceProxyError::Config(format!("masquerade_bit is {}, not within 0 to 31", config.masquerade_bit))
     })?;
-    // A cluster of all addresses leaves nothing outside it: the same as no masquerade.
-    let cluster_cidrs = if config.cluster_cidrs.iter().any(|net| net.prefix_len() == 0) {
-        Vec::new()
-    } else {
-        config.cluster_cidrs.clone()
+    let local = match &config.detect_local {
+        // A cluster of all addresses leaves nothing outside it: the same as no masquerade.
+        DetectLocal::ClusterCidr => LocalTraffic::from_networks(config.cluster_cidrs.clone()),
+        // Until the Node tells.
+        DetectLocal::NodeCidr => LocalTraffic::Undetected,
+        DetectLocal::BridgeInterface(name) => LocalTraffic::Through(name.as_str().into()),
+        DetectLocal::InterfaceNamePrefix(prefix) => LocalTraffic::ThroughAny(prefix.as_str().into()),
     };
+    let bounded = |net: &&Cidr4| net.prefix_len() > 0;
     Ok(NodeView {
         node_ips: ipv4_only(&config.node_ips),
-        cluster_cidrs,
+        local,
         service_cidrs: config.service_cidrs.clone(),
         node_port_addresses: config.node_port_addresses.clone(),
         masquerade_all: config.masquerade_all,
-        masquerade_outbound: config.masquerade_outbound,
+        masquerade_outbound: config.masquerade_outbound.iter().filter(bounded).copied().collect(),
         masquerade_mark,
     })
 }

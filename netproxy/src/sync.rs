@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{NftBackend, NftError, reconcile};
+use crate::cidr::Cidr4;
 use crate::conntrack::UdpServices;
 use crate::conntrack::ctnetlink::Conntrack;
 use crate::healthz::{Health, HealthCheckNodePorts};
@@ -22,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::nft::diff::diff;
 use crate::nft::object::Name;
 use crate::nft::transaction::{Op, Transaction};
-use crate::ruleset::{NodeView, PortInput, Ruleset};
+use crate::ruleset::{LocalTraffic, NodeView, PortInput, Ruleset};
 use crate::snapshot::{Change, Resolved, ServiceName, State};
 use crate::topology::{Place, choose};
 
@@ -34,12 +35,25 @@ use watch::Seen;
 const BURST: usize = 4096;
 /// How long emptied chains wait before they are deleted, as upstream.
 const STALE_CHAIN_DELAY: Duration = Duration::from_secs(1);
-/// How often to see whether our table is still there: reloading a firewall often flushes everything.
-const CHECK_PERIOD: Duration = Duration::from_secs(30);
 /// How often to compare all of it, as upstream.
 const FULL_SYNC_PERIOD: Duration = Duration::from_secs(3600);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LAST: Duration = Duration::from_secs(30);
+
+/// How often the loop acts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// How often to see whether our table is still there: reloading a firewall often flushes everything.
+    pub sync_period: Duration,
+    /// How long to wait between two transactions.
+    pub min_sync_period: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { sync_period: Duration::from_secs(30), min_sync_period: Duration::ZERO }
+    }
+}
 
 /// What the loop works with.
 #[derive(Debug)]
@@ -56,6 +70,10 @@ pub struct Parts<B, C> {
     pub health: Health,
     /// Metrics to count in.
     pub metrics: Metrics,
+    /// How often to act.
+    pub pace: Pace,
+    /// Whether pods' traffic is what comes from this node's part of the pod network.
+    pub follow_pod_cidr: bool,
 }
 
 /// The loop's state.
@@ -72,7 +90,13 @@ pub struct Proxy<B, C> {
     stale_chains: BTreeSet<Name>,
     tidy_at: Option<Instant>,
     retry_at: Option<Instant>,
+    /// The next transaction comes no earlier.
+    rest_until: Option<Instant>,
     check_at: Instant,
+    pace: Pace,
+    follow_pod_cidr: bool,
+    /// Whether this node's part of the pod network is known, where that matters.
+    placed: bool,
     full_sync_at: Instant,
     backoff: Duration,
     udp: UdpServices,
@@ -98,6 +122,7 @@ where
     /// A proxy that has not seen anything yet.
     #[must_use]
     pub fn new(parts: Parts<B, C>) -> Self {
+        let addresses = parts.node.node_port_addresses.clone();
         Self {
             node_name: parts.node_name,
             node_ips: parts.node.node_ips.clone(),
@@ -108,12 +133,16 @@ where
             stale_chains: BTreeSet::new(),
             tidy_at: None,
             retry_at: None,
-            check_at: Instant::now() + CHECK_PERIOD,
+            rest_until: None,
+            check_at: Instant::now() + parts.pace.sync_period,
+            pace: parts.pace,
+            follow_pod_cidr: parts.follow_pod_cidr,
+            placed: !parts.follow_pod_cidr,
             full_sync_at: Instant::now() + FULL_SYNC_PERIOD,
             backoff: BACKOFF_FIRST,
             udp: UdpServices::default(),
             triggers: Vec::new(),
-            health_checks: HealthCheckNodePorts::new(parts.health.clone()),
+            health_checks: HealthCheckNodePorts::new(parts.health.clone(), addresses),
             health: parts.health,
             metrics: parts.metrics,
         }
@@ -123,7 +152,8 @@ where
     pub async fn run(mut self, mut changes: mpsc::Receiver<Seen>, token: CancellationToken) {
         let mut burst = Vec::new();
         loop {
-            let wake = [self.retry_at, self.tidy_at].into_iter().flatten().fold(self.check_at, Instant::min);
+            let wake =
+                [self.retry_at, self.rest_until, self.tidy_at].into_iter().flatten().fold(self.check_at, Instant::min);
             // Every arm may be dropped: receiving many takes nothing unless it completes, the
             // others only wait.
             tokio::select! {
@@ -142,7 +172,9 @@ where
                 self.check().await;
             }
             // While the backend fails, changes pile up in the state and wait for the retry.
-            if self.state.synced() && self.retry_at.is_none_or(|at| at <= Instant::now()) {
+            self.rest_until = self.rest_until.filter(|at| *at > Instant::now());
+            let may = self.rest_until.is_none() && self.retry_at.is_none_or(|at| at <= Instant::now());
+            if may && self.placed && self.state.synced() {
                 self.sync().await;
             }
             if self.tidy_at.is_some_and(|at| at <= Instant::now()) {
@@ -154,7 +186,7 @@ where
     /// Notices that the table went, or that it is time to compare all of it: the next sync is full.
     async fn check(&mut self) {
         let now = Instant::now();
-        self.check_at = now + CHECK_PERIOD;
+        self.check_at = now + self.pace.sync_period;
         if !self.applied {
             return;
         }
@@ -169,20 +201,43 @@ where
 
     fn fold(&mut self, seen: Seen) {
         match seen {
-            Seen::Node { zone, eligible } => {
+            Seen::Node { zone, eligible, pod_cidr } => {
                 self.health.set_node_eligible(eligible);
                 self.state.apply(Change::Zone(zone));
+                self.place(pod_cidr);
             }
             Seen::Change(change, trigger) => {
                 match &change {
-                    Change::Service(..) | Change::ServiceGone(_) => self.metrics.service_changes.inc(),
-                    Change::Slice(..) | Change::SliceGone(..) => self.metrics.endpoint_changes.inc(),
-                    Change::AllServices(_) | Change::AllSlices(_) | Change::Zone(_) => 0,
-                };
+                    Change::Service(..) | Change::ServiceGone(_) => {
+                        self.metrics.service_changes.inc();
+                        self.metrics.service_changes_pending.inc();
+                    }
+                    Change::Slice(..) | Change::SliceGone(..) => {
+                        self.metrics.endpoint_changes.inc();
+                        self.metrics.endpoint_changes_pending.inc();
+                    }
+                    Change::AllServices(_) | Change::AllSlices(_) | Change::Zone(_) => {}
+                }
                 self.triggers.extend(trigger);
                 self.state.apply(change);
             }
         }
+    }
+
+    /// Follows this node's part of the pod network. Should it move, every Service is compiled anew.
+    fn place(&mut self, pod_cidr: Option<Cidr4>) {
+        let Some(net) = pod_cidr.filter(|_| self.follow_pod_cidr) else { return };
+        self.placed = true;
+        if self.ruleset.set_local(LocalTraffic::from_networks(vec![net])) {
+            self.applied = false;
+            let all: Vec<ServiceName> = self.state.services().cloned().collect();
+            all.into_iter().for_each(|name| self.state.touch(name));
+        }
+    }
+
+    fn nothing_pends(&self) {
+        self.metrics.service_changes_pending.set(0);
+        self.metrics.endpoint_changes_pending.set(0);
     }
 
     /// Brings the kernel up to date with everything folded so far. While it is not known what the
@@ -192,6 +247,7 @@ where
         let changed = self.state.take_changed();
         if changed.is_empty() && self.applied {
             self.triggers.clear();
+            self.nothing_pends();
             return;
         }
         self.health.queued(Timestamp::now());
@@ -255,6 +311,9 @@ where
         self.applied = true;
         self.retry_at = None;
         self.backoff = BACKOFF_FIRST;
+        let rest = self.pace.min_sync_period;
+        self.rest_until = (!rest.is_zero()).then(|| Instant::now() + rest);
+        self.nothing_pends();
         for name in &written.revived {
             self.stale_chains.remove(name);
         }

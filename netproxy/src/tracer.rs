@@ -45,6 +45,8 @@ pub struct Tracer {
     pub table: Table,
     /// Seconds; affinity ends by it.
     pub now: u64,
+    /// Through which link packets from a source come in; through one without a name else.
+    pub links: HashMap<Ipv4Addr, &'static str>,
     local: BTreeSet<Ipv4Addr>,
     turns: HashMap<(Name, usize, usize), u32>,
     affinity: HashMap<(Name, Ipv4Addr), u64>,
@@ -77,7 +79,7 @@ impl Tracer {
     #[must_use]
     pub fn new(table: Table, local: &[Ipv4Addr]) -> Self {
         let local = local.iter().copied().collect();
-        Self { table, now: 0, local, turns: HashMap::new(), affinity: HashMap::new() }
+        Self { table, now: 0, links: HashMap::new(), local, turns: HashMap::new(), affinity: HashMap::new() }
     }
 
     fn is_local(&self, addr: Ipv4Addr) -> bool {
@@ -151,6 +153,12 @@ impl Tracer {
             Statement::CtStatusDnat => matched(state.translated),
             Statement::L4Proto(protocol) => matched(state.packet.protocol == *protocol),
             Statement::AddrIn { side, net, negate } => matched(net.contains(address(*side, state)) != *negate),
+            Statement::IifName { name, prefix, negate } => {
+                let link = self.links.get(&state.packet.src).copied().filter(|_| !state.packet.from_node);
+                let link = link.unwrap_or_default();
+                let same = if *prefix { link.starts_with(name.as_str()) } else { link == name.as_str() };
+                matched(same != *negate)
+            }
             Statement::FibLocal(side) => matched(self.is_local(address(*side, state))),
             Statement::InSet { key, set } => {
                 let key = self.key(key, &place, state);

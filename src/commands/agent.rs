@@ -37,6 +37,7 @@ pub fn run(args: &AgentArgs) -> Result<()> {
             node: args.node.clone(),
             client,
             proxy_client,
+            proxy_client_is_chosen: args.proxy_kubeconfig.is_some(),
             client_ca,
             serving: None,
         };

@@ -49,6 +49,7 @@ pub fn run(args: &UpArgs) -> Result<()> {
         let inputs = NodeInputs {
             client: control_plane.node_client(&identity.name),
             proxy_client: control_plane.proxy_client(),
+            proxy_client_is_chosen: false,
             client_ca: control_plane.ca_file(),
             serving: Some(serving),
             paths: paths.clone(),

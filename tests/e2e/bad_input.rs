@@ -101,10 +101,10 @@ fn conflicts_and_causes(cluster: &Cluster, maps: &str, deployments: &str) -> Res
 
 fn bad_configurations(cluster: &Cluster) -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let file = directory.path().join("kubelet.yaml");
+    let file = directory.path().join("node.yaml");
     std::fs::write(
         &file,
-        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: -3\nunknownThing: 1\ncgroupDriver: odd\n",
+        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: -3\nunknownThing: 1\ncgroupDriver: odd\n---\napiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: iptables\nnftables: {masqueradeBit: 99}\n",
     )?;
     let run = |arguments: &[&str], path: Option<&str>| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_copepod"));
@@ -121,7 +121,7 @@ fn bad_configurations(cluster: &Cluster) -> Result<()> {
     };
     let (code, told) = run(&["up", "--node-ip=127.0.0.1", "--config", file.to_str().context("a path")?], None)?;
     ensure!(code == Some(2), "exit code {code:?}: {told}");
-    for problem in ["maxPods", "unknownThing", "cgroupDriver"] {
+    for problem in ["maxPods", "unknownThing", "cgroupDriver", "iptables is not offered", "masqueradeBit"] {
         ensure!(told.contains(problem), "{problem} is not named in: {told}");
     }
     let (code, told) = run(&["up", "--node-ip=127.0.0.1"], Some("/nonexistent"))?;

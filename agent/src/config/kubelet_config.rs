@@ -354,7 +354,13 @@ const FIELDS: &[(&str, Setter)] = &[
 pub fn apply_kubelet_configuration(config: &mut AgentConfig, yaml: &str) -> Result<Applied, ConfigError> {
     let fail = |problem: String| ConfigError { problems: vec![problem] };
     let value: Value = serde_norway::from_str(yaml).map_err(|e| fail(e.to_string()))?;
-    let Value::Object(map) = value else { return Err(fail("the file holds no object".to_owned())) };
+    apply_kubelet_document(config, value)
+}
+
+/// The same for a document that was read already.
+pub fn apply_kubelet_document(config: &mut AgentConfig, document: Value) -> Result<Applied, ConfigError> {
+    let fail = |problem: String| ConfigError { problems: vec![problem] };
+    let Value::Object(map) = document else { return Err(fail("the file holds no object".to_owned())) };
     let (mut next, mut applied, mut problems) = (config.clone(), Applied::default(), Vec::new());
     for (key, expect) in [("apiVersion", "kubelet.config.k8s.io/v1beta1"), ("kind", "KubeletConfiguration")] {
         if map.get(key).and_then(Value::as_str) != Some(expect) {

@@ -27,6 +27,7 @@ fn put_statement(w: &mut Writer, statement: &Statement) {
             put_cmp(w, NFT_CMP_EQ, &[protocol.number()]);
         }
         Statement::AddrIn { side, net, negate } => put_addr_in(w, *side, *net, *negate),
+        Statement::IifName { name, prefix, negate } => put_iif_name(w, name.as_str(), *prefix, *negate),
         Statement::FibLocal(side) => {
             put_fib_type(w, *side);
             put_cmp(w, NFT_CMP_EQ, &RTN_LOCAL.to_ne_bytes());
@@ -193,6 +194,16 @@ fn put_addr_in(w: &mut Writer, side: Side, net: Cidr4, negate: bool) {
         put_bitwise(w, &net.mask().octets(), &[0; 4]);
         put_cmp(w, op, &bytes);
     }
+}
+
+/// A whole name is compared with its padding, the beginning of one without.
+fn put_iif_name(w: &mut Writer, name: &str, prefix: bool, negate: bool) {
+    let mut padded = [0; IFNAMSIZ];
+    let length = name.len().min(IFNAMSIZ - 1);
+    padded[..length].copy_from_slice(&name.as_bytes()[..length]);
+    put_meta_load(w, NFT_META_IIFNAME, NFT_REG_1);
+    let op = if negate { NFT_CMP_NEQ } else { NFT_CMP_EQ };
+    put_cmp(w, op, if prefix { &padded[..length] } else { &padded });
 }
 
 fn put_fib_type(w: &mut Writer, side: Side) {

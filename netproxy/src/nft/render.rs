@@ -204,6 +204,10 @@ pub fn statement_text(statement: &Statement, out: &mut String) {
         Statement::AddrIn { side, net, negate } => {
             write!(out, "ip {} {}{net}", side_text(*side), if *negate { "!= " } else { "" })
         }
+        Statement::IifName { name, prefix, negate } => {
+            let (not, any) = (if *negate { "!= " } else { "" }, if *prefix { "*" } else { "" });
+            write!(out, "iifname {not}\"{name}{any}\"")
+        }
         Statement::FibLocal(side) => write!(out, "fib {} type local", side_text(*side)),
         Statement::InSet { key, set } => write!(out, "{} @{set}", key_text(key)),
         Statement::Turn(of) => write!(out, "numgen inc mod {of} 0"),

@@ -59,6 +59,16 @@ pub enum Statement {
         /// Match when it is not inside.
         negate: bool,
     },
+    /// `iifname "cni0"`, `iifname "veth*"`, or `!=`: the link it came in through. What the node
+    /// sends itself came through none.
+    IifName {
+        /// The link's name, or how it begins.
+        name: Name,
+        /// Whether `name` is a beginning.
+        prefix: bool,
+        /// Match when it is another link.
+        negate: bool,
+    },
     /// `fib daddr type local`: the address is this node's.
     FibLocal(Side),
     /// `ip saddr . ip daddr @set`

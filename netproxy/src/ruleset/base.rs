@@ -62,12 +62,10 @@ pub fn table(node: &NodeView) -> Table {
 fn services(node: &NodeView) -> Vec<Vec<Statement>> {
     let mut rules = Vec::new();
     // Traffic to ClusterIPs from outside the pods' networks must come back through this node.
-    if node.masquerade_all || !node.cluster_cidrs.is_empty() {
+    let who = if node.masquerade_all { Some(Vec::new()) } else { node.local.outside() };
+    if let Some(who) = who {
         let mut rule = vec![Statement::InSet { key: vec![Field::Daddr], set: SetId::ClusterIps.name() }];
-        if !node.masquerade_all {
-            let outside = |net: &Cidr4| Statement::AddrIn { side: Side::Saddr, net: *net, negate: true };
-            rule.extend(node.cluster_cidrs.iter().map(outside));
-        }
+        rule.extend(who);
         rule.push(Statement::SetMark(node.masquerade_mark));
         rules.push(rule);
     }
@@ -147,7 +145,7 @@ fn postrouting(node: &NodeView) -> Vec<Vec<Statement>> {
         vec![Statement::MarkIsSet(mark), Statement::ClearMark(mark), Statement::Masquerade],
     ];
     // Nobody beyond the cluster knows the way to a pod: its packets carry the node's address.
-    for net in node.cluster_cidrs.iter().filter(|_| node.masquerade_outbound) {
+    for net in &node.masquerade_outbound {
         let within = |side, negate| Statement::AddrIn { side, net: *net, negate };
         rules.push(vec![within(Side::Saddr, false), within(Side::Daddr, true), Statement::Masquerade]);
     }

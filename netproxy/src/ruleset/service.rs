@@ -177,8 +177,7 @@ impl Builder<'_> {
         if port.external_local {
             if let Some(cluster) = &cluster {
                 // Pods and the node itself are served as if the policy were Cluster.
-                for net in &self.request.node.cluster_cidrs {
-                    let inside = Statement::AddrIn { side: Side::Saddr, net: *net, negate: false };
+                for inside in self.request.node.local.inside() {
                     rules.push(Rule(vec![inside, goto(cluster)]));
                 }
                 rules.push(Rule(vec![Statement::FibLocal(Side::Saddr), mark, goto(cluster)]));

@@ -20,11 +20,11 @@ const VIP: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 10);
 fn node() -> NodeView {
     NodeView {
         node_ips: vec![NODE],
-        cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
+        local: LocalTraffic::From(vec!["10.42.0.0/16".parse().unwrap()]),
         service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
         node_port_addresses: NodePortAddresses::AllLocal,
         masquerade_all: false,
-        masquerade_outbound: false,
+        masquerade_outbound: Vec::new(),
         masquerade_mark: 0x4000,
     }
 }
@@ -268,9 +268,40 @@ fn masquerade_all_masquerades_pods_too() {
     let mut world = World::new(NodeView { masquerade_all: true, ..node() });
     world.service("svc", vec![port()]).endpoints("svc", vec![ep(1)]);
     assert_eq!(world.tracer().send(to(POD, VIP, 80)), delivered(1, true));
-    let mut world = World::new(NodeView { cluster_cidrs: Vec::new(), ..node() });
+    let mut world = World::new(NodeView { local: LocalTraffic::Undetected, ..node() });
     world.service("svc", vec![port()]).endpoints("svc", vec![ep(1)]);
     assert_eq!(world.tracer().send(to(OUTSIDE, VIP, 80)), delivered(1, false));
+}
+
+/// By a bridge's name, and by how the names of links begin.
+#[test]
+fn pods_can_be_told_by_the_link_they_come_through() {
+    for (local, link, other) in [
+        (LocalTraffic::Through("cni0".into()), "cni0", "cni01"),
+        (LocalTraffic::ThroughAny("veth".into()), "vethab", "eth0"),
+    ] {
+        let mut world = World::new(NodeView { local, ..node() });
+        let remote = Endpoint { local: false, ..ep(2) };
+        world.service("svc", vec![ServicePort { external_local: true, ..port() }]);
+        world.endpoints("svc", vec![ep(1), remote]);
+        let mut tracer = world.tracer();
+        tracer.links = [(POD, link), (OUTSIDE, other)].into();
+        let masqueraded = |tracer: &mut Tracer, src| match tracer.send(to(src, VIP, 80)) {
+            Outcome::Delivered { masqueraded, .. } => masqueraded,
+            other => panic!("{src}: {other:?}"),
+        };
+        assert_eq!([POD, OUTSIDE, NODE].map(|src| masqueraded(&mut tracer, src)), [false, true, true], "{link}");
+        assert_eq!(count(&mut tracer, to(POD, NODE, 30080), 10).len(), 2, "pods are served as if it were Cluster");
+        assert_eq!(count(&mut tracer, to(OUTSIDE, NODE, 30080), 10), [(ep(1).addr, 10)].into());
+    }
+}
+
+#[test]
+fn networks_that_tell_nothing_apart_are_no_networks() {
+    let all = "0.0.0.0/0".parse().unwrap();
+    for networks in [vec![], vec![all], vec!["10.42.0.0/16".parse().unwrap(), all]] {
+        assert_eq!(LocalTraffic::from_networks(networks), LocalTraffic::Undetected);
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::*;
 use crate::conntrack::{Flow, Tuple};
 use crate::fake::FakeNft;
 use crate::nft::object::Table;
+use crate::ruleset::LocalTraffic;
 use crate::services::NodePortAddresses;
 use crate::snapshot::{Endpoint, Protocol, ServicePort, Slice};
 
@@ -29,11 +30,11 @@ impl Conntrack for FakeConntrack {
 fn node() -> NodeView {
     NodeView {
         node_ips: vec![Ipv4Addr::new(192, 0, 2, 1)],
-        cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
+        local: LocalTraffic::From(vec!["10.42.0.0/16".parse().unwrap()]),
         service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
         node_port_addresses: NodePortAddresses::AllLocal,
         masquerade_all: false,
-        masquerade_outbound: false,
+        masquerade_outbound: Vec::new(),
         masquerade_mark: 0x4000,
     }
 }
@@ -50,19 +51,30 @@ struct Harness {
 
 impl Harness {
     fn start(nft: FakeNft) -> Self {
+        Self::with(nft, Pace::default(), false)
+    }
+
+    fn with(nft: FakeNft, pace: Pace, follow_pod_cidr: bool) -> Self {
         let (changes, receiver) = mpsc::channel(16);
         let (conntrack, metrics, token) = (FakeConntrack::default(), Metrics::default(), CancellationToken::new());
-        let health = Health::new(Timestamp::now());
+        let health = Health::new(Timestamp::now(), pace.sync_period * 2);
         let parts = Parts {
             backend: nft.clone(),
             conntrack: conntrack.clone(),
             node_name: "node".to_owned(),
             node: node(),
             health: health.clone(),
+            pace: pace.clone(),
+            follow_pod_cidr,
             metrics: metrics.clone(),
         };
         let task = tokio::spawn(Proxy::new(parts).run(receiver, token.clone()));
         Self { nft, conntrack, metrics, health, changes, token, task }
+    }
+
+    async fn see_node(&self, pod_cidr: &str) {
+        let pod_cidr = pod_cidr.parse().ok();
+        self.changes.send(Seen::Node { zone: None, eligible: true, pod_cidr }).await.unwrap();
     }
 
     async fn see(&self, change: Change) {
@@ -154,8 +166,8 @@ async fn writes_nothing_before_both_lists_then_at_once() {
     let mut registry = prometheus_client::registry::Registry::default();
     harness.metrics.register(&mut registry);
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    assert!(text.contains("kubeproxy_sync_full_proxy_rules_duration_seconds_count 1"), "{text}");
-    assert!(text.contains("kubeproxy_sync_partial_proxy_rules_duration_seconds_count 2"), "{text}");
+    assert!(text.contains("kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1"), "{text}");
+    assert!(text.contains("kubeproxy_sync_partial_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 2"), "{text}");
     harness.stop().await;
 }
 
@@ -270,5 +282,52 @@ async fn restores_a_table_that_was_flushed_and_repairs_one_that_was_bent() {
     tokio::time::timeout(Duration::from_secs(7200), repaired).await.unwrap();
     assert!(began.elapsed() > Duration::from_secs(1800), "at the hourly comparison");
     assert_eq!(harness.metrics.sync_failures.get(), 0);
+    harness.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rests_between_transactions_when_told_to() {
+    let pace = Pace { min_sync_period: Duration::from_secs(20), ..Pace::default() };
+    let harness = Harness::with(FakeNft::default(), pace, false);
+    harness.see(all_services(Protocol::Tcp)).await;
+    harness.see(Change::AllSlices(Vec::new())).await;
+    harness.until("the first sync", |h| h.nft.table().is_some()).await;
+    let began = Instant::now();
+    harness.see(slice(&[1])).await;
+    harness.see(slice(&[1, 2])).await;
+    assert!(harness.metrics.endpoint_changes_pending.get() <= 2);
+    harness.until("the changes", |h| h.serves(2)).await;
+    assert!(began.elapsed() > Duration::from_secs(19), "{:?}", began.elapsed());
+    assert_eq!(harness.nft.transactions().len(), 2, "both in one");
+    assert_eq!(harness.metrics.endpoint_changes_pending.get(), 0);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let began = Instant::now();
+    harness.see(slice(&[3])).await;
+    harness.until("a change after a rest", |h| h.serves(3)).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "at once");
+    harness.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_for_the_nodes_part_of_the_pod_network_and_follows_it() {
+    let harness = Harness::with(FakeNft::default(), Pace::default(), true);
+    harness.see(all_services(Protocol::Tcp)).await;
+    harness.see(Change::AllSlices(Vec::new())).await;
+    harness.see_node("none yet").await;
+    harness.see(slice(&[1])).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(harness.nft.table().is_none(), "whose traffic to masquerade is not known");
+    let tells = |h: &Harness, net: &str| {
+        let rules = h.nft.table().map(|table| table.chains["services"].rules.clone()).unwrap_or_default();
+        rules.iter().any(|rule| crate::nft::render::rule_text(rule).contains(&format!("ip saddr != {net}")))
+    };
+    harness.see_node("10.42.3.0/24").await;
+    harness.until("the first sync", |h| tells(h, "10.42.3.0/24") && h.serves(1)).await;
+    let writes = harness.nft.transactions().len();
+    harness.see_node("10.42.3.0/24").await;
+    harness.see_node("").await;
+    harness.see_node("10.42.9.0/24").await;
+    harness.until("the move", |h| tells(h, "10.42.9.0/24")).await;
+    assert_eq!(harness.nft.transactions().len(), writes + 1, "only the move is written");
     harness.stop().await;
 }

@@ -13,6 +13,7 @@ use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::cidr::Cidr4;
 use crate::snapshot::convert::{
     LABEL_HEADLESS, LABEL_SERVICE_PROXY_NAME, service_name, service_ports, slice_content, slice_key, trigger_time,
 };
@@ -32,6 +33,8 @@ pub enum Seen {
         zone: Option<Box<str>>,
         /// Whether load balancers may use it.
         eligible: bool,
+        /// Its part of the pod network.
+        pod_cidr: Option<Cidr4>,
     },
 }
 
@@ -139,11 +142,17 @@ async fn this_node(client: Client, node_name: String, sender: Sender) {
         Event::InitApply(node) | Event::Apply(node) => {
             let zone = node.metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_ZONE));
             let zone = zone.filter(|zone| !zone.is_empty()).map(|zone| zone.as_str().into());
-            Some(Seen::Node { zone, eligible: is_eligible(&node) })
+            Some(Seen::Node { zone, eligible: is_eligible(&node), pod_cidr: pod_cidr(&node) })
         }
-        Event::Delete(_) => Some(Seen::Node { zone: None, eligible: false }),
+        Event::Delete(_) => Some(Seen::Node { zone: None, eligible: false, pod_cidr: None }),
     };
     pump(Api::<Node>::all(client), config, "node", sender, read).await;
+}
+
+/// The IPv4 network among the node's, `None` while it has none.
+fn pod_cidr(node: &Node) -> Option<Cidr4> {
+    let spec = node.spec.as_ref()?;
+    spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr).find_map(|text| text.parse().ok())
 }
 
 /// As upstream: a node that is being deleted, or that the autoscaler is about to delete, wants no

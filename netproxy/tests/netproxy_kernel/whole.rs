@@ -129,10 +129,19 @@ async fn scenario() {
     let refused = run(bad, client.clone(), CancellationToken::new()).await;
     assert!(matches!(refused, Err(ServiceProxyError::Config(_))), "{refused:?}");
 
+    let holder = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 10249)).await.unwrap();
+    let hard = ServiceProxyConfig { bind_address_hard_fail: true, ..ServiceProxyConfig::new("node", vec![]) };
+    let refused = run(hard, client.clone(), CancellationToken::new()).await;
+    assert!(matches!(refused, Err(ServiceProxyError::Listen(..))), "{refused:?}");
+    drop(holder);
+
     check().unwrap();
     assert!(!table_contains("table ip copepod"), "checking changes nothing");
 
-    let config = ServiceProxyConfig::new("node", vec![NODE_IP.into()]);
+    let mut config = ServiceProxyConfig::new("node", vec![NODE_IP.into()]);
+    config.conntrack.tcp_established = Some(Duration::from_secs(7777));
+    // The limit is the machine's: from here it cannot be raised, which is told and lived with.
+    config.conntrack.max_per_core = Some(1 << 30);
     let token = CancellationToken::new();
     let proxy = tokio::spawn(run(config, client, token.clone()));
     until("the first rules", async || table_contains("10.43.0.50 . tcp . 80 . 0 : 10.42.0.1 . 8080")).await;
@@ -141,7 +150,13 @@ async fn scenario() {
     assert!(selectors["endpointslices"].contains("!service.kubernetes.io/headless"));
     assert_eq!(selectors["nodes"], "metadata.name=node");
     says(10256, "/healthz", &["200 OK", "\"nodeEligible\":true", "lastUpdated"]).await;
-    says(31999, "/", &["200 OK", "\"localEndpoints\":1", "x-load-balancing-endpoint-weight: 1"]).await;
+    says(10249, "/metrics", &["kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1"]).await;
+    says(10249, "/metrics", &["kubeproxy_proxy_healthz_total{code=\"200\"}"]).await;
+    says(10249, "/proxyMode", &["nftables"]).await;
+    says(10249, "/configz", &["\"tcpEstablishedTimeout\":\"7777s\""]).await;
+    let timeout = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established").unwrap();
+    assert_eq!(timeout.trim(), "7777");
+    says(31999, "/", &["200 OK", "\"localEndpoints\":1", "x-load-balancing-endpoint-weight: 1", "nosniff"]).await;
 
     api.push("endpointslices", "MODIFIED", slice("web", &["10.42.0.1", "10.42.0.2"])).await;
     until("a new endpoint", async || table_contains(". 1 : 10.42.0.2 . 8080")).await;

@@ -7,7 +7,7 @@ use netproxy::backend::NftBackend;
 use netproxy::backend::netlink::NetlinkBackend;
 use netproxy::nft::diff::diff;
 use netproxy::nft::transaction::Transaction;
-use netproxy::ruleset::{NodeView, PortInput, Ruleset};
+use netproxy::ruleset::{LocalTraffic, NodeView, PortInput, Ruleset};
 use netproxy::services::NodePortAddresses;
 use netproxy::snapshot::{Change, Endpoint, Protocol, ServiceName, ServicePort, Slice, State};
 use netproxy::topology::{Place, choose};
@@ -30,11 +30,11 @@ pub fn node_port() -> SocketAddrV4 {
 pub fn node_view() -> NodeView {
     NodeView {
         node_ips: vec![NODE_IP],
-        cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
+        local: LocalTraffic::From(vec!["10.42.0.0/16".parse().unwrap()]),
         service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
         node_port_addresses: NodePortAddresses::AllLocal,
         masquerade_all: false,
-        masquerade_outbound: false,
+        masquerade_outbound: Vec::new(),
         masquerade_mark: 0x4000,
     }
 }
@@ -90,10 +90,14 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        Self::with(node_view())
+    }
+
+    pub fn with(node: NodeView) -> Self {
         let mut state = State::new();
         state.apply(Change::AllServices(Vec::new()));
         state.apply(Change::AllSlices(Vec::new()));
-        Self { state, ruleset: Ruleset::new(node_view()) }
+        Self { state, ruleset: Ruleset::new(node) }
     }
 
     pub fn service(&mut self, service: &str, ports: Vec<ServicePort>) {

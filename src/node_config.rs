@@ -1,0 +1,145 @@
+//! Upstream's configuration files: which documents there are, and for whom. What they mean is known
+//! by the agent (`KubeletConfiguration`) and the service proxy (`KubeProxyConfiguration`).
+
+use std::path::{Path, PathBuf};
+
+use agent::config::{AgentConfig, apply_kubelet_document};
+use anyhow::{Context, Result};
+use netproxy::config::apply_kube_proxy_configuration;
+use netproxy::services::ServiceProxyConfig;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::node::UsageError;
+
+/// What the files say beside the settings.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Laid {
+    /// Credentials for the service proxy.
+    pub proxy_kubeconfig: Option<PathBuf>,
+    /// Fields that are set and have no effect here.
+    pub ignored: Vec<String>,
+}
+
+/// Reads `files`, documents separated by `---`, and lays them over the configurations.
+///
+/// # Errors
+/// A file that cannot be read, or every problem of all of them at once.
+pub fn lay_over(files: &[PathBuf], agent: &mut AgentConfig, proxy: &mut ServiceProxyConfig) -> Result<Laid> {
+    let mut texts = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+        texts.push((file.as_path(), text));
+    }
+    let laid = lay_texts(&texts, agent, proxy).map_err(|problems| UsageError(problems.join("\n")))?;
+    for field in &laid.ignored {
+        tracing::warn!(field, "a setting of the configuration file has no effect here");
+    }
+    Ok(laid)
+}
+
+fn lay_texts(
+    texts: &[(&Path, String)],
+    agent: &mut AgentConfig,
+    proxy: &mut ServiceProxyConfig,
+) -> Result<Laid, Vec<String>> {
+    let (mut laid, mut problems, mut seen) = (Laid::default(), Vec::new(), Vec::new());
+    for (file, text) in texts {
+        let mut documents = Vec::new();
+        for document in serde_norway::Deserializer::from_str(text) {
+            match Value::deserialize(document) {
+                Ok(Value::Null) => {}
+                Ok(document) => documents.push(document),
+                Err(error) => {
+                    problems.push(format!("{}: {error}", file.display()));
+                    // What follows broken text cannot be told apart.
+                    break;
+                }
+            }
+        }
+        for document in documents {
+            let kind = document["kind"].as_str().unwrap_or_default().to_owned();
+            let found = if seen.contains(&kind) {
+                Err(vec!["there is one already".to_owned()])
+            } else {
+                lay(&kind, document, agent, proxy, &mut laid)
+            };
+            let name = if kind.is_empty() { "a document without kind" } else { &kind };
+            problems.extend(found.err().into_iter().flatten().map(|p| format!("{}: {name}: {p}", file.display())));
+            seen.push(kind);
+        }
+    }
+    if problems.is_empty() { Ok(laid) } else { Err(problems) }
+}
+
+fn lay(
+    kind: &str,
+    document: Value,
+    agent: &mut AgentConfig,
+    proxy: &mut ServiceProxyConfig,
+    laid: &mut Laid,
+) -> Result<(), Vec<String>> {
+    match kind {
+        "KubeletConfiguration" => {
+            let applied = apply_kubelet_document(agent, document).map_err(|error| error.problems)?;
+            laid.ignored.extend(applied.ignored);
+        }
+        netproxy::config::KIND => {
+            let applied = apply_kube_proxy_configuration(proxy, document)?;
+            laid.ignored.extend(applied.ignored);
+            laid.proxy_kubeconfig = applied.kubeconfig;
+        }
+        _ => return Err(vec!["only KubeletConfiguration and KubeProxyConfiguration are known".to_owned()]),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const KUBELET: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+    const PROXY: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+
+    fn read(texts: &[&str]) -> Result<(AgentConfig, ServiceProxyConfig, Laid), Vec<String>> {
+        let (mut agent, mut proxy) = (AgentConfig::new("n", "/d"), ServiceProxyConfig::new("n", Vec::new()));
+        let texts: Vec<_> = texts.iter().map(|text| (Path::new("f"), (*text).to_owned())).collect();
+        lay_texts(&texts, &mut agent, &mut proxy).map(|laid| (agent, proxy, laid))
+    }
+
+    #[test]
+    fn documents_find_their_reader_in_one_file_or_two() {
+        let kubelet = format!("{KUBELET}maxPods: 7\nseccompDefault: true\n");
+        let proxy = format!("{PROXY}nftables: {{masqueradeAll: true}}\nclientConnection: {{kubeconfig: /k, qps: 5}}\n");
+        let one = format!("---\n{kubelet}---\n# nothing\n---\n{proxy}");
+        for texts in [&[one.as_str()][..], &[&proxy, &kubelet]] {
+            let (agent, proxy, laid) = read(texts).unwrap();
+            assert_eq!((agent.node.max_pods, proxy.masquerade_all), (7, true));
+            assert_eq!(laid.proxy_kubeconfig, Some("/k".into()));
+            assert!(laid.ignored.contains(&"seccompDefault".to_owned()), "{:?}", laid.ignored);
+            assert!(laid.ignored.contains(&"clientConnection.qps".to_owned()), "{:?}", laid.ignored);
+        }
+        assert_eq!(read(&[]).unwrap().2, Laid::default());
+    }
+
+    #[test]
+    fn problems_of_all_documents_come_at_once() {
+        let kubelet = format!("{KUBELET}maxPods: many\n");
+        let proxy = format!("{PROXY}mode: ipvs\nodd: 1\n---\n{PROXY}---\nkind: Pod\n---\n- 1\n---\n{{");
+        let all = read(&[&kubelet, &proxy]).unwrap_err().join("\n");
+        for line in [
+            "f: KubeletConfiguration: maxPods",
+            "f: KubeProxyConfiguration: mode: ipvs",
+            "f: KubeProxyConfiguration: odd: unknown field",
+            "f: KubeProxyConfiguration: there is one already",
+            "f: Pod: only",
+            "f: a document without kind: only",
+        ] {
+            assert!(all.contains(line), "{line} is not in\n{all}");
+        }
+        for garbage in ["\u{0}", "a: b: c", "3", "[", "kind: [KubeProxyConfiguration]"] {
+            assert!(read(&[garbage]).is_err(), "{garbage:?}");
+        }
+    }
+}
