@@ -46,6 +46,9 @@ pub enum Command {
     /// Images of the node.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Bootstrap tokens, with which nodes join.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Print a kubeconfig for the administrator, or for another user.
     Kubeconfig(KubeconfigArgs),
     /// Say what this machine lacks to be a node, and what to do about it.
@@ -207,12 +210,91 @@ pub struct AgentArgs {
     pub net: ClusterNet,
     #[command(flatten)]
     pub node: NodeArgs,
-    /// The node's credentials for its control plane.
-    #[arg(long)]
-    pub kubeconfig: PathBuf,
+    #[command(flatten)]
+    pub join: JoinArgs,
     /// Credentials for the service proxy and DNS; the node's own by default.
     #[arg(long)]
     pub proxy_kubeconfig: Option<PathBuf>,
+}
+
+/// How a node comes to its credentials.
+#[derive(Args, Clone, Debug)]
+pub struct JoinArgs {
+    /// The node's credentials for its control plane. Where they are missing or
+    /// over, they are asked for and written here when joining [default: below
+    /// the data directory].
+    #[arg(long, required_unless_present_any = ["bootstrap_kubeconfig", "server"])]
+    pub kubeconfig: Option<PathBuf>,
+    /// Credentials to ask for the node's own with.
+    #[arg(long, conflicts_with = "server")]
+    pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// Join the cluster of this API server, `https://host:port`, with a token.
+    #[arg(long, requires = "token")]
+    pub server: Option<String>,
+    /// The bootstrap token to join with.
+    #[arg(long, requires = "server", env = "COPEPOD_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Hash of the public key of the cluster's CA, `sha256:…`; several allow any of them.
+    #[arg(long, requires = "server")]
+    pub ca_cert_hash: Vec<String>,
+    /// Directory of the node's certificates; below the data directory by default.
+    #[arg(long)]
+    pub cert_dir: Option<PathBuf>,
+}
+
+/// `copepod token …`.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it.
+    Create(TokenCreateArgs),
+    /// Show all tokens.
+    List(TokenWhere),
+    /// Delete tokens, named by their id or as a whole.
+    Delete(TokenDeleteArgs),
+}
+
+/// Whose tokens.
+#[derive(Args, Clone, Debug)]
+pub struct TokenWhere {
+    #[command(flatten)]
+    pub paths: NodePaths,
+    /// The administrator's credentials; this machine's control plane's by default.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// `copepod token create`.
+#[derive(Args, Clone, Debug)]
+pub struct TokenCreateArgs {
+    /// The token; a random one by default.
+    pub token: Option<String>,
+    /// How long it is good, such as `1h30m`; 0 is for ever.
+    #[arg(long, default_value = "24h")]
+    pub ttl: String,
+    /// What it is for, in words.
+    #[arg(long, default_value = "")]
+    pub description: String,
+    /// What it may be used for.
+    #[arg(long, value_delimiter = ',', default_values = ["signing", "authentication"])]
+    pub usages: Vec<String>,
+    /// Groups that who uses it is in.
+    #[arg(long, value_delimiter = ',', default_values = ["system:bootstrappers:kubeadm:default-node-token"])]
+    pub groups: Vec<String>,
+    /// Print the whole command that joins a node, instead of the token alone.
+    #[arg(long)]
+    pub print_join_command: bool,
+    #[command(flatten)]
+    pub place: TokenWhere,
+}
+
+/// `copepod token delete`.
+#[derive(Args, Clone, Debug)]
+pub struct TokenDeleteArgs {
+    /// Ids or whole tokens.
+    #[arg(required = true)]
+    pub tokens: Vec<String>,
+    #[command(flatten)]
+    pub place: TokenWhere,
 }
 
 /// `copepod down`.

@@ -7,6 +7,7 @@ pub mod down;
 pub mod image;
 pub mod kubeconfig;
 pub mod server;
+pub mod token;
 pub mod up;
 
 use std::future::Future;

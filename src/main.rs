@@ -8,6 +8,7 @@ mod control_plane;
 mod credentials;
 mod doctor;
 mod files;
+mod join;
 mod kubeconfig;
 mod node;
 mod node_config;
@@ -18,6 +19,7 @@ mod ready;
 mod runtime;
 mod sys;
 mod tasks;
+mod token;
 
 use std::process::ExitCode;
 
@@ -71,6 +73,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Down(args) => commands::down::run(&args),
         Command::Cluster(command) => commands::cluster::run(command),
         Command::Image(command) => commands::image::run(&command),
+        Command::Token(command) => commands::token::run(&command),
         Command::Kubeconfig(args) => commands::kubeconfig::run(&args),
         Command::Doctor(_) => commands::doctor::run(),
         Command::NodeInit(args) if args.first => cluster::init::run(&args.spec),

@@ -45,6 +45,11 @@ impl Paths {
         self.data.join("kubelet")
     }
 
+    /// The node's certificates, where it asked for them itself.
+    pub fn node_pki(&self) -> PathBuf {
+        self.kubelet().join("pki")
+    }
+
     /// The directory of static pods.
     pub fn manifests(&self) -> PathBuf {
         self.data.join("manifests")

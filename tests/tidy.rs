@@ -15,6 +15,8 @@ const REASON: &str = "// One room because";
 
 /// Modules that decide and convert: a file or a folder each.
 const PURE: &[&str] = &[
+    "agent/src/bootstrap/plan.rs",
+    "agent/src/bootstrap/token.rs",
     "agent/src/convert",
     "agent/src/plan",
     "agent/src/probe/threshold.rs",
@@ -32,6 +34,7 @@ const PURE: &[&str] = &[
     "netproxy/src/topology.rs",
     "quantity/src",
     "src/cluster/plan.rs",
+    "src/token.rs",
 ];
 
 /// What pure code must not contain.

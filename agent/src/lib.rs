@@ -7,6 +7,7 @@
 //! speaks gRPC to the runtime itself: that is crate `cri`.
 
 pub mod app;
+pub mod bootstrap;
 pub mod cgroup;
 pub mod clock;
 pub mod config;

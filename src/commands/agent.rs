@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::{make_private_dir, run_until_signalled};
 use crate::cli::AgentArgs;
 use crate::node::{self, Identity, NodeInputs};
-use crate::{doctor, files, kubeconfig, pidfile};
+use crate::{doctor, files, join, kubeconfig, pidfile};
 
 /// Runs until SIGTERM; pods run on.
 ///
@@ -20,18 +20,20 @@ pub fn run(args: &AgentArgs) -> Result<()> {
     make_private_dir(&paths.run)?;
     let _held = pidfile::hold(&paths.pid_file())?;
     run_until_signalled(async |tasks| {
-        let config = kubeconfig::client_config(&args.kubeconfig).await?;
+        let identity = Identity::new(&args.node)?;
+        let kubeconfig = join::credentials(&args.join, &paths, &identity.name).await?;
+        let config = kubeconfig::client_config(&kubeconfig).await?;
         let client_ca = paths.kubelet().join("client-ca.pem");
         make_private_dir(&paths.kubelet())?;
         let ca = config.root_cert.clone().unwrap_or_default();
         files::replace(&client_ca, pem(&ca).as_bytes(), 0o600).context("write the authority's certificate")?;
-        let client = Client::try_from(config)?;
+        let client = join::kept_good(Client::try_from(config)?, &args.join, &paths, &identity.name, &tasks);
         let proxy_client = match &args.proxy_kubeconfig {
             None => client.clone(),
             Some(path) => kubeconfig::client(path).await?,
         };
         let inputs = NodeInputs {
-            identity: Identity::new(&args.node)?,
+            identity,
             paths: paths.clone(),
             net: args.net.clone(),
             node: args.node.clone(),

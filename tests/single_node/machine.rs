@@ -81,6 +81,20 @@ impl Machine {
         format!("/copepod-test-{}", self.name)
     }
 
+    /// Lays a cable to another machine: this one's address, the other, and its address.
+    pub fn cable(&self, (own, other, others): (&str, &Self, &str)) -> Result<()> {
+        let (here, there) = (self.init.to_string(), other.init.to_string());
+        let peer = ["type", "veth", "peer", "name", "join0", "netns", &there];
+        let ends = [&["link", "add", "join0", "netns", &here][..], &peer].concat();
+        let made = Command::new("ip").args(ends).status().context("run ip")?;
+        ensure!(made.success(), "the cable cannot be laid");
+        for (machine, address) in [(self, own), (other, others)] {
+            machine.run(&["ip", "address", "add", &format!("{address}/24"), "dev", "join0"])?;
+            machine.run(&["ip", "link", "set", "join0", "up"])?;
+        }
+        Ok(())
+    }
+
     /// A path of this machine as the test sees it.
     pub fn path(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init))

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod down;
+mod join;
 mod machine;
 mod privileges;
 #[path = "../e2e/support/wait.rs"]

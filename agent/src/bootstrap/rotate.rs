@@ -1,0 +1,197 @@
+//! Renews a node's certificates before they end, for as long as the node runs.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+use super::client::Switch;
+use super::{Credentials, JoinError, plan, renew};
+
+/// Longest sleep: clocks are set, machines are suspended.
+const LOOK: Duration = Duration::from_secs(10 * 60);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+
+/// Keeps the client certificate of `node` good until cancelled. `reload` makes a
+/// client of the files as they are; requests after a renewal go through it.
+pub async fn client<F>(
+    credentials: Credentials,
+    node: String,
+    asking: Client,
+    switch: Switch,
+    reload: impl Fn() -> F,
+    token: CancellationToken,
+) where
+    F: Future<Output = Result<Client, String>>,
+{
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let wait = due_in(&credentials, Timestamp::now());
+        // Cancel-safe: both arms only wait.
+        if token.run_until_cancelled(tokio::time::sleep(wait.min(LOOK))).await.is_none() {
+            return;
+        }
+        if !due_in(&credentials, Timestamp::now()).is_zero() {
+            continue;
+        }
+        // Cut off, it goes on with the same request at the next start.
+        let renewed = token.run_until_cancelled(renew(&credentials, &node, &asking)).await;
+        match renewed {
+            None => return,
+            Some(Ok(())) => {
+                pause = FIRST_PAUSE;
+                match reload().await {
+                    Ok(next) => {
+                        switch.exchange(next);
+                        tracing::info!("client certificate renewed");
+                    }
+                    // The old one has some of its life left; the next start reads the files.
+                    Err(error) => tracing::warn!(error, "the renewed client certificate cannot be used"),
+                }
+            }
+            Some(Err(error)) => {
+                tell(&error, pause);
+                if token.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                    return;
+                }
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+fn tell(error: &JoinError, pause: Duration) {
+    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    tracing::warn!(%error, source, retry_in = ?pause, "client certificate not renewed");
+}
+
+/// How long until the certificate is to be renewed; a missing one is due now.
+fn due_in(credentials: &Credentials, now: Timestamp) -> Duration {
+    let Some(validity) = credentials.validity() else { return Duration::ZERO };
+    // The same dice for the same certificate, so that looking again changes nothing.
+    let dice = validity.public_key.iter().fold(0_u32, |sum, byte| (sum * 31 + u32::from(*byte)) % 1000);
+    let due = plan::rotation(&validity, f64::from(dice) / 1000.0);
+    due.duration_since(now).try_into().unwrap_or(Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use http::{Method, Request, Response, StatusCode};
+    use http_body_util::BodyExt;
+    use k8s_openapi::ByteString;
+    use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+    use kube::client::Body;
+    use rcgen::{CertificateParams, CertificateSigningRequestParams, DnType, Issuer, KeyPair};
+    use serde_json::json;
+
+    use super::*;
+
+    /// An API that approves and signs whatever it is asked, after failing twice.
+    #[derive(Clone)]
+    struct Signer {
+        issuer: Arc<Issuer<'static, KeyPair>>,
+        asked: Arc<Mutex<Option<CertificateSigningRequest>>>,
+        creates: Arc<AtomicUsize>,
+    }
+
+    impl Signer {
+        fn new() -> Self {
+            let issuer = Issuer::new(CertificateParams::default(), KeyPair::generate().unwrap());
+            Self { issuer: Arc::new(issuer), asked: Arc::default(), creates: Arc::default() }
+        }
+
+        fn client(&self) -> Client {
+            let signer = self.clone();
+            let answer = move |request: Request<Body>| {
+                let signer = signer.clone();
+                async move { signer.answer(request).await }
+            };
+            Client::new(tower::service_fn(answer), "default")
+        }
+
+        async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {
+            let watches = request.uri().query().unwrap_or_default().contains("watch");
+            let created = request.method() == Method::POST;
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let (code, body) = if created {
+                if self.creates.fetch_add(1, Ordering::SeqCst) < 2 {
+                    (StatusCode::SERVICE_UNAVAILABLE, json!({"kind": "Status", "status": "Failure", "code": 503}))
+                } else {
+                    *self.asked.lock().unwrap() = Some(serde_json::from_slice(&body).unwrap());
+                    (StatusCode::CREATED, serde_json::from_slice(&body).unwrap())
+                }
+            } else if watches {
+                (StatusCode::GONE, json!({"kind": "Status", "status": "Failure", "code": 410}))
+            } else {
+                (StatusCode::OK, json!({"metadata": {"resourceVersion": "1"}, "items": [self.signed()]}))
+            };
+            let json = Body::from(body.to_string().into_bytes());
+            Ok(Response::builder().status(code).header("content-type", "application/json").body(json).unwrap())
+        }
+
+        fn signed(&self) -> CertificateSigningRequest {
+            let mut request = self.asked.lock().unwrap().clone().unwrap();
+            let pem = String::from_utf8(request.spec.request.0.clone()).unwrap();
+            let mut asked = CertificateSigningRequestParams::from_pem(&pem).unwrap();
+            asked.params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            asked.params.not_after = rcgen::date_time_ymd(2120, 1, 1);
+            let pem = asked.signed_by(&*self.issuer).unwrap().pem();
+            let status = json!({"conditions": [{"type": "Approved", "status": "True"}]});
+            let mut status: k8s_openapi::api::certificates::v1::CertificateSigningRequestStatus =
+                serde_json::from_value(status).unwrap();
+            status.certificate = Some(ByteString(pem.into_bytes()));
+            request.status = Some(status);
+            request
+        }
+    }
+
+    /// A certificate of node `n` that nears its end.
+    fn old(credentials: &Credentials) {
+        let key = credentials.pending_key().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "system:node:n");
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        // Most of its life has passed, and it is good for some days.
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        let pem = params.self_signed(&KeyPair::from_pem(&key).unwrap()).unwrap().pem();
+        let within = "2029-01-01T00:00:00Z".parse().unwrap();
+        credentials.store(&pem, &key, "n", within).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_certificate_is_renewed_and_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let credentials = Credentials::client(dir.path());
+        old(&credentials);
+        let before = credentials.validity().unwrap();
+        let at = "2029-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(due_in(&credentials, at), Duration::ZERO);
+        // Whatever the clock says today, a lost certificate is due.
+        std::fs::remove_file(credentials.current()).unwrap();
+        let signer = Signer::new();
+        let (switch, _) = Switch::new(signer.client());
+        let (reloaded, token) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
+        let reload = {
+            let (reloaded, token, next) = (reloaded.clone(), token.clone(), signer.client());
+            move || {
+                reloaded.fetch_add(1, Ordering::SeqCst);
+                token.cancel();
+                let next = next.clone();
+                async move { Ok(next) }
+            }
+        };
+        let running = client(credentials.clone(), "n".into(), signer.client(), switch, reload, token);
+        tokio::time::timeout(Duration::from_secs(600), running).await.unwrap();
+        assert_eq!((reloaded.load(Ordering::SeqCst), signer.creates.load(Ordering::SeqCst)), (1, 3));
+        let after = credentials.validity().unwrap();
+        assert_ne!(after.public_key, before.public_key);
+        assert_eq!(after.common_name, "system:node:n");
+        assert!(credentials.is_good("n", Timestamp::now()) && due_in(&credentials, Timestamp::now()) > Duration::ZERO);
+    }
+}

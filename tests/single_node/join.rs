@@ -1,0 +1,114 @@
+//! A worker on a machine of its own joins a control plane on another by the
+//! command that `copepod token create` prints; and is told why when it may not.
+
+use std::process::Child;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::machine::{COPEPOD, Machine};
+use crate::wait;
+
+const SERVER: &str = "203.0.113.1";
+const WORKER: &str = "203.0.113.2";
+/// Longest wait for something to happen on a busy machine.
+const SOON: Duration = Duration::from_secs(90);
+
+/// Starts copepod and lets it run.
+fn start(machine: &Machine, arguments: &[&str]) -> Result<Child> {
+    let log = std::fs::File::create(machine.path("/var/log/copepod-test.log"))?;
+    let mut command = machine.command(&[&[COPEPOD], arguments].concat());
+    command.stdout(log.try_clone()?).stderr(log).spawn().context("start copepod")
+}
+
+/// Ends copepod as `down` does, and waits for whoever started it.
+fn end(machine: &Machine, mut child: Child) -> Result<()> {
+    machine.copepod(&["down"])?;
+    child.wait().map(drop).context("wait for copepod")
+}
+
+fn log(machine: &Machine) -> String {
+    std::fs::read_to_string(machine.path("/var/log/copepod-test.log")).unwrap_or_default()
+}
+
+/// Tries to join with what cannot work: exit code 1, and one line to tell why.
+fn refused(worker: &Machine, arguments: &[&str], code: i32, why: &str) -> Result<()> {
+    let base = ["agent", "--node-name", "worker", "--node-ip", WORKER, "--log", "error"];
+    let output = worker.command(&[&[COPEPOD], &base[..], arguments].concat()).output()?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(code), "{arguments:?}: {:?}: {told}", output.status);
+    ensure!(told.lines().count() == 1 && told.contains(why), "{arguments:?}: {told}");
+    ensure!(!worker.path("/var/lib/copepod/kubelet.kubeconfig").exists(), "a kubeconfig was written");
+    Ok(())
+}
+
+fn ready(server: &Machine) -> Result<()> {
+    let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
+    let ready = server.kubectl(&["get", "node", "worker", "-o", path])?;
+    ensure!(ready == "True", "Ready is {ready:?}");
+    Ok(())
+}
+
+#[test]
+fn a_worker_joins_by_the_printed_command() -> Result<()> {
+    let (server, worker) = (Machine::new("joined")?, Machine::new("joining")?);
+    let before = worker.traces()?;
+    server.cable((SERVER, &worker, WORKER))?;
+    let control_plane = start(&server, &["server", "--advertise-address", SERVER])?;
+    let create = ["token", "create", "--print-join-command", "--description", "a test"];
+    let printed = wait::until("the control plane", SOON, || server.copepod(&create))?;
+    let words: Vec<&str> = printed.split_whitespace().collect();
+    ensure!(words[..2] == ["copepod", "agent"] && words.len() == 8, "{printed}");
+    let (url, token) = (words[3], words[5]);
+    ensure!(server.copepod(&["token", "list"])?.contains("a test"), "the token is not listed");
+
+    let id = &token[..6];
+    let other = format!("{id}.{}", token[7..].chars().rev().collect::<String>());
+    refused(&worker, &["--server", url, "--token", &other], 1, "did not sign")?;
+    let nobody = "aaaaaa.0123456789abcdef";
+    refused(&worker, &["--server", url, "--token", nobody], 1, "does not know token aaaaaa")?;
+    let hash = format!("sha256:{}", "00".repeat(32));
+    let wrong_ca = ["--server", url, "--token", token, "--ca-cert-hash", &hash];
+    refused(&worker, &wrong_ca, 1, "which no --ca-cert-hash names")?;
+    refused(&worker, &["--server", url, "--token", "garbage"], 2, "--token: a bootstrap token is")?;
+    refused(&worker, &["--server", url, "--token", token, "--ca-cert-hash", "x"], 2, "64 hexadecimal digits")?;
+    let short = server.copepod(&["token", "create", "--ttl", "1s"])?;
+    wait::until("the end of a token", SOON, || {
+        ensure!(!server.copepod(&["token", "list"])?.contains(short.trim()), "it is still listed");
+        Ok(())
+    })?;
+    refused(&worker, &["--server", url, "--token", short.trim()], 1, "does not know token")?;
+
+    let root = worker.cgroup_root();
+    let own = ["--node-name", "worker", "--node-ip", WORKER, "--cgroup-root", &root];
+    let join: Vec<&str> = words[1..].iter().copied().chain(own).collect();
+    let agent = start(&worker, &join)?;
+    wait::until("the worker", SOON, || ready(&server)).with_context(|| log(&worker))?;
+    let image = "--image=copepod.local/demo:latest";
+    server.kubectl(&["run", "hello", image, "--image-pull-policy=IfNotPresent"])?;
+    server.kubectl(&["wait", "pod/hello", "--for=condition=Ready", "--timeout=90s"]).with_context(|| log(&worker))?;
+
+    // Joined is joined: with the token gone it starts again, and the pod is the same.
+    server.copepod(&["token", "delete", id])?;
+    worker.kill_9(worker.process("copepod", "agent")?.pid)?;
+    let mut agent = agent;
+    agent.wait()?;
+    let uid = server.kubectl(&["get", "pod", "hello", "-o", "jsonpath={.metadata.uid}"])?;
+    let heartbeat = || {
+        let lease = ["get", "lease", "worker", "--namespace=kube-node-lease", "-o", "jsonpath={.spec.renewTime}"];
+        server.kubectl(&lease)
+    };
+    let last = heartbeat()?;
+    let agent = start(&worker, &join)?;
+    wait::until("a sign of life", SOON, || {
+        ensure!(heartbeat()? != last, "the lease is as it was");
+        ready(&server)
+    })
+    .with_context(|| log(&worker))?;
+    ensure!(server.kubectl(&["get", "pod", "hello", "-o", "jsonpath={.metadata.uid}"])? == uid, "another pod");
+    end(&worker, agent)?;
+    end(&server, control_plane)?;
+    std::fs::remove_file(worker.path("/var/log/copepod-test.log"))?;
+    worker.run(&["ip", "link", "delete", "join0"])?;
+    worker.expect_nothing_since(&before)
+}
