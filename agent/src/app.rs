@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::bootstrap::{Credentials, rotate};
 use crate::cgroup::CgroupTree;
 use crate::clock::Clock;
 use crate::config::AgentConfig;
@@ -116,11 +117,13 @@ struct App {
     runtime_name: String,
     cgroups: Option<Arc<CgroupTree>>,
     server: Option<BoundServer>,
+    /// Where the serving certificate is kept that is asked for.
+    serving: Option<Credentials>,
 }
 
 impl App {
     async fn build(inputs: Inputs, runtime_name: String) -> anyhow::Result<Self> {
-        let Inputs { config, client, runtime, images } = inputs;
+        let Inputs { mut config, client, runtime, images } = inputs;
         std::fs::create_dir_all(config.paths.root.join("pods"))
             .with_context(|| format!("create the kubelet's root {}", config.paths.root.display()))?;
         let cgroups = if config.cgroups.per_qos {
@@ -130,6 +133,14 @@ impl App {
         } else {
             None
         };
+        let asks = config.server.tls_bootstrap && config.server.cert_file.is_none() && client.is_some();
+        let serving = asks.then(|| Credentials::serving(config.paths.root.join("pki")));
+        // Given files win, as upstream.
+        config.server.tls_bootstrap = asks;
+        if let Some(serving) = &serving {
+            config.server.cert_file = Some(serving.current());
+            config.server.key_file = Some(serving.current());
+        }
         let server = if config.server.enabled {
             let mut names: Vec<String> = vec![config.node.hostname.clone()];
             names.extend(crate::node::address::node_ips(&config.node.ips).iter().map(ToString::to_string));
@@ -137,7 +148,7 @@ impl App {
         } else {
             None
         };
-        Ok(Self { config, client, runtime, images, clock: Clock::System, runtime_name, cgroups, server })
+        Ok(Self { config, client, runtime, images, clock: Clock::System, runtime_name, cgroups, server, serving })
     }
 
     fn worker_settings(&self) -> WorkerSettings {
@@ -199,6 +210,10 @@ impl App {
         let dispatcher = Dispatcher::new(parts.deps.clone(), parts.workers.clone(), workers_token.clone());
         worker_tasks.spawn(dispatcher.run(desired.clone(), parts.relisted));
         tasks.spawn(housekeeping::run(parts.deps.clone(), parts.workers.clone(), desired.clone(), rest.clone()));
+        if let (Some(serving), Some(client)) = (self.serving.take(), self.client.clone()) {
+            let (name, node, rest) = (self.config.node.name.clone(), node.clone(), rest.clone());
+            tasks.spawn(rotate::serving(serving, name, client, node, rest));
+        }
         if let Some(server) = server {
             let state = self.server_state(&parts.deps, parts.probes.clone(), desired.clone());
             let rest = rest.clone();

@@ -68,17 +68,35 @@ pub async fn ensure(credentials: &Credentials, node: &str, client: &Client) -> R
     renew(credentials, node, client).await
 }
 
-/// Asks for a certificate and stores it.
+/// Asks for a client certificate and stores it.
 async fn renew(credentials: &Credentials, node: &str, client: &Client) -> Result<(), JoinError> {
     let key = credentials.pending_key()?;
-    match request::certificate(client, &plan::Request::client(node, &key)?).await {
-        Ok(certificate) => credentials.store(&certificate, &key, node, Timestamp::now()),
-        Err(error) => {
-            if matches!(error, JoinError::Denied { .. } | JoinError::Unusable(_)) {
-                // The same request would get the same answer.
-                credentials.drop_pending_key();
-            }
-            Err(error)
-        }
+    obtain(credentials, &key, plan::Request::client(node, &key)?, node, client).await
+}
+
+/// The same for a serving certificate.
+async fn renew_serving(
+    credentials: &Credentials,
+    node: &str,
+    names: &[String],
+    client: &Client,
+) -> Result<(), JoinError> {
+    let key = credentials.pending_key()?;
+    obtain(credentials, &key, plan::Request::serving(node, &key, names)?, node, client).await
+}
+
+async fn obtain(
+    credentials: &Credentials,
+    key: &str,
+    request: plan::Request,
+    node: &str,
+    client: &Client,
+) -> Result<(), JoinError> {
+    let answer = request::certificate(client, &request).await;
+    let stored = answer.and_then(|certificate| credentials.store(&certificate, key, node, Timestamp::now()));
+    if let Err(JoinError::Denied { .. } | JoinError::Unusable(_)) = stored {
+        // The same request would get the same answer.
+        credentials.drop_pending_key();
     }
+    stored
 }

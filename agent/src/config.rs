@@ -149,6 +149,8 @@ pub struct ServerSettings {
     /// PEM files; without them a self-signed certificate is made.
     pub cert_file: Option<PathBuf>,
     pub key_file: Option<PathBuf>,
+    /// Whether the certificate is asked for at the API server, where no files are given.
+    pub tls_bootstrap: bool,
     /// PEM bundle that client certificates must chain to.
     pub client_ca_file: Option<PathBuf>,
     pub authorization: Authorization,
@@ -237,6 +239,7 @@ impl AgentConfig {
                 key_file: None,
                 client_ca_file: None,
                 authorization: Authorization::Webhook,
+                tls_bootstrap: false,
                 webhook_authentication: true,
                 anonymous: false,
             },

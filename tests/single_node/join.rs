@@ -80,13 +80,24 @@ fn a_worker_joins_by_the_printed_command() -> Result<()> {
     refused(&worker, &["--server", url, "--token", short.trim()], 1, "does not know token")?;
 
     let root = worker.cgroup_root();
-    let own = ["--node-name", "worker", "--node-ip", WORKER, "--cgroup-root", &root];
+    let config = "/var/lib/kubelet.yaml";
+    let text = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nserverTLSBootstrap: true\n";
+    std::fs::write(worker.path(config), text)?;
+    let own = ["--node-name", "worker", "--node-ip", WORKER, "--cgroup-root", &root, "--config", config];
     let join: Vec<&str> = words[1..].iter().copied().chain(own).collect();
     let agent = start(&worker, &join)?;
     wait::until("the worker", SOON, || ready(&server)).with_context(|| log(&worker))?;
     let image = "--image=copepod.local/demo:latest";
     server.kubectl(&["run", "hello", image, "--image-pull-policy=IfNotPresent"])?;
     server.kubectl(&["wait", "pod/hello", "--for=condition=Ready", "--timeout=90s"]).with_context(|| log(&worker))?;
+
+    wait::until("the serving certificate", SOON, || {
+        let shown = server.kubectl(&["get", "csr", "--no-headers"])?;
+        let issued = |line: &str| line.contains("kubelet-serving") && line.ends_with("Approved,Issued");
+        ensure!(shown.lines().any(|line| issued(line.trim_end())), "{shown}");
+        ensure!(worker.path("/var/lib/copepod/kubelet/pki/kubelet-server-current.pem").exists(), "not stored");
+        Ok(())
+    })?;
 
     // Joined is joined: with the token gone it starts again, and the pod is the same.
     server.copepod(&["token", "delete", id])?;
@@ -109,6 +120,7 @@ fn a_worker_joins_by_the_printed_command() -> Result<()> {
     end(&worker, agent)?;
     end(&server, control_plane)?;
     std::fs::remove_file(worker.path("/var/log/copepod-test.log"))?;
+    std::fs::remove_file(worker.path(config))?;
     worker.run(&["ip", "link", "delete", "join0"])?;
     worker.expect_nothing_since(&before)
 }

@@ -1,16 +1,22 @@
 //! What is asked, what an answer means, and when to ask again. Pure: dice and
 //! clock are the caller's.
 
+use std::net::IpAddr;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestSpec};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PublicKeyData};
 use sha2::{Digest, Sha256};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
 
 use super::JoinError;
 
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+const SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
 const NODES: &str = "system:nodes";
 /// Characters of the hash in a request's name.
 const NAME_LENGTH: usize = 40;
@@ -25,6 +31,11 @@ impl Request {
     /// For the client certificate of a node.
     pub(super) fn client(node: &str, key_pem: &str) -> Result<Self, JoinError> {
         Self::new(node, key_pem, &[], (CLIENT_SIGNER, "client auth"), "node-csr-")
+    }
+
+    /// For the serving certificate of a node that is reached by these names and addresses.
+    pub(super) fn serving(node: &str, key_pem: &str, names: &[String]) -> Result<Self, JoinError> {
+        Self::new(node, key_pem, names, (SERVING_SIGNER, "server auth"), "node-serving-csr-")
     }
 
     fn new(
@@ -65,6 +76,15 @@ impl Request {
     }
 }
 
+/// Every name and address that the Node object has.
+pub(super) fn names(node: &Node) -> Vec<String> {
+    let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    let mut names: Vec<String> = addresses.map(|address| address.address.clone()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// The user a node's certificate makes.
 pub(super) fn user(node: &str) -> String {
     format!("system:node:{node}")
@@ -101,6 +121,8 @@ pub(super) fn answer(request: &CertificateSigningRequest) -> Answer {
 pub(super) struct Validity {
     pub(super) common_name: String,
     pub(super) public_key: Vec<u8>,
+    /// DNS names and addresses, sorted.
+    pub(super) names: Vec<String>,
     pub(super) from: Timestamp,
     pub(super) to: Timestamp,
 }
@@ -118,11 +140,30 @@ pub(super) fn validity(pem: &str) -> Result<Validity, String> {
         return Ok(Validity {
             common_name: name.unwrap_or_default().to_owned(),
             public_key: certificate.public_key().raw.to_vec(),
+            names: alternative_names(&certificate),
             from: time(certificate.validity().not_before.timestamp())?,
             to: time(certificate.validity().not_after.timestamp())?,
         });
     }
     Err("it holds no certificate".to_owned())
+}
+
+fn alternative_names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let extension = certificate.subject_alternative_name().ok().flatten();
+    let listed = extension.iter().flat_map(|extension| &extension.value.general_names);
+    let mut names: Vec<String> = listed
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => match bytes.len() {
+                4 => <[u8; 4]>::try_from(*bytes).ok().map(|ip| IpAddr::from(ip).to_string()),
+                _ => <[u8; 16]>::try_from(*bytes).ok().map(|ip| IpAddr::from(ip).to_string()),
+            },
+            _ => None,
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// When to renew: after 70 to 90 percent of the life, as upstream; `dice` is from 0 to 1.
@@ -163,6 +204,11 @@ mod tests {
         assert_eq!(name("a", &key), name("a", &key));
         assert_ne!(name("a", &key), name("b", &key));
         assert_ne!(name("a", &key), name("a", &KeyPair::generate().unwrap().serialize_pem()));
+        let serving = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            Request::serving("a", &key, &names).unwrap().name().to_owned()
+        };
+        assert_ne!(serving(&["a"]), serving(&["a", "10.0.0.1"]));
         assert!(matches!(Request::client("a", "garbage"), Err(JoinError::Key(_))));
     }
 
@@ -170,12 +216,25 @@ mod tests {
     fn renewal_comes_well_before_the_end() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let (from, to) = (at("2026-01-01T00:00:00Z"), at("2026-01-01T10:00:00Z"));
-        let validity = Validity { common_name: String::new(), public_key: vec![], from, to };
+        let validity = Validity { common_name: String::new(), public_key: vec![], names: vec![], from, to };
         for (dice, hour) in [(0.0, 7), (1.0, 9), (7.0, 9), (f64::NAN, 0)] {
             let when = rotation(&validity, dice);
             assert!(hour == 0 || (when.duration_since(from).as_secs_f64() - f64::from(hour) * 3600.0).abs() < 1.0);
         }
         assert_eq!(rotation(&Validity { to: from, from: to, ..validity }, 0.5), to, "backwards is over");
+    }
+
+    #[test]
+    fn a_certificate_tells_whom_it_is_for() {
+        let node: Node = serde_json::from_value(json!({"status": {"addresses": [
+            {"type": "InternalIP", "address": "10.0.0.1"}, {"type": "Hostname", "address": "n"},
+            {"type": "ExternalIP", "address": "fd00::1"}, {"type": "InternalDNS", "address": "n"}]}}))
+        .unwrap();
+        let wanted = names(&node);
+        assert_eq!(wanted, ["10.0.0.1", "fd00::1", "n"]);
+        let made = CertificateParams::new(wanted.clone()).unwrap().self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(validity(&made.pem()).unwrap().names, wanted);
+        assert!(names(&Node::default()).is_empty());
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Renews a node's certificates before they end, for as long as the node runs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::Client;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Switch;
-use super::{Credentials, JoinError, plan, renew};
+use super::{Credentials, JoinError, plan, renew, renew_serving};
+use crate::node::NodeView;
 
 /// Longest sleep: clocks are set, machines are suspended.
 const LOOK: Duration = Duration::from_secs(10 * 60);
@@ -62,9 +65,47 @@ pub async fn client<F>(
     }
 }
 
+/// Keeps a serving certificate good for the names and addresses that the Node
+/// has, until cancelled.
+pub async fn serving(
+    credentials: Credentials,
+    node: String,
+    client: Client,
+    mut view: watch::Receiver<Arc<NodeView>>,
+    token: CancellationToken,
+) {
+    let work = async {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let names = view.borrow_and_update().node.as_deref().map(plan::names).unwrap_or_default();
+            let fits = credentials.validity().is_some_and(|validity| validity.names == names);
+            let wait = if fits { due_in(&credentials, Timestamp::now()) } else { Duration::ZERO };
+            if names.is_empty() || !wait.is_zero() {
+                let time = if names.is_empty() { LOOK } else { wait.min(LOOK) };
+                // Cancel-safe: both arms only wait.
+                tokio::select! {
+                    changed = view.changed() => if changed.is_err() { return },
+                    () = tokio::time::sleep(time) => {}
+                }
+                continue;
+            }
+            match renew_serving(&credentials, &node, &names, &client).await {
+                Ok(()) => pause = FIRST_PAUSE,
+                Err(error) => {
+                    tell(&error, pause);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    };
+    // Cut off, it goes on with the same request at the next start.
+    token.run_until_cancelled(work).await;
+}
+
 fn tell(error: &JoinError, pause: Duration) {
     let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    tracing::warn!(%error, source, retry_in = ?pause, "client certificate not renewed");
+    tracing::warn!(%error, source, retry_in = ?pause, "certificate not renewed");
 }
 
 /// How long until the certificate is to be renewed; a missing one is due now.
@@ -79,8 +120,8 @@ fn due_in(credentials: &Credentials, now: Timestamp) -> Duration {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Arc, Mutex};
 
     use http::{Method, Request, Response, StatusCode};
     use http_body_util::BodyExt;

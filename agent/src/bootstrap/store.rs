@@ -25,6 +25,11 @@ impl Credentials {
         Self { directory: directory.into(), name: "kubelet-client" }
     }
 
+    /// Of the kubelet's own server.
+    pub fn serving(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), name: "kubelet-server" }
+    }
+
     /// Certificate and key in one file.
     pub fn current(&self) -> PathBuf {
         self.directory.join(format!("{}-current.pem", self.name))

@@ -89,7 +89,6 @@ const IGNORED: &[&str] = &[
     "rotateCertificates",
     "runOnce",
     "seccompDefault",
-    "serverTLSBootstrap",
     "showHiddenMetricsForVersion",
     "shutdownGracePeriod",
     "shutdownGracePeriodByPodPriority",
@@ -340,6 +339,7 @@ const FIELDS: &[(&str, Setter)] = &[
         }
         Ok(())
     }),
+    ("serverTLSBootstrap", set!(c.server.tls_bootstrap = parse)),
     ("singleProcessOOMKill", set!(c.cgroups.single_process_oom_kill = some)),
     ("staticPodPath", set!(c.static_pods.directory = some)),
     ("staticPodURL", set!(c.static_pods.url = some)),
@@ -431,6 +431,7 @@ staticPodPath: /manifests
 containerLogMaxSize: 5Mi
 podPidsLimit: -1
 rotateCertificates: true
+serverTLSBootstrap: true
 evictionHard: {memory.available: 200Mi, nodefs.available: 15%, imagefs.available: 15%}
 shutdownGracePeriod: 30s
 enforceNodeAllocatable: [kube-reserved]

@@ -37,6 +37,11 @@ pub enum TlsError {
 pub fn server_config(settings: &ServerSettings, names: &[String]) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let resolver: Arc<dyn ResolvesServerCert> = match (&settings.cert_file, &settings.key_file) {
+        (Some(cert), Some(key)) if settings.tls_bootstrap => {
+            let (chain, made) = self_made(names)?;
+            let first = certified(chain, made, &provider)?;
+            Arc::new(FromFiles::open_or(cert, key, provider.clone(), RECHECK, first))
+        }
         (Some(cert), Some(key)) => Arc::new(FromFiles::open(cert, key, provider.clone(), RECHECK)?),
         (None, None) => {
             let (chain, key) = self_made(names)?;
@@ -100,6 +105,14 @@ impl FromFiles {
         let certified = Arc::new(certified(certificates("certificate", cert)?, private_key(key)?, &provider)?);
         let current = Mutex::new(Current { certified, changed, checked: Instant::now() });
         Ok(Self { cert: cert.to_owned(), key: key.to_owned(), provider, recheck, current })
+    }
+
+    /// The same with a certificate to show until the files are there and good.
+    fn open_or(cert: &Path, key: &Path, provider: Arc<CryptoProvider>, recheck: Duration, first: CertifiedKey) -> Self {
+        Self::open(cert, key, provider.clone(), recheck).unwrap_or_else(|_| {
+            let current = Current { certified: Arc::new(first), changed: [None, None], checked: Instant::now() };
+            Self { cert: cert.to_owned(), key: key.to_owned(), provider, recheck, current: Mutex::new(current) }
+        })
     }
 
     fn refresh(&self, current: &mut Current) {
@@ -173,6 +186,7 @@ mod tests {
             key_file: Some(dir.join("key")),
             client_ca_file: None,
             authorization: Authorization::Webhook,
+            tls_bootstrap: false,
             webhook_authentication: false,
             anonymous: false,
         }
@@ -207,6 +221,25 @@ mod tests {
         put_pair(dir.path());
         std::fs::write(&key, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").unwrap();
         assert_eq!(served(&files), second);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_issued_yet_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let (chain, key) = self_made(&["n".to_owned()]).unwrap();
+        let first = certified(chain.clone(), key, &provider).unwrap();
+        let (cert, key) = (dir.path().join("crt"), dir.path().join("key"));
+        let files = FromFiles::open_or(&cert, &key, provider, Duration::ZERO, first);
+        let served = |files: &FromFiles| {
+            files.refresh(&mut files.current.lock().unwrap());
+            files.current.lock().unwrap().certified.cert[0].clone()
+        };
+        assert_eq!(served(&files), chain[0]);
+        std::fs::write(&cert, "half").unwrap();
+        assert_eq!(served(&files), chain[0]);
+        let issued = put_pair(dir.path());
+        assert_eq!(served(&files), issued);
     }
 
     #[test]

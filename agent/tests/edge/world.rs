@@ -174,6 +174,7 @@ async fn serve(
         key_file: Some(files.key.clone()),
         client_ca_file: Some(files.ca.clone()),
         authorization: Authorization::Webhook,
+        tls_bootstrap: false,
         webhook_authentication: true,
         anonymous: false,
     };

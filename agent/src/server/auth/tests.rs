@@ -22,6 +22,7 @@ fn settings(authorization: Authorization) -> ServerSettings {
         key_file: None,
         client_ca_file: None,
         authorization,
+        tls_bootstrap: false,
         webhook_authentication: true,
         anonymous: false,
     }
