@@ -26,11 +26,16 @@ use serde_json::{Value, json};
 /// Pods started one after another.
 const SINGLE: usize = 20;
 /// Pods started together.
-const TOGETHER: [usize; 2] = [10, 30];
+const TOGETHER: [usize; 3] = [10, 30, 90];
+/// Pods on the node whose memory with pods is told.
+const RESIDENT: usize = 30;
+/// The same for the node without control plane.
+const RESIDENT_ON_WORKER: usize = 50;
 /// Between single pods: what the last one's end still costs is not the next one's start.
 const PAUSE: Duration = Duration::from_millis(300);
-/// How long the idle node is watched for its CPU time.
-const IDLE: Duration = Duration::from_secs(20);
+/// How long the idle node is watched for its CPU time, before its memory is read: by then what its start or the last
+/// pods' start left is given back, and all that goes on at rest was done again.
+const IDLE: Duration = Duration::from_secs(60);
 
 fn main() -> Result<()> {
     // `cargo bench` passes flags of its own; `cargo test` asks not to measure.
@@ -79,10 +84,13 @@ impl BenchNode {
         self.data.path().join("clusters").join(&self.name)
     }
 
+    fn state(&self) -> Result<Value> {
+        Ok(serde_json::from_slice(&fs::read(self.dir().join("cluster.json"))?)?)
+    }
+
     /// Process 1 of a node; the first is the control plane's.
     fn init(&self, node: usize) -> Result<i32> {
-        let state: Value = serde_json::from_slice(&fs::read(self.dir().join("cluster.json"))?)?;
-        Ok(i32::try_from(state["nodes"][node]["init"]["pid"].as_i64().context("no process")?)?)
+        Ok(i32::try_from(self.state()?["nodes"][node]["init"]["pid"].as_i64().context("no process")?)?)
     }
 
     fn copepod_pid(&self, node: usize) -> Result<i32> {
@@ -134,9 +142,9 @@ fn measure(node: &BenchNode) -> Result<()> {
         report("pod delete, p50", percentile(&mut deletes, 50), floor.percentile(50, |pod| pod.delete()));
         for count in TOGETHER {
             let floor = cri_floor(node, &template, count, count).await?;
-            let together = start_together(&pods, count).await?;
+            let together = start_together(&pods, count, None).await?;
             report(&format!("{count} pods at once, all Ready"), together, floor.all_started);
-            if count == TOGETHER[TOGETHER.len() - 1] {
+            if count == RESIDENT {
                 report_idle(node.copepod_pid(0)?, &format!("with {count} pods"))?;
             }
             remove_all(&pods).await?;
@@ -214,6 +222,12 @@ fn pod(name: &str) -> Result<Pod> {
     }))?)
 }
 
+fn pod_on(node: Option<&str>, name: &str) -> Result<Pod> {
+    let mut pod = pod(name)?;
+    pod.spec.as_mut().context("no spec")?.node_name = node.map(str::to_owned);
+    Ok(pod)
+}
+
 fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
@@ -248,12 +262,13 @@ async fn remove(pods: &Api<Pod>, name: &str) -> Result<Duration> {
     anyhow::bail!("the watch ended")
 }
 
-async fn start_together(pods: &Api<Pod>, count: usize) -> Result<Duration> {
+/// On `node`, or wherever the scheduler puts them.
+async fn start_together(pods: &Api<Pod>, count: usize, node: Option<&str>) -> Result<Duration> {
     let config = watcher::Config::default().labels("bench=yes");
     let mut events = std::pin::pin!(watcher(pods.clone(), config).applied_objects());
     let started = Instant::now();
     let create = |index: usize| async move {
-        pods.create(&PostParams::default(), &pod(&format!("together-{count}-{index}"))?).await?;
+        pods.create(&PostParams::default(), &pod_on(node, &format!("together-{count}-{index}"))?).await?;
         anyhow::Ok(())
     };
     futures::future::try_join_all((0..count).map(create)).await?;
@@ -304,7 +319,14 @@ async fn restart(node: &BenchNode) -> Result<()> {
 
 /// A node without a control plane: the agent and the service proxy.
 fn worker_at_rest(node: &BenchNode) -> Result<()> {
-    report_idle(node.copepod_pid(1)?, "agent, idle")
+    report_idle(node.copepod_pid(1)?, "agent, idle")?;
+    let name = node.state()?["nodes"][1]["name"].as_str().context("no name")?.to_owned();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let pods: Api<Pod> = Api::default_namespaced(node.client().await?);
+        start_together(&pods, RESIDENT_ON_WORKER, Some(&name)).await.map(drop)
+    })?;
+    report_idle(node.copepod_pid(1)?, &format!("agent, with {RESIDENT_ON_WORKER} pods"))
 }
 
 /// Resident memory of a copepod process, what of it is not the program's file, and its CPU share.

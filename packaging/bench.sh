@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # One build with one set of features for all of them.
-benches=(cluster service_sync apiserver store scheduler)
+benches=(cluster api_memory service_sync apiserver store scheduler)
 cargo bench --locked --workspace "${benches[@]/#/--bench=}" --no-run
 echo "# $(date --utc +%Y-%m-%d), $(nproc) cores, Linux $(uname -r), $(containerd --version | cut -d' ' -f3), $(nft --version | cut -d' ' -f2)"
 for bench in "${benches[@]}"; do

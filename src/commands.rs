@@ -16,6 +16,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::resident;
 use crate::tasks::{self, Tasks};
 
 /// Runs the process's tasks: `start` builds them, SIGTERM or SIGINT ends them.
@@ -37,6 +38,7 @@ where
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
         let (tasks, supervisor) = tasks::group();
         let token = tasks.token().clone();
+        tasks.spawn("memory", resident::run);
         let starting = start(tasks);
         let stop = async {
             tokio::select! {

@@ -16,6 +16,7 @@ mod paths;
 mod pidfile;
 mod progress;
 mod ready;
+mod resident;
 mod runtime;
 mod sys;
 mod tasks;

@@ -1,8 +1,9 @@
-//! The binary's only home of raw system calls: namespaces, mounts, inherited
-//! descriptors and signals to processes. Everything outside is safe Rust.
+//! The binary's only home of raw system calls: memory, namespaces, mounts,
+//! inherited descriptors and signals to processes. Everything outside is safe Rust.
 
 #![allow(unsafe_code)]
 
+pub mod memory;
 pub mod netns;
 pub mod process;
 

@@ -34,6 +34,8 @@ const PURE: &[&str] = &[
     "netproxy/src/topology.rs",
     "quantity/src",
     "src/cluster/plan.rs",
+    "src/resident/rest.rs",
+    "src/sys/memory/mappings.rs",
     "src/token.rs",
 ];
 

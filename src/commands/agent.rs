@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use super::{make_private_dir, run_until_signalled};
 use crate::cli::AgentArgs;
 use crate::node::{self, Identity, NodeInputs};
+use crate::sys::memory;
 use crate::{doctor, files, join, kubeconfig, pidfile};
 
 /// Runs until SIGTERM; pods run on.
@@ -14,6 +15,8 @@ use crate::{doctor, files, join, kubeconfig, pidfile};
 /// # Errors
 /// When the node cannot start or one of its parts fails.
 pub fn run(args: &AgentArgs) -> Result<()> {
+    // A node's threads allocate little and seldom: nothing waits, and what a start leaves can be given back.
+    memory::one_heap();
     doctor::require(doctor::Wanted::by(&args.node))?;
     let paths = args.paths.paths();
     make_private_dir(&paths.data)?;
