@@ -112,6 +112,9 @@ pub struct NodeArgs {
     /// Who gives pods their network.
     #[arg(long, value_enum, default_value_t = Cni::Bridge)]
     pub cni: Cni,
+    /// How packets travel between nodes, with the pod network of copepod's own.
+    #[arg(long, value_enum, default_value_t = NodeNetwork::Auto)]
+    pub node_network: NodeNetwork,
     /// Parent of the node's cgroups.
     #[arg(long, default_value = "/")]
     pub cgroup_root: String,
@@ -142,6 +145,19 @@ pub enum Cni {
     /// copepod itself: bridge, addresses, host ports, routes.
     Bridge,
     /// Somebody else: flannel, Calico, Cilium.
+    None,
+}
+
+/// How packets travel between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NodeNetwork {
+    /// Routes where nodes share a link, VXLAN where not.
+    Auto,
+    /// Routes only.
+    Routes,
+    /// VXLAN only.
+    Vxlan,
+    /// Somebody else sees to it.
     None,
 }
 

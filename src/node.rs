@@ -14,11 +14,12 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use netproxy::cidr::Cidr4;
 use netproxy::cni::{self, CniConfig};
+use netproxy::routes::NodeNetwork;
 use netproxy::services::ServiceProxyConfig;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::{ClusterNet, Cni, NodeArgs};
+use crate::cli::{self, ClusterNet, Cni, NodeArgs};
 use crate::paths::Paths;
 use crate::tasks::Tasks;
 use crate::{cgroups, kubeconfig, node_config, runtime};
@@ -130,16 +131,24 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>
 fn start_network(inputs: &NodeInputs, tasks: &Tasks) -> Result<()> {
     let client = inputs.client.clone();
     let (paths, name) = (inputs.paths.clone(), inputs.identity.name.clone());
-    tasks.spawn("pod network", |token| configure_pods(client, name, paths, token));
+    let (pod_mtu, known_mtu) = watch::channel(None);
+    tasks.spawn("pod network", |token| configure_pods(client, name, paths, known_mtu, token));
     let routes = netproxy::routes::RoutesConfig {
         node_name: inputs.identity.name.clone(),
         bridge: BRIDGE.to_owned(),
         service_cidr: cidr(&inputs.net.service_cluster_ip_range)?,
         cluster_cidr: cidr(&inputs.net.cluster_cidr)?,
         node_ip: v4(inputs.identity.ip)?,
+        network: match inputs.node.node_network {
+            cli::NodeNetwork::Auto => NodeNetwork::Auto,
+            cli::NodeNetwork::Routes => NodeNetwork::Routes,
+            cli::NodeNetwork::Vxlan => NodeNetwork::Vxlan,
+            cli::NodeNetwork::None => NodeNetwork::None,
+        },
     };
-    let client = inputs.proxy_client.clone();
-    tasks.spawn("routes", |token| async move { Ok(netproxy::routes::run(routes, client, token).await?) });
+    let (client, node_client) = (inputs.proxy_client.clone(), inputs.client.clone());
+    let parties = netproxy::routes::Parties { client, node_client, pod_mtu };
+    tasks.spawn("routes", |token| async move { Ok(netproxy::routes::run(routes, parties, token).await?) });
     let dns = netproxy::dns::DnsConfig {
         address: v4(inputs.net.cluster_dns)?,
         domain: inputs.net.cluster_domain.clone(),
@@ -164,30 +173,39 @@ fn proxy_config(inputs: &NodeInputs) -> Result<ServiceProxyConfig> {
 }
 
 /// Writes the plugin's configuration as soon as the node has its part of the
-/// pod network, and again should that part change.
-async fn configure_pods(client: Client, node: String, paths: Paths, token: CancellationToken) -> Result<()> {
+/// pod network and it is known how large its packets may be, and again should
+/// either change.
+async fn configure_pods(
+    client: Client,
+    node: String,
+    paths: Paths,
+    mut known_mtu: watch::Receiver<Option<u32>>,
+    token: CancellationToken,
+) -> Result<()> {
     let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
     let changes = watcher(Api::<Node>::all(client), config).default_backoff().applied_objects();
     let mut changes = std::pin::pin!(changes);
     // Keeps the host ports of the present network; dropping it ends that.
     let mut _keeping = None;
+    let mut pod_cidr = None;
     loop {
-        let change = tokio::select! {
+        tokio::select! {
             () = token.cancelled() => return Ok(()),
             // Dropping a watch's future between two events loses nothing.
-            change = changes.try_next() => change,
-        };
-        let pod_cidr = match change {
-            Ok(Some(node)) => node.spec.and_then(|spec| spec.pod_cidr),
-            Ok(None) => return Ok(()),
-            Err(error) => {
-                tracing::debug!(%error, "the node cannot be watched");
-                continue;
-            }
-        };
-        let Some(pod_cidr) = pod_cidr else { continue };
+            change = changes.try_next() => match change {
+                Ok(Some(node)) => pod_cidr = node.spec.and_then(|spec| spec.pod_cidr),
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    tracing::debug!(%error, "the node cannot be watched");
+                    continue;
+                }
+            },
+            // A change that nobody waits for stays to be seen.
+            Ok(()) = known_mtu.changed() => {}
+        }
+        let (Some(pod_cidr), Some(mtu)) = (&pod_cidr, *known_mtu.borrow_and_update()) else { continue };
         let config =
-            CniConfig { bridge: BRIDGE.to_owned(), pod_cidr: cidr(&pod_cidr)?, mtu: 0, data_dir: paths.cni_data() };
+            CniConfig { bridge: BRIDGE.to_owned(), pod_cidr: cidr(pod_cidr)?, mtu, data_dir: paths.cni_data() };
         cni::write_conflist(&paths.cni_conf(), &config).context("write the CNI configuration")?;
         let keeping = token.child_token();
         tokio::spawn(cni::keep_host_ports(config, cni::CHECK_PERIOD, keeping.clone()));

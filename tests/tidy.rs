@@ -30,6 +30,7 @@ const PURE: &[&str] = &[
     "netproxy/src/cni/hostports/table.rs",
     "netproxy/src/config.rs",
     "netproxy/src/nft",
+    "netproxy/src/routes/plan.rs",
     "netproxy/src/ruleset",
     "netproxy/src/topology.rs",
     "quantity/src",

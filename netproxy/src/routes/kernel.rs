@@ -1,15 +1,16 @@
-//! Looks at the kernel's links and routes and changes ours.
+//! Looks at the kernel's links and routes and changes ours. The tunnel device is `tunnel`'s.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use futures::TryStreamExt;
 use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::link::LinkAttribute;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, RouteMessageBuilder};
 
 use super::RoutesError;
-use super::plan::Peer;
+use super::plan::{Plan, Route, Tables};
+use super::tunnel;
 use crate::cidr::Cidr4;
 
 /// Marks routes as ours; not assigned to any routing daemon that iproute2 knows.
@@ -18,7 +19,7 @@ const PROTOCOL: RouteProtocol = RouteProtocol::Other(143);
 /// A connection to the kernel's routing tables.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    handle: Handle,
+    pub(super) handle: Handle,
 }
 
 impl Kernel {
@@ -72,10 +73,53 @@ impl Kernel {
         Ok(networks)
     }
 
-    /// Our routes to other nodes' pods.
-    pub async fn pod_routes(&self, service_cidr: Cidr4) -> Result<BTreeSet<Peer>, RoutesError> {
+    /// The MTU of the link that has the address `ip`.
+    pub async fn link_mtu(&self, ip: Ipv4Addr) -> Result<Option<u32>, RoutesError> {
+        let mut addresses = self.handle.address().get().execute();
+        let mut index = None;
+        while let Some(message) = addresses.try_next().await.map_err(refused("list addresses".to_owned()))? {
+            let local = AddressAttribute::Local(IpAddr::V4(ip));
+            if message.attributes.contains(&local) {
+                index = index.or(Some(message.header.index));
+            }
+        }
+        let Some(index) = index else { return Ok(None) };
+        let mut links = self.handle.link().get().match_index(index).execute();
+        let link = links.try_next().await.map_err(refused(format!("look at the link of {ip}")))?;
+        Ok(link.and_then(|link| {
+            link.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Mtu(mtu) => Some(*mtu),
+                _ => None,
+            })
+        }))
+    }
+
+    /// What there is of ours; `device` is the tunnels', if there is one.
+    pub async fn observe(&self, service_cidr: Cidr4, device: Option<u32>) -> Result<Tables, RoutesError> {
         let ours = self.ours().await?;
-        Ok(ours.iter().filter_map(read).filter(|peer| peer.pod_cidr != service_cidr).collect())
+        let routes = ours.iter().filter_map(|route| read(route, device)).filter(|r| r.pod_cidr != service_cidr);
+        let mut tables = Tables { routes: routes.collect(), ..Tables::default() };
+        if let Some(device) = device {
+            tables.neighbours = tunnel::neighbours(&self.handle, device).await?;
+            tables.forwarding = tunnel::forwarding(&self.handle, device).await?;
+        }
+        Ok(tables)
+    }
+
+    /// Performs a plan. A way's route goes first and comes last, so that no packet takes half of it;
+    /// what is missing when we die in between, the next start sees.
+    pub async fn perform(&self, plan: &Plan, device: Option<u32>) -> Result<(), RoutesError> {
+        for route in &plan.remove.routes {
+            self.delete(message(*route, device), format!("remove the route to {}", route.pod_cidr)).await?;
+        }
+        if let Some(device) = device {
+            tunnel::change(&self.handle, device, &plan.remove, &plan.add).await?;
+        }
+        for route in &plan.add.routes {
+            let added = self.handle.route().add(message(*route, device)).replace().execute().await;
+            added.map_err(refused(format!("route {} via {}", route.pod_cidr, route.gateway)))?;
+        }
+        Ok(())
     }
 
     async fn ours(&self) -> Result<Vec<RouteMessage>, RoutesError> {
@@ -89,23 +133,12 @@ impl Kernel {
         Ok(ours)
     }
 
-    /// Adds a route; replaces another one to the same pods.
-    pub async fn add(&self, peer: Peer) -> Result<(), RoutesError> {
-        let added = self.handle.route().add(message(peer)).replace().execute().await;
-        added.map_err(refused(format!("route {} via {}", peer.pod_cidr, peer.ip)))
-    }
-
-    /// Removes a route; a missing one is success.
-    pub async fn remove(&self, peer: Peer) -> Result<(), RoutesError> {
-        self.delete(message(peer), format!("remove the route to {}", peer.pod_cidr)).await
-    }
-
-    /// Removes every route of ours.
+    /// Removes every route of ours, and the tunnel device.
     pub async fn remove_all(&self) -> Result<(), RoutesError> {
         for route in self.ours().await? {
             self.delete(route, "remove our routes".to_owned()).await?;
         }
-        Ok(())
+        tunnel::remove(&self.handle).await
     }
 
     async fn delete(&self, route: RouteMessage, step: String) -> Result<(), RoutesError> {
@@ -116,33 +149,36 @@ impl Kernel {
     }
 }
 
-fn message(peer: Peer) -> RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(peer.pod_cidr.addr(), peer.pod_cidr.prefix_len())
-        .gateway(peer.ip)
-        .protocol(PROTOCOL)
-        .build()
+fn message(route: Route, device: Option<u32>) -> RouteMessage {
+    let builder = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(route.pod_cidr.addr(), route.pod_cidr.prefix_len())
+        .gateway(route.gateway)
+        .protocol(PROTOCOL);
+    match device.filter(|_| route.tunnel) {
+        Some(device) => builder.output_interface(device).onlink().build(),
+        None => builder.build(),
+    }
 }
 
-/// A route through a gateway as a peer; `None` for routes of another form.
-fn read(route: &RouteMessage) -> Option<Peer> {
-    let mut destination = None;
-    let mut gateway = None;
+/// A route through a gateway; `None` for routes of another form.
+fn read(route: &RouteMessage, device: Option<u32>) -> Option<Route> {
+    let (mut destination, mut gateway, mut through) = (None, None, None);
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = Some(*address),
             RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
+            RouteAttribute::Oif(index) => through = Some(*index),
             _ => {}
         }
     }
     let pod_cidr = Cidr4::new(destination?, route.header.destination_prefix_length)?;
-    Some(Peer { pod_cidr, ip: gateway? })
+    Some(Route { pod_cidr, gateway: gateway?, tunnel: device.is_some() && through == device })
 }
 
-fn refused(step: String) -> impl FnOnce(rtnetlink::Error) -> RoutesError {
+pub(super) fn refused(step: String) -> impl FnOnce(rtnetlink::Error) -> RoutesError {
     move |source| RoutesError::Kernel { step, source }
 }
 
-fn has_code(error: &rtnetlink::Error, code: i32) -> bool {
+pub(super) fn has_code(error: &rtnetlink::Error, code: i32) -> bool {
     matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -code)
 }

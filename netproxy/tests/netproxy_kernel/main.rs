@@ -6,6 +6,7 @@ mod hostports;
 mod local_traffic;
 mod net;
 mod tables;
+mod tunnels;
 mod whole;
 mod world;
 

@@ -1,0 +1,304 @@
+//! Nodes on two links with a router between them: pods reach each other through tunnels, neighbours on one link by
+//! routes, and what nodes leave behind goes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use futures::StreamExt;
+use netproxy::routes::{DEVICE, NodeNetwork, Parties, RoutesConfig, cleanup, run};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::eventually;
+use crate::net::{Answer, Namespace, TARGET_PORT, ask, ask_within, serve};
+
+type Line = Result<Bytes, std::io::Error>;
+
+/// Nodes, listed, watched and patched, as an API server would; each namespace has a door to it.
+#[derive(Default)]
+struct Nodes {
+    objects: BTreeMap<String, Value>,
+    watches: Vec<mpsc::UnboundedSender<Line>>,
+}
+
+type Shared = Arc<Mutex<Nodes>>;
+
+impl Nodes {
+    fn tell(&mut self, kind: &str, object: &Value) {
+        let line = Bytes::from(json!({"type": kind, "object": object}).to_string() + "\n");
+        self.watches.retain(|watch| watch.send(Ok(line.clone())).is_ok());
+    }
+
+    fn put(&mut self, name: &str, object: Value) {
+        self.tell("MODIFIED", &object);
+        self.objects.insert(name.to_owned(), object);
+    }
+
+    fn delete(&mut self, name: &str) {
+        let object = self.objects.remove(name).unwrap();
+        self.tell("DELETED", &object);
+    }
+
+    fn annotate(&mut self, name: &str, annotations: &Value) -> Value {
+        let mut object = self.objects[name].clone();
+        for (key, value) in annotations.as_object().unwrap() {
+            object["metadata"]["annotations"][key] = value.clone();
+        }
+        self.put(name, object.clone());
+        object
+    }
+}
+
+async fn list(State(nodes): State<Shared>, Query(query): Query<HashMap<String, String>>) -> axum::response::Response {
+    let mut nodes = nodes.lock().unwrap();
+    if query.get("watch").is_some_and(|watch| watch == "true") {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        // What changed between the list and this is told again.
+        for object in nodes.objects.values() {
+            let line = json!({"type": "MODIFIED", "object": object}).to_string() + "\n";
+            sender.send(Ok(Bytes::from(line))).unwrap();
+        }
+        nodes.watches.push(sender);
+        return Body::from_stream(UnboundedReceiverStream::new(receiver).boxed()).into_response();
+    }
+    let items: Vec<_> = nodes.objects.values().collect();
+    axum::Json(json!({"kind": "NodeList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}))
+        .into_response()
+}
+
+async fn patch(State(nodes): State<Shared>, Path(name): Path<String>, body: Bytes) -> axum::Json<Value> {
+    let patch: Value = serde_json::from_slice(&body).unwrap();
+    axum::Json(nodes.lock().unwrap().annotate(&name, &patch["metadata"]["annotations"]))
+}
+
+fn object(name: &str, ip: Ipv4Addr, third: u8) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "resourceVersion": "2", "annotations": {}},
+        "spec": {"podCIDR": format!("10.42.{third}.0/24")},
+        "status": {"addresses": [{"type": "InternalIP", "address": ip.to_string()}]},
+    })
+}
+
+/// A node with one pod that serves.
+struct TestNode {
+    name: &'static str,
+    ip: Ipv4Addr,
+    third: u8,
+    namespace: Namespace,
+    pod: Namespace,
+    pod_mtu: watch::Receiver<Option<u32>>,
+    running: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl TestNode {
+    fn pod_ip(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 42, self.third, 5)
+    }
+
+    fn new(name: &'static str, router: &Namespace, subnet: u8, third: u8, api: &Shared) -> Self {
+        let ip = Ipv4Addr::new(10, 1, subnet, third);
+        let (namespace, pod) = (Namespace::new(), Namespace::new());
+        namespace.sysctl("ipv4/ip_forward", "1");
+        router.ip(&format!("link add name to-{name} type veth peer name eth0 netns {}", namespace.tid));
+        router.ip(&format!("link set to-{name} master link{subnet} up"));
+        namespace.ip(&format!("addr add {ip}/24 dev eth0"));
+        namespace.ip("link set eth0 up");
+        namespace.ip(&format!("route add default via 10.1.{subnet}.254"));
+        namespace.ip("link add cni0 type bridge");
+        namespace.ip(&format!("addr add 10.42.{third}.1/24 dev cni0"));
+        namespace.ip("link set cni0 up");
+        namespace.ip(&format!("link add name pod type veth peer name eth0 netns {}", pod.tid));
+        namespace.ip("link set pod master cni0 up");
+        pod.ip(&format!("addr add 10.42.{third}.5/24 dev eth0"));
+        pod.ip("link set eth0 up");
+        pod.ip(&format!("route add default via 10.42.{third}.1"));
+        pod.run(move || serve(third));
+        api.lock().unwrap().put(name, object(name, ip, third));
+        let (_, pod_mtu) = watch::channel(None);
+        Self { name, ip, third, namespace, pod, pod_mtu, running: None }
+    }
+
+    fn start(&mut self, network: NodeNetwork, api: &Shared) {
+        let (sender, receiver) = watch::channel(None);
+        self.pod_mtu = receiver;
+        let config = RoutesConfig {
+            node_name: self.name.to_owned(),
+            node_ip: self.ip,
+            bridge: "cni0".to_owned(),
+            service_cidr: "10.43.0.0/16".parse().unwrap(),
+            cluster_cidr: "10.42.0.0/16".parse().unwrap(),
+            network,
+        };
+        let (token, api) = (CancellationToken::new(), Arc::clone(api));
+        let ended = token.clone();
+        let thread = self.namespace.spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+                let address: SocketAddr = listener.local_addr().unwrap();
+                let router = Router::new()
+                    .route("/api/v1/nodes", get(list))
+                    .route("/api/v1/nodes/{name}", axum::routing::patch(patch))
+                    .with_state(api);
+                let server = tokio::spawn(async move { axum::serve(listener, router).await });
+                let client = kube::Client::try_from(kube::Config::new(format!("http://{address}").parse().unwrap()));
+                let client = client.unwrap();
+                let parties = Parties { client: client.clone(), node_client: client, pod_mtu: sender };
+                run(config, parties, ended).await.unwrap();
+                server.abort();
+            });
+        });
+        self.running = Some((token, thread));
+    }
+
+    fn stop(&mut self) {
+        if let Some((token, thread)) = self.running.take() {
+            token.cancel();
+            thread.join().unwrap();
+        }
+    }
+
+    /// What the kernel has for other nodes, as people read it.
+    fn shown(&self) -> String {
+        let show = |program, args: &str| self.namespace.command(program, args);
+        let device = show("ip", "-o link show");
+        if !device.contains(DEVICE) {
+            return show("ip", "route show");
+        }
+        show("ip", "route show")
+            + &show("ip", &format!("neigh show dev {DEVICE}"))
+            + &show("bridge", &format!("fdb show dev {DEVICE}"))
+    }
+
+    fn device(&self) -> String {
+        self.namespace.command("ip", &format!("-o -d link show {DEVICE}"))
+    }
+
+    fn reaches(&self, other: &TestNode) {
+        let expect = Answer { pod: other.third, seen: self.pod_ip() };
+        let to = SocketAddrV4::new(other.pod_ip(), TARGET_PORT);
+        eventually(&format!("{} reaches {}", self.name, other.name), || {
+            self.pod.run(move || ask_within(to, crate::SHORT).is_ok_and(|answer| answer == expect))
+        });
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// One link a subnet, and a router between them.
+fn router() -> Namespace {
+    let router = Namespace::new();
+    router.sysctl("ipv4/ip_forward", "1");
+    for subnet in [1, 2] {
+        router.ip(&format!("link add link{subnet} type bridge"));
+        router.ip(&format!("addr add 10.1.{subnet}.254/24 dev link{subnet}"));
+        router.ip(&format!("link set link{subnet} up"));
+    }
+    router
+}
+
+#[test]
+fn pods_on_other_links_are_reached_through_tunnels() {
+    let (router, api) = (router(), Shared::default());
+    let mut a = TestNode::new("a", &router, 1, 1, &api);
+    let mut near = TestNode::new("near", &router, 1, 2, &api);
+    let mut far = TestNode::new("far", &router, 2, 3, &api);
+    for node in [&mut a, &mut near, &mut far] {
+        node.start(NodeNetwork::Auto, &api);
+    }
+    for (from, to) in [(&a, &far), (&far, &a), (&near, &far), (&a, &near), (&near, &a)] {
+        from.reaches(to);
+    }
+    // The node itself, too, and the answer finds back.
+    let to = SocketAddrV4::new(far.pod_ip(), TARGET_PORT);
+    assert_eq!(a.namespace.run(move || ask(to).unwrap().pod), far.third);
+    let shown = a.shown();
+    let mac = "0a:59:0a:01:02:03";
+    for line in [
+        "10.42.2.0/24 via 10.1.1.2 dev eth0",
+        "10.42.3.0/24 via 10.42.3.0 dev copepod.1",
+        &format!("10.42.3.0 lladdr {mac} PERMANENT"),
+        &format!("{mac} dst 10.1.2.3 self permanent"),
+    ] {
+        assert!(shown.contains(line), "{line} is not in\n{shown}");
+    }
+    let device = a.device();
+    for part in ["mtu 1450", "vxlan id 1 local 10.1.1.1", "dstport 8472", "nolearning", "0a:59:0a:01:01:01"] {
+        assert!(device.contains(part), "{part} is not in {device}");
+    }
+    assert_eq!(*a.pod_mtu.borrow(), Some(1450));
+
+    // A start finds everything as it should be and leaves it alone.
+    a.stop();
+    a.start(NodeNetwork::Auto, &api);
+    eventually("the pods' room is known again", || a.pod_mtu.borrow().is_some());
+    a.reaches(&far);
+    assert_eq!((a.device(), a.shown()), (device, shown));
+
+    // A node that moves takes its entries with it; one that goes leaves none.
+    let new_mac = "0a:59:00:00:00:07";
+    let moved = json!({"copepod.local/vtep-mac": new_mac});
+    api.lock().unwrap().annotate("far", &moved);
+    eventually("a node that runs knows better", || a.shown().contains(mac) && !a.shown().contains(new_mac));
+    far.stop();
+    api.lock().unwrap().annotate("far", &moved);
+    eventually("the entries moved", || a.shown().contains(new_mac) && !a.shown().contains(mac));
+    api.lock().unwrap().delete("far");
+    eventually("the entries are gone", || !a.shown().contains("10.42.3.0") && !a.shown().contains(new_mac));
+    assert!(a.shown().contains("10.42.2.0/24 via 10.1.1.2"), "others stay");
+    a.stop();
+    for _ in 0..2 {
+        a.namespace.run(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(cleanup()).unwrap();
+        });
+    }
+    let left = a.namespace.command("ip", "-o link show") + &a.shown();
+    assert!(!left.contains(DEVICE) && !left.contains("10.42.2.0"), "{left}");
+}
+
+#[test]
+fn tunnels_only_routes_only_and_neither() {
+    let (router, api) = (router(), Shared::default());
+    let mut a = TestNode::new("a", &router, 1, 1, &api);
+    let mut b = TestNode::new("b", &router, 1, 2, &api);
+    let far = TestNode::new("far", &router, 2, 3, &api);
+    // Nonsense is no way to anybody.
+    api.lock()
+        .unwrap()
+        .annotate("far", &json!({"copepod.local/vtep-mac": "ff:ff", "copepod.local/vtep-ip": "203.0.113.9"}));
+    for node in [&mut a, &mut b] {
+        node.start(NodeNetwork::Vxlan, &api);
+    }
+    a.reaches(&b);
+    b.reaches(&a);
+    assert!(a.shown().contains("10.42.2.0/24 via 10.42.2.0 dev copepod.1"), "{}", a.shown());
+    assert!(!a.shown().contains("203.0.113.9") && !a.shown().contains("10.42.3.0"), "{}", a.shown());
+    // The same link, by routes now: the tunnels' entries go.
+    for node in [&mut a, &mut b] {
+        node.stop();
+        node.start(NodeNetwork::Routes, &api);
+    }
+    eventually("the way is a route", || a.shown().contains("10.42.2.0/24 via 10.1.1.2 dev eth0"));
+    eventually("the entries are gone", || !a.shown().contains("0a:59"));
+    a.reaches(&b);
+    assert_eq!(*a.pod_mtu.borrow(), Some(0));
+    a.stop();
+    a.start(NodeNetwork::None, &api);
+    eventually("nothing leads to other nodes", || !a.shown().contains("10.42.2.0"));
+    drop(far);
+}
