@@ -124,3 +124,35 @@ fn a_worker_joins_by_the_printed_command() -> Result<()> {
     worker.run(&["ip", "link", "delete", "join0"])?;
     worker.expect_nothing_since(&before)
 }
+
+#[test]
+fn a_bootstrap_kubeconfig_will_do() -> Result<()> {
+    let (server, worker) = (Machine::new("booted")?, Machine::new("booting")?);
+    server.cable((SERVER, &worker, WORKER))?;
+    let control_plane = start(&server, &["server", "--advertise-address", SERVER])?;
+    let token = wait::until("the control plane", SOON, || server.copepod(&["token", "create"]))?;
+    let ca = "jsonpath={.clusters[0].cluster.certificate-authority-data}";
+    let ca = server.kubectl(&["config", "view", "--raw", "-o", ca])?;
+    let bootstrap = |token: &str| {
+        let config = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "b",
+            "clusters": [{"name": "c", "cluster": {
+                "server": format!("https://{SERVER}:6443"), "certificate-authority-data": ca}}],
+            "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "b", "context": {"cluster": "c", "user": "u"}}],
+        });
+        std::fs::write(worker.path("/var/lib/bootstrap.kubeconfig"), config.to_string())
+    };
+    let file = ["--bootstrap-kubeconfig", "/var/lib/bootstrap.kubeconfig"];
+    bootstrap("abcdef.0123456789abcdef")?;
+    refused(&worker, &file, 1, "the token is not accepted")?;
+    bootstrap(token.trim())?;
+    let root = worker.cgroup_root();
+    let own = ["agent", "--node-name", "worker", "--node-ip", WORKER, "--cgroup-root", &root];
+    let agent = start(&worker, &[&own[..], &file].concat())?;
+    wait::until("the worker", SOON, || ready(&server)).with_context(|| log(&worker))?;
+    let written = std::fs::read_to_string(worker.path("/var/lib/copepod/kubelet.kubeconfig"))?;
+    ensure!(written.contains("kubelet-client-current.pem") && !written.contains(token.trim()), "{written}");
+    end(&worker, agent)?;
+    end(&server, control_plane)
+}
