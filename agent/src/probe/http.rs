@@ -9,6 +9,7 @@ use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use nix::errno::Errno;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
@@ -149,7 +150,12 @@ async fn get(target: &HttpTarget) -> Result<Answer, GetError> {
 /// Connects to a pod or node address.
 pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
     let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await;
-    stream.map_err(|error| format!("dial tcp {host}:{port}: connect: {error}"))
+    stream.map_err(|error| format!("dial tcp {host}:{port}: connect: {}", reason(&error)))
+}
+
+/// The words that programs in Go have for an error of the system.
+fn reason(error: &std::io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |code| Errno::from_raw(code).desc().to_lowercase())
 }
 
 async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Answer, String>
