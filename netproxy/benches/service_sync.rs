@@ -36,30 +36,14 @@ fn name(index: u32) -> ServiceName {
 fn service(index: u32) -> ServicePort {
     ServicePort {
         port_name: "http".into(),
-        protocol: Protocol::Tcp,
-        cluster_ip: Ipv4Addr::from_bits(0x0a2b_0000 + 256 + index),
-        port: 80,
-        node_port: 0,
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
-        source_ranges: None,
-        affinity: None,
-        internal_local: false,
-        external_local: false,
-        health_check_node_port: 0,
+        ..ServicePort::new(Protocol::Tcp, Ipv4Addr::from_bits(0x0a2b_0000 + 256 + index), 80)
     }
 }
 
 fn slice(index: u32, endpoints: u32, shift: u32) -> Slice {
     let endpoint = |n: u32| Endpoint {
-        addr: Ipv4Addr::from_bits(0x0a60_0000 + index * 8 + n + shift),
-        port: 0,
-        ready: true,
-        serving: true,
-        terminating: false,
         local: false,
-        node_unknown: false,
-        hints: None,
+        ..Endpoint::new(Ipv4Addr::from_bits(0x0a60_0000 + index * 8 + n + shift), 0)
     };
     Slice { ports: vec![("http".into(), Protocol::Tcp, 8080)], endpoints: (0..endpoints).map(endpoint).collect() }
 }

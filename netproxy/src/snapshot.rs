@@ -81,6 +81,27 @@ pub struct ServicePort {
     pub health_check_node_port: u16,
 }
 
+impl ServicePort {
+    /// The only port of a Service that asks for nothing else.
+    #[must_use]
+    pub fn new(protocol: Protocol, cluster_ip: Ipv4Addr, port: u16) -> Self {
+        Self {
+            port_name: "".into(),
+            protocol,
+            cluster_ip,
+            port,
+            node_port: 0,
+            external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            source_ranges: None,
+            affinity: None,
+            internal_local: false,
+            external_local: false,
+            health_check_node_port: 0,
+        }
+    }
+}
+
 /// One address behind a Service port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
@@ -100,6 +121,23 @@ pub struct Endpoint {
     pub node_unknown: bool,
     /// Which zones and nodes should use it.
     pub hints: Option<Arc<Hints>>,
+}
+
+impl Endpoint {
+    /// A ready endpoint on this node. In a [`Slice`] the port stays 0.
+    #[must_use]
+    pub fn new(addr: Ipv4Addr, port: u16) -> Self {
+        Self {
+            addr,
+            port,
+            ready: true,
+            serving: true,
+            terminating: false,
+            local: true,
+            node_unknown: false,
+            hints: None,
+        }
+    }
 }
 
 /// `endpoints[].hints`

@@ -16,29 +16,12 @@ fn name() -> ServiceName {
 
 fn ports(protocol: Protocol, serving: &[u8]) -> Vec<Resolved> {
     let port = ServicePort {
-        port_name: "".into(),
-        protocol,
-        cluster_ip: VIP,
-        port: 53,
         node_port: 30053,
         external_ips: vec![Ipv4Addr::new(198, 51, 100, 1)],
-        load_balancer_ips: Vec::new(),
-        source_ranges: None,
-        affinity: None,
-        internal_local: false,
-        external_local: false,
-        health_check_node_port: 0,
+        ..ServicePort::new(protocol, VIP, 53)
     };
-    let endpoint = |last: &u8| Endpoint {
-        addr: pod(*last),
-        port: 5353,
-        ready: false,
-        serving: true,
-        terminating: true,
-        local: false,
-        node_unknown: false,
-        hints: None,
-    };
+    let endpoint =
+        |last: &u8| Endpoint { ready: false, terminating: true, local: false, ..Endpoint::new(pod(*last), 5353) };
     vec![Resolved { port: Arc::new(port), endpoints: serving.iter().map(endpoint).collect() }]
 }
 

@@ -13,29 +13,12 @@ use crate::topology::Chosen;
 pub fn table(node: &NodeView) -> Table {
     let service = ServiceName { namespace: "probe".into(), name: "probe".into() };
     let port = ServicePort {
-        port_name: "".into(),
-        protocol: Protocol::Tcp,
-        cluster_ip: Ipv4Addr::new(192, 0, 2, 1),
-        port: 1,
         node_port: 1,
-        external_ips: Vec::new(),
         load_balancer_ips: vec![Ipv4Addr::new(192, 0, 2, 2)],
         source_ranges: Some(Vec::new()),
-        affinity: None,
-        internal_local: false,
-        external_local: false,
-        health_check_node_port: 0,
+        ..ServicePort::new(Protocol::Tcp, Ipv4Addr::new(192, 0, 2, 1), 1)
     };
-    let endpoint = |last| Endpoint {
-        addr: Ipv4Addr::new(198, 51, 100, last),
-        port: 1,
-        ready: true,
-        serving: true,
-        terminating: false,
-        local: true,
-        node_unknown: false,
-        hints: None,
-    };
+    let endpoint = |last| Endpoint::new(Ipv4Addr::new(198, 51, 100, last), 1);
     let both = vec![endpoint(1), endpoint(2)];
     let sticky = ServicePort { port_name: "sticky".into(), affinity: Some(1), port: 2, node_port: 2, ..port.clone() };
     let chosen = Chosen { cluster: both.clone(), local: both, any: true };

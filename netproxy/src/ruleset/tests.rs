@@ -30,33 +30,11 @@ fn node() -> NodeView {
 }
 
 fn port() -> ServicePort {
-    ServicePort {
-        port_name: "".into(),
-        protocol: Protocol::Tcp,
-        cluster_ip: VIP,
-        port: 80,
-        node_port: 30080,
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
-        source_ranges: None,
-        affinity: None,
-        internal_local: false,
-        external_local: false,
-        health_check_node_port: 0,
-    }
+    ServicePort { node_port: 30080, ..ServicePort::new(Protocol::Tcp, VIP, 80) }
 }
 
 fn ep(last: u8) -> Endpoint {
-    Endpoint {
-        addr: Ipv4Addr::new(10, 42, 0, last),
-        port: 0,
-        ready: true,
-        serving: true,
-        terminating: false,
-        local: true,
-        node_unknown: false,
-        hints: None,
-    }
+    Endpoint::new(Ipv4Addr::new(10, 42, 0, last), 0)
 }
 
 fn name(text: &str) -> ServiceName {

@@ -109,33 +109,11 @@ fn name(text: &str) -> ServiceName {
 }
 
 fn port(protocol: Protocol) -> ServicePort {
-    ServicePort {
-        port_name: "".into(),
-        protocol,
-        cluster_ip: VIP,
-        port: 80,
-        node_port: 0,
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
-        source_ranges: None,
-        affinity: None,
-        internal_local: false,
-        external_local: false,
-        health_check_node_port: 0,
-    }
+    ServicePort::new(protocol, VIP, 80)
 }
 
 fn slice(lasts: &[u8]) -> Change {
-    let endpoint = |last: &u8| Endpoint {
-        addr: Ipv4Addr::new(10, 42, 0, *last),
-        port: 0,
-        ready: true,
-        serving: true,
-        terminating: false,
-        local: true,
-        node_unknown: false,
-        hints: None,
-    };
+    let endpoint = |last: &u8| Endpoint::new(Ipv4Addr::new(10, 42, 0, *last), 0);
     let ports = [Protocol::Tcp, Protocol::Udp].map(|p| ("".into(), p, 8080)).to_vec();
     Change::Slice(name("svc"), "s".into(), Slice { ports, endpoints: lasts.iter().map(endpoint).collect() })
 }

@@ -10,33 +10,17 @@ use crate::snapshot::{Hints, Protocol};
 const HERE: Place<'static> = Place { node_name: "here", zone: Some("zone-a") };
 
 fn port() -> ServicePort {
-    ServicePort {
-        port_name: "".into(),
-        protocol: Protocol::Tcp,
-        cluster_ip: Ipv4Addr::new(10, 43, 0, 1),
-        port: 80,
-        node_port: 30080,
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
-        source_ranges: None,
-        affinity: None,
-        internal_local: false,
-        external_local: false,
-        health_check_node_port: 0,
-    }
+    ServicePort { node_port: 30080, ..ServicePort::new(Protocol::Tcp, Ipv4Addr::new(10, 43, 0, 1), 80) }
 }
 
 /// `r`eady, `t`erminating but serving, `n`either; capital letters are on this node.
 fn endpoints(spec: &str) -> Vec<Endpoint> {
     let one = |(last, kind): (u8, char)| Endpoint {
-        addr: Ipv4Addr::new(10, 42, 0, last),
-        port: 8080,
         ready: kind.eq_ignore_ascii_case(&'r'),
         serving: !kind.eq_ignore_ascii_case(&'n'),
         terminating: kind.eq_ignore_ascii_case(&'t'),
         local: kind.is_ascii_uppercase(),
-        node_unknown: false,
-        hints: None,
+        ..Endpoint::new(Ipv4Addr::new(10, 42, 0, last), 8080)
     };
     (0u8..).zip(spec.chars()).map(one).collect()
 }

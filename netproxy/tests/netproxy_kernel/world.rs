@@ -44,33 +44,11 @@ pub fn name(text: &str) -> ServiceName {
 }
 
 pub fn port() -> ServicePort {
-    ServicePort {
-        port_name: "p".into(),
-        protocol: Protocol::Tcp,
-        cluster_ip: VIP,
-        port: PORT,
-        node_port: NODE_PORT,
-        external_ips: Vec::new(),
-        load_balancer_ips: Vec::new(),
-        source_ranges: None,
-        affinity: None,
-        internal_local: false,
-        external_local: false,
-        health_check_node_port: 0,
-    }
+    ServicePort { port_name: "p".into(), node_port: NODE_PORT, ..ServicePort::new(Protocol::Tcp, VIP, PORT) }
 }
 
 pub fn endpoint(addr: Ipv4Addr) -> Endpoint {
-    Endpoint {
-        addr,
-        port: 0,
-        ready: true,
-        serving: true,
-        terminating: false,
-        local: true,
-        node_unknown: false,
-        hints: None,
-    }
+    Endpoint::new(addr, 0)
 }
 
 pub fn slice(pods: &[u8]) -> Slice {
