@@ -17,7 +17,7 @@ use netproxy::cni::{self, CniConfig};
 use netproxy::routes::NodeNetwork;
 use netproxy::services::ServiceProxyConfig;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cli::{self, ClusterNet, Cni, NodeArgs};
 use crate::paths::Paths;
@@ -185,8 +185,8 @@ async fn configure_pods(
     let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
     let changes = watcher(Api::<Node>::all(client), config).default_backoff().applied_objects();
     let mut changes = std::pin::pin!(changes);
-    // Keeps the host ports of the present network; dropping it ends that.
-    let mut _keeping = None;
+    // The present network, and what keeps its host ports: dropping that ends it.
+    let mut present: Option<(CniConfig, DropGuard)> = None;
     let mut pod_cidr = None;
     loop {
         tokio::select! {
@@ -206,10 +206,13 @@ async fn configure_pods(
         let (Some(pod_cidr), Some(mtu)) = (&pod_cidr, *known_mtu.borrow_and_update()) else { continue };
         let config =
             CniConfig { bridge: BRIDGE.to_owned(), pod_cidr: cidr(pod_cidr)?, mtu, data_dir: paths.cni_data() };
+        if present.as_ref().is_some_and(|(present, _)| *present == config) {
+            continue;
+        }
         cni::write_conflist(&paths.cni_conf(), &config).context("write the CNI configuration")?;
         let keeping = token.child_token();
-        tokio::spawn(cni::keep_host_ports(config, cni::CHECK_PERIOD, keeping.clone()));
-        _keeping = Some(keeping.drop_guard());
+        tokio::spawn(cni::keep_host_ports(config.clone(), cni::CHECK_PERIOD, keeping.clone()));
+        present = Some((config, keeping.drop_guard()));
     }
 }
 
