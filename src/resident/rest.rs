@@ -8,8 +8,8 @@ pub const PERIOD: Duration = Duration::from_secs(10);
 const QUIET: Duration = Duration::from_millis(100);
 /// Periods after which everything that the process does at rest has been done again: leases and probes.
 const SETTLING: u32 = 3;
-/// Growth since then that is worth the page faults: 2 MiB, in pages.
-const WORTH: u64 = 512;
+/// Growth since then that is worth the page faults: 1 MiB, in pages.
+const WORTH: u64 = 256;
 
 /// What the kernel says of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,7 +89,7 @@ mod tests {
         check(&looks);
         // Little by little counts, too; a little alone does not.
         let mut looks = settled.to_vec();
-        looks.extend([(5, 3511, false), (5, 3512, true)]);
+        looks.extend([(5, 3255, false), (5, 3256, true)]);
         check(&looks);
     }
 

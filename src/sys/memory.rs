@@ -50,6 +50,8 @@ pub fn give_back_freed() {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     /// Written by the loader before it was sealed: what must not be dropped.
@@ -73,13 +75,25 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_program_goes_on_after_its_pages_are_gone() {
+    /// Kilobytes of files that are resident with every page of the program, and
+    /// after they were given back.
+    fn before_and_after() -> (u64, u64) {
         touch_the_program();
         let before = resident_of_the_program();
         give_back_program().unwrap();
         give_back_freed();
-        let after = resident_of_the_program();
+        (before, resident_of_the_program())
+    }
+
+    #[test]
+    fn the_program_goes_on_after_its_pages_are_gone() {
+        // Other tests, which run beside this one, fetch back what they use.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let (mut before, mut after) = before_and_after();
+        while after >= before / 2 && Instant::now() < deadline {
+            std::thread::yield_now();
+            (before, after) = before_and_after();
+        }
         assert!(after < before / 2, "{before} kB of files were resident, and {after} kB still are");
         let at = std::hint::black_box(1);
         assert_eq!(RELOCATED.get(at), Some(&"two"));
