@@ -16,8 +16,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::resident;
 use crate::tasks::{self, Tasks};
+use crate::{open_files, resident};
 
 /// Runs the process's tasks: `start` builds them, SIGTERM or SIGINT ends them.
 ///
@@ -33,6 +33,7 @@ where
         .enable_all()
         .build()
         .context("start the runtime")?;
+    open_files::raise();
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;

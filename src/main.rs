@@ -12,6 +12,7 @@ mod join;
 mod kubeconfig;
 mod node;
 mod node_config;
+mod open_files;
 mod paths;
 mod pidfile;
 mod progress;

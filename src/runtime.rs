@@ -11,6 +11,7 @@ use netproxy::cni;
 
 use crate::cli::NodeArgs;
 use crate::node::{NodeInputs, UsageError};
+use crate::open_files;
 use crate::paths::Paths;
 use crate::tasks::Tasks;
 
@@ -77,6 +78,7 @@ pub fn options(paths: &Paths, systemd: bool) -> Options {
     options.state = paths.containerd_run();
     options.cni_bin_dir = paths.cni_bin();
     options.cni_conf_dir = paths.cni_conf();
+    options.open_files = open_files::former();
     options
 }
 

@@ -77,6 +77,9 @@ pub struct Options {
     pub max_concurrent_downloads: u32,
     /// How long it may take to answer after its start.
     pub start_timeout: Duration,
+    /// Soft and hard limit on open files that it starts with, and so every
+    /// container; `None` for those of this process.
+    pub open_files: Option<(u64, u64)>,
 }
 
 impl Options {
@@ -95,6 +98,7 @@ impl Options {
             sandbox_image: crate::images::PAUSE.to_owned(),
             max_concurrent_downloads: 3,
             start_timeout: Duration::from_secs(60),
+            open_files: None,
         }
     }
 

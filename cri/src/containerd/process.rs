@@ -153,7 +153,7 @@ pub(super) async fn start(options: &Options, plan: &Plan) -> Result<Process, Con
         .stdout(log)
         .stderr(stderr)
         .current_dir("/");
-    sys::own_session(&mut command);
+    sys::own_session(&mut command, options.open_files);
     let spawn = |source| ContainerdError::Spawn { program: plan.containerd.clone(), source };
     let child = command.spawn().map_err(spawn)?;
     let pid = child.id().ok_or_else(|| spawn(io::Error::other("it ended at once")))?;

@@ -1,20 +1,27 @@
-//! A session of its own, and a descriptor that tells of a process' end.
+//! What a child starts with, and a descriptor that tells of a process' end.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
+use nix::sys::resource::{Resource, setrlimit};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 
-/// Makes the command start a session, so that signals to ours do not reach it.
-pub(super) fn own_session(command: &mut Command) {
-    // SAFETY: setsid is async-signal-safe and allocates nothing, as is asked of
-    // code between fork and exec.
-    unsafe {
-        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(io::Error::from));
-    }
+/// Makes the command start a session, so that signals to ours do not reach it,
+/// with `open_files` as soft and hard limit or with ours.
+pub(super) fn own_session(command: &mut Command, open_files: Option<(u64, u64)>) {
+    let enter = move || {
+        nix::unistd::setsid()?;
+        if let Some((soft, hard)) = open_files {
+            setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+        }
+        Ok::<_, io::Error>(())
+    };
+    // SAFETY: setsid and setrlimit are async-signal-safe and allocate nothing, as
+    // is asked of code between fork and exec; neither does turning errno into an error.
+    unsafe { command.pre_exec(enter) };
 }
 
 /// A descriptor that becomes readable when the process ends. Call it inside a

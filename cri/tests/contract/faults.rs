@@ -58,6 +58,28 @@ pub async fn a_container_can_join_anothers_processes(s: &Subject) -> Result<()> 
     s.remove(&pod).await
 }
 
+/// Containers start with the limit on open files that containerd was given.
+pub async fn limits_of_open_files_reach_containers(s: &Subject) -> Result<()> {
+    let (_directory, options) = another(real(s)?)?;
+    let options = Options { open_files: Some((777, 4096)), ..options };
+    let containerd = Containerd::start(options.clone(), CancellationToken::new()).await?;
+    let client = containerd.client();
+    images::import_builtin(&client).await?;
+    let sandbox = s.sandbox("few-files");
+    let pod = client.run_pod_sandbox(&sandbox, "").await?;
+    let container = client.create_container(&pod, &s.container("few-files", Does::Runs), &sandbox).await?;
+    client.start_container(&container).await?;
+    let pid = client.container_status(&container).await?.pid.context("no pid")?;
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).context("no such limit")?;
+    // The soft one is no help: an older runc raises its own and hands that on.
+    let hard = line.split_whitespace().nth(4);
+    containerd.shutdown(Shutdown::StopDaemon).await?;
+    purge(&options, Keep::Nothing).await?;
+    ensure!(hard == Some("4096"), "{line}");
+    Ok(())
+}
+
 /// The daemon dies in the middle of a call: the call fails, the daemon is
 /// started again, the same client goes on, and the container never noticed.
 pub async fn daemon_killed_in_a_call(s: &Subject) -> Result<()> {
