@@ -100,6 +100,17 @@ async fn wait_for_runtime(runtime: &dyn RuntimeService, token: &CancellationToke
     }
 }
 
+/// Ends tasks, one generation after the other.
+async fn drain(generations: [(CancellationToken, TaskTracker); 3]) {
+    for (stop, group) in generations {
+        stop.cancel();
+        group.close();
+        if tokio::time::timeout(DRAIN, group.wait()).await.is_err() {
+            tracing::warn!("tasks did not end in time");
+        }
+    }
+}
+
 /// What all pods together are held to.
 fn all_pods(config: &AgentConfig) -> PodCgroupLimits {
     let nothing = std::collections::BTreeMap::new();
@@ -221,13 +232,7 @@ impl App {
         }
         tasks.spawn(announce(self.client.is_some(), desired, node, ready, rest.clone()));
         token.cancelled().await;
-        for (stop, group) in [(workers_token, worker_tasks), (writers_token, writer_tasks), (rest, tasks)] {
-            stop.cancel();
-            group.close();
-            if tokio::time::timeout(DRAIN, group.wait()).await.is_err() {
-                tracing::warn!("tasks did not end in time");
-            }
-        }
+        drain([(workers_token, worker_tasks), (writers_token, writer_tasks), (rest, tasks)]).await;
         Ok(())
     }
 

@@ -49,6 +49,26 @@ fn ready(server: &Machine) -> Result<()> {
     Ok(())
 }
 
+/// Everything that keeps a worker out, with a good token at hand.
+fn refusals(server: &Machine, worker: &Machine, (url, token): (&str, &str)) -> Result<()> {
+    let id = &token[..6];
+    let other = format!("{id}.{}", token[7..].chars().rev().collect::<String>());
+    refused(worker, &["--server", url, "--token", &other], 1, "did not sign")?;
+    let nobody = "aaaaaa.0123456789abcdef";
+    refused(worker, &["--server", url, "--token", nobody], 1, "does not know token aaaaaa")?;
+    let hash = format!("sha256:{}", "00".repeat(32));
+    let wrong_ca = ["--server", url, "--token", token, "--ca-cert-hash", &hash];
+    refused(worker, &wrong_ca, 1, "which no --ca-cert-hash names")?;
+    refused(worker, &["--server", url, "--token", "garbage"], 2, "--token: a bootstrap token is")?;
+    refused(worker, &["--server", url, "--token", token, "--ca-cert-hash", "x"], 2, "64 hexadecimal digits")?;
+    let short = server.copepod(&["token", "create", "--ttl", "1s"])?;
+    wait::until("the end of a token", SOON, || {
+        ensure!(!server.copepod(&["token", "list"])?.contains(short.trim()), "it is still listed");
+        Ok(())
+    })?;
+    refused(worker, &["--server", url, "--token", short.trim()], 1, "does not know token")
+}
+
 #[test]
 fn a_worker_joins_by_the_printed_command() -> Result<()> {
     let (server, worker) = (Machine::new("joined")?, Machine::new("joining")?);
@@ -61,23 +81,7 @@ fn a_worker_joins_by_the_printed_command() -> Result<()> {
     ensure!(words[..2] == ["copepod", "agent"] && words.len() == 8, "{printed}");
     let (url, token) = (words[3], words[5]);
     ensure!(server.copepod(&["token", "list"])?.contains("a test"), "the token is not listed");
-
-    let id = &token[..6];
-    let other = format!("{id}.{}", token[7..].chars().rev().collect::<String>());
-    refused(&worker, &["--server", url, "--token", &other], 1, "did not sign")?;
-    let nobody = "aaaaaa.0123456789abcdef";
-    refused(&worker, &["--server", url, "--token", nobody], 1, "does not know token aaaaaa")?;
-    let hash = format!("sha256:{}", "00".repeat(32));
-    let wrong_ca = ["--server", url, "--token", token, "--ca-cert-hash", &hash];
-    refused(&worker, &wrong_ca, 1, "which no --ca-cert-hash names")?;
-    refused(&worker, &["--server", url, "--token", "garbage"], 2, "--token: a bootstrap token is")?;
-    refused(&worker, &["--server", url, "--token", token, "--ca-cert-hash", "x"], 2, "64 hexadecimal digits")?;
-    let short = server.copepod(&["token", "create", "--ttl", "1s"])?;
-    wait::until("the end of a token", SOON, || {
-        ensure!(!server.copepod(&["token", "list"])?.contains(short.trim()), "it is still listed");
-        Ok(())
-    })?;
-    refused(&worker, &["--server", url, "--token", short.trim()], 1, "does not know token")?;
+    refusals(&server, &worker, (url, token))?;
 
     let root = worker.cgroup_root();
     let config = "/var/lib/kubelet.yaml";
@@ -100,7 +104,7 @@ fn a_worker_joins_by_the_printed_command() -> Result<()> {
     })?;
 
     // Joined is joined: with the token gone it starts again, and the pod is the same.
-    server.copepod(&["token", "delete", id])?;
+    server.copepod(&["token", "delete", &token[..6]])?;
     worker.kill_9(worker.process("copepod", "agent")?.pid)?;
     let mut agent = agent;
     agent.wait()?;

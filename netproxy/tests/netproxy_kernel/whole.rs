@@ -20,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Mutex, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::net::{NODE_IP, Namespace};
 
@@ -111,7 +112,8 @@ fn table_contains(needle: &str) -> bool {
     String::from_utf8_lossy(&output.stdout).contains(needle)
 }
 
-async fn scenario() {
+/// An API with one Service of one endpoint, and a client of it.
+async fn an_api() -> (Arc<Api>, kube::Client, AbortOnDropHandle<std::io::Result<()>>) {
     let api = Arc::new(Api {
         lists: HashMap::from([
             ("services", ("ServiceList", vec![service("web", "10.43.0.50")])),
@@ -124,17 +126,34 @@ async fn scenario() {
     let router = Router::new().route("/{*path}", get(resource)).with_state(Arc::clone(&api));
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+    (api, client, AbortOnDropHandle::new(server))
+}
 
+/// What keeps a proxy from starting.
+async fn refusals(client: &kube::Client) {
     let bad = ServiceProxyConfig { masquerade_bit: 32, ..ServiceProxyConfig::new("node", vec![]) };
     let refused = run(bad, client.clone(), CancellationToken::new()).await;
     assert!(matches!(refused, Err(ServiceProxyError::Config(_))), "{refused:?}");
 
-    let holder = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 10249)).await.unwrap();
+    let _holder = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 10249)).await.unwrap();
     let hard = ServiceProxyConfig { bind_address_hard_fail: true, ..ServiceProxyConfig::new("node", vec![]) };
     let refused = run(hard, client.clone(), CancellationToken::new()).await;
     assert!(matches!(refused, Err(ServiceProxyError::Listen(..))), "{refused:?}");
-    drop(holder);
+}
 
+/// What kube-proxy's ports say of a proxy with one Service.
+async fn answers() {
+    says(10256, "/healthz", &["200 OK", "\"nodeEligible\":true", "lastUpdated"]).await;
+    says(10249, "/metrics", &["kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1"]).await;
+    says(10249, "/metrics", &["kubeproxy_proxy_healthz_total{code=\"200\"}"]).await;
+    says(10249, "/proxyMode", &["nftables"]).await;
+    says(10249, "/configz", &["\"tcpEstablishedTimeout\":\"7777s\""]).await;
+    says(31999, "/", &["200 OK", "\"localEndpoints\":1", "x-load-balancing-endpoint-weight: 1", "nosniff"]).await;
+}
+
+async fn scenario() {
+    let (api, client, _server) = an_api().await;
+    refusals(&client).await;
     check().unwrap();
     assert!(!table_contains("table ip copepod"), "checking changes nothing");
 
@@ -149,14 +168,9 @@ async fn scenario() {
     assert_eq!(selectors["services"], "!service.kubernetes.io/service-proxy-name");
     assert!(selectors["endpointslices"].contains("!service.kubernetes.io/headless"));
     assert_eq!(selectors["nodes"], "metadata.name=node");
-    says(10256, "/healthz", &["200 OK", "\"nodeEligible\":true", "lastUpdated"]).await;
-    says(10249, "/metrics", &["kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1"]).await;
-    says(10249, "/metrics", &["kubeproxy_proxy_healthz_total{code=\"200\"}"]).await;
-    says(10249, "/proxyMode", &["nftables"]).await;
-    says(10249, "/configz", &["\"tcpEstablishedTimeout\":\"7777s\""]).await;
+    answers().await;
     let timeout = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established").unwrap();
     assert_eq!(timeout.trim(), "7777");
-    says(31999, "/", &["200 OK", "\"localEndpoints\":1", "x-load-balancing-endpoint-weight: 1", "nosniff"]).await;
 
     api.push("endpointslices", "MODIFIED", slice("web", &["10.42.0.1", "10.42.0.2"])).await;
     until("a new endpoint", async || table_contains(". 1 : 10.42.0.2 . 8080")).await;
@@ -183,7 +197,6 @@ async fn scenario() {
     cleanup().unwrap();
     cleanup().expect("cleaning up twice is fine");
     assert!(NetlinkBackend::new().unwrap().list().unwrap().table.is_none());
-    server.abort();
 }
 
 #[test]
