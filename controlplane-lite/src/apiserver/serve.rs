@@ -7,18 +7,21 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{BoxFuture, FutureExt as _};
 use http::{Request, Response};
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -28,7 +31,7 @@ use super::body::{Body, boxed};
 /// The client's verified certificate chain in DER, leaf first; absent or empty when it showed none. An extension of
 /// every request.
 #[derive(Debug, Clone, Default)]
-pub struct PeerCertificates(pub Vec<CertificateDer<'static>>);
+pub struct PeerCertificates(pub Arc<[CertificateDer<'static>]>);
 
 /// Where a request came from. An extension of every request from a socket.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +66,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Streams one HTTP/2 connection may hold: a client's watches are streams.
 const MAX_STREAMS: u32 = 2_000;
+/// HTTP/2 as ALPN names it. A client that does not ask for it speaks HTTP/1.1.
+const HTTP2: &[u8] = b"h2";
 
 fn pem(what: &'static str) -> impl Fn(rustls::pki_types::pem::Error) -> TlsError {
     move |source| TlsError::Pem { what, source }
@@ -104,7 +109,7 @@ pub fn server_tls(cert_pem: &str, key_pem: &str, client_ca_pem: &[&str]) -> Resu
         .with_client_cert_verifier(verifier)
         .with_single_cert(certificates("server certificate", cert_pem)?, private_key("server key", key_pem)?)
         .map_err(|e| tls("server certificate")(e.into()))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
@@ -135,8 +140,14 @@ where
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = connection(stream, peer, acceptor.clone(), handler.clone(), token.clone());
+                // Apart, so that what it needs is gone once the connection is open: open ones are many and long.
+                let opening = Box::pin(open(stream, peer, acceptor.clone(), handler.clone(), token.clone()));
                 let abort = abort.clone();
+                let connection = async move {
+                    if let Some(connection) = opening.await {
+                        connection.await;
+                    }
+                };
                 tracker.spawn(async move {
                     tokio::select! {
                         () = connection => {}
@@ -160,36 +171,66 @@ where
     Ok(())
 }
 
-async fn connection<H, F>(
+/// The handshake; what remains to be done for the connection afterwards.
+async fn open<H, F>(
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: TlsAcceptor,
     handler: H,
     token: CancellationToken,
-) where
+) -> Option<BoxFuture<'static, ()>>
+where
     H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     // Watch events are single small writes; Nagle would hold them back.
     let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return debug!(%peer, %error, "TLS handshake"),
-        Err(_) => return debug!(%peer, "TLS handshake timed out"),
-    };
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => return Some(converse(stream, peer, handler, token)),
+        Ok(Err(error)) => debug!(%peer, %error, "TLS handshake"),
+        Err(_) => debug!(%peer, "TLS handshake timed out"),
+    }
+    None
+}
+
+/// Requests and answers on an open connection.
+fn converse<H, F>(
+    stream: TlsStream<TcpStream>,
+    peer: SocketAddr,
+    handler: H,
+    token: CancellationToken,
+) -> BoxFuture<'static, ()>
+where
+    H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let session = stream.get_ref().1;
+    let http2 = session.alpn_protocol() == Some(HTTP2);
     let certificates = PeerCertificates(
-        stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect(),
+        session.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect(),
     );
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let mut request = request.map(boxed);
         request.extensions_mut().insert(certificates.clone());
         request.extensions_mut().insert(PeerAddress(peer));
-        let response = handler(request);
-        async move { Ok::<_, Infallible>(response.await) }
+        // A request being decided takes 20 KiB, and hyper keeps room for it as long as its answer streams.
+        Box::pin(handler(request).map(Ok::<_, Infallible>))
     });
-    let builder = builder();
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    tokio::pin!(connection);
+    let io = TokioIo::new(stream);
+    if http2 {
+        let connection = Box::pin(http2_builder().serve_connection(io, service));
+        drive(connection, http2::Connection::graceful_shutdown, peer, token).boxed()
+    } else {
+        let connection = Box::pin(http1_builder().serve_connection(io, service).with_upgrades());
+        drive(connection, http1::UpgradeableConnection::graceful_shutdown, peer, token).boxed()
+    }
+}
+
+/// Runs a connection to its end; no new requests once `token` is cancelled.
+async fn drive<C>(mut connection: Pin<Box<C>>, shut: fn(Pin<&mut C>), peer: SocketAddr, token: CancellationToken)
+where
+    C: Future<Output = hyper::Result<()>>,
+{
     let mut draining = false;
     loop {
         // Cancel-safe: the connection is polled in place, the token stays cancelled.
@@ -202,17 +243,21 @@ async fn connection<H, F>(
             }
             () = token.cancelled(), if !draining => {
                 draining = true;
-                connection.as_mut().graceful_shutdown();
+                shut(connection.as_mut());
             }
         }
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+fn http1_builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder
-        .http2()
+}
+
+fn http2_builder() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .keep_alive_interval(Duration::from_secs(30))

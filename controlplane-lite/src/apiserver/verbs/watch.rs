@@ -31,9 +31,12 @@ const MIN_SECONDS: u64 = 1800;
 /// # Errors
 /// 400 for selectors, 410 for versions too old (before the first byte; later as an ERROR event), 504 for versions not
 /// reached.
-pub async fn watch(call: Arc<Call>, request: &mut Request<Body>) -> Result<Response<Body>, ApiError> {
+pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Response<Body>, ApiError> {
     let options = options::list(&call.query, true)?;
     let accept = negotiate::accept(&call.headers)?;
+    // They lie in the connection's read buffer, which would last as long as the watch.
+    call.headers = http::HeaderMap::new();
+    let call = Arc::new(call);
     if accept.format != Format::Json {
         return Err(ApiError::not_acceptable(&negotiate::ACCEPTED[..1]));
     }
