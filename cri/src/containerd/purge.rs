@@ -40,20 +40,7 @@ pub enum Keep {
 pub async fn purge(options: &Options, keep: Keep) -> Result<(), ContainerdError> {
     // Read first: the daemon forgets dead shims, and leaves their sockets.
     let sockets = shim_sockets(&options.state);
-    let running = match process::running(options).await {
-        Some(process) => Some(process),
-        // Pods may outlive their daemon: start it once more, to end them well.
-        None if options.config_file().exists() => start_again(options).await,
-        None => None,
-    };
-    if let Some(process) = running {
-        let client = CriClient::connect(options.socket());
-        let removed = remove_pods(&client).await;
-        process.stop().await?;
-        if let Err(problem) = removed {
-            warn!(%problem, "the runtime did not remove all pods; killing what is left");
-        }
-    }
+    end_pods(options).await?;
     kill_shims(&options.socket()).await?;
     for socket in sockets {
         // A shim that ended well removed it itself.
@@ -72,7 +59,33 @@ pub async fn purge(options: &Options, keep: Keep) -> Result<(), ContainerdError>
     }
 }
 
+/// Removes all pods through the daemon and ends it.
+async fn end_pods(options: &Options) -> Result<(), ContainerdError> {
+    let mut daemon = match process::running(options).await {
+        Some(process) => Some(process),
+        // Pods may outlive their daemon: start it once more, to end them well.
+        None => start_again(options).await,
+    };
+    let mut may_be_dying = true;
+    while let Some(process) = daemon.take() {
+        let removed = remove_pods(&CriClient::connect(options.socket())).await;
+        process.stop().await?;
+        match removed {
+            // A daemon that was just killed takes connections until all its threads are gone.
+            Err(CriError::Unavailable { .. }) if may_be_dying => daemon = start_again(options).await,
+            Err(problem) => warn!(%problem, "the runtime did not remove all pods; killing what is left"),
+            Ok(()) => {}
+        }
+        may_be_dying = false;
+    }
+    Ok(())
+}
+
+/// Starts the daemon as it was set up last, if it ever was.
 async fn start_again(options: &Options) -> Option<Process> {
+    if !options.config_file().exists() {
+        return None;
+    }
     let plan = process::prepare(options).await.ok()?;
     match process::start(options, &plan).await {
         Ok(process) => Some(process),

@@ -58,6 +58,29 @@ pub async fn a_container_can_join_anothers_processes(s: &Subject) -> Result<()> 
     s.remove(&pod).await
 }
 
+/// A daemon may die while a purge talks to it, or have been killed just before:
+/// then its pods are ended well by another, and not merely killed.
+pub async fn a_daemon_that_dies_in_a_purge_is_replaced(s: &Subject) -> Result<()> {
+    let (_directory, options) = another(real(s)?)?;
+    let containerd = Containerd::start(options.clone(), CancellationToken::new()).await?;
+    let (client, daemon) = (containerd.client(), Pid::from_raw(i32::try_from(containerd.pid())?));
+    images::import_builtin(&client).await?;
+    let pod = client.run_pod_sandbox(&s.sandbox("orphaned"), "").await?;
+    containerd.shutdown(Shutdown::LeaveRunning).await?;
+    // Its socket still takes connections, as that of a dying process does.
+    kill(daemon, Signal::SIGSTOP)?;
+    let purging = purge(&options, Keep::Images);
+    tokio::pin!(purging);
+    ensure!(timeout(Duration::from_millis(300), &mut purging).await.is_err(), "nobody was asked");
+    kill(daemon, Signal::SIGKILL)?;
+    timeout(PATIENCE, purging).await.context("the purge hangs")??;
+    let log = fs::read_to_string(options.log_file())?;
+    let removed = log.lines().any(|line| line.contains("RemovePodSandbox") && line.contains(&pod.to_string()));
+    purge(&options, Keep::Nothing).await?;
+    ensure!(removed, "the pod was not removed:\n{log}");
+    Ok(())
+}
+
 /// Containers start with the limit on open files that containerd was given.
 pub async fn limits_of_open_files_reach_containers(s: &Subject) -> Result<()> {
     let (_directory, options) = another(real(s)?)?;
