@@ -84,6 +84,10 @@ pub fn run(spec: &Path) -> Result<()> {
     supervise(&spec, &signals)
 }
 
+/// Where containerd's network library keeps its notes, whatever the containerd.
+/// A node's pods end with it, so these need not outlive it.
+pub const CNI_CACHE: &str = "/var/lib/cni";
+
 /// Waits until whoever starts the node has recorded this process. Had they died
 /// before that, nobody could ever end the node: then it must not begin.
 fn wait_at_the_gate() -> Result<()> {
@@ -93,12 +97,15 @@ fn wait_at_the_gate() -> Result<()> {
     dup2_stdin(&nothing).context("let go of the creator's pipe")
 }
 
-/// A private /run (sockets, namespaces of pods), own data and logs, own /proc.
+/// A private /run (sockets, namespaces of pods), own data and logs, own /proc,
+/// and an own directory for what the runtime's network library notes of pods.
 fn prepare(spec: &NodeSpec) -> Result<()> {
     sys::make_mounts_private().context("make the node's mounts private")?;
     sethostname(&spec.hostname).context("set the host name")?;
     sys::mount_proc().context("mount /proc")?;
     sys::mount_tmpfs(Path::new("/run"), 256).context("mount /run")?;
+    fs::create_dir_all(CNI_CACHE).with_context(|| format!("make {CNI_CACHE}"))?;
+    sys::mount_tmpfs(Path::new(CNI_CACHE), 16).with_context(|| format!("mount {CNI_CACHE}"))?;
     fs::create_dir_all(&spec.data_dir).context("make the data directory")?;
     sys::bind_mount(&spec.log, Path::new("/var/log")).context("mount /var/log")?;
     sys::bind_mount(&spec.data, &spec.data_dir).context("mount the data directory")

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::init::NodeSpec;
+use super::init::{self, NodeSpec};
 use super::network;
 use super::plan::{self, ClusterName, Role};
 use super::state::{ClusterDir, ClusterState, InitProcess, NodeState, start_ticks};
@@ -295,6 +295,7 @@ pub fn delete(data_dir: &Path, name: &ClusterName, users: Option<&Path>) -> Resu
     // Made for clusters, and for nodes to bind over; where others are in there, they stay.
     let _ = std::fs::remove_dir(paths::clusters_dir(data_dir));
     let _ = std::fs::remove_dir("/var/lib/copepod");
+    let _ = std::fs::remove_dir(init::CNI_CACHE);
     if let Some(users) = users
         && users.exists()
     {

@@ -52,3 +52,17 @@ fn a_cluster_whose_creator_was_killed_is_deleted() -> Result<()> {
     machine.copepod(&["cluster", "delete", machine.name()])?;
     machine.expect_nothing_since(&before)
 }
+
+#[test]
+fn a_cluster_with_pods_is_deleted() -> Result<()> {
+    let machine = Machine::new("populated")?;
+    let before = machine.traces()?;
+    machine.copepod(&["cluster", "create", machine.name(), "--no-merge", "--wait", "90"])?;
+    let config = format!("--kubeconfig=/var/lib/copepod/clusters/{}/kubeconfig", machine.name());
+    let kubectl = |arguments: &[&str]| machine.run(&[&["kubectl", &config], arguments].concat());
+    let image = "--image=copepod.local/demo:latest";
+    wait::until("the service account", SOON, || kubectl(&["run", "hello", image, "--image-pull-policy=IfNotPresent"]))?;
+    kubectl(&["wait", "pod/hello", "--for=condition=Ready", "--timeout=90s"])?;
+    machine.copepod(&["cluster", "delete", machine.name()])?;
+    machine.expect_nothing_since(&before)
+}

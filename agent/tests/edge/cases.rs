@@ -141,6 +141,8 @@ pub async fn kubectl_attaches(world: &Edge) -> Result<()> {
         drop(stdin);
         let status = tokio::time::timeout(PATIENCE, child.wait()).await.context("attach does not end")??;
         ensure!(status.success(), "websockets {websockets}: {status:?}");
+        // Its end may not have come to the runtime's mind yet, and what runs is not removed.
+        world.client.stop_container(&id, Duration::ZERO).await?;
         world.client.remove_container(&id).await?;
         world.look().await?;
     }

@@ -99,7 +99,9 @@ async fn start_again(options: &Options) -> Option<Process> {
 async fn remove_pods(client: &CriClient) -> Result<(), CriError> {
     let mut last = Ok(());
     for container in client.list_containers(&ContainerFilter::default()).await? {
-        last = client.remove_container(&container.id).await.and(last);
+        // One that ends by itself meanwhile is not removed unless it was stopped.
+        let stopped = client.stop_container(&container.id, Duration::ZERO).await;
+        last = stopped.and(client.remove_container(&container.id).await).and(last);
     }
     for sandbox in client.list_pod_sandboxes(&SandboxFilter::default()).await? {
         let stopped = client.stop_pod_sandbox(&sandbox.id).await;
