@@ -27,21 +27,30 @@ fn gone_is_done<T>(result: Result<T>) -> Result<()> {
     }
 }
 
-/// Ends a container or a sandbox, asking up to three times.
-///
-/// containerd 2 closes its connection to a container's shim when the container
-/// has ended. A kill on its way at that moment fails with "ttrpc: closed",
-/// though there is nothing left to kill: asked again, containerd sees that.
+/// What containerd answers about a container that ends just when it is to be
+/// stopped or removed. containerd 2 closes its connection to the shim of one that
+/// has ended, and a kill on its way fails with that though nothing is left to kill;
+/// one that has ended counts as running until its event has been seen.
+const PASSING: [&str; 2] = ["ttrpc: closed", "container is still running, to stop first"];
+/// Doubled seven times: for 1.3 s an end is asked for.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LAST_PAUSE: Duration = Duration::from_millis(640);
+
+/// Ends a container or a sandbox, and asks again while that cannot be done yet.
 async fn ended<T, F: Future<Output = Result<T>>>(ask: impl Fn() -> F) -> Result<()> {
-    for _ in 0..2 {
-        match ask().await {
-            Err(CriError::Runtime { message, .. }) if message.ends_with("ttrpc: closed") => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            result => return gone_is_done(result),
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let result = ask().await;
+        let passing = match &result {
+            Err(CriError::Runtime { message, .. }) => PASSING.iter().any(|words| message.ends_with(words)),
+            _ => false,
+        };
+        if !passing || pause > LAST_PAUSE {
+            return gone_is_done(result);
         }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
-    gone_is_done(ask().await)
 }
 
 impl CriClient {

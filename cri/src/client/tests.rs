@@ -150,20 +150,23 @@ async fn gone_is_stopped_and_removed() {
     assert!(client.container_status(&id()).await.unwrap_err().is_not_found());
 }
 
-/// A container that ends by itself just when it is to be killed is no error,
-/// but one that cannot be killed is.
+/// A container that ends by itself just when it is to be stopped or removed is no
+/// error, but one that cannot be is.
 #[tokio::test]
 async fn an_end_is_asked_for_again() {
-    for (refusals, succeeds) in [(1, true), (2, true), (9, false)] {
+    const CLOSED: &str = "failed to kill container \"c1\": ttrpc: closed";
+    const RUNNING: &str =
+        "failed to set removing state for container \"c1\": container is still running, to stop first";
+    for (words, refusals, succeeds) in [(CLOSED, 1, true), (RUNNING, 3, true), (CLOSED, 99, false)] {
         let asked = Arc::new(AtomicU32::new(0));
         let count = Arc::clone(&asked);
         let server = Server::scripted(move |_| match count.fetch_add(1, Ordering::SeqCst) {
-            n if n < refusals => Reply::Status(2, "failed to kill container \"c1\": ttrpc: closed"),
+            n if n < refusals => Reply::Status(2, words),
             _ => Reply::Message(Vec::new()),
         });
-        let result = server.client().stop_pod_sandbox(&SandboxId::new("s")).await;
+        let result = server.client().remove_container(&id()).await;
         assert_eq!(result.is_ok(), succeeds, "{refusals}: {result:?}");
-        assert_eq!(asked.load(Ordering::SeqCst), 3.min(refusals + 1));
+        assert_eq!(asked.load(Ordering::SeqCst), 8.min(refusals + 1));
     }
     let server = Server::scripted(|_| Reply::Status(2, "failed to kill container \"c1\": permission denied"));
     assert!(server.client().stop_container(&id(), Duration::ZERO).await.is_err());
