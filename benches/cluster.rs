@@ -167,6 +167,9 @@ fn percentile(samples: &mut [Duration], percent: usize) -> Duration {
     samples[(samples.len() * percent / 100).min(samples.len() - 1)]
 }
 
+/// Where the floor's pods are, below the hierarchies' mount points.
+const FLOOR_CGROUP: &str = "copepod-floor";
+
 /// The same pod by raw calls: configurations as the agent makes them of the
 /// object that the API server keeps, so that the runtime does the same work.
 async fn cri_floor(node: &BenchNode, template: &Pod, pods: usize, parallel: usize) -> Result<cri::floor::Floor> {
@@ -186,7 +189,7 @@ async fn cri_floor(node: &BenchNode, template: &Pod, pods: usize, parallel: usiz
         dns: &dns,
         host_dns: &cri::types::DnsConfig::default(),
         pod_logs: Path::new("/var/log/pods"),
-        cgroup_parent: "/copepod-floor".to_owned(),
+        cgroup_parent: format!("/{FLOOR_CGROUP}"),
         limits: pod_cgroup_limits(&template, &resources, None),
     };
     let mut sandbox = sandbox_config(&template, &context)?;
@@ -206,7 +209,19 @@ async fn cri_floor(node: &BenchNode, template: &Pod, pods: usize, parallel: usiz
     // Directories of logs are the agent's work; the runtime wants one that exists.
     sandbox.log_directory = "/run".to_owned();
     container.log_path = "floor.log".to_owned();
-    Ok(cri::floor::measure(&client, &sandbox, &container, pods, parallel).await?)
+    let measured = cri::floor::measure(&client, &sandbox, &container, pods, parallel).await;
+    remove_floor_cgroup();
+    Ok(measured?)
+}
+
+/// The agent removes its pods' cgroups; nobody but us does it for the floor.
+fn remove_floor_cgroup() {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([root.to_owned()]) {
+        // One that is not mounted, or shown under two names, has none.
+        let _ = std::fs::remove_dir(hierarchy.join(FLOOR_CGROUP));
+    }
 }
 
 fn mount_of_a_file(path: &str) -> cri::types::Mount {
