@@ -5,7 +5,9 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::thread;
@@ -223,6 +225,22 @@ fn http_get_counts_failures() {
     assert_eq!(demo.code(&["http-get", "--timeout", "0.2", &url("/hang")]), 1);
     assert_eq!(demo.code(&["http-get", &format!("http://127.0.0.1:{}/", free_port())]), 1);
     assert_eq!(demo.code(&["http-get", "ftp://x"]), 1);
+}
+
+/// Every write to a datagram socket arrives by itself.
+#[test]
+fn complaints_come_in_one_piece() {
+    let demo = Demo::new();
+    let (complaints, end) = UnixDatagram::pair().unwrap();
+    let mut command = Command::new(demo.program());
+    command.args(["log", "--stderr", "one {n}", "two"]).stderr(OwnedFd::from(end));
+    assert!(command.status().unwrap().success());
+    complaints.set_read_timeout(Some(PATIENCE)).unwrap();
+    for line in ["one 0\n", "two\n"] {
+        let mut found = [0; 64];
+        let length = complaints.recv(&mut found).unwrap();
+        assert_eq!(String::from_utf8_lossy(&found[..length]), line);
+    }
 }
 
 #[test]

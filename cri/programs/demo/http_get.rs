@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::args::{self, Args};
-use crate::{Outcome, net, sys};
+use crate::{Outcome, complain, net, sys};
 
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
@@ -87,12 +87,12 @@ pub fn run(mut args: Args) -> Outcome {
             }
             Err(error) => {
                 bad += 1;
-                eprintln!("http-get: {error}");
+                complain(format_args!("http-get: {error}"));
             }
         }
     }
     if count != 1 {
-        eprintln!("http-get: {good} succeeded, {bad} failed");
+        complain(format_args!("http-get: {good} succeeded, {bad} failed"));
     }
     Ok(u8::from(bad > 0))
 }

@@ -66,10 +66,15 @@ fn main() -> ExitCode {
         Ok(_) if flushed.is_err() => ExitCode::from(1),
         Ok(code) => ExitCode::from(code),
         Err(message) => {
-            eprintln!("{tool}: {message}");
+            complain(format_args!("{tool}: {message}"));
             ExitCode::from(1)
         }
     }
+}
+
+/// A line on stderr, in one piece: what a reader of both streams finds is lines.
+fn complain(line: std::fmt::Arguments<'_>) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 type Tool = fn(Args) -> Outcome;
@@ -169,7 +174,7 @@ fn log(mut args: Args) -> Outcome {
         for line in &lines {
             let line = line.replace("{n}", &round.to_string());
             if to_stderr {
-                eprintln!("{line}");
+                complain(format_args!("{line}"));
             } else {
                 println!("{line}");
             }

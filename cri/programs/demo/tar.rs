@@ -6,8 +6,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
-use crate::Outcome;
 use crate::args::Args;
+use crate::{Outcome, complain};
 
 const BLOCK: usize = 512;
 
@@ -48,7 +48,7 @@ fn create(out: &mut impl Write, paths: &[String]) -> Outcome {
     let mut failed = 0;
     for path in paths {
         if let Err(e) = add(out, Path::new(path)) {
-            eprintln!("tar: {path}: {e}");
+            complain(format_args!("tar: {path}: {e}"));
             failed = 2;
         }
     }

@@ -10,10 +10,11 @@ section() {
     name=$1
     shift
     printf '=== %s\n' "$name" >&3
-    # Not told directly: to a terminal, programs talk in another way.
-    "$@" >/tmp/output 2>&1
+    # Not told directly: to a terminal, programs talk in another way. And complaints
+    # come after the output: nothing says where between its bytes they belong.
+    "$@" >/tmp/output 2>/tmp/complaints
     code=$?
-    cat /tmp/output >&3
+    cat /tmp/output /tmp/complaints >&3
     printf '\n=== %s ended %s\n' "$name" "$code" >&3
 }
 
