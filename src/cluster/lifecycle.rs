@@ -292,10 +292,15 @@ pub fn delete(data_dir: &Path, name: &ClusterName, users: Option<&Path>) -> Resu
         bail!("cluster {name} is not entirely deleted: {}", failures.join("; "));
     }
     std::fs::remove_dir_all(&dir.root).with_context(|| format!("remove {}", dir.root.display()))?;
-    // Made for clusters, and for nodes to bind over; where others are in there, they stay.
+    // Made for clusters; where others are in there, they stay.
     let _ = std::fs::remove_dir(paths::clusters_dir(data_dir));
-    let _ = std::fs::remove_dir("/var/lib/copepod");
-    let _ = std::fs::remove_dir(init::CNI_CACHE);
+    for directory in ["/var/lib/copepod", init::CNI_CACHE] {
+        // Made for nodes to mount over. The kernel would remove an empty one although
+        // another cluster's nodes have mounts there, and take those away with it.
+        if !is_mounted_over(directory) {
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
     if let Some(users) = users
         && users.exists()
     {
@@ -305,6 +310,13 @@ pub fn delete(data_dir: &Path, name: &ClusterName, users: Option<&Path>) -> Resu
     }
     deleting.done();
     Ok(())
+}
+
+/// Whether any process of this machine has something mounted at `path`.
+fn is_mounted_over(path: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut mounts = processes.filter_map(|process| std::fs::read_to_string(process.path().join("mountinfo")).ok());
+    mounts.any(|mounts| mounts.lines().any(|line| line.split(' ').nth(4) == Some(path)))
 }
 
 /// Ending a node's first process ends the whole node: its PID namespace dies.

@@ -66,3 +66,26 @@ fn a_cluster_with_pods_is_deleted() -> Result<()> {
     machine.copepod(&["cluster", "delete", machine.name()])?;
     machine.expect_nothing_since(&before)
 }
+
+/// Nodes of all clusters mount over the same empty directories of the machine.
+#[test]
+fn deleting_a_cluster_leaves_another_its_data() -> Result<()> {
+    let machine = Machine::new("two")?;
+    let before = machine.traces()?;
+    let names = ["a", "b"].map(|one| format!("{}{one}", machine.name()));
+    let directories = ["/var/lib/clusters-a", "/var/lib/clusters-b"];
+    for (name, directory) in names.iter().zip(directories) {
+        machine.copepod(&["cluster", "create", name, "--no-merge", "--data-dir", directory, "--wait", "90"])?;
+    }
+    machine.copepod(&["cluster", "delete", &names[0], "--data-dir", directories[0]])?;
+    let node = machine.process("copepod", "up")?.pid;
+    let mounts = fs::read_to_string(machine.path(&format!("/proc/{node}/mountinfo")))?;
+    for target in ["/var/lib/copepod", "/var/lib/cni"] {
+        ensure!(mounts.lines().any(|line| line.split(' ').nth(4) == Some(target)), "{target} is gone:\n{mounts}");
+    }
+    machine.copepod(&["cluster", "delete", &names[1], "--data-dir", directories[1]])?;
+    for directory in directories {
+        fs::remove_dir(machine.path(directory)).with_context(|| format!("more is left in {directory}"))?;
+    }
+    machine.expect_nothing_since(&before)
+}
