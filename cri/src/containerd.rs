@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::CriClient;
 use crate::error::CriError;
 pub use crate::types::CgroupDriver;
-pub use purge::{Keep, purge};
+pub use purge::{Keep, purge, remove_unused};
 use supervise::Supervisor;
 
 /// The program that starts processes inside containers.

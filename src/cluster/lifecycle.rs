@@ -9,6 +9,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use cri::containerd::remove_unused;
 use serde_json::{Value, json};
 
 use super::init::{self, NodeSpec};
@@ -294,12 +295,9 @@ pub fn delete(data_dir: &Path, name: &ClusterName, users: Option<&Path>) -> Resu
     std::fs::remove_dir_all(&dir.root).with_context(|| format!("remove {}", dir.root.display()))?;
     // Made for clusters; where others are in there, they stay.
     let _ = std::fs::remove_dir(paths::clusters_dir(data_dir));
+    // Made for nodes to mount over.
     for directory in ["/var/lib/copepod", init::CNI_CACHE] {
-        // Made for nodes to mount over. The kernel would remove an empty one although
-        // another cluster's nodes have mounts there, and take those away with it.
-        if !is_mounted_over(directory) {
-            let _ = std::fs::remove_dir(directory);
-        }
+        remove_unused(Path::new(directory));
     }
     if let Some(users) = users
         && users.exists()
@@ -310,13 +308,6 @@ pub fn delete(data_dir: &Path, name: &ClusterName, users: Option<&Path>) -> Resu
     }
     deleting.done();
     Ok(())
-}
-
-/// Whether any process of this machine has something mounted at `path`.
-fn is_mounted_over(path: &str) -> bool {
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut mounts = processes.filter_map(|process| std::fs::read_to_string(process.path().join("mountinfo")).ok());
-    mounts.any(|mounts| mounts.lines().any(|line| line.split(' ').nth(4) == Some(path)))
 }
 
 /// Ending a node's first process ends the whole node: its PID namespace dies.

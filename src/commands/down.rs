@@ -135,7 +135,7 @@ fn remove_data(data: &Path) -> Result<()> {
         }
     }
     // Not empty when there are clusters: then it stays.
-    let _ = std::fs::remove_dir(data);
+    containerd::remove_unused(data);
     Ok(())
 }
 

@@ -51,11 +51,22 @@ pub async fn purge(options: &Options, keep: Keep) -> Result<(), ContainerdError>
     // containerd made them; whoever else has something in there keeps it.
     let shared = SHARED_DIRECTORIES.map(Path::new);
     for directory in [options.cni_conf_dir.as_path()].into_iter().chain(shared) {
-        let _ = fs::remove_dir(directory);
+        remove_unused(directory);
     }
     match keep {
         Keep::Nothing => remove_directory(&options.root),
         Keep::Images => Ok(()),
+    }
+}
+
+/// Removes a directory that is empty, and that nobody on this machine has something
+/// mounted at: the kernel would remove one that is a mount point in other mount
+/// namespaces only, and detach what other nodes have there.
+pub fn remove_unused(directory: &Path) {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut tables = processes.filter_map(|process| fs::read_to_string(process.path().join("mountinfo")).ok());
+    if !tables.any(|table| !mounts_below(&table, &[directory]).is_empty()) {
+        let _ = fs::remove_dir(directory);
     }
 }
 
