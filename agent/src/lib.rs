@@ -18,6 +18,7 @@ pub mod eviction;
 pub mod ids;
 pub mod image;
 pub mod logs;
+mod mountinfo;
 pub mod node;
 pub mod objectcache;
 pub mod plan;

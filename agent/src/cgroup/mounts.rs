@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use crate::mountinfo::unescape;
+
 /// The hierarchies of this machine as one process sees them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hierarchies {
@@ -37,7 +39,7 @@ impl Hierarchies {
         let mut out = Self::default();
         for line in mountinfo.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
-            let Some(point) = left.split(' ').nth(4).map(unescape) else { continue };
+            let Some(point) = left.split(' ').nth(4).map(|point| unescape(point.as_bytes())) else { continue };
             let mut fields = right.split(' ');
             match (fields.next(), fields.nth(1)) {
                 (Some("cgroup2"), _) => {
@@ -64,11 +66,6 @@ impl Hierarchies {
     pub fn all(&self) -> impl Iterator<Item = &PathBuf> {
         self.v1_mounts.iter().chain(self.unified.iter())
     }
-}
-
-/// mountinfo writes blanks as `\040`.
-fn unescape(path: &str) -> PathBuf {
-    PathBuf::from(path.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\"))
 }
 
 #[cfg(test)]
