@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use nix::sys::signal::{SigSet, Signal};
 
 use support::cluster::Cluster;
 
@@ -77,6 +78,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Err(error) = delete_when_told_to_end(&cluster) {
+        eprintln!("signals cannot be waited for: {error}");
+    }
     let trials = SCENARIOS.iter().map(|(name, scenario)| trial(name, *scenario, Some(cluster.clone()))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if conclusion.has_failed() {
@@ -88,6 +92,23 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     conclusion.exit_code()
+}
+
+/// Deletes the cluster when the whole test is told to end: by Ctrl-C, by a limit to its time.
+fn delete_when_told_to_end(cluster: &Arc<Cluster>) -> nix::Result<()> {
+    let signals: SigSet = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+    // Later threads inherit this; programs that are started do not.
+    signals.thread_block()?;
+    let cluster = Arc::clone(cluster);
+    std::thread::spawn(move || {
+        let Ok(signal) = signals.wait() else { return };
+        eprintln!("{signal}: deleting the cluster");
+        if let Err(error) = cluster.delete().and_then(|()| cluster.remove_directory()) {
+            eprintln!("the cluster left something behind: {error:#}");
+        }
+        std::process::exit(128 + signal as i32);
+    });
+    Ok(())
 }
 
 fn trial(name: &'static str, scenario: Scenario, cluster: Option<Arc<Cluster>>) -> Trial {

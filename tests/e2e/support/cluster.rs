@@ -65,6 +65,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Removes the directory of a deleted cluster, where nothing drops it: kubectl keeps notes there.
+    pub fn remove_directory(&self) -> Result<()> {
+        fs::remove_dir_all(self.data.path()).context("remove the directory of clusters")
+    }
+
     /// Prints what helps to understand a failure.
     pub fn tell_state(&self) {
         for arguments in [
