@@ -18,15 +18,22 @@ section() {
     printf '\n=== %s ended %s\n' "$name" "$code" >&3
 }
 
+# The cgroups of pods. Some go while they are looked at: containers end here, too.
+cgroups() {
+    find /sys/fs/cgroup -type d -path '*kubepods*' 2>/dev/null
+    true
+}
+
 # Everything that a node may leave behind, one thing a line.
 traces() {
     for link in /sys/class/net/*; do echo "link ${link##*/}"; done
     awk '{print "mount " $5}' /proc/self/mountinfo
-    find /sys/fs/cgroup -type d -path '*kubepods*' | sed 's/^/cgroup /'
+    cgroups | sed 's/^/cgroup /'
     for process in /proc/[0-9]*; do
         # Kernel threads have no command line; this script comes and goes.
-        case $(tr '\0' ' ' <"$process/cmdline" 2>/dev/null) in
-        *copepod* | *containerd* | *runc* | *pause* | *demo*) echo "process $(tr '\0' ' ' <"$process/cmdline")" ;;
+        command=$(tr '\0' ' ' 2>/dev/null <"$process/cmdline")
+        case $command in
+        *copepod* | *containerd* | *runc* | *pause* | *demo*) echo "process $command" ;;
         esac
     done
     nft list tables | sed 's/^/table /'
@@ -37,10 +44,11 @@ traces() {
     true
 }
 
-# The values of all cgroups of pods, `path:value`.
+# The values of all cgroups of pods that stay, `path:value`.
 limits() {
     find /sys/fs/cgroup/kubepods* \( -name cpu.max -o -name cpu.weight -o -name memory.max -o -name memory.swap.max \
-        -o -name memory.oom.group -o -name pids.max \) -exec grep -H '' {} +
+        -o -name memory.oom.group -o -name pids.max \) -exec grep -H '' {} + 2>/dev/null
+    true
 }
 
 hello() {
@@ -77,7 +85,7 @@ section nursery sh -c '! kubectl exec nursery -- demo alloc 64'
 section killed kubectl wait --for=jsonpath={.status.phase}=Failed pod/hog pod/nursery --timeout=120s
 section hogs kubectl get pods hog nursery -o json
 section delete kubectl delete pod burstable --timeout=120s
-section cgroups find /sys/fs/cgroup -type d -path '*kubepods*'
+section cgroups cgroups
 section log tail -n 200 /run/copepod/copepod.log
 section down copepod down
 section after traces
