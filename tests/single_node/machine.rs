@@ -216,7 +216,7 @@ impl Machine {
 
     /// Fails unless nothing is left, which the dead may take a moment for.
     pub fn expect_nothing_since(&self, before: &BTreeSet<String>) -> Result<()> {
-        wait::until("nothing is left", Duration::from_secs(3), || {
+        wait::until("nothing is left", Duration::from_secs(10), || {
             let left = self.left_since(before)?;
             ensure!(left.is_empty(), "left:\n{}", left.join("\n"));
             Ok(())

@@ -40,19 +40,17 @@ async fn a_silent_nodes_pods_are_replaced_elsewhere() {
         {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1},
         {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]);
     c.create::<Deployment>(value).await;
-    c.wait_for("pods on the node", || async {
+    let speaking = async |node: &str| loop {
+        c.set_ready(node, "True").await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    let placed = c.wait_for("pods on the node", || async {
         let pods = c.list::<Pod>().await;
         pods.len() == 2 && pods.iter().all(|p| p.status.as_ref().unwrap().pod_ip.is_some())
-    })
-    .await;
+    });
+    tokio::select! { () = speaking("dead") => {}, () = placed => {} }
     c.node("live").await;
     // From now on only one node speaks.
-    let speaking = async {
-        loop {
-            c.set_ready("live", "True").await;
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    };
     let done = c.wait_for("pods on the living node", || async {
         let pods = c.list::<Pod>().await;
         let on = |p: &Pod| p.spec.as_ref().unwrap().node_name.clone().unwrap_or_default();
@@ -60,7 +58,7 @@ async fn a_silent_nodes_pods_are_replaced_elsewhere() {
         let dying = pods.iter().filter(|p| on(p) == "dead" && p.metadata.deletion_timestamp.is_some()).count();
         live == 2 && dying == 2
     });
-    tokio::select! { () = speaking => {}, () = done => {} }
+    tokio::select! { () = speaking("live") => {}, () = done => {} }
     let node: Node = Api::all(c.client.clone()).get("dead").await.unwrap();
     let ready = node.status.unwrap().conditions.unwrap().into_iter().find(|c| c.type_ == "Ready").unwrap();
     assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("Unknown", Some("NodeStatusUnknown")));
