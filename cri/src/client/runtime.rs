@@ -28,7 +28,7 @@ fn gone_is_done<T>(result: Result<T>) -> Result<()> {
 }
 
 /// What containerd answers about a container that ends just when it is to be
-/// stopped or removed. containerd 2 closes its connection to the shim of one that
+/// stopped or removed. containerd closes its connection to the shim of one that
 /// has ended, and a kill on its way fails with that though nothing is left to kill;
 /// one that has ended counts as running until its event has been seen.
 const PASSING: [&str; 2] = ["ttrpc: closed", "container is still running, to stop first"];
@@ -42,7 +42,11 @@ async fn ended<T, F: Future<Output = Result<T>>>(ask: impl Fn() -> F) -> Result<
     loop {
         let result = ask().await;
         let passing = match &result {
-            Err(CriError::Runtime { message, .. }) => PASSING.iter().any(|words| message.ends_with(words)),
+            Err(CriError::Runtime { message, .. }) => {
+                // containerd 1.6 adds the class of an error that came over gRPC within it.
+                let message = message.trim_end_matches(": unknown");
+                PASSING.iter().any(|words| message.ends_with(words))
+            }
             _ => false,
         };
         if !passing || pause > LAST_PAUSE {

@@ -157,7 +157,9 @@ async fn an_end_is_asked_for_again() {
     const CLOSED: &str = "failed to kill container \"c1\": ttrpc: closed";
     const RUNNING: &str =
         "failed to set removing state for container \"c1\": container is still running, to stop first";
-    for (words, refusals, succeeds) in [(CLOSED, 1, true), (RUNNING, 3, true), (CLOSED, 99, false)] {
+    const CLOSED_TO_1_6: &str = "failed to kill container \"c1\": ttrpc: closed: unknown";
+    let cases = [(CLOSED, 1, true), (CLOSED_TO_1_6, 1, true), (RUNNING, 3, true), (CLOSED, 99, false)];
+    for (words, refusals, succeeds) in cases {
         let asked = Arc::new(AtomicU32::new(0));
         let count = Arc::clone(&asked);
         let server = Server::scripted(move |_| match count.fetch_add(1, Ordering::SeqCst) {
