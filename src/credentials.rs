@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use controlplane_lite::auth::pki::{CertifiedKey, LEAF_LIFETIME, Pki, Subject};
+use controlplane_lite::pki::{CertifiedKey, LEAF_LIFETIME, Pki, Subject};
 use jiff::Timestamp;
 use serde_json::Value;
 

@@ -18,10 +18,6 @@ use kube::api::{Api, PostParams, WatchEvent, WatchParams};
 use serde_json::{from_value, json};
 use tokio_util::sync::CancellationToken;
 
-#[allow(dead_code)]
-#[path = "../tests/apiserver/support.rs"]
-mod support;
-
 fn node(i: usize) -> Node {
     let offer = json!({"cpu": "64", "memory": "256Gi", "pods": "500"});
     from_value(json!({
@@ -92,7 +88,7 @@ async fn create_all(api: &Api<Pod>, pods: usize) {
 }
 
 async fn server(nodes: usize) -> (controlplane_lite::apiserver::ApiServer, kube::Client) {
-    let (server, client) = support::start().await;
+    let (server, client) = apiserver::testing::start().await;
     let api: Api<Node> = Api::all(client.clone());
     for i in 0..nodes {
         let mut node = node(i);

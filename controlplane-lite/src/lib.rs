@@ -1,9 +1,7 @@
-//! Storage, apiserver, scheduler and controllers of a small Kubernetes control
-//! plane. Knows nothing of nodes' insides: it meets them over the API.
+//! A small Kubernetes control plane, in one crate per part: storage, the scheme of
+//! API types, certificates, authentication and authorization, the API server, what
+//! clients of it share, the scheduler and the controllers. This crate only puts
+//! them under one name. None of them knows the inside of a node: they meet nodes
+//! over the API.
 
-pub mod apiserver;
-pub mod auth;
-pub mod controllers;
-pub mod scheduler;
-pub mod scheme;
-pub mod storage;
+pub use {apiserver, auth, client, controllers, pki, scheduler, scheme, storage};

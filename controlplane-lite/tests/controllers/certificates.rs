@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use controlplane_lite::auth::authn::UserInfo;
-use controlplane_lite::auth::pki::{CertInfo, Pki};
 use controlplane_lite::controllers::ControllersConfig;
+use controlplane_lite::pki::{CertInfo, Pki};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};

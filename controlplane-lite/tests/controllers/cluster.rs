@@ -22,7 +22,7 @@ use serde_json::{Value, from_value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::support::{self, Served};
+use apiserver::testing::Served;
 
 pub struct Cluster {
     /// As administrator.
@@ -55,14 +55,14 @@ pub fn config() -> ControllersConfig {
 
 impl Cluster {
     pub async fn start(config: ControllersConfig) -> Self {
-        let (server, client) = support::start().await;
+        let (server, client) = apiserver::testing::start().await;
         let components = components(&server);
         Self::over(client, components, Some(server), config).await
     }
 
     /// The same behind a port, for kubectl.
     pub async fn serve(config: ControllersConfig) -> (Self, Served) {
-        let served = support::serve().await;
+        let served = apiserver::testing::serve().await;
         (Self::over(served.client.clone(), components(served.server()), None, config).await, served)
     }
 

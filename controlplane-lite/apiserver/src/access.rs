@@ -1,0 +1,361 @@
+//! How authentication and authorization are put together for this server, over its own caches: the two chains, the
+//! tokens it issues and reviews, and who may grant what.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::Config;
+use super::call::{Call, valid};
+use super::registry::Registry;
+use super::server::Server;
+use super::status::{ApiError, Subject};
+use auth::authn::bootstrap_token::BootstrapTokenAuthenticator;
+use auth::authn::files::{BasicUsers, StaticTokens, UserFileError};
+use auth::authn::service_account::{IssueError, Reference, ServiceAccountAuthenticator, TokenIssuer, TokenSpec};
+use auth::authn::x509::CertificateAuthenticator;
+use auth::authn::{ANONYMOUS_PATHS, Authenticator, Credentials, MASTERS, Union, UserInfo};
+use auth::authz::node::NodeAuthorizer;
+use auth::authz::rbac::{Binding, PolicyRule, RbacAuthorizer, Role, escalation, referenced_rules, rules_for};
+use auth::authz::{AlwaysAllow, Attributes, Authorizer, Chain, Masters};
+use auth::views::ClusterViews;
+use scheme::access::{int_at, list_at, str_at};
+use scheme::{FieldErrors, Path};
+
+/// How users are known.
+#[derive(Debug, Clone)]
+pub struct AuthOptions {
+    /// CSV of tokens: `token,user,uid,"group,group"`.
+    pub token_file: Option<PathBuf>,
+    /// CSV of passwords; off unless a file is given.
+    pub basic_file: Option<PathBuf>,
+    /// Paths that need no credentials.
+    pub anonymous_paths: Vec<String>,
+    /// Node and RBAC; false lets everybody do everything.
+    pub authorize: bool,
+}
+
+impl Default for AuthOptions {
+    fn default() -> Self {
+        Self {
+            token_file: None,
+            basic_file: None,
+            anonymous_paths: ANONYMOUS_PATHS.map(str::to_owned).to_vec(),
+            authorize: true,
+        }
+    }
+}
+
+/// Why the chains cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// A file of users is not usable.
+    #[error(transparent)]
+    Users(#[from] UserFileError),
+    /// The service-account key is not usable.
+    #[error(transparent)]
+    Key(#[from] IssueError),
+}
+
+/// The two chains and what stands behind them.
+#[derive(Debug)]
+pub struct Chains {
+    /// Who is asking.
+    pub authn: Arc<dyn Authenticator>,
+    /// May they.
+    pub authz: Arc<dyn Authorizer>,
+    /// Tokens and rules.
+    pub access: Access,
+}
+
+/// Tokens and rules.
+#[derive(Debug)]
+pub struct Access {
+    views: Arc<ClusterViews>,
+    issuer: Arc<TokenIssuer>,
+}
+
+/// Builds the chains.
+///
+/// # Errors
+/// When a file or key is not usable.
+pub fn build(config: &Config, registry: &Registry) -> Result<Chains, AccessError> {
+    let views = ClusterViews::new(registry.cache().clone());
+    let url = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
+    let issuer = Arc::new(TokenIssuer::new(&config.service_account_key, &url, vec![url.clone()])?);
+    let mut tokens: Vec<Arc<dyn Authenticator>> = Vec::new();
+    if let Some(path) = &config.auth.token_file {
+        tokens.push(Arc::new(StaticTokens::load(path)?));
+    }
+    tokens.push(Arc::new(ServiceAccountAuthenticator::new(issuer.clone(), views.clone(), Timestamp::now)));
+    tokens.push(Arc::new(BootstrapTokenAuthenticator::new(views.clone(), Timestamp::now)));
+    let basic: Option<Arc<dyn Authenticator>> = match &config.auth.basic_file {
+        Some(path) => Some(Arc::new(BasicUsers::load(path)?)),
+        None => None,
+    };
+    let certificates: Option<Arc<dyn Authenticator>> = Some(Arc::new(CertificateAuthenticator));
+    let anonymous_paths = config.auth.anonymous_paths.clone();
+    let authn = Arc::new(Union { certificates, tokens, basic, anonymous_paths });
+    let authz: Arc<dyn Authorizer> = if config.auth.authorize {
+        Arc::new(Chain(vec![
+            Arc::new(Masters),
+            Arc::new(NodeAuthorizer::new(views.clone())),
+            Arc::new(RbacAuthorizer::new(views.clone())),
+        ]))
+    } else {
+        Arc::new(AlwaysAllow)
+    };
+    Ok(Chains { authn, authz, access: Access { views, issuer } })
+}
+
+impl Access {
+    /// The public keys tokens are signed with.
+    pub fn jwks(&self) -> Value {
+        self.issuer.jwks()
+    }
+
+    /// OpenID discovery; `advertised` is the server's `host:port`.
+    pub fn openid_configuration(&self, advertised: &str) -> Value {
+        self.issuer.openid_configuration(&format!("https://{advertised}/openid/v1/jwks"))
+    }
+
+    /// The status of a TokenReview.
+    pub async fn review_token(&self, server: &Server, token: &str, audiences: &[String]) -> Value {
+        let header = format!("Bearer {token}");
+        let credentials = Credentials { authorization: Some(&header), ..Credentials::default() };
+        let refused = |error: String| json!({"user": {}, "error": error});
+        if !audiences.is_empty()
+            && let Ok(Some(found)) = self.issuer.verify(token, audiences, &*self.views, Timestamp::now())
+        {
+            return json!({"authenticated": true, "user": found.user, "audiences": found.audiences});
+        }
+        match server.authn.authenticate(credentials).await {
+            Ok(Some(found)) => {
+                let ours = self.issuer.audiences();
+                let common: Vec<&String> =
+                    ours.iter().filter(|a| audiences.is_empty() || audiences.contains(a)).collect();
+                if common.is_empty() {
+                    return refused(format!(
+                        "token audiences {ours:?} is invalid for the target audiences {audiences:?}"
+                    ));
+                }
+                json!({"authenticated": true, "user": found.user, "audiences": common})
+            }
+            Ok(None) => refused("invalid bearer token".into()),
+            Err(error) => refused(format!("invalid bearer token, {error}")),
+        }
+    }
+
+    /// The status of a SelfSubjectRulesReview.
+    pub fn rules(&self, user: &UserInfo, namespace: &str) -> Value {
+        let resolved = rules_for(&*self.views.rbac(), user, namespace);
+        let (mut resources, mut paths) = (Vec::new(), Vec::new());
+        for rule in &resolved.rules {
+            if !rule.resources.is_empty() {
+                let mut entry = json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
+                if !rule.resource_names.is_empty() {
+                    entry["resourceNames"] = json!(rule.resource_names);
+                }
+                resources.push(entry);
+            }
+            if !rule.non_resource_urls.is_empty() {
+                paths.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}));
+            }
+        }
+        // What a node may do beside its roles cannot be written as rules.
+        let incomplete = !resolved.errors.is_empty() || user.node_name().is_some();
+        let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": incomplete});
+        if !resolved.errors.is_empty() {
+            status["evaluationError"] = json!(resolved.errors.join(", "));
+        }
+        status
+    }
+}
+
+/// Refuses roles and bindings that would grant more than their writer has, as upstream's RBAC registry does.
+///
+/// # Errors
+/// 403 naming the rules the writer lacks.
+pub fn check_escalation(call: &Call, object: &Value) -> Result<(), ApiError> {
+    let kind = call.resource.kind;
+    if kind.group != "rbac.authorization.k8s.io" || call.user.in_group(MASTERS) {
+        return Ok(());
+    }
+    let namespace = call.info.namespace.as_str();
+    let bytes = object.to_string();
+    let broken = |e: String| ApiError::bad_request(e);
+    let may = |verb: &str, resource: &str, name: &str, namespace: &str| {
+        let attributes = Attributes {
+            name: name.to_owned(),
+            ..Attributes::resource(call.user.clone(), verb, kind.group, resource, namespace)
+        };
+        call.server.authz.authorize(&attributes).allowed()
+    };
+    let views = call.server.access.views.rbac();
+    let granted: Vec<PolicyRule> = if kind.kind.ends_with("Binding") {
+        let binding = Binding::from_json(bytes.as_bytes()).map_err(|e| broken(e.to_string()))?;
+        let plural = if binding.role_ref.kind == "Role" { "roles" } else { "clusterroles" };
+        if may("bind", plural, &binding.role_ref.name, namespace) {
+            return Ok(());
+        }
+        let subject = Subject::new(kind.group, plural);
+        referenced_rules(&*views, &binding.role_ref, namespace)
+            .map_err(|_| ApiError::not_found(subject, &binding.role_ref.name))?
+            .to_vec()
+    } else {
+        if may("escalate", kind.plural, str_at(object, &["metadata", "name"]), namespace) {
+            return Ok(());
+        }
+        Role::from_json(bytes.as_bytes()).map_err(|e| broken(e.to_string()))?.rules
+    };
+    let lacking = escalation(&*views, &call.user, namespace, &granted);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let rules: Vec<String> = lacking.iter().map(print_rule).collect();
+    let why = format!(
+        "user {:?} (groups={:?}) is attempting to grant RBAC permissions not currently held:\n{}",
+        call.user.username,
+        call.user.groups,
+        rules.join("\n")
+    );
+    Err(ApiError::forbidden(call.subject(), str_at(object, &["metadata", "name"]), &why))
+}
+
+fn print_rule(rule: &PolicyRule) -> String {
+    let parts = [
+        ("APIGroups", &rule.api_groups),
+        ("Resources", &rule.resources),
+        ("ResourceNames", &rule.resource_names),
+        ("NonResourceURLs", &rule.non_resource_urls),
+        ("Verbs", &rule.verbs),
+    ];
+    let shown: Vec<String> =
+        parts.iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| format!("{name}:{list:?}")).collect();
+    format!("{{{}}}", shown.join(", "))
+}
+
+/// Seconds a token may at least live.
+const MIN_SECONDS: i64 = 600;
+const MAX_SECONDS: i64 = 1 << 32;
+/// The lifetime kubelets ask for on behalf of old clients, which never read the token again: they get a year, and a
+/// warning in the claims.
+const WARN_ONLY_SECONDS: i64 = 3607;
+const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
+
+/// What a token request is bound to.
+#[derive(Default)]
+struct Bound {
+    pod: Option<Reference>,
+    secret: Option<Reference>,
+    node: Option<Reference>,
+}
+
+/// Answers a TokenRequest for a service account.
+///
+/// # Errors
+/// 404 for the bound object, 409 when it was replaced, 400 and 422 for the request.
+pub async fn issue(call: &Call, account: &Value, mut request: Value) -> Result<Value, ApiError> {
+    let access = &call.server.access;
+    let kind = Subject::new("authentication.k8s.io", "TokenRequest");
+    let seconds = int_at(&request, &["spec", "expirationSeconds"]).unwrap_or(3600);
+    let mut errors = FieldErrors::new();
+    let spec = Path::new("spec");
+    if seconds < MIN_SECONDS {
+        errors.invalid(&spec.child("expirationSeconds"), seconds, "may not specify a duration less than 10 minutes");
+    }
+    if seconds > MAX_SECONDS {
+        errors.invalid(
+            &spec.child("expirationSeconds"),
+            seconds,
+            "may not specify a duration larger than 2^32 seconds",
+        );
+    }
+    valid(kind, &call.info.name, errors)?;
+    let mut audiences: Vec<String> =
+        list_at(&request, &["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    if audiences.is_empty() {
+        audiences = access.issuer.audiences().to_vec();
+    }
+    let bound = bound_object(call, &request).await?;
+    let extend = seconds == WARN_ONLY_SECONDS && bound.pod.is_some() && audiences == access.issuer.audiences();
+    let now = call.server.now();
+    let spec = TokenSpec {
+        namespace: &call.info.namespace,
+        account: Reference::new(&*call.info.name, str_at(account, &["metadata", "uid"])),
+        audiences: &audiences,
+        lifetime: SignedDuration::from_secs(if extend { EXTENDED_SECONDS } else { seconds }),
+        warn_after: extend.then(|| SignedDuration::from_secs(seconds)),
+        pod: bound.pod,
+        secret: bound.secret,
+        node: bound.node,
+        id: call.server.new_uid(),
+    };
+    let issued = access.issuer.issue(&spec, now).map_err(ApiError::internal)?;
+    let expires = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(issued.expires);
+    request["metadata"] = json!({
+        "name": call.info.name, "namespace": call.info.namespace, "creationTimestamp": super::deletion::timestamp(now),
+    });
+    request["spec"]["audiences"] = json!(audiences);
+    request["spec"]["expirationSeconds"] = json!(seconds);
+    request["status"] = json!({
+        "token": issued.token, "expirationTimestamp": super::deletion::timestamp(expires),
+    });
+    Ok(request)
+}
+
+async fn bound_object(call: &Call, request: &Value) -> Result<Bound, ApiError> {
+    let reference = &request["spec"]["boundObjectRef"];
+    if reference.is_null() {
+        return Ok(Bound::default());
+    }
+    let (kind, name) = (str_at(reference, &["kind"]), str_at(reference, &["name"]));
+    let (plural, namespace) = match (str_at(reference, &["apiVersion"]), kind) {
+        ("v1", "Pod") => ("pods", call.info.namespace.as_str()),
+        ("v1", "Secret") => ("secrets", call.info.namespace.as_str()),
+        ("v1", "Node") => ("nodes", ""),
+        (version, _) => {
+            return Err(ApiError::bad_request(format!(
+                "cannot bind token for serviceaccount to {version}, Kind={kind}"
+            )));
+        }
+    };
+    let resource = call.server.registry.get("", plural).ok_or_else(ApiError::no_such_path)?;
+    let object = resource.read_value(namespace, name).await?;
+    let uid = str_at(&object, &["metadata", "uid"]);
+    let wanted = str_at(reference, &["uid"]);
+    if !wanted.is_empty() && wanted != uid {
+        let why = format!(
+            "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have \
+             been deleted and then recreated"
+        );
+        return Err(ApiError::conflict(Subject::new("", plural), name, &why));
+    }
+    let found = Some(Reference::new(name, uid));
+    Ok(match plural {
+        "pods" => {
+            let account = str_at(&object, &["spec", "serviceAccountName"]);
+            if account != call.info.name {
+                return Err(ApiError::bad_request(format!(
+                    "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                    call.info.name
+                )));
+            }
+            Bound { pod: found, node: node_of(call, &object), ..Bound::default() }
+        }
+        "secrets" => Bound { secret: found, ..Bound::default() },
+        _ => Bound { node: found, ..Bound::default() },
+    })
+}
+
+/// The node a pod runs on, which its tokens name.
+fn node_of(call: &Call, pod: &Value) -> Option<Reference> {
+    let name = str_at(pod, &["spec", "nodeName"]);
+    if name.is_empty() {
+        return None;
+    }
+    let node = call.server.registry.get("", "nodes")?.cache().get("", name);
+    Some(Reference::new(name, node.map(|n| n.uid().to_owned()).unwrap_or_default()))
+}

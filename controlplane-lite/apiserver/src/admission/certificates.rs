@@ -1,0 +1,61 @@
+//! CertificateApproval, CertificateSigning and CertificateSubjectRestriction: a signer's requests are approved and
+//! signed only by those who hold that right for the signer, and nobody asks to become a master.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::{Operation, Request, View};
+use crate::status::ApiError;
+use auth::authn::MASTERS;
+use pki::CsrInfo;
+use scheme::access::{at, str_at};
+
+const GROUP: &str = "certificates.k8s.io";
+const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+
+pub(super) fn approval(request: &Request<'_>, _: Option<&mut Value>, view: &dyn View) -> Result<(), ApiError> {
+    if !request.is(GROUP, "certificatesigningrequests") || request.subresource != "approval" {
+        return Ok(());
+    }
+    permitted(request, "approve", view)
+}
+
+pub(super) fn signing(request: &Request<'_>, object: Option<&mut Value>, view: &dyn View) -> Result<(), ApiError> {
+    let (Some(new), Some(old)) = (object, request.old) else { return Ok(()) };
+    if !request.is(GROUP, "certificatesigningrequests") || request.subresource != "status" {
+        return Ok(());
+    }
+    let unchanged = ["certificate", "conditions"].iter().all(|f| at(new, &["status", f]) == at(old, &["status", f]));
+    if unchanged { Ok(()) } else { permitted(request, "sign", view) }
+}
+
+/// The right to `verb` requests for the stored request's signer, or for all signers of its domain.
+fn permitted(request: &Request<'_>, verb: &str, view: &dyn View) -> Result<(), ApiError> {
+    let Some(old) = request.old else { return Ok(()) };
+    let signer = str_at(old, &["spec", "signerName"]);
+    let domain = signer.split('/').next().unwrap_or_default();
+    let may = |name: &str| view.may(request.user, verb, GROUP, "signers", name);
+    if may(signer) || may(&format!("{domain}/*")) {
+        return Ok(());
+    }
+    Err(request.forbidden(format!("user not permitted to {verb} requests with signerName {signer:?}")))
+}
+
+pub(super) fn subject(request: &Request<'_>, object: Option<&mut Value>, _: &dyn View) -> Result<(), ApiError> {
+    let Some(new) = object else { return Ok(()) };
+    let asks = request.is(GROUP, "certificatesigningrequests")
+        && request.operation == Operation::Create
+        && request.subresource.is_empty()
+        && str_at(new, &["spec", "signerName"]) == CLIENT_SIGNER;
+    if !asks {
+        return Ok(());
+    }
+    let pem = STANDARD.decode(str_at(new, &["spec", "request"])).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    // What cannot be read is for validation to name.
+    let Some(asked) = pem.and_then(|pem| CsrInfo::from_pem(&pem).ok()) else { return Ok(()) };
+    if asked.organizations.iter().any(|group| group == MASTERS) {
+        return Err(request.forbidden(format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed")));
+    }
+    Ok(())
+}

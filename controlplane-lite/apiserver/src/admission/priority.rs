@@ -1,0 +1,88 @@
+//! Priority: resolves a pod's priorityClassName; only one class may be the global default.
+
+use serde_json::{Value, json};
+
+use super::{Operation, Request, View};
+use crate::status::ApiError;
+use scheme::access::{bool_at, ensure_map, int_at, str_at};
+
+const GROUP: &str = "scheduling.k8s.io";
+const CLASSES: &str = "priorityclasses";
+
+pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, view: &dyn View) -> Result<(), ApiError> {
+    let Some(object) = object else { return Ok(()) };
+    if !request.subresource.is_empty() || request.operation == Operation::Delete {
+        return Ok(());
+    }
+    if request.is("", "pods") && request.operation == Operation::Create {
+        return admit_pod(request, object, view);
+    }
+    if request.is(GROUP, CLASSES) && bool_at(object, &["globalDefault"]) {
+        return admit_default(request, object, view);
+    }
+    Ok(())
+}
+
+fn admit_default(request: &Request<'_>, object: &Value, view: &dyn View) -> Result<(), ApiError> {
+    let name = str_at(object, &["metadata", "name"]);
+    let other = view
+        .list(GROUP, CLASSES)
+        .into_iter()
+        .find(|c| bool_at(c, &["globalDefault"]) && str_at(c, &["metadata", "name"]) != name);
+    other.map_or(Ok(()), |other| {
+        let other = str_at(&other, &["metadata", "name"]);
+        Err(request
+            .forbidden(format!("PriorityClass {other} is already marked as default. Only one default can exist")))
+    })
+}
+
+fn admit_pod(request: &Request<'_>, pod: &mut Value, view: &dyn View) -> Result<(), ApiError> {
+    let wanted = str_at(pod, &["spec", "priorityClassName"]).to_owned();
+    let (name, priority, policy) = if wanted.is_empty() {
+        default_class(view)
+    } else {
+        let Some(class) = view.get(GROUP, CLASSES, "", &wanted) else {
+            return Err(request.forbidden(format!("no PriorityClass with name {wanted} was found")));
+        };
+        class_facts(&class)
+    };
+    if let Some(given) = int_at(pod, &["spec", "priority"])
+        && given != priority
+    {
+        return Err(request.forbidden(format!(
+            "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller \
+             computed {priority} from the given PriorityClass name"
+        )));
+    }
+    let given_policy = str_at(pod, &["spec", "preemptionPolicy"]);
+    if !given_policy.is_empty() && given_policy != policy {
+        return Err(request.forbidden(format!(
+            "the string value of PreemptionPolicy ({given_policy}) must not be provided in pod spec; priority \
+             admission controller computed {policy} from the given PriorityClass name"
+        )));
+    }
+    let spec = ensure_map(pod, &["spec"]);
+    if !name.is_empty() {
+        spec.insert("priorityClassName".into(), json!(name));
+    }
+    spec.insert("priority".into(), json!(priority));
+    spec.insert("preemptionPolicy".into(), json!(policy));
+    Ok(())
+}
+
+fn class_facts(class: &Value) -> (String, i64, String) {
+    let policy = match str_at(class, &["preemptionPolicy"]) {
+        "" => "PreemptLowerPriority",
+        given => given,
+    };
+    let name = str_at(class, &["metadata", "name"]).to_owned();
+    (name, int_at(class, &["value"]).unwrap_or(0), policy.to_owned())
+}
+
+/// The global default class; of several (a race upstream allows too) the lowest value.
+fn default_class(view: &dyn View) -> (String, i64, String) {
+    let defaults = view.list(GROUP, CLASSES).into_iter().filter(|c| bool_at(c, &["globalDefault"]));
+    defaults
+        .min_by_key(|c| int_at(c, &["value"]).unwrap_or(0))
+        .map_or_else(|| (String::new(), 0, "PreemptLowerPriority".to_owned()), |class| class_facts(&class))
+}

@@ -1,0 +1,294 @@
+//! Tests of `apiserver::admission`: tables, properties and garbage.
+
+#![allow(clippy::unwrap_used)]
+use std::collections::HashMap;
+
+use serde_json::json;
+
+use super::*;
+use scheme::builtin;
+
+#[derive(Default)]
+struct Objects(HashMap<(String, String, String), Value>);
+
+impl Objects {
+    fn with(mut self, plural: &str, object: Value) -> Self {
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or("").to_owned();
+        self.0.insert((plural.into(), text("namespace"), text("name")), object);
+        self
+    }
+
+    fn cluster() -> Self {
+        Self::default()
+            .with("namespaces", json!({"metadata": {"name": "default"}, "status": {"phase": "Active"}}))
+            .with("namespaces", json!({"metadata": {"name": "ending"}, "status": {"phase": "Terminating"}}))
+            .with("serviceaccounts", json!({"metadata": {"name": "default", "namespace": "default"}}))
+            .with("priorityclasses", json!({"metadata": {"name": "high"}, "value": 1000}))
+            .with("runtimeclasses", json!({"metadata": {"name": "plain"}, "handler": "runc"}))
+            .with(
+                "runtimeclasses",
+                json!({"metadata": {"name": "vm"}, "handler": "vm", "overhead": {"podFixed": {"cpu": "500m"}},
+                    "scheduling": {"nodeSelector": {"vm": "yes"}, "tolerations": [{"key": "vm", "operator": "Exists"}]}}),
+            )
+    }
+}
+
+impl View for Objects {
+    fn get(&self, _: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        self.0.get(&(plural.into(), namespace.into(), name.into())).cloned()
+    }
+
+    fn list(&self, _: &str, plural: &str) -> Vec<Value> {
+        self.0.iter().filter(|((p, ..), _)| p == plural).map(|(_, v)| v.clone()).collect()
+    }
+
+    fn may(&self, user: &UserInfo, verb: &str, group: &str, plural: &str, name: &str) -> bool {
+        assert_eq!((group, plural), ("certificates.k8s.io", "signers"));
+        user.username == format!("{verb} {name}")
+    }
+
+    fn suffix(&self) -> String {
+        "xxxxx".into()
+    }
+}
+
+struct Asked {
+    operation: Operation,
+    plural: (&'static str, &'static str),
+    subresource: &'static str,
+    namespace: &'static str,
+    user: UserInfo,
+    old: Option<Value>,
+}
+
+fn creating(plural: &'static str) -> Asked {
+    Asked {
+        operation: Operation::Create,
+        plural: ("", plural),
+        subresource: "",
+        namespace: "default",
+        user: UserInfo::new("jane", Vec::<String>::new()),
+        old: None,
+    }
+}
+
+fn run(asked: &Asked, object: &mut Value, view: &Objects) -> Result<(), ApiError> {
+    let name = object["metadata"]["name"].as_str().unwrap_or("").to_owned();
+    let request = Request {
+        operation: asked.operation,
+        kind: builtin().by_gvr(asked.plural.0, "v1", asked.plural.1).unwrap(),
+        subresource: asked.subresource,
+        namespace: asked.namespace,
+        name: &name,
+        user: &asked.user,
+        old: asked.old.as_ref(),
+    };
+    let object = (asked.operation != Operation::Delete).then_some(object);
+    admit(&request, object, view)
+}
+
+fn pod() -> Value {
+    json!({"metadata": {"name": "p", "namespace": "default"}, "spec": {"containers": [{"name": "a"}]}})
+}
+
+#[test]
+fn pods_get_a_token_a_priority_and_tolerations() {
+    let mut pod = pod();
+    run(&creating("pods"), &mut pod, &Objects::cluster()).unwrap();
+    assert_eq!(pod["spec"]["serviceAccountName"], "default");
+    assert_eq!(pod["spec"]["volumes"][0]["name"], "kube-api-access-xxxxx");
+    assert_eq!(pod["spec"]["containers"][0]["volumeMounts"][0]["name"], "kube-api-access-xxxxx");
+    assert_eq!(pod["spec"]["priority"], 0);
+    assert_eq!(pod["spec"]["tolerations"].as_array().unwrap().len(), 2);
+    // A second pass adds nothing.
+    let once = pod.clone();
+    run(&creating("pods"), &mut pod, &Objects::cluster()).unwrap();
+    assert_eq!(pod, once);
+}
+
+#[test]
+fn tokens_can_be_declined() {
+    let mut declined = pod();
+    declined["spec"]["automountServiceAccountToken"] = json!(false);
+    run(&creating("pods"), &mut declined, &Objects::cluster()).unwrap();
+    assert_eq!(declined["spec"].get("volumes"), None);
+}
+
+#[test]
+fn a_missing_account_is_named() {
+    let mut other = pod();
+    other["spec"]["serviceAccountName"] = json!("robot");
+    let error = run(&creating("pods"), &mut other, &Objects::cluster()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "pods \"p\" is forbidden: error looking up service account default/robot: serviceaccount \"robot\" not found"
+    );
+}
+
+#[test]
+fn namespaces_must_be_there_and_alive() {
+    let mut map = json!({"metadata": {"name": "m"}});
+    let at = |namespace| Asked { namespace, ..creating("configmaps") };
+    let missing = run(&at("nowhere"), &mut map, &Objects::cluster()).unwrap_err();
+    assert_eq!((missing.code(), missing.to_string().as_str()), (404, "namespaces \"nowhere\" not found"));
+    let ending = run(&at("ending"), &mut map, &Objects::cluster()).unwrap_err();
+    assert_eq!(ending.code(), 403);
+    assert_eq!(ending.to_value()["details"]["causes"][0]["reason"], "NamespaceTerminating");
+    let immortal = Asked { operation: Operation::Delete, namespace: "", ..creating("namespaces") };
+    let mut default = json!({"metadata": {"name": "default"}});
+    assert_eq!(run(&immortal, &mut default, &Objects::cluster()).unwrap_err().code(), 403);
+}
+
+#[test]
+fn priorities_come_from_classes_only() {
+    let mut high = pod();
+    high["spec"]["priorityClassName"] = json!("high");
+    run(&creating("pods"), &mut high, &Objects::cluster()).unwrap();
+    assert_eq!(high["spec"]["priority"], 1000);
+    let mut forged = pod();
+    forged["spec"]["priority"] = json!(7);
+    assert_eq!(run(&creating("pods"), &mut forged, &Objects::cluster()).unwrap_err().code(), 403);
+    let mut unknown = pod();
+    unknown["spec"]["priorityClassName"] = json!("no");
+    assert!(
+        run(&creating("pods"), &mut unknown, &Objects::cluster())
+            .unwrap_err()
+            .to_string()
+            .ends_with("no PriorityClass with name no was found")
+    );
+}
+
+#[test]
+fn runtime_classes_bring_overhead_and_scheduling() {
+    let mut vm = pod();
+    vm["spec"]["runtimeClassName"] = json!("vm");
+    vm["spec"]["nodeSelector"] = json!({"disk": "fast"});
+    let fresh = vm.clone();
+    run(&creating("pods"), &mut vm, &Objects::cluster()).unwrap();
+    assert_eq!(vm["spec"]["overhead"], json!({"cpu": "500m"}));
+    assert_eq!(vm["spec"]["nodeSelector"], json!({"disk": "fast", "vm": "yes"}));
+    assert_eq!(vm["spec"]["tolerations"].as_array().unwrap().len(), 3);
+    let once = vm.clone();
+    run(&creating("pods"), &mut vm, &Objects::cluster()).unwrap();
+    assert_eq!(vm, once, "a second pass adds nothing");
+
+    let mut written = fresh.clone();
+    written["spec"]["overhead"] = json!({"cpu": "0.5"});
+    run(&creating("pods"), &mut written, &Objects::cluster()).unwrap();
+    let refused = |change: &dyn Fn(&mut Value), text: &str| {
+        let mut pod = fresh.clone();
+        change(&mut pod["spec"]);
+        let error = run(&creating("pods"), &mut pod, &Objects::cluster()).unwrap_err();
+        assert_eq!((error.code(), error.to_string()), (403, format!("pods \"p\" is forbidden: {text}")));
+    };
+    refused(&|s| s["runtimeClassName"] = json!("no"), "pod rejected: RuntimeClass \"no\" not found");
+    refused(
+        &|s| s["overhead"] = json!({"cpu": "1"}),
+        "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
+    );
+    for class in [json!("plain"), json!(null)] {
+        let unasked = |s: &mut Value| {
+            s["runtimeClassName"] = class.clone();
+            s["overhead"] = json!({"cpu": "1"});
+        };
+        refused(&unasked, "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead");
+    }
+    refused(
+        &|s| s["nodeSelector"]["vm"] = json!("no"),
+        "conflict: runtimeClass.scheduling.nodeSelector[vm] = yes; pod.spec.nodeSelector[vm] = no",
+    );
+}
+
+#[test]
+fn new_nodes_take_no_pods_yet() {
+    let mut node = json!({"metadata": {"name": "n"}});
+    let asked = Asked { namespace: "", ..creating("nodes") };
+    run(&asked, &mut node, &Objects::cluster()).unwrap();
+    assert_eq!(node["spec"]["taints"][0]["key"], "node.kubernetes.io/not-ready");
+}
+
+#[test]
+fn kubelets_keep_to_their_own() {
+    let view = Objects::cluster().with(
+        "pods",
+        json!({"metadata": {"name": "theirs", "namespace": "default", "uid": "u"}, "spec": {"nodeName": "b"}}),
+    );
+    let node = |plural, operation| Asked { operation, user: UserInfo::node("a"), ..creating(plural) };
+    let mut other = json!({"metadata": {"name": "b"}});
+    assert_eq!(
+        run(&Asked { namespace: "", ..node("nodes", Operation::Update) }, &mut other, &view).unwrap_err().to_string(),
+        "nodes \"b\" is forbidden: node \"a\" is not allowed to modify node \"b\""
+    );
+    assert_eq!(run(&node("pods", Operation::Create), &mut pod(), &view).unwrap_err().code(), 403);
+    let mut mirror = pod();
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "h"});
+    mirror["spec"]["nodeName"] = json!("a");
+    run(&node("pods", Operation::Create), &mut mirror, &view).unwrap();
+    let mut theirs = json!({"metadata": {"name": "theirs"}});
+    assert_eq!(run(&node("pods", Operation::Delete), &mut theirs, &view).unwrap_err().code(), 403);
+    let mut token = json!({"spec": {"boundObjectRef": {
+        "apiVersion": "v1", "kind": "Pod", "name": "theirs", "uid": "u"}}});
+    let asked = Asked { subresource: "token", ..node("serviceaccounts", Operation::Create) };
+    assert!(run(&asked, &mut token, &view).unwrap_err().to_string().contains("scheduled on a different node"));
+    let mut label = json!({"metadata": {"name": "a", "labels": {"node-restriction.kubernetes.io/x": "y"}}});
+    let asked = Asked { namespace: "", old: Some(json!({})), ..node("nodes", Operation::Update) };
+    assert_eq!(run(&asked, &mut label, &view).unwrap_err().code(), 403);
+}
+
+#[test]
+fn certificates_are_approved_and_signed_by_those_who_may() {
+    let request = |status: Value| json!({"metadata": {"name": "r"}, "spec": {"signerName": "example.com/a", "request": ""}, "status": status});
+    let asked = |subresource: &'static str, user: &str| Asked {
+        operation: Operation::Update,
+        plural: ("certificates.k8s.io", "certificatesigningrequests"),
+        subresource,
+        namespace: "",
+        user: UserInfo::new(user, Vec::<String>::new()),
+        old: Some(request(json!({}))),
+    };
+    for (subresource, verb) in [("approval", "approve"), ("status", "sign")] {
+        let mut changed = request(json!({"conditions": [{"type": "Failed"}]}));
+        let mut ask = |user: &str| run(&asked(subresource, user), &mut changed, &Objects::cluster());
+        let told = ask("jane").unwrap_err().to_string();
+        let why = format!("user not permitted to {verb} requests with signerName \"example.com/a\"");
+        assert_eq!(told, format!("certificatesigningrequests.certificates.k8s.io \"r\" is forbidden: {why}"));
+        ask(&format!("{verb} example.com/a")).unwrap();
+        ask(&format!("{verb} example.com/*")).unwrap();
+        assert!(ask(&format!("{verb} example.com/b")).is_err());
+    }
+    // Labels may be changed through /status by who may not sign.
+    run(&asked("status", "jane"), &mut request(json!({})), &Objects::cluster()).unwrap();
+}
+
+#[test]
+fn nobody_asks_to_become_a_master() {
+    use base64::Engine as _;
+    let make = |group: &str, signer: &str| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, group);
+        let pem = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let encoded = base64::engine::general_purpose::STANDARD.encode(pem);
+        json!({"metadata": {"name": "r"}, "spec": {"signerName": signer, "request": encoded}})
+    };
+    let plural = ("certificates.k8s.io", "certificatesigningrequests");
+    let asked = Asked { plural, namespace: "", ..creating("pods") };
+    let client = "kubernetes.io/kube-apiserver-client";
+    let refused = run(&asked, &mut make("system:masters", client), &Objects::cluster()).unwrap_err().to_string();
+    assert!(
+        refused.ends_with(&format!("use of {client} signer with system:masters group is not allowed")),
+        "{refused}"
+    );
+    run(&asked, &mut make("people", client), &Objects::cluster()).unwrap();
+    run(&asked, &mut make("system:masters", "example.com/a"), &Objects::cluster()).unwrap();
+    // What is no request is refused by validation, with its reasons.
+    run(&asked, &mut json!({"spec": {"signerName": client, "request": 3}}), &Objects::cluster()).unwrap();
+}
+
+#[test]
+fn garbage_passes_or_fails_without_panic() {
+    for object in [json!(null), json!({"spec": 1}), json!({"spec": {"containers": 3}}), json!({"metadata": []})] {
+        for plural in ["pods", "nodes", "services", "serviceaccounts"] {
+            let _ = run(&creating(plural), &mut object.clone(), &Objects::cluster());
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! DefaultTolerationSeconds: pods stay five minutes on a node that is not ready or unreachable.
+
+use serde_json::{Value, json};
+
+use super::{Operation, Request, View};
+use crate::status::ApiError;
+use scheme::access::{ensure_map, list_at};
+
+const SECONDS: i64 = 300;
+const KEYS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+
+pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, _: &dyn View) -> Result<(), ApiError> {
+    let Some(pod) = object else { return Ok(()) };
+    if !request.is("", "pods") || request.operation == Operation::Delete || !request.subresource.is_empty() {
+        return Ok(());
+    }
+    // On update upstream adds them too, but only where they are missing, which a created pod's never are.
+    if request.operation == Operation::Update {
+        return Ok(());
+    }
+    for key in KEYS {
+        let tolerated = list_at(pod, &["spec", "tolerations"]).iter().any(|toleration| {
+            let text = |field: &str| toleration[field].as_str().unwrap_or("");
+            (text("key") == key || text("key").is_empty()) && matches!(text("effect"), "NoExecute" | "")
+        });
+        if tolerated {
+            continue;
+        }
+        let list = ensure_map(pod, &["spec"]).entry("tolerations").or_insert_with(|| json!([]));
+        if let Some(list) = list.as_array_mut() {
+            list.push(json!({
+                "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS,
+            }));
+        }
+    }
+    Ok(())
+}

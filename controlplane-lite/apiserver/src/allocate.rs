@@ -1,0 +1,351 @@
+//! Pure: which cluster IPs and node ports a Service gets, out of bitmaps of what is taken.
+//!
+//! The caller holds the lock, writes the Service and then settles the [`Grant`]; nothing here does I/O. The bitmaps are
+//! rebuilt from the stored Services at start, so a crash between granting and writing costs nothing.
+
+use std::net::Ipv4Addr;
+
+use serde_json::{Value, json};
+
+use bitmap::Bitmap;
+use fields::{addresses, keep_allocated, node_ports, set_families, set_ip, wanted_ip};
+use scheme::access::{ensure_map, int_at, str_at};
+use scheme::{FieldErrors, Path};
+
+mod bitmap;
+mod fields;
+
+/// An IPv4 range in CIDR notation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    base: u32,
+    prefix: u8,
+}
+
+/// A text that is no IPv4 CIDR with room for Services.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an IPv4 CIDR such as 10.43.0.0/16 (prefix length 8 to 29)")]
+pub struct BadCidr(String);
+
+impl std::str::FromStr for Cidr {
+    type Err = BadCidr;
+
+    fn from_str(text: &str) -> Result<Self, BadCidr> {
+        let bad = || BadCidr(text.to_owned());
+        let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
+        let prefix: u8 = prefix.parse().map_err(|_| bad())?;
+        if !(8..=29).contains(&prefix) {
+            return Err(bad());
+        }
+        let address: Ipv4Addr = address.parse().map_err(|_| bad())?;
+        Ok(Self { base: u32::from(address) & (u32::MAX << (32 - prefix)), prefix })
+    }
+}
+
+impl std::fmt::Display for Cidr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", Ipv4Addr::from(self.base), self.prefix)
+    }
+}
+
+impl Cidr {
+    /// Number of addresses.
+    pub fn size(self) -> u32 {
+        1 << (32 - self.prefix)
+    }
+
+    /// The `index`-th address.
+    pub fn nth(self, index: u32) -> Ipv4Addr {
+        Ipv4Addr::from(self.base + index)
+    }
+
+    /// Position of an address, `None` outside the range, for the network's own and the broadcast address.
+    fn index(self, address: Ipv4Addr) -> Option<u32> {
+        let offset = u32::from(address).checked_sub(self.base)?;
+        (offset > 0 && offset < self.size() - 1).then_some(offset)
+    }
+}
+
+/// What is taken in the whole cluster.
+#[derive(Debug, Clone)]
+pub struct Pools {
+    cidr: Cidr,
+    addresses: Bitmap,
+    ports: Bitmap,
+    port_range: (u16, u16),
+}
+
+/// What one write takes and, once it succeeded, gives back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grant {
+    taken_ips: Vec<Ipv4Addr>,
+    taken_ports: Vec<u16>,
+    freed_ips: Vec<Ipv4Addr>,
+    freed_ports: Vec<u16>,
+}
+
+/// Upstream keeps a band for static choices: min(max(16, size/16), 256) numbers.
+fn static_band(size: u32) -> u32 {
+    if size < 16 { 0 } else { (size / 16).clamp(16, 256).min(size) }
+}
+
+impl Pools {
+    /// Empty pools over a Service range and a node port range (both ends included).
+    pub fn new(cidr: Cidr, port_range: (u16, u16)) -> Self {
+        Self {
+            cidr,
+            addresses: Bitmap::new(1, cidr.size() - 1),
+            ports: Bitmap::new(port_range.0.into(), u32::from(port_range.1) + 1),
+            port_range,
+        }
+    }
+
+    /// Marks what a stored Service holds.
+    pub fn occupy(&mut self, service: &Value) {
+        for address in addresses(service) {
+            if let Some(index) = self.cidr.index(address) {
+                self.addresses.take(index);
+            }
+        }
+        for port in node_ports(service) {
+            self.ports.take(port.into());
+        }
+    }
+
+    /// Frees what a deleted Service held.
+    pub fn vacate(&mut self, service: &Value) {
+        let grant = Grant { freed_ips: addresses(service), freed_ports: node_ports(service), ..Grant::default() };
+        self.settle(&grant, true);
+    }
+
+    /// Ends a grant: with `written`, what it freed is free; without, what it took is.
+    pub fn settle(&mut self, grant: &Grant, written: bool) {
+        let (ips, ports) =
+            if written { (&grant.freed_ips, &grant.freed_ports) } else { (&grant.taken_ips, &grant.taken_ports) };
+        for address in ips {
+            if let Some(index) = self.cidr.index(*address) {
+                self.addresses.release(index);
+            }
+        }
+        for port in ports {
+            self.ports.release((*port).into());
+        }
+    }
+
+    /// Completes a Service: families, cluster IPs and node ports, as upstream's service registry does. `old` is the
+    /// stored Service on update.
+    ///
+    /// # Errors
+    /// What is wrong with the fields asked for; nothing is taken then.
+    pub fn fill(
+        &mut self,
+        service: &mut Value,
+        old: Option<&Value>,
+        random: &mut dyn FnMut(u32) -> u32,
+    ) -> Result<Grant, FieldErrors> {
+        let mut errors = FieldErrors::new();
+        let mut grant = Grant::default();
+        if let Some(old) = old {
+            keep_allocated(service, old);
+        }
+        set_families(service, &mut errors);
+        self.fill_addresses(service, old, &mut grant, &mut errors, random);
+        self.fill_ports(service, old, &mut grant, &mut errors, random);
+        if !errors.is_empty() {
+            self.settle(&grant, false);
+            return Err(errors);
+        }
+        if let Some(old) = old {
+            let (ips, ports) = (addresses(service), node_ports(service));
+            grant.freed_ips = addresses(old).into_iter().filter(|ip| !ips.contains(ip)).collect();
+            grant.freed_ports = node_ports(old).into_iter().filter(|port| !ports.contains(port)).collect();
+        }
+        Ok(grant)
+    }
+
+    fn fill_addresses(
+        &mut self,
+        service: &mut Value,
+        old: Option<&Value>,
+        grant: &mut Grant,
+        errors: &mut FieldErrors,
+        random: &mut dyn FnMut(u32) -> u32,
+    ) {
+        if str_at(service, &["spec", "type"]) == "ExternalName" {
+            let spec = ensure_map(service, &["spec"]);
+            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                spec.remove(field);
+            }
+            return;
+        }
+        let wanted = wanted_ip(service);
+        if wanted == "None" {
+            set_ip(service, "None");
+            return;
+        }
+        let path = Path::new("spec");
+        let path = path.child("clusterIPs");
+        if wanted.is_empty() {
+            let upper = 1 + static_band(self.cidr.size());
+            match self.addresses.take_any(upper, random) {
+                Some(index) => {
+                    let address = self.cidr.nth(index);
+                    grant.taken_ips.push(address);
+                    set_ip(service, &address.to_string());
+                }
+                None => errors.invalid(&path, json!([]), "failed to allocate a serviceIP: range is full"),
+            }
+            return;
+        }
+        self.claim_address(service, old, &wanted, grant, errors);
+    }
+
+    /// Takes the address a Service asks for, unless it holds it already.
+    fn claim_address(
+        &mut self,
+        service: &mut Value,
+        old: Option<&Value>,
+        wanted: &str,
+        grant: &mut Grant,
+        errors: &mut FieldErrors,
+    ) {
+        let path = Path::new("spec");
+        let path = path.child("clusterIPs");
+        let Ok(address) = wanted.parse::<Ipv4Addr>() else {
+            // Validation says what is wrong with the text.
+            return;
+        };
+        if old.is_some_and(|old| addresses(old).contains(&address)) {
+            set_ip(service, wanted);
+            return;
+        }
+        match self.cidr.index(address) {
+            None => {
+                let why = format!(
+                    "failed to allocate IP {wanted}: the provided IP ({wanted}) is not in the valid range. The range \
+                     of valid IPs is {}",
+                    self.cidr
+                );
+                errors.invalid(&path, json!([wanted]), why);
+            }
+            Some(index) if self.addresses.take(index) => {
+                grant.taken_ips.push(address);
+                set_ip(service, wanted);
+            }
+            Some(_) => {
+                let why = format!("failed to allocate IP {wanted}: provided IP is already allocated");
+                errors.invalid(&path, json!([wanted]), why);
+            }
+        }
+    }
+
+    fn fill_ports(
+        &mut self,
+        service: &mut Value,
+        old: Option<&Value>,
+        grant: &mut Grant,
+        errors: &mut FieldErrors,
+        random: &mut dyn FnMut(u32) -> u32,
+    ) {
+        if !matches!(str_at(service, &["spec", "type"]), "NodePort" | "LoadBalancer") {
+            return;
+        }
+        if service["spec"]["type"] == "LoadBalancer" && service["spec"]["allocateLoadBalancerNodePorts"] == json!(false)
+        {
+            return;
+        }
+        let held = old.map(node_ports).unwrap_or_default();
+        let spec = Path::new("spec");
+        let ports = spec.child("ports");
+        // Port number → node port within this Service: TCP and UDP on one number share it.
+        let mut shared: Vec<(i64, u16)> = Vec::new();
+        let Some(list) = service["spec"].get_mut("ports").and_then(Value::as_array_mut) else { return };
+        for (index, entry) in list.iter_mut().enumerate() {
+            let item = ports.index(index);
+            let path = item.child("nodePort");
+            let number = int_at(entry, &["port"]).unwrap_or(0);
+            let wanted = int_at(entry, &["nodePort"]).unwrap_or(0);
+            let granted = if wanted == 0 {
+                let other = shared.iter().find(|(port, _)| *port == number).map(|(_, node_port)| *node_port);
+                other.or_else(|| self.take_port(grant, random))
+            } else {
+                self.claim_port(wanted, &held, &shared, grant, &path, errors)
+            };
+            match granted {
+                Some(port) => {
+                    shared.push((number, port));
+                    entry["nodePort"] = json!(port);
+                }
+                None if wanted == 0 => {
+                    errors.invalid(&path, 0, "failed to allocate a nodePort: range is full");
+                }
+                None => {}
+            }
+        }
+        self.fill_health_port(service, &held, grant, random);
+    }
+
+    /// A load balancer with local traffic policy needs a port that tells whether the node has endpoints.
+    fn fill_health_port(
+        &mut self,
+        service: &mut Value,
+        held: &[u16],
+        grant: &mut Grant,
+        random: &mut dyn FnMut(u32) -> u32,
+    ) {
+        let needs = service["spec"]["type"] == "LoadBalancer" && service["spec"]["externalTrafficPolicy"] == "Local";
+        if !needs {
+            return;
+        }
+        let wanted = int_at(service, &["spec", "healthCheckNodePort"]).unwrap_or(0);
+        let port = match u16::try_from(wanted) {
+            Ok(0) => self.take_port(grant, random),
+            Ok(port) if held.contains(&port) => return,
+            Ok(port) if self.ports.take(port.into()) => {
+                grant.taken_ports.push(port);
+                Some(port)
+            }
+            _ => None,
+        };
+        if let Some(port) = port {
+            ensure_map(service, &["spec"]).insert("healthCheckNodePort".into(), json!(port));
+        }
+    }
+
+    fn take_port(&mut self, grant: &mut Grant, random: &mut dyn FnMut(u32) -> u32) -> Option<u16> {
+        let size = u32::from(self.port_range.1 - self.port_range.0) + 1;
+        let upper = u32::from(self.port_range.0) + (size / 32).clamp(16, 128).min(size);
+        let port = u16::try_from(self.ports.take_any(upper, random)?).ok()?;
+        grant.taken_ports.push(port);
+        Some(port)
+    }
+
+    fn claim_port(
+        &mut self,
+        wanted: i64,
+        held: &[u16],
+        shared: &[(i64, u16)],
+        grant: &mut Grant,
+        path: &Path<'_>,
+        errors: &mut FieldErrors,
+    ) -> Option<u16> {
+        let (low, high) = self.port_range;
+        let Some(port) = u16::try_from(wanted).ok().filter(|p| (low..=high).contains(p)) else {
+            let why = format!("provided port is not in the valid range. The range of valid ports is {low}-{high}");
+            errors.invalid(path, wanted, why);
+            return None;
+        };
+        if held.contains(&port) || shared.iter().any(|(_, taken)| *taken == port) {
+            return Some(port);
+        }
+        if self.ports.take(port.into()) {
+            grant.taken_ports.push(port);
+            return Some(port);
+        }
+        errors.invalid(path, wanted, "provided port is already allocated");
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

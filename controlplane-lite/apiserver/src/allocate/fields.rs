@@ -1,0 +1,117 @@
+//! The fields of a Service that allocation reads and writes.
+
+use std::net::Ipv4Addr;
+
+use serde_json::{Value, json};
+
+use scheme::access::{ensure_map, int_at, is_empty, list_at, str_at};
+use scheme::{FieldErrors, Path};
+
+/// The address a Service asks for: empty, `None` or an address.
+pub(super) fn wanted_ip(service: &Value) -> String {
+    let single = str_at(service, &["spec", "clusterIP"]);
+    if !single.is_empty() {
+        return single.to_owned();
+    }
+    list_at(service, &["spec", "clusterIPs"]).first().and_then(Value::as_str).unwrap_or("").to_owned()
+}
+
+pub(super) fn set_ip(service: &mut Value, address: &str) {
+    let spec = ensure_map(service, &["spec"]);
+    spec.insert("clusterIP".into(), json!(address));
+    spec.insert("clusterIPs".into(), json!([address]));
+}
+
+pub(super) fn addresses(service: &Value) -> Vec<Ipv4Addr> {
+    let mut found: Vec<Ipv4Addr> = Vec::new();
+    let listed = list_at(service, &["spec", "clusterIPs"]).iter().filter_map(Value::as_str);
+    for text in std::iter::once(str_at(service, &["spec", "clusterIP"])).chain(listed) {
+        if let Ok(address) = text.parse()
+            && !found.contains(&address)
+        {
+            found.push(address);
+        }
+    }
+    found
+}
+
+pub(super) fn node_ports(service: &Value) -> Vec<u16> {
+    let ports = list_at(service, &["spec", "ports"]).iter().filter_map(|p| int_at(p, &["nodePort"]));
+    let health = int_at(service, &["spec", "healthCheckNodePort"]);
+    let mut found: Vec<u16> = Vec::new();
+    for port in ports.chain(health).filter_map(|p| u16::try_from(p).ok()).filter(|p| *p > 0) {
+        if !found.contains(&port) {
+            found.push(port);
+        }
+    }
+    found
+}
+
+/// An update that leaves allocated fields out keeps them (upstream's patchAllocatedValues).
+pub(super) fn keep_allocated(service: &mut Value, old: &Value) {
+    let needs_ip = |s: &Value| matches!(str_at(s, &["spec", "type"]), "ClusterIP" | "NodePort" | "LoadBalancer");
+    if needs_ip(service) && needs_ip(old) && wanted_ip(service).is_empty() {
+        let address = wanted_ip(old);
+        if !address.is_empty() {
+            set_ip(service, &address);
+        }
+    }
+    for field in ["ipFamilies", "ipFamilyPolicy"] {
+        if needs_ip(service) && is_empty(&service["spec"][field]) && !is_empty(&old["spec"][field]) {
+            let value = old["spec"][field].clone();
+            ensure_map(service, &["spec"]).insert(field.into(), value);
+        }
+    }
+    let needs_port = |s: &Value| matches!(str_at(s, &["spec", "type"]), "NodePort" | "LoadBalancer");
+    if !(needs_port(service) && needs_port(old)) {
+        return;
+    }
+    let old_ports = list_at(old, &["spec", "ports"]).to_vec();
+    let key = |p: &Value| (p["port"].clone(), p["protocol"].as_str().unwrap_or("TCP").to_owned());
+    if let Some(list) = service["spec"].get_mut("ports").and_then(Value::as_array_mut) {
+        let mut used: Vec<i64> = list.iter().filter_map(|p| int_at(p, &["nodePort"])).collect();
+        for entry in list.iter_mut().filter(|p| int_at(p, &["nodePort"]).unwrap_or(0) == 0) {
+            let before = old_ports.iter().find(|p| key(p) == key(entry)).and_then(|p| int_at(p, &["nodePort"]));
+            if let Some(port) = before.filter(|port| *port > 0 && !used.contains(port)) {
+                used.push(port);
+                entry["nodePort"] = json!(port);
+            }
+        }
+    }
+}
+
+/// Single-stack IPv4, with upstream's words for whoever wants more.
+pub(super) fn set_families(service: &mut Value, errors: &mut FieldErrors) {
+    if str_at(service, &["spec", "type"]) == "ExternalName" {
+        return;
+    }
+    let headless = wanted_ip(service) == "None";
+    let selectorless = is_empty(&service["spec"]["selector"]);
+    let policy = str_at(service, &["spec", "ipFamilyPolicy"]).to_owned();
+    let spec = Path::new("spec");
+    if headless && selectorless {
+        let spec = ensure_map(service, &["spec"]);
+        if policy.is_empty() && spec.get("ipFamilies").is_none_or(is_empty) {
+            spec.insert("ipFamilyPolicy".into(), json!("RequireDualStack"));
+            spec.insert("ipFamilies".into(), json!(["IPv4", "IPv6"]));
+        }
+        return;
+    }
+    if policy == "RequireDualStack" {
+        errors.invalid(&spec.child("ipFamilyPolicy"), policy, "this cluster is not configured for dual-stack services");
+        return;
+    }
+    let families = spec.child("ipFamilies");
+    for (index, family) in list_at(service, &["spec", "ipFamilies"]).iter().enumerate() {
+        if family == "IPv6" {
+            errors.invalid(&families.index(index), "IPv6", "not configured on this cluster");
+        }
+    }
+    let spec = ensure_map(service, &["spec"]);
+    if policy.is_empty() {
+        spec.insert("ipFamilyPolicy".into(), json!("SingleStack"));
+    }
+    if spec.get("ipFamilies").is_none_or(is_empty) {
+        spec.insert("ipFamilies".into(), json!(["IPv4"]));
+    }
+}

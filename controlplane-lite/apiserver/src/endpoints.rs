@@ -1,0 +1,277 @@
+//! Paths that are no resources: version, health, metrics, discovery, OpenAPI, OpenID discovery.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::body::{self, Body, json as json_response, raw};
+use super::negotiate;
+use super::request_info::{Query, RequestInfo};
+use super::respond;
+use super::server::Server;
+use super::status::ApiError;
+use scheme::discovery::{self, AggregatedVersion};
+use scheme::openapi;
+
+/// What `/version` and nodes report.
+pub const GIT_VERSION: &str = "v1.36.0+copepod";
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Answers a path.
+///
+/// # Errors
+/// 404 for unknown paths, 405 for methods other than GET and HEAD.
+pub async fn serve(
+    server: &Arc<Server>,
+    request: &Parts,
+    info: &RequestInfo,
+    query: &Query,
+) -> Result<Response<Body>, ApiError> {
+    if !matches!(request.method, Method::GET | Method::HEAD) {
+        return Err(ApiError::method_not_allowed());
+    }
+    let headers = &request.headers;
+    let parts: Vec<&str> = info.path.split('/').filter(|p| !p.is_empty()).collect();
+    let found = match parts.as_slice() {
+        [] => Some(json_response(StatusCode::OK, &index(server))),
+        ["version"] => Some(json_response(StatusCode::OK, &version())),
+        ["healthz" | "livez" | "readyz", ..] => Some(health(server, &parts, query).await),
+        ["metrics"] => Some(raw(StatusCode::OK, "text/plain; version=0.0.4", server.metrics.encode())),
+        ["openid", "v1", "jwks"] => {
+            Some(raw(StatusCode::OK, "application/jwk-set+json", server.access.jwks().to_string()))
+        }
+        [".well-known", "openid-configuration"] => {
+            Some(json_response(StatusCode::OK, &server.access.openid_configuration(&server.advertised())))
+        }
+        ["openapi", rest @ ..] => openapi_document(server, rest, headers, query)?,
+        ["api" | "apis", ..] => discover(server, &parts, headers, query),
+        _ => None,
+    };
+    Ok(found.unwrap_or_else(not_found))
+}
+
+/// Upstream's answer for paths nobody serves: plain text.
+pub fn not_found() -> Response<Body> {
+    raw(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n")
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1", "minor": "36", "gitVersion": GIT_VERSION, "gitCommit": env!("CARGO_PKG_VERSION"),
+        "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "go1.25",
+        "compiler": "rustc", "platform": "linux/amd64",
+        "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+    })
+}
+
+fn index(server: &Server) -> Value {
+    let mut paths: Vec<String> = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for group in server.scheme.groups().iter().filter(|g| !g.name.is_empty()) {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{v}", group.name)));
+    }
+    paths.sort();
+    json!({ "paths": paths })
+}
+
+/// The checks of `/healthz`, `/livez` and `/readyz`, by name.
+const CHECKS: [&str; 4] = ["ping", "log", "etcd", "poststarthook/rbac/bootstrap-roles"];
+
+async fn health(server: &Server, parts: &[&str], query: &Query) -> Response<Body> {
+    let endpoint = parts[0];
+    let only = parts[1..].join("/");
+    let mut names: Vec<&str> = CHECKS.to_vec();
+    if endpoint == "readyz" {
+        names.extend(["informer-sync", "shutdown"]);
+    }
+    if !only.is_empty() {
+        if !names.contains(&only.as_str()) {
+            return not_found();
+        }
+        names.retain(|name| *name == only);
+    }
+    let excluded: Vec<&str> = query.all("exclude").collect();
+    let mut text = String::new();
+    let mut failed = 0;
+    for name in names {
+        // Writing to a String cannot fail.
+        let _ = match passes(server, name).await {
+            _ if excluded.contains(&name) => writeln!(text, "[+]{name} excluded: ok"),
+            true => writeln!(text, "[+]{name} ok"),
+            false => {
+                failed += 1;
+                writeln!(text, "[-]{name} failed: reason withheld")
+            }
+        };
+    }
+    let plain = "text/plain; charset=utf-8";
+    if failed > 0 {
+        let _ = writeln!(text, "{endpoint} check failed");
+        return raw(StatusCode::INTERNAL_SERVER_ERROR, plain, text);
+    }
+    if !query.has("verbose") || !only.is_empty() {
+        return raw(StatusCode::OK, plain, "ok");
+    }
+    let _ = writeln!(text, "{endpoint} check passed");
+    raw(StatusCode::OK, plain, text)
+}
+
+async fn passes(server: &Server, check: &str) -> bool {
+    match check {
+        "etcd" => {
+            let revision = server.registry.current_revision();
+            tokio::time::timeout(HEALTH_TIMEOUT, revision).await.is_ok_and(|r| r.is_ok())
+        }
+        "poststarthook/rbac/bootstrap-roles" => server.is_bootstrapped(),
+        "shutdown" => !server.stopping.is_cancelled(),
+        _ => true,
+    }
+}
+
+/// The protobuf form of `/openapi/v2`, which kubectl up to 1.27 insists on.
+const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// Documents are JSON. In protobuf there is only the head of version 2: clients that ask for it stop without an answer,
+/// but leave checking to the server and know how to patch built-in kinds by themselves.
+fn openapi_document(
+    server: &Server,
+    rest: &[&str],
+    headers: &HeaderMap,
+    query: &Query,
+) -> Result<Option<Response<Body>>, ApiError> {
+    let protobuf_only =
+        headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).any(|text| {
+            text.split(',').all(|clause| clause.trim().starts_with("application/com.github.proto-openapi"))
+        });
+    if protobuf_only && rest == ["v2"] {
+        return Ok(Some(raw(StatusCode::OK, OPENAPI_V2_PROTOBUF, openapi::v2_head_protobuf())));
+    }
+    if protobuf_only {
+        return Err(ApiError::not_acceptable(&negotiate::ACCEPTED[..1]));
+    }
+    Ok(openapi_json(server, rest, query))
+}
+
+fn openapi_json(server: &Server, rest: &[&str], query: &Query) -> Option<Response<Body>> {
+    let value = match rest {
+        ["v2"] => openapi::v2_document(server.scheme),
+        ["v3"] => openapi::v3_root(server.scheme),
+        ["v3", "api", version] => openapi::v3_document(server.scheme, "", version)?,
+        ["v3", "apis", group, version] => openapi::v3_document(server.scheme, group, version)?,
+        _ => return None,
+    };
+    let mut response = json_response(StatusCode::OK, &value);
+    if query.has("hash") {
+        // The hash in the address changes with the content.
+        let forever = HeaderValue::from_static("public, immutable, max-age=31536000");
+        response.headers_mut().insert(header::CACHE_CONTROL, forever);
+    }
+    Some(response)
+}
+
+/// The aggregated version the Accept header prefers over plain discovery.
+fn aggregated(headers: &HeaderMap) -> Option<AggregatedVersion> {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    for clause in values.flat_map(|v| v.split(',')) {
+        let compact: String = clause.chars().filter(|c| !c.is_whitespace()).collect();
+        if compact.contains("as=APIGroupDiscoveryList") && compact.contains("g=apidiscovery.k8s.io") {
+            if !compact.starts_with("application/json") {
+                continue;
+            }
+            if compact.ends_with("v=v2") || compact.contains("v=v2;") {
+                return Some(AggregatedVersion::V2);
+            }
+            if compact.contains("v=v2beta1") {
+                return Some(AggregatedVersion::V2Beta1);
+            }
+        } else if compact.starts_with("application/json") || compact.starts_with("*/*") {
+            return None;
+        }
+    }
+    None
+}
+
+fn discover(server: &Server, parts: &[&str], headers: &HeaderMap, query: &Query) -> Option<Response<Body>> {
+    let scheme = server.scheme;
+    let value = match parts {
+        ["api" | "apis"] => match aggregated(headers) {
+            Some(version) => {
+                let document = discovery::aggregated(scheme, parts[0] == "api", version);
+                let mut response = raw(StatusCode::OK, version.content_type(), document.to_string());
+                response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+                return Some(response);
+            }
+            None if parts[0] == "api" => discovery::api_versions(&server.advertised()),
+            None => discovery::api_group_list(scheme),
+        },
+        ["api", version] => discovery::api_resource_list(scheme, "", version)?,
+        ["apis", group] => discovery::api_group(scheme, group)?,
+        ["apis", group, version] => discovery::api_resource_list(scheme, group, version)?,
+        _ => return None,
+    };
+    let format = negotiate::accept(headers).map_or(negotiate::Format::Json, |accept| accept.format);
+    Some(respond::encode(StatusCode::OK, format, &value, query))
+}
+
+/// `kubectl get componentstatuses`: deprecated upstream, answered from what is known here.
+pub fn component_statuses(info: &RequestInfo, headers: &HeaderMap, query: &Query) -> Response<Body> {
+    let one = |name: &str| {
+        json!({
+            "kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": name},
+            "conditions": [{"type": "Healthy", "status": "True", "message": "ok"}],
+        })
+    };
+    let names = ["scheduler", "controller-manager", "etcd-0"];
+    let format = negotiate::accept(headers).map_or(negotiate::Format::Json, |accept| accept.format);
+    if !info.name.is_empty() {
+        let Some(name) = names.iter().find(|n| **n == info.name) else {
+            let subject = super::status::Subject::new("", "componentstatuses");
+            return body::failure(&ApiError::not_found(subject, &info.name));
+        };
+        return respond::encode(StatusCode::OK, format, &one(name), query);
+    }
+    let items: Vec<Value> = names.iter().map(|n| one(n)).collect();
+    let list = json!({"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": items});
+    respond::encode(StatusCode::OK, format, &list, query)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn discovery_form_follows_the_accept_header() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, text.parse().unwrap());
+            aggregated(&headers)
+        };
+        let v2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        let beta = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+        assert_eq!(of(&format!("{v2},{beta},application/json")), Some(AggregatedVersion::V2));
+        assert_eq!(of(&format!("{beta},application/json")), Some(AggregatedVersion::V2Beta1));
+        assert_eq!(of("application/json"), None);
+        assert_eq!(of(&format!("application/json,{v2}")), None);
+        assert_eq!(of("application/vnd.kubernetes.protobuf;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io"), None);
+    }
+}

@@ -1,0 +1,271 @@
+//! The Kubernetes API over a [`Store`](storage::Store): requests in, objects and watches out.
+//!
+//! The only module that touches storage. Knows nothing of scheduling, controllers or nodes' insides. A request passes
+//! `serve` (the socket) or `inprocess`, then `service` (who, may they, how many), `router`, and one verb or
+//! subresource, which reads and writes through `registry`. Everything that decides is pure: `request_info`, `options`,
+//! `negotiate`, `admission`, `allocate`, `deletion`, `subresource::strategy`.
+
+pub mod access;
+pub mod admission;
+pub mod allocate;
+pub mod body;
+mod bootstrap;
+pub mod call;
+pub mod deletion;
+pub mod endpoints;
+mod gzip;
+mod impersonation;
+pub mod inprocess;
+pub mod metrics;
+pub mod negotiate;
+pub mod options;
+mod protobuf;
+pub mod registry;
+pub mod request_info;
+pub mod respond;
+mod reviews;
+mod router;
+pub mod serve;
+pub mod server;
+pub mod service;
+pub mod services;
+pub mod status;
+pub mod subresource;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod tunnel;
+pub mod verbs;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tower::ServiceExt as _;
+
+use access::{AccessError, Chains};
+use allocate::{BadCidr, Cidr};
+use auth::authn::UserInfo;
+use pki::{Pki, PkiError, ServiceAccountKey, Subject};
+use storage::{Store, StoreError};
+
+pub use access::AuthOptions;
+use inprocess::Transport;
+use serve::TlsError;
+use server::Server;
+use status::ApiError;
+
+/// The certificates and keys the server presents, all PEM.
+#[derive(Clone, Default)]
+pub struct Certificates {
+    /// Serving certificate chain.
+    pub serving_cert: String,
+    /// Its key.
+    pub serving_key: String,
+    /// CAs whose client certificates are users: the cluster's, and the front proxy's.
+    pub client_cas: Vec<String>,
+    /// Our certificate towards kubelets.
+    pub kubelet_client_cert: String,
+    /// Its key.
+    pub kubelet_client_key: String,
+    /// CA of kubelets' serving certificates; without one they are not verified, as upstream without
+    /// `--kubelet-certificate-authority`.
+    pub kubelet_ca: Option<String>,
+}
+
+impl Certificates {
+    /// What the server needs out of the cluster's directory; certificates are issued or renewed there. `names` and
+    /// `addresses` are those clients use beside the ones every cluster has.
+    ///
+    /// # Errors
+    /// When the directory cannot be used.
+    pub fn from_pki(
+        pki: &Pki,
+        service_cidr: &str,
+        cluster_domain: &str,
+        names: &[String],
+        addresses: &[IpAddr],
+    ) -> Result<Self, StartError> {
+        let cidr: Cidr = service_cidr.parse()?;
+        let mut dns: Vec<String> =
+            ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned).to_vec();
+        dns.push(format!("kubernetes.default.svc.{cluster_domain}"));
+        dns.extend_from_slice(names);
+        let mut ips = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(cidr.nth(1))];
+        ips.extend(addresses.iter().filter(|a| !a.is_loopback()));
+        let now = jiff::Timestamp::now();
+        let serving = pki.leaf("apiserver", &Subject::server("kube-apiserver", dns, ips), now)?;
+        let to_kubelets = Subject::client("system:kube-apiserver", Some("system:masters"));
+        let to_kubelets = pki.leaf("apiserver-kubelet-client", &to_kubelets, now)?;
+        Ok(Self {
+            serving_cert: serving.cert_pem,
+            serving_key: serving.key_pem,
+            client_cas: vec![pki.ca().cert_pem().to_owned()],
+            kubelet_client_cert: to_kubelets.cert_pem,
+            kubelet_client_key: to_kubelets.key_pem,
+            kubelet_ca: None,
+        })
+    }
+}
+
+impl std::fmt::Debug for Certificates {
+    /// Keys stay out of logs.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificates").field("client_cas", &self.client_cas.len()).finish_non_exhaustive()
+    }
+}
+
+/// What a server is made of.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where objects are.
+    pub store: Arc<dyn Store>,
+    /// Certificates and keys.
+    pub certificates: Certificates,
+    /// Service addresses, such as `10.43.0.0/16`; the first is the API's own.
+    pub service_cidr: String,
+    /// Node ports, both ends included.
+    pub node_ports: (u16, u16),
+    /// Where the `kubernetes` Service leads.
+    pub advertise: (IpAddr, u16),
+    /// DNS domain of the cluster, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// Signs service-account tokens.
+    pub service_account_key: ServiceAccountKey,
+    /// How users are known and judged.
+    pub auth: AuthOptions,
+}
+
+impl Config {
+    /// A configuration with the usual ranges: Services in 10.43.0.0/16, node ports 30000 to 32767, `cluster.local`.
+    ///
+    /// # Errors
+    /// When the directory of certificates cannot be used.
+    pub fn new(store: Arc<dyn Store>, pki: &Pki, advertise: (IpAddr, u16)) -> Result<Self, StartError> {
+        let (service_cidr, cluster_domain) = ("10.43.0.0/16", "cluster.local");
+        Ok(Self {
+            store,
+            certificates: Certificates::from_pki(pki, service_cidr, cluster_domain, &[], &[advertise.0])?,
+            service_cidr: service_cidr.into(),
+            node_ports: (30000, 32767),
+            advertise,
+            cluster_domain: cluster_domain.into(),
+            service_account_key: pki.service_account().clone(),
+            auth: AuthOptions::default(),
+        })
+    }
+}
+
+/// Why a server does not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The Service range is no range.
+    #[error("service CIDR")]
+    ServiceCidr(#[from] BadCidr),
+    /// The cluster's certificates cannot be made or read.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// A certificate or key is not usable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Users or keys cannot be read.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The store cannot be read.
+    #[error("read the store")]
+    Store(#[from] StoreError),
+    /// The objects every cluster has cannot be created.
+    #[error("create the cluster's first objects")]
+    Bootstrap(#[source] ApiError),
+}
+
+/// A running API server. Cheap to clone; the last handle (clients count) that goes ends its tasks.
+#[derive(Debug, Clone)]
+pub struct ApiServer {
+    server: Arc<Server>,
+    tls: Arc<rustls::ServerConfig>,
+    running: Arc<DropGuard>,
+}
+
+impl ApiServer {
+    /// Loads the store, creates what every cluster has, and is ready to answer.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn new(config: Config) -> Result<Self, StartError> {
+        let cidr: Cidr = config.service_cidr.parse()?;
+        let certificates = &config.certificates;
+        let cas: Vec<&str> = certificates.client_cas.iter().map(String::as_str).collect();
+        let tls = serve::server_tls(&certificates.serving_cert, &certificates.serving_key, &cas)?;
+        let kubelet_tls = tunnel::client_tls(
+            &certificates.kubelet_client_cert,
+            &certificates.kubelet_client_key,
+            certificates.kubelet_ca.as_deref(),
+        )?;
+        let unverified_tls = tunnel::unverified_tls()?;
+        let running = CancellationToken::new();
+        let scheme = scheme::builtin();
+        let registry = registry::Registry::start(config.store.clone(), scheme, running.clone()).await?;
+        let services = services::Services::new(cidr, config.node_ports);
+        if let Some(stored) = registry.get("", "services") {
+            services.occupy(&stored);
+        }
+        let Chains { authn, authz, access } = access::build(&config, &registry)?;
+        let (read_places, write_places) = Server::places();
+        let server = Arc::new(Server {
+            scheme,
+            registry,
+            services,
+            metrics: metrics::Metrics::default(),
+            authn,
+            authz,
+            access,
+            kubelet_tls,
+            unverified_tls,
+            stopping: running.child_token(),
+            read_places,
+            write_places,
+            service_cidr: cidr,
+            advertise: config.advertise,
+            bootstrapped: false.into(),
+        });
+        let running = Arc::new(running.drop_guard());
+        bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
+        tokio::spawn(bootstrap::keep(server.clone()));
+        Ok(Self { server, tls, running })
+    }
+
+    /// Serves HTTPS on a bound listener until `token` is cancelled; open watches end then, other requests have ten
+    /// seconds.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub async fn serve(&self, listener: std::net::TcpListener, token: CancellationToken) -> std::io::Result<()> {
+        let server = self.server.clone();
+        let handler = move |request| service::handle(server.clone(), request);
+        let serving = serve::serve(listener, self.tls.clone(), handler, token.clone());
+        tokio::pin!(serving);
+        // Cancel-safe: serving is polled on, and a cancelled token stays cancelled.
+        tokio::select! {
+            ended = serving.as_mut() => return ended,
+            () = token.cancelled() => self.server.stopping.cancel(),
+        }
+        serving.await
+    }
+
+    /// A client without a socket, acting as `user`.
+    pub fn client(&self, user: UserInfo) -> kube::Client {
+        let running = self.running.clone();
+        let transport = Transport::new(self.server.clone(), user);
+        // The guard lives as long as the transport, so a client keeps the server's tasks running.
+        let transport = transport.map_response(move |response| {
+            let _ = &running;
+            response
+        });
+        kube::Client::new(transport, "default")
+    }
+
+    /// The server's state, for the composition root's metrics and tests.
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+}

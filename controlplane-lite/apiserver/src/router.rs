@@ -1,0 +1,141 @@
+//! Request info → verb or subresource. Knows which verbs a kind has; the verbs know what they do.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+
+use super::body::{self, Body};
+use super::call::Call;
+use super::request_info::{Query, RequestInfo};
+use super::server::Server;
+use super::status::ApiError;
+use super::{endpoints, reviews, subresource, verbs};
+use auth::authn::UserInfo;
+use scheme::Kind;
+
+/// Answers an authorized request.
+///
+/// # Errors
+/// What the verb answers; 404 and 405 for what does not exist.
+pub async fn dispatch(
+    server: &Arc<Server>,
+    request: Request<Body>,
+    mut info: RequestInfo,
+    query: Query,
+    user: UserInfo,
+) -> Result<Response<Body>, ApiError> {
+    if !info.is_resource {
+        let (parts, _) = request.into_parts();
+        return endpoints::serve(server, &parts, &info, &query).await;
+    }
+    let Some(kind) = server.scheme.by_gvr(&info.group, &info.version, &info.resource) else {
+        return Ok(endpoints::not_found());
+    };
+    if kind.namespaced {
+        let across = matches!(info.verb.as_str(), "list" | "watch") && info.name.is_empty();
+        if info.namespace.is_empty() && !across {
+            return Err(ApiError::method_not_allowed());
+        }
+    } else if !info.namespace.is_empty() {
+        if kind.plural != "namespaces" || !kind.group.is_empty() {
+            return Ok(endpoints::not_found());
+        }
+        info.namespace.clear();
+    }
+    if !kind.stored {
+        return virtual_kind(server, request, info, query, user, kind).await;
+    }
+    let resource = server.registry.resource(kind).ok_or_else(ApiError::no_such_path)?;
+    let headers = request.headers().clone();
+    let call = Call { server: server.clone(), info, query, headers, user, kind, resource };
+    if call.info.subresource.is_empty() { object(call, request).await } else { below(call, request).await }
+}
+
+/// The object or the collection itself.
+async fn object(call: Call, mut request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let verb = call.info.verb.as_str();
+    let named = !call.info.name.is_empty();
+    let fits = match verb {
+        "get" | "update" | "patch" | "delete" => named,
+        "watch" => true,
+        _ => !named,
+    };
+    if !fits || !call.kind.verbs.contains(&verb) {
+        return Err(ApiError::method_not_allowed());
+    }
+    match verb {
+        "get" => verbs::get::get(&call).await,
+        "list" => verbs::list::list(&call).await,
+        "watch" => verbs::watch::watch(call, &mut request).await,
+        "create" => verbs::create::create(&call, body::collect(request.into_body()).await?).await,
+        "update" => verbs::update::update(&call, body::collect(request.into_body()).await?).await,
+        "patch" => verbs::patch::patch(&call, body::collect(request.into_body()).await?).await,
+        "delete" => verbs::delete::delete(&call, body::collect(request.into_body()).await?).await,
+        "deletecollection" => {
+            verbs::deletecollection::deletecollection(&call, body::collect(request.into_body()).await?).await
+        }
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+/// A subresource.
+async fn below(call: Call, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let name = call.info.subresource.clone();
+    let Some(known) = call.kind.subresource(&name) else {
+        return Ok(endpoints::not_found());
+    };
+    let verb = call.info.verb.clone();
+    if !known.verbs.contains(&verb.as_str()) || call.info.name.is_empty() {
+        return Err(ApiError::method_not_allowed());
+    }
+    match name.as_str() {
+        "log" => return subresource::node_connect::log(&call).await,
+        "exec" | "attach" | "portforward" => return subresource::node_connect::connect(&call, request).await,
+        "proxy" => return subresource::proxy::proxy(&call, request).await,
+        _ => {}
+    }
+    if !call.info.rest.is_empty() {
+        return Ok(endpoints::not_found());
+    }
+    let body = body::collect(request.into_body()).await?;
+    match (name.as_str(), verb.as_str()) {
+        ("scale", "get") => subresource::scale::get(&call).await,
+        ("scale", "update") => subresource::scale::update(&call, body).await,
+        ("scale", "patch") => subresource::scale::patch(&call, body).await,
+        ("binding", "create") => subresource::binding::create(&call, body).await,
+        ("eviction", "create") => subresource::eviction::create(&call, body).await,
+        ("token", "create") => subresource::token::create(&call, body).await,
+        (_, "get") => verbs::get::get(&call).await,
+        (_, "update") => verbs::update::update(&call, body).await,
+        (_, "patch") => verbs::patch::patch(&call, body).await,
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+/// Kinds that are answered, not stored.
+async fn virtual_kind(
+    server: &Arc<Server>,
+    request: Request<Body>,
+    info: RequestInfo,
+    query: Query,
+    user: UserInfo,
+    kind: &'static Kind,
+) -> Result<Response<Body>, ApiError> {
+    if !kind.verbs.contains(&info.verb.as_str()) || !info.subresource.is_empty() {
+        return Err(ApiError::method_not_allowed());
+    }
+    match (kind.group, kind.plural) {
+        ("", "bindings") => {
+            let resource = server.registry.get("", "pods").ok_or_else(ApiError::no_such_path)?;
+            let headers = request.headers().clone();
+            let call = Call { server: server.clone(), info, query, headers, user, kind: resource.kind, resource };
+            subresource::binding::create(&call, body::collect(request.into_body()).await?).await
+        }
+        ("", "componentstatuses") => Ok(endpoints::component_statuses(&info, request.headers(), &query)),
+        _ => {
+            let (parts, incoming) = request.into_parts();
+            let bytes = body::collect(incoming).await?;
+            reviews::answer(server, kind, &info, &query, &parts.headers, &user, &bytes).await
+        }
+    }
+}

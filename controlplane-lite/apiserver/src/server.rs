@@ -1,0 +1,136 @@
+//! The server's state, shared by all requests, and how it comes up.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::access::Access;
+use super::admission::View;
+use super::allocate::Cidr;
+use super::call::Call;
+use super::metrics::Metrics;
+use super::registry::Registry;
+use super::services::Services;
+use super::status::ApiError;
+use auth::authn::{Authenticator, UserInfo};
+use auth::authz::{Attributes, Authorizer};
+use scheme::{Scheme, meta};
+use storage::watch_cache::Filter;
+
+/// Requests that read, handled at once (upstream's `--max-requests-inflight`).
+const READ_PLACES: usize = 400;
+/// Requests that write, handled at once (upstream's `--max-mutating-requests-inflight`).
+const WRITE_PLACES: usize = 200;
+
+/// Everything a request may need.
+#[derive(Debug)]
+pub struct Server {
+    /// The kinds served.
+    pub scheme: &'static Scheme,
+    /// The resources stored.
+    pub registry: Registry,
+    /// What Services hold.
+    pub services: Services,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Who is asking.
+    pub authn: Arc<dyn Authenticator>,
+    /// May they.
+    pub authz: Arc<dyn Authorizer>,
+    /// Tokens and rules beyond the two questions above.
+    pub access: Access,
+    /// TLS towards kubelets.
+    pub kubelet_tls: Arc<rustls::ClientConfig>,
+    /// TLS towards `https:` pods.
+    pub unverified_tls: Arc<rustls::ClientConfig>,
+    /// Cancelled when the server ends; open watches end with it.
+    pub stopping: CancellationToken,
+    pub(super) read_places: Arc<Semaphore>,
+    pub(super) write_places: Arc<Semaphore>,
+    pub(super) service_cidr: Cidr,
+    pub(super) advertise: (IpAddr, u16),
+    pub(super) bootstrapped: AtomicBool,
+}
+
+impl Server {
+    pub(super) fn places() -> (Arc<Semaphore>, Arc<Semaphore>) {
+        (Arc::new(Semaphore::new(READ_PLACES)), Arc::new(Semaphore::new(WRITE_PLACES)))
+    }
+
+    /// The time.
+    pub fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::now()
+    }
+
+    /// The time as objects carry it.
+    pub fn now_text(&self) -> String {
+        super::deletion::timestamp(self.now())
+    }
+
+    /// A random (version 4) UUID.
+    pub fn new_uid(&self) -> String {
+        let mut bytes: [u8; 16] = rand::random();
+        bytes[6] = (bytes[6] & 0x0f) | 0x40;
+        bytes[8] = (bytes[8] & 0x3f) | 0x80;
+        let hex = |range: std::ops::Range<usize>| bytes[range].iter().map(|b| format!("{b:02x}")).collect::<String>();
+        format!("{}-{}-{}-{}-{}", hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16))
+    }
+
+    /// `host:port` as clients are told.
+    pub fn advertised(&self) -> String {
+        let (address, port) = self.advertise;
+        std::net::SocketAddr::new(address, port).to_string()
+    }
+
+    /// Whether namespaces, roles and priority classes are in place.
+    pub fn is_bootstrapped(&self) -> bool {
+        self.bootstrapped.load(Ordering::Relaxed)
+    }
+
+    /// Admission reads caches, which follow the store by a moment. When they do not show what a create needs, they get
+    /// the time to catch up with every write answered before.
+    ///
+    /// # Errors
+    /// 504 when they do not.
+    pub async fn ensure_namespace_seen(&self, call: &Call) -> Result<(), ApiError> {
+        if call.info.namespace.is_empty() {
+            return Ok(());
+        }
+        let namespace = call.info.namespace.as_str();
+        let seen = |plural: &str, namespace: &str, name: &str| {
+            self.registry.get("", plural).is_some_and(|r| r.cache().get(namespace, name).is_some())
+        };
+        let account = call.kind.plural != "pods" || seen("serviceaccounts", namespace, "default");
+        if !(account && seen("namespaces", "", namespace)) {
+            self.registry.fresh().await?;
+        }
+        Ok(())
+    }
+}
+
+impl View for Server {
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        Some(self.registry.get(group, plural)?.cache().get(namespace, name)?.value())
+    }
+
+    fn list(&self, group: &str, plural: &str) -> Vec<Value> {
+        let mut found = Vec::new();
+        if let Some(resource) = self.registry.get(group, plural) {
+            resource.cache().for_each(&Filter::all(), |object| found.push(object.value()));
+        }
+        found
+    }
+
+    fn may(&self, user: &UserInfo, verb: &str, group: &str, plural: &str, name: &str) -> bool {
+        let asked = Attributes { name: name.to_owned(), ..Attributes::resource(user.clone(), verb, group, plural, "") };
+        self.authz.authorize(&asked).allowed()
+    }
+
+    fn suffix(&self) -> String {
+        meta::name_suffix(rand::random())
+    }
+}

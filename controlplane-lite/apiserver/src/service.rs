@@ -1,0 +1,234 @@
+//! What every request passes, in order: request info, metrics, panics, authentication, impersonation, limits,
+//! authorization, deadline, and then the router. (Audit will wrap the router here.)
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, header};
+use tracing::error;
+
+use super::body::{self, Body};
+use super::inprocess::InProcessUser;
+use super::request_info::{self, Query, RequestInfo};
+use super::serve::PeerCertificates;
+use super::server::Server;
+use super::status::{ApiError, Subject};
+use auth::authn::{Credentials, UserInfo};
+use auth::authz::Attributes;
+
+/// A request that does not last may take this long.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// A request waits this long for its turn before it is told to come back.
+const QUEUE: Duration = Duration::from_secs(10);
+
+/// Answers a request, whatever it is.
+pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Body> {
+    let started = Instant::now();
+    let query = Query::parse(request.uri().query());
+    let info = request_info::parse(request.method(), request.uri().path(), &query);
+    let long = info.long_running(&query);
+    let known = info.is_resource && server.scheme.by_gvr(&info.group, &info.version, &info.resource).is_some();
+    let in_flight = server.metrics.begin(&info, long);
+    let answer = AssertUnwindSafe(filtered(&server, request, &info, &query, long)).catch_unwind().await;
+    let mut response = match answer {
+        Ok(Ok(response)) => response,
+        Ok(Err(failure)) => {
+            if let Some(text) = failure.internal_text() {
+                error!(verb = info.verb, path = info.path, error = text, "request failed");
+            }
+            body::failure(&failure)
+        }
+        Err(panic) => {
+            server.metrics.panicked();
+            error!(verb = info.verb, path = info.path, panic = panic_text(panic.as_ref()), "handler panicked");
+            body::failure(&ApiError::plain(
+                500,
+                "This request caused apiserver to panic. Look in the logs for details.",
+            ))
+        }
+    };
+    if !response.headers().contains_key(header::CACHE_CONTROL) {
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    }
+    server.metrics.end(&info, known, response.status().as_u16(), started.elapsed());
+    drop(in_flight);
+    response
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("unknown")
+}
+
+async fn filtered(
+    server: &Arc<Server>,
+    request: Request<Body>,
+    info: &RequestInfo,
+    query: &Query,
+    long: bool,
+) -> Result<Response<Body>, ApiError> {
+    // Apart, because a reference to the parts may be held while waiting, and one to the body may not.
+    let (parts, body) = request.into_parts();
+    let user = authenticate(server, &parts, info).await?;
+    let user = impersonate(server, &parts, user)?;
+    let _turn = if long { None } else { turn(server, &parts, info).await? };
+    authorize(server, &user, info, query)?;
+    let request = Request::from_parts(parts, body);
+    let work = super::router::dispatch(server, request, info.clone(), query.clone(), user);
+    if long {
+        return work.await;
+    }
+    let limit = timeout(query)?;
+    tokio::time::timeout(limit, work)
+        .await
+        .unwrap_or_else(|_| Err(ApiError::timeout("Timeout: request did not complete within the allotted timeout")))
+}
+
+/// The client's `timeout` parameter, at most the server's own.
+fn timeout(query: &Query) -> Result<Duration, ApiError> {
+    let Some(text) = query.get("timeout").filter(|t| !t.is_empty()) else { return Ok(DEADLINE) };
+    let invalid = || {
+        ApiError::bad_request(format!("invalid timeout specified in the request URL - time: invalid duration {text:?}"))
+    };
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(invalid)?;
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| invalid())?;
+    let seconds = match unit {
+        "ms" => number / 1000.0,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(invalid()),
+    };
+    let asked = Duration::try_from_secs_f64(seconds).map_err(|_| invalid())?;
+    Ok(if asked.is_zero() { DEADLINE } else { asked.min(DEADLINE) })
+}
+
+async fn authenticate(server: &Server, request: &Parts, info: &RequestInfo) -> Result<UserInfo, ApiError> {
+    if let Some(InProcessUser(user)) = request.extensions.get() {
+        return Ok(UserInfo::clone(user));
+    }
+    let certificates: Vec<Vec<u8>> = request
+        .extensions
+        .get::<PeerCertificates>()
+        .map(|chain| chain.0.iter().map(|der| der.as_ref().to_vec()).collect())
+        .unwrap_or_default();
+    let authorization = request.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let credentials = Credentials { peer_certificates: &certificates, authorization, path: &info.path };
+    match server.authn.authenticate(credentials).await {
+        Ok(Some(authenticated)) => Ok(authenticated.user),
+        Ok(None) => Err(ApiError::unauthorized()),
+        Err(error) => {
+            tracing::debug!(path = info.path, %error, "unauthenticated");
+            Err(ApiError::unauthorized())
+        }
+    }
+}
+
+/// Acts for whom the Impersonate headers name, when the caller may.
+fn impersonate(server: &Server, request: &Parts, user: UserInfo) -> Result<UserInfo, ApiError> {
+    let pairs = || request.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    super::impersonation::resolve(pairs(), user, &*server.authz)
+}
+
+/// A place among the requests being handled; nobody waits for in-process clients.
+async fn turn(
+    server: &Server,
+    request: &Parts,
+    info: &RequestInfo,
+) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, ApiError> {
+    if request.extensions.get::<InProcessUser>().is_some() || !info.is_resource {
+        return Ok(None);
+    }
+    let reads = matches!(info.verb.as_str(), "get" | "list");
+    let places = if reads { &server.read_places } else { &server.write_places };
+    match tokio::time::timeout(QUEUE, places.clone().acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(Some(permit)),
+        _ => Err(ApiError::too_many_requests("Too many requests, please try again later.", 1)),
+    }
+}
+
+fn authorize(server: &Server, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), ApiError> {
+    let mut attributes = Attributes {
+        user: user.clone(),
+        verb: info.verb.clone(),
+        resource_request: info.is_resource,
+        group: info.group.clone(),
+        version: info.version.clone(),
+        resource: info.resource.clone(),
+        subresource: info.subresource.clone(),
+        namespace: info.namespace.clone(),
+        name: info.authorization_name(query),
+        path: info.path.clone(),
+        field_selector: query.get("fieldSelector").unwrap_or("").to_owned(),
+        label_selector: query.get("labelSelector").unwrap_or("").to_owned(),
+    };
+    check(server, &attributes)?;
+    // A WebSocket can only be opened by GET, and must not be a way around the right to create.
+    let stream = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward");
+    if stream && info.resource == "pods" && info.verb == "get" {
+        attributes.verb = "create".into();
+        check(server, &attributes)?;
+    }
+    Ok(())
+}
+
+fn check(server: &Server, attributes: &Attributes) -> Result<(), ApiError> {
+    let decision = server.authz.authorize(attributes);
+    if decision.allowed() { Ok(()) } else { Err(forbidden(attributes, &decision.reason)) }
+}
+
+/// Upstream's words for a refusal.
+pub fn forbidden(a: &Attributes, reason: &str) -> ApiError {
+    let user = &a.user.username;
+    let suffix = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    if !a.resource_request {
+        return ApiError::forbidden_path(&format!("User {user:?} cannot {} path {:?}{suffix}", a.verb, a.path));
+    }
+    let resource =
+        if a.subresource.is_empty() { a.resource.clone() } else { format!("{}/{}", a.resource, a.subresource) };
+    let place = if a.namespace.is_empty() {
+        "at the cluster scope".to_owned()
+    } else {
+        format!("in the namespace {:?}", a.namespace)
+    };
+    let why =
+        format!("User {user:?} cannot {} resource {resource:?} in API group {:?} {place}{suffix}", a.verb, a.group);
+    ApiError::forbidden(Subject::new(&a.group, &a.resource), &a.name, &why)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn refusals_read_as_upstream() {
+        let user = UserInfo::new("jane", Vec::<String>::new());
+        let list = Attributes::resource(user.clone(), "list", "apps", "deployments", "a");
+        assert_eq!(
+            forbidden(&list, "").to_string(),
+            "deployments.apps is forbidden: User \"jane\" cannot list resource \"deployments\" in API group \"apps\" in the namespace \"a\""
+        );
+        let path = Attributes::non_resource(user, "get", "/metrics");
+        assert_eq!(forbidden(&path, "").to_string(), "forbidden: User \"jane\" cannot get path \"/metrics\"");
+    }
+
+    #[test]
+    fn timeouts_are_read() {
+        let of = |text: &str| timeout(&Query::parse(Some(&format!("timeout={text}"))));
+        assert_eq!(of("5s").unwrap(), Duration::from_secs(5));
+        assert_eq!(of("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(of("3h").unwrap(), DEADLINE);
+        assert_eq!(of("0s").unwrap(), DEADLINE);
+        for bad in ["5", "x", "5y", "-3s", "s"] {
+            assert_eq!(of(bad).unwrap_err().code(), 400, "{bad}");
+        }
+    }
+}

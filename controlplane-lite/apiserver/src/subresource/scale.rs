@@ -1,0 +1,106 @@
+//! The scale subresource of workloads: autoscaling/v1 Scale in, replicas changed, Scale out.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde_json::Value;
+
+use crate::body::Body;
+use crate::call::{Call, valid};
+use crate::negotiate::{self, Shape};
+use crate::options::{self, WriteOptions};
+use crate::registry::RETRIES;
+use crate::respond;
+use crate::status::{ApiError, Subject};
+use crate::verbs::{patch, update};
+use scheme::access::str_at;
+use scheme::{Kind, convert, patch as patching};
+use storage::Object;
+
+fn kind() -> Result<&'static Kind, ApiError> {
+    scheme::builtin().by_gvk("autoscaling", "v1", "Scale").ok_or_else(ApiError::no_such_path)
+}
+
+fn answer(call: &Call, object: &Object) -> Result<Response<Body>, ApiError> {
+    let scale = convert::scale_of(&object.value());
+    let accept = negotiate::accept(&call.headers)?;
+    let value = match accept.shape {
+        Shape::Object => scale,
+        Shape::Metadata => respond::metadata_of(&scale, accept),
+        Shape::Table => scheme::table::table(
+            kind()?,
+            respond::version_of(&scale),
+            [&scale],
+            scheme::table::IncludeObject::Metadata,
+            true,
+            jiff::Timestamp::now(),
+        ),
+    };
+    Ok(respond::encode(StatusCode::OK, accept.format, &value, &call.query))
+}
+
+/// Reads the scale.
+///
+/// # Errors
+/// 404.
+pub async fn get(call: &Call) -> Result<Response<Body>, ApiError> {
+    answer(call, &call.resource.read(&call.info.namespace, &call.info.name).await?)
+}
+
+/// Replaces the scale.
+///
+/// # Errors
+/// As an update of the object.
+pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError> {
+    let options = options::write(&call.query, "UpdateOptions")?;
+    let scale = call.decode(kind()?, &body, options.field_validation)?.object;
+    let name = str_at(&scale, &["metadata", "name"]);
+    if !name.is_empty() && name != call.info.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.info.name
+        )));
+    }
+    write(call, &options, |_| Ok(scale.clone())).await
+}
+
+/// Patches the scale.
+///
+/// # Errors
+/// As a patch of the object.
+pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError> {
+    let options = options::write(&call.query, "PatchOptions")?;
+    let patch_type = patch::patch_type(call)?;
+    let kind = kind()?;
+    write(call, &options, |scale| {
+        patching::apply(kind, patch_type, scale, &body, options.field_validation)
+            .map(|decoded| decoded.object)
+            .map_err(|error| patch::refused(call, error))
+    })
+    .await
+}
+
+async fn write<F>(call: &Call, options: &WriteOptions, mut next: F) -> Result<Response<Body>, ApiError>
+where
+    F: FnMut(&Value) -> Result<Value, ApiError>,
+{
+    // The write is one of the main resource: its strategy counts the generation.
+    let main = call.main();
+    let written = update::apply_change(&main, options, RETRIES, |old| {
+        let current = convert::scale_of(old);
+        let scale = next(&current)?;
+        for field in ["resourceVersion", "uid"] {
+            let wanted = str_at(&scale, &["metadata", field]);
+            let have = str_at(old, &["metadata", field]);
+            if !wanted.is_empty() && wanted != have {
+                return Err(ApiError::modified(call.subject(), &call.info.name));
+            }
+        }
+        let mut object = old.clone();
+        if let Err(errors) = convert::apply_scale(&mut object, &scale) {
+            valid(Subject::new("autoscaling", "Scale"), &call.info.name, errors)?;
+        }
+        Ok(object)
+    })
+    .await?;
+    answer(call, &written.object)
+}

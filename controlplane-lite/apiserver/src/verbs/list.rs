@@ -1,0 +1,188 @@
+//! GET a collection: consistent pages out of the watch cache.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::Response;
+use serde::{Deserialize, Serialize};
+
+use crate::body::Body;
+use crate::call::Call;
+use crate::options::{self, ListOptions, VersionMatch};
+use crate::registry::cache_failure;
+use crate::respond;
+use crate::status::ApiError;
+use scheme::selector::{FieldSelector, LabelSelector};
+use storage::Revision;
+use storage::watch_cache::{CacheError, Filter, ListQuery, Listing};
+
+/// Answers one page, or everything.
+///
+/// # Errors
+/// 400 for selectors and tokens that do not parse, 410 for versions too old, 504 for versions not reached.
+pub async fn list(call: &Call) -> Result<Response<Body>, ApiError> {
+    let options = options::list(&call.query, false)?;
+    let page = page(call, &options).await?;
+    respond::list(call, page)
+}
+
+/// The filter of a request: path, label selector and field selector.
+///
+/// # Errors
+/// 400 for selectors that do not parse or name fields that cannot be selected.
+pub fn filter(call: &Call, options: &ListOptions) -> Result<Filter, ApiError> {
+    let bad = |e: scheme::selector::SelectorError| ApiError::bad_request(e.to_string());
+    let labels = LabelSelector::parse(&options.label_selector).map_err(bad)?;
+    let mut fields = FieldSelector::parse(call.kind, &options.field_selector).map_err(bad)?;
+    if call.kind.conversion.is_some() {
+        fields.terms.iter_mut().for_each(|term| term.field = stored_field(&term.field));
+    }
+    let mut filter = Filter::all().in_namespace(&call.info.namespace);
+    if let Some(namespace) = fields.exact("metadata.namespace").filter(|n| !n.is_empty()) {
+        if !call.info.namespace.is_empty() && namespace != call.info.namespace {
+            return Ok(filter.matching(|_| false));
+        }
+        filter = filter.in_namespace(namespace);
+    }
+    if !call.info.name.is_empty() {
+        filter = filter.named(&call.info.name);
+    } else if let Some(name) = fields.exact("metadata.name") {
+        filter = filter.named(name);
+    }
+    // One more exact field is indexed by the cache; the others are asked one by one.
+    let exact = fields.terms.iter().find(|t| t.equal && !t.field.starts_with("metadata."));
+    if let Some(term) = exact {
+        filter = filter.with_field(&term.field, &term.value);
+    }
+    if !labels.is_everything() || fields.terms.len() > usize::from(exact.is_some()) {
+        filter = filter.matching(move |object| {
+            labels.matches(|key| object.label(key)) && fields.matches(|field| object.field(field))
+        });
+    }
+    Ok(filter)
+}
+
+/// The name a field of events.k8s.io has in the stored, core form.
+fn stored_field(served: &str) -> String {
+    match served.strip_prefix("regarding.") {
+        Some(rest) => format!("involvedObject.{rest}"),
+        None if served == "reportingController" => "reportingComponent".to_owned(),
+        None => served.to_owned(),
+    }
+}
+
+/// What a continue token holds; the wire form is base64 JSON as upstream's, opaque to clients.
+#[derive(Debug, Serialize, Deserialize)]
+struct Token {
+    v: String,
+    /// The revision of the first page; -1 continues without consistency.
+    rv: i64,
+    start: String,
+}
+
+impl Token {
+    fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    fn decode(text: &str) -> Result<Self, ApiError> {
+        let invalid = |why: String| ApiError::bad_request(format!("continue key is not valid: {why}"));
+        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| invalid(e.to_string()))?;
+        let token: Self = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
+        match token.v.as_str() {
+            "meta.k8s.io/v1" if token.rv != 0 && !token.start.is_empty() => Ok(token),
+            "meta.k8s.io/v1" => Err(invalid("incorrect encoded start resourceVersion or key".into())),
+            other => Err(invalid(format!("server does not recognize this encoded version {other:?}"))),
+        }
+    }
+}
+
+/// Reads one page for given options; deletecollection uses it too.
+///
+/// # Errors
+/// As [`list`].
+pub async fn page(call: &Call, options: &ListOptions) -> Result<respond::Page, ApiError> {
+    let mut query = ListQuery { filter: filter(call, options)?, limit: options.limit, ..ListQuery::default() };
+    let cache = call.resource.cache();
+    if options.continue_token.is_empty() {
+        query.at = at_least(call, options).await?;
+        let listing = cache.list(&query).await.map_err(cache_failure)?;
+        return Ok(finish(call, listing));
+    }
+    let token = Token::decode(&options.continue_token)?;
+    if !options.resource_version.is_empty() && options.resource_version != "0" {
+        return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+    }
+    let after = call.resource.absolute(&token.start);
+    query.after = Some(after.map_err(|e| ApiError::bad_request(format!("continue key is not valid: {e}")))?);
+    match u64::try_from(token.rv) {
+        Ok(revision) => query.at = Some(Revision(revision)),
+        Err(_) => drop(call.server.registry.fresh().await?),
+    }
+    match cache.list(&query).await {
+        Ok(listing) => Ok(finish(call, listing)),
+        Err(error) if too_old(&error) => {
+            let token = Token { rv: -1, ..token };
+            Err(ApiError::expired_continue(token.encode()))
+        }
+        Err(error) => Err(cache_failure(error)),
+    }
+}
+
+fn too_old(error: &CacheError) -> bool {
+    use storage::StoreError;
+    matches!(error, CacheError::Expired { .. } | CacheError::Store(StoreError::Compacted { .. }))
+}
+
+/// Makes the cache as fresh as the request demands; a revision only when it demands exactly that one.
+async fn at_least(call: &Call, options: &ListOptions) -> Result<Option<Revision>, ApiError> {
+    match (options.version()?, options.version_match) {
+        (Some(0), _) => Ok(None),
+        (None, _) => call.server.registry.fresh().await.map(|_| None),
+        (Some(version), Some(VersionMatch::Exact)) => {
+            call.server.registry.cache().wait_until_fresh(Revision(version)).await.map_err(cache_failure)?;
+            Ok(Some(Revision(version)))
+        }
+        (Some(version), _) => {
+            call.server.registry.cache().wait_until_fresh(Revision(version)).await.map_err(cache_failure)?;
+            Ok(None)
+        }
+    }
+}
+
+fn finish(call: &Call, listing: Listing) -> respond::Page {
+    let rv = i64::try_from(listing.revision.0).unwrap_or(i64::MAX);
+    let token = listing.next.as_ref().map(|key| Token {
+        v: "meta.k8s.io/v1".into(),
+        rv,
+        start: call.resource.relative(key).to_owned(),
+    });
+    respond::Page {
+        items: listing.items,
+        revision: listing.revision,
+        continue_token: token.map(|t| t.encode()).unwrap_or_default(),
+        remaining: listing.remaining,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn tokens_survive_and_garbage_does_not() {
+        let token = Token { v: "meta.k8s.io/v1".into(), rv: 7, start: "a/b".into() };
+        let back = Token::decode(&token.encode()).unwrap();
+        assert_eq!((back.rv, back.start.as_str()), (7, "a/b"));
+        for bad in ["", "x", "!!!", "e30", &URL_SAFE_NO_PAD.encode(r#"{"v":"v9","rv":1,"start":"a"}"#)] {
+            assert_eq!(Token::decode(bad).unwrap_err().code(), 400, "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_token_is_judged(text in ".{0,60}") {
+            let _ = Token::decode(&text);
+        }
+    }
+}

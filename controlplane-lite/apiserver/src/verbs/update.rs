@@ -1,0 +1,205 @@
+//! PUT: a whole object, to the main resource or to one of its subresources that carry the object itself.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::access::check_escalation;
+use crate::admission::Operation;
+use crate::allocate::Grant;
+use crate::body::Body;
+use crate::call::{Call, valid};
+use crate::deletion;
+use crate::options::{self, WriteOptions};
+use crate::registry::{Change, RETRIES, Written};
+use crate::respond;
+use crate::status::{ApiError, Cause};
+use crate::subresource::strategy;
+use scheme::access::{ensure_map, str_at};
+
+/// Replaces an object.
+///
+/// # Errors
+/// Every failure upstream's update has.
+pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError> {
+    let options = options::write(&call.query, "UpdateOptions")?;
+    let decoded = call.decode(call.kind, &body, options.field_validation)?;
+    let mut object = decoded.object;
+    call.settle_namespace(&mut object)?;
+    match str_at(&object, &["metadata", "name"]) {
+        "" => {
+            ensure_map(&mut object, &["metadata"]).insert("name".into(), json!(call.info.name));
+        }
+        name if name != call.info.name => {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                call.info.name
+            )));
+        }
+        _ => {}
+    }
+    call.kind.default(&mut object);
+    let (code, object) = match replace(call, &object, &options).await {
+        Ok(written) => (StatusCode::OK, written.object),
+        Err(error) if error.is_not_found() && may_create(call, &object) => {
+            let created = super::create::create_object(call, object, &options).await?;
+            (StatusCode::CREATED, created)
+        }
+        Err(error) => return Err(error),
+    };
+    let mut response = respond::object(call, code, &object)?;
+    respond::warn(&mut response, &decoded.warnings);
+    Ok(response)
+}
+
+fn may_create(call: &Call, object: &Value) -> bool {
+    call.resource.kind.rules.create_on_update
+        && call.info.subresource.is_empty()
+        && str_at(object, &["metadata", "resourceVersion"]).is_empty()
+        && str_at(object, &["metadata", "uid"]).is_empty()
+}
+
+async fn replace(call: &Call, object: &Value, options: &WriteOptions) -> Result<Written, ApiError> {
+    apply_change(call, options, RETRIES, |_| Ok(object.clone())).await
+}
+
+/// Carries a change of the whole object through: `next` makes the new object (in its served form, defaulted) from the
+/// stored one, and everything upstream does around a write happens here.
+///
+/// # Errors
+/// 404, 409, 422 and whatever `next` answers.
+pub async fn apply_change<F>(
+    call: &Call,
+    options: &WriteOptions,
+    attempts: usize,
+    mut next: F,
+) -> Result<Written, ApiError>
+where
+    F: FnMut(&Value) -> Result<Value, ApiError>,
+{
+    let mut grant = Grant::default();
+    let services = &call.server.services;
+    let result = call
+        .resource
+        .change(&call.info.namespace, &call.info.name, options.dry_run, attempts, |old| {
+            // A lost race: what that try was granted goes back.
+            services.settle(&std::mem::take(&mut grant), false);
+            let new = call.stored(next(old)?);
+            let (change, granted) = judge(call, new, old)?;
+            grant = granted;
+            Ok(change)
+        })
+        .await;
+    services.settle(&grant, result.is_ok() && !options.dry_run);
+    if let Ok(written) = &result
+        && written.removed
+        && !options.dry_run
+    {
+        services.vacate(call.resource.kind, &written.object);
+    }
+    result
+}
+
+/// Everything between a client's object and the store: preconditions, strategy, admission, validation, allocation.
+fn judge(call: &Call, mut new: Value, old: &Value) -> Result<(Change, Grant), ApiError> {
+    let kind = call.resource.kind;
+    let name = call.info.name.as_str();
+    check_preconditions(call, &new, old)?;
+    strategy::prepare(call, &mut new, old);
+    call.admit(Operation::Update, Some(&mut new), Some(old))?;
+    valid(call.kind_subject(), name, strategy::validate(call, &new, old))?;
+    if new["rules"] != old["rules"] || new["roleRef"] != old["roleRef"] || new["subjects"] != old["subjects"] {
+        check_escalation(call, &new)?;
+    }
+    let mut grant = Grant::default();
+    if call.info.subresource.is_empty() {
+        grant = match call.server.services.fill(kind, &mut new, Some(old)) {
+            Ok(grant) => grant,
+            Err(errors) => {
+                valid(call.kind_subject(), name, errors)?;
+                Grant::default()
+            }
+        };
+    }
+    let change = if deletion::ends_with_update(kind, &new) {
+        Change::Remove(new)
+    } else if same(&new, old) {
+        Change::Keep
+    } else if heartbeat(call, &new, old) {
+        Change::Beat(new)
+    } else {
+        Change::Write(new)
+    };
+    Ok((change, grant))
+}
+
+fn same(new: &Value, old: &Value) -> bool {
+    let strip = |v: &Value| {
+        let mut v = v.clone();
+        if let Some(metadata) = v["metadata"].as_object_mut() {
+            metadata.remove("resourceVersion");
+        }
+        v
+    };
+    strip(new) == strip(old)
+}
+
+/// Whether a write only says "still alive", so that the next one repairs a lost one: a lease renewed by its holder, a
+/// node's conditions confirmed. Anything else about them must survive a crash like every other write.
+fn heartbeat(call: &Call, new: &Value, old: &Value) -> bool {
+    let kind = call.resource.kind;
+    match (kind.group, kind.plural, call.info.subresource.as_str()) {
+        ("coordination.k8s.io", "leases", "") => {
+            let still = |lease: &Value| {
+                let mut spec = lease["spec"].clone();
+                if let Some(spec) = spec.as_object_mut() {
+                    spec.remove("renewTime");
+                }
+                spec
+            };
+            still(new) == still(old)
+        }
+        ("", "nodes", "status") => {
+            let still = |node: &Value| {
+                let mut status = node["status"].clone();
+                let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
+                for condition in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
+                    condition.remove("lastHeartbeatTime");
+                }
+                status
+            };
+            new["metadata"] == old["metadata"] && still(new) == still(old)
+        }
+        _ => false,
+    }
+}
+
+fn check_preconditions(call: &Call, new: &Value, old: &Value) -> Result<(), ApiError> {
+    let name = call.info.name.as_str();
+    let wanted = str_at(new, &["metadata", "uid"]);
+    let uid = str_at(old, &["metadata", "uid"]);
+    if !wanted.is_empty() && wanted != uid {
+        return Err(ApiError::conflict(
+            call.subject(),
+            name,
+            &format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"),
+        ));
+    }
+    match str_at(new, &["metadata", "resourceVersion"]) {
+        "" | "0" if call.resource.kind.rules.unconditional_update => Ok(()),
+        "" | "0" => {
+            let cause = Cause {
+                reason: "FieldValueInvalid".into(),
+                message: "Invalid value: 0: must be specified for an update".into(),
+                field: "metadata.resourceVersion".into(),
+            };
+            let message = "metadata.resourceVersion: Invalid value: 0: must be specified for an update";
+            Err(ApiError::invalid(call.kind_subject(), name, message, vec![cause]))
+        }
+        version if version == str_at(old, &["metadata", "resourceVersion"]) => Ok(()),
+        version if version.parse::<u64>().is_err() => Err(ApiError::bad_request(format!(
+            "metadata.resourceVersion: Invalid value: {version:?}: strconv.ParseUint: parsing {version:?}: invalid syntax"
+        ))),
+        _ => Err(ApiError::modified(call.subject(), name)),
+    }
+}

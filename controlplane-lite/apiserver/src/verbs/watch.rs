@@ -1,0 +1,248 @@
+//! GET with watch: changes as they happen, as chunked JSON lines or WebSocket messages.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::SinkExt as _;
+use futures::stream::{BoxStream, StreamExt};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{Message, Role};
+
+use crate::body::{self, Body};
+use crate::call::Call;
+use crate::negotiate::{self, Accept, Format, Shape};
+use crate::options::{self, ListOptions};
+use crate::registry::cache_failure;
+use crate::respond;
+use crate::status::ApiError;
+use storage::Revision;
+use storage::watch_cache::{CacheWatch, WatchItem, WatchRequest, WatchStart};
+
+/// A watch without timeoutSeconds lasts 30 to 60 minutes, as upstream.
+const MIN_SECONDS: u64 = 1800;
+
+/// Starts a watch.
+///
+/// # Errors
+/// 400 for selectors, 410 for versions too old (before the first byte; later as an ERROR event), 504 for versions not
+/// reached.
+pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Response<Body>, ApiError> {
+    let options = options::list(&call.query, true)?;
+    let accept = negotiate::accept(&call.headers)?;
+    // They lie in the connection's read buffer, which would last as long as the watch.
+    call.headers = http::HeaderMap::new();
+    let call = Arc::new(call);
+    if accept.format != Format::Json {
+        return Err(ApiError::not_acceptable(&negotiate::ACCEPTED[..1]));
+    }
+    let deadline = Instant::now() + Duration::from_secs(options.timeout_seconds.unwrap_or_else(default_timeout));
+    let frames = match start(&call, &options).await {
+        Ok(watch) => frames(call.clone(), accept, watch, deadline),
+        // A version outside the history is answered inside the stream, where clients' reflectors look for it.
+        Err(error) if error.code() == 410 => {
+            let frame = error_frame(&error);
+            futures::stream::once(async move { frame }).boxed()
+        }
+        Err(error) => return Err(error),
+    };
+    if is_websocket(request) {
+        return Ok(websocket(request, frames));
+    }
+    let mut response = Response::new(body::stream(frames));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(accept)));
+    Ok(response)
+}
+
+fn content_type(accept: Accept) -> &'static str {
+    match accept.shape {
+        Shape::Object => "application/json",
+        Shape::Table => "application/json;as=Table;v=v1;g=meta.k8s.io",
+        Shape::Metadata => "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+    }
+}
+
+fn default_timeout() -> u64 {
+    MIN_SECONDS + rand::random_range(0..MIN_SECONDS)
+}
+
+async fn start(call: &Call, options: &ListOptions) -> Result<CacheWatch, ApiError> {
+    let mut request = WatchRequest::new(super::list::filter(call, options)?, WatchStart::State);
+    request.bookmarks = options.bookmarks;
+    request.initial_events_end = options.send_initial_events == Some(true) && options.bookmarks;
+    let cache = call.resource.cache();
+    let version = options.version()?;
+    request.start = match (version, options.send_initial_events) {
+        // The streaming list: state, its end mark, then changes; at least as new as asked for.
+        (Some(0), Some(true)) => WatchStart::State,
+        (None, Some(true)) => {
+            call.server.registry.fresh().await?;
+            WatchStart::State
+        }
+        (Some(version), Some(true)) => {
+            cache.wait_until_fresh(Revision(version)).await.map_err(cache_failure)?;
+            WatchStart::State
+        }
+        (None, Some(false)) => {
+            call.server.registry.fresh().await?;
+            WatchStart::Now
+        }
+        (Some(0), Some(false)) => WatchStart::Now,
+        (Some(0), None) => WatchStart::State,
+        (None, None) => {
+            call.server.registry.fresh().await?;
+            WatchStart::State
+        }
+        (Some(version), _) => {
+            cache.wait_until_fresh(Revision(version)).await.map_err(cache_failure)?;
+            WatchStart::After(Revision(version))
+        }
+    };
+    cache.watch(request).map_err(cache_failure)
+}
+
+/// State of an open watch.
+struct Open {
+    call: Arc<Call>,
+    accept: Accept,
+    watch: CacheWatch,
+    deadline: Instant,
+    columns: bool,
+    ended: bool,
+}
+
+fn frames(call: Arc<Call>, accept: Accept, watch: CacheWatch, deadline: Instant) -> BoxStream<'static, Bytes> {
+    let open = Open { call, accept, watch, deadline, columns: true, ended: false };
+    futures::stream::unfold(open, next_frame).boxed()
+}
+
+async fn next_frame(mut open: Open) -> Option<(Bytes, Open)> {
+    if open.ended {
+        return None;
+    }
+    let stopping = open.call.server.stopping.clone();
+    // Cancel-safe: the watch keeps its queue, the deadline and the token are level-triggered.
+    let item = tokio::select! {
+        item = open.watch.next() => item,
+        () = sleep_until(open.deadline) => {
+            open.ended = true;
+            return open.watch.final_bookmark().map(|item| (encode(&mut open, &item), open));
+        }
+        () = stopping.cancelled() => None,
+    };
+    match item {
+        Some(Ok(item)) => Some((encode(&mut open, &item), open)),
+        // The client resumes from its last version; upstream closes the stream the same way.
+        Some(Err(_)) | None => None,
+    }
+}
+
+/// One line. Ordinary watches share the bytes encoded once for all.
+fn encode(open: &mut Open, item: &WatchItem) -> Bytes {
+    let call = &open.call;
+    if open.accept.shape == Shape::Object && call.kind.conversion.is_none() {
+        return item.frame(&call.kind.api_version(), call.kind.kind);
+    }
+    let bookmark = item.frame(&call.kind.api_version(), call.kind.kind);
+    let WatchItem::Event { kind, object } = item else {
+        return match open.accept.shape {
+            Shape::Object | Shape::Metadata => reshaped_bookmark(&bookmark, open.accept),
+            Shape::Table => table_bookmark(&bookmark),
+        };
+    };
+    let value = call.served(object.value());
+    let value = match open.accept.shape {
+        Shape::Object => value,
+        Shape::Metadata => respond::metadata_of(&value, open.accept),
+        Shape::Table => {
+            let version = respond::version_of(&value);
+            let columns = std::mem::replace(&mut open.columns, false);
+            respond::table_of(call, &[value], version, open.accept, columns)
+        }
+    };
+    line(kind.as_str(), value)
+}
+
+fn line(kind: &str, object: Value) -> Bytes {
+    let mut text = json!({"type": kind, "object": object}).to_string();
+    text.push('\n');
+    text.into()
+}
+
+fn reshaped_bookmark(frame: &Bytes, accept: Accept) -> Bytes {
+    let event: Value = serde_json::from_slice(frame).unwrap_or_default();
+    match accept.shape {
+        Shape::Metadata => line("BOOKMARK", respond::metadata_of(&event["object"], accept)),
+        _ => frame.clone(),
+    }
+}
+
+fn table_bookmark(frame: &Bytes) -> Bytes {
+    let event: Value = serde_json::from_slice(frame).unwrap_or_default();
+    let object = &event["object"];
+    let row = json!({"cells": [], "object": respond::partial(object)});
+    line(
+        "BOOKMARK",
+        json!({
+            "kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": null,
+            "metadata": object["metadata"], "rows": [row],
+        }),
+    )
+}
+
+/// An ERROR event, after which a stream ends.
+pub fn error_frame(error: &ApiError) -> Bytes {
+    line("ERROR", error.to_value())
+}
+
+fn is_websocket(request: &Request<Body>) -> bool {
+    let has = |name: header::HeaderName, word: &str| {
+        request.headers().get(name).and_then(|v| v.to_str().ok()).is_some_and(|v| v.to_ascii_lowercase().contains(word))
+    };
+    has(header::UPGRADE, "websocket") && has(header::CONNECTION, "upgrade")
+}
+
+/// Upgrades to a WebSocket that carries one event per text message.
+fn websocket(request: &mut Request<Body>, mut frames: BoxStream<'static, Bytes>) -> Response<Body> {
+    let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY) else {
+        return body::failure(&ApiError::bad_request("a WebSocket request needs Sec-WebSocket-Key"));
+    };
+    let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
+    let upgrade = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+        let (mut sink, mut source) = socket.split();
+        loop {
+            // Cancel-safe: a frame not taken stays in the stream, a message not read stays in the socket.
+            tokio::select! {
+                frame = frames.next() => {
+                    let Some(frame) = frame else { break };
+                    let text = String::from_utf8_lossy(frame.trim_ascii_end()).into_owned();
+                    if sink.send(Message::text(text)).await.is_err() {
+                        return;
+                    }
+                }
+                message = source.next() => match message {
+                    None | Some(Err(_) | Ok(Message::Close(_))) => break,
+                    Some(Ok(_)) => {}
+                },
+            }
+        }
+        // The peer may be gone already.
+        let _ = sink.close().await;
+    });
+    let mut response = Response::new(body::full(""));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(accept) = HeaderValue::from_str(&accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}

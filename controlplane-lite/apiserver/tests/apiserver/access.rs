@@ -1,0 +1,215 @@
+//! Who is asking and may they: certificates, tokens, roles, nodes, impersonation, over real TLS where that matters.
+
+use auth::authn::UserInfo;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use apiserver::testing::*;
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+fn nobody(name: &str) -> UserInfo {
+    UserInfo::new(name, Vec::<String>::new())
+}
+
+async fn grant(client: &kube::Client, user: &str, rules: Value) {
+    let role = json!({"metadata": {"name": user}, "rules": rules});
+    expect(post(client, &format!("{RBAC}/clusterroles"), &role).await, StatusCode::CREATED);
+    let binding = json!({"metadata": {"name": user},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": user},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}]});
+    expect(post(client, &format!("{RBAC}/clusterrolebindings"), &binding).await, StatusCode::CREATED);
+}
+
+/// The caches follow writes by a moment.
+async fn eventually(client: &kube::Client, path: &str, code: u16) -> Value {
+    let wait = async {
+        loop {
+            let (got, answer) = get(client, path).await;
+            if got == code {
+                return answer;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), wait).await.expect("the answer comes")
+}
+
+#[tokio::test]
+async fn roles_decide() {
+    let (server, admin) = start().await;
+    let jane = server.client(nobody("jane"));
+    let refused = expect(get(&jane, "/api/v1/pods").await, StatusCode::FORBIDDEN);
+    assert_eq!(
+        refused["message"],
+        "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" at the cluster scope"
+    );
+    grant(&admin, "jane", json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}])).await;
+    eventually(&jane, "/api/v1/pods", 200).await;
+    expect(get(&jane, "/api/v1/secrets").await, StatusCode::FORBIDDEN);
+    let asked = json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "pods"}}});
+    let reviews = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    assert_eq!(expect(post(&jane, reviews, &asked).await, StatusCode::CREATED)["status"]["allowed"], true);
+    let rules = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    let answer = expect(post(&jane, rules, &json!({"spec": {"namespace": "default"}})).await, StatusCode::CREATED);
+    let resources = answer["status"]["resourceRules"].as_array().unwrap();
+    assert!(resources.iter().any(|r| r["resources"] == json!(["pods"]) && r["verbs"] == json!(["list"])), "{answer}");
+}
+
+#[tokio::test]
+async fn nobody_grants_what_they_lack() {
+    let (server, admin) = start().await;
+    let clerk = server.client(nobody("clerk"));
+    let rules = json!([
+        {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["*"], "verbs": ["create", "update", "get"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]},
+    ]);
+    grant(&admin, "clerk", rules).await;
+    eventually(&clerk, &format!("{RBAC}/clusterroles/clerk"), 200).await;
+    let role = |resource: &str| {
+        json!({"metadata": {"name": format!("r-{resource}")},
+        "rules": [{"apiGroups": [""], "resources": [resource], "verbs": ["get"]}]})
+    };
+    let path = format!("{RBAC}/clusterroles");
+    let refused = expect(post(&clerk, &path, &role("secrets")).await, StatusCode::FORBIDDEN);
+    assert!(refused["message"].as_str().unwrap().contains("attempting to grant RBAC permissions not currently held"));
+    expect(post(&clerk, &path, &role("configmaps")).await, StatusCode::CREATED);
+    let binding = json!({"metadata": {"name": "up"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "clerk"}]});
+    expect(post(&clerk, &format!("{RBAC}/clusterrolebindings"), &binding).await, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn nodes_keep_to_themselves() {
+    let (server, admin) = start().await;
+    for name in ["a", "b"] {
+        expect(post(&admin, "/api/v1/nodes", &json!({"metadata": {"name": name}})).await, StatusCode::CREATED);
+    }
+    let kubelet = server.client(UserInfo::node("a"));
+    expect(get(&kubelet, "/api/v1/nodes/a").await, StatusCode::OK);
+    let status = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    let kind = "strategic-merge-patch+json";
+    expect(patch(&kubelet, "/api/v1/nodes/a/status", kind, &status).await, StatusCode::OK);
+    expect(patch(&kubelet, "/api/v1/nodes/b/status", kind, &status).await, StatusCode::FORBIDDEN);
+    let lease =
+        |name: &str| json!({"metadata": {"name": name}, "spec": {"holderIdentity": name, "leaseDurationSeconds": 40}});
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    expect(post(&kubelet, leases, &lease("a")).await, StatusCode::CREATED);
+    expect(post(&kubelet, leases, &lease("b")).await, StatusCode::FORBIDDEN);
+    expect(get(&kubelet, "/api/v1/namespaces/kube-system/secrets").await, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn tokens_are_issued_reviewed_and_die() {
+    let (_server, client) = start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    expect(post(&client, accounts, &json!({"metadata": {"name": "robot"}})).await, StatusCode::CREATED);
+    let path = format!("{accounts}/robot/token");
+    let issued = expect(post(&client, &path, &json!({"spec": {"expirationSeconds": 700}})).await, StatusCode::CREATED);
+    let token = issued["status"]["token"].as_str().unwrap().to_owned();
+    assert!(issued["status"]["expirationTimestamp"].is_string());
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let review = |token: &str| json!({"spec": {"token": token}});
+    let wait = async {
+        loop {
+            let answer = expect(post(&client, reviews, &review(&token)).await, StatusCode::CREATED);
+            if answer["status"]["authenticated"] == true {
+                return answer;
+            }
+        }
+    };
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(10), wait).await.expect("the cache follows");
+    assert_eq!(answer["status"]["user"]["username"], "system:serviceaccount:default:robot");
+    let garbage = expect(post(&client, reviews, &review("a.b.c")).await, StatusCode::CREATED);
+    assert_ne!(garbage["status"]["authenticated"], true);
+    let short = post(&client, &path, &json!({"spec": {"expirationSeconds": 5}})).await;
+    expect(short, StatusCode::UNPROCESSABLE_ENTITY);
+    expect(post(&client, &format!("{accounts}/none/token"), &json!({"spec": {}})).await, StatusCode::NOT_FOUND);
+    let bound = json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "none"}}});
+    expect(post(&client, &path, &bound).await, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn over_the_socket() {
+    let cluster = serve().await;
+    // Without credentials: health and version only.
+    for path in ["/version", "/healthz", "/livez?verbose", "/readyz"] {
+        assert_eq!(cluster.get(path, ("", "")).await.0, 200, "{path}");
+    }
+    for path in ["/api/v1/pods", "/metrics", "/api", "/healthzz"] {
+        let (code, text) = cluster.get(path, ("", "")).await;
+        let status: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((code, status["reason"].as_str()), (401, Some("Unauthorized")), "{path}");
+    }
+    let (code, _) = cluster.get("/version", ("authorization", "Bearer garbage")).await;
+    assert_eq!(code, 401);
+    let empty = cluster.dir.path().join("empty");
+    std::fs::write(&empty, "apiVersion: v1\nkind: Config\n").unwrap();
+    let server = format!("--server=https://{}", cluster.address);
+    let config = format!("--kubeconfig={}", empty.display());
+    let base = [server.as_str(), config.as_str(), "--insecure-skip-tls-verify"];
+    // A token from the server works as its account.
+    cluster.run(&["create", "serviceaccount", "robot"], "").await;
+    let token = cluster.run(&["create", "token", "robot"], "").await;
+    let token = format!("--token={}", token.trim());
+    let (ok, text) = cluster.try_run(&[&base[..], &[&token, "auth", "whoami"]].concat(), "").await;
+    assert!(ok && text.contains("system:serviceaccount:default:robot"), "{text}");
+    let (ok, text) = cluster.try_run(&[&base[..], &[&token, "get", "pods"]].concat(), "").await;
+    assert!(!ok && text.contains("cannot list resource \"pods\""), "{text}");
+    // A certificate is a user; an administrator may act as others.
+    let jane = cluster.kubeconfig("jane", "jane", "people");
+    let jane = format!("--kubeconfig={}", jane.display());
+    let (ok, text) = cluster.try_run(&[&jane, "get", "pods"], "").await;
+    assert!(!ok && text.contains("User \"jane\" cannot list resource \"pods\""), "{text}");
+    let (_, text) = cluster.try_run(&["auth", "can-i", "list", "pods", "--as", "jane"], "").await;
+    assert!(text.contains("no"), "{text}");
+    let (ok, text) = cluster.try_run(&[&jane, "get", "pods", "--as", "admin"], "").await;
+    assert!(!ok && text.contains("cannot impersonate resource \"users\""), "{text}");
+}
+
+#[tokio::test]
+async fn who_wants_to_join_reads_cluster_info_and_nothing_else() {
+    let cluster = serve().await;
+    let maps = "/api/v1/namespaces/kube-public/configmaps";
+    for name in ["cluster-info", "other"] {
+        let map = json!({"metadata": {"name": name}, "data": {"kubeconfig": "k"}});
+        expect(post(&cluster.client, maps, &map).await, StatusCode::CREATED);
+    }
+    eventually(&cluster.client, &format!("{maps}/cluster-info"), 200).await;
+    let (code, text) = cluster.get(&format!("{maps}/cluster-info"), ("", "")).await;
+    assert!(code == 200 && text.contains("\"kubeconfig\":\"k\""), "{code} {text}");
+    for path in [maps, &format!("{maps}/other"), &format!("{maps}/cluster-info/x")] {
+        let (code, text) = cluster.get(path, ("", "")).await;
+        assert!([401, 403].contains(&code), "{path}: {code} {text}");
+    }
+}
+
+#[tokio::test]
+async fn kubectl_approves_and_denies_certificates() {
+    let cluster = serve().await;
+    for (name, verb) in [("yes", "approve"), ("no", "deny")] {
+        let pem = rcgen::CertificateParams::default().serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let request = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
+            "metadata": {"name": name}, "spec": {"usages": ["client auth"], "username": "forged",
+            "signerName": "kubernetes.io/kube-apiserver-client", "request": base64(pem.pem().unwrap())}});
+        cluster.run(&["create", "-f", "-"], &request.to_string()).await;
+        cluster.run(&["certificate", verb, name], "").await;
+    }
+    let shown = cluster.run(&["get", "csr", "--no-headers"], "").await;
+    let line = |name: &str| shown.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    assert!(line("yes").ends_with("Approved") && line("no").ends_with("Denied"), "{shown}");
+    assert!(shown.contains("copepod-admin") && !shown.contains("forged"), "{shown}");
+    // What was decided stays decided.
+    let (ok, text) = cluster.try_run(&["certificate", "approve", "no"], "").await;
+    assert!(!ok && text.contains("already Denied"), "{text}");
+    let patch = r#"{"spec": {"signerName": "example.com/other"}}"#;
+    cluster.run(&["patch", "csr", "yes", "--type=merge", "-p", patch], "").await;
+    let signer = cluster.run(&["get", "csr", "yes", "-o", "jsonpath={.spec.signerName}"], "").await;
+    assert_eq!(signer, "kubernetes.io/kube-apiserver-client");
+}
+
+fn base64(text: String) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}

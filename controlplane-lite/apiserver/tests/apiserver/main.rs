@@ -1,0 +1,13 @@
+//! The API server as clients meet it: over the in-process transport, over TLS with raw requests, and with kubectl.
+
+#![allow(clippy::unwrap_used)]
+
+mod access;
+mod bad_input;
+mod crud;
+mod documents;
+mod kubectl;
+mod lifecycle;
+mod semantics;
+mod tunnels;
+mod watches;

@@ -1,0 +1,265 @@
+//! What a kubelet may do: its own node, its own pods, and of everything else only
+//! what those pods refer to. Pure over a [`NodeView`]; mirrors upstream's node
+//! authorizer and its static rules for `system:node`.
+
+use std::sync::{Arc, LazyLock};
+
+use serde_json::Value;
+
+use super::rbac::{PolicyRule, rule_allows};
+use super::{Attributes, Authorizer, Decision};
+
+/// What the authorizer has to know about the cluster.
+pub trait NodeView: Send + Sync + std::fmt::Debug {
+    /// True when `wanted` holds for a pod of the namespace that is bound to the node.
+    fn any_pod(&self, node: &str, namespace: &str, wanted: &dyn Fn(&Value) -> bool) -> bool;
+    /// The namespace and name of the claim a PersistentVolume is bound to.
+    fn claim_of(&self, volume: &str) -> Option<(String, String)>;
+    /// The node a VolumeAttachment is for.
+    fn attachment_node(&self, attachment: &str) -> Option<String>;
+}
+
+/// Authorizes kubelets; has no opinion about anyone else, and never denies.
+#[derive(Debug)]
+pub struct NodeAuthorizer {
+    view: Arc<dyn NodeView>,
+}
+
+/// What a pod can refer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reference {
+    Secret,
+    ConfigMap,
+    PersistentVolumeClaim,
+    ServiceAccount,
+    ResourceClaim,
+}
+
+impl NodeAuthorizer {
+    /// An authorizer over a view.
+    pub fn new(view: Arc<dyn NodeView>) -> Self {
+        Self { view }
+    }
+
+    fn referred(&self, node: &str, attributes: &Attributes, what: Reference) -> Decision {
+        let Attributes { namespace, name, .. } = attributes;
+        if namespace.is_empty() || name.is_empty() {
+            return no("can only access namespaced object of an individual resource name");
+        }
+        if self.view.any_pod(node, namespace, &|pod| refers_to(pod, what, name)) {
+            return Decision::allow("");
+        }
+        no(format!("no relationship found between node '{node}' and this object"))
+    }
+
+    fn volume(&self, node: &str, name: &str) -> Decision {
+        let Some((namespace, claim)) = self.view.claim_of(name) else {
+            return no(format!("no relationship found between node '{node}' and this object"));
+        };
+        let uses = |pod: &Value| refers_to(pod, Reference::PersistentVolumeClaim, &claim);
+        if self.view.any_pod(node, &namespace, &uses) {
+            return Decision::allow("");
+        }
+        no(format!("no relationship found between node '{node}' and this object"))
+    }
+
+    fn pods(&self, node: &str, attributes: &Attributes) -> Option<Decision> {
+        if !attributes.subresource.is_empty() {
+            return None;
+        }
+        match attributes.verb.as_str() {
+            "get" => {
+                let name = attributes.name.as_str();
+                let named = |pod: &Value| pod["metadata"]["name"] == name;
+                let own = self.view.any_pod(node, &attributes.namespace, &named);
+                Some(if own {
+                    Decision::allow("")
+                } else {
+                    no(format!("no relationship found between node '{node}' and this object"))
+                })
+            }
+            "list" | "watch" => Some(if selects(&attributes.field_selector, "spec.nodeName", node) {
+                Decision::allow("")
+            } else {
+                no("can only list/watch pods with spec.nodeName field selector")
+            }),
+            _ => None,
+        }
+    }
+
+    fn decide(&self, node: &str, attributes: &Attributes) -> Decision {
+        let Attributes { verb, resource, subresource, group, .. } = attributes;
+        let reads = matches!(verb.as_str(), "get" | "list" | "watch");
+        let special = match (group.as_str(), resource.as_str(), subresource.as_str()) {
+            ("", "secrets", "") if reads => Some(self.referred(node, attributes, Reference::Secret)),
+            ("", "secrets", "") => Some(no("can only read resources of this type")),
+            ("", "configmaps", "") if reads => Some(self.referred(node, attributes, Reference::ConfigMap)),
+            ("", "configmaps", "") => Some(no("can only read resources of this type")),
+            ("", "persistentvolumeclaims", "") if verb == "get" => {
+                Some(self.referred(node, attributes, Reference::PersistentVolumeClaim))
+            }
+            ("", "persistentvolumeclaims", "status") if matches!(verb.as_str(), "update" | "patch") => {
+                Some(self.referred(node, attributes, Reference::PersistentVolumeClaim))
+            }
+            ("", "persistentvolumes", "") if verb == "get" => Some(self.volume(node, &attributes.name)),
+            ("resource.k8s.io", "resourceclaims", "") if verb == "get" => {
+                Some(self.referred(node, attributes, Reference::ResourceClaim))
+            }
+            ("", "serviceaccounts", "token") if verb == "create" => {
+                Some(self.referred(node, attributes, Reference::ServiceAccount))
+            }
+            ("", "serviceaccounts", "") if verb == "get" => {
+                Some(self.referred(node, attributes, Reference::ServiceAccount))
+            }
+            ("storage.k8s.io", "volumeattachments", "") if verb == "get" => {
+                let own = self.view.attachment_node(&attributes.name).is_some_and(|of| of == node);
+                Some(if own { Decision::allow("") } else { no("can only get its own VolumeAttachments") })
+            }
+            ("coordination.k8s.io", "leases", "") => Some(lease(node, attributes)),
+            ("storage.k8s.io", "csinodes", "") => Some(csi_node(node, attributes)),
+            ("", "nodes", "") => nodes(node, attributes),
+            ("", "pods", _) => self.pods(node, attributes),
+            _ => None,
+        };
+        match special {
+            Some(decision) => decision,
+            None if NODE_RULES.iter().any(|rule| rule_allows(attributes, rule)) => Decision::allow(""),
+            None => Decision::no_opinion(""),
+        }
+    }
+}
+
+impl Authorizer for NodeAuthorizer {
+    fn authorize(&self, attributes: &Attributes) -> Decision {
+        match attributes.user.node_name() {
+            Some(node) => self.decide(node, attributes),
+            None => Decision::no_opinion(""),
+        }
+    }
+}
+
+fn no(reason: impl Into<String>) -> Decision {
+    Decision::no_opinion(reason)
+}
+
+fn lease(node: &str, attributes: &Attributes) -> Decision {
+    let Attributes { verb, namespace, name, .. } = attributes;
+    if !matches!(verb.as_str(), "get" | "create" | "update" | "patch" | "delete") {
+        return no("can only get, create, update, patch, or delete a node lease");
+    }
+    if namespace != "kube-node-lease" {
+        return no("can only access leases in the \"kube-node-lease\" system namespace");
+    }
+    // A create does not say its name in the path.
+    if verb != "create" && name != node {
+        return no("can only access node lease with the same name as the requesting node");
+    }
+    Decision::allow("")
+}
+
+fn csi_node(node: &str, attributes: &Attributes) -> Decision {
+    let Attributes { verb, name, .. } = attributes;
+    if !matches!(verb.as_str(), "get" | "create" | "update" | "patch" | "delete") {
+        return no("can only get, create, update, patch, or delete a CSINode");
+    }
+    if verb != "create" && name != node {
+        return no("can only access CSINode with the same name as the requesting node");
+    }
+    Decision::allow("")
+}
+
+fn nodes(node: &str, attributes: &Attributes) -> Option<Decision> {
+    match attributes.verb.as_str() {
+        "get" if attributes.name == node => Some(Decision::allow("")),
+        "get" => Some(no("can only get its own node")),
+        "list" | "watch" if attributes.name == node || selects(&attributes.field_selector, "metadata.name", node) => {
+            Some(Decision::allow(""))
+        }
+        "list" | "watch" => Some(no("can only list/watch its own node with a metadata.name field selector")),
+        _ => None,
+    }
+}
+
+/// True when a field selector requires `field` to be `value`.
+fn selects(selector: &str, field: &str, value: &str) -> bool {
+    selector.split(',').any(|requirement| {
+        let (name, rest) = requirement.split_once('=').unwrap_or((requirement, ""));
+        name == field && rest.strip_prefix('=').unwrap_or(rest) == value
+    })
+}
+
+/// True when a pod refers to an object of its namespace.
+pub fn refers_to(pod: &Value, what: Reference, name: &str) -> bool {
+    let spec = &pod["spec"];
+    match what {
+        Reference::ServiceAccount => spec["serviceAccountName"] == name,
+        Reference::Secret => {
+            items(&spec["imagePullSecrets"]).any(|secret| secret["name"] == name)
+                || volumes_refer(spec, "secret", "secretName", name)
+                || projected_refer(spec, "secret", name)
+                || environment_refers(spec, "secretRef", "secretKeyRef", name)
+                || SECRET_VOLUMES
+                    .iter()
+                    .any(|(kind, field)| items(&spec["volumes"]).any(|volume| volume[kind][field]["name"] == name))
+                || volumes_refer(spec, "azureFile", "secretName", name)
+        }
+        Reference::ConfigMap => {
+            volumes_refer(spec, "configMap", "name", name)
+                || projected_refer(spec, "configMap", name)
+                || environment_refers(spec, "configMapRef", "configMapKeyRef", name)
+        }
+        Reference::PersistentVolumeClaim => {
+            volumes_refer(spec, "persistentVolumeClaim", "claimName", name)
+                || items(&spec["volumes"]).any(|volume| {
+                    // A generic ephemeral volume's claim is named after pod and volume.
+                    volume["ephemeral"].is_object()
+                        && pod["metadata"]["name"].as_str().zip(volume["name"].as_str()).is_some_and(|(pod, volume)| {
+                            name.strip_prefix(pod).and_then(|n| n.strip_prefix('-')) == Some(volume)
+                        })
+                })
+        }
+        Reference::ResourceClaim => {
+            items(&spec["resourceClaims"]).any(|claim| claim["resourceClaimName"] == name)
+                || items(&pod["status"]["resourceClaimStatuses"]).any(|claim| claim["resourceClaimName"] == name)
+        }
+    }
+}
+
+/// Volume kinds with a reference to a secret, and the field that holds it.
+const SECRET_VOLUMES: [(&str, &str); 8] = [
+    ("cephfs", "secretRef"),
+    ("cinder", "secretRef"),
+    ("flexVolume", "secretRef"),
+    ("iscsi", "secretRef"),
+    ("rbd", "secretRef"),
+    ("scaleIO", "secretRef"),
+    ("storageos", "secretRef"),
+    ("csi", "nodePublishSecretRef"),
+];
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+fn volumes_refer(spec: &Value, kind: &str, field: &str, name: &str) -> bool {
+    items(&spec["volumes"]).any(|volume| volume[kind][field] == name)
+}
+
+fn projected_refer(spec: &Value, kind: &str, name: &str) -> bool {
+    items(&spec["volumes"]).flat_map(|volume| items(&volume["projected"]["sources"])).any(|s| s[kind]["name"] == name)
+}
+
+fn environment_refers(spec: &Value, from: &str, key: &str, name: &str) -> bool {
+    ["containers", "initContainers", "ephemeralContainers"].iter().flat_map(|list| items(&spec[list])).any(
+        |container| {
+            items(&container["envFrom"]).any(|source| source[from]["name"] == name)
+                || items(&container["env"]).any(|variable| variable["valueFrom"][key]["name"] == name)
+        },
+    )
+}
+
+/// What every kubelet may do whatever runs on it.
+static NODE_RULES: LazyLock<Vec<PolicyRule>> = LazyLock::new(crate::bootstrap_policy::node_rules);
+
+#[cfg(test)]
+mod tests;

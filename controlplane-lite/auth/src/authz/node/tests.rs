@@ -1,0 +1,151 @@
+//! Tests of `auth::authz::node`: tables, properties and garbage.
+
+use super::*;
+use crate::authn::UserInfo;
+use serde_json::json;
+
+#[derive(Debug)]
+struct OnePod(Value);
+
+impl NodeView for OnePod {
+    fn any_pod(&self, node: &str, namespace: &str, wanted: &dyn Fn(&Value) -> bool) -> bool {
+        self.0["spec"]["nodeName"] == node && self.0["metadata"]["namespace"] == namespace && wanted(&self.0)
+    }
+    fn claim_of(&self, volume: &str) -> Option<(String, String)> {
+        (volume == "pv").then(|| ("ns".into(), "data".into()))
+    }
+    fn attachment_node(&self, attachment: &str) -> Option<String> {
+        (attachment == "attached").then(|| "n1".into())
+    }
+}
+
+fn pod() -> Value {
+    json!({
+        "metadata": {"name": "web", "namespace": "ns"},
+        "spec": {
+            "nodeName": "n1", "serviceAccountName": "robot", "imagePullSecrets": [{"name": "pull"}],
+            "volumes": [
+                {"name": "a", "secret": {"secretName": "tls"}},
+                {"name": "b", "configMap": {"name": "conf"}},
+                {"name": "c", "projected": {"sources": [
+                    {"serviceAccountToken": {}}, {"configMap": {"name": "kube-root-ca.crt"}}, {"secret": {"name": "more"}},
+                ]}},
+                {"name": "d", "persistentVolumeClaim": {"claimName": "data"}},
+                {"name": "e", "ephemeral": {}},
+                {"name": "f", "csi": {"nodePublishSecretRef": {"name": "csi"}}},
+            ],
+            "initContainers": [{"envFrom": [{"secretRef": {"name": "init"}}]}],
+            "containers": [{"env": [{"valueFrom": {"configMapKeyRef": {"name": "env"}}}, {"value": "x"}]}],
+        },
+    })
+}
+
+fn ask(node: &str, request: &str) -> Decision {
+    // "verb group/resource/subresource namespace name selector", dashes for nothing
+    let words: Vec<_> = request.split(' ').map(|word| if word == "-" { "" } else { word }).collect();
+    let [verb, what, namespace, name, selector] = words[..] else { panic!("{request}") };
+    let mut parts = what.splitn(3, '/');
+    let mut part = || parts.next().unwrap_or_default();
+    let mut attributes = Attributes::resource(UserInfo::node(node), verb, part(), part(), namespace);
+    attributes.subresource = part().into();
+    attributes.name = name.into();
+    attributes.field_selector = selector.into();
+    NodeAuthorizer::new(Arc::new(OnePod(pod()))).authorize(&attributes)
+}
+
+#[test]
+fn a_kubelet_sees_what_its_pods_need() {
+    let allowed = [
+        "get /secrets ns tls -",
+        "watch /secrets ns tls -",
+        "list /secrets ns tls -",
+        "get /secrets ns pull -",
+        "get /secrets ns more -",
+        "get /secrets ns init -",
+        "get /secrets ns csi -",
+        "get /configmaps ns conf -",
+        "get /configmaps ns kube-root-ca.crt -",
+        "get /configmaps ns env -",
+        "get /persistentvolumeclaims ns data -",
+        "get /persistentvolumeclaims ns web-e -",
+        "get /persistentvolumes - pv -",
+        "create /serviceaccounts/token ns robot -",
+        "get storage.k8s.io/volumeattachments - attached -",
+        "get /pods ns web -",
+        "list /pods - - spec.nodeName=n1",
+        "watch /pods - - a=b,spec.nodeName==n1",
+        "get /nodes - n1 -",
+        "watch /nodes - - metadata.name=n1",
+        "patch /nodes/status - n1 -",
+        "create /nodes - - -",
+        "update coordination.k8s.io/leases kube-node-lease n1 -",
+        "create coordination.k8s.io/leases kube-node-lease - -",
+        "get storage.k8s.io/csinodes - n1 -",
+        "list /services - - -",
+        "watch /services - - -",
+        "create /events ns - -",
+        "patch /pods/status ns web -",
+        "create /pods ns - -",
+        "delete /pods ns web -",
+        "create certificates.k8s.io/certificatesigningrequests - - -",
+        "create authentication.k8s.io/tokenreviews - - -",
+        "create authorization.k8s.io/subjectaccessreviews - - -",
+        "list node.k8s.io/runtimeclasses - - -",
+    ];
+    for request in allowed {
+        let decision = ask("n1", request);
+        assert!(decision.allowed(), "{request}: {decision:?}");
+    }
+}
+
+#[test]
+fn and_nothing_else() {
+    let refused = [
+        "get /secrets ns other -",
+        "get /secrets elsewhere tls -",
+        "list /secrets ns - -",
+        "list /secrets - - -",
+        "delete /secrets ns tls -",
+        "update /configmaps ns conf -",
+        "get /persistentvolumes - other -",
+        "create /serviceaccounts/token ns default -",
+        "get /pods ns other -",
+        "list /pods - - -",
+        "list /pods - - spec.nodeName=n2",
+        "list /pods - - spec.nodeName!=n1",
+        "get /nodes - n2 -",
+        "list /nodes - - -",
+        "update coordination.k8s.io/leases kube-node-lease n2 -",
+        "update coordination.k8s.io/leases default n1 -",
+        "list coordination.k8s.io/leases kube-node-lease - -",
+        "update storage.k8s.io/csinodes - n2 -",
+        "get storage.k8s.io/volumeattachments - other -",
+        "create apps/deployments ns - -",
+        "create rbac.authorization.k8s.io/clusterroles - - -",
+    ];
+    for request in refused {
+        let decision = ask("n1", request);
+        assert!(!decision.allowed(), "{request}: {decision:?}");
+        assert_ne!(decision.verdict, super::super::Verdict::Deny, "RBAC may still allow it");
+    }
+    assert!(!ask("n2", "get /secrets ns tls -").allowed(), "another node's pod");
+}
+
+#[test]
+fn others_are_not_its_business() {
+    let authorizer = NodeAuthorizer::new(Arc::new(OnePod(pod())));
+    let impostor = UserInfo::new("system:node:n1", ["some-group"]);
+    let request = Attributes { name: "n1".into(), ..Attributes::resource(impostor, "get", "", "nodes", "") };
+    assert!(!authorizer.authorize(&request).allowed(), "a name without the group is nothing");
+}
+
+#[test]
+fn odd_pods_do_not_confuse() {
+    for odd in [json!(null), json!([]), json!({"spec": 3}), json!({"spec": {"volumes": {}, "containers": [1, null]}})] {
+        for what in
+            [Reference::Secret, Reference::ConfigMap, Reference::PersistentVolumeClaim, Reference::ResourceClaim]
+        {
+            assert!(!refers_to(&odd, what, "x"));
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! What authentication and authorization need to know about the cluster, read from
+//! the watch cache. Owns the index of roles and bindings, rebuilt when one of them
+//! changed; everything else is looked up as it is asked for.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+
+use super::authn::{BoundKind, Found, Lookup};
+use super::authz::node::NodeView;
+use super::authz::rbac::{Binding, PolicyRule, RbacView, Role};
+use storage::Revision;
+use storage::watch_cache::{Filter, ResourceCache, WatchCache};
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// Views of one cluster, over its caches.
+#[derive(Debug)]
+pub struct ClusterViews {
+    cache: WatchCache,
+    /// ClusterRoles, Roles, ClusterRoleBindings, RoleBindings, where they are cached.
+    rbac: [Option<Arc<ResourceCache>>; 4],
+    index: Mutex<([Option<Revision>; 4], Arc<RbacIndex>)>,
+}
+
+/// Roles and bindings as they were at one moment.
+#[derive(Debug, Default)]
+pub struct RbacIndex {
+    /// By namespace (empty for ClusterRoles) and name, aggregation resolved.
+    roles: HashMap<String, HashMap<String, Arc<[PolicyRule]>>>,
+    bindings: HashMap<String, Arc<[Binding]>>,
+}
+
+impl RbacIndex {
+    /// Builds an index; later objects of a name replace earlier ones.
+    pub fn new(roles: Vec<Role>, bindings: Vec<Binding>) -> Self {
+        let mut index = Self::default();
+        let cluster: BTreeMap<&str, &Role> =
+            roles.iter().filter(|role| role.namespace.is_empty()).map(|role| (role.name.as_str(), role)).collect();
+        for role in &roles {
+            let rules = if role.aggregates.is_empty() {
+                role.rules.clone()
+            } else {
+                let mut rules = Vec::new();
+                aggregate(role, &cluster, &mut HashSet::new(), &mut rules);
+                rules
+            };
+            index.roles.entry(role.namespace.clone()).or_default().insert(role.name.clone(), rules.into());
+        }
+        let mut by_namespace: HashMap<String, Vec<Binding>> = HashMap::new();
+        for binding in bindings {
+            by_namespace.entry(binding.namespace.clone()).or_default().push(binding);
+        }
+        index.bindings = by_namespace.into_iter().map(|(namespace, list)| (namespace, list.into())).collect();
+        index
+    }
+}
+
+/// Collects the rules of the roles a role selects, through any number of steps.
+fn aggregate<'r>(
+    role: &'r Role,
+    roles: &BTreeMap<&'r str, &'r Role>,
+    seen: &mut HashSet<&'r str>,
+    rules: &mut Vec<PolicyRule>,
+) {
+    if !seen.insert(&role.name) {
+        return;
+    }
+    if role.aggregates.is_empty() {
+        rules.extend_from_slice(&role.rules);
+        return;
+    }
+    for other in roles.values() {
+        if role.aggregates.iter().any(|selector| selector.matches(&other.labels)) {
+            aggregate(other, roles, seen, rules);
+        }
+    }
+}
+
+impl RbacView for RbacIndex {
+    fn cluster_role(&self, name: &str) -> Option<Arc<[PolicyRule]>> {
+        self.role("", name)
+    }
+
+    fn role(&self, namespace: &str, name: &str) -> Option<Arc<[PolicyRule]>> {
+        self.roles.get(namespace)?.get(name).cloned()
+    }
+
+    fn cluster_role_bindings(&self) -> Arc<[Binding]> {
+        self.role_bindings("")
+    }
+
+    fn role_bindings(&self, namespace: &str) -> Arc<[Binding]> {
+        self.bindings.get(namespace).cloned().unwrap_or_default()
+    }
+}
+
+impl ClusterViews {
+    /// Views over the caches of a cluster.
+    pub fn new(cache: WatchCache) -> Arc<Self> {
+        let rbac = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"];
+        let rbac = rbac.map(|resource| cache.resource(RBAC, resource));
+        Arc::new(Self { cache, rbac, index: Mutex::default() })
+    }
+
+    /// Roles and bindings as the cache shows them now.
+    pub fn rbac(&self) -> Arc<RbacIndex> {
+        let mut memo = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read before the objects: a change in between is seen again next time.
+        let changed = self.rbac.each_ref().map(|cache| cache.as_ref().map(|cache| cache.changed()));
+        if memo.0 != changed {
+            let [cluster_roles, roles, cluster_bindings, bindings] = &self.rbac;
+            let roles = read(cluster_roles, Role::from_json).chain(read(roles, Role::from_json)).collect();
+            let bindings =
+                read(cluster_bindings, Binding::from_json).chain(read(bindings, Binding::from_json)).collect();
+            *memo = (changed, Arc::new(RbacIndex::new(roles, bindings)));
+        }
+        memo.1.clone()
+    }
+
+    fn object<T>(
+        &self,
+        group: &str,
+        resource: &str,
+        (namespace, name): (&str, &str),
+        read: impl FnOnce(&storage::Object) -> T,
+    ) -> Option<T> {
+        self.cache.resource(group, resource)?.get(namespace, name).map(|object| read(&object))
+    }
+}
+
+fn read<T, E: std::error::Error>(
+    cache: &Option<Arc<ResourceCache>>,
+    parse: impl Fn(&[u8]) -> Result<T, E>,
+) -> impl Iterator<Item = T> {
+    let mut found = Vec::new();
+    if let Some(cache) = cache {
+        cache.for_each(&Filter::all(), |object| match parse(object.json_bytes()) {
+            Ok(parsed) => found.push(parsed),
+            // It grants nothing, which is the safe side.
+            Err(error) => tracing::error!(?object, error = error.to_string(), "RBAC object cannot be read"),
+        });
+    }
+    found.into_iter()
+}
+
+impl RbacView for ClusterViews {
+    fn snapshot(&self) -> Option<Arc<dyn RbacView>> {
+        Some(self.rbac())
+    }
+
+    fn cluster_role(&self, name: &str) -> Option<Arc<[PolicyRule]>> {
+        self.rbac().cluster_role(name)
+    }
+
+    fn role(&self, namespace: &str, name: &str) -> Option<Arc<[PolicyRule]>> {
+        self.rbac().role(namespace, name)
+    }
+
+    fn cluster_role_bindings(&self) -> Arc<[Binding]> {
+        self.rbac().cluster_role_bindings()
+    }
+
+    fn role_bindings(&self, namespace: &str) -> Arc<[Binding]> {
+        self.rbac().role_bindings(namespace)
+    }
+}
+
+impl NodeView for ClusterViews {
+    fn any_pod(&self, node: &str, namespace: &str, wanted: &dyn Fn(&Value) -> bool) -> bool {
+        let Some(pods) = self.cache.resource("", "pods") else { return false };
+        let filter = Filter::all().in_namespace(namespace).with_field("spec.nodeName", node);
+        let mut any = false;
+        pods.for_each(&filter, |pod| any = any || wanted(&pod.value()));
+        any
+    }
+
+    fn claim_of(&self, volume: &str) -> Option<(String, String)> {
+        let value = self.object("", "persistentvolumes", ("", volume), storage::Object::value)?;
+        let claim = &value["spec"]["claimRef"];
+        Some((claim["namespace"].as_str()?.to_owned(), claim["name"].as_str()?.to_owned()))
+    }
+
+    fn attachment_node(&self, attachment: &str) -> Option<String> {
+        let value = self.object("storage.k8s.io", "volumeattachments", ("", attachment), storage::Object::value)?;
+        Some(value["spec"]["nodeName"].as_str()?.to_owned())
+    }
+}
+
+impl Lookup for ClusterViews {
+    fn find(&self, kind: BoundKind, namespace: &str, name: &str) -> Option<Found> {
+        let resource = match kind {
+            BoundKind::ServiceAccount => "serviceaccounts",
+            BoundKind::Pod => "pods",
+            BoundKind::Secret => "secrets",
+            BoundKind::Node => "nodes",
+        };
+        self.object("", resource, (namespace, name), |object| Found {
+            uid: object.uid().to_owned(),
+            // A deletion time that cannot be read has come.
+            deleted: object.deletion_timestamp().map(|at| at.parse().unwrap_or(jiff::Timestamp::UNIX_EPOCH)),
+        })
+    }
+
+    fn secret(&self, namespace: &str, name: &str) -> Option<Value> {
+        self.object("", "secrets", (namespace, name), storage::Object::value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::authn::{UNAUTHENTICATED, UserInfo};
+    use crate::authz::node::NodeAuthorizer;
+    use crate::authz::rbac::RbacAuthorizer;
+    use crate::authz::{Attributes, Authorizer};
+    use crate::bootstrap_policy;
+    use storage::memory::MemoryStore;
+    use storage::watch_cache::ResourceSpec;
+    use storage::{FieldPath, Put, Store};
+
+    struct World {
+        store: Arc<MemoryStore>,
+        cache: WatchCache,
+        views: Arc<ClusterViews>,
+        _token: tokio_util::sync::DropGuard,
+    }
+
+    async fn world() -> World {
+        let store = Arc::new(MemoryStore::new());
+        let token = CancellationToken::new();
+        let specs = vec![
+            ResourceSpec::new(RBAC, "clusterroles", false),
+            ResourceSpec::new(RBAC, "roles", true),
+            ResourceSpec::new(RBAC, "clusterrolebindings", false),
+            ResourceSpec::new(RBAC, "rolebindings", true),
+            ResourceSpec::new("", "pods", true).with_fields([FieldPath::new("spec.nodeName")]),
+            ResourceSpec::new("", "serviceaccounts", true),
+        ];
+        let cache = WatchCache::start(store.clone(), specs, token.clone()).await.unwrap();
+        let views = ClusterViews::new(cache.clone());
+        World { store, cache, views, _token: token.drop_guard() }
+    }
+
+    impl World {
+        async fn put(&self, group: &str, resource: &str, object: &Value) {
+            let cache = self.cache.resource(group, resource).unwrap();
+            let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+            let key = cache.spec().key(&text("namespace"), &text("name")).unwrap();
+            let revision = self.store.put(Put::overwrite(key, object.to_string())).await.unwrap();
+            self.cache.wait_until_fresh(revision).await.unwrap();
+        }
+
+        async fn bootstrap(&self) {
+            for object in bootstrap_policy::objects() {
+                let resource = format!("{}s", object["kind"].as_str().unwrap().to_lowercase());
+                self.put(RBAC, &resource, &object).await;
+            }
+        }
+
+        fn can(&self, user: &UserInfo, verb: &str, group: &str, resource: &str, namespace: &str) -> bool {
+            let request = Attributes::resource(user.clone(), verb, group, resource, namespace);
+            RbacAuthorizer::new(self.views.clone()).authorize(&request).allowed()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_default_policy_lets_components_work() {
+        let world = world().await;
+        world.bootstrap().await;
+        let admin = UserInfo::new("root", ["system:masters"]);
+        let manager = UserInfo::new("system:kube-controller-manager", [""]);
+        let scheduler = UserInfo::new("system:kube-scheduler", [""]);
+        let node = UserInfo::node("n1");
+        let anyone = UserInfo::new("jane", [""]);
+        assert!(world.can(&admin, "delete", "apps", "deployments", "ns"));
+        assert!(world.can(&manager, "create", "", "pods", "ns"));
+        assert!(world.can(&manager, "update", "discovery.k8s.io", "endpointslices", "ns"));
+        assert!(world.can(&manager, "watch", "example.com", "widgets", ""));
+        assert!(world.can(&scheduler, "watch", "", "pods", ""));
+        assert!(!world.can(&scheduler, "create", "", "pods", "ns"));
+        assert!(world.can(&node, "watch", "discovery.k8s.io", "endpointslices", ""));
+        assert!(!world.can(&node, "list", "", "secrets", ""));
+        assert!(world.can(&anyone, "create", "authorization.k8s.io", "selfsubjectaccessreviews", ""));
+        assert!(!world.can(&anyone, "list", "", "pods", "ns"));
+        let version = Attributes::non_resource(UserInfo::anonymous(), "get", "/version");
+        assert!(UserInfo::anonymous().in_group(UNAUTHENTICATED));
+        assert!(RbacAuthorizer::new(world.views.clone()).authorize(&version).allowed());
+    }
+
+    #[tokio::test]
+    async fn changes_count_at_once() {
+        let world = world().await;
+        world.bootstrap().await;
+        let jane = UserInfo::new("jane", [""]);
+        assert!(!world.can(&jane, "get", "", "pods", "ns"));
+        let binding = json!({
+            "metadata": {"name": "viewers", "namespace": "ns"},
+            "roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "User", "name": "jane"}],
+        });
+        world.put(RBAC, "rolebindings", &binding).await;
+        assert!(world.can(&jane, "get", "", "pods", "ns"));
+        assert!(!world.can(&jane, "get", "", "pods", "other"));
+        assert!(!world.can(&jane, "get", "example.com", "widgets", "ns"));
+        // A role that adds itself to "view" by its label.
+        let widgets = json!({
+            "metadata": {"name": "widgets", "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
+            "rules": [{"verbs": ["get"], "apiGroups": ["example.com"], "resources": ["widgets"]}],
+        });
+        world.put(RBAC, "clusterroles", &widgets).await;
+        assert!(world.can(&jane, "get", "example.com", "widgets", "ns"));
+        let broken = json!({"metadata": {"name": "broken", "namespace": "ns"}, "roleRef": 7});
+        world.put(RBAC, "rolebindings", &broken).await;
+        assert!(world.can(&jane, "get", "", "pods", "ns"), "a broken object breaks nothing else");
+    }
+
+    #[test]
+    fn roles_that_collect_each_other_end() {
+        let role = |name: &str, label: &str| Role {
+            name: name.into(),
+            labels: BTreeMap::from([("l".to_owned(), name.to_owned())]),
+            aggregates: vec![serde_json::from_value(json!({"matchLabels": {"l": label}})).unwrap()],
+            ..Role::default()
+        };
+        let index = RbacIndex::new(vec![role("a", "b"), role("b", "a")], Vec::new());
+        assert_eq!(index.cluster_role("a").unwrap().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn nodes_and_tokens_are_looked_up() {
+        let world = world().await;
+        let pod = json!({
+            "metadata": {"name": "web", "namespace": "ns", "uid": "u1"},
+            "spec": {"nodeName": "n1", "volumes": [{"secret": {"secretName": "tls"}}]},
+        });
+        world.put("", "pods", &pod).await;
+        let node = NodeAuthorizer::new(world.views.clone());
+        let ask = |node_name: &str, name: &str| {
+            let user = UserInfo::node(node_name);
+            let request = Attributes { name: name.into(), ..Attributes::resource(user, "get", "", "secrets", "ns") };
+            node.authorize(&request).allowed()
+        };
+        assert!(ask("n1", "tls"));
+        assert!(!ask("n2", "tls") && !ask("n1", "other"));
+        assert_eq!(world.views.find(BoundKind::Pod, "ns", "web").unwrap().uid, "u1");
+        assert!(world.views.find(BoundKind::Node, "", "n1").is_none());
+    }
+}

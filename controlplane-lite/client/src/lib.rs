@@ -1,0 +1,25 @@
+//! What every API client of the control plane is built from: list and watch
+//! ([`reflect`]) into a [`Store`], a [`workqueue`], [`events`], and small facts
+//! about API objects ([`objects`], [`tolerations`]). Decides nothing, and knows
+//! neither the API server nor its storage.
+
+pub mod events;
+pub mod objects;
+pub mod reflect;
+pub mod store;
+pub mod tolerations;
+pub mod workqueue;
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::{Api, Client, Resource};
+
+pub use reflect::{Filter, Objects, Sink, reflect};
+pub use store::{Change, ObjectKey, Store, controller_uid, revision};
+
+/// An `Api` for the namespace of `key`.
+pub fn api_in<K>(client: &Client, key: &ObjectKey) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    Api::namespaced(client.clone(), &key.namespace)
+}

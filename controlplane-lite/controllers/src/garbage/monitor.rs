@@ -1,0 +1,186 @@
+//! Feeds the graph: from the caches the controllers share, and for every other
+//! resource from a watch of metadata only.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::{DynamicObject, PartialObjectMeta};
+use kube::{Api, Resource as _};
+use tokio::sync::watch;
+
+use super::graph::{Graph, Object, ResourceId, Uid, Work};
+use crate::Context;
+use crate::namespace::Resource;
+use client::reflect::Metadata;
+use client::workqueue::WorkQueue;
+use client::{Filter, ObjectKey, Sink, Store, reflect};
+
+/// Resources whose objects own nothing and are owned by nobody, and change often.
+const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
+
+/// The graph with its queue and the table of resources.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) graph: Mutex<Graph>,
+    pub(super) queue: Arc<WorkQueue<Work>>,
+    pub(super) resources: Mutex<Vec<Resource>>,
+}
+
+impl Shared {
+    pub(super) fn graph(&self) -> std::sync::MutexGuard<'_, Graph> {
+        self.graph.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn resource(&self, id: ResourceId) -> Option<Resource> {
+        self.resources.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// The resource of a kind, whatever version it is asked for in.
+    pub(super) fn find(&self, api_version: &str, kind: &str) -> Option<Resource> {
+        let group = api_version.split_once('/').map_or("", |(g, _)| g);
+        let all = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|r| r.api.group == group && r.api.kind == kind).cloned()
+    }
+
+    /// Adds a resource to the table; `None` when it is there.
+    fn register(&self, resource: &Resource) -> Option<ResourceId> {
+        let mut all = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |r: &Resource| r.api.group == resource.api.group && r.api.plural == resource.api.plural;
+        if all.iter().any(same) {
+            return None;
+        }
+        all.push(resource.clone());
+        Some(all.len() - 1)
+    }
+
+    fn observe(&self, id: ResourceId, meta: &ObjectMeta) {
+        let Some(uid) = &meta.uid else { return };
+        let work = self.graph().observe(&Uid::from(uid.as_str()), Object::new(id, meta));
+        self.enqueue(work);
+    }
+
+    fn remove(&self, uid: &str) {
+        let work = self.graph().remove(uid);
+        self.enqueue(work);
+    }
+
+    pub(super) fn enqueue(&self, work: Vec<Work>) {
+        for item in work {
+            self.queue.add(item);
+        }
+    }
+}
+
+/// The sink of one metadata watch.
+struct Feed {
+    shared: Arc<Shared>,
+    id: ResourceId,
+    synced: watch::Sender<bool>,
+}
+
+impl Sink<PartialObjectMeta<DynamicObject>> for Feed {
+    fn replace(&self, objects: Vec<PartialObjectMeta<DynamicObject>>, _revision: u64) {
+        let listed: HashSet<&str> = objects.iter().filter_map(|o| o.metadata.uid.as_deref()).collect();
+        let known = self.shared.graph().of_resource(self.id);
+        for uid in known.iter().filter(|uid| !listed.contains(&***uid)) {
+            self.shared.remove(uid);
+        }
+        for object in &objects {
+            self.shared.observe(self.id, object.meta());
+        }
+        self.synced.send_replace(true);
+    }
+    fn apply(&self, object: PartialObjectMeta<DynamicObject>) {
+        self.shared.observe(self.id, object.meta());
+    }
+    fn delete(&self, object: PartialObjectMeta<DynamicObject>) {
+        if let Some(uid) = &object.metadata.uid {
+            self.shared.remove(uid);
+        }
+    }
+    fn progressed(&self, _revision: u64) {}
+}
+
+/// Follows every resource that is not followed yet. Returns what tells when each
+/// new watch has its first list.
+pub(super) fn follow(ctx: &Context, shared: &Arc<Shared>, found: &[Resource]) -> Vec<watch::Receiver<bool>> {
+    let mut waits = Vec::new();
+    for resource in found {
+        let id = (resource.api.group.as_str(), resource.api.plural.as_str());
+        if IGNORED.contains(&id) || !["list", "watch", "delete"].iter().all(|verb| resource.can(verb)) {
+            // Still an owner's kind may be looked up.
+            shared.register(resource);
+            continue;
+        }
+        let Some(number) = shared.register(resource) else { continue };
+        if !shared_cache(ctx, shared, id, number) {
+            waits.push(watch_metadata(ctx, shared, resource, number));
+        }
+    }
+    waits
+}
+
+/// Uses a cache of the controllers, if there is one of all objects.
+fn shared_cache(ctx: &Context, shared: &Arc<Shared>, id: (&str, &str), number: ResourceId) -> bool {
+    let informers = &ctx.informers;
+    match id {
+        ("", "pods") => subscribe(&informers.pods, shared, number),
+        ("", "nodes") => subscribe(&informers.nodes, shared, number),
+        ("", "services") => subscribe(&informers.services, shared, number),
+        ("", "endpoints") => subscribe(&informers.endpoints, shared, number),
+        ("", "namespaces") => subscribe(&informers.namespaces, shared, number),
+        ("", "serviceaccounts") => subscribe(&informers.service_accounts, shared, number),
+        ("apps", "deployments") => subscribe(&informers.deployments, shared, number),
+        ("apps", "replicasets") => subscribe(&informers.replica_sets, shared, number),
+        ("discovery.k8s.io", "endpointslices") => subscribe(&informers.endpoint_slices, shared, number),
+        _ => return false,
+    }
+    true
+}
+
+/// Follows a cache. Changes may be told out of order when a write of ours meets
+/// the watch, so each only says where to look: what the cache holds counts, read
+/// while the graph is locked.
+fn subscribe<K: kube::Resource + Send + Sync + 'static>(
+    store: &Arc<Store<K>>,
+    shared: &Arc<Shared>,
+    number: ResourceId,
+) {
+    let (shared, cache) = (shared.clone(), Arc::downgrade(store));
+    store.subscribe(move |change| {
+        let Some(cache) = cache.upgrade() else { return };
+        let key = ObjectKey::of(change.latest().meta());
+        let mut work = Vec::new();
+        {
+            let mut graph = shared.graph();
+            let current = cache.get(&key);
+            let uid = current.as_ref().and_then(|c| c.meta().uid.as_deref());
+            for seen in [change.old, change.new].into_iter().flatten().filter_map(|o| o.meta().uid.as_deref()) {
+                if uid != Some(seen) {
+                    work.extend(graph.remove(seen));
+                }
+            }
+            if let (Some(uid), Some(current)) = (uid, &current) {
+                work.extend(graph.observe(&Uid::from(uid), Object::new(number, current.meta())));
+            }
+        }
+        shared.enqueue(work);
+    });
+}
+
+fn watch_metadata(
+    ctx: &Context,
+    shared: &Arc<Shared>,
+    resource: &Resource,
+    number: ResourceId,
+) -> watch::Receiver<bool> {
+    let (tx, rx) = watch::channel(false);
+    let feed = Feed { shared: shared.clone(), id: number, synced: tx };
+    let api: Api<DynamicObject> = Api::all_with(ctx.client.clone(), &resource.api);
+    let token = ctx.token.clone();
+    ctx.tasks.spawn(async move {
+        reflect(&Metadata(api), &Filter::default(), &feed, "metadata", token).await;
+    });
+    rx
+}

@@ -1,0 +1,283 @@
+//! Performs the verdicts, each after a look at the object itself.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::core::{DynamicObject, PartialObjectMeta};
+use serde_json::json;
+
+use super::graph::{FOREGROUND, Graph, ORPHAN, Object, Owner, Uid, Work};
+use super::monitor::{Shared, follow};
+use super::plan::{OwnerState, Verdict, blocking, evidently_kept, verdict};
+use crate::Context;
+use crate::namespace::{Resource, discover};
+use client::workqueue::{Next, SyncError, WorkQueue, chain, spawn_workers};
+
+/// How long to wait for the first lists; a resource that cannot be listed must
+/// not keep all others from being collected.
+const FIRST_LISTS: Duration = Duration::from_secs(30);
+const WORKERS: usize = 8;
+
+pub(crate) fn start(ctx: &Context) {
+    let ctx = ctx.clone();
+    let tasks = ctx.tasks.clone();
+    tasks.spawn(async move {
+        let shared = Arc::new(Shared {
+            graph: Mutex::new(Graph::default()),
+            queue: WorkQueue::new(),
+            resources: Mutex::default(),
+        });
+        let token = ctx.token.clone();
+        tokio::select! {
+            // Nothing has been started that would have to be undone.
+            () = token.cancelled() => {}
+            () = follow_all(&ctx, &shared) => {}
+        }
+    });
+}
+
+/// Follows all resources; the work starts with those of the first discovery that
+/// succeeds, and groups that did not answer are asked again until they do.
+async fn follow_all(ctx: &Context, shared: &Arc<Shared>) {
+    let mut delay = Duration::from_millis(100);
+    let mut working = false;
+    loop {
+        let complete = match discover(&ctx.client).await {
+            Ok(found) => {
+                let waits = follow(ctx, shared, &found.resources);
+                if !working {
+                    first_lists(waits).await;
+                    work(ctx, shared);
+                    working = true;
+                }
+                found.failures.is_empty()
+            }
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "discovery failed");
+                false
+            }
+        };
+        if complete {
+            return;
+        }
+        tokio::time::sleep(delay).await;
+        delay = (delay * 2).min(Duration::from_secs(10));
+    }
+}
+
+async fn first_lists(waits: Vec<tokio::sync::watch::Receiver<bool>>) {
+    let all = futures::future::join_all(waits.into_iter().map(|mut rx| async move {
+        // The sender ends only with the watch, and that with the process.
+        let _ = rx.wait_for(|synced| *synced).await;
+    }));
+    if tokio::time::timeout(FIRST_LISTS, all).await.is_err() {
+        tracing::warn!("garbage collection starts without the lists of all resources");
+    }
+}
+
+fn work(ctx: &Context, shared: &Arc<Shared>) {
+    let worker = Worker { ctx: ctx.clone(), shared: shared.clone() };
+    spawn_workers("garbage-collector", &shared.queue, WORKERS, &ctx.tasks, &ctx.token, move |item| {
+        let worker = worker.clone();
+        async move {
+            match item {
+                Work::Delete(uid) => worker.attempt_to_delete(&uid).await,
+                Work::Orphan(uid) => worker.attempt_to_orphan(&uid).await,
+            }
+        }
+    });
+}
+
+#[derive(Clone)]
+struct Worker {
+    ctx: Context,
+    shared: Arc<Shared>,
+}
+
+type Live = PartialObjectMeta<DynamicObject>;
+
+impl Worker {
+    fn api(&self, resource: &Resource, namespace: &str) -> Api<DynamicObject> {
+        if resource.namespaced && !namespace.is_empty() {
+            Api::namespaced_with(self.ctx.client.clone(), namespace, &resource.api)
+        } else {
+            Api::all_with(self.ctx.client.clone(), &resource.api)
+        }
+    }
+
+    /// The object as the server has it; `None` when it is gone (and then it is
+    /// gone from the graph as well).
+    async fn live(&self, uid: &Uid, object: &Object) -> Result<Option<(Api<DynamicObject>, Live)>, SyncError> {
+        let Some(resource) = self.shared.resource(object.resource) else { return Ok(None) };
+        let api = self.api(&resource, &object.namespace);
+        let found = api.get_metadata_opt(&object.name).await;
+        let found = found.map_err(SyncError::api("get metadata of", &object.name))?;
+        match found.filter(|live| live.metadata.uid.as_deref() == Some(uid)) {
+            Some(live) => Ok(Some((api, live))),
+            None => {
+                let work = self.shared.graph().remove(uid);
+                self.shared.enqueue(work);
+                Ok(None)
+            }
+        }
+    }
+
+    async fn attempt_to_delete(&self, uid: &Uid) -> Result<Next, SyncError> {
+        let object = {
+            let graph = self.shared.graph();
+            let Some(object) = graph.get(uid) else { return Ok(Next::Wait) };
+            // Being deleted already, or evidently wanted.
+            if (object.deleting || evidently_kept(&graph, object)) && !object.foreground {
+                return Ok(Next::Wait);
+            }
+            object.clone()
+        };
+        let Some((api, live)) = self.live(uid, &object).await? else { return Ok(Next::Wait) };
+        let current = Object::new(object.resource, &live.metadata);
+        if current.foreground {
+            return self.foreground(uid, &api, &live).await;
+        }
+        if current.deleting {
+            return Ok(Next::Wait);
+        }
+        let mut owners = Vec::new();
+        for owner in &*current.owners {
+            owners.push((owner.clone(), self.owner_state(&current, owner).await?));
+        }
+        let has_dependents = self.shared.graph().has_dependents(uid);
+        match verdict(&owners, has_dependents) {
+            Verdict::Keep => {}
+            Verdict::DropOwners(useless) => self.drop_owners(&api, &live, &useless).await?,
+            Verdict::DeleteForeground => self.delete(&api, &live, PropagationPolicy::Foreground).await?,
+            Verdict::Delete => {
+                let has = |name: &str| live.metadata.finalizers.iter().flatten().any(|f| f == name);
+                let policy = if has(ORPHAN) {
+                    PropagationPolicy::Orphan
+                } else if has(FOREGROUND) {
+                    PropagationPolicy::Foreground
+                } else {
+                    PropagationPolicy::Background
+                };
+                self.delete(&api, &live, policy).await?;
+            }
+        }
+        Ok(Next::Wait)
+    }
+
+    /// Whether an owner exists: by the graph, else by asking the server.
+    async fn owner_state(&self, object: &Object, owner: &Owner) -> Result<OwnerState, SyncError> {
+        let waiting = |foreground: bool| {
+            if foreground && owner.blocks { OwnerState::Waiting } else { OwnerState::Solid }
+        };
+        let known = self.shared.graph().get(&owner.uid).map(|o| o.foreground);
+        if let Some(foreground) = known {
+            return Ok(waiting(foreground));
+        }
+        let Some(resource) = self.resource_of(owner).await? else {
+            // A kind nobody serves: perhaps only for the moment.
+            return Err(SyncError::Incomplete(format!("kind {} {} is not served", owner.api_version, owner.kind)));
+        };
+        if resource.namespaced && object.namespace.is_empty() {
+            // Names no object at all; upstream leaves such objects alone.
+            return Ok(OwnerState::Solid);
+        }
+        let api = self.api(&resource, &object.namespace);
+        let found = api.get_metadata_opt(&owner.name).await;
+        let found = found.map_err(SyncError::api("get owner", &owner.name))?;
+        Ok(match found.filter(|live| live.metadata.uid.as_deref() == Some(&*owner.uid)) {
+            Some(live) => waiting(Object::new(0, &live.metadata).foreground),
+            None => OwnerState::Dangling,
+        })
+    }
+
+    /// The resource of an owner's kind; asks the server again for unknown ones.
+    async fn resource_of(&self, owner: &Owner) -> Result<Option<Resource>, SyncError> {
+        if let Some(resource) = self.shared.find(&owner.api_version, &owner.kind) {
+            return Ok(Some(resource));
+        }
+        let found = discover(&self.ctx.client).await.map_err(SyncError::api("discover", &owner.kind))?;
+        follow(&self.ctx, &self.shared, &found.resources);
+        Ok(self.shared.find(&owner.api_version, &owner.kind))
+    }
+
+    /// Carries a foreground deletion on: dependents first, then the object.
+    async fn foreground(&self, uid: &Uid, api: &Api<DynamicObject>, live: &Live) -> Result<Next, SyncError> {
+        let waiting_for = blocking(&self.shared.graph(), uid);
+        if waiting_for.is_empty() {
+            self.remove_finalizer(api, live, FOREGROUND).await?;
+            return Ok(Next::Wait);
+        }
+        for dependent in waiting_for {
+            let deleting = self.shared.graph().get(&dependent).is_some_and(|o| o.deleting);
+            if !deleting {
+                self.shared.queue.add(Work::Delete(dependent));
+            }
+        }
+        Ok(Next::Wait)
+    }
+
+    /// Sets all dependents free, then lets the object go.
+    async fn attempt_to_orphan(&self, uid: &Uid) -> Result<Next, SyncError> {
+        let Some(object) = self.shared.graph().get(uid).cloned() else { return Ok(Next::Wait) };
+        let Some((api, live)) = self.live(uid, &object).await? else { return Ok(Next::Wait) };
+        if !Object::new(object.resource, &live.metadata).orphaning {
+            return Ok(Next::Wait);
+        }
+        let dependents: Vec<(Uid, Object)> =
+            self.shared.graph().dependents(uid).map(|(u, o)| (u.clone(), o.clone())).collect();
+        for (dependent, object) in dependents {
+            if let Some((api, live)) = self.live(&dependent, &object).await? {
+                self.drop_owners(&api, &live, std::slice::from_ref(uid)).await?;
+            }
+        }
+        self.remove_finalizer(&api, &live, ORPHAN).await?;
+        Ok(Next::Wait)
+    }
+
+    async fn drop_owners(&self, api: &Api<DynamicObject>, live: &Live, useless: &[Uid]) -> Result<(), SyncError> {
+        let owners = live.metadata.owner_references.iter().flatten();
+        let kept: Vec<_> = owners.filter(|o| !useless.iter().any(|u| **u == *o.uid)).collect();
+        if kept.len() == live.metadata.owner_references.as_ref().map_or(0, Vec::len) {
+            return Ok(());
+        }
+        self.patch(api, live, json!({"ownerReferences": kept})).await
+    }
+
+    async fn remove_finalizer(&self, api: &Api<DynamicObject>, live: &Live, name: &str) -> Result<(), SyncError> {
+        let kept: Vec<_> = live.metadata.finalizers.iter().flatten().filter(|f| *f != name).collect();
+        self.patch(api, live, json!({"finalizers": kept})).await
+    }
+
+    async fn patch(&self, api: &Api<DynamicObject>, live: &Live, mut meta: serde_json::Value) -> Result<(), SyncError> {
+        meta["uid"] = json!(live.metadata.uid);
+        meta["resourceVersion"] = json!(live.metadata.resource_version);
+        let name = live.metadata.name.as_deref().unwrap_or_default();
+        let patch = Patch::Merge(json!({"metadata": meta}));
+        match api.patch_metadata(name, &PatchParams::default(), &patch).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(SyncError::api("patch metadata of", name)(error)),
+        }
+    }
+
+    async fn delete(&self, api: &Api<DynamicObject>, live: &Live, policy: PropagationPolicy) -> Result<(), SyncError> {
+        let name = live.metadata.name.as_deref().unwrap_or_default();
+        tracing::debug!(name, namespace = live.metadata.namespace, ?policy, "collecting garbage");
+        let params = DeleteParams {
+            propagation_policy: Some(policy),
+            // A change in between may have given the object a reason to be.
+            preconditions: Some(Preconditions {
+                uid: live.metadata.uid.clone(),
+                resource_version: live.metadata.resource_version.clone(),
+            }),
+            ..DeleteParams::default()
+        };
+        match api.delete(name, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(SyncError::api("delete", name)(error)),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The shared caches of the controllers: one list and watch per kind, however
+//! many controllers read it. Does not decide anything.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use client::{Filter, Objects, Store, reflect};
+
+use super::bootstrap;
+
+/// The caches every controller may read. Reading a cache before
+/// [`Informers::wait_synced`] has returned shows half a picture.
+#[derive(Debug)]
+pub struct Informers {
+    /// All pods, indexed by controller.
+    pub pods: Arc<Store<Pod>>,
+    /// All nodes.
+    pub nodes: Arc<Store<Node>>,
+    /// All deployments.
+    pub deployments: Arc<Store<Deployment>>,
+    /// All replica sets, indexed by controller.
+    pub replica_sets: Arc<Store<ReplicaSet>>,
+    /// All services.
+    pub services: Arc<Store<Service>>,
+    /// All endpoints.
+    pub endpoints: Arc<Store<Endpoints>>,
+    /// All endpoint slices, indexed by controller.
+    pub endpoint_slices: Arc<Store<EndpointSlice>>,
+    /// All namespaces.
+    pub namespaces: Arc<Store<Namespace>>,
+    /// All service accounts.
+    pub service_accounts: Arc<Store<ServiceAccount>>,
+    /// The config maps named `kube-root-ca.crt`, and no others.
+    pub root_cas: Arc<Store<ConfigMap>>,
+    /// All requests for certificates.
+    pub signing_requests: Arc<Store<CertificateSigningRequest>>,
+    /// The Secrets that are bootstrap tokens, and no others.
+    pub bootstrap_tokens: Arc<Store<Secret>>,
+    /// The config map `cluster-info`, and no other.
+    pub cluster_info: Arc<Store<ConfigMap>>,
+    /// The leases of nodes (namespace `kube-node-lease`).
+    pub node_leases: Arc<Store<Lease>>,
+}
+
+impl Informers {
+    /// Starts every watch on `tasks`.
+    pub fn start(client: &Client, tasks: &TaskTracker, token: &CancellationToken) -> Arc<Self> {
+        let root_ca =
+            Filter { fields: format!("metadata.name={}", super::accounts::ROOT_CA_NAME), ..Filter::default() };
+        let leases: Api<Lease> = Api::namespaced(client.clone(), super::nodelifecycle::LEASE_NAMESPACE);
+        let of_tokens = Filter { fields: format!("type={}", bootstrap::TOKEN_TYPE), ..Filter::default() };
+        let tokens: Api<Secret> = Api::namespaced(client.clone(), bootstrap::TOKEN_NAMESPACE);
+        let (info_in, info) = bootstrap::CLUSTER_INFO;
+        let info = Filter { fields: format!("metadata.name={info}"), ..Filter::default() };
+        Arc::new(Self {
+            pods: cluster_wide(client, true, "pods", tasks, token),
+            nodes: cluster_wide(client, false, "nodes", tasks, token),
+            deployments: cluster_wide(client, false, "deployments", tasks, token),
+            replica_sets: cluster_wide(client, true, "replicasets", tasks, token),
+            services: cluster_wide(client, false, "services", tasks, token),
+            endpoints: cluster_wide(client, false, "endpoints", tasks, token),
+            endpoint_slices: cluster_wide(client, true, "endpointslices", tasks, token),
+            namespaces: cluster_wide(client, false, "namespaces", tasks, token),
+            service_accounts: cluster_wide(client, false, "serviceaccounts", tasks, token),
+            root_cas: spawn(Api::all(client.clone()), root_ca, false, "configmaps", tasks, token),
+            signing_requests: cluster_wide(client, false, "certificatesigningrequests", tasks, token),
+            bootstrap_tokens: spawn(tokens, of_tokens, false, "secrets", tasks, token),
+            cluster_info: spawn(Api::namespaced(client.clone(), info_in), info, false, "configmaps", tasks, token),
+            node_leases: spawn(leases, Filter::default(), false, "leases", tasks, token),
+        })
+    }
+
+    /// Waits until every cache has its first complete list.
+    pub async fn wait_synced(&self) {
+        tokio::join!(
+            self.pods.wait_synced(),
+            self.nodes.wait_synced(),
+            self.deployments.wait_synced(),
+            self.replica_sets.wait_synced(),
+            self.services.wait_synced(),
+            self.endpoints.wait_synced(),
+            self.endpoint_slices.wait_synced(),
+            self.namespaces.wait_synced(),
+            self.service_accounts.wait_synced(),
+            self.root_cas.wait_synced(),
+            self.signing_requests.wait_synced(),
+            self.bootstrap_tokens.wait_synced(),
+            self.cluster_info.wait_synced(),
+            self.node_leases.wait_synced(),
+        );
+    }
+}
+
+fn cluster_wide<K>(
+    client: &Client,
+    by_owner: bool,
+    what: &'static str,
+    tasks: &TaskTracker,
+    token: &CancellationToken,
+) -> Arc<Store<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    spawn(Api::all(client.clone()), Filter::default(), by_owner, what, tasks, token)
+}
+
+fn spawn<K>(
+    api: Api<K>,
+    filter: Filter,
+    by_owner: bool,
+    what: &'static str,
+    tasks: &TaskTracker,
+    token: &CancellationToken,
+) -> Arc<Store<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let store = Store::new(by_owner);
+    let sink = store.clone();
+    let token = token.clone();
+    tasks.spawn(async move { reflect(&Objects(api), &filter, &*sink, what, token).await });
+    store
+}

@@ -1,0 +1,197 @@
+//! Watches over nodes: one timer per node, moved on by its leases.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use super::LEASE_NAMESPACE;
+use super::health::{Heard, Verdict, judge, ready};
+use super::taints::{self, Eviction, wants_no_execute};
+use super::zones::{Limits, Permits, states, stopped, zone};
+use crate::Context;
+use client::events::{EventType, Recorder};
+use client::objects::{pod_condition, uid};
+use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
+use client::{ObjectKey, api_in};
+
+#[derive(Clone)]
+struct Worker {
+    ctx: Context,
+    events: Recorder,
+    /// What was last heard of each node, by name.
+    heard: Arc<Mutex<HashMap<String, Heard>>>,
+    permits: Arc<Mutex<Permits>>,
+}
+
+pub(super) fn start(ctx: &Context) {
+    let queue = WorkQueue::new();
+    let worker = Worker {
+        ctx: ctx.clone(),
+        events: ctx.events.named("node-controller"),
+        heard: Arc::default(),
+        permits: Arc::default(),
+    };
+    // A lease that moves only notes the time: the node's timer finds it there.
+    let (leases, nodes) = (worker.clone(), ctx.informers.nodes.clone());
+    ctx.informers.node_leases.subscribe(move |change| {
+        let name = change.latest().metadata.name.clone().unwrap_or_default();
+        if let Some(node) = nodes.get(&ObjectKey::new("", name)) {
+            leases.hear(&node, Timestamp::now());
+        }
+    });
+    let (sink, nodes, watcher) = (queue.clone(), ctx.informers.nodes.clone(), worker.clone());
+    ctx.informers.nodes.subscribe(move |change| {
+        let Some(node) = change.new else {
+            watcher.forget(change.latest());
+            return;
+        };
+        watcher.hear(node, Timestamp::now());
+        sink.add(ObjectKey::of(&node.metadata));
+        // The state of one node decides about the eviction from others.
+        if change.old.is_none_or(|old| ready(old) != ready(node)) {
+            for other in nodes.list().iter().filter(|n| ready(n).is_some_and(|s| s != "True")) {
+                sink.add(ObjectKey::of(&other.metadata));
+            }
+        }
+    });
+    spawn_workers("node-lifecycle", &queue, 4, &ctx.tasks, &ctx.token, move |key| {
+        let worker = worker.clone();
+        async move { worker.sync(&key).await }
+    });
+}
+
+impl Worker {
+    fn hear(&self, node: &Node, now: Timestamp) -> Heard {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let lease = self.ctx.informers.node_leases.get(&ObjectKey::new(LEASE_NAMESPACE, name.clone()));
+        let mut all = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = Heard::update(all.get(&name), node, lease.as_deref(), now);
+        if all.insert(name.clone(), heard.clone()).is_none() {
+            let text = format!("Node {name} event: Registered Node {name} in Controller");
+            self.events.event(node, EventType::Normal, "RegisteredNode", text);
+        }
+        heard
+    }
+
+    fn forget(&self, node: &Node) {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        let text = format!("Node {name} event: Removing Node {name} from Controller");
+        self.events.event(node, EventType::Normal, "RemovingNode", text);
+    }
+
+    async fn sync(&self, key: &ObjectKey) -> Result<Next, SyncError> {
+        let Some(mut node) = self.ctx.informers.nodes.get(key) else { return Ok(Next::Wait) };
+        let now = Timestamp::now();
+        let heard = self.hear(&node, now);
+        let limit = |d: Duration| SignedDuration::try_from(d).unwrap_or(SignedDuration::MAX);
+        let config = &self.ctx.config;
+        let (grace, startup) = (limit(config.node_monitor_grace_period), limit(config.node_startup_grace_period));
+        let mut wake = match judge(&node, &heard, grace, startup, now) {
+            Verdict::Alive(left) => Some(left.unsigned_abs()),
+            Verdict::Silent(conditions) if conditions.is_empty() => None,
+            Verdict::Silent(conditions) => {
+                node = Arc::new(self.write_conditions(key, &node, &conditions).await?);
+                None
+            }
+        };
+        if let Some(retry) = self.taint(key, &node, now).await? {
+            wake = Some(wake.map_or(retry, |w| w.min(retry)));
+        }
+        if ready(&node).is_some_and(|s| s != "True") {
+            self.mark_pods(key).await?;
+        }
+        Ok(wake.map_or(Next::Wait, Next::After))
+    }
+
+    async fn write_conditions(
+        &self,
+        key: &ObjectKey,
+        node: &Node,
+        conditions: &[NodeCondition],
+    ) -> Result<Node, SyncError> {
+        tracing::info!(node = %key, "node has stopped reporting");
+        let text = format!("Node {key} status is now: NodeNotReady");
+        self.events.event(node, EventType::Normal, "NodeNotReady", text);
+        let patch = json!({
+            "metadata": {"resourceVersion": node.metadata.resource_version},
+            "status": {"conditions": conditions},
+        });
+        let api: Api<Node> = Api::all(self.ctx.client.clone());
+        let answer = api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(&patch)).await;
+        let node = answer.map_err(SyncError::api("mark Node silent", key))?;
+        self.ctx.informers.nodes.written(node.clone());
+        Ok(node)
+    }
+
+    /// Brings the taints in line; how long to wait when a permit is missing.
+    async fn taint(&self, key: &ObjectKey, node: &Node, now: Timestamp) -> Result<Option<Duration>, SyncError> {
+        let (eviction, wait) = self.permit(node, now);
+        let Some(taints) = taints::plan(node, eviction, now) else { return Ok(wait) };
+        let patch = json!({
+            "metadata": {"resourceVersion": node.metadata.resource_version},
+            "spec": {"taints": taints},
+        });
+        let api: Api<Node> = Api::all(self.ctx.client.clone());
+        match api.patch(&key.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Ok(node) => self.ctx.informers.nodes.written(node),
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(SyncError::api("taint Node", key)(error)),
+        }
+        Ok(wait)
+    }
+
+    fn permit(&self, node: &Node, now: Timestamp) -> (Eviction, Option<Duration>) {
+        if ready(node).is_none_or(|s| s == "True") {
+            return (Eviction::Allowed, None);
+        }
+        let config = &self.ctx.config;
+        let nodes = self.ctx.informers.nodes.list();
+        let zones = states(nodes.iter().map(|n| &**n), config.unhealthy_zone_threshold);
+        if stopped(&zones) {
+            return (Eviction::Stopped, None);
+        }
+        if !wants_no_execute(node) {
+            return (Eviction::Held, None);
+        }
+        let limits = Limits {
+            rate: config.node_eviction_rate,
+            secondary_rate: config.secondary_node_eviction_rate,
+            threshold: config.unhealthy_zone_threshold,
+        };
+        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
+        let (eviction, wait) = permits.ask(&zone(node), &zones, limits, now);
+        (eviction, wait.map(|s| Duration::try_from_secs_f64(s.max(0.1)).unwrap_or(Duration::from_secs(10))))
+    }
+
+    /// Pods of a node that is not ready serve nobody.
+    async fn mark_pods(&self, node: &ObjectKey) -> Result<(), SyncError> {
+        let on_node = |p: &Pod| p.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&node.name);
+        for pod in self.ctx.informers.pods.list().into_iter().filter(|p| on_node(p)) {
+            let Some(condition) = pod_condition(&pod, "Ready").filter(|c| c.status == "True") else { continue };
+            let changed = json!({
+                "type": "Ready", "status": "False", "reason": condition.reason, "message": condition.message,
+                "lastTransitionTime": Time(Timestamp::now()),
+            });
+            let patch = json!({"metadata": {"uid": uid(&pod.metadata)}, "status": {"conditions": [changed]}});
+            let key = ObjectKey::of(&pod.metadata);
+            let api: Api<Pod> = api_in(&self.ctx.client, &key);
+            match api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
+                Ok(written) => {
+                    self.ctx.informers.pods.written(written);
+                    self.events.event(&*pod, EventType::Warning, "NodeNotReady", "Node is not ready");
+                }
+                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
+                Err(error) => return Err(SyncError::api("mark Pod not ready", key)(error)),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! Which pods nobody will clean up any more. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+
+use client::objects::{created, deleting, terminated};
+
+/// A node must have been gone for so long before its pods are.
+pub(super) const QUARANTINE: SignedDuration = SignedDuration::from_secs(40);
+
+/// Why a pod is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Its node does not exist.
+    Orphaned,
+    /// It is being deleted and has no node.
+    Unscheduled,
+    /// There are too many finished pods.
+    Surplus,
+}
+
+/// The pods to delete, and when to look again. `unknown_since` says since when
+/// each node that pods name is missing.
+pub(super) fn plan(
+    pods: &[Arc<Pod>],
+    node_exists: &dyn Fn(&str) -> bool,
+    unknown_since: &mut BTreeMap<String, Timestamp>,
+    threshold: usize,
+    now: Timestamp,
+) -> (Vec<(Arc<Pod>, Cause)>, Option<SignedDuration>) {
+    let mut out: Vec<(Arc<Pod>, Cause)> = Vec::new();
+    let mut missing = BTreeMap::new();
+    let mut wake: Option<SignedDuration> = None;
+    for pod in pods {
+        match node(pod) {
+            "" if deleting(&pod.metadata) => out.push((pod.clone(), Cause::Unscheduled)),
+            "" => {}
+            name if node_exists(name) => {}
+            name => {
+                let since =
+                    *missing.entry(name.to_owned()).or_insert_with(|| unknown_since.get(name).copied().unwrap_or(now));
+                let left = QUARANTINE - now.duration_since(since);
+                if left <= SignedDuration::ZERO {
+                    out.push((pod.clone(), Cause::Orphaned));
+                } else {
+                    wake = Some(wake.map_or(left, |w| w.min(left)));
+                }
+            }
+        }
+    }
+    *unknown_since = missing;
+    out.extend(surplus(pods, threshold).into_iter().map(|p| (p, Cause::Surplus)));
+    out.dedup_by(|a, b| Arc::ptr_eq(&a.0, &b.0));
+    (out, wake)
+}
+
+/// The oldest finished pods beyond the threshold; 0 keeps all.
+fn surplus(pods: &[Arc<Pod>], threshold: usize) -> Vec<Arc<Pod>> {
+    if threshold == 0 {
+        return Vec::new();
+    }
+    let mut finished: Vec<Arc<Pod>> =
+        pods.iter().filter(|p| terminated(p) && !deleting(&p.metadata)).cloned().collect();
+    let too_many = finished.len().saturating_sub(threshold);
+    finished.sort_by_key(|p| created(&p.metadata));
+    finished.truncate(too_many);
+    finished
+}
+
+fn node(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, from_value, json};
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    fn pod(name: &str, node: &str, phase: &str, age: i64, patch: Value) -> Arc<Pod> {
+        let mut value = json!({
+            "metadata": {"name": name, "uid": name, "creationTimestamp": at(-age).to_string()},
+            "spec": {"nodeName": node, "containers": []}, "status": {"phase": phase}
+        });
+        json_patch::merge(&mut value, &patch);
+        Arc::new(from_value(value).unwrap())
+    }
+
+    #[test]
+    fn orphans_go_after_the_quarantine() {
+        let pods = [pod("a", "gone", "Running", 0, json!({})), pod("b", "here", "Running", 0, json!({}))];
+        let exists = |n: &str| n == "here";
+        let mut since = BTreeMap::new();
+        let (out, wake) = plan(&pods, &exists, &mut since, 0, at(0));
+        assert_eq!((out.len(), wake), (0, Some(QUARANTINE)));
+        let (out, wake) = plan(&pods, &exists, &mut since, 0, at(39));
+        assert_eq!((out.len(), wake), (0, Some(SignedDuration::from_secs(1))));
+        assert!(plan(&pods, &|_| true, &mut since.clone(), 0, at(40)).0.is_empty(), "the node is back");
+        let (out, wake) = plan(&pods, &exists, &mut since, 0, at(40));
+        assert_eq!(
+            (out[0].0.metadata.name.as_deref(), out[0].1, out.len(), wake),
+            (Some("a"), Cause::Orphaned, 1, None)
+        );
+    }
+
+    #[test]
+    fn pods_without_a_node_go_when_deleted() {
+        let dying = json!({"metadata": {"deletionTimestamp": at(0).to_string()}});
+        let pods = [pod("a", "", "Pending", 0, dying), pod("b", "", "Pending", 0, json!({}))];
+        let (out, _) = plan(&pods, &|_| true, &mut BTreeMap::new(), 0, at(0));
+        assert_eq!(out, [(pods[0].clone(), Cause::Unscheduled)]);
+    }
+
+    #[test]
+    fn the_oldest_finished_pods_beyond_the_threshold_go() {
+        let pods = [
+            pod("a", "n", "Succeeded", 10, json!({})),
+            pod("b", "n", "Failed", 30, json!({})),
+            pod("c", "n", "Running", 90, json!({})),
+            pod("d", "n", "Failed", 20, json!({})),
+        ];
+        let names = |threshold| {
+            let (out, _) = plan(&pods, &|_| true, &mut BTreeMap::new(), threshold, at(0));
+            out.iter().map(|(p, _)| p.metadata.name.clone().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(1), ["b", "d"]);
+        assert!(names(3).is_empty() && names(0).is_empty());
+    }
+}

@@ -1,0 +1,181 @@
+//! The scheduler's one task: feeds watch events to the engine and performs its
+//! decisions, many bindings at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{Api, Client};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::bind::{bind, report};
+use super::config::SchedulerConfig;
+use super::cycle::XorShift;
+use super::engine::{Action, Engine, Input};
+use super::pod::{PodInfo, PodUid};
+use client::events::Recorder;
+use client::{Filter, Objects, Sink, reflect};
+
+/// Requests in flight at once.
+const MAX_IN_FLIGHT: usize = 256;
+/// Decisions before other tasks get their turn.
+const BATCH: usize = 16;
+
+/// Runs the scheduler until the token is cancelled, then waits for the bindings
+/// in flight. May start before the API server answers.
+pub async fn run(client: Client, config: SchedulerConfig, token: CancellationToken) {
+    let tasks = TaskTracker::new();
+    let (tx, rx) = unbounded_channel();
+    let sink = Arc::new(Feed(tx.clone()));
+    let pods: Api<Pod> = Api::all(client.clone());
+    let nodes: Api<Node> = Api::all(client.clone());
+    let (pod_sink, node_sink) = (sink.clone(), sink);
+    let (pod_token, node_token) = (token.clone(), token.clone());
+    tasks.spawn(async move { reflect(&Objects(pods), &Filter::default(), &*pod_sink, "pods", pod_token).await });
+    tasks.spawn(async move { reflect(&Objects(nodes), &Filter::default(), &*node_sink, "nodes", node_token).await });
+    let events = Recorder::start(client.clone(), "default-scheduler", &tasks, token.clone());
+    let seed = u64::try_from(Timestamp::now().as_nanosecond() & 0xffff_ffff).unwrap_or(1);
+    let engine = Engine::new(config.profiles(), Box::new(XorShift::new(seed)));
+    let scheduler = Scheduler { client, events, engine, tx, in_flight: 0, tasks: tasks.clone() };
+    scheduler.work(rx, token).await;
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// Turns watch events into inputs on the watch's own task.
+struct Feed(UnboundedSender<Message>);
+
+enum Message {
+    Input(Input),
+    /// A report has been written, or could not be.
+    Reported,
+    /// A binding is through; the node's name is for plugins that reserved there.
+    Settled(Input, Arc<PodInfo>, String),
+}
+
+impl Feed {
+    fn send(&self, input: Input) {
+        // Fails only when the scheduler has ended.
+        let _ = self.0.send(Message::Input(input));
+    }
+}
+
+impl Sink<Pod> for Feed {
+    fn replace(&self, objects: Vec<Pod>, _revision: u64) {
+        self.send(Input::Pods(objects.into_iter().map(PodInfo::new).collect()));
+    }
+    fn apply(&self, object: Pod) {
+        self.send(Input::Pod(Box::new(PodInfo::new(object))));
+    }
+    fn delete(&self, object: Pod) {
+        self.send(Input::PodGone(PodUid(object.metadata.uid.unwrap_or_default().into())));
+    }
+    fn progressed(&self, _revision: u64) {}
+}
+
+impl Sink<Node> for Feed {
+    fn replace(&self, objects: Vec<Node>, _revision: u64) {
+        self.send(Input::Nodes(objects));
+    }
+    fn apply(&self, object: Node) {
+        self.send(Input::Node(Box::new(object)));
+    }
+    fn delete(&self, object: Node) {
+        self.send(Input::NodeGone(object.metadata.name.unwrap_or_default()));
+    }
+    fn progressed(&self, _revision: u64) {}
+}
+
+struct Scheduler {
+    client: Client,
+    events: Recorder,
+    engine: Engine,
+    tx: UnboundedSender<Message>,
+    in_flight: usize,
+    tasks: TaskTracker,
+}
+
+impl Scheduler {
+    async fn work(mut self, mut rx: UnboundedReceiver<Message>, token: CancellationToken) {
+        loop {
+            while let Ok(message) = rx.try_recv() {
+                self.take(message);
+            }
+            if self.decide() {
+                tokio::select! {
+                    // Cancel-safe: neither arm holds anything.
+                    () = token.cancelled() => return,
+                    () = tokio::task::yield_now() => continue,
+                }
+            }
+            let wait = self.wait();
+            tokio::select! {
+                // Cancel-safe: `recv` takes a message only when it returns it.
+                () = token.cancelled() => return,
+                message = rx.recv() => if let Some(message) = message { self.take(message) },
+                () = tokio::time::sleep(wait) => self.engine.tick(Timestamp::now()),
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        let now = Timestamp::now();
+        match message {
+            Message::Input(input) => self.engine.take(input, now),
+            Message::Reported => self.in_flight = self.in_flight.saturating_sub(1),
+            Message::Settled(input, pod, node) => {
+                self.in_flight = self.in_flight.saturating_sub(1);
+                if matches!(input, Input::BindFailed { .. }) {
+                    self.engine.unreserve(&pod, &node);
+                }
+                self.engine.take(input, now);
+            }
+        }
+    }
+
+    /// Makes a batch of decisions; true when there may be more to do.
+    fn decide(&mut self) -> bool {
+        let now = Timestamp::now();
+        for _ in 0..BATCH {
+            if self.in_flight >= MAX_IN_FLIGHT {
+                return false;
+            }
+            let Some(action) = self.engine.next(now) else { return false };
+            self.perform(action);
+        }
+        true
+    }
+
+    fn perform(&mut self, action: Action) {
+        self.in_flight += 1;
+        let (client, events, tx) = (self.client.clone(), self.events.clone(), self.tx.clone());
+        match action {
+            Action::Bind { pod, node } => {
+                self.tasks.spawn(async move {
+                    let input = bind(&client, &events, &pod, &node).await;
+                    let _ = tx.send(Message::Settled(input, pod, node));
+                });
+            }
+            Action::Report { pod, message } => {
+                tracing::debug!(pod = %pod.key(), message, "unschedulable");
+                self.tasks.spawn(async move {
+                    report(&client, &events, &pod, &message, Timestamp::now()).await;
+                    let _ = tx.send(Message::Reported);
+                });
+            }
+        }
+    }
+
+    fn wait(&self) -> Duration {
+        let until = |at: Timestamp| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+        if self.in_flight >= MAX_IN_FLIGHT {
+            // Whatever is due has to wait for an answer anyway.
+            return Duration::from_secs(3600);
+        }
+        // Without a deadline a wake-up each hour costs nothing.
+        self.engine.deadline().map_or(Duration::from_secs(3600), until)
+    }
+}

@@ -1,0 +1,136 @@
+//! apps/v1, batch/v1 and autoscaling.
+
+use super::{SCALE, STATUS};
+use crate::kind::KindInfo;
+use crate::rules;
+use crate::selector::Fields;
+use crate::table::workloads as print;
+
+static REPLICAS: Fields = Fields::plain(&["status.replicas"]);
+static JOB_FIELDS: Fields = Fields::plain(&["status.successful"]);
+
+pub(super) static APPS: &[KindInfo] = &[
+    KindInfo {
+        group: "apps",
+        kind: "ControllerRevision",
+        plural: "controllerrevisions",
+        singular: "controllerrevision",
+        rules: rules::CONTROLLER_REVISION,
+        printer: &print::CONTROLLER_REVISIONS,
+        definition: "io.k8s.api.apps.v1.ControllerRevision",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        group: "apps",
+        kind: "DaemonSet",
+        plural: "daemonsets",
+        singular: "daemonset",
+        short_names: &["ds"],
+        categories: &["all"],
+        subresources: &[STATUS],
+        rules: rules::DAEMON_SET,
+        printer: &print::DAEMON_SETS,
+        definition: "io.k8s.api.apps.v1.DaemonSet",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        group: "apps",
+        kind: "Deployment",
+        plural: "deployments",
+        singular: "deployment",
+        short_names: &["deploy"],
+        categories: &["all"],
+        subresources: &[SCALE, STATUS],
+        rules: rules::DEPLOYMENT,
+        printer: &print::DEPLOYMENTS,
+        definition: "io.k8s.api.apps.v1.Deployment",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        group: "apps",
+        kind: "ReplicaSet",
+        plural: "replicasets",
+        singular: "replicaset",
+        short_names: &["rs"],
+        categories: &["all"],
+        subresources: &[SCALE, STATUS],
+        rules: rules::REPLICA_SET,
+        printer: &print::REPLICA_SETS,
+        fields: &REPLICAS,
+        definition: "io.k8s.api.apps.v1.ReplicaSet",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        group: "apps",
+        kind: "StatefulSet",
+        plural: "statefulsets",
+        singular: "statefulset",
+        short_names: &["sts"],
+        categories: &["all"],
+        subresources: &[SCALE, STATUS],
+        rules: rules::STATEFUL_SET,
+        printer: &print::STATEFUL_SETS,
+        definition: "io.k8s.api.apps.v1.StatefulSet",
+        ..KindInfo::NAMESPACED
+    },
+];
+
+pub(super) static AUTOSCALING: &[KindInfo] = &[
+    KindInfo {
+        group: "autoscaling",
+        version: "v2",
+        kind: "HorizontalPodAutoscaler",
+        plural: "horizontalpodautoscalers",
+        singular: "horizontalpodautoscaler",
+        short_names: &["hpa"],
+        categories: &["all"],
+        subresources: &[STATUS],
+        rules: rules::HORIZONTAL_POD_AUTOSCALER,
+        printer: &print::AUTOSCALERS,
+        definition: "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        group: "autoscaling",
+        kind: "HorizontalPodAutoscaler",
+        plural: "horizontalpodautoscalers",
+        singular: "horizontalpodautoscaler",
+        short_names: &["hpa"],
+        categories: &["all"],
+        subresources: &[STATUS],
+        conversion: Some(crate::convert::AUTOSCALERS),
+        rules: rules::HORIZONTAL_POD_AUTOSCALER_V1,
+        printer: &print::AUTOSCALERS_V1,
+        definition: "io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler",
+        ..KindInfo::NAMESPACED
+    },
+];
+
+pub(super) static BATCH: &[KindInfo] = &[
+    KindInfo {
+        group: "batch",
+        kind: "CronJob",
+        plural: "cronjobs",
+        singular: "cronjob",
+        short_names: &["cj"],
+        categories: &["all"],
+        subresources: &[STATUS],
+        rules: rules::CRON_JOB,
+        printer: &print::CRON_JOBS,
+        definition: "io.k8s.api.batch.v1.CronJob",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        group: "batch",
+        kind: "Job",
+        plural: "jobs",
+        singular: "job",
+        categories: &["all"],
+        subresources: &[STATUS],
+        rules: rules::JOB,
+        printer: &print::JOBS,
+        fields: &JOB_FIELDS,
+        definition: "io.k8s.api.batch.v1.Job",
+        ..KindInfo::NAMESPACED
+    },
+];

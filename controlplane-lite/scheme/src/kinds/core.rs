@@ -1,0 +1,265 @@
+//! core/v1.
+
+use super::{SCALE, STATUS};
+use crate::kind::{ALL_VERBS, CREATE_ONLY, KindInfo, Subresource};
+use crate::rules;
+use crate::selector::Fields;
+use crate::table::core as print;
+
+const CONNECT: &[&str] = &["create", "get"];
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+const POD: (&str, &str) = ("", "v1");
+
+const POD_SUBRESOURCES: &[Subresource] = &[
+    Subresource::of("attach", (POD.0, POD.1, "PodAttachOptions"), CONNECT),
+    Subresource::of("binding", (POD.0, POD.1, "Binding"), CREATE_ONLY),
+    Subresource::own("ephemeralcontainers", &["get", "patch", "update"]),
+    Subresource::of("eviction", ("policy", "v1", "Eviction"), CREATE_ONLY),
+    Subresource::of("exec", (POD.0, POD.1, "PodExecOptions"), CONNECT),
+    Subresource::own("log", &["get"]),
+    Subresource::of("portforward", (POD.0, POD.1, "PodPortForwardOptions"), CONNECT),
+    Subresource::of("proxy", (POD.0, POD.1, "PodProxyOptions"), PROXY),
+    Subresource::own("resize", &["get", "patch", "update"]),
+    STATUS,
+];
+
+static POD_FIELDS: Fields = Fields::plain(&[
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.podIPs",
+    "status.nominatedNodeName",
+]);
+static EVENT_FIELDS: Fields = Fields {
+    names: &[
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    ],
+    get: event_field,
+};
+
+fn event_field(event: &serde_json::Value, name: &str) -> String {
+    use crate::selector::plain_field;
+    match name {
+        "source" => {
+            let component = plain_field(event, "source.component");
+            if component.is_empty() { plain_field(event, "reportingComponent") } else { component }
+        }
+        other => plain_field(event, other),
+    }
+}
+
+static NAMESPACE_FIELDS: Fields = Fields::plain(&["status.phase"]);
+static NODE_FIELDS: Fields = Fields { names: &["spec.unschedulable"], get: node_field };
+
+fn node_field(node: &serde_json::Value, _: &str) -> String {
+    crate::access::bool_at(node, &["spec", "unschedulable"]).to_string()
+}
+
+static SECRET_FIELDS: Fields = Fields::plain(&["type"]);
+static SERVICE_FIELDS: Fields = Fields::plain(&["spec.clusterIP", "spec.type"]);
+static RC_FIELDS: Fields = Fields::plain(&["status.replicas"]);
+
+pub(super) static KINDS: &[KindInfo] = &[
+    KindInfo {
+        kind: "Binding",
+        plural: "bindings",
+        singular: "binding",
+        namespaced: true,
+        definition: "io.k8s.api.core.v1.Binding",
+        ..KindInfo::VIRTUAL
+    },
+    KindInfo {
+        kind: "ConfigMap",
+        plural: "configmaps",
+        singular: "configmap",
+        short_names: &["cm"],
+        rules: rules::CONFIG_MAP,
+        printer: &print::CONFIG_MAPS,
+        definition: "io.k8s.api.core.v1.ConfigMap",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        kind: "Endpoints",
+        plural: "endpoints",
+        singular: "endpoints",
+        short_names: &["ep"],
+        rules: rules::ENDPOINTS,
+        printer: &print::ENDPOINTS,
+        definition: "io.k8s.api.core.v1.Endpoints",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        kind: "Event",
+        plural: "events",
+        singular: "event",
+        short_names: &["ev"],
+        rules: rules::EVENT,
+        printer: &print::EVENTS,
+        fields: &EVENT_FIELDS,
+        definition: "io.k8s.api.core.v1.Event",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        kind: "LimitRange",
+        plural: "limitranges",
+        singular: "limitrange",
+        short_names: &["limits"],
+        rules: rules::LIMIT_RANGE,
+        printer: &print::CREATED_AT,
+        definition: "io.k8s.api.core.v1.LimitRange",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        kind: "Namespace",
+        plural: "namespaces",
+        singular: "namespace",
+        short_names: &["ns"],
+        verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
+        subresources: &[Subresource::own("finalize", &["update"]), STATUS],
+        rules: rules::NAMESPACE,
+        printer: &print::NAMESPACES,
+        fields: &NAMESPACE_FIELDS,
+        definition: "io.k8s.api.core.v1.Namespace",
+        ..KindInfo::CLUSTER
+    },
+    KindInfo {
+        kind: "Node",
+        plural: "nodes",
+        singular: "node",
+        short_names: &["no"],
+        subresources: &[Subresource::of("proxy", (POD.0, POD.1, "NodeProxyOptions"), PROXY), STATUS],
+        rules: rules::NODE,
+        printer: &print::NODES,
+        fields: &NODE_FIELDS,
+        definition: "io.k8s.api.core.v1.Node",
+        ..KindInfo::CLUSTER
+    },
+    KindInfo {
+        kind: "PersistentVolumeClaim",
+        plural: "persistentvolumeclaims",
+        singular: "persistentvolumeclaim",
+        short_names: &["pvc"],
+        subresources: &[STATUS],
+        rules: rules::PERSISTENT_VOLUME_CLAIM,
+        printer: &print::CLAIMS,
+        definition: "io.k8s.api.core.v1.PersistentVolumeClaim",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        kind: "PersistentVolume",
+        plural: "persistentvolumes",
+        singular: "persistentvolume",
+        short_names: &["pv"],
+        subresources: &[STATUS],
+        rules: rules::PERSISTENT_VOLUME,
+        printer: &print::VOLUMES,
+        definition: "io.k8s.api.core.v1.PersistentVolume",
+        ..KindInfo::CLUSTER
+    },
+    KindInfo {
+        kind: "Pod",
+        plural: "pods",
+        singular: "pod",
+        short_names: &["po"],
+        categories: &["all"],
+        subresources: POD_SUBRESOURCES,
+        rules: rules::POD,
+        printer: &print::PODS,
+        fields: &POD_FIELDS,
+        definition: "io.k8s.api.core.v1.Pod",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        kind: "PodTemplate",
+        plural: "podtemplates",
+        singular: "podtemplate",
+        rules: rules::POD_TEMPLATE,
+        printer: &print::POD_TEMPLATES,
+        definition: "io.k8s.api.core.v1.PodTemplate",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        kind: "ReplicationController",
+        plural: "replicationcontrollers",
+        singular: "replicationcontroller",
+        short_names: &["rc"],
+        categories: &["all"],
+        subresources: &[SCALE, STATUS],
+        rules: rules::REPLICATION_CONTROLLER,
+        printer: &crate::table::workloads::REPLICATION_CONTROLLERS,
+        fields: &RC_FIELDS,
+        definition: "io.k8s.api.core.v1.ReplicationController",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        kind: "ResourceQuota",
+        plural: "resourcequotas",
+        singular: "resourcequota",
+        short_names: &["quota"],
+        subresources: &[STATUS],
+        rules: rules::RESOURCE_QUOTA,
+        printer: &print::QUOTAS,
+        definition: "io.k8s.api.core.v1.ResourceQuota",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        kind: "Secret",
+        plural: "secrets",
+        singular: "secret",
+        rules: rules::SECRET,
+        printer: &print::SECRETS,
+        fields: &SECRET_FIELDS,
+        definition: "io.k8s.api.core.v1.Secret",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        kind: "ServiceAccount",
+        plural: "serviceaccounts",
+        singular: "serviceaccount",
+        short_names: &["sa"],
+        subresources: &[Subresource::of("token", ("authentication.k8s.io", "v1", "TokenRequest"), CREATE_ONLY)],
+        rules: rules::SERVICE_ACCOUNT,
+        printer: &print::SERVICE_ACCOUNTS,
+        definition: "io.k8s.api.core.v1.ServiceAccount",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        kind: "Service",
+        plural: "services",
+        singular: "service",
+        short_names: &["svc"],
+        categories: &["all"],
+        verbs: ALL_VERBS,
+        subresources: &[Subresource::of("proxy", (POD.0, POD.1, "ServiceProxyOptions"), PROXY), STATUS],
+        rules: rules::SERVICE,
+        printer: &print::SERVICES,
+        fields: &SERVICE_FIELDS,
+        definition: "io.k8s.api.core.v1.Service",
+        ..KindInfo::NAMESPACED
+    },
+    KindInfo {
+        kind: "ComponentStatus",
+        plural: "componentstatuses",
+        singular: "componentstatus",
+        short_names: &["cs"],
+        verbs: &["get", "list"],
+        stored: false,
+        printer: &print::COMPONENT_STATUSES,
+        definition: "io.k8s.api.core.v1.ComponentStatus",
+        ..KindInfo::CLUSTER
+    },
+];

@@ -1,0 +1,62 @@
+//! Virtual kinds: posted, answered, never stored.
+
+use crate::kind::{KindInfo, Rules};
+use crate::meta::NameRule;
+
+const REVIEW: KindInfo = KindInfo { rules: Rules { name: NameRule::Any, ..Rules::PLAIN }, ..KindInfo::VIRTUAL };
+
+pub(super) static AUTHENTICATION: &[KindInfo] = &[
+    KindInfo {
+        group: "authentication.k8s.io",
+        kind: "SelfSubjectReview",
+        plural: "selfsubjectreviews",
+        singular: "selfsubjectreview",
+        printer: &crate::table::policy::SELF_SUBJECT_REVIEWS,
+        definition: "io.k8s.api.authentication.v1.SelfSubjectReview",
+        ..REVIEW
+    },
+    KindInfo {
+        group: "authentication.k8s.io",
+        kind: "TokenReview",
+        plural: "tokenreviews",
+        singular: "tokenreview",
+        definition: "io.k8s.api.authentication.v1.TokenReview",
+        ..REVIEW
+    },
+];
+
+pub(super) static AUTHORIZATION: &[KindInfo] = &[
+    KindInfo {
+        group: "authorization.k8s.io",
+        kind: "LocalSubjectAccessReview",
+        plural: "localsubjectaccessreviews",
+        singular: "localsubjectaccessreview",
+        namespaced: true,
+        definition: "io.k8s.api.authorization.v1.LocalSubjectAccessReview",
+        ..REVIEW
+    },
+    KindInfo {
+        group: "authorization.k8s.io",
+        kind: "SelfSubjectAccessReview",
+        plural: "selfsubjectaccessreviews",
+        singular: "selfsubjectaccessreview",
+        definition: "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
+        ..REVIEW
+    },
+    KindInfo {
+        group: "authorization.k8s.io",
+        kind: "SelfSubjectRulesReview",
+        plural: "selfsubjectrulesreviews",
+        singular: "selfsubjectrulesreview",
+        definition: "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
+        ..REVIEW
+    },
+    KindInfo {
+        group: "authorization.k8s.io",
+        kind: "SubjectAccessReview",
+        plural: "subjectaccessreviews",
+        singular: "subjectaccessreview",
+        definition: "io.k8s.api.authorization.v1.SubjectAccessReview",
+        ..REVIEW
+    },
+];

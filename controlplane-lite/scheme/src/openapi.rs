@@ -1,0 +1,202 @@
+//! OpenAPI documents, built when asked for and not kept: v3 per group and
+//! version (kubectl explain, checks of query parameters) and one v2 document.
+//! Descriptions come from k8s-openapi through the build script, list and patch extensions from the schema facts.
+
+use serde_json::{Map, Value, json};
+use sha2::Digest as _;
+
+use super::Scheme;
+use super::kind::Kind;
+
+mod definitions;
+mod paths;
+mod schemas;
+
+/// The two dialects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    V2,
+    V3,
+}
+
+impl Dialect {
+    /// Where definitions stand in the document.
+    pub(crate) const fn prefix(self) -> &'static str {
+        match self {
+            Self::V2 => "#/definitions/",
+            Self::V3 => definitions::PREFIX,
+        }
+    }
+}
+
+fn info() -> Value {
+    json!({ "title": "Kubernetes", "version": "v1.36.0" })
+}
+
+/// `/openapi/v3`: where the documents are, with hashes that change with their content.
+#[must_use]
+pub fn v3_root(scheme: &Scheme) -> Value {
+    let mut paths = Map::new();
+    for group in scheme.groups() {
+        for version in &group.versions {
+            let path = group_version_path(group.name, version);
+            let hash = hash(scheme, group.name, version);
+            paths.insert(path.clone(), json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") }));
+        }
+    }
+    json!({ "paths": paths })
+}
+
+fn group_version_path(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+/// A hash of everything the document of a group and version is built from.
+fn hash(scheme: &Scheme, group: &str, version: &str) -> String {
+    let mut sha = sha2::Sha256::new();
+    sha.update(env!("CARGO_PKG_VERSION"));
+    for kind in scheme.in_group_version(group, version) {
+        sha.update(format!("\n{kind:?} {} {} {:?} {:?}", kind.plural, kind.namespaced, kind.verbs, kind.subresources));
+    }
+    sha.finalize().iter().map(|b| format!("{b:02X}")).collect()
+}
+
+/// `/openapi/v3/api/v1` or `/openapi/v3/apis/GROUP/VERSION`; `None` when there is no such version.
+#[must_use]
+pub fn v3_document(scheme: &Scheme, group: &str, version: &str) -> Option<Value> {
+    if !scheme.has_group_version(group, version) {
+        return None;
+    }
+    let kinds: Vec<&Kind> = scheme.kinds().filter(|k| k.group == group && k.version == version).collect();
+    let schemas = schemas::definitions(&kinds, Dialect::V3);
+    let mut paths = Map::new();
+    for kind in kinds.iter().filter(|k| !k.plural.is_empty()) {
+        paths::of_kind(kind, &schemas.names, Dialect::V3, &mut paths);
+    }
+    Some(json!({
+        "openapi": "3.0.0",
+        "info": info(),
+        "paths": paths,
+        "components": {
+            "schemas": schemas.definitions,
+            "securitySchemes": { "BearerToken": {
+                "type": "apiKey", "name": "authorization", "in": "header",
+                "description": "Bearer Token authentication",
+            } },
+        },
+    }))
+}
+
+/// The head of the version 2 document (`swagger` and `info`) in its protobuf form: fields 1 and 2 of a Document, fields
+/// 1 and 2 of its Info.
+#[must_use]
+pub fn v2_head_protobuf() -> Vec<u8> {
+    let info = info();
+    let text = |name: &str| info[name].as_str().unwrap_or_default().to_owned();
+    let info =
+        [length_delimited(1, text("title").as_bytes()), length_delimited(2, text("version").as_bytes())].concat();
+    [length_delimited(1, b"2.0"), length_delimited(2, &info)].concat()
+}
+
+/// A protobuf field of text, bytes or a message.
+fn length_delimited(field: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = vec![(field << 3) | 2];
+    let mut left = content.len();
+    while left >= 0x80 {
+        out.push(left.to_le_bytes()[0] | 0x80);
+        left >>= 7;
+    }
+    out.push(left.to_le_bytes()[0]);
+    out.extend_from_slice(content);
+    out
+}
+
+/// `/openapi/v2` as JSON: all groups in one document.
+#[must_use]
+pub fn v2_document(scheme: &Scheme) -> Value {
+    let kinds: Vec<&Kind> = scheme.kinds().map(|k| k as &Kind).collect();
+    let schemas = schemas::definitions(&kinds, Dialect::V2);
+    let mut paths = Map::new();
+    for kind in kinds.iter().filter(|k| !k.plural.is_empty()) {
+        paths::of_kind(kind, &schemas.names, Dialect::V2, &mut paths);
+    }
+    json!({
+        "swagger": "2.0",
+        "info": info(),
+        "paths": paths,
+        "definitions": schemas.definitions,
+        "securityDefinitions": { "BearerToken": {
+            "type": "apiKey", "name": "authorization", "in": "header",
+            "description": "Bearer Token authentication",
+        } },
+        "security": [{ "BearerToken": [] }],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::builtin;
+
+    /// Every reference in a document must have a definition.
+    fn check_references(value: &Value, prefix: &str, known: &Value) {
+        match value {
+            Value::Object(map) => {
+                if let Some(target) = map.get("$ref").and_then(Value::as_str) {
+                    let name = target.strip_prefix(prefix).unwrap_or_else(|| panic!("reference {target}"));
+                    assert!(known.get(name).is_some(), "no definition {name}");
+                }
+                map.values().for_each(|v| check_references(v, prefix, known));
+            }
+            Value::Array(list) => list.iter().for_each(|v| check_references(v, prefix, known)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn v3_documents_are_complete() {
+        let root = v3_root(builtin());
+        for path in root["paths"].as_object().unwrap().keys() {
+            let (group, version) = match path.split('/').collect::<Vec<_>>()[..] {
+                ["api", version] => ("", version),
+                ["apis", group, version] => (group, version),
+                _ => panic!("{path}"),
+            };
+            let document = v3_document(builtin(), group, version).unwrap();
+            check_references(&document, Dialect::V3.prefix(), &document["components"]["schemas"]);
+            assert!(!document["paths"].as_object().unwrap().is_empty(), "{path}");
+        }
+        assert!(v3_document(builtin(), "nope", "v1").is_none());
+    }
+
+    #[test]
+    fn v3_has_what_explain_and_validation_read() {
+        let document = v3_document(builtin(), "apps", "v1").unwrap();
+        let list = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments"]["get"];
+        assert_eq!(list["x-kubernetes-group-version-kind"]["kind"], "Deployment");
+        let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        let parameters = patch["parameters"].as_array().unwrap();
+        assert!(parameters.iter().any(|p| p["name"] == "fieldValidation"));
+        let schemas = &document["components"]["schemas"];
+        let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
+        assert_eq!(deployment["x-kubernetes-group-version-kind"][0]["kind"], "Deployment");
+        assert!(schemas["io.k8s.api.apps.v1.DeploymentList"]["properties"]["items"].is_object());
+        let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+        assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+        assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
+        assert!(containers["description"].as_str().unwrap().contains("containers"));
+        let spec = &deployment["properties"]["spec"];
+        assert_eq!(spec["allOf"][0]["$ref"], "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec");
+    }
+
+    #[test]
+    fn v2_is_complete() {
+        let document = v2_document(builtin());
+        check_references(&document, Dialect::V2.prefix(), &document["definitions"]);
+        let volumes = &document["definitions"]["io.k8s.api.core.v1.PodSpec"]["properties"]["volumes"];
+        assert_eq!(volumes["x-kubernetes-patch-strategy"], "merge,retainKeys");
+        let port = &document["definitions"]["io.k8s.apimachinery.pkg.util.intstr.IntOrString"];
+        assert_eq!((&port["type"], &port["format"]), (&json!("string"), &json!("int-or-string")));
+    }
+}

@@ -1,0 +1,174 @@
+//! Pods and pod templates.
+
+use serde_json::Value;
+
+use super::container::{Context, Role, container, resources};
+use super::{dns_label, dns_subdomain, non_negative, one_of, placement, volume};
+use crate::access::{at, bool_at, int_at, list_at, str_at};
+use crate::field::{FieldErrors, Path};
+use crate::meta;
+
+/// A Pod.
+pub fn pod(object: &Value, errors: &mut FieldErrors) {
+    pod_spec(at(object, &["spec"]), &Path::new("spec"), errors);
+}
+
+/// A PodTemplateSpec: labels, annotations and spec.
+pub fn template(value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let metadata = path.child("metadata");
+    meta::validate_labels(at(value, &["metadata", "labels"]), &metadata.child("labels"), errors);
+    meta::validate_annotations(at(value, &["metadata", "annotations"]), &metadata.child("annotations"), errors);
+    pod_spec(at(value, &["spec"]), &path.child("spec"), errors);
+    if !list_at(value, &["spec", "ephemeralContainers"]).is_empty() {
+        errors.forbidden(
+            &path.child("spec").child("ephemeralContainers"),
+            "ephemeral containers not allowed in pod template",
+        );
+    }
+}
+
+/// A PodSpec.
+pub fn pod_spec(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let context = Context {
+        volumes: volume::volumes(spec, &path.child("volumes"), errors),
+        host_network: bool_at(spec, &["hostNetwork"]),
+    };
+    containers(spec, &context, path, errors);
+    one_of(spec, "restartPolicy", &["Always", "Never", "OnFailure"], true, path, errors);
+    one_of(spec, "dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], true, path, errors);
+    if str_at(spec, &["dnsPolicy"]) == "None" && list_at(spec, &["dnsConfig", "nameservers"]).is_empty() {
+        errors.required(
+            &path.child("dnsConfig").child("nameservers"),
+            "must provide at least one DNS nameserver when `dnsPolicy` is None",
+        );
+    }
+    non_negative(spec, "terminationGracePeriodSeconds", path, errors);
+    if let Some(seconds) = int_at(spec, &["activeDeadlineSeconds"])
+        && !(1..=i64::from(i32::MAX)).contains(&seconds)
+    {
+        errors.invalid(&path.child("activeDeadlineSeconds"), seconds, "must be between 1 and 2147483647, inclusive");
+    }
+    names(spec, path, errors);
+    resources(at(spec, &["resources"]), &path.child("resources"), errors);
+    security(spec, path, errors);
+    placement::placement(spec, path, errors);
+    host_port_conflicts(spec, path, errors);
+}
+
+fn containers(spec: &Value, context: &Context<'_>, path: &Path<'_>, errors: &mut FieldErrors) {
+    if list_at(spec, &["containers"]).is_empty() {
+        errors.required(&path.child("containers"), "");
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for (list, role) in
+        [("containers", Role::Main), ("initContainers", Role::Init), ("ephemeralContainers", Role::Ephemeral)]
+    {
+        let path = path.child(list);
+        for (i, item) in list_at(spec, &[list]).iter().enumerate() {
+            let path = path.index(i);
+            container(item, role, context, &path, errors);
+            let name = str_at(item, &["name"]);
+            if !name.is_empty() && names.contains(&name) {
+                errors.duplicate(&path.child("name"), name);
+            }
+            names.push(name);
+        }
+    }
+}
+
+fn names(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    for key in ["serviceAccountName", "nodeName", "runtimeClassName", "priorityClassName"] {
+        let name = str_at(spec, &[key]);
+        if !name.is_empty() {
+            dns_subdomain(name, &path.child(key), errors);
+        }
+    }
+    for key in ["hostname", "subdomain"] {
+        let name = str_at(spec, &[key]);
+        if !name.is_empty() {
+            dns_label(name, &path.child(key), errors);
+        }
+    }
+    let aliases = path.child("hostAliases");
+    for (i, alias) in list_at(spec, &["hostAliases"]).iter().enumerate() {
+        let ip = str_at(alias, &["ip"]);
+        if ip.parse::<std::net::IpAddr>().is_err() {
+            errors.invalid(
+                &aliases.index(i).child("ip"),
+                ip,
+                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            );
+        }
+        for (j, host) in list_at(alias, &["hostnames"]).iter().enumerate() {
+            let host = host.as_str().unwrap_or("");
+            dns_subdomain(host, &aliases.index(i).child("hostnames").index(j), errors);
+        }
+    }
+    for (key, max) in [("nameservers", 3), ("searches", 32)] {
+        let list = list_at(spec, &["dnsConfig", key]);
+        if list.len() > max {
+            errors.invalid(
+                &path.child("dnsConfig").child(key),
+                Value::Array(list.to_vec()),
+                format!("must not have more than {max} {key}"),
+            );
+        }
+    }
+}
+
+fn security(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let context = at(spec, &["securityContext"]);
+    let security = path.child("securityContext");
+    for key in ["runAsUser", "runAsGroup", "fsGroup"] {
+        if let Some(id) = int_at(context, &[key])
+            && !(0..=i64::from(i32::MAX)).contains(&id)
+        {
+            errors.invalid(&security.child(key), id, "must be between 0 and 2147483647, inclusive");
+        }
+    }
+    if bool_at(spec, &["hostPID"]) && bool_at(spec, &["shareProcessNamespace"]) {
+        errors.invalid(
+            &path.child("shareProcessNamespace"),
+            true,
+            "ShareProcessNamespace and HostPID cannot both be enabled",
+        );
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    for (i, sysctl) in list_at(context, &["sysctls"]).iter().enumerate() {
+        let name = str_at(sysctl, &["name"]);
+        let path = security.child("sysctls");
+        let path = path.index(i);
+        if name.is_empty() {
+            errors.required(&path.child("name"), "");
+        } else if seen.contains(&name) {
+            errors.duplicate(&path.child("name"), name);
+        }
+        seen.push(name);
+    }
+}
+
+/// Two containers of a pod cannot have the same host port.
+fn host_port_conflicts(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let mut seen: Vec<String> = Vec::new();
+    for list in ["containers", "initContainers"] {
+        let path = path.child(list);
+        for (i, item) in list_at(spec, &[list]).iter().enumerate() {
+            let sidecar = str_at(item, &["restartPolicy"]) == "Always";
+            if list == "initContainers" && !sidecar {
+                continue;
+            }
+            let path = path.index(i);
+            for (j, port) in list_at(item, &["ports"]).iter().enumerate() {
+                let number = int_at(port, &["hostPort"]).unwrap_or(0);
+                if number == 0 {
+                    continue;
+                }
+                let text = format!("{}/{}/{number}", str_at(port, &["protocol"]), str_at(port, &["hostIP"]));
+                if seen.contains(&text) {
+                    errors.duplicate(&path.child("ports").index(j).child("hostPort"), text.clone());
+                }
+                seen.push(text);
+            }
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Tests of `scheme::validation`: tables, properties and garbage.
+
+#![allow(clippy::unwrap_used)]
+
+use serde_json::{Value, json};
+
+use crate::patch::merge;
+use crate::{Kind, builtin};
+
+fn kind(group: &str, name: &str) -> &'static Kind {
+    builtin().by_gvk(group, "v1", name).unwrap()
+}
+
+fn base(kind: &Kind, spec: &Value) -> Value {
+    let mut object =
+        merge::apply(&json!({"apiVersion": kind.api_version(), "kind": kind.kind, "metadata": {"name": "x"}}), spec);
+    if kind.namespaced {
+        object["metadata"]["namespace"] = "n".into();
+    }
+    kind.default(&mut object);
+    object
+}
+
+/// Problems of a new object, as texts.
+fn problems(kind: &Kind, content: &Value) -> Vec<String> {
+    let mut object = base(kind, content);
+    kind.prepare_create(&mut object);
+    kind.validate_create(&object).0.iter().map(ToString::to_string).collect()
+}
+
+/// Problems of an update, as texts.
+fn update_problems(kind: &Kind, old: &Value, new: &Value) -> Vec<String> {
+    let (old, mut new) = (base(kind, old), base(kind, new));
+    kind.prepare_update(&mut new, &old);
+    kind.validate_update(&new, &old).0.iter().map(ToString::to_string).collect()
+}
+
+fn pod(extra: Value) -> Value {
+    merge::apply(&json!({"spec": {"containers": [{"name": "c", "image": "i"}]}}), &extra)
+}
+
+#[test]
+fn pods() {
+    for (extra, expect) in [
+        (json!({}), vec![]),
+        (json!({"spec": {"containers": []}}), vec!["spec.containers: Required value"]),
+        (
+            json!({"spec": {"containers": [{"name": "C"}]}}),
+            vec![
+                "spec.containers[0].name: Invalid value: \"C\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name', or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+                "spec.containers[0].image: Required value",
+            ],
+        ),
+        (
+            json!({"spec": {"containers": [{"name": "c", "image": "i"}, {"name": "c", "image": "i"}]}}),
+            vec!["spec.containers[1].name: Duplicate value: \"c\""],
+        ),
+        (
+            json!({"spec": {"containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/x"}]}]}}),
+            vec!["spec.containers[0].volumeMounts[0].name: Not found: \"v\""],
+        ),
+        (
+            json!({"spec": {"restartPolicy": "Sometimes"}}),
+            vec![
+                "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+            ],
+        ),
+        (
+            json!({"spec": {"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 70000}]}]}}),
+            vec![
+                "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+            ],
+        ),
+        (
+            json!({"spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}]}}),
+            vec![
+                "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+            ],
+        ),
+        (
+            json!({"spec": {"containers": [{"name": "c", "image": "i", "livenessProbe": {"exec": {"command": ["x"]}, "tcpSocket": {"port": 1}, "successThreshold": 2}}]}}),
+            vec![
+                "spec.containers[0].livenessProbe.tcpSocket: Forbidden: may not specify more than 1 handler type",
+                "spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1",
+            ],
+        ),
+        (
+            json!({"spec": {"tolerations": [{"operator": "Equal", "value": "x"}]}}),
+            vec![
+                "spec.tolerations[0].operator: Invalid value: \"Equal\": operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+            ],
+        ),
+        (
+            json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}, "hostPath": {"path": "/x"}}]}}),
+            vec!["spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type"],
+        ),
+        (
+            json!({"spec": {"activeDeadlineSeconds": 0}}),
+            vec!["spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive"],
+        ),
+    ] {
+        assert_eq!(problems(kind("", "Pod"), &pod(extra.clone())), expect, "{extra}");
+    }
+}
+
+#[test]
+fn pod_updates() {
+    let k = kind("", "Pod");
+    let old = pod(json!({"spec": {"tolerations": [{"key": "a", "operator": "Exists"}]}}));
+    let mut image = old.clone();
+    image["spec"]["containers"][0]["image"] = "j".into();
+    // The pull policy was defaulted at creation and does not follow the image.
+    assert_eq!(update_problems(k, &old, &image), Vec::<String>::new());
+    let mut more = old.clone();
+    more["spec"]["tolerations"].as_array_mut().unwrap().push(json!({"key": "b", "operator": "Exists"}));
+    assert_eq!(update_problems(k, &old, &more), Vec::<String>::new());
+    let mut command = old.clone();
+    command["spec"]["containers"][0]["command"] = json!(["x"]);
+    assert!(
+        update_problems(k, &old, &command)[0]
+            .starts_with("spec: Forbidden: pod updates may not change fields other than")
+    );
+    let mut fewer = old.clone();
+    fewer["spec"]["tolerations"] = json!([]);
+    assert_eq!(
+        update_problems(k, &old, &fewer),
+        ["spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds"]
+    );
+    let mut added = old.clone();
+    added["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "d", "image": "i"}));
+    assert_eq!(
+        update_problems(k, &old, &added),
+        ["spec.containers: Forbidden: pod updates may not add or remove containers"]
+    );
+}
+
+#[test]
+fn deployments() {
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let good = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let k = kind("apps", "Deployment");
+    assert_eq!(problems(k, &good), Vec::<String>::new());
+    for (extra, expect) in [
+        (json!({"spec": {"selector": null}}), "spec.selector: Required value"),
+        (
+            json!({"spec": {"selector": {"matchLabels": {"a": "c"}}}}),
+            "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`",
+        ),
+        (json!({"spec": {"replicas": -1}}), "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
+        (
+            json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}}}),
+            "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0",
+        ),
+        (
+            json!({"spec": {"template": {"spec": {"restartPolicy": "Never"}}}}),
+            "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+        ),
+    ] {
+        assert_eq!(problems(k, &merge::apply(&good, &extra)), [expect], "{extra}");
+    }
+    let other = merge::apply(
+        &good,
+        &json!({"spec": {"selector": {"matchLabels": {"a": null, "z": "b"}}, "template": {"metadata": {"labels": {"z": "b"}}}}}),
+    );
+    assert_eq!(
+        update_problems(k, &good, &other),
+        ["spec.selector: Invalid value: {\"matchLabels\":{\"z\":\"b\"}}: field is immutable"]
+    );
+}
+
+#[test]
+fn services() {
+    let good = json!({"spec": {"ports": [{"port": 80}]}});
+    let k = kind("", "Service");
+    assert_eq!(problems(k, &good), Vec::<String>::new());
+    for (content, expect) in [
+        (json!({"spec": {}}), "spec.ports: Required value"),
+        (
+            json!({"spec": {"ports": [{"port": 0}]}}),
+            "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+        ),
+        (json!({"spec": {"ports": [{"port": 1, "name": "a"}, {"port": 2}]}}), "spec.ports[1].name: Required value"),
+        (
+            json!({"spec": {"type": "Odd", "ports": [{"port": 1}]}}),
+            "spec.type: Unsupported value: \"Odd\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"",
+        ),
+        (
+            json!({"spec": {"clusterIP": "no", "ports": [{"port": 1}]}}),
+            "spec.clusterIPs[0]: Invalid value: \"no\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ),
+    ] {
+        let got = problems(k, &content);
+        assert!(got.iter().any(|p| p == expect), "{content}: {got:?}");
+    }
+    let headless = json!({"spec": {"clusterIP": "None"}});
+    assert_eq!(problems(k, &headless), Vec::<String>::new());
+    let (old, new) = (
+        json!({"spec": {"clusterIP": "10.43.0.5", "clusterIPs": ["10.43.0.5"], "ports": [{"port": 80}]}}),
+        json!({"spec": {"clusterIP": "10.43.0.6", "clusterIPs": ["10.43.0.6"], "ports": [{"port": 80}]}}),
+    );
+    assert_eq!(
+        update_problems(k, &old, &new),
+        ["spec.clusterIPs[0]: Invalid value: \"10.43.0.6\": field is immutable"]
+    );
+}
+
+#[test]
+fn data_objects() {
+    let maps = kind("", "ConfigMap");
+    assert_eq!(problems(maps, &json!({"data": {"a.b": "c"}})), Vec::<String>::new());
+    assert!(problems(maps, &json!({"data": {"a/b": "c"}}))[0].starts_with("data[a/b]: Invalid value: \"a/b\""));
+    let big = "x".repeat(1024 * 1024 + 1);
+    assert_eq!(problems(maps, &json!({"data": {"a": big}})), ["Too long: may not be more than 1048576 bytes"]);
+    let frozen = json!({"immutable": true, "data": {"a": "b"}});
+    assert_eq!(
+        update_problems(maps, &frozen, &json!({"immutable": true, "data": {"a": "c"}})),
+        ["data: Forbidden: field is immutable when `immutable` is set"]
+    );
+    let secrets = kind("", "Secret");
+    assert_eq!(
+        problems(secrets, &json!({"type": "kubernetes.io/tls", "data": {"tls.crt": ""}})),
+        ["data[tls.key]: Required value"]
+    );
+    assert_eq!(
+        update_problems(secrets, &json!({"type": "a/b"}), &json!({"type": "c/d"})),
+        ["type: Invalid value: \"c/d\": field is immutable"]
+    );
+}
+
+#[test]
+fn other_kinds() {
+    for (group, name, content, expect) in [
+        (
+            "discovery.k8s.io",
+            "EndpointSlice",
+            json!({"addressType": "IPv4", "endpoints": [{"addresses": ["::1"]}]}),
+            "endpoints[0].addresses[0]: Invalid value: \"::1\": must be an IPv4 address",
+        ),
+        (
+            "rbac.authorization.k8s.io",
+            "Role",
+            json!({"rules": [{"apiGroups": [""], "resources": ["pods"]}]}),
+            "rules[0].verbs: Required value: verbs must contain at least one value",
+        ),
+        (
+            "rbac.authorization.k8s.io",
+            "ClusterRoleBinding",
+            json!({"roleRef": {"kind": "Role", "name": "r"}}),
+            "roleRef.kind: Unsupported value: \"Role\": supported values: \"ClusterRole\"",
+        ),
+        (
+            "coordination.k8s.io",
+            "Lease",
+            json!({"spec": {"leaseDurationSeconds": 0}}),
+            "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0",
+        ),
+        (
+            "",
+            "Node",
+            json!({"spec": {"taints": [{"key": "a", "effect": "Never"}]}}),
+            "spec.taints[0].effect: Unsupported value: \"Never\": supported values: \"NoExecute\", \"NoSchedule\", \"PreferNoSchedule\"",
+        ),
+        (
+            "batch",
+            "CronJob",
+            json!({"spec": {"schedule": "61 * * * *", "jobTemplate": {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}}}}),
+            "spec.schedule: Invalid value: \"61 * * * *\": end of range (61) above maximum (59): 61",
+        ),
+        (
+            "",
+            "PersistentVolumeClaim",
+            json!({"spec": {"accessModes": ["ReadWriteOnce"]}}),
+            "spec.resources[storage]: Required value",
+        ),
+        ("storage.k8s.io", "StorageClass", json!({}), "provisioner: Required value"),
+    ] {
+        assert_eq!(problems(kind(group, name), &content), [expect], "{name}");
+    }
+}

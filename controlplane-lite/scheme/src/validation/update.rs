@@ -1,0 +1,154 @@
+//! What an update of a pod may change.
+
+use serde_json::Value;
+
+use crate::access::{at, ensure_map, int_at, list_at, list_at_mut, str_at};
+use crate::field::{FieldErrors, Path};
+
+/// An update of a Pod (new, old): images, deadlines, added tolerations, removed gates.
+pub fn pod_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let (new_spec, old_spec) = (at(new, &["spec"]), at(old, &["spec"]));
+    if new_spec == old_spec {
+        return;
+    }
+    let spec = Path::new("spec");
+    for list in ["containers", "initContainers"] {
+        if list_at(new_spec, &[list]).len() != list_at(old_spec, &[list]).len() {
+            let words = if list == "containers" {
+                "pod updates may not add or remove containers"
+            } else {
+                "pod updates may not add or remove initContainers"
+            };
+            errors.forbidden(&spec.child(list), words);
+            return;
+        }
+    }
+    deadline(new_spec, old_spec, errors);
+    tolerations(new_spec, old_spec, errors);
+    gates(new_spec, old_spec, errors);
+    let mut munged = new_spec.clone();
+    take_allowed(&mut munged, old_spec);
+    if &munged != old_spec {
+        let mut changed: Vec<&str> = munged
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(key, value)| at(old_spec, &[key]) != *value)
+            .map(|(key, _)| key.as_str())
+            .collect();
+        changed.extend(
+            old_spec.as_object().into_iter().flatten().map(|(k, _)| k.as_str()).filter(|k| munged.get(k).is_none()),
+        );
+        errors.forbidden(
+            &spec,
+            format!(
+                "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n  changed: {}\n",
+                changed.join(", ")
+            ),
+        );
+    }
+}
+
+/// Puts the old values of everything an update may change into `munged`, so that the rest can be compared.
+fn take_allowed(munged: &mut Value, old: &Value) {
+    for list in ["containers", "initContainers"] {
+        for (item, before) in list_at_mut(munged, &[list]).iter_mut().zip(list_at(old, &[list])) {
+            crate::access::copy_field(item, before, "image");
+        }
+    }
+    for key in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
+        crate::access::copy_field(munged, old, key);
+    }
+    if int_at(old, &["terminationGracePeriodSeconds"]).is_some_and(|s| s < 0)
+        && int_at(munged, &["terminationGracePeriodSeconds"]) == Some(1)
+    {
+        crate::access::copy_field(munged, old, "terminationGracePeriodSeconds");
+    }
+    if !list_at(old, &["schedulingGates"]).is_empty() {
+        // A gated pod may be confined further.
+        let grown = at(old, &["nodeSelector"])
+            .as_object()
+            .is_none_or(|m| m.iter().all(|(k, v)| at(munged, &["nodeSelector", k]) == v));
+        if grown {
+            crate::access::copy_field(munged, old, "nodeSelector");
+        }
+        if at(old, &["affinity", "nodeAffinity"]).is_null() && !at(munged, &["affinity", "nodeAffinity"]).is_null() {
+            ensure_map(munged, &["affinity"]).remove("nodeAffinity");
+            if at(old, &["affinity"]).is_null() && at(munged, &["affinity"]).as_object().is_some_and(|m| m.is_empty()) {
+                ensure_map(munged, &[]).remove("affinity");
+            }
+        }
+    }
+}
+
+fn deadline(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let spec = Path::new("spec");
+    let path = spec.child("activeDeadlineSeconds");
+    match (int_at(new, &["activeDeadlineSeconds"]), int_at(old, &["activeDeadlineSeconds"])) {
+        (Some(n), Some(o)) if n > o => errors.invalid(&path, n, "must be less than or equal to previous value"),
+        (None, Some(_)) => errors.invalid(&path, Value::Null, "must not update from a positive integer to nil value"),
+        _ => {}
+    }
+}
+
+fn tolerations(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let spec = Path::new("spec");
+    let same = |a: &Value, b: &Value| {
+        ["key", "operator", "value", "effect"].iter().all(|k| str_at(a, &[k]) == str_at(b, &[k]))
+    };
+    let kept = list_at(old, &["tolerations"])
+        .iter()
+        .all(|before| list_at(new, &["tolerations"]).iter().any(|after| same(before, after)));
+    if !kept {
+        errors.forbidden(
+            &spec.child("tolerations"),
+            "existing toleration can not be modified except its tolerationSeconds",
+        );
+    }
+}
+
+fn gates(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let spec = Path::new("spec");
+    let path = spec.child("schedulingGates");
+    for (i, gate) in list_at(new, &["schedulingGates"]).iter().enumerate() {
+        if !list_at(old, &["schedulingGates"]).contains(gate) {
+            errors.forbidden(
+                &path.index(i),
+                format!("only deletion is allowed, but found new scheduling gate '{}'", str_at(gate, &["name"])),
+            );
+        }
+    }
+}
+
+/// An update of a Pod's status: a pod that does not restart keeps its finished containers finished.
+pub fn pod_status(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    if str_at(old, &["spec", "restartPolicy"]) == "Always" {
+        return;
+    }
+    let status = Path::new("status");
+    let path = status.child("containerStatuses");
+    let always = |name: &str| {
+        list_at(old, &["spec", "containers"])
+            .iter()
+            .any(|c| str_at(c, &["name"]) == name && !str_at(c, &["restartPolicy"]).is_empty())
+    };
+    for before in list_at(old, &["status", "containerStatuses"]) {
+        let name = str_at(before, &["name"]);
+        let exit = int_at(before, &["state", "terminated", "exitCode"]);
+        let final_state = match (str_at(old, &["spec", "restartPolicy"]), exit) {
+            (_, None) => false,
+            ("OnFailure", Some(code)) => code == 0,
+            _ => true,
+        };
+        if !final_state || always(name) {
+            continue;
+        }
+        let after = list_at(new, &["status", "containerStatuses"])
+            .iter()
+            .enumerate()
+            .find(|(_, s)| str_at(s, &["name"]) == name && at(s, &["state", "terminated"]).is_null());
+        if let Some((i, _)) = after {
+            errors.forbidden(&path.index(i).child("state"), "may not be transitioned to non-terminated state");
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! The writer thread: gathers, judges, commits, publishes, answers.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use redb::{ReadableDatabase, WriteTransaction};
+use tokio::sync::oneshot;
+
+use super::schema::{self, LOG, META, RESERVE, RESERVED, REVISION, Recovered, VERSIONS};
+use super::{Overlay, Shared, broken, read};
+use crate::config::RedbConfig;
+use crate::store::{Durability, Entry, Event, Key, Precondition, Put, Revision, StoreError, check_precondition};
+
+/// Most writes in one commit.
+const MAX_BATCH: usize = 1024;
+/// How long a commit waits for the writers of the previous one to come back.
+const GATHER: Duration = Duration::from_micros(150);
+
+pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the writer is asked for.
+#[derive(Debug)]
+pub(super) enum Command {
+    Write(Write, Answer<Written>),
+    Compact(Revision, Answer<()>),
+    Close(Option<Answer<()>>),
+}
+
+#[derive(Debug)]
+pub(super) enum Write {
+    Put(Put),
+    Delete(Key, Precondition),
+}
+
+/// A successful write; a deletion says what it removed.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) revision: Revision,
+    pub(super) previous: Option<Entry>,
+}
+
+/// Accepted writes of one batch, not visible yet.
+#[derive(Default)]
+struct Staged {
+    versions: Overlay,
+    /// Newest staged version per key.
+    latest: HashMap<Key, Revision>,
+    events: Vec<Event>,
+    answers: Vec<(Answer<Written>, Written)>,
+    durable: bool,
+}
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    config: RedbConfig,
+    revision: Revision,
+    reserved: Revision,
+    compacted: Revision,
+    /// When which revision was the newest, oldest first.
+    ages: VecDeque<(Instant, Revision)>,
+    /// When the oldest eventual write has to be on disk.
+    flush_by: Option<Instant>,
+    last_batch: usize,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, config: RedbConfig, recovered: Recovered) -> Self {
+        Self {
+            shared,
+            config,
+            revision: recovered.revision,
+            reserved: recovered.reserved,
+            compacted: recovered.compacted,
+            ages: VecDeque::from([(Instant::now(), recovered.revision)]),
+            flush_by: None,
+            last_batch: 1,
+        }
+    }
+
+    pub(super) fn run(mut self, inbox: &Receiver<Command>) {
+        loop {
+            let first = match self.flush_by {
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(by) => inbox.recv_timeout(by.saturating_duration_since(Instant::now())),
+            };
+            match first {
+                Ok(Command::Write(write, answer)) => {
+                    let next = self.batch(inbox, (write, answer));
+                    if next.is_some_and(|command| self.obey(command)) {
+                        return;
+                    }
+                }
+                Ok(command) => {
+                    if self.obey(command) {
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.flush(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let _ = self.close();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Anything but a write; true when the thread has to end.
+    fn obey(&mut self, command: Command) -> bool {
+        match command {
+            // `batch` takes writes itself.
+            Command::Write(_, answer) => drop(answer.send(Err(StoreError::Closed))),
+            Command::Compact(before, answer) => drop(answer.send(self.compact(before))),
+            Command::Close(answer) => {
+                let closed = self.close();
+                if let Some(answer) = answer {
+                    // Who asked may have gone.
+                    let _ = answer.send(closed);
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Gathers what is waiting behind `first` and commits it as one. Returns a
+    /// command that ended the gathering.
+    fn batch(&mut self, inbox: &Receiver<Command>, first: (Write, Answer<Written>)) -> Option<Command> {
+        let mut writes = vec![first];
+        let mut stopped_by = None;
+        let until = Instant::now() + GATHER;
+        while writes.len() < MAX_BATCH {
+            // Closed loops: those just answered are about to write again, and a
+            // commit that starts without them makes them wait for two.
+            let next = match inbox.try_recv() {
+                Err(mpsc::TryRecvError::Empty) if writes.len() < self.last_batch => {
+                    inbox.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
+                }
+                next => next.ok(),
+            };
+            match next {
+                Some(Command::Write(write, answer)) => writes.push((write, answer)),
+                Some(command) => {
+                    stopped_by = Some(command);
+                    break;
+                }
+                None => break,
+            }
+        }
+        self.last_batch = writes.len();
+        self.write(writes);
+        stopped_by
+    }
+
+    fn write(&mut self, writes: Vec<(Write, Answer<Written>)>) {
+        let mut staged = Staged::default();
+        if let Err((error, writes)) = self.stage(&mut staged, writes) {
+            tracing::error!(error, path = self.shared.path, "store cannot be read");
+            for (_, answer) in writes {
+                drop(answer.send(Err(StoreError::io("read", self.shared.path.clone(), error.clone()))));
+            }
+        }
+        let Some(newest) = staged.events.last().map(Event::revision) else { return };
+        let commit = staged.durable || newest.next() >= self.reserved;
+        if commit && let Err(error) = self.commit(&staged.versions, newest) {
+            let text = error.to_string();
+            tracing::error!(error = text, path = self.shared.path, "commit failed; no write of this batch happened");
+            for (answer, _) in staged.answers {
+                drop(answer.send(Err(broken(
+                    &self.shared.path,
+                    "commit to",
+                    redb::Error::Io(std::io::Error::other(text.clone())),
+                ))));
+            }
+            return;
+        }
+        self.publish(staged, newest, commit);
+    }
+
+    /// Judges each write against what those before it leave behind. On a read
+    /// error returns the writes that were not judged.
+    #[allow(clippy::type_complexity)]
+    fn stage(
+        &self,
+        staged: &mut Staged,
+        writes: Vec<(Write, Answer<Written>)>,
+    ) -> Result<(), (String, Vec<(Write, Answer<Written>)>)> {
+        let opened = self.shared.database.begin_read().map_err(redb::Error::from);
+        let versions = match opened.and_then(|read| Ok(read.open_table(VERSIONS)?)) {
+            Ok(versions) => versions,
+            Err(error) => return Err((error.to_string(), writes)),
+        };
+        let overlay = self.shared.visible().overlay.clone();
+        let mut revision = self.revision;
+        let mut writes = writes.into_iter();
+        while let Some((write, answer)) = writes.next() {
+            let key = match &write {
+                Write::Put(put) => &put.key,
+                Write::Delete(key, _) => key,
+            };
+            let current = match current(key, staged, &overlay, &versions) {
+                Ok(current) => current,
+                Err(error) => {
+                    let rest = std::iter::once((write, answer)).chain(writes).collect();
+                    return Err((error.to_string(), rest));
+                }
+            };
+            match staged.accept(write, current, revision.next()) {
+                Ok(written) => {
+                    revision = revision.next();
+                    staged.answers.push((answer, written));
+                }
+                // Who asked may have gone.
+                Err(error) => drop(answer.send(Err(error))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the overlay and `versions` on disk, with the counters, and forgets a
+    /// little old history on the way.
+    fn commit(&mut self, versions: &Overlay, newest: Revision) -> Result<(), redb::Error> {
+        let overlay = self.shared.visible().overlay.clone();
+        let write = self.shared.database.begin_write()?;
+        persist(&write, overlay.iter().chain(versions), newest, newest.0 + RESERVE)?;
+        let rows = 64 + 2 * (overlay.len() + versions.len());
+        let compacted = self.compact_some(&write, newest, rows)?;
+        write.commit()?;
+        self.compacted = compacted;
+        self.reserved = Revision(newest.0 + RESERVE);
+        self.flush_by = None;
+        self.shared.visible().overlay = Arc::default();
+        Ok(())
+    }
+
+    fn compact_some(
+        &mut self,
+        write: &WriteTransaction,
+        newest: Revision,
+        rows: usize,
+    ) -> Result<Revision, redb::Error> {
+        let now = Instant::now();
+        // Enough samples to be right within a sixteenth of the history's age.
+        if self.ages.back().is_none_or(|(at, _)| now.duration_since(*at) > self.config.history / 16) {
+            self.ages.push_back((now, self.revision));
+        }
+        let mut horizon = Revision(newest.0.saturating_sub(self.config.history_revisions));
+        while let Some((at, revision)) = self.ages.front() {
+            if now.duration_since(*at) <= self.config.history {
+                break;
+            }
+            horizon = horizon.max(*revision);
+            // Kept while it is the only one: it says how far back the next may go.
+            if self.ages.len() == 1
+                || self.ages.get(1).is_some_and(|(next, _)| now.duration_since(*next) <= self.config.history)
+            {
+                break;
+            }
+            self.ages.pop_front();
+        }
+        if horizon <= self.compacted {
+            return Ok(self.compacted);
+        }
+        schema::compact(write, self.compacted, horizon, rows)
+    }
+
+    /// Makes staged writes visible, tells watches, answers.
+    fn publish(&mut self, staged: Staged, newest: Revision, committed: bool) {
+        self.revision = newest;
+        {
+            let mut visible = self.shared.visible();
+            if !committed {
+                Arc::make_mut(&mut visible.overlay).extend(staged.versions);
+                self.flush_by.get_or_insert_with(|| Instant::now() + self.config.flush_after);
+            }
+            visible.revision = newest;
+            self.shared.fanout.publish(&Arc::from(staged.events));
+        }
+        for (answer, written) in staged.answers {
+            // Who asked may have gone; the write stands.
+            drop(answer.send(Ok(written)));
+        }
+    }
+
+    /// Brings eventual writes to disk.
+    fn flush(&mut self) {
+        if let Err(error) = self.commit(&Overlay::new(), self.revision) {
+            tracing::error!(error = error.to_string(), path = self.shared.path, "flush failed; trying again later");
+            self.flush_by = Some(Instant::now() + self.config.flush_after);
+        }
+    }
+
+    fn compact(&mut self, before: Revision) -> Result<(), StoreError> {
+        if before > self.revision {
+            return Err(StoreError::Future { requested: before, current: self.revision });
+        }
+        if before <= self.compacted {
+            return Ok(());
+        }
+        let mut work = || {
+            // What is compacted must be on disk first.
+            self.commit(&Overlay::new(), self.revision)?;
+            let write = self.shared.database.begin_write()?;
+            let compacted = schema::compact(&write, self.compacted, before, usize::MAX)?;
+            write.commit()?;
+            self.compacted = compacted;
+            Ok(())
+        };
+        work().map_err(|error: redb::Error| broken(&self.shared.path, "compact", error))
+    }
+
+    /// Flushes and gives back the reserve, so that the next start has no gap.
+    fn close(&mut self) -> Result<(), StoreError> {
+        let overlay = self.shared.visible().overlay.clone();
+        let work = || {
+            let write = self.shared.database.begin_write()?;
+            persist(&write, overlay.iter(), self.revision, self.revision.0)?;
+            write.commit()?;
+            Ok(())
+        };
+        self.shared.fanout.close();
+        work().map_err(|error: redb::Error| broken(&self.shared.path, "flush", error))
+    }
+}
+
+impl Staged {
+    /// Judges one write; `current` is the newest version of its key.
+    fn accept(
+        &mut self,
+        write: Write,
+        current: Option<(Revision, Option<Bytes>)>,
+        revision: Revision,
+    ) -> Result<Written, StoreError> {
+        let have = current.as_ref().and_then(|(revision, value)| value.as_ref().map(|_| *revision));
+        match write {
+            Write::Put(put) => {
+                check_precondition(&put.key, put.precondition, have)?;
+                self.durable |= put.durability == Durability::Immediate;
+                self.latest.insert(put.key.clone(), revision);
+                self.versions.insert((put.key.clone(), revision), Some(put.value.clone()));
+                let entry = Entry { key: put.key, value: put.value, revision };
+                self.events.push(Event::Put { entry, created: have.is_none() });
+                Ok(Written { revision, previous: None })
+            }
+            Write::Delete(key, precondition) => {
+                let (Some(last), Some((_, Some(value)))) = (have, current) else {
+                    return Err(StoreError::NotFound(key));
+                };
+                check_precondition(&key, precondition, have)?;
+                self.durable = true;
+                self.latest.insert(key.clone(), revision);
+                self.versions.insert((key.clone(), revision), None);
+                let previous = Entry { key, value, revision: last };
+                self.events.push(Event::Delete { previous: previous.clone(), revision });
+                Ok(Written { revision, previous: Some(previous) })
+            }
+        }
+    }
+}
+
+fn current(
+    key: &Key,
+    staged: &Staged,
+    overlay: &Overlay,
+    versions: &redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
+) -> Result<Option<(Revision, Option<Bytes>)>, redb::Error> {
+    if let Some(revision) = staged.latest.get(key) {
+        let value = staged.versions.get(&(key.clone(), *revision)).cloned().flatten();
+        return Ok(Some((*revision, value)));
+    }
+    let newest = (key.clone(), Revision(u64::MAX));
+    if let Some(((_, revision), value)) = overlay.range((key.clone(), Revision(0))..=newest).next_back() {
+        return Ok(Some((*revision, value.clone())));
+    }
+    read::newest(versions, key.as_str(), Revision(u64::MAX))
+}
+
+fn persist<'v>(
+    write: &WriteTransaction,
+    versions: impl Iterator<Item = (&'v (Key, Revision), &'v Option<Bytes>)>,
+    newest: Revision,
+    reserved: u64,
+) -> Result<(), redb::Error> {
+    let mut rows = write.open_table(VERSIONS)?;
+    let mut log = write.open_table(LOG)?;
+    for ((key, revision), value) in versions {
+        rows.insert(schema::row(key.as_str(), *revision).as_slice(), schema::encode(value.as_ref()).as_slice())?;
+        log.insert(revision.0, key.as_str())?;
+    }
+    let mut meta = write.open_table(META)?;
+    meta.insert(REVISION, newest.0)?;
+    meta.insert(RESERVED, reserved)?;
+    Ok(())
+}

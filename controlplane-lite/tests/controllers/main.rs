@@ -1,0 +1,11 @@
+//! Scheduler and controllers against the real API server in memory, with a
+//! kubelet that only writes status.
+
+mod certificates;
+mod cluster;
+mod faults;
+mod garbage;
+mod kubectl;
+mod nodes;
+mod restarts;
+mod workloads;
