@@ -1,9 +1,10 @@
 //! The runtime's view of every pod on this node, by UID.
 //!
 //! Pod workers refresh their own pod's entry; everybody else reads. The cache
-//! holds what the runtime said last, never what we wish for.
+//! holds what the runtime said last, and what it answered a worker since: that a
+//! sandbox or container was made, or that a sandbox was stopped.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use cri::types::{ContainerState, ContainerStatus, SandboxState, SandboxStatus};
@@ -71,6 +72,19 @@ impl RuntimePod {
         self.containers.iter().find(|c| c.name() == name)
     }
 
+    /// The sandbox the pod lives in now: its newest one, ready or not.
+    pub fn present_sandbox(&self) -> Option<&SandboxId> {
+        let newest = self.sandboxes.first().map(|s| &s.summary.id);
+        newest.or_else(|| self.containers.first().map(|c| &c.sandbox))
+    }
+
+    /// The newest container of that name in the pod's present sandbox. What ran
+    /// in an earlier one says nothing of how far this one has come.
+    pub fn present_container(&self, name: &str) -> Option<&RuntimeContainer> {
+        let sandbox = self.present_sandbox()?;
+        self.containers.iter().find(|c| c.sandbox == *sandbox && c.name() == name)
+    }
+
     /// All containers of that name, newest first.
     pub fn containers_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a RuntimeContainer> {
         self.containers.iter().filter(move |c| c.name() == name)
@@ -115,6 +129,8 @@ struct Entries {
     pods: HashMap<PodUid, Arc<RuntimePod>>,
     /// Sandbox and container ids → the pod they belong to.
     owners: HashMap<Arc<str>, PodUid>,
+    /// Pods whose entry, or lack of one, is not what the runtime has.
+    unread: HashSet<PodUid>,
 }
 
 /// Latest runtime view per pod. Readers never wait for the runtime.
@@ -134,6 +150,21 @@ impl PodCache {
         self.read(|e| e.pods.get(uid).cloned())
     }
 
+    /// Whether the runtime has or may have something of the pod.
+    pub fn knows(&self, uid: &PodUid) -> bool {
+        self.read(|e| e.pods.contains_key(uid) || e.unread.contains(uid))
+    }
+
+    /// Whether the pod has to be read from the runtime before anybody acts on it.
+    pub fn is_unread(&self, uid: &PodUid) -> bool {
+        self.read(|e| e.unread.contains(uid))
+    }
+
+    /// The runtime has the pod, or may have, but what of it is not known.
+    pub fn mark_unread(&self, uid: &PodUid) {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).unread.insert(uid.clone());
+    }
+
     /// Every pod the runtime was seen to have.
     pub fn all(&self) -> Vec<Arc<RuntimePod>> {
         self.read(|e| e.pods.values().cloned().collect())
@@ -148,6 +179,7 @@ impl PodCache {
     pub fn put(&self, pod: RuntimePod) -> Arc<RuntimePod> {
         let pod = Arc::new(pod);
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.unread.remove(&pod.uid);
         if let Some(old) = entries.pods.insert(pod.uid.clone(), pod.clone()) {
             for id in ids_of(&old) {
                 entries.owners.remove(id);
@@ -162,6 +194,7 @@ impl PodCache {
     /// Forgets a pod.
     pub fn remove(&self, uid: &PodUid) {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.unread.remove(uid);
         if let Some(old) = entries.pods.remove(uid) {
             for id in ids_of(&old) {
                 entries.owners.remove(id);

@@ -4,7 +4,7 @@ use cri::types::ContainerState;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::pod_actions::{KillContainer, KillReason, PodActions, StartContainer};
-use super::restart::{init_succeeded, restarts_after, was_initialized};
+use super::restart::{init_succeeded, is_initialized, restarts_after};
 use crate::contract::{ProbeOutcome, ProbeView};
 use crate::convert::spec::{self, ContainerKind};
 use crate::podcache::{RuntimeContainer, RuntimePod};
@@ -24,19 +24,20 @@ struct Walk<'a> {
 /// Adds the starts and kills of init containers to `actions` and says whether
 /// the pod is initialized, so that main containers may run.
 ///
-/// The walk goes backwards: earlier init containers may have been removed
-/// already, the latest known one tells how far the pod has come.
+/// Only containers of the pod's present sandbox count: a new sandbox begins with
+/// the first init container. The walk goes backwards: earlier init containers may
+/// have been removed already, the latest known one tells how far the pod has come.
 pub fn init_actions(pod: &Pod, runtime: &RuntimePod, probes: &ProbeView, actions: &mut PodActions) -> bool {
     let containers = spec::init_containers(pod);
     if containers.is_empty() {
         return true;
     }
-    let before = was_initialized(pod, runtime);
+    let before = is_initialized(pod, runtime);
     let mut walk = Walk { pod, probes, initialized_before: before, actions, starts: Vec::new(), done: before };
     let mut found = before;
     for (index, container) in containers.iter().enumerate().rev() {
         let sidecar = spec::is_sidecar(container);
-        let Some(newest) = runtime.container(&container.name) else {
+        let Some(newest) = runtime.present_container(&container.name) else {
             if found && sidecar {
                 walk.starts.push(index);
             }

@@ -5,7 +5,7 @@ use cri::{ContainerId, SandboxId};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::init_actions::init_actions;
-use super::restart::{init_succeeded, restarts_after, should_start, was_initialized};
+use super::restart::{init_succeeded, is_initialized, restarts_after, should_start, was_ever_initialized};
 use crate::contract::{ProbeOutcome, ProbeView};
 use crate::convert::spec::{self, ContainerKind, RestartPolicy};
 use crate::podcache::{RuntimeContainer, RuntimePod};
@@ -59,6 +59,11 @@ pub struct PodActions {
 }
 
 impl PodActions {
+    /// Whether the pod is over: what runs of it is stopped and nothing starts again.
+    pub fn ends_pod(&self) -> bool {
+        self.kill_pod && self.create_sandbox.is_none()
+    }
+
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
         !self.kill_pod
@@ -148,7 +153,7 @@ fn from_new_sandbox(pod: &Pod, runtime: &RuntimePod, attempt: u32, actions: &mut
         .filter(|(_, c)| !stays_ended(pod, c, runtime.container(&c.name)))
         .map(|(i, c)| start(i, c))
         .collect();
-    if to_start.is_empty() && (was_initialized(pod, runtime) || spec::init_containers(pod).is_empty()) {
+    if to_start.is_empty() && (was_ever_initialized(pod, runtime) || spec::init_containers(pod).is_empty()) {
         return;
     }
     actions.create_sandbox = Some(attempt);
@@ -224,18 +229,18 @@ fn kill(container: &Container, target: &RuntimeContainer, reason: KillReason, wh
     }
 }
 
-/// The outcome of a pod all of whose containers are done, or `None` while it
-/// runs: what upstream calls a terminal phase.
+/// Whether all containers of the pod are done and none runs again: what upstream
+/// calls a terminal phase.
 pub fn is_finished(pod: &Pod, runtime: &RuntimePod) -> bool {
     let main = spec::containers(pod);
     let init_failed = spec::init_containers(pod).iter().filter(|c| !spec::is_sidecar(c)).any(|c| {
-        runtime.container(&c.name).is_some_and(|r| {
+        runtime.present_container(&c.name).is_some_and(|r| {
             r.status.state == ContainerState::Exited
                 && !init_succeeded(r)
                 && !restarts_after(pod, c, r.status.exit_code)
         })
     });
-    if init_failed && !was_initialized(pod, runtime) {
+    if init_failed && !is_initialized(pod, runtime) {
         return true;
     }
     !main.is_empty()

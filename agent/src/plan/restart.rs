@@ -45,12 +45,20 @@ pub fn should_start(pod: &Pod, container: &Container, newest: Option<&RuntimeCon
     }
 }
 
-/// Whether a main container has ever been there, so that the init containers
-/// must have run before.
-pub fn was_initialized(pod: &Pod, runtime: &RuntimePod) -> bool {
-    spec::containers(pod)
-        .iter()
-        .any(|c| runtime.container(&c.name).is_some_and(|r| r.status.state != ContainerState::Unknown))
+/// Whether a main container has been created in the pod's present sandbox, so
+/// that the init containers must have run in it before. Containers of an earlier
+/// sandbox prove nothing: in a new one all init containers run again.
+pub fn is_initialized(pod: &Pod, runtime: &RuntimePod) -> bool {
+    created(pod, |name| runtime.present_container(name))
+}
+
+/// Whether a main container has been created in any sandbox of the pod.
+pub fn was_ever_initialized(pod: &Pod, runtime: &RuntimePod) -> bool {
+    created(pod, |name| runtime.container(name))
+}
+
+fn created<'a>(pod: &Pod, newest: impl Fn(&str) -> Option<&'a RuntimeContainer>) -> bool {
+    spec::containers(pod).iter().any(|c| newest(&c.name).is_some_and(|r| r.status.state != ContainerState::Unknown))
 }
 
 /// Whether an init container is done with success.

@@ -42,8 +42,7 @@ impl Worker {
             }
             let view = self.deps.probes.view(&self.uid);
             let actions = pod_actions(&self.pod, &self.runtime, &view);
-            let finished = is_finished(&self.pod, &self.runtime);
-            if finished {
+            if is_finished(&self.pod, &self.runtime) || actions.ends_pod() {
                 return self.end(EndReason::Finished);
             }
             if actions.is_empty() {

@@ -118,7 +118,7 @@ pub fn statuses(
 }
 
 fn init_done(input: &ContainerInput<'_>) -> bool {
-    spec::init_containers(input.pod).is_empty() || restart::was_initialized(input.pod, input.runtime)
+    spec::init_containers(input.pod).is_empty() || restart::was_ever_initialized(input.pod, input.runtime)
 }
 
 fn one(

@@ -1,4 +1,4 @@
-//! Tests of `plan::pod_actions`: tables, properties and garbage.
+//! Tables of what `plan::pod_actions` decides; [`model`] plays whole lives.
 
 #![allow(clippy::unwrap_used)]
 use cri::types::ContainerState::{Created, Exited, Running, Unknown};
@@ -22,6 +22,22 @@ fn show(a: &PodActions) -> String {
 }
 
 type Instance = (&'static str, u32, ContainerState, i32);
+
+/// Instances of the sandbox with attempt 0, then those of the one with attempt 1.
+type TwoLives<'a> = (&'a [Instance], &'a [Instance]);
+
+/// What is decided once sandbox 0 is dead and sandbox 1 is there.
+fn check_anew(spec: &str, (old, new): TwoLives<'_>, probes: &ProbeView, expect: &str) {
+    let pod = pod(spec);
+    let within = |sandbox: &str, all: &[Instance]| -> Vec<_> {
+        let made = all.iter().map(|(n, a, s, e)| (SandboxId::new(sandbox), instance(&pod, n, *a, *s, *e).1));
+        made.collect()
+    };
+    let all = [within("s0", old), within("s1", new)].concat();
+    let boxes = vec![sandbox(0, false, false), sandbox(1, true, false)];
+    let actions = pod_actions(&pod, &runtime(boxes, all), probes);
+    assert_eq!(show(&actions), expect, "{spec}\n{old:?}\n{new:?}");
+}
 
 fn check(spec: &str, instances: &[Instance], expect: &str) {
     check_with(spec, vec![sandbox(0, true, false)], instances, &ProbeView::default(), expect);
@@ -100,9 +116,46 @@ fn init_containers_run_in_order() {
     check(INIT, &[("i1", 0, Exited, 0), ("i2", 0, Exited, 0)], "s:a");
     check(INIT, &[("i2", 0, Exited, 0)], "s:a");
     check(INIT, &[("i1", 0, Unknown, 0)], "x:i1-0 i:i1");
-    // Once main containers have run, init containers do not run again.
-    check(INIT, &[("i1", 0, Exited, 1), ("a", 0, Exited, 1)], "s:a");
+    // Once main containers are there, init containers do not run again in the same sandbox.
+    check(INIT, &[("i1", 0, Exited, 0), ("a", 0, Exited, 1)], "s:a");
     check(INIT, &[("a", 0, Running, 0)], "");
+}
+
+#[test]
+fn a_new_sandbox_begins_with_the_first_init_container() {
+    let none = ProbeView::default();
+    let old: &[Instance] = &[("i1", 0, Exited, 0), ("i2", 0, Exited, 0), ("a", 0, Exited, 255)];
+    // The agent may have died right after it made the sandbox.
+    check_anew(INIT, (old, &[]), &none, "i:i1");
+    check_anew(INIT, (old, &[("i1", 1, Created, 0)]), &none, "i:i1");
+    check_anew(INIT, (old, &[("i1", 1, Running, 0)]), &none, "");
+    check_anew(INIT, (old, &[("i1", 1, Exited, 0)]), &none, "i:i2");
+    check_anew(INIT, (old, &[("i1", 1, Exited, 1)]), &none, "i:i1");
+    check_anew(INIT, (old, &[("i1", 1, Exited, 0), ("i2", 1, Running, 0)]), &none, "");
+    check_anew(INIT, (old, &[("i1", 1, Exited, 0), ("i2", 1, Exited, 0)]), &none, "s:a");
+    check_anew(INIT, (old, &[("i2", 1, Exited, 0), ("a", 1, Running, 0)]), &none, "");
+    // A main container that the old sandbox ended by force runs again in its turn.
+    let failed: &[Instance] = &[("a", 0, Exited, 0)];
+    check_anew(INIT, (failed, &[]), &none, "i:i1");
+    // The dead sandbox is still the newest: nothing runs in it.
+    let dead = vec![sandbox(0, false, false)];
+    check_with(INIT, dead, old, &none, "kill-pod new:1 i:i1");
+}
+
+#[test]
+fn sidecars_of_a_new_sandbox_are_waited_for() {
+    let old: &[Instance] = &[("s", 0, Exited, 255), ("i", 0, Exited, 0), ("a", 0, Exited, 255)];
+    let none = ProbeView::default();
+    check_anew(SIDE_STARTUP, (old, &[]), &none, "i:s");
+    check_anew(SIDE_STARTUP, (old, &[("s", 1, Running, 0)]), &none, "");
+    // What the probe said of the earlier instance does not count.
+    let before = probes("s-0", ContainerProbes { startup: ProbeOutcome::Success, ..Default::default() });
+    check_anew(SIDE_STARTUP, (old, &[("s", 1, Running, 0)]), &before, "");
+    let started = probes("s-1", ContainerProbes { startup: ProbeOutcome::Success, ..Default::default() });
+    check_anew(SIDE_STARTUP, (old, &[("s", 1, Running, 0)]), &started, "i:i");
+    check_anew(SIDE_STARTUP, (old, &[("s", 1, Running, 0), ("i", 1, Exited, 0)]), &started, "s:a");
+    check_anew(SIDE, (old, &[("s", 1, Running, 0)]), &none, "i:i");
+    check_anew(SIDE, (old, &[("s", 1, Running, 0), ("i", 1, Running, 0)]), &none, "");
 }
 
 #[test]
@@ -174,10 +227,20 @@ fn finished_pods() {
 }
 
 #[test]
-fn a_finished_or_fully_running_pod_is_left_alone() {
-    // Property: performing the actions of a single-container pod reaches a fixed point.
-    for policy in ["Always", "OnFailure", "Never"] {
-        let spec = format!("  restartPolicy: {policy}\n  containers: [{{name: a}}]");
-        check(&spec, &[("a", 0, Running, 0)], "");
-    }
+fn a_pod_that_never_runs_anything_twice_ends_with_its_sandbox() {
+    let ends = |spec: &str, boxes: Vec<SandboxStatus>, instances: &[Instance]| {
+        let pod = pod(spec);
+        let all = instances.iter().map(|(n, a, s, e)| instance(&pod, n, *a, *s, *e)).collect();
+        pod_actions(&pod, &runtime(boxes, all), &ProbeView::default()).ends_pod()
+    };
+    let dead = || vec![sandbox(0, false, false)];
+    // `b` was never created, and never will be.
+    assert!(ends(NEVER, dead(), &[("a", 0, Exited, 0)]));
+    assert!(ends(NEVER, dead(), &[("a", 0, Running, 0)]));
+    assert!(ends(INIT_NEVER, dead(), &[("i1", 0, Exited, 0)]));
+    assert!(!ends(NEVER, dead(), &[]), "nothing has run yet");
+    assert!(!ends(TWO, dead(), &[("a", 0, Exited, 0)]));
+    assert!(!ends(NEVER, vec![sandbox(0, true, false)], &[("a", 0, Exited, 0)]));
 }
+
+mod model;
