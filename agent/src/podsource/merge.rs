@@ -43,6 +43,17 @@ fn merged(sources: &Sources) -> DesiredPods {
     out
 }
 
+/// The pod with its true source: what an annotation of an API pod claims makes no
+/// static pod of it. (A mirror pod repeats its static pod's annotations.)
+fn marked(origin: PodOrigin, mut pod: Arc<Pod>) -> Arc<Pod> {
+    let claimed = spec::annotation(&pod, spec::CONFIG_SOURCE);
+    if origin == PodOrigin::Api && claimed.is_some_and(|c| c != origin.as_str()) && !spec::is_mirror(&pod) {
+        let annotations = Arc::make_mut(&mut pod).metadata.annotations.get_or_insert_default();
+        annotations.insert(spec::CONFIG_SOURCE.to_owned(), origin.as_str().to_owned());
+    }
+    pod
+}
+
 impl Merger {
     /// A merger that waits for the sources it is told of. Sources that do not
     /// exist count as read and empty.
@@ -64,13 +75,14 @@ impl Merger {
 
     /// Replaces everything a source has.
     pub fn replace(&self, origin: PodOrigin, pods: BTreeMap<PodUid, Arc<Pod>>) {
+        let pods = pods.into_iter().map(|(uid, pod)| (uid, marked(origin, pod))).collect();
         self.change(|s| *s.slot(origin) = Some(pods));
     }
 
     /// One pod of a source that was read in full before is new or different.
     pub fn apply(&self, origin: PodOrigin, pod: Arc<Pod>) {
         self.change(|s| {
-            s.slot(origin).get_or_insert_default().insert(PodUid::of(&pod), pod);
+            s.slot(origin).get_or_insert_default().insert(PodUid::of(&pod), marked(origin, pod));
         });
     }
 
@@ -116,6 +128,24 @@ mod tests {
         merger.remove(PodOrigin::Api, &PodUid::new("a"));
         merger.apply(PodOrigin::Api, pod("metadata: {uid: b}").1);
         assert_eq!(rx.borrow().pods.keys().map(PodUid::as_str).collect::<Vec<_>>(), ["b", "s"]);
+    }
+
+    #[test]
+    fn an_annotation_makes_no_static_pod() {
+        let (merger, rx) = Merger::new(true, false, false);
+        let claims = "metadata: {uid: a, name: p, annotations: {kubernetes.io/config.source: file, x: y}}";
+        let is_static = |uid: &str| {
+            let desired = rx.borrow().clone();
+            let found = &desired.pods[&PodUid::new(uid)];
+            (found.is_static(), spec::is_static(&found.pod), spec::is_critical(&found.pod))
+        };
+        merger.replace(PodOrigin::Api, [pod(claims)].into());
+        assert_eq!(is_static("a"), (false, false, false));
+        assert_eq!(spec::annotation(&rx.borrow().pods[&PodUid::new("a")].pod, "x"), Some("y"));
+        merger.apply(PodOrigin::Api, pod(&claims.replace("uid: a", "uid: b")).1);
+        assert_eq!(is_static("b"), (false, false, false));
+        merger.apply(PodOrigin::File, pod(&claims.replace("uid: a", "uid: c")).1);
+        assert_eq!(is_static("c"), (true, true, true));
     }
 
     #[test]
