@@ -79,7 +79,18 @@ fn changed_conditions(before: Option<&Value>, after: Option<&Value>) -> Vec<Valu
     // Others announce disruptions too: only the one of this node is ours.
     let evicted = |c: &Value| text(c, "type") == DISRUPTION_TARGET && text(c, "reason") == TERMINATION_BY_KUBELET;
     let own = |c: &&Value| is_own(&text(c, "type")) || evicted(c);
-    items(after).iter().filter(own).filter(|c| !items(before).contains(c)).cloned().collect()
+    let changed = items(after).iter().filter(own).filter(|c| !items(before).contains(c));
+    changed.map(|c| without_leftovers(items(before).iter().find(|b| text(b, "type") == text(c, "type")), c)).collect()
+}
+
+/// The condition with a null for each field that `before` has and it lacks: the
+/// server merges conditions by type, so that a field left out would stay.
+fn without_leftovers(before: Option<&Value>, after: &Value) -> Value {
+    let mut out = after.as_object().cloned().unwrap_or_default();
+    for field in before.and_then(Value::as_object).into_iter().flat_map(Map::keys) {
+        out.entry(field.clone()).or_insert(Value::Null);
+    }
+    Value::Object(out)
 }
 
 fn keyed(before: Option<&Value>, after: Option<&Value>, key: &str) -> Option<Value> {
@@ -120,6 +131,20 @@ mod tests {
             }})
         );
         assert_eq!(status_patch("u", Some(&new), &new), None);
+    }
+
+    #[test]
+    fn a_condition_loses_the_reason_it_had() {
+        let old = status("{conditions: [{type: Ready, status: 'False', reason: R, message: m}]}");
+        let new = status("{conditions: [{type: Ready, status: 'True'}]}");
+        let patch = status_patch("u", Some(&old), &new).unwrap();
+        let ready = json!({"type": "Ready", "status": "True", "reason": null, "message": null});
+        assert_eq!(patch["status"], json!({"conditions": [ready]}));
+        // Until the server shows it without them, it is written again.
+        let stale = status("{conditions: [{type: Ready, status: 'True', reason: R}]}");
+        let patch = status_patch("u", Some(&stale), &new).unwrap();
+        assert_eq!(patch["status"]["conditions"][0]["reason"], Value::Null);
+        assert!(patch["status"]["conditions"][0].as_object().unwrap().contains_key("reason"));
     }
 
     #[test]
