@@ -1,8 +1,9 @@
 //! Labels and annotations the agent puts on sandboxes and containers, under
-//! upstream's keys, so that a restarted agent (or upstream's) can adopt them.
+//! upstream's keys and in upstream's form, so that a restarted agent, or upstream's
+//! kubelet, adopts them.
 
 use cri::types::StringMap;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, LifecycleHandler, Pod};
 
 use super::spec;
 
@@ -28,6 +29,16 @@ pub fn container_hash(annotations: &StringMap) -> u64 {
 /// The restart count a container was created with, else its attempt number.
 pub fn restart_count(annotations: &StringMap, attempt: u32) -> u32 {
     annotations.get(CONTAINER_RESTART_COUNT).and_then(|v| v.parse().ok()).unwrap_or(attempt)
+}
+
+/// The preStop hook a container was created with.
+pub fn pre_stop(annotations: &StringMap) -> Option<LifecycleHandler> {
+    annotations.get(CONTAINER_PRE_STOP).and_then(|text| serde_json::from_str(text).ok())
+}
+
+/// The ports a container was created with.
+pub fn ports(annotations: &StringMap) -> Option<Vec<ContainerPort>> {
+    annotations.get(CONTAINER_PORTS).and_then(|text| serde_json::from_str(text).ok())
 }
 
 /// Labels of a pod's sandbox: the pod's own and its identity.

@@ -1,5 +1,7 @@
 //! Looking into a pod's spec: its containers by kind, policies and small facts.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 
 /// Which list of the spec a container stands in.
@@ -110,7 +112,8 @@ pub fn is_mirror(pod: &Pod) -> bool {
     annotation(pod, CONFIG_MIRROR).is_some()
 }
 
-/// Whether the pod comes from a file or URL.
+/// Whether the pod comes from a file or URL. The annotation is true of every pod
+/// that came through [`crate::podsource`], which writes it by the pod's origin.
 pub fn is_static(pod: &Pod) -> bool {
     annotation(pod, CONFIG_SOURCE).is_some_and(|s| s != "api")
 }
@@ -126,12 +129,33 @@ pub fn grace_seconds(pod: &Pod) -> i64 {
 }
 
 /// A hash of what makes a container another one: its name and image. Restarts
-/// follow from a change, so nothing else belongs in it.
+/// follow from a change, so nothing else belongs in it. The value is upstream's,
+/// so that its containers are adopted: FNV-1a over how Go's spew prints the bytes
+/// of the two fields' JSON.
 pub fn container_hash(container: &Container) -> u64 {
-    let mut hash: u32 = 0x811c_9dc5;
-    let parts = [container.name.as_str(), "\0", container.image.as_deref().unwrap_or_default()];
-    for byte in parts.iter().flat_map(|p| p.bytes()) {
-        hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    let fields =
+        BTreeMap::from([("name", container.name.as_str()), ("image", container.image.as_deref().unwrap_or_default())]);
+    let json = serde_json::to_vec(&fields).unwrap_or_default();
+    let bytes: Vec<String> = json.iter().map(u8::to_string).collect();
+    let printed = format!("([]uint8)[{}]", bytes.join(" "));
+    let fnv = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    u64::from(printed.bytes().fold(0x811c_9dc5, fnv))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_of_a_container_is_upstreams() {
+        let container = Container {
+            name: "test_container".to_owned(),
+            image: Some("foo/image:v1".to_owned()),
+            args: Some(vec!["-c".to_owned()]),
+            ..Container::default()
+        };
+        assert_eq!(container_hash(&container), 0x8e45_cbd0);
+        let other = Container { image: Some("foo/image:v2".to_owned()), ..container.clone() };
+        assert_ne!(container_hash(&other), container_hash(&container));
     }
-    u64::from(hash)
 }
