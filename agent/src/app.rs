@@ -21,7 +21,7 @@ use crate::bootstrap::{Credentials, rotate};
 use crate::cgroup::CgroupTree;
 use crate::clock::Clock;
 use crate::config::AgentConfig;
-use crate::contract::{ChangeSink, PodVolumes};
+use crate::contract::{ChangeSink, PodVolumes, ProbeSink};
 use crate::convert::dns::parse_resolv_conf;
 use crate::convert::fields::FieldContext;
 use crate::convert::resources::PodCgroupLimits;
@@ -205,6 +205,9 @@ impl App {
         }
         let server = self.server.take();
         let parts = self.build_parts(&recorder, node.clone(), &tasks, &rest);
+        if !parts.pleg.first_list(&token).await {
+            return Ok(());
+        }
         let eviction = self.eviction_manager(&parts, pressures_tx);
         tasks.spawn(eviction.run(rest.clone()));
         let desired = self.start_sources(&recorder, node.clone(), &tasks, &rest, &parts).await;
@@ -282,7 +285,16 @@ impl App {
             let workers = workers.clone();
             Arc::new(move |uid| workers.poke(uid))
         };
-        let probes = ProbeManager::new(self.runtime.clone(), recorder.clone(), sink.clone(), host_ip, token.clone());
+        let status = StatusManager::new();
+        let probed: ProbeSink = {
+            let (workers, status, clock) = (workers.clone(), status.clone(), self.clock);
+            Arc::new(move |uid, probes| {
+                // At once: the pod's worker may be busy for long.
+                status.refresh_probes(uid, probes, clock.now());
+                workers.poke(uid);
+            })
+        };
+        let probes = ProbeManager::new(self.runtime.clone(), recorder.clone(), probed, host_ip, token.clone());
         let fields = FieldContext {
             pod_ips: Vec::new(),
             host_ips: view.host_ips.clone(),
@@ -302,7 +314,7 @@ impl App {
             runtime: self.runtime.clone(),
             images: Arc::new(images),
             cache: cache.clone(),
-            status: StatusManager::new(),
+            status,
             volumes: volumes as Arc<dyn PodVolumes>,
             probes: probes.clone(),
             objects,
@@ -370,7 +382,7 @@ impl App {
         EvictionManager::new(parts.deps.clone(), parts.workers.clone(), signals, &self.config.eviction, pressures)
     }
 
-    /// Lists what the runtime has, then reads pods.
+    /// Reads pods.
     async fn start_sources(
         &self,
         recorder: &Recorder,
@@ -379,9 +391,6 @@ impl App {
         token: &CancellationToken,
         parts: &Parts,
     ) -> DesiredRx {
-        if let Err(error) = parts.pleg.relist().await {
-            tracing::warn!(%error, "runtime not listed; its events will tell");
-        }
         let config = &self.config;
         let files = &config.static_pods;
         let (merger, desired) = Merger::new(self.client.is_some(), files.directory.is_some(), files.url.is_some());
@@ -396,7 +405,13 @@ impl App {
         }
         if let Some(client) = &self.client {
             let (client, name, token) = (client.clone(), config.node.name.clone(), token.clone());
-            tasks.spawn(podsource::mirror::run(client.clone(), desired.clone(), node, token.clone()));
+            tasks.spawn(podsource::mirror::run(
+                client.clone(),
+                desired.clone(),
+                node,
+                parts.workers.clone(),
+                token.clone(),
+            ));
             tasks.spawn(async move { podsource::api::run(client, &name, merger, token).await });
         }
         desired

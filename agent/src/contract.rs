@@ -91,7 +91,7 @@ impl ProbeView {
 }
 
 /// Runs the probes of pods. A changed result is announced through the
-/// [`ChangeSink`] given at construction.
+/// [`ProbeSink`] given at construction.
 pub trait PodProbes: Send + Sync + Debug {
     /// Makes the set of probe workers fit the pod's running containers: called
     /// after each look at the runtime; cheap when nothing changed. The first
@@ -106,6 +106,9 @@ pub trait PodProbes: Send + Sync + Debug {
     /// The latest results.
     fn view(&self, uid: &PodUid) -> ProbeView;
 }
+
+/// Where "a probe of this pod has another result" goes, with those who know it.
+pub type ProbeSink = Arc<dyn Fn(&PodUid, &dyn PodProbes) + Send + Sync>;
 
 /// Where "something changed for this pod" goes: wakes the pod's worker.
 pub type ChangeSink = Arc<dyn Fn(&PodUid) + Send + Sync>;

@@ -1,7 +1,7 @@
 //! Startup, readiness and liveness probes of this node's containers.
 //!
 //! [`ProbeManager`] implements [`PodProbes`]: a light task per probe, results by
-//! container id, a call of the [`ChangeSink`] on each change. Deciding what a
+//! container id, a call of the [`ProbeSink`] on each change. Deciding what a
 //! result means is [`threshold`]'s and [`target`]'s (both pure). Restarting a
 //! container or writing a status is others' work.
 
@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, Probe};
 use tokio_util::sync::CancellationToken;
 
-use crate::contract::{ChangeSink, ContainerProbes, PodProbes, ProbeOutcome, ProbeView};
+use crate::contract::{ContainerProbes, PodProbes, ProbeOutcome, ProbeSink, ProbeView};
 use crate::events::{EventType, Recorder};
 use crate::ids::PodUid;
 use crate::podcache::{RuntimeContainer, RuntimePod};
@@ -44,7 +44,7 @@ pub struct ProbeManager {
 struct Shared {
     runtime: Arc<dyn RuntimeService>,
     events: Recorder,
-    sink: ChangeSink,
+    sink: ProbeSink,
     /// Address of pods on the node's network.
     host_ip: String,
     token: CancellationToken,
@@ -85,7 +85,7 @@ impl ProbeManager {
     pub fn new(
         runtime: Arc<dyn RuntimeService>,
         events: Recorder,
-        sink: ChangeSink,
+        sink: ProbeSink,
         host_ip: impl Into<String>,
         token: CancellationToken,
     ) -> Arc<Self> {
@@ -330,7 +330,7 @@ impl Report for Reporter {
                 shared.fit(&self.uid, entry);
             }
         }
-        (shared.sink)(&self.uid);
+        (shared.sink)(&self.uid, &ProbeManager { shared: shared.clone() });
     }
 }
 

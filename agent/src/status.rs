@@ -5,6 +5,7 @@ pub mod containers;
 pub mod generate;
 pub mod manager;
 pub mod patch;
+pub mod probes;
 
 pub use generate::{Stage, StatusInput, generate};
 pub use manager::StatusManager;

@@ -123,6 +123,22 @@ impl Pleg {
         uid(&self.runtime.list_pod_sandboxes(&filter).await.ok()?.first()?.labels)
     }
 
+    /// Lists what the runtime has for the first time, as often as it takes: before
+    /// that nothing may act, since it would take every pod for a new one. False
+    /// when cancelled.
+    pub async fn first_list(&self, token: &CancellationToken) -> bool {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            let Some(listed) = token.run_until_cancelled(self.relist()).await else { return false };
+            let Err(error) = listed else { return true };
+            tracing::warn!(%error, "runtime not listed yet; no pod is touched before");
+            if token.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return false;
+            }
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
     /// Compares everything with what is known; wakes workers, and refreshes the
     /// view of pods that have none.
     pub async fn relist(&self) -> Result<(), CriError> {
@@ -147,7 +163,10 @@ impl Pleg {
                     Ok(pod) => {
                         self.cache.put(pod);
                     }
-                    Err(error) => tracing::debug!(pod.uid = %uid, %error, "pod not readable"),
+                    Err(error) => {
+                        tracing::warn!(pod.uid = %uid, %error, "pod not readable");
+                        self.cache.mark_unread(&uid);
+                    }
                 }
             }
         });
@@ -155,5 +174,28 @@ impl Pleg {
         // A full channel means that a relist is already announced.
         let _ = self.relisted.try_send(());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use cri::fake::{FakeRuntime, Op, unavailable};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_list_is_waited_for() {
+        let runtime = FakeRuntime::new();
+        let (relisted, mut told) = mpsc::channel(1);
+        let (cache, workers) = (Arc::new(PodCache::new()), PodWorkers::new());
+        let pleg = Pleg::new(runtime.clone(), cache, workers, Duration::from_secs(60), relisted);
+        runtime.fail_next(Op::ListContainers, 5, unavailable(Op::ListContainers));
+        assert!(pleg.first_list(&CancellationToken::new()).await);
+        assert_eq!(runtime.count(Op::ListContainers), 6);
+        told.try_recv().unwrap();
+        let cancelled = CancellationToken::new();
+        cancelled.cancel();
+        assert!(!pleg.first_list(&cancelled).await);
     }
 }

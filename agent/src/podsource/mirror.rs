@@ -1,6 +1,6 @@
 //! Mirror pods: what shows static pods at the API server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DesiredPods, DesiredRx};
 use crate::convert::spec::{self, CONFIG_HASH, CONFIG_MIRROR};
-use crate::ids::ObjectName;
-use crate::podworker::NodeView;
+use crate::ids::{ObjectName, PodUid};
+use crate::podworker::{NodeView, PodWorkers};
 
 /// What to do at the API server.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,15 +42,18 @@ fn mirror_of(pod: &Pod, node: &Node) -> Pod {
     mirror
 }
 
-/// What makes mirrors fit the static pods. Pure.
-pub fn plan(desired: &DesiredPods, node: &Node) -> Vec<MirrorAction> {
+/// What makes mirrors fit the static pods. `running` are those that are worked on:
+/// while one ends that is not wanted any more, its mirror stays and shows it, and
+/// its successor has none yet. Pure.
+pub fn plan(desired: &DesiredPods, running: &HashMap<ObjectName, PodUid>, node: &Node) -> Vec<MirrorAction> {
     if !desired.api_synced {
         return Vec::new();
     }
     let wanted: BTreeMap<ObjectName, &Arc<Pod>> =
         desired.pods.values().filter(|p| p.is_static()).map(|p| (ObjectName::of_pod(&p.pod), &p.pod)).collect();
+    let ends = |name: &ObjectName| running.get(name).is_some_and(|uid| !desired.pods.contains_key(uid));
     let mut out = Vec::new();
-    for (name, mirror) in &desired.mirrors {
+    for (name, mirror) in desired.mirrors.iter().filter(|(name, _)| !ends(name)) {
         let fits = wanted.get(name).is_some_and(|pod| {
             spec::annotation(pod, CONFIG_HASH) == spec::annotation(mirror, CONFIG_MIRROR)
                 && mirror.metadata.deletion_timestamp.is_none()
@@ -60,7 +63,7 @@ pub fn plan(desired: &DesiredPods, node: &Node) -> Vec<MirrorAction> {
             out.push(MirrorAction::Delete { name: name.clone(), uid });
         }
     }
-    let missing = wanted.iter().filter(|(name, _)| !desired.mirrors.contains_key(*name));
+    let missing = wanted.iter().filter(|(name, _)| !desired.mirrors.contains_key(*name) && !ends(name));
     out.extend(missing.map(|(_, pod)| MirrorAction::Create(Box::new(mirror_of(pod, node)))));
     out
 }
@@ -70,15 +73,18 @@ pub async fn run(
     client: kube::Client,
     mut desired: DesiredRx,
     mut node: watch::Receiver<Arc<NodeView>>,
+    workers: PodWorkers,
     token: CancellationToken,
 ) {
+    let mut ends = workers.ends();
     let mut retry: Option<Duration> = None;
     loop {
         let view = node.borrow_and_update().node.clone();
+        ends.borrow_and_update();
         let now = desired.borrow_and_update().clone();
         if let Some(object) = view {
             let mut failed = false;
-            for action in plan(&now, &object) {
+            for action in plan(&now, &workers.static_pods(), &object) {
                 if let Err(error) = perform(&client, action).await {
                     failed = true;
                     tracing::debug!(%error, "mirror pod not written");
@@ -97,6 +103,7 @@ pub async fn run(
             () = token.cancelled() => return,
             changed = desired.changed() => if changed.is_err() { return },
             changed = node.changed() => if changed.is_err() { return },
+            changed = ends.changed() => if changed.is_err() { return },
             () = timer => {}
         }
     }
@@ -129,7 +136,6 @@ async fn perform(client: &kube::Client, action: MirrorAction) -> Result<(), kube
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::ids::PodUid;
     use crate::podsource::{DesiredPod, PodOrigin, static_pod};
 
     #[test]
@@ -139,18 +145,33 @@ mod tests {
         let node: Node = serde_norway::from_str("metadata: {name: n, uid: nu}").unwrap();
         let mut desired = DesiredPods::default();
         desired.pods.insert(PodUid::of(&pod), DesiredPod { pod: pod.clone(), origin: PodOrigin::File });
-        assert!(plan(&desired, &node).is_empty(), "nothing before the API is known");
+        let nothing = HashMap::new();
+        assert!(plan(&desired, &nothing, &node).is_empty(), "nothing before the API is known");
         desired.api_synced = true;
-        let actions = plan(&desired, &node);
+        let actions = plan(&desired, &nothing, &node);
         let MirrorAction::Create(mirror) = &actions[0] else { panic!("{actions:?}") };
         assert!(spec::is_mirror(mirror) && mirror.metadata.uid.is_none());
         assert_eq!(mirror.metadata.owner_references.as_ref().unwrap()[0].uid, "nu");
         let mut shown = Pod::clone(mirror);
         shown.metadata.uid = Some("m".into());
         desired.mirrors.insert(ObjectName::of_pod(&shown), Arc::new(shown.clone()));
-        assert!(plan(&desired, &node).is_empty());
+        assert!(plan(&desired, &nothing, &node).is_empty());
+        // The manifest goes or changes: its mirror stays until the pod has ended.
+        let name = ObjectName::of_pod(&shown);
+        let running = HashMap::from([(name.clone(), PodUid::of(&pod))]);
+        let delete = MirrorAction::Delete { name: name.clone(), uid: "m".into() };
         desired.pods.clear();
-        let delete = MirrorAction::Delete { name: ObjectName::of_pod(&shown), uid: "m".into() };
-        assert_eq!(plan(&desired, &node), [delete]);
+        assert!(plan(&desired, &running, &node).is_empty());
+        assert_eq!(plan(&desired, &nothing, &node), [delete.clone()]);
+        let changed =
+            Arc::new(static_pod::parse(&text.replace("image: i", "image: j"), PodOrigin::File, "n", "t").unwrap());
+        desired.pods.insert(PodUid::of(&changed), DesiredPod { pod: changed.clone(), origin: PodOrigin::File });
+        assert!(plan(&desired, &running, &node).is_empty());
+        assert_eq!(plan(&desired, &nothing, &node), [delete]);
+        // Somebody deleted the mirror meanwhile: the successor's comes in its turn.
+        desired.mirrors.clear();
+        assert!(plan(&desired, &running, &node).is_empty());
+        let successor = HashMap::from([(name, PodUid::of(&changed))]);
+        assert!(matches!(plan(&desired, &successor, &node)[..], [MirrorAction::Create(_)]));
     }
 }

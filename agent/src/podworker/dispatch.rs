@@ -2,21 +2,36 @@
 //! static pod.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use futures::FutureExt as _;
+use k8s_openapi::api::core::v1::{Container, Lifecycle, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::deps::Deps;
 use super::inbox::{Eviction, Inbox};
 use super::worker::Worker;
-use crate::convert::labels;
+use crate::convert::{labels, spec};
 use crate::ids::{ObjectName, PodUid};
-use crate::podcache::RuntimePod;
-use crate::podsource::{DesiredPod, DesiredPods, DesiredRx};
+use crate::podcache::{RuntimeContainer, RuntimePod};
+use crate::podsource::{DesiredPod, DesiredPods, DesiredRx, PodOrigin};
+
+/// How a worker's task ended by itself.
+#[derive(Debug)]
+enum WorkerEnd {
+    /// Nothing of the pod is left.
+    Done,
+    Panicked,
+}
+
+/// How long a pod whose worker panicked is left alone.
+const RESTART_PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct Handle {
@@ -29,6 +44,9 @@ struct Handle {
 #[derive(Clone, Debug, Default)]
 pub struct PodWorkers {
     workers: Arc<RwLock<HashMap<PodUid, Handle>>>,
+    panics: Arc<AtomicU64>,
+    /// Changes whenever a worker has ended.
+    ends: watch::Sender<u64>,
 }
 
 impl PodWorkers {
@@ -69,6 +87,27 @@ impl PodWorkers {
         self.with(uid, |_| ()).is_some()
     }
 
+    /// The static pods that are worked on, those that end included, by name.
+    pub fn static_pods(&self) -> HashMap<ObjectName, PodUid> {
+        let workers = self.workers.read().unwrap_or_else(PoisonError::into_inner);
+        workers.iter().filter(|(_, h)| h.is_static).map(|(uid, h)| (h.name.clone(), uid.clone())).collect()
+    }
+
+    /// Changes whenever a worker has ended.
+    pub fn ends(&self) -> watch::Receiver<u64> {
+        self.ends.subscribe()
+    }
+
+    /// How often a worker panicked and was started again.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    fn remove(&self, uid: &PodUid) {
+        self.workers.write().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.ends.send_modify(|n| *n += 1);
+    }
+
     /// How many workers there are.
     pub fn len(&self) -> usize {
         self.workers.read().unwrap_or_else(PoisonError::into_inner).len()
@@ -87,8 +126,8 @@ pub struct Dispatcher {
     workers: PodWorkers,
     tasks: TaskTracker,
     token: CancellationToken,
-    ended_tx: mpsc::UnboundedSender<PodUid>,
-    ended: mpsc::UnboundedReceiver<PodUid>,
+    ended_tx: mpsc::UnboundedSender<(PodUid, WorkerEnd)>,
+    ended: mpsc::UnboundedReceiver<(PodUid, WorkerEnd)>,
     last: Arc<DesiredPods>,
 }
 
@@ -117,8 +156,12 @@ impl Dispatcher {
                     self.reconcile(&before);
                 }
                 // Cancel-safe: a message is lost only when it is received.
-                Some(uid) = self.ended.recv() => {
-                    self.workers.workers.write().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+                Some((uid, end)) = self.ended.recv() => {
+                    if matches!(end, WorkerEnd::Panicked) {
+                        // Whatever it was about to note is lost.
+                        self.deps.cache.mark_unread(&uid);
+                    }
+                    self.workers.remove(&uid);
                     let before = self.last.clone();
                     self.reconcile(&before);
                 }
@@ -176,12 +219,22 @@ impl Dispatcher {
 
     fn spawn(&self, uid: PodUid, worker: Worker, handle: Handle) {
         self.workers.workers.write().unwrap_or_else(PoisonError::into_inner).insert(uid.clone(), handle);
-        let (token, ended) = (self.token.clone(), self.ended_tx.clone());
+        let (token, ended, panics) = (self.token.clone(), self.ended_tx.clone(), self.workers.panics.clone());
         self.tasks.spawn(async move {
-            if worker.run(token).await {
-                // The dispatcher is gone only when everything ends.
-                let _ = ended.send(uid);
-            }
+            let end = match AssertUnwindSafe(worker.run(token.clone())).catch_unwind().await {
+                Ok(false) => return,
+                Ok(true) => WorkerEnd::Done,
+                Err(_) => {
+                    panics.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(pod.uid = %uid, "BUG: the pod's worker panicked; it is started again");
+                    if token.run_until_cancelled(tokio::time::sleep(RESTART_PAUSE)).await.is_none() {
+                        return;
+                    }
+                    WorkerEnd::Panicked
+                }
+            };
+            // The dispatcher is gone only when everything ends.
+            let _ = ended.send((uid, end));
         });
     }
 
@@ -199,12 +252,15 @@ impl Dispatcher {
             let inbox = Arc::new(Inbox::default());
             let pod = Arc::new(pod_of(&runtime));
             let worker = Worker::orphan(self.deps.clone(), inbox.clone(), pod);
-            self.spawn(runtime.uid.clone(), worker, Handle { inbox, name: runtime.name.clone(), is_static: false });
+            let source = runtime.sandboxes.first().and_then(|s| s.summary.annotations.get(spec::CONFIG_SOURCE));
+            let is_static = source.is_some_and(|s| s != PodOrigin::Api.as_str());
+            self.spawn(runtime.uid.clone(), worker, Handle { inbox, name: runtime.name.clone(), is_static });
         }
     }
 }
 
-/// What is known of a pod whose object is gone: its name and grace period.
+/// What is known of a pod whose object is gone: its name and grace period, and
+/// its running containers with their preStop hooks.
 fn pod_of(runtime: &RuntimePod) -> Pod {
     let grace = runtime.containers.iter().find_map(|c| {
         let a = &c.status.annotations;
@@ -217,7 +273,23 @@ fn pod_of(runtime: &RuntimePod) -> Pod {
             uid: Some(runtime.uid.to_string()),
             ..ObjectMeta::default()
         },
-        spec: Some(PodSpec { termination_grace_period_seconds: grace, ..PodSpec::default() }),
+        spec: Some(PodSpec {
+            termination_grace_period_seconds: grace,
+            containers: runtime.containers.iter().filter(|c| c.is_running()).map(container_of).collect(),
+            ..PodSpec::default()
+        }),
         status: None,
+    }
+}
+
+/// What its annotations tell of a container: enough to run its preStop hook.
+fn container_of(running: &RuntimeContainer) -> Container {
+    let annotations = &running.status.annotations;
+    Container {
+        name: running.name().to_owned(),
+        image: Some(running.status.image.clone()),
+        lifecycle: labels::pre_stop(annotations).map(|hook| Lifecycle { pre_stop: Some(hook), ..Lifecycle::default() }),
+        ports: labels::ports(annotations),
+        ..Container::default()
     }
 }

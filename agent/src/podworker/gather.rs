@@ -7,7 +7,6 @@ use std::time::Duration;
 use cri::types::{SandboxConfig, SandboxStatus};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
-use tokio_util::sync::CancellationToken;
 
 use super::deps::Deps;
 use super::sandbox::{self, CreateSandboxError};
@@ -18,7 +17,8 @@ use crate::image::{EnsuredImage, PullError};
 use crate::plan::StartContainer;
 use crate::status::Stage;
 
-/// How long volumes and images may hold up a sandbox unsaid.
+/// How long volumes and images may hold up a sandbox before its status is
+/// published without them.
 const SLOW: Duration = Duration::from_millis(200);
 
 /// Images by container name.
@@ -44,47 +44,35 @@ async fn others(
 
 impl Worker {
     /// Sandbox, volumes and images at the same time: they do not need each
-    /// other. `None` when interrupted. A sandbox that has to wait for the others
-    /// is reported meanwhile.
-    pub(super) async fn gather(
-        &mut self,
-        config: &SandboxConfig,
-        create: bool,
-        ready: &[StartContainer],
-        interrupt: &CancellationToken,
-    ) -> Option<Gathered> {
+    /// other. A sandbox that has to wait for the others is reported meanwhile.
+    pub(super) async fn gather(&mut self, config: &SandboxConfig, create: bool, ready: &[StartContainer]) -> Gathered {
         let (deps, pod) = (self.deps.clone(), self.pod.clone());
         let sandbox = async { if create { sandbox::create(&deps, &pod, config).await.map(Some) } else { Ok(None) } };
         let others = others(&deps, &pod, config, ready);
         tokio::pin!(sandbox, others);
         // Cancel-safe: both are polled on by reference until they end.
-        let early = interrupt
-            .run_until_cancelled(async {
-                tokio::select! {
-                    biased;
-                    others = others.as_mut() => Err(others),
-                    sandbox = sandbox.as_mut() => Ok(sandbox),
-                }
-            })
-            .await?;
+        let early = tokio::select! {
+            biased;
+            others = others.as_mut() => Err(others),
+            sandbox = sandbox.as_mut() => Ok(sandbox),
+        };
         match early {
             Err((volumes, images)) => {
-                let sandbox = interrupt.run_until_cancelled(sandbox).await?;
-                Some((volumes, self.take_sandbox(sandbox).map(|()| images)))
+                let sandbox = sandbox.await;
+                (volumes, self.take_sandbox(sandbox).map(|()| images))
             }
             Ok(sandbox) => {
                 if let Err(error) = self.take_sandbox(sandbox) {
-                    return Some((Ok(Arc::default()), Err(error)));
+                    return (Ok(Arc::default()), Err(error));
                 }
-                let soon = tokio::time::timeout(SLOW, others.as_mut());
-                let (volumes, images) = match interrupt.run_until_cancelled(soon).await? {
+                let (volumes, images) = match tokio::time::timeout(SLOW, others.as_mut()).await {
                     Ok(done) => done,
                     Err(_) => {
                         self.publish(Stage::Syncing);
-                        interrupt.run_until_cancelled(others).await?
+                        others.await
                     }
                 };
-                Some((volumes, Ok(images)))
+                (volumes, Ok(images))
             }
         }
     }

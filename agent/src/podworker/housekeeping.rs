@@ -39,8 +39,7 @@ pub async fn run(deps: Arc<Deps>, workers: PodWorkers, mut desired: DesiredRx, t
     }
     loop {
         let wanted = desired.borrow().clone();
-        let alive =
-            |uid: &PodUid| wanted.pods.contains_key(uid) || workers.contains(uid) || deps.cache.get(uid).is_some();
+        let alive = |uid: &PodUid| wanted.pods.contains_key(uid) || workers.contains(uid) || deps.cache.knows(uid);
         clean(&deps, &alive).await;
         tokio::select! {
             () = token.cancelled() => return,

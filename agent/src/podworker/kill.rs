@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use cri::{ContainerId, CriError};
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::deps::Deps;
@@ -17,14 +18,22 @@ use crate::plan::KillReason;
 use crate::plan::grace;
 use crate::podcache::{RuntimeContainer, RuntimePod};
 
-/// Containers whose preStop hook has run (or begun): never twice, also when a
-/// kill is repeated with less grace.
+/// Containers whose preStop hook has come to its end: it does not run again when
+/// a kill is repeated. One that was interrupted runs anew, as upstream's does.
 #[derive(Debug, Default)]
 pub struct HooksRun(Mutex<HashSet<ContainerId>>);
 
 impl HooksRun {
-    fn begin(&self, id: &ContainerId) -> bool {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(id.clone())
+    fn with<T>(&self, f: impl FnOnce(&mut HashSet<ContainerId>) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn ended(&self, id: &ContainerId) -> bool {
+        self.with(|ids| ids.contains(id))
+    }
+
+    fn end(&self, id: &ContainerId) {
+        self.with(|ids| ids.insert(id.clone()));
     }
 }
 
@@ -33,50 +42,99 @@ impl HooksRun {
 pub enum Allowance {
     /// As long as it asks for.
     Own,
-    /// Its own time, but no more than this.
-    AtMost(Duration),
     /// This, whatever it asks for.
     Exactly(Duration),
 }
 
-/// Kills one container: preStop, stop signal, then SIGKILL.
-pub async fn kill_container(
-    deps: &Deps,
-    pod: &Pod,
-    running: &RuntimeContainer,
-    reason: KillReason,
-    message: &str,
-    allowance: Allowance,
-    hooks: &HooksRun,
-) -> Result<(), CriError> {
-    let found = container::find(pod, running.name()).map(|(_, c)| c);
-    let own = grace::grace_period(pod, found.as_ref(), reason);
-    let total = match allowance {
-        Allowance::Own => own,
-        Allowance::AtMost(limit) => own.min(limit),
+/// A kill of one container.
+#[derive(Clone, Copy, Debug)]
+pub struct Kill<'a> {
+    pub target: &'a RuntimeContainer,
+    pub reason: KillReason,
+    /// The text of the `Killing` event.
+    pub message: &'a str,
+    pub allowance: Allowance,
+    /// The containers that have to stop before this one, if any.
+    turn: Option<(&'a Turns, usize)>,
+}
+
+impl<'a> Kill<'a> {
+    /// A kill that waits for no other container.
+    pub fn new(target: &'a RuntimeContainer, reason: KillReason, message: &'a str, allowance: Allowance) -> Self {
+        Self { target, reason, message, allowance, turn: None }
+    }
+}
+
+/// Whose turn it is to get the stop signal: groups of containers, one after the other.
+#[derive(Debug)]
+struct Turns {
+    /// Containers of each group that have not stopped yet.
+    left: watch::Sender<Vec<usize>>,
+}
+
+impl Turns {
+    fn new(groups: &[Vec<&str>]) -> Self {
+        Self { left: watch::Sender::new(groups.iter().map(Vec::len).collect()) }
+    }
+
+    /// Waits until every earlier group has stopped, at most for `limit`.
+    async fn wait(&self, group: usize, limit: Duration) {
+        let mut left = self.left.subscribe();
+        let earlier = left.wait_for(|left| left[..group].iter().all(|n| *n == 0));
+        // Out of time it is signalled all the same, so that it is not killed outright.
+        let _ = tokio::time::timeout(limit, earlier).await;
+    }
+
+    fn stopped(&self, group: usize) {
+        self.left.send_modify(|left| left[group] = left[group].saturating_sub(1));
+    }
+}
+
+/// Kills one container: preStop, its turn, stop signal, then SIGKILL.
+pub async fn kill_container(deps: &Deps, pod: &Pod, kill: Kill<'_>, hooks: &HooksRun) -> Result<(), CriError> {
+    let target = kill.target;
+    let found = container::find(pod, target.name()).map(|(_, c)| c);
+    let total = match kill.allowance {
+        Allowance::Own => grace::grace_period(pod, found.as_ref(), kill.reason),
         Allowance::Exactly(given) => given,
     };
-    deps.events.container(pod, running.name(), EventType::Normal, "Killing", message);
+    deps.events.container(pod, target.name(), EventType::Normal, "Killing", kill.message);
     let began = Instant::now();
-    let hook = found.as_ref().and_then(|c| c.lifecycle.as_ref()).and_then(|l| l.pre_stop.as_ref());
-    if let (Some(hook), Some(spec)) = (hook, &found)
+    if let Some(spec) = &found
         && !total.is_zero()
-        && running.is_running()
-        && hooks.begin(running.id())
+        && target.is_running()
     {
-        let host = pod_host(deps, pod);
-        let result = lifecycle::run(deps.runtime.as_ref(), hook, spec, running.id(), &host, total).await;
-        if let Err(error) = result {
-            let text = format!("PreStopHook failed: {error}");
-            deps.events.container(pod, running.name(), EventType::Warning, "FailedPreStopHook", text);
-        }
+        pre_stop(deps, pod, spec, target.id(), total, hooks).await;
+    }
+    if let Some((turns, group)) = kill.turn {
+        turns.wait(group, total.saturating_sub(began.elapsed())).await;
     }
     // A forced deletion (grace 0) and an eviction are upstream's literal overrides.
-    let forced = pod.metadata.deletion_grace_period_seconds == Some(0) || matches!(allowance, Allowance::Exactly(_));
+    let forced =
+        pod.metadata.deletion_grace_period_seconds == Some(0) || matches!(kill.allowance, Allowance::Exactly(_));
     let left = grace::remaining(total, began.elapsed(), forced);
-    match deps.runtime.stop_container(running.id(), left).await {
-        Err(error) if error.is_not_found() => Ok(()),
-        other => other,
+    match deps.runtime.stop_container(target.id(), left).await {
+        Err(error) if !error.is_not_found() => return Err(error),
+        _ => {}
+    }
+    if let Some((turns, group)) = kill.turn {
+        turns.stopped(group);
+    }
+    Ok(())
+}
+
+async fn pre_stop(deps: &Deps, pod: &Pod, spec: &Container, id: &ContainerId, limit: Duration, hooks: &HooksRun) {
+    let Some(hook) = spec.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref()) else { return };
+    if hooks.ended(id) {
+        return;
+    }
+    let host = pod_host(deps, pod);
+    let result = lifecycle::run(deps.runtime.as_ref(), hook, spec, id, &host, limit).await;
+    hooks.end(id);
+    if let Err(error) = result {
+        // What the hook printed may be a secret: it stays out of the event.
+        tracing::info!(pod.uid = ?pod.metadata.uid, container = spec.name, %error, "preStop hook failed");
+        deps.events.container(pod, &spec.name, EventType::Warning, "FailedPreStopHook", "PreStopHook failed");
     }
 }
 
@@ -89,9 +147,10 @@ pub fn pod_host(deps: &Deps, pod: &Pod) -> String {
     own.unwrap_or_default()
 }
 
-/// Kills every running container of the pod: main ones together, then sidecars
-/// in reverse order, all within one grace period, or within what the node gives
-/// them. Goes on past errors.
+/// Kills every running container of the pod: all preStop hooks at once, then the
+/// stop signals, to main containers together and to sidecars in reverse order
+/// after them; all within the grace period of the pod, or within what the node
+/// gives them. Goes on past errors.
 pub async fn kill_containers(
     deps: &Deps,
     pod: &Pod,
@@ -99,24 +158,25 @@ pub async fn kill_containers(
     given: Option<Duration>,
     hooks: &HooksRun,
 ) -> Vec<CriError> {
-    let began = Instant::now();
-    let grace = given.unwrap_or_else(|| grace::grace_period(pod, None, KillReason::PodEnds));
     let alive: Vec<&RuntimeContainer> = runtime
         .containers
         .iter()
         .filter(|c| matches!(c.status.state, cri::types::ContainerState::Running | cri::types::ContainerState::Unknown))
         .collect();
-    let mut errors = Vec::new();
-    for group in grace::stop_order(pod, alive.iter().map(|c| c.name())) {
-        let left = grace.saturating_sub(began.elapsed());
-        let allowance = if given.is_some() { Allowance::Exactly(left) } else { Allowance::AtMost(left) };
-        let stops = alive.iter().filter(|c| group.contains(&c.name())).map(|c| {
-            let message = format!("Stopping container {}", c.name());
-            async move { kill_container(deps, pod, c, KillReason::PodEnds, &message, allowance, hooks).await }
-        });
-        errors.extend(join_all(stops).await.into_iter().filter_map(Result::err));
-    }
-    errors
+    let groups = grace::stop_order(pod, alive.iter().map(|c| c.name()));
+    let turns = Turns::new(&groups);
+    let allowance = given.map_or(Allowance::Own, Allowance::Exactly);
+    let kills = alive.iter().map(|target| {
+        let message = format!("Stopping container {}", target.name());
+        let group = groups.iter().position(|g| g.contains(&target.name())).unwrap_or(0);
+        let turns = &turns;
+        async move {
+            let kill =
+                Kill { turn: Some((turns, group)), ..Kill::new(target, KillReason::PodEnds, &message, allowance) };
+            kill_container(deps, pod, kill, hooks).await
+        }
+    });
+    join_all(kills).await.into_iter().filter_map(Result::err).collect()
 }
 
 /// Stops every sandbox of the pod, going on past errors.

@@ -102,8 +102,8 @@ impl Worker {
 
     /// The restart count of a container the runtime forgot.
     fn remembered_restarts(&self, name: &str) -> u32 {
-        let status = self.status.as_ref().or(self.pod.status.as_ref());
-        let lists = status.map(|s| [&s.container_statuses, &s.init_container_statuses]);
+        let status = self.reported();
+        let lists = status.as_deref().map(|s| [&s.container_statuses, &s.init_container_statuses]);
         let found = lists.into_iter().flatten().flat_map(|l| l.iter().flatten()).find(|c| c.name == name);
         found.map_or(0, |c| u32::try_from(c.restart_count).unwrap_or(0))
     }
@@ -121,7 +121,10 @@ impl Worker {
             *floor = (*floor).max(taken) + 1;
         }
         self.dirty |= error.touched_runtime();
-        self.deps.events.container(&self.pod, name, EventType::Warning, "Failed", format!("Error: {error}"));
+        // A failed hook has its own event, without what the hook printed.
+        if !matches!(error, StartError::PostStart(_)) {
+            self.deps.events.container(&self.pod, name, EventType::Warning, "Failed", format!("Error: {error}"));
+        }
         self.start_failed(name, error.reason(), error.to_string(), None);
     }
 

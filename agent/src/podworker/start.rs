@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::deps::Deps;
 use super::files::{self, FileError};
-use super::{kill, lifecycle};
+use super::kill::{self, Allowance, HooksRun, Kill};
+use super::lifecycle;
 use crate::contract::{MountedVolumes, VolumeError};
 use crate::convert::container::{ContainerContext, container_config};
 use crate::convert::env::{EnvError, EnvObjects, environment, references};
@@ -22,6 +23,8 @@ use crate::events::EventType;
 use crate::ids::ObjectName;
 use crate::image::EnsuredImage;
 use crate::objectcache::ObjectError;
+use crate::plan::KillReason;
+use crate::podcache::RuntimeContainer;
 
 /// Why a container did not start. [`StartError::reason`] is what its status
 /// shows while it waits.
@@ -192,7 +195,7 @@ pub async fn start_container(
     deps.runtime.start_container(&id).await.map_err(StartError::Start)?;
     event("Started", format!("Started container {}", container.name));
     let status = deps.runtime.container_status(&id).await.map_err(StartError::Start)?;
-    post_start(deps, ctx, &container, &id).await?;
+    post_start(deps, ctx, &container, &status, restart_count).await?;
     Ok(status)
 }
 
@@ -206,24 +209,33 @@ fn target_of(deps: &Deps, pod: &Pod, name: &str) -> Result<Option<ContainerId>, 
     found.map(Some).ok_or_else(|| StartError::Target(wanted.to_owned()))
 }
 
+/// Runs the postStart hook; when it fails, the container is killed like any
+/// other, preStop included.
 async fn post_start(
     deps: &Deps,
     ctx: &StartContext<'_>,
     container: &Container,
-    id: &ContainerId,
+    status: &ContainerStatus,
+    restart_count: u32,
 ) -> Result<(), StartError> {
     let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(()) };
     let host = match ctx.pod_ips.first() {
         Some(ip) => ip.clone(),
         None => kill::pod_host(deps, ctx.pod),
     };
-    let result = lifecycle::run(deps.runtime.as_ref(), hook, container, id, &host, POST_START_LIMIT).await;
+    let result = lifecycle::run(deps.runtime.as_ref(), hook, container, &status.id, &host, POST_START_LIMIT).await;
     let Err(error) = result else { return Ok(()) };
-    let text = format!("PostStartHook failed: {error}");
+    // What the hook printed may be a secret: it stays out of the event.
+    tracing::info!(pod.uid = ?ctx.pod.metadata.uid, container = container.name, %error, "postStart hook failed");
+    let text = "PostStartHook failed";
     deps.events.container(ctx.pod, &container.name, EventType::Warning, "FailedPostStartHook", text);
-    let text = format!("FailedPostStartHook: container {} is killed", container.name);
-    deps.events.container(ctx.pod, &container.name, EventType::Normal, "Killing", text);
-    let grace = crate::plan::grace::grace_period(ctx.pod, Some(container), crate::plan::KillReason::PodEnds);
-    deps.runtime.stop_container(id, grace).await.map_err(StartError::Start)?;
+    let running = RuntimeContainer {
+        sandbox: ctx.sandbox.clone(),
+        hash: spec::container_hash(container),
+        restart_count,
+        status: status.clone(),
+    };
+    let kill = Kill::new(&running, KillReason::PodEnds, "FailedPostStartHook", Allowance::Own);
+    kill::kill_container(deps, ctx.pod, kill, &HooksRun::default()).await.map_err(StartError::Start)?;
     Err(StartError::PostStart(error))
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::files;
-use super::kill::{self, Allowance};
+use super::kill::{self, Allowance, Kill};
 use super::sandbox::{self, CreateSandboxError};
 use super::state::EndReason;
 use super::worker::{Progress, Worker};
@@ -45,23 +45,54 @@ impl Worker {
             if is_finished(&self.pod, &self.runtime) || actions.ends_pod() {
                 return self.end(EndReason::Finished);
             }
-            if actions.is_empty() {
-                self.publish(Stage::Syncing);
-                self.collect_garbage().await;
-                return self.wait(None);
-            }
-            if interrupt.is_cancelled() {
+            let idle = actions.is_empty();
+            let Some(progress) = self.perform_until(actions, interrupt).await else {
+                // Given up in the middle: whatever the runtime did, it will show.
+                self.dirty = true;
                 return Progress::Again;
-            }
-            match self.perform(actions, interrupt).await {
-                Progress::Again => {}
-                other => {
+            };
+            if progress != Progress::Again {
+                if !idle {
                     self.publish(Stage::Syncing);
-                    return other;
                 }
+                return progress;
             }
         }
         self.wait(Some(Duration::from_secs(10)))
+    }
+
+    /// Performs `actions` unless the pod is to end meanwhile: deletion, eviction,
+    /// removal and the active deadline wait for nothing that the pod's own program
+    /// or a registry holds up. `None` when interrupted.
+    async fn perform_until(&mut self, actions: PodActions, interrupt: &CancellationToken) -> Option<Progress> {
+        let left = self.time_to_deadline();
+        let deadline = async {
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        };
+        let work = async { if actions.is_empty() { self.keep().await } else { self.perform(actions).await } };
+        tokio::select! {
+            biased;
+            // None of them is polled again once one is done.
+            () = interrupt.cancelled() => None,
+            () = deadline => None,
+            progress = work => Some(progress),
+        }
+    }
+
+    /// Keeps a pod for which nothing is to be started: its volumes are set up and
+    /// current, also after a restart of the agent, and its garbage goes.
+    async fn keep(&mut self) -> Progress {
+        self.publish(Stage::Syncing);
+        if let Err(error) = self.deps.volumes.set_up(&self.pod).await {
+            self.deps.events.pod(&self.pod, EventType::Warning, "FailedMount", error.to_string());
+            let delay = self.next_retry();
+            return self.wait(Some(delay));
+        }
+        self.collect_garbage().await;
+        self.wait(None)
     }
 
     fn fail(&mut self, reason: &str, message: &str) {
@@ -99,15 +130,10 @@ impl Worker {
         }
     }
 
-    async fn perform(&mut self, actions: PodActions, interrupt: &CancellationToken) -> Progress {
-        if actions.kill_pod {
-            if !self.stop_everything(&actions).await {
-                let delay = self.next_retry();
-                return self.wait(Some(delay));
-            }
-            if actions.create_sandbox.is_none() {
-                return Progress::Again;
-            }
+    async fn perform(&mut self, actions: PodActions) -> Progress {
+        if actions.kill_pod && !self.stop_everything(&actions).await {
+            let delay = self.next_retry();
+            return self.wait(Some(delay));
         }
         if !actions.kill.is_empty() {
             self.kill_some(&actions).await;
@@ -128,12 +154,15 @@ impl Worker {
             }
         }
         if actions.create_sandbox.is_none() && ready.is_empty() {
-            self.collect_garbage().await;
-            return self.wait(soonest);
+            return match (self.keep().await, self.wait(soonest)) {
+                (Progress::Wait(Some(a)), Progress::Wait(Some(b))) => Progress::Wait(Some(a.min(b))),
+                (Progress::Wait(None), held_back) => held_back,
+                (kept, _) => kept,
+            };
         }
         // The first word of a pod tells where it starts.
         self.publish(Stage::Syncing);
-        self.start_all(&actions, ready, interrupt).await
+        self.start_all(&actions, ready).await
     }
 
     /// Stops all containers and sandboxes because nothing is to run, or all anew.
@@ -154,7 +183,8 @@ impl Worker {
     async fn kill_some(&mut self, actions: &PodActions) {
         let kills = actions.kill.iter().filter_map(|k| {
             let target = self.runtime.containers.iter().find(|c| *c.id() == k.id)?;
-            Some(kill::kill_container(&self.deps, &self.pod, target, k.reason, &k.message, Allowance::Own, &self.hooks))
+            let kill = Kill::new(target, k.reason, &k.message, Allowance::Own);
+            Some(kill::kill_container(&self.deps, &self.pod, kill, &self.hooks))
         });
         for error in join_all(kills).await.into_iter().filter_map(Result::err) {
             tracing::warn!(pod.uid = %self.uid, %error, "container not stopped");
@@ -194,12 +224,7 @@ impl Worker {
         Some(((name.to_owned(), spec::container_hash(&found)), finished))
     }
 
-    async fn start_all(
-        &mut self,
-        actions: &PodActions,
-        ready: Vec<StartContainer>,
-        interrupt: &CancellationToken,
-    ) -> Progress {
+    async fn start_all(&mut self, actions: &PodActions, ready: Vec<StartContainer>) -> Progress {
         let attempt = actions.create_sandbox.map(|a| a.max(self.sandbox_attempt));
         if attempt.is_some()
             && let Some(problem) = self.network_problem()
@@ -218,12 +243,7 @@ impl Worker {
             let delay = self.next_retry();
             return self.wait(Some(delay));
         }
-        let Some((volumes, images)) = self.gather(&config, attempt.is_some(), &ready, interrupt).await else {
-            // Given up in the middle: whatever the runtime did, it will show.
-            self.dirty = true;
-            return Progress::Again;
-        };
-        let (volumes, images) = match (volumes, images) {
+        let (volumes, images) = match self.gather(&config, attempt.is_some(), &ready).await {
             (Ok(volumes), Ok(images)) => (volumes, images),
             (_, Err(error)) => return self.sandbox_failed(&error),
             (Err(error), _) => {

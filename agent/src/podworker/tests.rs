@@ -1,7 +1,9 @@
 //! Workers on the fake runtime, in paused time, with scripted faults.
 #![allow(clippy::unwrap_used)]
 
+mod ending;
 mod faults;
 mod harness;
+mod keeping;
 mod life;
 mod pressure;

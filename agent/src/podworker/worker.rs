@@ -53,7 +53,6 @@ pub struct Worker {
     pub(super) state: WorkerState,
     pub(super) waiting: BTreeMap<String, WaitReason>,
     pub(super) messages: TerminationMessages,
-    pub(super) status: Option<PodStatus>,
     pub(super) crash: Backoff<(String, u64)>,
     /// Containers that failed to start, and when they may try again.
     pub(super) not_before: HashMap<String, Timestamp>,
@@ -92,19 +91,18 @@ impl Worker {
         let (uid, name) = (PodUid::of(&pod), ObjectName::of_pod(&pod));
         let known = deps.cache.get(&uid);
         let crash = Backoff::new(BackoffPolicy::crash_loop(deps.settings.max_crash_backoff));
+        let dirty = deps.cache.is_unread(&uid);
         Self {
             runtime: known.unwrap_or_else(|| Arc::new(RuntimePod::empty(uid.clone(), name.clone()))),
-            deps,
             uid,
             name,
             inbox,
+            dirty,
             pod,
             removed: false,
-            dirty: false,
             state: WorkerState::Syncing,
             waiting: BTreeMap::new(),
             messages: TerminationMessages::new(),
-            status: None,
             crash,
             not_before: HashMap::new(),
             attempts: HashMap::new(),
@@ -114,6 +112,7 @@ impl Worker {
             evicted: None,
             admitted: false,
             hooks: HooksRun::default(),
+            deps,
         }
     }
 
@@ -207,6 +206,11 @@ impl Worker {
         !self.runtime.containers.is_empty() || !self.runtime.sandboxes.is_empty()
     }
 
+    /// The status last reported, else the one the pod came with.
+    pub(super) fn reported(&self) -> Option<Arc<PodStatus>> {
+        self.deps.status.get(&self.uid).or_else(|| self.pod.status.clone().map(Arc::new))
+    }
+
     /// Reports the pod's status when it changed.
     pub(super) fn publish(&mut self, stage: Stage) {
         if self.removed && !spec::is_static(&self.pod) {
@@ -217,13 +221,14 @@ impl Worker {
             Stage::Syncing | Stage::Terminating => self.deps.probes.view(&self.uid),
         };
         let node = self.deps.node_view();
+        let previous = self.deps.status.get(&self.uid);
         let status = generate(&StatusInput {
             pod: &self.pod,
             runtime: &self.runtime,
             probes: &view,
             waiting: &self.waiting,
             messages: &self.messages,
-            previous: self.status.as_ref(),
+            previous: previous.as_deref(),
             stage,
             failure: self.failure.as_ref(),
             evicted: self.evicted.is_some(),
@@ -233,7 +238,10 @@ impl Worker {
         });
         // Also when it is unchanged: the pod object may differ from it.
         self.deps.status.set(&self.pod, &status);
-        self.status = Some(status);
+        if stage != Stage::Terminated {
+            // A result that came meanwhile was brought into the status before this one.
+            self.deps.status.refresh_probes(&self.uid, self.deps.probes.as_ref(), self.deps.clock.now());
+        }
     }
 
     /// The wait after one more failure: 0.5 s, doubling.
@@ -246,16 +254,20 @@ impl Worker {
     /// When the pod's active deadline strikes.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
         let seconds = spec::spec(&self.pod).active_deadline_seconds?;
-        let known = self.status.as_ref().or(self.pod.status.as_ref());
-        let started = known.and_then(|s| s.start_time.as_ref()).map_or_else(|| self.deps.clock.now(), |t| t.0);
+        let started = self.reported().and_then(|s| s.start_time.as_ref().map(|t| t.0));
+        let started = started.unwrap_or_else(|| self.deps.clock.now());
         started.checked_add(SignedDuration::from_secs(seconds)).ok()
+    }
+
+    /// How long the pod may still be active.
+    pub(super) fn time_to_deadline(&self) -> Option<Duration> {
+        let left = self.deadline().map(|d| d.duration_since(self.deps.clock.now()));
+        left.map(|d| Duration::try_from(d).unwrap_or_default() + Duration::from_millis(1))
     }
 
     /// The shorter of `wait` and the time to the active deadline.
     pub(super) fn wait(&self, wait: Option<Duration>) -> Progress {
-        let left = self.deadline().map(|d| d.duration_since(self.deps.clock.now()));
-        let left = left.map(|d| Duration::try_from(d).unwrap_or_default() + Duration::from_millis(1));
-        Progress::Wait(match (wait, left) {
+        Progress::Wait(match (wait, self.time_to_deadline()) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         })

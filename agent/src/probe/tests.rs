@@ -29,7 +29,7 @@ async fn setting() -> Setting {
     let (recorder, events) = Recorder::channel(100);
     let wakes = Arc::new(AtomicUsize::new(0));
     let counter = wakes.clone();
-    let sink: ChangeSink = Arc::new(move |_| {
+    let sink: ProbeSink = Arc::new(move |_, _| {
         counter.fetch_add(1, Ordering::SeqCst);
     });
     let runtime: Arc<dyn RuntimeService> = FakeRuntime::new();

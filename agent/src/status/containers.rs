@@ -10,8 +10,9 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::probes::started_and_ready;
 use crate::clock::to_seconds;
-use crate::contract::{ProbeOutcome, ProbeView};
+use crate::contract::ProbeView;
 use crate::convert::spec::{self, ContainerKind};
 use crate::plan::restart;
 use crate::podcache::{RuntimeContainer, RuntimePod};
@@ -238,8 +239,6 @@ fn set_ready(input: &ContainerInput<'_>, kind: ContainerKind, container: &Contai
         status.ready = false;
         return;
     };
-    let results = input.probes.get(newest.id());
-    let started = container.startup_probe.is_none() || results.startup == ProbeOutcome::Success;
-    status.started = Some(started);
-    status.ready = started && (container.readiness_probe.is_none() || results.readiness == ProbeOutcome::Success);
+    let (started, ready) = started_and_ready(container, newest.id(), input.probes);
+    (status.started, status.ready) = (Some(started), ready);
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -18,7 +19,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::patch::status_patch;
-use crate::convert::spec;
+use super::probes::with_probes;
+use crate::contract::PodProbes;
+use crate::convert::spec::{self, CONFIG_HASH, CONFIG_MIRROR};
 use crate::ids::{ObjectName, PodUid};
 use crate::podsource::DesiredRx;
 
@@ -63,14 +66,32 @@ impl ApiWriter {
     fn api(&self, name: &ObjectName) -> Api<Pod> {
         Api::namespaced(self.client.clone(), &name.namespace)
     }
+
+    /// What a refusal means: the server says Conflict (some say Invalid) of another
+    /// pod's UID and of two writers that met alike, so the object decides.
+    async fn refused(&self, name: &ObjectName, uid: &str, error: &kube::Error) -> WriteOutcome {
+        if !matches!(code(error), Some(409 | 422)) {
+            return outcome(error);
+        }
+        match self.api(name).get_metadata(&name.name).await {
+            Ok(object) if object.metadata.uid.as_deref() == Some(uid) => WriteOutcome::Failed(error.to_string()),
+            Ok(_) => WriteOutcome::Gone,
+            Err(unread) => outcome(&unread),
+        }
+    }
+}
+
+fn code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
 }
 
 fn outcome(error: &kube::Error) -> WriteOutcome {
-    match error {
-        kube::Error::Api(status) if status.code == 404 => WriteOutcome::Gone,
-        // The UID in the patch is not the object's: another pod of that name.
-        kube::Error::Api(status) if status.code == 409 => WriteOutcome::Gone,
-        other => WriteOutcome::Failed(other.to_string()),
+    match code(error) {
+        Some(404) => WriteOutcome::Gone,
+        _ => WriteOutcome::Failed(error.to_string()),
     }
 }
 
@@ -80,7 +101,10 @@ impl StatusWriter for ApiWriter {
         let params = PatchParams::default();
         match self.api(name).patch_status(&name.name, &params, &Patch::Strategic(patch)).await {
             Ok(_) => WriteOutcome::Written,
-            Err(error) => outcome(&error),
+            Err(error) => {
+                let uid = patch.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+                self.refused(name, uid, &error).await
+            }
         }
     }
 
@@ -92,7 +116,7 @@ impl StatusWriter for ApiWriter {
         };
         match self.api(name).delete(&name.name, &params).await {
             Ok(_) => WriteOutcome::Gone,
-            Err(error) => outcome(&error),
+            Err(error) => self.refused(name, uid, &error).await,
         }
     }
 }
@@ -195,6 +219,17 @@ impl StatusManager {
         self.shared.wake.notify_one();
     }
 
+    /// Brings the newest probe results into the status last reported. The results
+    /// are read while nobody else can report, so that older ones never win.
+    pub fn refresh_probes(&self, uid: &PodUid, probes: &dyn PodProbes, now: Timestamp) {
+        let mut entries = self.shared.lock();
+        let Some(entry) = entries.get_mut(uid) else { return };
+        let Some(status) = with_probes(&entry.pod, &entry.status, &probes.view(uid), now) else { return };
+        entry.status = Arc::new(status);
+        drop(entries);
+        self.shared.wake.notify_one();
+    }
+
     /// Nothing of the pod runs any more, and what it used is free.
     pub fn finished(&self, pod: &Arc<Pod>) {
         if let Some(entry) = self.shared.lock().get_mut(&PodUid::of(pod)) {
@@ -269,7 +304,10 @@ impl StatusManager {
             let name = ObjectName::of_pod(&entry.pod);
             let mut target = uid.to_string();
             if spec::is_static(&entry.pod) {
-                let Some(mirror) = desired.mirrors.get(&name) else { continue };
+                // The mirror of another version of the manifest shows that one.
+                let own =
+                    |m: &&Arc<Pod>| spec::annotation(m, CONFIG_MIRROR) == spec::annotation(&entry.pod, CONFIG_HASH);
+                let Some(mirror) = desired.mirrors.get(&name).filter(own) else { continue };
                 target = mirror.metadata.uid.clone().unwrap_or_default();
                 if entry.seen_version != mirror.metadata.resource_version {
                     entry.seen_version = mirror.metadata.resource_version.clone();

@@ -32,6 +32,8 @@ pub(super) struct FakeVolumes {
     pub fail_set_up: Mutex<usize>,
     pub fail_tear_down: Mutex<usize>,
     pub torn_down: Mutex<Vec<PodUid>>,
+    /// The pods handed to `set_up`, in order.
+    pub set_up: Mutex<Vec<Arc<Pod>>>,
 }
 
 fn take(counter: &Mutex<usize>) -> bool {
@@ -43,7 +45,8 @@ fn take(counter: &Mutex<usize>) -> bool {
 
 #[async_trait]
 impl PodVolumes for FakeVolumes {
-    async fn set_up(&self, _pod: &Arc<Pod>) -> Result<Arc<MountedVolumes>, VolumeError> {
+    async fn set_up(&self, pod: &Arc<Pod>) -> Result<Arc<MountedVolumes>, VolumeError> {
+        self.set_up.lock().unwrap().push(pod.clone());
         if take(&self.fail_set_up) {
             return Err(VolumeError::SetUp { volume: "v".into(), message: "configmap \"m\" not found".into() });
         }
@@ -222,6 +225,14 @@ impl Node {
         self.desired.send_replace(Arc::new(DesiredPods { api_synced: true, pods, ..DesiredPods::default() }));
     }
 
+    /// A probe of a container has these results now.
+    pub(super) fn probed(&self, pod: &Pod, id: &cri::ContainerId, results: ContainerProbes) {
+        self.probes.set(id, results);
+        let uid = PodUid::of(pod);
+        self.deps.status.refresh_probes(&uid, self.probes.as_ref(), self.deps.clock.now());
+        self.workers.poke(&uid);
+    }
+
     pub(super) fn status(&self, pod: &Pod) -> PodStatus {
         self.deps.status.get(&PodUid::of(pod)).map(|s| PodStatus::clone(&s)).unwrap_or_default()
     }
@@ -244,6 +255,10 @@ impl Node {
 
     pub(super) fn reasons(&self) -> Vec<&'static str> {
         self.events.lock().unwrap().iter().map(|h| h.reason).collect()
+    }
+
+    pub(super) fn messages(&self) -> Vec<String> {
+        self.events.lock().unwrap().iter().map(|h| h.message.clone()).collect()
     }
 
     /// Whether there was an event of that reason whose message begins so.

@@ -157,8 +157,7 @@ async fn a_failed_liveness_probe_restarts() {
     node.want(std::slice::from_ref(&p));
     node.until("running", |n| n.runtime.running() == ["a"]).await;
     let first = node.runtime.container_named("a").unwrap().id;
-    node.probes.set(&first, ContainerProbes { liveness: ProbeOutcome::Failure, ..Default::default() });
-    node.workers.poke(&PodUid::of(&p));
+    node.probed(&p, &first, ContainerProbes { liveness: ProbeOutcome::Failure, ..Default::default() });
     node.until("restarted", |n| n.container(&p, "a").restart_count == 1).await;
     assert_ne!(node.runtime.container_named("a").unwrap().id, first);
     assert!(node.reasons().contains(&"Killing"));
