@@ -18,7 +18,6 @@ pub mod eviction;
 pub mod ids;
 pub mod image;
 pub mod logs;
-mod mountinfo;
 pub mod node;
 pub mod objectcache;
 pub mod plan;

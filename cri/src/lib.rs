@@ -9,6 +9,7 @@ mod channel;
 pub mod client;
 pub mod containerd;
 mod convert;
+pub mod dirtree;
 pub mod error;
 pub mod events;
 #[cfg(any(test, feature = "testing"))]
@@ -17,6 +18,7 @@ pub mod fake;
 pub mod floor;
 pub mod id;
 pub mod images;
+pub mod mountinfo;
 mod namespace;
 pub mod service;
 pub mod types;

@@ -292,7 +292,7 @@ pub fn delete(data_dir: &Path, name: &ClusterName, users: Option<&Path>) -> Resu
     if !failures.is_empty() {
         bail!("cluster {name} is not entirely deleted: {}", failures.join("; "));
     }
-    std::fs::remove_dir_all(&dir.root).with_context(|| format!("remove {}", dir.root.display()))?;
+    cri::dirtree::remove(&dir.root).with_context(|| format!("remove {}", dir.root.display()))?;
     // Made for clusters; where others are in there, they stay.
     let _ = std::fs::remove_dir(paths::clusters_dir(data_dir));
     // Made for nodes to mount over.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::mountinfo::unescape;
+use cri::mountinfo::unescape;
 
 /// The hierarchies of this machine as one process sees them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -140,7 +140,7 @@ fn remove(path: &Path, deep: bool) -> Result<(), FileError> {
     };
     let result = match (meta.is_dir(), deep) {
         (false, _) => std::fs::remove_file(path),
-        (true, true) => std::fs::remove_dir_all(path),
+        (true, true) => cri::dirtree::remove(path),
         (true, false) => std::fs::remove_dir(path),
     };
     match result {

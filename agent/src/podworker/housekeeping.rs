@@ -66,7 +66,7 @@ async fn clean(deps: &Deps, alive: &(dyn Fn(&PodUid) -> bool + Sync)) {
         // Several nodes may share one log directory: only logs of pods that had
         // a directory here are ours to remove.
         for name in names(&paths.pod_logs).into_iter().filter(|n| uid_of_log_dir(n).as_ref() == Some(&uid)) {
-            if let Err(error) = std::fs::remove_dir_all(paths.pod_logs.join(&name)) {
+            if let Err(error) = cri::dirtree::remove(&paths.pod_logs.join(&name)) {
                 tracing::warn!(pod.uid = %uid, %error, "orphaned logs not removed");
             }
         }

@@ -114,8 +114,7 @@ fn links_complete(dir: &Path, payload: &Payload) -> bool {
 /// Whether a directory holds the payload's files with their content and mode,
 /// and no others.
 fn shows(dir: &Path, payload: &Payload, group: Option<u32>) -> bool {
-    let mut found = BTreeSet::new();
-    if collect(dir, Path::new(""), &mut found).is_err() || found.len() != payload.len() {
+    if files_in(dir, payload.len()).is_none_or(|found| found != payload.len()) {
         return false;
     }
     payload.iter().all(|(path, file)| {
@@ -134,17 +133,22 @@ fn same_content(path: &Path, data: &[u8]) -> bool {
     file.take(limit).read_to_end(&mut content).is_ok() && content == data
 }
 
-fn collect(dir: &Path, below: &Path, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let path = below.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            collect(&entry.path(), &path, found)?;
-        } else {
-            found.insert(path);
+/// How many files there are below a directory; stops soon after `enough`.
+fn files_in(dir: &Path, enough: usize) -> Option<usize> {
+    let (mut found, mut todo) = (0, vec![dir.to_owned()]);
+    while let Some(next) = todo.pop() {
+        for entry in fs::read_dir(&next).ok()? {
+            let entry = entry.ok()?;
+            match entry.file_type().ok()?.is_dir() {
+                true => todo.push(entry.path()),
+                false => found += 1,
+            }
+        }
+        if found > enough {
+            break;
         }
     }
-    Ok(())
+    Some(found)
 }
 
 /// Removes what the new set does not show: links of vanished names, old
@@ -157,7 +161,7 @@ fn sweep(dir: &Path, current: &str, wanted: &BTreeSet<OsString>) -> Result<(), A
             continue;
         }
         let is_dir = at("inspect", &path, entry.file_type())?.is_dir();
-        let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let removed = if is_dir { cri::dirtree::remove(&path) } else { fs::remove_file(&path) };
         at("remove", &path, removed)?;
     }
     Ok(())

@@ -1,22 +1,15 @@
 //! Mounts below the pods' directories: reading the table, tmpfs, unmounting.
 
-use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::dir::Dir;
+use cri::dirtree;
+use cri::mountinfo::mount_points;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, unlinkat};
-
-use crate::mountinfo::mount_points;
 
 /// Mount points at or below `dir`, the deepest last mounted first.
 pub fn mounts_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -89,81 +82,10 @@ pub fn unmount(point: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a tree without ever entering a mount or following a link, whatever
-/// changes meanwhile. Absent is success.
-pub fn remove_tree(dir: &Path) -> io::Result<()> {
-    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
-        return Err(io::Error::other("the root cannot be removed"));
-    };
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    match open(parent, flags, Mode::empty()) {
-        Ok(parent) => remove_at(&parent, name),
-        Err(Errno::ENOENT) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn remove_at(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS);
-    let done = match openat2(parent, name, how) {
-        Ok(dir) => {
-            for entry in entries(&dir)? {
-                remove_at(&dir, &entry)?;
-            }
-            unlinkat(parent, name, UnlinkatFlags::RemoveDir)
-        }
-        Err(Errno::EXDEV) => return Err(io::Error::other(format!("{} is still mounted", name.display()))),
-        Err(Errno::ENOTDIR | Errno::ELOOP) => unlinkat(parent, name, UnlinkatFlags::NoRemoveDir),
-        Err(error) => Err(error),
-    };
-    match done {
-        Err(Errno::ENOENT) => Ok(()),
-        done => Ok(done?),
-    }
-}
-
-fn entries(dir: &OwnedFd) -> io::Result<Vec<OsString>> {
-    let mut names = Vec::new();
-    for entry in Dir::from_fd(dir.try_clone()?)?.iter() {
-        let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
-        if name != "." && name != ".." {
-            names.push(name);
-        }
-    }
-    Ok(names)
-}
-
 /// Unmounts everything at or below `dir` and removes it.
 pub fn unmount_and_remove(dir: &Path) -> io::Result<()> {
     for point in mounts_below(dir)? {
         unmount(&point)?;
     }
-    remove_tree(dir)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn removal_follows_no_links() {
-        let dir = tempfile::tempdir().unwrap();
-        let (tree, precious) = (dir.path().join("tree"), dir.path().join("precious"));
-        fs::create_dir_all(tree.join("a/b")).unwrap();
-        fs::create_dir(&precious).unwrap();
-        fs::write(precious.join("file"), "x").unwrap();
-        fs::write(tree.join("a/b/file"), "x").unwrap();
-        std::os::unix::fs::symlink(&precious, tree.join("a/link")).unwrap();
-        remove_tree(&tree).unwrap();
-        remove_tree(&tree).unwrap();
-        remove_tree(&tree.join("below")).unwrap();
-        assert!(!tree.exists() && precious.join("file").exists());
-        // A link in the place of the tree goes, not what it points at.
-        std::os::unix::fs::symlink(&precious, &tree).unwrap();
-        remove_tree(&tree).unwrap();
-        assert!(fs::symlink_metadata(&tree).is_err() && precious.join("file").exists());
-    }
+    dirtree::remove(dir)
 }

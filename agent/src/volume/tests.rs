@@ -275,7 +275,7 @@ fn mounts_are_found_behind_links_and_never_entered() {
         let mounted = set.container_mounts(&pod, container, &[], &volumes).await.unwrap();
         assert_eq!(set.container_mounts(&pod, container, &[], &volumes).await.unwrap(), mounted);
         // Removal alone refuses to go in.
-        let error = mounts::remove_tree(&linked.join("pods/uid-1/volume-subpaths")).unwrap_err();
+        let error = cri::dirtree::remove(&linked.join("pods/uid-1/volume-subpaths")).unwrap_err();
         assert!(error.to_string().contains("still mounted"), "{error}");
         set.tear_down(&PodUid::of(&pod)).await.unwrap();
         assert!(!real.join("pods/uid-1/volume-subpaths").exists() && !real.join("pods/uid-1/volumes").exists());

@@ -1,7 +1,6 @@
 //! Everything a private containerd left behind, removed.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +14,9 @@ use tracing::warn;
 use super::process::{self, Process};
 use super::{ContainerdError, Options, sys};
 use crate::client::CriClient;
+use crate::dirtree;
 use crate::error::CriError;
+use crate::mountinfo::mount_points;
 use crate::service::RuntimeService;
 use crate::types::{ContainerFilter, SandboxFilter};
 
@@ -64,7 +65,7 @@ pub async fn purge(options: &Options, keep: Keep) -> Result<(), ContainerdError>
 /// namespaces only, and detach what other nodes have there.
 pub fn remove_unused(directory: &Path) {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut tables = processes.filter_map(|process| fs::read_to_string(process.path().join("mountinfo")).ok());
+    let mut tables = processes.filter_map(|process| fs::read(process.path().join("mountinfo")).ok());
     if !tables.any(|table| !mounts_below(&table, &[directory]).is_empty()) {
         let _ = fs::remove_dir(directory);
     }
@@ -204,41 +205,18 @@ async fn kill_and_wait(pid: u32) -> Result<(), ContainerdError> {
 }
 
 /// Mount points below some directories, the deepest first, from mountinfo.
-fn mounts_below(mountinfo: &str, directories: &[&Path]) -> Vec<PathBuf> {
-    let points = mountinfo.lines().filter_map(|l| l.split(' ').nth(4)).map(unescape);
+fn mounts_below(mountinfo: &[u8], directories: &[&Path]) -> Vec<PathBuf> {
+    let points = mount_points(mountinfo).into_iter();
     let mut below: Vec<_> = points.filter(|p| directories.iter().any(|d| p.starts_with(d))).collect();
     below.sort();
     below.reverse();
     below
 }
 
-/// mountinfo writes blanks and backslashes as three octal digits.
-fn unescape(field: &str) -> PathBuf {
-    let mut out = String::new();
-    let mut rest = field;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let code = rest.get(at + 1..at + 4).and_then(|d| u8::from_str_radix(d, 8).ok());
-        match code {
-            Some(code) => {
-                out.push(char::from(code));
-                rest = &rest[at + 4..];
-            }
-            None => {
-                out.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
-    }
-    out.push_str(rest);
-    PathBuf::from(out)
-}
-
 fn unmount_below(directories: &[&Path]) -> Result<(), ContainerdError> {
     let path = PathBuf::from("/proc/self/mountinfo");
-    let text = fs::read_to_string(&path);
-    let text = text.map_err(|source| ContainerdError::File { what: "read", path, source })?;
-    for point in mounts_below(&text, directories) {
+    let table = fs::read(&path).map_err(|source| ContainerdError::File { what: "read", path, source })?;
+    for point in mounts_below(&table, directories) {
         match umount2(&point, MntFlags::MNT_DETACH) {
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
             Err(e) => return Err(ContainerdError::File { what: "unmount", path: point, source: e.into() }),
@@ -248,12 +226,7 @@ fn unmount_below(directories: &[&Path]) -> Result<(), ContainerdError> {
 }
 
 fn remove_directory(path: &Path) -> Result<(), ContainerdError> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(ContainerdError::File { what: "remove", path: path.to_owned(), source: e })
-        }
-        _ => Ok(()),
-    }
+    dirtree::remove(path).map_err(|source| ContainerdError::File { what: "remove", path: path.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -262,7 +235,7 @@ mod tests {
 
     #[test]
     fn mounts_below_directories_come_deepest_first() {
-        let text = "20 1 0:5 / /run/a rw - tmpfs none rw\n\
+        let text = b"20 1 0:5 / /run/a rw - tmpfs none rw\n\
                     21 20 0:6 / /run/a/b\\040c rw - overlay none rw\n\
                     22 1 0:7 / /run/ab rw - tmpfs none rw\n\
                     23 1 0:8 / /x rw - tmpfs none rw\nshort line\n";
@@ -286,10 +259,5 @@ mod tests {
         for garbage in ["", "unix://", "{}", "vsock://1:2"] {
             assert_eq!(socket_in(garbage), None, "{garbage}");
         }
-    }
-
-    #[test]
-    fn odd_escapes_stay() {
-        assert_eq!(unescape("a\\zb\\"), PathBuf::from("a\\zb\\"));
     }
 }

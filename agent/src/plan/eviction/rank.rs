@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+pub use cri::dirtree::Space;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use quantity::{Format, Quantity};
 
@@ -35,14 +36,6 @@ pub struct PodUsage {
     pub files: Space,
     /// Bytes in scratch directories on disk, by volume.
     pub volumes: BTreeMap<String, u64>,
-}
-
-/// Part of a file system.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Space {
-    /// Bytes.
-    pub bytes: u64,
-    pub inodes: u64,
 }
 
 /// A pod that could be evicted; `usage` is unknown of a pod that just began.

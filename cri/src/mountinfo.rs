@@ -1,4 +1,4 @@
-//! The table of mounts as the kernel writes it. Pure.
+//! The table of mounts as the kernel writes it: the one parser. Pure.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -46,6 +46,14 @@ mod tests {
             short line\n31 22 8:1 / /end\\04 rw";
         let expect: Vec<PathBuf> = ["/proc", "/var/a b\\c", "/end\\04"].map(PathBuf::from).into();
         assert_eq!(mount_points(table), expect);
+    }
+
+    #[test]
+    fn names_are_bytes() {
+        let line = [b"1 2 3 / /a".as_slice(), &[0xff, 0xc3], b"\\303\\251 rw\n"].concat();
+        let expect = PathBuf::from(OsString::from_vec(vec![b'/', b'a', 0xff, 0xc3, 0o303, 0o251]));
+        assert_eq!(mount_points(&line), [expect]);
+        assert_eq!(unescape(b"a\\zb\\"), PathBuf::from("a\\zb\\"));
     }
 
     proptest! {

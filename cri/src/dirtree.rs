@@ -1,0 +1,301 @@
+//! Trees of directories that containers may have shaped: removing and measuring.
+//!
+//! A container can nest directories without end, and deeper than a path can
+//! say. So nothing here recurses, builds long paths, or holds more than a fixed
+//! number of descriptors: of the levels between the root and the present one
+//! only the lowest [`MAX_OPEN`] stay open. The others are opened again through
+//! `..` on the way back, if that still leads where we came from.
+
+use std::collections::{HashSet, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// Levels of a tree that are open at the same time.
+const MAX_OPEN: usize = 16;
+/// Subdirectories of one level that are remembered at the same time when removing.
+const MAX_PENDING: usize = 256;
+/// How often a directory is gone over that somebody else fills meanwhile.
+const MAX_PASSES: u32 = 100;
+
+const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+fn identity(stat: &FileStat) -> Identity {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// A directory on the way from the root of a tree to where we are.
+struct Level {
+    dir: Dir,
+    id: Identity,
+    /// Subdirectories to go into, the present one last.
+    pending: Vec<OsString>,
+    passes: u32,
+}
+
+impl Level {
+    fn new(fd: OwnedFd) -> nix::Result<Self> {
+        let id = identity(&fstat(&fd)?);
+        Ok(Self { dir: Dir::from_fd(fd)?, id, pending: Vec::new(), passes: 0 })
+    }
+
+    /// Opens a directory that is no link and on its parent's file system.
+    fn below(parent: impl AsFd, name: &OsStr) -> nix::Result<Self> {
+        let resolve = ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS;
+        Self::new(openat2(parent, name, OpenHow::new().flags(DIRECTORY).resolve(resolve))?)
+    }
+}
+
+/// What a level that was closed for the lack of room is to have again.
+struct Closed {
+    id: Identity,
+    pending: Box<[OsString]>,
+}
+
+/// The levels from the root of a tree to where we are.
+#[derive(Default)]
+struct Descent {
+    closed: Vec<Closed>,
+    open: VecDeque<Level>,
+}
+
+impl Descent {
+    /// Goes down one level. `keep` says whether a level that is closed keeps its
+    /// pending names: what is being removed is found again by looking.
+    fn push(&mut self, level: Level, keep: bool) {
+        self.open.push_back(level);
+        if self.open.len() > MAX_OPEN
+            && let Some(top) = self.open.pop_front()
+        {
+            let pending = if keep { top.pending.into_boxed_slice() } else { Box::default() };
+            self.closed.push(Closed { id: top.id, pending });
+        }
+    }
+
+    /// Goes up one level; returns whether the parent had to be opened again.
+    fn pop(&mut self) -> nix::Result<bool> {
+        let Some(left) = self.open.pop_back() else { return Ok(false) };
+        if !self.open.is_empty() {
+            return Ok(false);
+        }
+        let Some(closed) = self.closed.pop() else { return Ok(false) };
+        let fd = openat(&left.dir, "..", DIRECTORY, Mode::empty())?;
+        let mut parent = Level::new(fd)?;
+        if parent.id != closed.id {
+            // Moved elsewhere meanwhile.
+            return Err(Errno::ESTALE);
+        }
+        parent.pending = closed.pending.into_vec();
+        self.open.push_back(parent);
+        Ok(true)
+    }
+}
+
+/// Removes a tree without ever entering a mount or following a link, whatever
+/// changes meanwhile. Absent is success.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::other("the root cannot be removed"));
+    };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let parent = match open(parent, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Ok(parent) => parent,
+        Err(Errno::ENOENT) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut descent = Descent::default();
+    match enter(&parent, name)? {
+        Some(root) => descent.push(root, false),
+        None => return Ok(()),
+    }
+    while let Some(level) = descent.open.back_mut() {
+        if level.pending.is_empty() {
+            level.pending = remove_files(&mut level.dir)?;
+            level.passes += 1;
+        }
+        if let Some(next) = level.pending.last() {
+            match enter(&level.dir, next)? {
+                Some(below) => descent.push(below, false),
+                None => drop(level.pending.pop()),
+            }
+            continue;
+        }
+        let passes = level.passes;
+        let removed = match descent.open.iter().rev().nth(1) {
+            Some(above) => above.pending.last().map_or(Ok(true), |name| remove_empty(&above.dir, name)),
+            None if descent.closed.is_empty() => remove_empty(&parent, name),
+            // Its name is forgotten: the next pass of the parent finds it empty.
+            None => Ok(true),
+        };
+        match removed {
+            Ok(false) if passes < MAX_PASSES => continue,
+            Ok(false) => return Err(Errno::ENOTEMPTY.into()),
+            Ok(true) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if !descent.pop()?
+            && let Some(above) = descent.open.back_mut()
+        {
+            above.pending.pop();
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is no directory, and opens what is one.
+fn enter(parent: impl AsFd, name: &OsStr) -> io::Result<Option<Level>> {
+    match Level::below(&parent, name) {
+        Ok(level) => Ok(Some(level)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(Errno::EXDEV) => Err(still_mounted(name)),
+        Err(Errno::ENOTDIR | Errno::ELOOP) => remove_file(&parent, name).map(|_| None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn still_mounted(name: &OsStr) -> io::Error {
+    io::Error::other(format!("{} is still mounted", name.display()))
+}
+
+/// Whether the name is free now; a directory stays.
+fn remove_file(parent: impl AsFd, name: &OsStr) -> io::Result<bool> {
+    match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(true),
+        Err(Errno::EISDIR) => Ok(false),
+        Err(Errno::EBUSY) => Err(still_mounted(name)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the directory is gone; one that is not empty stays.
+fn remove_empty(parent: impl AsFd, name: &OsStr) -> nix::Result<bool> {
+    match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(true),
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// One pass over a directory: removes its files; some of its subdirectories.
+fn remove_files(dir: &mut Dir) -> io::Result<Vec<OsString>> {
+    let (mut pending, mut doomed) = (Vec::new(), Vec::new());
+    loop {
+        // Removing while a listing is open may make it skip: batch by batch.
+        for entry in dir.iter() {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." || pending.iter().any(|known| known == name) {
+                continue;
+            }
+            doomed.push(name.to_owned());
+            if doomed.len() >= MAX_PENDING {
+                break;
+            }
+        }
+        if doomed.is_empty() || pending.len() >= MAX_PENDING {
+            return Ok(pending);
+        }
+        for name in doomed.drain(..) {
+            if !remove_file(&*dir, &name)? {
+                pending.push(name);
+            }
+        }
+    }
+}
+
+/// Part of a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes.
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+impl std::ops::AddAssign for Space {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.inodes += other.inodes;
+    }
+}
+
+/// What a file or tree takes on its own file system; mounts in it are not
+/// entered. What cannot be read, or goes meanwhile, is not counted.
+pub fn space(path: &Path) -> Space {
+    let (mut out, mut links) = (Space::default(), HashSet::new());
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return out };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let Ok(parent) = open(parent, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) else {
+        return out;
+    };
+    // The root may be a mount itself: its own device is what counts.
+    let Ok(stat) = fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) else { return out };
+    add(&mut out, &stat, &mut links);
+    if !is_directory(&stat) {
+        return out;
+    }
+    let mut descent = Descent::default();
+    match openat(&parent, name, DIRECTORY, Mode::empty()).and_then(Level::new) {
+        Ok(root) => descent.push(measured(root, stat.st_dev, &mut out, &mut links), true),
+        Err(_) => return out,
+    }
+    while let Some(level) = descent.open.back_mut() {
+        let Some(next) = level.pending.pop() else {
+            if descent.pop().is_err() {
+                return out;
+            }
+            continue;
+        };
+        if let Ok(below) = Level::below(&level.dir, &next) {
+            descent.push(measured(below, stat.st_dev, &mut out, &mut links), true);
+        }
+    }
+    out
+}
+
+fn is_directory(stat: &FileStat) -> bool {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
+}
+
+/// Counts what is in a level and leaves its subdirectories pending.
+fn measured(mut level: Level, device: u64, out: &mut Space, links: &mut HashSet<Identity>) -> Level {
+    let names: Vec<OsString> = level
+        .dir
+        .iter()
+        .map_while(Result::ok)
+        .map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned())
+        .filter(|name| name != "." && name != "..")
+        .collect();
+    for name in names {
+        let Ok(stat) = fstatat(&level.dir, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
+        if stat.st_dev != device {
+            continue;
+        }
+        add(out, &stat, links);
+        if is_directory(&stat) {
+            level.pending.push(name);
+        }
+    }
+    level
+}
+
+/// Hard links share one inode, which counts once.
+fn add(out: &mut Space, stat: &FileStat, links: &mut HashSet<Identity>) {
+    if is_directory(stat) || stat.st_nlink < 2 || links.insert(identity(stat)) {
+        let bytes = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+        *out += Space { bytes, inodes: 1 };
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! Trees far deeper than a path can say, on stacks far smaller than they need.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use nix::sys::stat::mkdirat;
+use proptest::prelude::*;
+
+use super::*;
+
+/// Makes `depth` directories, one in the other, each with a file beside.
+fn nest(root: &Path, depth: usize) {
+    let mut at = open(root, DIRECTORY, Mode::empty()).unwrap();
+    for _ in 0..depth {
+        mkdirat(&at, "d", Mode::from_bits_truncate(0o755)).unwrap();
+        at = openat(&at, "d", DIRECTORY, Mode::empty()).unwrap();
+    }
+}
+
+/// Runs on a thread whose stack holds no recursion worth its name.
+fn on_a_small_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    std::thread::Builder::new().stack_size(64 << 10).spawn(work).unwrap().join().unwrap()
+}
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+#[test]
+fn depth_costs_neither_stack_nor_descriptors() {
+    // Deeper than a path can say; in memory, where that costs no disk.
+    const DEPTH: usize = 3_000;
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    nest(&tree, DEPTH);
+    let found = on_a_small_stack({
+        let tree = tree.clone();
+        move || space(&tree)
+    });
+    assert_eq!(found.inodes, DEPTH as u64 + 1);
+    on_a_small_stack({
+        let tree = tree.clone();
+        move || remove(&tree).unwrap()
+    });
+    assert!(!tree.exists());
+}
+
+#[test]
+fn open_levels_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    nest(dir.path(), 100);
+    let mut descent = Descent::default();
+    let before = descriptors();
+    descent.push(Level::new(open(dir.path(), DIRECTORY, Mode::empty()).unwrap()).unwrap(), false);
+    for _ in 0..100 {
+        let below = Level::below(&descent.open.back().unwrap().dir, OsStr::new("d")).unwrap();
+        descent.push(below, false);
+    }
+    assert_eq!(descent.open.len(), MAX_OPEN);
+    // Other tests of this process open files, too, but not eighty.
+    assert!(descriptors() < before + 80);
+    while !descent.open.is_empty() {
+        descent.pop().unwrap();
+    }
+    assert!(descent.closed.is_empty());
+}
+
+#[test]
+fn the_way_back_is_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    nest(dir.path(), MAX_OPEN + 1);
+    let mut descent = Descent::default();
+    descent.push(Level::new(open(dir.path(), DIRECTORY, Mode::empty()).unwrap()).unwrap(), false);
+    for _ in 0..=MAX_OPEN {
+        let below = Level::below(&descent.open.back().unwrap().dir, OsStr::new("d")).unwrap();
+        descent.push(below, false);
+    }
+    // The directory that leads back up now lies elsewhere.
+    let elsewhere = dir.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::rename(dir.path().join("d/d"), elsewhere.join("d")).unwrap();
+    let mut last = Ok(false);
+    while last.is_ok() && !descent.open.is_empty() {
+        last = descent.pop();
+    }
+    assert_eq!(last, Err(Errno::ESTALE));
+}
+
+#[test]
+fn removal_follows_no_links() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, precious) = (dir.path().join("tree"), dir.path().join("precious"));
+    fs::create_dir_all(tree.join("a/b")).unwrap();
+    fs::create_dir(&precious).unwrap();
+    fs::write(precious.join("file"), "x").unwrap();
+    fs::write(tree.join("a/b/file"), "x").unwrap();
+    symlink(&precious, tree.join("a/link")).unwrap();
+    remove(&tree).unwrap();
+    remove(&tree).unwrap();
+    remove(&tree.join("below")).unwrap();
+    assert!(!tree.exists() && precious.join("file").exists());
+    // A link in the place of the tree goes, not what it points at.
+    symlink(&precious, &tree).unwrap();
+    remove(&tree).unwrap();
+    assert!(fs::symlink_metadata(&tree).is_err() && precious.join("file").exists());
+}
+
+#[test]
+fn wide_directories_go_in_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    for n in 0..MAX_PENDING * 3 {
+        fs::create_dir_all(tree.join(format!("d{n}"))).unwrap();
+        fs::write(tree.join(format!("f{n}")), "x").unwrap();
+    }
+    remove(&tree).unwrap();
+    assert!(!tree.exists());
+}
+
+#[test]
+fn links_count_once_and_what_is_gone_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let empty = space(dir.path());
+    fs::create_dir(dir.path().join("d")).unwrap();
+    fs::write(dir.path().join("d/f"), vec![1; 100_000]).unwrap();
+    fs::hard_link(dir.path().join("d/f"), dir.path().join("again")).unwrap();
+    symlink("/", dir.path().join("root")).unwrap();
+    let full = space(dir.path());
+    assert_eq!(full.inodes, empty.inodes + 3);
+    assert!((100_000..200_000).contains(&(full.bytes - empty.bytes)), "{full:?}");
+    assert_eq!(space(&dir.path().join("none")), Space::default());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(30))]
+    #[test]
+    fn every_shape_is_measured_and_removed(paths in proptest::collection::btree_set("([ab]{1,2}/){0,30}[fg]{1,2}", 0..30)) {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        let mut expect = std::collections::BTreeSet::from([String::new()]);
+        for path in &paths {
+            let full = tree.join(path);
+            fs::create_dir_all(full.parent().unwrap()).unwrap();
+            fs::write(full, "x").unwrap();
+            let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+            expect.extend(ends.map(|end| path[..end].to_owned()));
+        }
+        prop_assert_eq!(space(&tree).inodes, expect.len() as u64);
+        remove(&tree).unwrap();
+        prop_assert!(!tree.exists());
+    }
+}
