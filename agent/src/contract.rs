@@ -41,8 +41,10 @@ pub struct MountedVolumes {
 /// Volumes of pods. All calls are idempotent.
 #[async_trait]
 pub trait PodVolumes: Send + Sync + Debug {
-    /// Brings every volume of the pod up and keeps projected ones current until
-    /// [`PodVolumes::tear_down`]. Returns at once when all are mounted already.
+    /// Brings every volume of the pod up, adopting what an earlier agent
+    /// mounted, and keeps projected ones current until
+    /// [`PodVolumes::tear_down`]. To be called in each sync of an admitted pod:
+    /// it returns at once when nothing changed. May be dropped before it ends.
     async fn set_up(&self, pod: &Arc<Pod>) -> Result<Arc<MountedVolumes>, VolumeError>;
 
     /// The bind mounts of one container (also an init or ephemeral one seen as

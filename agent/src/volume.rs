@@ -2,8 +2,10 @@
 //!
 //! [`VolumeSet`] implements [`PodVolumes`]. What to do is decided by [`plan`]
 //! and [`payload`] (both pure); [`atomic`], [`mounts`], [`subpath`] do it.
-//! [`VolumeSet::run`] keeps projected files current. It does not create a pod's
-//! own directory, /etc/hosts or termination logs, and attaches no disks.
+//! Each sync of a pod calls [`PodVolumes::set_up`], which brings up or adopts
+//! and follows the pod's own metadata; [`VolumeSet::run`] follows objects and the
+//! lives of tokens. It does not create a pod's own directory, /etc/hosts or
+//! termination logs, and attaches no disks.
 //!
 //! On the node a volume is `<pods root>/<uid>/volumes/<plugin>/<name>`, a bound
 //! subPath `<pods root>/<uid>/volume-subpaths/<volume>/<container>/<index>`.
@@ -11,6 +13,7 @@
 pub mod atomic;
 pub mod empty_dir;
 pub mod host_path;
+mod jobs;
 pub mod mounts;
 pub mod ownership;
 pub mod payload;
@@ -35,7 +38,7 @@ use crate::events::Recorder;
 use crate::ids::PodUid;
 use crate::objectcache::{ObjectReader, ObjectRef};
 use plan::{Source, VolumePlan};
-use state::PodState;
+use state::PodEntry;
 
 /// What the volumes of a node need to know.
 #[derive(Clone, Debug)]
@@ -53,7 +56,7 @@ pub struct VolumeSet {
     reader: Arc<dyn ObjectReader>,
     events: Recorder,
     sink: ChangeSink,
-    pods: Mutex<HashMap<PodUid, Arc<tokio::sync::Mutex<PodState>>>>,
+    pods: Mutex<HashMap<PodUid, Arc<PodEntry>>>,
     /// Changes since construction, until [`VolumeSet::run`] takes them over.
     changes: Mutex<Option<broadcast::Receiver<ObjectRef>>>,
     /// Tells [`VolumeSet::run`] that a deadline may have moved.
@@ -86,11 +89,11 @@ impl VolumeSet {
         is_uid(uid.as_str()).then(|| self.config.pods_root.join(uid.as_str()))
     }
 
-    fn known(&self) -> Vec<Arc<tokio::sync::Mutex<PodState>>> {
+    fn known(&self) -> Vec<Arc<PodEntry>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    fn state_of(&self, uid: &PodUid) -> Arc<tokio::sync::Mutex<PodState>> {
+    fn entry(&self, uid: &PodUid) -> Arc<PodEntry> {
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         pods.entry(uid.clone()).or_default().clone()
     }
@@ -110,14 +113,6 @@ fn volume_dir(pod_dir: &Path, plan: &VolumePlan) -> PathBuf {
     }
 }
 
-/// Runs file-system work where it may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(format!("file-system work was lost: {error}")),
-    }
-}
-
 #[async_trait]
 impl PodVolumes for VolumeSet {
     async fn set_up(&self, pod: &Arc<Pod>) -> Result<Arc<MountedVolumes>, VolumeError> {
@@ -125,11 +120,14 @@ impl PodVolumes for VolumeSet {
         let Some(pod_dir) = self.pod_dir(&uid) else {
             return Err(VolumeError::SetUp { volume: String::new(), message: format!("invalid pod UID {uid:?}") });
         };
-        let state = self.state_of(&uid);
-        let mut state = state.lock().await;
-        let mounted = self.bring_up(&mut state, pod, &pod_dir).await?;
-        self.deadlines.notify_one();
-        Ok(mounted)
+        let entry = self.entry(&uid);
+        let mut state = entry.state.lock().await;
+        let before = state.deadline();
+        let result = self.bring_up(&entry, &mut state, pod, &pod_dir).await;
+        if state.deadline() != before {
+            self.deadlines.notify_one();
+        }
+        result
     }
 
     async fn container_mounts(
@@ -140,6 +138,7 @@ impl PodVolumes for VolumeSet {
         volumes: &MountedVolumes,
     ) -> Result<Vec<Mount>, VolumeError> {
         let plans = plan::plan(pod).map_err(|e| VolumeError::SetUp { volume: e.volume, message: e.message })?;
+        let jobs = &self.entry(&PodUid::of(pod)).jobs;
         let mut mounts = Vec::new();
         for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
             let fail = |message: String| VolumeError::ContainerMount {
@@ -155,7 +154,7 @@ impl PodVolumes for VolumeSet {
                 Some(sub_path) => {
                     let target = self.sub_path_target(pod, container, mount, index).map_err(fail)?;
                     let source = source.clone();
-                    blocking(move || subpath::bind(&source, &sub_path, &target)).await.map_err(fail)?
+                    jobs.run(move || subpath::bind(&source, &sub_path, &target)).await.map_err(fail)?
                 }
             };
             let managed = plans.iter().any(|p| p.name == mount.name && matches!(p.source, Source::Projected(_)));
@@ -165,20 +164,24 @@ impl PodVolumes for VolumeSet {
     }
 
     async fn tear_down(&self, uid: &PodUid) -> Result<(), VolumeError> {
-        let state = self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-        if let Some(state) = state {
-            // Waits for a refresh that runs; later ones see that all is over.
-            state.lock().await.torn_down = true;
-        }
         let Some(pod_dir) = self.pod_dir(uid) else { return Ok(()) };
-        let removed = blocking(move || {
+        let entry = self.entry(uid);
+        // Who waits for the API server waits no longer, and who comes later sees
+        // that all is over.
+        entry.ended.cancel();
+        let _state = entry.state.lock().await;
+        // Mounting that somebody began and dropped has to end before.
+        entry.jobs.settled().await;
+        let removed = entry.jobs.run(move || {
             for name in ["volume-subpaths", "volumes"] {
                 let dir = pod_dir.join(name);
                 mounts::unmount_and_remove(&dir).map_err(|error| format!("remove {}: {error}", dir.display()))?;
             }
             Ok(())
         });
-        removed.await.map_err(|message| VolumeError::TearDown { volume: "all".into(), message })
+        removed.await.map_err(|message| VolumeError::TearDown { volume: "all".into(), message })?;
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        Ok(())
     }
 }
 

@@ -7,17 +7,29 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use super::jobs::Jobs;
 use super::plan::{self, EmptyDir, Medium, Projected, Source, VolumePlan};
 use super::projected::{self, Gather, GatherError, Tokens};
-use super::{VolumeSet, blocking, empty_dir, host_path, ownership, volume_dir};
+use super::{VolumeSet, empty_dir, host_path, ownership, volume_dir};
 use crate::contract::{MountedVolumes, VolumeError};
 
 /// First pause before another try at files that could not be made.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(120);
 
-/// One pod's volumes. Locked while something is done to them.
+/// One pod of the set.
+#[derive(Debug, Default)]
+pub(super) struct PodEntry {
+    /// Locked while something is done to the volumes.
+    pub state: tokio::sync::Mutex<PodState>,
+    pub jobs: Jobs,
+    /// Cancelled when the volumes are to go; nothing is brought up any more.
+    pub ended: CancellationToken,
+}
+
+/// One pod's volumes.
 #[derive(Debug, Default)]
 pub(super) struct PodState {
     pub pod: Option<Arc<Pod>>,
@@ -27,7 +39,6 @@ pub(super) struct PodState {
     pub tokens: HashMap<String, Tokens>,
     /// Volumes whose files could not be made current.
     pub retries: BTreeMap<String, Retry>,
-    pub torn_down: bool,
 }
 
 /// When to try again, and how long to wait after that.
@@ -38,6 +49,11 @@ pub(super) struct Retry {
 }
 
 impl Retry {
+    /// A first try, at once.
+    fn now() -> Self {
+        Self { at: Instant::now(), pause: FIRST_RETRY / 2 }
+    }
+
     /// The next try after one that failed.
     pub fn after(previous: Option<&Self>) -> Self {
         let pause = previous.map_or(FIRST_RETRY, |r| (r.pause * 2).min(LONGEST_RETRY));
@@ -73,24 +89,33 @@ impl VolumeSet {
     /// Brings up what is not up; refreshes downward files when labels changed.
     pub(super) async fn bring_up(
         &self,
+        entry: &PodEntry,
         state: &mut PodState,
         pod: &Arc<Pod>,
         pod_dir: &Path,
     ) -> Result<Arc<MountedVolumes>, VolumeError> {
+        if entry.ended.is_cancelled() {
+            return Err(ended());
+        }
         let previous = state.pod.replace(pod.clone());
         if let Some(mounted) = state.mounted.clone() {
             if previous.is_some_and(|previous| !same_metadata(&previous, pod)) {
                 let names: Vec<String> =
                     state.plans.iter().filter(|p| has_downward(p)).map(|p| p.name.clone()).collect();
-                self.refresh(state, &names).await;
+                // Should this call be dropped, they are due all the same.
+                state.retries.extend(names.iter().map(|name| (name.clone(), Retry::now())));
+                self.deadlines.notify_one();
+                self.refresh(entry, state, &names).await;
             }
             return Ok(mounted);
         }
         state.plans = plan::plan(pod).map_err(|e| VolumeError::SetUp { volume: e.volume, message: e.message })?;
         let plans = std::mem::take(&mut state.plans);
+        // An earlier call may have been dropped in the middle.
+        entry.jobs.settled().await;
         let set_ups = plans.iter().map(|plan| {
             let tokens = state.tokens.remove(&plan.name).unwrap_or_default();
-            self.set_up_one(pod, pod_dir, plan, tokens)
+            self.set_up_one(entry, pod, pod_dir, plan, tokens)
         });
         let results = futures::future::join_all(set_ups).await;
         let mut mounted = MountedVolumes::default();
@@ -120,13 +145,20 @@ impl VolumeSet {
         Ok(mounted)
     }
 
-    async fn set_up_one(&self, pod: &Pod, pod_dir: &Path, plan: &VolumePlan, mut tokens: Tokens) -> Result<Up, String> {
+    async fn set_up_one(
+        &self,
+        entry: &PodEntry,
+        pod: &Pod,
+        pod_dir: &Path,
+        plan: &VolumePlan,
+        mut tokens: Tokens,
+    ) -> Result<Up, String> {
         let dir = volume_dir(pod_dir, plan);
         let mut stale = false;
         match &plan.source {
             Source::HostPath { path, kind } => {
                 let (path, kind) = (path.clone(), *kind);
-                blocking(move || host_path::prepare(&path, kind)).await?;
+                entry.jobs.run(move || host_path::prepare(&path, kind)).await?;
             }
             Source::EmptyDir(volume) => {
                 let volume = volume.clone();
@@ -136,13 +168,19 @@ impl VolumeSet {
                     empty_dir::set_up(&dir, &volume, size)?;
                     group.map_or(Ok(()), |group| ownership::set_group(&dir, group))
                 };
-                blocking(move || work().map_err(|error| error.to_string())).await?;
+                entry.jobs.run(move || work().map_err(|error| error.to_string())).await?;
             }
-            Source::Projected(volume) => match self.show(pod, &dir, volume, &mut tokens).await {
+            Source::Projected(volume) => match self.show(entry, pod, &dir, volume, &mut tokens).await {
                 Ok(_) => {}
-                // The API server is away, but an earlier life left the files:
-                // pods that run must not suffer from it.
-                Err(GatherError::Unavailable(_)) if projected::is_adoptable(&dir, volume.memory) => stale = true,
+                // An earlier agent left the files: a pod that runs must not suffer
+                // from an API server that is away, nor its other volumes from an
+                // object that is gone.
+                Err(error) if projected::is_adoptable(&dir, volume.memory) => {
+                    stale = true;
+                    if let GatherError::Missing(_) = error {
+                        self.report_failure(pod, &plan.name, &error);
+                    }
+                }
                 Err(error) => return Err(error.to_string()),
             },
         }
@@ -155,28 +193,40 @@ impl VolumeSet {
     }
 
     /// Gathers and writes one projected volume; whether files changed.
-    async fn show(&self, pod: &Pod, dir: &Path, volume: &Projected, tokens: &mut Tokens) -> Result<bool, GatherError> {
+    async fn show(
+        &self,
+        entry: &PodEntry,
+        pod: &Pod,
+        dir: &Path,
+        volume: &Projected,
+        tokens: &mut Tokens,
+    ) -> Result<bool, GatherError> {
         let gather = Gather { reader: &*self.reader, pod, fields: &self.config.fields };
-        let payload = gather.payload(volume, tokens).await?;
+        let payload = entry.ended.run_until_cancelled(gather.payload(volume, tokens)).await;
+        let payload = payload.unwrap_or_else(|| Err(GatherError::Unavailable(ENDED.to_owned())))?;
         let (dir, memory, group) = (dir.to_owned(), volume.memory, plan::fs_group(pod));
-        let written = blocking(move || projected::write(&dir, memory, &payload, group)).await;
+        let written = entry.jobs.run(move || projected::write(&dir, memory, &payload, group)).await;
         written.map_err(GatherError::Unavailable)
     }
 
     /// Makes the named volumes' files current. What fails keeps its old files
     /// and is tried again later.
-    pub(super) async fn refresh(&self, state: &mut PodState, names: &[String]) {
-        let Some(pod) = state.pod.clone().filter(|_| state.mounted.is_some() && !state.torn_down) else { return };
+    pub(super) async fn refresh(&self, entry: &PodEntry, state: &mut PodState, names: &[String]) {
+        let up = state.mounted.is_some() && !entry.ended.is_cancelled() && !names.is_empty();
+        let Some(pod) = state.pod.clone().filter(|_| up) else { return };
         let Some(pod_dir) = self.pod_dir(&crate::ids::PodUid::of(&pod)) else { return };
         let plans: Vec<VolumePlan> = state.plans.iter().filter(|p| names.contains(&p.name)).cloned().collect();
+        // An earlier call may have been dropped in the middle.
+        entry.jobs.settled().await;
         for plan in plans {
             let Source::Projected(volume) = &plan.source else { continue };
             let tokens = state.tokens.entry(plan.name.clone()).or_default();
-            let shown = self.show(&pod, &volume_dir(&pod_dir, &plan), volume, tokens).await;
+            let shown = self.show(entry, &pod, &volume_dir(&pod_dir, &plan), volume, tokens).await;
             match shown {
                 Ok(_) => {
                     state.retries.remove(&plan.name);
                 }
+                Err(_) if entry.ended.is_cancelled() => return,
                 Err(error) => {
                     let retry = Retry::after(state.retries.get(&plan.name));
                     state.retries.insert(plan.name.clone(), retry);
@@ -191,6 +241,12 @@ impl VolumeSet {
         let error = VolumeError::SetUp { volume: volume.to_owned(), message: error.to_string() };
         self.events.pod(pod, crate::events::EventType::Warning, "FailedMount", error.to_string());
     }
+}
+
+const ENDED: &str = "the pod's volumes are being removed";
+
+fn ended() -> VolumeError {
+    VolumeError::SetUp { volume: "all".to_owned(), message: ENDED.to_owned() }
 }
 
 /// One volume that is up.

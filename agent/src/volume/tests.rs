@@ -20,6 +20,8 @@ use serde_json::json;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+mod lifetime;
+
 use super::*;
 use crate::ids::ObjectName;
 use crate::objectcache::{ObjectError, ObjectKind, ObjectRef};
@@ -29,6 +31,9 @@ struct FakeReader {
     maps: Mutex<BTreeMap<String, ConfigMap>>,
     secrets: Mutex<BTreeMap<String, Secret>>,
     away: Mutex<bool>,
+    /// Asked, and without an answer for ever.
+    hung: tokio::sync::Notify,
+    hangs: std::sync::atomic::AtomicBool,
     issued: AtomicU32,
     token_life: i64,
     changes: broadcast::Sender<ObjectRef>,
@@ -40,6 +45,8 @@ impl FakeReader {
             maps: Mutex::default(),
             secrets: Mutex::default(),
             away: Mutex::new(false),
+            hung: tokio::sync::Notify::new(),
+            hangs: false.into(),
             issued: AtomicU32::new(0),
             token_life,
             changes: broadcast::channel(16).0,
@@ -68,6 +75,10 @@ impl FakeReader {
 #[async_trait]
 impl ObjectReader for FakeReader {
     async fn config_map(&self, name: &ObjectName) -> Result<Arc<ConfigMap>, ObjectError> {
+        if self.hangs.load(Ordering::SeqCst) {
+            self.hung.notify_one();
+            std::future::pending::<()>().await;
+        }
         let value = self.maps.lock().unwrap().get(&*name.name).cloned();
         self.found("configmap", name, value)
     }
@@ -116,6 +127,24 @@ fn set_at(dir: &Path, reader: &Arc<FakeReader>) -> Arc<VolumeSet> {
     // The receiver only has to stay open.
     std::mem::forget(receiver);
     VolumeSet::new(config, reader.clone(), events, Arc::new(|_| {}))
+}
+
+/// What the agent runs beside its pod workers, until it is dropped.
+struct Agent(CancellationToken);
+
+impl Agent {
+    fn on(set: &Arc<VolumeSet>) -> Self {
+        let token = CancellationToken::new();
+        let (set, ended) = (set.clone(), token.clone());
+        tokio::spawn(async move { set.run(ended).await });
+        Self(token)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 fn pod(spec: serde_json::Value) -> Arc<Pod> {
@@ -198,11 +227,7 @@ fn files_follow_their_objects() {
         let reader = FakeReader::new(3600);
         reader.set_map("cm", &[("k", "1")]);
         let set = set_at(dir.path(), &reader);
-        let token = CancellationToken::new();
-        let running = tokio::spawn({
-            let (set, token) = (set.clone(), token.clone());
-            async move { set.run(token).await }
-        });
+        let _agent = Agent::on(&set);
         let first = pod(json!({"containers": [], "volumes": [
             {"name": "cm", "configMap": {"name": "cm"}},
             {"name": "down", "downwardAPI": {"items": [
@@ -223,8 +248,6 @@ fn files_follow_their_objects() {
         changed.metadata.labels = Some([("b".to_owned(), "2".to_owned())].into());
         set.set_up(&Arc::new(changed)).await.unwrap();
         assert_eq!(fs::read_to_string(mounted.host_paths["down"].join("labels")).unwrap(), "b=\"2\"");
-        token.cancel();
-        running.await.unwrap();
         set.tear_down(&PodUid::new("uid-1")).await.unwrap();
     });
 }
@@ -238,11 +261,7 @@ fn a_pod_that_waits_hears_when_its_object_comes() {
         let config = VolumeConfig { pods_root: dir.path().join("pods"), fields: FieldContext::default() };
         let sink: ChangeSink = Arc::new(move |uid: &PodUid| heard_tx.send(uid.clone()).unwrap());
         let set = VolumeSet::new(config, reader.clone(), Recorder::channel(1).0, sink);
-        let token = CancellationToken::new();
-        let running = tokio::spawn({
-            let (set, token) = (set.clone(), token.clone());
-            async move { set.run(token).await }
-        });
+        let _agent = Agent::on(&set);
         let pod = pod(json!({"containers": [], "volumes": [{"name": "cm", "configMap": {"name": "late"}}]}));
         set.set_up(&pod).await.unwrap_err();
         reader.set_map("other", &[("k", "1")]);
@@ -250,8 +269,6 @@ fn a_pod_that_waits_hears_when_its_object_comes() {
         let first = tokio::time::timeout(Duration::from_secs(20), heard.recv()).await.unwrap();
         assert_eq!(first, Some(PodUid::of(&pod)));
         set.set_up(&pod).await.unwrap();
-        token.cancel();
-        running.await.unwrap();
     });
 }
 
@@ -333,14 +350,8 @@ fn an_absent_api_server_does_not_take_adopted_files() {
             "cm".into(),
             ConfigMap { data: Some([("k".to_owned(), "2".to_owned())].into()), ..ConfigMap::default() },
         );
-        let token = CancellationToken::new();
-        let running = tokio::spawn({
-            let (set, token) = (set.clone(), token.clone());
-            async move { set.run(token).await }
-        });
+        let _agent = Agent::on(&set);
         eventually("the files catch up", || fs::read_to_string(&file).is_ok_and(|text| text == "2")).await;
-        token.cancel();
-        running.await.unwrap();
     });
 }
 
@@ -354,11 +365,7 @@ fn tokens_are_renewed_at_four_fifths_of_their_life() {
             let dir = tempfile::tempdir().unwrap();
             let reader = FakeReader::new(1000);
             let set = set_at(dir.path(), &reader);
-            let token = CancellationToken::new();
-            let running = tokio::spawn({
-                let (set, token) = (set.clone(), token.clone());
-                async move { set.run(token).await }
-            });
+            let _agent = Agent::on(&set);
             let pod = pod(json!({"containers": [], "volumes": [{"name": "t", "projected": {"sources": [
                 {"serviceAccountToken": {"path": "token"}}]}}]}));
             let file = set.set_up(&pod).await.unwrap().host_paths["t"].join("token");
@@ -366,8 +373,6 @@ fn tokens_are_renewed_at_four_fifths_of_their_life() {
             tokio::time::sleep(Duration::from_secs(780)).await;
             assert_eq!(fs::read_to_string(&file).unwrap(), "token-1");
             eventually("a new token", || fs::read_to_string(&file).is_ok_and(|text| text == "token-2")).await;
-            token.cancel();
-            running.await.unwrap();
         });
     });
     if let Err(panic) = thread.join() {
@@ -382,6 +387,7 @@ fn sub_paths_are_bound_safely() {
         let reader = FakeReader::new(3600);
         reader.set_map("cm", &[("k", "1")]);
         let set = set_at(dir.path(), &reader);
+        let _agent = Agent::on(&set);
         let pod = pod(json!({
             "containers": [{"name": "c", "volumeMounts": [
                 {"name": "e", "mountPath": "/a", "subPath": "x/y"},
@@ -404,7 +410,8 @@ fn sub_paths_are_bound_safely() {
 
         // The same container again gets the same mounts, and new content of a file.
         reader.set_map("cm", &[("k", "2")]);
-        set.refresh(&mut *set.state_of(&PodUid::of(&pod)).lock().await, &["cm".into()]).await;
+        let shown = volumes.host_paths["cm"].join("k");
+        eventually("the changed file is seen", || fs::read_to_string(&shown).is_ok_and(|text| text == "2")).await;
         let again = set.container_mounts(&pod, &container, &env, &volumes).await.unwrap();
         assert_eq!(again, mounts);
         assert_eq!(fs::read_to_string(&mounts[2].host_path).unwrap(), "2");

@@ -52,16 +52,16 @@ impl VolumeSet {
     /// Pods that are busy are passed over: they announce their deadlines at the end.
     async fn next_deadline(&self) -> Instant {
         let pods = self.known();
-        let deadlines = pods.iter().filter_map(|state| state.try_lock().ok()?.deadline());
+        let deadlines = pods.iter().filter_map(|entry| entry.state.try_lock().ok()?.deadline());
         deadlines.min().unwrap_or_else(|| Instant::now() + FOREVER)
     }
 
     async fn refresh_due(&self) {
         let pods = self.known();
-        join_all(pods.iter().map(async |state| {
-            let mut state = state.lock().await;
+        join_all(pods.iter().map(async |entry| {
+            let mut state = entry.state.lock().await;
             let due = state.due(Instant::now());
-            self.refresh(&mut state, &due).await;
+            self.refresh(entry, &mut state, &due).await;
         }))
         .await;
     }
@@ -69,8 +69,8 @@ impl VolumeSet {
     /// Refreshes the volumes that show an object; `None` means any could have changed.
     async fn refresh_users_of(&self, object: Option<&ObjectRef>) {
         let pods = self.known();
-        join_all(pods.iter().map(async |state| {
-            let mut state = state.lock().await;
+        join_all(pods.iter().map(async |entry| {
+            let mut state = entry.state.lock().await;
             let names = volumes_showing(&state, object);
             if names.is_empty() {
                 return;
@@ -78,7 +78,7 @@ impl VolumeSet {
             match &state.pod {
                 // It waits for another try; what it lacked may be there now.
                 Some(pod) if state.mounted.is_none() => (self.sink)(&PodUid::of(pod)),
-                _ => self.refresh(&mut state, &names).await,
+                _ => self.refresh(entry, &mut state, &names).await,
             }
         }))
         .await;

@@ -1,0 +1,104 @@
+//! Volumes from one agent to the next, and their end.
+
+use super::*;
+
+/// An agent that starts again finds the pod running: all its worker does is
+/// what every sync does.
+#[test]
+fn a_restarted_agent_keeps_the_files_of_running_pods_current() {
+    in_mount_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = FakeReader::new(3600);
+        reader.set_map("cm", &[("k", "1")]);
+        reader.set_map("gone", &[("k", "1")]);
+        reader.set_secret("sec", &[("k", "1")]);
+        let first = pod(json!({"containers": [], "volumes": [
+            {"name": "gone", "configMap": {"name": "gone"}},
+            {"name": "cm", "configMap": {"name": "cm"}},
+            {"name": "all", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "token", "audience": "vault", "expirationSeconds": 600}},
+                {"secret": {"name": "sec"}},
+                {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}},
+            {"name": "down", "downwardAPI": {"items": [
+                {"path": "notes", "fieldRef": {"fieldPath": "metadata.annotations"}}]}}]}));
+        let mounted = set_at(dir.path(), &reader).set_up(&first).await.unwrap();
+        let read = |volume: &str, file: &str| fs::read_to_string(mounted.host_paths[volume].join(file)).unwrap();
+        assert_eq!(read("all", "token"), "token-1");
+        let mounts = mounts::mounts_below(dir.path()).unwrap().len();
+
+        // Meanwhile one object went, and one changed unseen.
+        reader.maps.lock().unwrap().remove("gone");
+        reader.set_map("cm", &[("k", "2")]);
+        let reborn = set_at(dir.path(), &reader);
+        let _agent = Agent::on(&reborn);
+        assert_eq!(*reborn.set_up(&first).await.unwrap(), *mounted, "what runs does not wait for what is gone");
+        assert_eq!(
+            (read("cm", "k"), read("gone", "k"), read("all", "token")),
+            ("2".into(), "1".into(), "token-2".into())
+        );
+        reader.set_map("cm", &[("k", "3")]);
+        eventually("a changed object", || read("cm", "k") == "3").await;
+        reader.set_map("gone", &[("k", "back")]);
+        eventually("an object that is back", || read("gone", "k") == "back").await;
+
+        let mut changed = Pod::clone(&first);
+        changed.metadata.labels = Some([("b".to_owned(), "2".to_owned())].into());
+        changed.metadata.annotations = Some([("n".to_owned(), "3".to_owned())].into());
+        let changed = Arc::new(changed);
+        reborn.set_up(&changed).await.unwrap();
+        assert_eq!((read("all", "labels"), read("down", "notes")), ("b=\"2\"".into(), "n=\"3\"".into()));
+        let issued = reader.issued.load(Ordering::SeqCst);
+        reborn.set_up(&changed).await.unwrap();
+        assert_eq!(reader.issued.load(Ordering::SeqCst), issued, "nothing changed, nothing is asked for");
+        assert_eq!(mounts::mounts_below(dir.path()).unwrap().len(), mounts, "nothing is mounted twice");
+    });
+}
+
+#[test]
+fn what_was_dropped_is_waited_for_before_all_goes() {
+    in_mount_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = FakeReader::new(3600);
+        let set = set_at(dir.path(), &reader);
+        let uid = PodUid::new("uid-1");
+        // Mounting, begun for a sync that is interrupted at once.
+        let late = dir.path().join("pods/uid-1/volumes/kubernetes.io~empty-dir/late");
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let jobs = set.entry(&uid).jobs.clone();
+        let job = {
+            let late = late.clone();
+            jobs.run(move || {
+                wait.recv().unwrap();
+                fs::create_dir_all(&late).map_err(|error| error.to_string())
+            })
+        };
+        let mut job = Box::pin(job);
+        assert!(futures::poll!(&mut job).is_pending());
+        drop(job);
+        let mut down = Box::pin(set.tear_down(&uid));
+        assert!(futures::poll!(&mut down).is_pending(), "the job runs still");
+        go.send(()).unwrap();
+        down.await.unwrap();
+        assert!(!late.exists());
+    });
+}
+
+#[test]
+fn an_end_does_not_wait_for_the_api_server() {
+    in_mount_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = FakeReader::new(3600);
+        reader.hangs.store(true, Ordering::SeqCst);
+        let set = set_at(dir.path(), &reader);
+        let pod = pod(json!({"containers": [], "volumes": [{"name": "cm", "configMap": {"name": "cm"}}]}));
+        let waiting = tokio::spawn({
+            let (set, pod) = (set.clone(), pod.clone());
+            async move { set.set_up(&pod).await }
+        });
+        reader.hung.notified().await;
+        set.tear_down(&PodUid::of(&pod)).await.unwrap();
+        let error = waiting.await.unwrap().unwrap_err().to_string();
+        assert!(error.contains("being removed"), "{error}");
+        assert!(!dir.path().join("pods/uid-1/volumes").exists());
+    });
+}
