@@ -162,7 +162,7 @@ mod tests {
         let delete = MirrorAction::Delete { name: name.clone(), uid: "m".into() };
         desired.pods.clear();
         assert!(plan(&desired, &running, &node).is_empty());
-        assert_eq!(plan(&desired, &nothing, &node), [delete.clone()]);
+        assert_eq!(plan(&desired, &nothing, &node), std::slice::from_ref(&delete));
         let changed =
             Arc::new(static_pod::parse(&text.replace("image: i", "image: j"), PodOrigin::File, "n", "t").unwrap());
         desired.pods.insert(PodUid::of(&changed), DesiredPod { pod: changed.clone(), origin: PodOrigin::File });

@@ -36,13 +36,17 @@ pub(super) fn find_pod(shared: &Shared, target: &Target) -> Result<(Arc<Pod>, Op
     Ok((pod, runtime))
 }
 
-/// The newest container of the target's name.
+/// The running container of the target's name: an ended one takes no session.
 pub(super) fn find_container(shared: &Shared, target: &Target) -> Result<(Arc<Pod>, ContainerId), Refused> {
     let (pod, runtime) = find_pod(shared, target)?;
-    let id = runtime.and_then(|runtime| runtime.container(&target.container).map(|c| c.id().clone()));
+    let id = runtime.as_deref().and_then(|runtime| running_container(runtime, &target.container));
     let missing =
         || Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("container not found ({:?})", target.container));
     Ok((pod, id.ok_or_else(missing)?))
+}
+
+fn running_container(runtime: &RuntimePod, name: &str) -> Option<ContainerId> {
+    runtime.containers_named(name).find(|c| c.is_running()).map(|c| c.id().clone())
 }
 
 fn runtime_failed(error: &CriError) -> Refused {
@@ -280,5 +284,21 @@ mod tests {
         for bad in ["port=0", "port=x", "port=70000"] {
             assert_eq!(ports(bad).unwrap_err().status, StatusCode::BAD_REQUEST, "{bad}");
         }
+    }
+
+    #[test]
+    fn sessions_are_of_running_containers_only() {
+        use crate::testutil::{instance, pod, runtime};
+        use cri::types::ContainerState::{Exited, Running};
+        let pod = pod("  containers: [{name: a}, {name: b}]");
+        let all = vec![
+            instance(&pod, "a", 0, Exited, 1),
+            instance(&pod, "a", 1, Running, 0),
+            instance(&pod, "b", 0, Exited, 1),
+        ];
+        let runtime = runtime(vec![], all);
+        assert_eq!(running_container(&runtime, "a"), Some(ContainerId::new("a-1")));
+        assert_eq!(running_container(&runtime, "b"), None);
+        assert_eq!(running_container(&runtime, "c"), None);
     }
 }

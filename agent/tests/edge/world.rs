@@ -187,7 +187,7 @@ async fn serve(
         cache: cache.clone(),
         runtime: runtime.clone(),
         client: None,
-        probes: ProbeManager::new(runtime.clone(), events, Arc::new(|_| {}), "127.0.0.1", token.clone()),
+        probes: ProbeManager::new(runtime.clone(), events, Arc::new(|_, _| {}), "127.0.0.1", token.clone()),
         log_dir: directory.join("logs"),
         root_dir: directory.to_owned(),
         configz: Arc::new(json!({"kubeletconfig": {}})),
