@@ -43,6 +43,7 @@ use crate::podsource::file::FileSource;
 use crate::podsource::merge::Merger;
 use crate::podsource::{self, DesiredRx};
 use crate::podworker::admission::Admission;
+use crate::podworker::kernel_log::KernelLog;
 use crate::podworker::{Deps, Dispatcher, PodWorkers, WorkerSettings, housekeeping};
 use crate::probe::ProbeManager;
 use crate::runtimeclass::RuntimeClasses;
@@ -174,6 +175,7 @@ impl App {
             cfs_period: i64::try_from(config.cgroups.cfs_period.as_micros()).unwrap_or(100_000),
             pod_pids_limit: config.cgroups.pod_pids_limit,
             memory: self.cgroups.as_ref().map(|tree| tree.memory_control(&config.cgroups)).unwrap_or_default(),
+            seccomp_default: config.seccomp_default,
             max_crash_backoff: config.max_crash_backoff,
             allowed_unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
             runtime_name: self.runtime_name.clone(),
@@ -324,6 +326,8 @@ impl App {
             node,
             cgroups: self.cgroups.clone(),
             admission: Admission::default(),
+            workers: workers.clone(),
+            kernel_log: Arc::new(KernelLog::open(std::path::Path::new("/dev/kmsg"))),
             events: recorder.clone(),
             clock: self.clock,
         });

@@ -187,6 +187,8 @@ pub struct AgentConfig {
     pub max_crash_backoff: Duration,
     /// Sysctls pods may set beside the safe ones; a trailing `*` matches a prefix.
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// Whether containers without a seccomp profile get the runtime's.
+    pub seccomp_default: bool,
     /// Whether the node may have swap; reported only.
     pub fail_swap_on: bool,
 }
@@ -248,6 +250,7 @@ impl AgentConfig {
             relist: Duration::from_secs(60),
             max_crash_backoff: Duration::from_secs(300),
             allowed_unsafe_sysctls: Vec::new(),
+            seccomp_default: false,
             fail_swap_on: false,
         }
     }

@@ -11,6 +11,7 @@ pub mod grace;
 pub mod image_gc;
 pub mod init_actions;
 pub mod pod_actions;
+pub mod preempt;
 pub mod restart;
 
 pub use pod_actions::{KillContainer, KillReason, PodActions, StartContainer, pod_actions};

@@ -13,6 +13,7 @@ pub mod files;
 mod gather;
 pub mod housekeeping;
 pub mod inbox;
+pub mod kernel_log;
 pub mod kill;
 mod launch;
 pub mod lifecycle;

@@ -229,6 +229,7 @@ fn cri_mount(mount: &VolumeMount, host_path: &Path, managed: bool) -> Result<Mou
         host_path: host_path.to_owned(),
         // What the agent itself writes is never the container's to change.
         readonly: mount.read_only.unwrap_or(false) || managed,
+        recursive_read_only: false,
         selinux_relabel: false,
         propagation,
     })

@@ -36,7 +36,7 @@ use crate::error::{CriError, Result};
 use crate::id::{ContainerId, ImageRef, SandboxId};
 use crate::types::{
     ContainerConfig, ContainerEvent, ContainerEventKind, ContainerState, ContainerStatus, ExecOutput,
-    LinuxContainerResources, RuntimeCondition, SandboxConfig, SandboxStatus,
+    LinuxContainerResources, RuntimeCondition, RuntimeStatus, SandboxConfig, SandboxStatus,
 };
 use script::{Fault, Script};
 use state::State;
@@ -159,6 +159,11 @@ impl FakeRuntime {
     /// Replaces the conditions that `status` reports.
     pub fn set_conditions(&self, conditions: Vec<RuntimeCondition>) {
         self.state().conditions = conditions;
+    }
+
+    /// Makes `status` tell of these handlers and features; its conditions are not touched.
+    pub fn set_features(&self, features: RuntimeStatus) {
+        self.state().features = features;
     }
 
     /// A container's process ends by itself with `code`.

@@ -34,8 +34,19 @@ pub struct RuntimeCondition {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuntimeStatus {
     pub conditions: Vec<RuntimeCondition>,
-    /// Names of runtime handlers; "" is the default one.
-    pub handlers: Vec<String>,
+    /// What is known of runtime handlers; runtimes before containerd 2 say nothing.
+    pub handlers: Vec<RuntimeHandler>,
+    /// Whether groups of the image can be left out of a container's.
+    pub supplemental_groups_policy: bool,
+}
+
+/// A runtime handler and what it can do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeHandler {
+    /// "" is the default one.
+    pub name: String,
+    pub recursive_read_only_mounts: bool,
+    pub user_namespaces: bool,
 }
 
 /// Who manages the cgroups of pods: agent and runtime must agree.
@@ -137,6 +148,8 @@ pub struct SandboxSecurity {
     pub run_as_user: Option<i64>,
     pub run_as_group: Option<i64>,
     pub supplemental_groups: Vec<i64>,
+    /// Whether these are all, without the groups that the image has for the user.
+    pub strict_supplemental_groups: bool,
     pub readonly_rootfs: bool,
     pub privileged: bool,
     pub seccomp: Option<SecurityProfile>,
@@ -156,6 +169,8 @@ pub struct ContainerSecurity {
     pub run_as_username: String,
     pub run_as_group: Option<i64>,
     pub supplemental_groups: Vec<i64>,
+    /// Whether these are all, without the groups that the image has for the user.
+    pub strict_supplemental_groups: bool,
     pub readonly_rootfs: bool,
     pub no_new_privs: bool,
     pub masked_paths: Vec<String>,
@@ -219,6 +234,8 @@ pub struct Mount {
     pub container_path: String,
     pub host_path: String,
     pub readonly: bool,
+    /// Whether what is mounted below is read-only, too.
+    pub recursive_read_only: bool,
     pub selinux_relabel: bool,
     pub propagation: MountPropagation,
 }

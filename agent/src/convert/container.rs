@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::expansion::expand;
 use super::resources::{ResourceContext, container_resources};
-use super::security::{ImageUser, SecurityError, container_security};
+use super::security::{ImageUser, SeccompSettings, SecurityError, container_security};
 use super::{labels, spec};
 
 /// What a container needs beside its pod; all of it resolved.
@@ -22,8 +22,7 @@ pub struct ContainerContext<'a> {
     /// Volumes, /etc/hosts and the termination log.
     pub mounts: Vec<Mount>,
     pub resources: ResourceContext,
-    /// Directory of localhost seccomp profiles.
-    pub seccomp_root: String,
+    pub seccomp: SeccompSettings,
     /// The container whose processes an ephemeral container looks at.
     pub target: Option<ContainerId>,
 }
@@ -43,7 +42,7 @@ pub fn container_config(
     let words = |list: &Option<Vec<String>>| -> Vec<String> {
         list.iter().flatten().map(|word| expand(word, |name| env.get(name).cloned())).collect()
     };
-    let mut security = container_security(pod, container, &ctx.image_user, &ctx.seccomp_root)?;
+    let mut security = container_security(pod, container, &ctx.image_user, &ctx.seccomp)?;
     security.pid_target = ctx.target;
     Ok(ContainerConfig {
         metadata: ContainerMetadata { name: container.name.clone(), attempt: ctx.restart_count },
@@ -123,7 +122,7 @@ spec:
                 cfs_period: 100_000,
                 memory: crate::convert::resources::MemoryControl::default(),
             },
-            seccomp_root: "/s".into(),
+            seccomp: SeccompSettings { root: "/s".into(), runtime_default: false },
             target: None,
         };
         let c = container_config(&pod, &spec::containers(&pod)[0], ctx).unwrap();

@@ -3,7 +3,7 @@
 //! kubelet, adopts them.
 
 use cri::types::StringMap;
-use k8s_openapi::api::core::v1::{Container, ContainerPort, LifecycleHandler, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, LifecycleHandler, Pod, ResourceRequirements};
 
 use super::spec;
 
@@ -18,6 +18,8 @@ pub const CONTAINER_TERMINATION_PATH: &str = "io.kubernetes.container.terminatio
 pub const CONTAINER_TERMINATION_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
 pub const CONTAINER_PRE_STOP: &str = "io.kubernetes.container.preStopHandler";
 pub const CONTAINER_PORTS: &str = "io.kubernetes.container.ports";
+/// Not upstream's, which keeps a file of its own: the requests and limits.
+pub const CONTAINER_RESOURCES: &str = "copepod.io/container.resources";
 pub const POD_DELETION_GRACE: &str = "io.kubernetes.pod.deletionGracePeriod";
 pub const POD_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 
@@ -34,6 +36,11 @@ pub fn restart_count(annotations: &StringMap, attempt: u32) -> u32 {
 /// The preStop hook a container was created with.
 pub fn pre_stop(annotations: &StringMap) -> Option<LifecycleHandler> {
     annotations.get(CONTAINER_PRE_STOP).and_then(|text| serde_json::from_str(text).ok())
+}
+
+/// The resources a container was created with.
+pub fn resources(annotations: &StringMap) -> Option<ResourceRequirements> {
+    annotations.get(CONTAINER_RESOURCES).and_then(|text| serde_json::from_str(text).ok())
 }
 
 /// The ports a container was created with.
@@ -92,6 +99,9 @@ pub fn container_annotations(pod: &Pod, container: &Container, restart_count: u3
     }
     if let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref()) {
         put(CONTAINER_PRE_STOP, serde_json::to_string(hook).unwrap_or_default());
+    }
+    if let Some(resources) = &container.resources {
+        put(CONTAINER_RESOURCES, serde_json::to_string(resources).unwrap_or_default());
     }
     if let Some(ports) = container.ports.as_ref().filter(|p| !p.is_empty()) {
         put(CONTAINER_PORTS, serde_json::to_string(ports).unwrap_or_default());

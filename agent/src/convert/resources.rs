@@ -100,7 +100,7 @@ pub fn container_resources(pod: &Pod, container: &Container, ctx: &ResourceConte
 
 /// How early the kernel's OOM killer looks at the container.
 pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> i64 {
-    if spec::is_critical(pod) {
+    if spec::is_node_critical(pod) {
         return GUARANTEED_OOM;
     }
     match qos_class(pod) {
@@ -218,7 +218,9 @@ mod tests {
             ("  containers: [{name: a, resources: {requests: {memory: 4Gi}}}]", 3),
             ("  containers: [{name: a, resources: {requests: {memory: '1'}}}]", 999),
             ("  containers: [{name: a, resources: {limits: {cpu: 1, memory: 1Gi}}}]", -997),
-            ("  priority: 2000001000\n  containers: [{name: a}]", -997),
+            ("  priority: 2000001000\n  priorityClassName: system-node-critical\n  containers: [{name: a}]", -997),
+            ("  priority: 2000000000\n  priorityClassName: system-cluster-critical\n  containers: [{name: a}]", 1000),
+            ("  priorityClassName: system-node-critical\n  containers: [{name: a}]", 1000),
         ];
         for (text, score) in cases {
             let p = pod(text);

@@ -31,6 +31,8 @@ pub struct SandboxContext<'a> {
 pub enum SandboxError {
     #[error("{0}")]
     HostName(String),
+    #[error("hostUsers is false, but this node does not support user namespaces")]
+    UserNamespace,
 }
 
 /// The directory of a pod's logs below `pod_logs`.
@@ -42,6 +44,10 @@ pub fn log_directory(pod: &Pod) -> String {
 
 /// The sandbox of a pod.
 pub fn sandbox_config(pod: &Pod, ctx: &SandboxContext<'_>) -> Result<SandboxConfig, SandboxError> {
+    if security::user_namespace(pod) {
+        // A pod that asks for this protection does not run without it.
+        return Err(SandboxError::UserNamespace);
+    }
     let text = |v: &Option<String>| v.clone().unwrap_or_default();
     let meta = &pod.metadata;
     let hostname = if spec::host_network(pod) {

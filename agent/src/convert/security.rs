@@ -1,8 +1,10 @@
 //! Security contexts of pod and container merged into the runtime's terms.
 
-use cri::types::{ContainerSecurity, NamespaceMode, NamespaceOptions, SandboxSecurity, SecurityProfile, SelinuxOption};
+use cri::types::{
+    ContainerSecurity, Mount, NamespaceMode, NamespaceOptions, SandboxSecurity, SecurityProfile, SelinuxOption,
+};
 use k8s_openapi::api::core::v1::{
-    AppArmorProfile, Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext,
+    AppArmorProfile, Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext, VolumeMount,
 };
 
 use super::spec;
@@ -44,6 +46,12 @@ pub enum SecurityError {
     ImageUserUnknown { user: String, pod: String, container: String },
     #[error("localhostProfile must be set if seccompProfile type is Localhost.")]
     NoLocalhostProfile,
+    #[error("localhostProfile {0:?} must be a descending relative path")]
+    LocalhostPath(String),
+    #[error(
+        "failed to resolve recursive read-only mode: volume {0:?} requested recursive read-only mode, but it is not supported by the runtime"
+    )]
+    RecursiveReadOnly(String),
 }
 
 fn pod_context(pod: &Pod) -> Option<&PodSecurityContext> {
@@ -82,13 +90,60 @@ fn profile(kind: &str, localhost: Option<&String>) -> Result<SecurityProfile, Se
     })
 }
 
-/// `profile_root` is the directory localhost seccomp profiles are relative to.
-fn seccomp(wanted: Option<&SeccompProfile>, profile_root: &str) -> Result<SecurityProfile, SecurityError> {
-    let Some(wanted) = wanted else { return Ok(SecurityProfile::Unconfined) };
+/// What the node's configuration says of seccomp.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeccompSettings {
+    /// The directory localhost profiles are relative to.
+    pub root: String,
+    /// `seccompDefault`: containers that name no profile get the runtime's.
+    pub runtime_default: bool,
+}
+
+fn seccomp(wanted: Option<&SeccompProfile>, settings: &SeccompSettings) -> Result<SecurityProfile, SecurityError> {
+    let Some(wanted) = wanted else {
+        let by_default = settings.runtime_default;
+        return Ok(if by_default { SecurityProfile::RuntimeDefault } else { SecurityProfile::Unconfined });
+    };
     Ok(match profile(&wanted.type_, wanted.localhost_profile.as_ref())? {
-        SecurityProfile::Localhost(path) => SecurityProfile::Localhost(format!("{profile_root}/{path}")),
+        SecurityProfile::Localhost(path) if path.starts_with('/') || path.split('/').any(|part| part == "..") => {
+            return Err(SecurityError::LocalhostPath(path));
+        }
+        SecurityProfile::Localhost(path) => SecurityProfile::Localhost(format!("{}/{path}", settings.root)),
         other => other,
     })
+}
+
+/// Whether the pod wants no groups but those it names.
+pub fn strict_groups(pod: &Pod) -> bool {
+    pod_context(pod).and_then(|c| c.supplemental_groups_policy.as_deref()) == Some("Strict")
+}
+
+/// Whether the pod wants users of its own.
+pub fn user_namespace(pod: &Pod) -> bool {
+    spec::spec(pod).host_users == Some(false)
+}
+
+/// Whether a mount of the container can be resolved only by what the runtime can do.
+pub fn wants_recursive_read_only(container: &Container) -> bool {
+    let mode = |m: &VolumeMount| m.recursive_read_only.as_deref().is_some_and(|mode| mode != "Disabled");
+    container.volume_mounts.iter().flatten().any(mode)
+}
+
+/// Makes mounts read-only with all that is mounted below where the container asks
+/// for it and the runtime can.
+pub fn recursive_read_only(container: &Container, mounts: &mut [Mount], supported: bool) -> Result<(), SecurityError> {
+    for wanted in container.volume_mounts.iter().flatten() {
+        match wanted.recursive_read_only.as_deref() {
+            Some("Enabled") if !supported => return Err(SecurityError::RecursiveReadOnly(wanted.name.clone())),
+            Some("Enabled" | "IfPossible") => {}
+            _ => continue,
+        }
+        let path = wanted.mount_path.trim_start_matches('/');
+        for mount in mounts.iter_mut().filter(|m| m.container_path.trim_start_matches('/') == path) {
+            mount.recursive_read_only = supported && mount.readonly;
+        }
+    }
+    Ok(())
 }
 
 fn supplemental_groups(context: Option<&PodSecurityContext>) -> Vec<i64> {
@@ -112,6 +167,7 @@ pub fn sandbox_security(pod: &Pod) -> SandboxSecurity {
         run_as_user: context.and_then(|c| c.run_as_user),
         run_as_group: context.and_then(|c| c.run_as_user.and(c.run_as_group)),
         supplemental_groups: supplemental_groups(context),
+        strict_supplemental_groups: strict_groups(pod),
         readonly_rootfs: false,
         privileged,
         seccomp: Some(SecurityProfile::RuntimeDefault),
@@ -124,7 +180,7 @@ pub fn container_security(
     pod: &Pod,
     container: &Container,
     image: &ImageUser,
-    profile_root: &str,
+    settings: &SeccompSettings,
 ) -> Result<ContainerSecurity, SecurityError> {
     let own = container.security_context.clone().unwrap_or_default();
     let of_pod = pod_context(pod);
@@ -149,11 +205,12 @@ pub fn container_security(
         run_as_username: if run_as_user.or(image.uid).is_none() { image.username.clone() } else { String::new() },
         run_as_group,
         supplemental_groups: supplemental_groups(of_pod),
+        strict_supplemental_groups: strict_groups(pod),
         readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
         no_new_privs: no_new_privs(&own),
         masked_paths: paths(MASKED),
         readonly_paths: paths(READONLY),
-        seccomp: if privileged { None } else { Some(seccomp(seccomp_wanted, profile_root)?) },
+        seccomp: if privileged { None } else { Some(seccomp(seccomp_wanted, settings)?) },
         apparmor: apparmor(own.app_armor_profile.as_ref().or(of_pod.and_then(|c| c.app_armor_profile.as_ref())))?,
         selinux: own.se_linux_options.as_ref().or(of_pod.and_then(|c| c.se_linux_options.as_ref())).map(selinux),
     })
@@ -205,7 +262,8 @@ mod tests {
 
     fn security(text: &str, image: &ImageUser) -> Result<ContainerSecurity, SecurityError> {
         let p = pod(text);
-        container_security(&p, &spec::containers(&p)[0], image, "/seccomp")
+        let settings = SeccompSettings { root: "/seccomp".into(), runtime_default: false };
+        container_security(&p, &spec::containers(&p)[0], image, &settings)
     }
 
     #[test]
@@ -247,8 +305,53 @@ mod tests {
     }
 
     #[test]
+    fn the_default_profile_is_the_nodes_choice() {
+        let p = pod("  containers: [{name: a}, {name: b, securityContext: {seccompProfile: {type: Unconfined}}}]");
+        let of = |index: usize, runtime_default| {
+            let settings = SeccompSettings { root: String::new(), runtime_default };
+            let c = &spec::containers(&p)[index];
+            container_security(&p, c, &ImageUser::default(), &settings).unwrap().seccomp.unwrap()
+        };
+        use SecurityProfile::{RuntimeDefault, Unconfined};
+        assert_eq!([of(0, false), of(0, true), of(1, true)], [Unconfined, RuntimeDefault, Unconfined]);
+    }
+
+    #[test]
+    fn groups_may_be_strict() {
+        let strict = "  securityContext: {supplementalGroupsPolicy: Strict}\n  containers: [{name: a}]";
+        assert!(security(strict, &ImageUser::default()).unwrap().strict_supplemental_groups);
+        assert!(sandbox_security(&pod(strict)).strict_supplemental_groups);
+        let merge = "  securityContext: {supplementalGroupsPolicy: Merge}\n  containers: [{name: a}]";
+        assert!(!security(merge, &ImageUser::default()).unwrap().strict_supplemental_groups);
+    }
+
+    #[test]
+    fn mounts_are_read_only_all_the_way_down_or_the_container_is_refused() {
+        let p = pod(
+            "  containers: [{name: a, volumeMounts: [{name: v, mountPath: /v, readOnly: true, recursiveReadOnly: Enabled}, \
+             {name: w, mountPath: w, readOnly: true, recursiveReadOnly: IfPossible}, {name: x, mountPath: /x, readOnly: true}]}]",
+        );
+        let container = &spec::containers(&p)[0];
+        let mount = |path: &str| Mount { container_path: path.into(), readonly: true, ..Mount::default() };
+        let mut mounts = [mount("/v"), mount("/w"), mount("/x")];
+        assert!(wants_recursive_read_only(container));
+        recursive_read_only(container, &mut mounts, true).unwrap();
+        assert_eq!(mounts.each_ref().map(|m| m.recursive_read_only), [true, true, false]);
+        let error = recursive_read_only(container, &mut mounts, false).unwrap_err().to_string();
+        let end = "volume \"v\" requested recursive read-only mode, but it is not supported by the runtime";
+        assert!(error.ends_with(end), "{error}");
+    }
+
+    #[test]
     fn garbage_profiles_are_refused() {
         let text = "  containers: [{name: a, securityContext: {seccompProfile: {type: Localhost}}}]";
         assert_eq!(security(text, &ImageUser::default()), Err(SecurityError::NoLocalhostProfile));
+        for path in ["../x", "/etc/x", "a/../../x", ".."] {
+            let text = format!(
+                "  containers: [{{name: a, securityContext: {{seccompProfile: {{type: Localhost, localhostProfile: {path}}}}}}}]"
+            );
+            let refused = security(&text, &ImageUser::default());
+            assert_eq!(refused, Err(SecurityError::LocalhostPath(path.into())));
+        }
     }
 }

@@ -21,6 +21,9 @@ pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
 /// Annotation of a mirror pod: the hash of the static pod it shows.
 pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// The priority class of pods that the node itself needs.
+const SYSTEM_NODE_CRITICAL: &str = "system-node-critical";
+
 /// Priority from which a pod is critical to the system.
 const SYSTEM_CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
@@ -121,6 +124,11 @@ pub fn is_static(pod: &Pod) -> bool {
 /// Whether the node cannot do without the pod.
 pub fn is_critical(pod: &Pod) -> bool {
     is_static(pod) || is_mirror(pod) || spec(pod).priority.is_some_and(|p| p >= SYSTEM_CRITICAL_PRIORITY)
+}
+
+/// Whether the node itself cannot do without the pod.
+pub fn is_node_critical(pod: &Pod) -> bool {
+    is_critical(pod) && spec(pod).priority_class_name.as_deref() == Some(SYSTEM_NODE_CRITICAL)
 }
 
 /// Seconds of grace the pod has to stop.

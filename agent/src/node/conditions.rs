@@ -130,7 +130,7 @@ mod tests {
         };
         Ok(RuntimeStatus {
             conditions: vec![condition("RuntimeReady", true), condition("NetworkReady", network)],
-            handlers: vec![],
+            ..RuntimeStatus::default()
         })
     }
 

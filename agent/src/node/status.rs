@@ -59,9 +59,9 @@ pub fn node_status(input: &NodeInput<'_>) -> NodeStatus {
 }
 
 fn handlers(runtime: &RuntimeView) -> Option<Vec<NodeRuntimeHandler>> {
-    let names = &runtime.as_ref().ok()?.handlers;
-    let one = |name: &String| NodeRuntimeHandler { name: Some(name.clone()), features: None };
-    (!names.is_empty()).then(|| names.iter().map(one).collect())
+    let handlers = &runtime.as_ref().ok()?.handlers;
+    let one = |h: &cri::types::RuntimeHandler| NodeRuntimeHandler { name: Some(h.name.clone()), features: None };
+    (!handlers.is_empty()).then(|| handlers.iter().map(one).collect())
 }
 
 fn system_info(input: &NodeInput<'_>) -> NodeSystemInfo {

@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::eviction::{Pressure, Pressures};
+use super::preempt::{PODS, victims};
 use crate::convert::qos::{QosClass, Sums, pod_requests, qos_class};
 use crate::convert::quantity::{ResourceList, nanos};
 use crate::convert::sandbox::forbidden_sysctl;
-use crate::convert::spec;
+use crate::convert::{security, spec};
+
+/// One, in billionths.
+const UNIT: i128 = 1_000_000_000;
 
 /// Why a pod is refused: it becomes `Failed` with this reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +29,8 @@ pub struct NodeRoom<'a> {
     pub others: Vec<&'a Pod>,
     pub node: Option<&'a Node>,
     pub allowed_unsafe_sysctls: &'a [String],
+    /// Whether the runtime can hold a pod to the groups it names.
+    pub strict_groups: bool,
     /// What the node runs short of.
     pub pressures: &'a Pressures,
 }
@@ -85,13 +91,50 @@ fn tolerates_memory_pressure(pod: &Pod) -> bool {
     })
 }
 
-/// Checks pressures, room, ports, selectors and sysctls. Critical pods are always taken
-/// when only room is short.
-pub fn admit(pod: &Pod, room: &NodeRoom<'_>) -> Result<(), Refusal> {
+/// What admission says of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Admit<'a> {
+    Yes,
+    Refused(Refusal),
+    /// A critical pod gets in once these have ended.
+    Preempt(Vec<&'a Pod>),
+}
+
+/// Whether the pod is taken. Where only room is short, others end for a critical one.
+pub fn admit<'a>(pod: &Pod, room: &NodeRoom<'a>) -> Admit<'a> {
+    if let Err(refusal) = check(pod, room) {
+        return Admit::Refused(refusal);
+    }
+    let missing = missing(pod, room);
+    if missing.is_empty() {
+        return Admit::Yes;
+    }
+    if !spec::is_critical(pod) {
+        return Admit::Refused(out_of(pod, room, &missing));
+    }
+    match victims(pod, &room.others, &missing) {
+        Some(victims) => Admit::Preempt(victims),
+        None => {
+            let names: Vec<&str> = missing.keys().map(String::as_str).collect();
+            let message = format!(
+                "Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods to preempt: no set of running pods found to reclaim resources: [{}]",
+                names.join(" ")
+            );
+            Admit::Refused(Refusal { reason: "UnexpectedAdmissionError".to_owned(), message })
+        }
+    }
+}
+
+/// Checks pressures, ports, selectors and sysctls.
+fn check(pod: &Pod, room: &NodeRoom<'_>) -> Result<(), Refusal> {
     check_pressures(pod, room.pressures)?;
     let refuse = |reason: &str, message: String| Err(Refusal { reason: reason.to_owned(), message });
     if let Some(name) = forbidden_sysctl(pod, room.allowed_unsafe_sysctls) {
         return refuse("SysctlForbidden", format!("forbidden sysctl: \"{name}\" not allowlisted"));
+    }
+    if security::strict_groups(pod) && !room.strict_groups {
+        let message = "SupplementalGroupsPolicy=Strict is not supported in this node";
+        return refuse("SupplementalGroupsPolicyNotSupported", message.to_owned());
     }
     if spec::spec(pod).os.as_ref().is_some_and(|os| os.name != "linux") {
         return refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS".to_owned());
@@ -109,39 +152,46 @@ pub fn admit(pod: &Pod, room: &NodeRoom<'_>) -> Result<(), Refusal> {
         let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return refuse("NodePorts", message.to_owned());
     }
-    if spec::is_critical(pod) {
-        return Ok(());
-    }
-    fits(pod, room)
-}
-
-fn fits(pod: &Pod, room: &NodeRoom<'_>) -> Result<(), Refusal> {
-    let amount = |name: &str| room.allocatable.get(name).and_then(|q| nanos(&q.0));
-    let unit = 1_000_000_000;
-    if let Some(limit) = amount("pods").map(|n| n / unit) {
-        let used = i128::try_from(room.others.len()).unwrap_or(i128::MAX);
-        if used + 1 > limit {
-            return Err(out_of("pods", 1, used, limit));
-        }
-    }
-    let used = sums(&room.others);
-    for (name, want) in pod_requests(pod) {
-        // What the node does not know of is the scheduler's business.
-        let Some(limit) = amount(&name) else { continue };
-        let used = used.get(&name).copied().unwrap_or(0);
-        if want > 0 && used + want > limit {
-            let scale = if name == "cpu" { unit / 1000 } else { unit };
-            return Err(out_of(&name, want / scale, used / scale, limit / scale));
-        }
-    }
     Ok(())
 }
 
-fn out_of(resource: &str, want: i128, used: i128, limit: i128) -> Refusal {
+/// What the pod requests beyond what is free, in billionths by resource.
+fn missing(pod: &Pod, room: &NodeRoom<'_>) -> Sums {
+    let (used, limits) = (used(room), limits(room));
+    let mut wanted = pod_requests(pod);
+    wanted.insert(PODS.to_owned(), UNIT);
+    let over = wanted.into_iter().filter_map(|(name, want)| {
+        // What the node does not know of is the scheduler's business.
+        let limit = limits.get(&name)?;
+        let over = used.get(&name).copied().unwrap_or(0) + want - limit;
+        (want > 0 && over > 0).then_some((name, over))
+    });
+    over.collect()
+}
+
+fn used(room: &NodeRoom<'_>) -> Sums {
+    let mut used = sums(&room.others);
+    used.insert(PODS.to_owned(), UNIT * i128::try_from(room.others.len()).unwrap_or(i128::MAX / UNIT));
+    used
+}
+
+fn limits(room: &NodeRoom<'_>) -> Sums {
+    room.allocatable.iter().filter_map(|(name, q)| Some((name.clone(), nanos(&q.0)?))).collect()
+}
+
+/// The refusal that names the first resource that is short: pods before others.
+fn out_of(pod: &Pod, room: &NodeRoom<'_>, missing: &Sums) -> Refusal {
+    let short = if missing.contains_key(PODS) { Some(PODS) } else { missing.keys().next().map(String::as_str) };
+    let resource = short.unwrap_or_default();
+    let scale = if resource == "cpu" { UNIT / 1000 } else { UNIT };
+    let of = |list: &Sums| list.get(resource).copied().unwrap_or(0) / scale;
+    let want = if resource == PODS { 1 } else { of(&pod_requests(pod)) };
     Refusal {
         reason: format!("OutOf{resource}"),
         message: format!(
-            "Node didn't have enough resource: {resource}, requested: {want}, used: {used}, capacity: {limit}"
+            "Node didn't have enough resource: {resource}, requested: {want}, used: {}, capacity: {}",
+            of(&used(room)),
+            of(&limits(room))
         ),
     }
 }
@@ -154,6 +204,13 @@ mod tests {
 
     fn pod(text: &str) -> Pod {
         serde_norway::from_str(&format!("metadata: {{name: p}}\nspec:\n{text}")).unwrap()
+    }
+
+    fn refusal(text: &str, room: &NodeRoom<'_>) -> Option<Refusal> {
+        match admit(&pod(text), room) {
+            Admit::Refused(refusal) => Some(refusal),
+            Admit::Yes | Admit::Preempt(_) => None,
+        }
     }
 
     #[test]
@@ -169,12 +226,12 @@ mod tests {
             others: vec![&busy],
             node: Some(&node),
             allowed_unsafe_sysctls: &[],
+            strict_groups: false,
             pressures: &Pressures::new(),
         };
         let cases = [
             ("  containers: [{name: a, resources: {requests: {cpu: 300m}}}]", None),
             ("  containers: [{name: a, resources: {requests: {cpu: 301m}}}]", Some("OutOfcpu")),
-            ("  priority: 2000000000\n  containers: [{name: a, resources: {requests: {cpu: 301m}}}]", None),
             ("  containers: [{name: a, resources: {requests: {memory: 2Gi}}}]", Some("OutOfmemory")),
             ("  containers: [{name: a, resources: {requests: {example.com/gpu: 2}}}]", None),
             (
@@ -187,15 +244,29 @@ mod tests {
             ("  nodeSelector: {disk: hdd}\n  containers: [{name: a}]", Some("NodeAffinity")),
             ("  os: {name: windows}\n  containers: [{name: a}]", Some("PodOSNotSupported")),
             (
+                "  securityContext: {supplementalGroupsPolicy: Strict}\n  containers: [{name: a}]",
+                Some("SupplementalGroupsPolicyNotSupported"),
+            ),
+            (
                 "  securityContext: {sysctls: [{name: kernel.msgmax, value: '1'}]}\n  containers: [{name: a}]",
                 Some("SysctlForbidden"),
             ),
         ];
         for (text, reason) in cases {
-            assert_eq!(admit(&pod(text), &room).err().map(|r| r.reason).as_deref(), reason, "{text}");
+            assert_eq!(refusal(text, &room).map(|r| r.reason).as_deref(), reason, "{text}");
         }
         let full = NodeRoom { others: vec![&busy, &busy], ..room.clone() };
-        assert_eq!(admit(&pod("  containers: [{name: a}]"), &full).unwrap_err().reason, "OutOfpods");
+        assert_eq!(refusal("  containers: [{name: a}]", &full).unwrap().reason, "OutOfpods");
+        // A critical pod gets in at the cost of others, if that is enough.
+        let critical = |cpu: &str| {
+            pod(&format!(
+                "  priority: 2000000000\n  containers: [{{name: a, resources: {{requests: {{cpu: {cpu}}}}}}}]"
+            ))
+        };
+        assert_eq!(admit(&critical("300m"), &room), Admit::Yes);
+        assert_eq!(admit(&critical("301m"), &room), Admit::Preempt(vec![&busy]));
+        let Admit::Refused(refusal) = admit(&critical("1001m"), &room) else { panic!("there is no such room") };
+        assert_eq!(refusal.reason, "UnexpectedAdmissionError");
     }
 
     #[test]
@@ -218,10 +289,11 @@ mod tests {
                     others: vec![],
                     node: None,
                     allowed_unsafe_sysctls: &[],
+                    strict_groups: false,
                     pressures,
                 };
-                assert_eq!(admit(&pod(&text), &room).is_ok(), taken, "{text} under {pressures:?}");
-                if let Err(refusal) = admit(&pod(&text), &room) {
+                assert_eq!(admit(&pod(&text), &room) == Admit::Yes, taken, "{text} under {pressures:?}");
+                if let Some(refusal) = refusal(&text, &room) {
                     assert_eq!(refusal.reason, "Evicted");
                 }
             }
@@ -231,9 +303,10 @@ mod tests {
             others: vec![],
             node: None,
             allowed_unsafe_sysctls: &[],
+            strict_groups: false,
             pressures: &more,
         };
-        let message = admit(&pod(one), &room).unwrap_err().message;
+        let message = refusal(one, &room).unwrap().message;
         assert_eq!(message, "The node had condition: [MemoryPressure DiskPressure]. ");
     }
 }

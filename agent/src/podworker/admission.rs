@@ -9,7 +9,24 @@ use k8s_openapi::api::core::v1::Pod;
 use super::deps::NodeView;
 use crate::convert::qos::{QosClass, pod_requests, qos_class};
 use crate::ids::PodUid;
-use crate::plan::admit::{NodeRoom, Refusal, admit};
+use crate::plan::admit::{Admit, NodeRoom, Refusal, admit};
+
+/// What the node allows and can do, beside its room.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeLimits<'a> {
+    pub allowed_unsafe_sysctls: &'a [String],
+    /// Whether the runtime can hold a pod to the groups it names.
+    pub strict_groups: bool,
+}
+
+/// Whether a pod was taken.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Taken {
+    Yes,
+    Refused(Refusal),
+    /// Not before these have ended.
+    Preempt(Vec<Arc<Pod>>),
+}
 
 /// The pods taken.
 #[derive(Debug, Default)]
@@ -23,13 +40,7 @@ impl Admission {
     }
 
     /// Takes a pod when there is room, or whatever happens when it runs already.
-    pub fn take(
-        &self,
-        pod: &Arc<Pod>,
-        node: &NodeView,
-        allowed_unsafe_sysctls: &[String],
-        runs_already: bool,
-    ) -> Result<(), Refusal> {
+    pub fn take(&self, pod: &Arc<Pod>, node: &NodeView, limits: NodeLimits<'_>, runs_already: bool) -> Taken {
         let uid = PodUid::of(pod);
         self.with(|taken| {
             if !runs_already && !taken.contains_key(&uid) {
@@ -38,12 +49,19 @@ impl Admission {
                     others: taken.values().map(Arc::as_ref).collect(),
                     node: node.node.as_deref(),
                     pressures: &node.pressures,
-                    allowed_unsafe_sysctls,
+                    allowed_unsafe_sysctls: limits.allowed_unsafe_sysctls,
+                    strict_groups: limits.strict_groups,
                 };
-                admit(pod, &room)?;
+                match admit(pod, &room) {
+                    Admit::Yes => {}
+                    Admit::Refused(refusal) => return Taken::Refused(refusal),
+                    Admit::Preempt(victims) => {
+                        return Taken::Preempt(victims.into_iter().cloned().map(Arc::new).collect());
+                    }
+                }
             }
             taken.insert(uid, pod.clone());
-            Ok(())
+            Taken::Yes
         })
     }
 

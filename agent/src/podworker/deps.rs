@@ -10,6 +10,8 @@ use k8s_openapi::api::core::v1::Node;
 use tokio::sync::watch;
 
 use super::admission::Admission;
+use super::dispatch::PodWorkers;
+use super::kernel_log::KernelLog;
 use crate::cgroup::CgroupTree;
 use crate::clock::Clock;
 use crate::config::{DnsSettings, Paths};
@@ -53,6 +55,8 @@ pub struct WorkerSettings {
     pub cfs_period: i64,
     pub pod_pids_limit: Option<i64>,
     pub memory: MemoryControl,
+    /// Whether containers without a seccomp profile get the runtime's.
+    pub seccomp_default: bool,
     pub max_crash_backoff: Duration,
     pub allowed_unsafe_sysctls: Vec<String>,
     /// `containerd` in `containerd://<id>`.
@@ -79,6 +83,8 @@ pub struct Deps {
     /// `None`: pods get no cgroups of their own.
     pub cgroups: Option<Arc<CgroupTree>>,
     pub admission: Admission,
+    pub workers: PodWorkers,
+    pub kernel_log: Arc<KernelLog>,
     pub events: Recorder,
     pub clock: Clock,
 }

@@ -75,6 +75,11 @@ impl PodWorkers {
         self.with(uid, |inbox| inbox.evict(eviction)).is_some()
     }
 
+    /// Ends a pod to make room for a critical one.
+    pub fn preempt(&self, uid: &PodUid, eviction: Eviction) {
+        self.with(uid, |inbox| inbox.preempt(eviction));
+    }
+
     /// Wakes every worker.
     pub fn poke_all(&self) {
         for handle in self.workers.read().unwrap_or_else(PoisonError::into_inner).values() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::plan::preempt::PREEMPTING;
 use crate::podsource::DesiredPod;
 
 /// Why the node ends a pod, and how fast.
@@ -25,8 +26,9 @@ pub struct Mail {
     pub pod: Option<DesiredPod>,
     /// Nobody wants the pod any more.
     pub removed: bool,
-    /// The node runs short of something and this pod has to go.
-    pub eviction: Option<Eviction>,
+    /// The node runs short of something and this pod has to go, with the reason
+    /// that its status will say.
+    pub eviction: Option<(&'static str, Eviction)>,
     /// The runtime's view may be out of date.
     pub dirty: bool,
 }
@@ -40,6 +42,7 @@ struct Slot {
     /// The grace period of the deletion that was announced last.
     deletion: Option<i64>,
     removed: bool,
+    evicted: bool,
 }
 
 /// The mail box of one worker.
@@ -84,9 +87,22 @@ impl Inbox {
 
     /// The pod has to go, however well it is.
     pub fn evict(&self, eviction: Eviction) {
+        self.end_early("Evicted", eviction);
+    }
+
+    /// The pod has to make room for a critical one.
+    pub fn preempt(&self, eviction: Eviction) {
+        self.end_early(PREEMPTING, eviction);
+    }
+
+    fn end_early(&self, reason: &'static str, eviction: Eviction) {
         let mut slot = self.lock();
-        slot.mail.eviction = Some(eviction);
         // A pod that ends already goes on with the grace it was given.
+        if slot.evicted {
+            return;
+        }
+        slot.evicted = true;
+        slot.mail.eviction = Some((reason, eviction));
         if !slot.removed && slot.deletion.is_none() {
             slot.interrupt.cancel();
         }

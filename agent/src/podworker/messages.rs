@@ -1,21 +1,24 @@
-//! Last words of ended containers: the termination file, else the log's tail.
+//! What ended containers leave: last words in the termination file, else in the
+//! log's tail, and the kernel's word on whether it killed them for memory.
 
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cri::types::{ContainerState, ContainerStatus};
 
+use super::kernel_log::KernelLog;
 use crate::convert::labels;
 use crate::logs;
 use crate::podcache::RuntimePod;
-use crate::status::containers::TerminationMessages;
+use crate::status::containers::{LastWords, OOM_KILLED, TerminationMessages};
 
 /// Bytes kept of one container's message.
 const MAX_MESSAGE: u64 = 4096;
 
 /// Reads the messages of containers that ended since `known` was filled, and
 /// forgets those of containers that are gone.
-pub async fn read_new(runtime: &RuntimePod, known: &mut TerminationMessages) {
+pub async fn read_new(runtime: &RuntimePod, known: &mut TerminationMessages, kernel: &Arc<KernelLog>) {
     known.retain(|id, _| runtime.containers.iter().any(|c| c.id() == id));
     for container in &runtime.containers {
         let status = &container.status;
@@ -23,8 +26,14 @@ pub async fn read_new(runtime: &RuntimePod, known: &mut TerminationMessages) {
             continue;
         }
         let job = Job::of(status);
-        let text = tokio::task::spawn_blocking(move || job.read()).await.unwrap_or_default();
-        known.insert(status.id.clone(), text);
+        // containerd before 2.0 may learn of the end before it learns of its cause.
+        let doubtful = (status.exit_code == 137 && status.reason != OOM_KILLED).then(|| status.id.clone());
+        let kernel = kernel.clone();
+        let read = move || LastWords {
+            message: job.read(),
+            oom_killed: doubtful.is_some_and(|id| kernel.was_killed_for_memory(id.as_str())),
+        };
+        known.insert(status.id.clone(), tokio::task::spawn_blocking(read).await.unwrap_or_default());
     }
 }
 
@@ -96,11 +105,26 @@ mod tests {
                 std::fs::write(&file, content).unwrap();
             }
             let mut messages = TerminationMessages::new();
-            read_new(&view, &mut messages).await;
-            assert_eq!(messages[&id], expect);
+            read_new(&view, &mut messages, &Arc::default()).await;
+            assert_eq!(messages[&id], LastWords { message: expect, oom_killed: false });
         }
-        let mut messages = TerminationMessages::from([(cri::ContainerId::new("gone"), String::new())]);
-        read_new(&runtime(vec![], vec![]), &mut messages).await;
+        let mut messages = TerminationMessages::from([(cri::ContainerId::new("gone"), LastWords::default())]);
+        read_new(&runtime(vec![], vec![]), &mut messages, &Arc::default()).await;
         assert!(messages.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_kernel_tells_who_was_killed_for_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("kmsg");
+        let line = "6,1,2,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),oom_memcg=/p/a-0,task_memcg=/p/a-0,task=x,pid=1,uid=0\n";
+        std::fs::write(&log, line).unwrap();
+        let kernel = Arc::new(KernelLog::open(&log));
+        let pod = pod("  containers: [{name: a}, {name: b}, {name: c}]");
+        let all = ["a", "b", "c"].map(|n| instance(&pod, n, 0, ContainerState::Exited, if n == "c" { 1 } else { 137 }));
+        let mut messages = TerminationMessages::new();
+        read_new(&runtime(vec![], all.to_vec()), &mut messages, &kernel).await;
+        let killed = ["a-0", "b-0", "c-0"].map(|id| messages[&cri::ContainerId::new(id)].oom_killed);
+        assert_eq!(killed, [true, false, false]);
     }
 }

@@ -16,7 +16,7 @@ use crate::contract::{MountedVolumes, VolumeError};
 use crate::convert::container::{ContainerContext, container_config};
 use crate::convert::env::{EnvError, EnvObjects, environment, references};
 use crate::convert::fields::FieldContext;
-use crate::convert::security::SecurityError;
+use crate::convert::security::{self, SeccompSettings, SecurityError};
 use crate::convert::service_env::service_env;
 use crate::convert::spec;
 use crate::events::EventType;
@@ -25,6 +25,7 @@ use crate::image::EnsuredImage;
 use crate::objectcache::ObjectError;
 use crate::plan::KillReason;
 use crate::podcache::RuntimeContainer;
+use crate::runtimeclass::RuntimeClassError;
 
 /// Why a container did not start. [`StartError::reason`] is what its status
 /// shows while it waits.
@@ -36,6 +37,8 @@ pub enum StartError {
     Object(#[from] ObjectError),
     #[error(transparent)]
     Security(#[from] SecurityError),
+    #[error(transparent)]
+    RuntimeClass(#[from] RuntimeClassError),
     #[error(transparent)]
     Volume(#[from] VolumeError),
     #[error(transparent)]
@@ -159,6 +162,12 @@ async fn all_mounts(
     mounts.extend(files::hosts_mount(settings, ctx.pod, container, ctx.pod_ips)?);
     mounts.extend(files::termination_mount(settings, ctx.pod, container)?);
     files::make_log_dir(&settings.paths, ctx.pod, container)?;
+    if security::wants_recursive_read_only(container) {
+        let runtime = deps.runtime.status().await.map_err(StartError::Create)?;
+        let handler = deps.runtime_classes.handler(ctx.pod).await?;
+        let supported = runtime.handlers.iter().any(|h| h.name == handler && h.recursive_read_only_mounts);
+        security::recursive_read_only(container, &mut mounts, supported)?;
+    }
     Ok(mounts)
 }
 
@@ -180,7 +189,10 @@ pub async fn start_container(
         env: &env,
         mounts,
         resources: deps.resources(),
-        seccomp_root: deps.settings.paths.seccomp.to_string_lossy().into_owned(),
+        seccomp: SeccompSettings {
+            root: deps.settings.paths.seccomp.to_string_lossy().into_owned(),
+            runtime_default: deps.settings.seccomp_default,
+        },
         target: target_of(deps, ctx.pod, &container.name)?,
     };
     let mut config = container_config(ctx.pod, &container, context)?;

@@ -1,24 +1,40 @@
 //! Making a pod that is to run, run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cri::types::{ContainerState, SandboxStatus};
 use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{NodeLimits, Taken};
 use super::files;
+use super::inbox::Eviction;
 use super::kill::{self, Allowance, Kill};
 use super::sandbox::{self, CreateSandboxError};
 use super::state::EndReason;
 use super::worker::{Progress, Worker};
-use crate::convert::{container, spec};
+use crate::convert::{container, security, spec};
 use crate::events::EventType;
+use crate::ids::PodUid;
 use crate::plan::pod_actions::is_finished;
+use crate::plan::preempt::PREEMPTING;
 use crate::plan::{PodActions, StartContainer, pod_actions};
 use crate::podcache::RuntimePod;
 use crate::status::Stage;
 use crate::status::containers::WaitReason;
+
+/// What admission says of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Admitted {
+    Yes,
+    /// The node refuses it for good.
+    No,
+    /// It has to be asked again.
+    Unknown,
+}
 
 /// Rounds of one sync; more would mean that plan and runtime disagree for ever.
 const MAX_ROUNDS: usize = 64;
@@ -32,8 +48,13 @@ impl Worker {
                 let delay = self.next_retry();
                 return self.wait(Some(delay));
             }
-            if !self.admit() {
-                return self.end(EndReason::Finished);
+            match self.admit().await {
+                Admitted::Yes => {}
+                Admitted::No => return self.end(EndReason::Finished),
+                Admitted::Unknown => {
+                    let delay = self.next_retry();
+                    return self.wait(Some(delay));
+                }
             }
             self.deps.probes.update_pod(&self.pod, &self.runtime);
             if self.deadline().is_some_and(|d| d <= self.deps.clock.now()) {
@@ -109,24 +130,54 @@ impl Worker {
         Progress::Again
     }
 
-    /// Takes the pod, once; false when the node refuses it.
-    fn admit(&mut self) -> bool {
+    /// Admits the pod once.
+    async fn admit(&mut self) -> Admitted {
         if self.admitted {
-            return true;
+            return Admitted::Yes;
+        }
+        let runs_already = self.runs_already();
+        let mut strict_groups = true;
+        if !runs_already && security::strict_groups(&self.pod) {
+            match self.deps.runtime.status().await {
+                Ok(status) => strict_groups = status.supplemental_groups_policy,
+                Err(error) => {
+                    tracing::warn!(pod.uid = %self.uid, %error, "what the runtime can do is not known");
+                    return Admitted::Unknown;
+                }
+            }
         }
         let node = self.deps.node_view();
-        let allowed = &self.deps.settings.allowed_unsafe_sysctls;
-        match self.deps.admission.take(&self.pod, &node, allowed, self.runs_already()) {
-            Ok(()) => {
+        let limits = NodeLimits { allowed_unsafe_sysctls: &self.deps.settings.allowed_unsafe_sysctls, strict_groups };
+        match self.deps.admission.take(&self.pod, &node, limits, runs_already) {
+            Taken::Yes => {
                 self.admitted = true;
                 self.deps.registry.register_pod(&self.pod);
-                true
+                Admitted::Yes
             }
-            Err(refusal) => {
+            Taken::Refused(refusal) => {
                 let message = format!("Pod was rejected: {}", refusal.message);
                 self.fail(&refusal.reason, &message);
-                false
+                Admitted::No
             }
+            Taken::Preempt(victims) => {
+                self.preempt(&victims);
+                Admitted::Unknown
+            }
+        }
+    }
+
+    /// Ends pods for this critical one, each once; room is there when they are gone.
+    fn preempt(&mut self, victims: &[Arc<Pod>]) {
+        let message = "Preempted in order to admit critical pod";
+        for victim in victims {
+            let uid = PodUid::of(victim);
+            if !self.preempted.insert(uid.clone()) {
+                continue;
+            }
+            tracing::warn!(pod.uid = %self.uid, victim = %uid, "pod preempted");
+            self.deps.events.pod(victim, EventType::Warning, PREEMPTING, message);
+            let grace = Duration::from_secs(u64::try_from(spec::grace_seconds(victim)).unwrap_or(0));
+            self.deps.workers.preempt(&uid, Eviction { message: message.to_owned(), grace });
         }
     }
 
@@ -232,6 +283,13 @@ impl Worker {
             let text = format!("network is not ready: {problem}");
             self.deps.events.pod(&self.pod, EventType::Warning, "NetworkNotReady", text);
             return self.wait(Some(Duration::from_millis(500)));
+        }
+        if spec::spec(&self.pod).resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
+            // A pod that needs a device does not run without it.
+            let text = "Failed to prepare dynamic resources: this node has no drivers for dynamic resources";
+            self.deps.events.pod(&self.pod, EventType::Warning, "FailedPrepareDynamicResources", text);
+            let delay = self.next_retry();
+            return self.wait(Some(delay));
         }
         let number = attempt.or_else(|| self.runtime.sandboxes.first().map(|s| s.summary.metadata.attempt));
         let config = match sandbox::config(&self.deps, &self.pod, number.unwrap_or(0)) {

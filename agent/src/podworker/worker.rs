@@ -1,6 +1,6 @@
 //! One pod's worker: its loop, what it remembers, and how it reports.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +66,8 @@ pub struct Worker {
     pub(super) evicted: Option<Duration>,
     pub(super) admitted: bool,
     pub(super) hooks: HooksRun,
+    /// Pods that end to make room for this one.
+    pub(super) preempted: HashSet<PodUid>,
 }
 
 impl Worker {
@@ -112,6 +114,7 @@ impl Worker {
             evicted: None,
             admitted: false,
             hooks: HooksRun::default(),
+            preempted: HashSet::new(),
             deps,
         }
     }
@@ -162,10 +165,10 @@ impl Worker {
         if deleting {
             self.change_state(self.state.terminate(EndReason::Deleted));
         }
-        if let Some(eviction) = mail.eviction
+        if let Some((reason, eviction)) = mail.eviction
             && self.state == WorkerState::Syncing
         {
-            self.failure = Some(WaitReason { reason: "Evicted".to_owned(), message: eviction.message });
+            self.failure = Some(WaitReason { reason: reason.to_owned(), message: eviction.message });
             self.evicted = Some(eviction.grace);
             self.change_state(self.state.terminate(EndReason::Finished));
         }
@@ -191,7 +194,7 @@ impl Worker {
             self.dirty = false;
             self.replace_view(read);
         }
-        super::messages::read_new(&self.runtime, &mut self.messages).await;
+        super::messages::read_new(&self.runtime, &mut self.messages, &self.deps.kernel_log).await;
         Ok(())
     }
 

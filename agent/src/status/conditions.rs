@@ -1,11 +1,15 @@
 //! Pod conditions, with transition times.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::clock::to_seconds;
-use crate::convert::spec;
+use crate::convert::quantity::{ResourceList, nanos};
+use crate::convert::{labels, spec};
+use crate::podcache::RuntimePod;
 
 pub const POD_SCHEDULED: &str = "PodScheduled";
 pub const READY_TO_START: &str = "PodReadyToStartContainers";
@@ -15,6 +19,9 @@ pub const READY: &str = "Ready";
 /// Set once, on a pod that the node evicts.
 pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
 pub const TERMINATION_BY_KUBELET: &str = "TerminationByKubelet";
+
+/// A resize that the spec asks for and the containers have not got.
+pub const RESIZE_PENDING: &str = "PodResizePending";
 
 /// A condition before its times are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -133,9 +140,36 @@ pub fn ready(pod: &Pod, containers: &Verdict, conditions: &[PodCondition]) -> Ve
     Verdict::no("ReadinessGatesNotReady", problems.join(", "))
 }
 
+/// Whether a running container has other resources than its spec asks for by now,
+/// and that they will not change: this node resizes nothing in place.
+pub fn resize_pending(pod: &Pod, runtime: &RuntimePod) -> Option<Verdict> {
+    let sidecars = spec::init_containers(pod).iter().filter(|c| spec::is_sidecar(c));
+    let differs = |c: &Container| {
+        let running = runtime.container(&c.name).filter(|r| r.is_running());
+        let created = running.and_then(|r| labels::resources(&r.status.annotations));
+        created.is_some_and(|created| !same_amounts(&created, c.resources.as_ref()))
+    };
+    let message = "In-place resize is not supported by this node".to_owned();
+    spec::containers(pod).iter().chain(sidecars).any(differs).then_some(Verdict {
+        status: true,
+        reason: "Infeasible",
+        message,
+    })
+}
+
+fn same_amounts(created: &ResourceRequirements, wanted: Option<&ResourceRequirements>) -> bool {
+    let amounts = |list: Option<&ResourceList>| -> BTreeMap<String, Option<i128>> {
+        list.into_iter().flatten().map(|(name, quantity)| (name.clone(), nanos(&quantity.0))).collect()
+    };
+    let all = |r: Option<&ResourceRequirements>| {
+        [amounts(r.and_then(|r| r.requests.as_ref())), amounts(r.and_then(|r| r.limits.as_ref()))]
+    };
+    all(Some(created)) == all(wanted)
+}
+
 /// The conditions this agent owns.
 pub fn is_own(kind: &str) -> bool {
-    matches!(kind, POD_SCHEDULED | READY_TO_START | INITIALIZED | CONTAINERS_READY | READY)
+    matches!(kind, POD_SCHEDULED | READY_TO_START | INITIALIZED | CONTAINERS_READY | READY | RESIZE_PENDING)
 }
 
 /// The condition with its times: a transition happens only when the status

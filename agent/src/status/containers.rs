@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::probes::started_and_ready;
 use crate::clock::to_seconds;
 use crate::contract::ProbeView;
+use crate::convert::labels;
 use crate::convert::spec::{self, ContainerKind};
 use crate::plan::restart;
 use crate::podcache::{RuntimeContainer, RuntimePod};
@@ -24,8 +25,19 @@ pub struct WaitReason {
     pub message: String,
 }
 
-/// Last words read from ended containers.
-pub type TerminationMessages = HashMap<ContainerId, String>;
+/// The reason of a container that the kernel killed for memory.
+pub const OOM_KILLED: &str = "OOMKilled";
+
+/// What an ended container leaves beside its exit code.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastWords {
+    pub message: String,
+    /// The kernel says that it killed processes of it for memory.
+    pub oom_killed: bool,
+}
+
+/// What was read of ended containers.
+pub type TerminationMessages = HashMap<ContainerId, LastWords>;
 
 /// What container statuses are made from.
 #[derive(Clone, Copy, Debug)]
@@ -77,9 +89,11 @@ fn state_of(input: &ContainerInput<'_>, c: &RuntimeContainer) -> ContainerState 
         },
         RuntimeState::Created | RuntimeState::Unknown => waiting("", ""),
         RuntimeState::Exited => {
-            let words = input.messages.get(&s.id).filter(|m| !m.is_empty()).unwrap_or(&s.message);
+            let left = input.messages.get(&s.id);
+            let words = left.map(|w| &w.message).filter(|m| !m.is_empty()).unwrap_or(&s.message);
             let text = |t: &str| (!t.is_empty()).then(|| t.to_owned());
             let reason = match (s.reason.as_str(), s.exit_code) {
+                _ if left.is_some_and(|w| w.oom_killed) => OOM_KILLED,
                 ("", 0) => "Completed",
                 ("", _) => "Error",
                 (known, _) => known,
@@ -167,9 +181,11 @@ fn fill(input: &ContainerInput<'_>, container: &Container, newest: &RuntimeConta
     }
     status.image_id = s.image_ref.clone();
     status.state = Some(state_of(input, newest));
-    if let Some(resources) = container.resources.as_ref().filter(|_| newest.is_running()) {
-        status.allocated_resources = resources.requests.clone();
-        status.resources = Some(ResourceRequirements { claims: None, ..resources.clone() });
+    if newest.is_running() {
+        // What it was created with: the spec may have been resized since.
+        let created = labels::resources(&s.annotations).or_else(|| container.resources.clone());
+        status.allocated_resources = created.as_ref().and_then(|r| r.requests.clone());
+        status.resources = created.map(|r| ResourceRequirements { claims: None, ..r });
     }
     let mounts: Vec<VolumeMountStatus> = container
         .volume_mounts

@@ -13,6 +13,7 @@ use crate::clock::to_seconds;
 use crate::contract::ProbeView;
 use crate::convert::qos::qos_class;
 use crate::convert::spec::{self, ContainerKind};
+use crate::plan::preempt::PREEMPTING;
 use crate::plan::restart;
 use crate::podcache::RuntimePod;
 
@@ -70,6 +71,7 @@ pub fn generate(input: &StatusInput<'_>) -> PodStatus {
         if input.stage == Stage::Terminated {
             finish(kind, containers, &mut out);
         }
+        out.iter_mut().for_each(|status| shorten_messages(status, message_share(pod)));
         out
     };
     let init = list(ContainerKind::Init, spec::init_containers(pod), &previous.init_container_statuses);
@@ -107,6 +109,27 @@ pub fn generate(input: &StatusInput<'_>) -> PodStatus {
         ephemeral_container_statuses: wrap(ephemeral),
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()
+    }
+}
+
+/// All termination messages of a pod together.
+const MAX_POD_MESSAGES: usize = 12 * 1024;
+
+/// How much of them one container may have.
+fn message_share(pod: &Pod) -> usize {
+    let all = spec::containers(pod).len() + spec::init_containers(pod).len() + spec::ephemeral_containers(pod).len();
+    MAX_POD_MESSAGES / all.max(1)
+}
+
+fn shorten_messages(status: &mut ContainerStatus, limit: usize) {
+    for state in [&mut status.state, &mut status.last_state].into_iter().flatten() {
+        if let Some(message) = state.terminated.as_mut().and_then(|t| t.message.as_mut()) {
+            let mut end = limit.min(message.len());
+            while !message.is_char_boundary(end) {
+                end -= 1;
+            }
+            message.truncate(end);
+        }
     }
 }
 
@@ -181,11 +204,18 @@ fn all_conditions(
     }
     if let Some(failure) = input.failure.filter(|_| input.evicted) {
         let reason = conditions::TERMINATION_BY_KUBELET;
-        let target = Verdict { status: true, reason, message: failure.message.clone() };
+        let message = match failure.reason.as_str() {
+            PREEMPTING => "Pod was preempted by Kubelet to accommodate a critical pod.".to_owned(),
+            _ => failure.message.clone(),
+        };
+        let target = Verdict { status: true, reason, message };
         out.push(conditions::stamp(conditions::DISRUPTION_TARGET, &target, pod, old, input.now));
     }
-    let others: Vec<PodCondition> =
-        foreign.iter().filter(|c| out.iter().all(|own| own.type_ != c.type_)).cloned().collect();
+    if let Some(pending) = conditions::resize_pending(pod, input.runtime) {
+        out.push(conditions::stamp(conditions::RESIZE_PENDING, &pending, pod, old, input.now));
+    }
+    let foreign = foreign.iter().filter(|c| c.type_ != conditions::RESIZE_PENDING);
+    let others: Vec<PodCondition> = foreign.filter(|c| out.iter().all(|own| own.type_ != c.type_)).cloned().collect();
     out.extend(others);
     out
 }

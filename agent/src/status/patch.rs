@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Map, Value, json};
 
-use super::conditions::{DISRUPTION_TARGET, TERMINATION_BY_KUBELET, is_own};
+use super::conditions::{DISRUPTION_TARGET, RESIZE_PENDING, TERMINATION_BY_KUBELET, is_own};
 
 /// Lists merged by key on the server: (field, key).
 const KEYED: &[(&str, &str)] = &[("hostIPs", "ip"), ("podIPs", "ip")];
@@ -79,8 +79,15 @@ fn changed_conditions(before: Option<&Value>, after: Option<&Value>) -> Vec<Valu
     // Others announce disruptions too: only the one of this node is ours.
     let evicted = |c: &Value| text(c, "type") == DISRUPTION_TARGET && text(c, "reason") == TERMINATION_BY_KUBELET;
     let own = |c: &&Value| is_own(&text(c, "type")) || evicted(c);
+    let gone = items(before).iter().filter(|b| {
+        text(b, "type") == RESIZE_PENDING && !items(after).iter().any(|a| text(a, "type") == RESIZE_PENDING)
+    });
+    let gone = gone.map(|c| json!({ "type": text(c, "type"), "$patch": "delete" }));
     let changed = items(after).iter().filter(own).filter(|c| !items(before).contains(c));
-    changed.map(|c| without_leftovers(items(before).iter().find(|b| text(b, "type") == text(c, "type")), c)).collect()
+    changed
+        .map(|c| without_leftovers(items(before).iter().find(|b| text(b, "type") == text(c, "type")), c))
+        .chain(gone)
+        .collect()
 }
 
 /// The condition with a null for each field that `before` has and it lacks: the
@@ -145,6 +152,13 @@ mod tests {
         let patch = status_patch("u", Some(&stale), &new).unwrap();
         assert_eq!(patch["status"]["conditions"][0]["reason"], Value::Null);
         assert!(patch["status"]["conditions"][0].as_object().unwrap().contains_key("reason"));
+    }
+
+    #[test]
+    fn a_resize_that_is_withdrawn_is_pending_no_more() {
+        let old = status("{conditions: [{type: PodResizePending, status: 'True'}, {type: x, status: 'True'}]}");
+        let patch = status_patch("u", Some(&old), &status("{}")).unwrap();
+        assert_eq!(patch["status"], json!({"conditions": [{"type": "PodResizePending", "$patch": "delete"}]}));
     }
 
     #[test]

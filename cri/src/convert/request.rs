@@ -82,6 +82,11 @@ fn selinux(s: &SelinuxOption) -> v1::SeLinuxOption {
     v1::SeLinuxOption { user: s.user.clone(), role: s.role.clone(), r#type: s.kind.clone(), level: s.level.clone() }
 }
 
+fn groups_policy(strict: bool) -> i32 {
+    let policy = if strict { v1::SupplementalGroupsPolicy::Strict } else { v1::SupplementalGroupsPolicy::Merge };
+    policy.into()
+}
+
 fn sandbox_security(s: &SandboxSecurity) -> v1::LinuxSandboxSecurityContext {
     v1::LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces(&s.namespaces)),
@@ -90,6 +95,7 @@ fn sandbox_security(s: &SandboxSecurity) -> v1::LinuxSandboxSecurityContext {
         run_as_group: int64(s.run_as_group),
         readonly_rootfs: s.readonly_rootfs,
         supplemental_groups: s.supplemental_groups.clone(),
+        supplemental_groups_policy: groups_policy(s.strict_supplemental_groups),
         privileged: s.privileged,
         seccomp: s.seccomp.as_ref().map(profile),
         ..Default::default()
@@ -116,6 +122,7 @@ fn container_security(s: &ContainerSecurity) -> v1::LinuxContainerSecurityContex
         run_as_username: s.run_as_username.clone(),
         readonly_rootfs: s.readonly_rootfs,
         supplemental_groups: s.supplemental_groups.clone(),
+        supplemental_groups_policy: groups_policy(s.strict_supplemental_groups),
         no_new_privs: s.no_new_privs,
         masked_paths: s.masked_paths.clone(),
         readonly_paths: s.readonly_paths.clone(),
@@ -171,6 +178,7 @@ fn mount(m: &Mount) -> v1::Mount {
         container_path: m.container_path.clone(),
         host_path: m.host_path.clone(),
         readonly: m.readonly,
+        recursive_read_only: m.recursive_read_only,
         selinux_relabel: m.selinux_relabel,
         propagation: propagation.into(),
         ..Default::default()

@@ -11,8 +11,8 @@ use crate::id::{ContainerId, ImageRef, SandboxId};
 use crate::types::{
     CgroupDriver, ContainerEvent, ContainerEventKind, ContainerMetadata, ContainerState, ContainerStats,
     ContainerStatus, ContainerSummary, FilesystemUsage, Image, Mount, MountPropagation, NamespaceMode,
-    NamespaceOptions, RuntimeCondition, RuntimeStatus, SandboxMetadata, SandboxState, SandboxStatus, SandboxSummary,
-    StringMap, Version,
+    NamespaceOptions, RuntimeCondition, RuntimeHandler, RuntimeStatus, SandboxMetadata, SandboxState, SandboxStatus,
+    SandboxSummary, StringMap, Version,
 };
 
 type Result<T> = std::result::Result<T, Malformed>;
@@ -73,8 +73,18 @@ pub(crate) fn status(s: v1::StatusResponse) -> Result<RuntimeStatus> {
     };
     Ok(RuntimeStatus {
         conditions: conditions.into_iter().map(condition).collect(),
-        handlers: s.runtime_handlers.into_iter().map(|h| h.name).collect(),
+        handlers: s.runtime_handlers.into_iter().map(runtime_handler).collect(),
+        supplemental_groups_policy: s.features.is_some_and(|f| f.supplemental_groups_policy),
     })
+}
+
+fn runtime_handler(h: v1::RuntimeHandler) -> RuntimeHandler {
+    let features = h.features.unwrap_or_default();
+    RuntimeHandler {
+        name: h.name,
+        recursive_read_only_mounts: features.recursive_read_only_mounts,
+        user_namespaces: features.user_namespaces,
+    }
 }
 
 /// `None` of a runtime that does not say.
@@ -209,6 +219,7 @@ fn mount(m: v1::Mount) -> Result<Mount> {
         container_path: m.container_path,
         host_path: m.host_path,
         readonly: m.readonly,
+        recursive_read_only: m.recursive_read_only,
         selinux_relabel: m.selinux_relabel,
         propagation,
     })

@@ -71,12 +71,18 @@ fn container_configs_say_everything() {
         image: "sha256:1".into(),
         user_specified_image: "demo".into(),
         envs: vec![("B".into(), "2".into()), ("A".into(), "1".into())],
-        mounts: vec![Mount { propagation: MountPropagation::Bidirectional, readonly: true, ..Default::default() }],
+        mounts: vec![Mount {
+            propagation: MountPropagation::Bidirectional,
+            readonly: true,
+            recursive_read_only: true,
+            ..Default::default()
+        }],
         resources: LinuxContainerResources { cpu_shares: 2, oom_score_adj: -997, ..Default::default() },
         security: ContainerSecurity {
             seccomp: Some(SecurityProfile::Localhost("/p.json".into())),
             apparmor: Some(SecurityProfile::Unconfined),
             drop_capabilities: vec!["ALL".into()],
+            strict_supplemental_groups: true,
             ..Default::default()
         },
         ..Default::default()
@@ -85,6 +91,7 @@ fn container_configs_say_everything() {
     // Their order decides which of two equal names counts.
     assert_eq!(sent.envs.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(), ["B", "A"]);
     assert_eq!((sent.mounts[0].propagation, sent.mounts[0].readonly), (2, true));
+    assert!(sent.mounts[0].recursive_read_only);
     let image = sent.image.unwrap();
     assert_eq!((image.image.as_str(), image.user_specified_image.as_str()), ("sha256:1", "demo"));
     let linux = sent.linux.unwrap();
@@ -93,6 +100,7 @@ fn container_configs_say_everything() {
     let seccomp = security.seccomp.unwrap();
     assert_eq!((seccomp.profile_type, seccomp.localhost_ref.as_str()), (2, "/p.json"));
     assert_eq!(security.apparmor.unwrap().profile_type, 1);
+    assert_eq!(security.supplemental_groups_policy, 1);
     assert_eq!(security.capabilities.unwrap().drop_capabilities, ["ALL"]);
 }
 
@@ -110,6 +118,24 @@ fn filters() {
     assert_eq!((sent.id.as_str(), sent.pod_sandbox_id.as_str(), sent.state.unwrap().state), ("c", "s", 2));
     let filter = SandboxFilter { state: Some(SandboxState::Ready), ..Default::default() };
     assert_eq!(request::sandbox_filter(&filter).state.unwrap().state, 0);
+}
+
+#[test]
+fn what_handlers_can_do_arrives() {
+    let handler = |name: &str, features| v1::RuntimeHandler { name: name.into(), features };
+    let features = v1::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false };
+    let told = v1::StatusResponse {
+        status: Some(v1::RuntimeStatus::default()),
+        runtime_handlers: vec![handler("", Some(features)), handler("old", None)],
+        features: Some(v1::RuntimeFeatures { supplemental_groups_policy: true }),
+        ..Default::default()
+    };
+    let got = response::status(told).unwrap();
+    let can: Vec<_> = got.handlers.iter().map(|h| (h.name.as_str(), h.recursive_read_only_mounts)).collect();
+    assert_eq!(can, [("", true), ("old", false)]);
+    assert!(got.supplemental_groups_policy);
+    let silent = v1::StatusResponse { status: Some(v1::RuntimeStatus::default()), ..Default::default() };
+    assert!(!response::status(silent).unwrap().supplemental_groups_policy);
 }
 
 #[test]

@@ -69,7 +69,13 @@ impl RuntimeService for FakeRuntime {
     }
 
     async fn status(&self) -> Result<RuntimeStatus> {
-        let status = |s: &mut State| Ok(RuntimeStatus { conditions: s.conditions.clone(), handlers: vec![] });
+        let status = |s: &mut State| {
+            Ok(RuntimeStatus {
+                conditions: s.conditions.clone(),
+                handlers: s.features.handlers.clone(),
+                supplemental_groups_policy: s.features.supplemental_groups_policy,
+            })
+        };
         self.act(Op::Status, "", status).await
     }
 

@@ -9,8 +9,8 @@ use crate::error::{CriError, Result};
 use crate::id::{ContainerId, ImageRef, SandboxId};
 use crate::types::{
     ContainerConfig, ContainerEvent, ContainerEventKind, ContainerState, ContainerStatus, ContainerSummary, Image,
-    LinuxContainerResources, NamespaceMode, RuntimeCondition, SandboxConfig, SandboxMetadata, SandboxState,
-    SandboxStatus, SandboxSummary,
+    LinuxContainerResources, NamespaceMode, RuntimeCondition, RuntimeStatus, SandboxConfig, SandboxMetadata,
+    SandboxState, SandboxStatus, SandboxSummary,
 };
 
 #[derive(Debug)]
@@ -56,6 +56,8 @@ pub(super) struct State {
     pub handlers: BTreeSet<String>,
     pub behaviors: Behaviors,
     pub conditions: Vec<RuntimeCondition>,
+    /// What `status` tells of handlers and features.
+    pub features: RuntimeStatus,
     pub streaming_url: String,
     pub pod_cidr: String,
     pub sandboxes: HashMap<SandboxId, Sandbox>,
@@ -77,6 +79,7 @@ impl Default for State {
             handlers: BTreeSet::from([String::new()]),
             behaviors: Behaviors::new(),
             conditions: vec![ready("RuntimeReady"), ready("NetworkReady")],
+            features: RuntimeStatus::default(),
             streaming_url: "http://127.0.0.1:1".to_owned(),
             pod_cidr: String::new(),
             sandboxes: HashMap::new(),

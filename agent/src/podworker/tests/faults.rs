@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cri::CriError;
 use cri::fake::{Op, runtime_error, unavailable};
+use cri::types::{RuntimeHandler, RuntimeStatus};
 
 use super::harness::{Node, deleted, pod};
 use crate::ids::PodUid;
@@ -188,4 +189,58 @@ async fn a_runtime_that_goes_away_changes_nothing() {
     // What happened meanwhile is seen once it is back.
     node.runtime.exit_container(&node.runtime.container_named("a").unwrap().id, 1);
     node.until("restarted", |n| n.container(&p, "a").restart_count == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_protection_that_the_node_lacks_is_never_left_out_in_silence() {
+    // A pod that wants users of its own, or a device, does not run without them.
+    let cases = [
+        (
+            "  hostUsers: false\n  containers: [{name: a}]",
+            "FailedCreatePodSandBox",
+            "Failed to create pod sandbox: hostUsers",
+        ),
+        (
+            "  resourceClaims: [{name: gpu, resourceClaimName: c}]\n  containers: [{name: a}]",
+            "FailedPrepareDynamicResources",
+            "Failed to prepare dynamic resources: ",
+        ),
+    ];
+    for (spec, reason, start) in cases {
+        let node = Node::start().await;
+        let p = pod(spec);
+        node.want(std::slice::from_ref(&p));
+        node.until(reason, |n| n.said(reason, start)).await;
+        node.settle(Duration::from_secs(60)).await;
+        assert_eq!(node.status(&p).phase.as_deref(), Some("Pending"));
+        assert_eq!(node.runtime.count(Op::RunPodSandbox), 0);
+    }
+    // Groups and mounts depend on the runtime.
+    let strict = "  securityContext: {supplementalGroupsPolicy: Strict}\n  containers: [{name: a}]";
+    let mount = "  containers: [{name: a, volumeMounts: [{name: v, mountPath: /v, readOnly: true, recursiveReadOnly: Enabled}]}]";
+    let node = Node::start().await;
+    let p = pod(strict);
+    node.want(std::slice::from_ref(&p));
+    node.until("refused", |n| n.status(&p).phase.as_deref() == Some("Failed")).await;
+    let status = node.status(&p);
+    assert_eq!(status.reason.as_deref(), Some("SupplementalGroupsPolicyNotSupported"));
+    assert!(status.message.unwrap().contains("SupplementalGroupsPolicy=Strict is not supported in this node"));
+    let node = Node::start().await;
+    let p = pod(mount);
+    node.want(std::slice::from_ref(&p));
+    node.until("told", |n| n.waiting_reason(&p, "a").as_deref() == Some("CreateContainerConfigError")).await;
+    assert_eq!(node.runtime.count(Op::CreateContainer), 0);
+    // A runtime that can is asked to.
+    for spec in [strict, mount] {
+        let node = Node::start().await;
+        let handler = RuntimeHandler { recursive_read_only_mounts: true, ..RuntimeHandler::default() };
+        let features =
+            RuntimeStatus { handlers: vec![handler], supplemental_groups_policy: true, ..RuntimeStatus::default() };
+        node.runtime.set_features(features);
+        let p = pod(spec);
+        node.want(std::slice::from_ref(&p));
+        node.until("ready", |n| n.is_ready(&p)).await;
+        let config = node.runtime.container_config(&node.runtime.container_named("a").unwrap().id).unwrap();
+        assert_eq!(config.security.strict_supplemental_groups, spec == strict);
+    }
 }

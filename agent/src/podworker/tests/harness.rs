@@ -121,6 +121,7 @@ fn settings(dir: &std::path::Path) -> WorkerSettings {
         cfs_period: 100_000,
         pod_pids_limit: None,
         memory: crate::convert::resources::MemoryControl::default(),
+        seccomp_default: false,
         max_crash_backoff: Duration::from_secs(300),
         allowed_unsafe_sysctls: vec![],
         runtime_name: "fake".into(),
@@ -174,6 +175,7 @@ impl Node {
             memory_capacity: 1 << 30,
             ..NodeView::default()
         };
+        let workers = PodWorkers::new();
         let deps = Arc::new(Deps {
             settings: settings(dir.path()),
             runtime: runtime.clone(),
@@ -189,10 +191,11 @@ impl Node {
             node: watch::channel(Arc::new(view)).1,
             cgroups: None,
             admission: Admission::default(),
+            workers: workers.clone(),
+            kernel_log: Arc::default(),
             events: recorder,
             clock,
         });
-        let workers = PodWorkers::new();
         let (relisted_tx, relisted) = mpsc::channel(1);
         let token = CancellationToken::new();
         let pleg = Pleg::new(runtime.clone(), cache, workers.clone(), Duration::from_secs(60), relisted_tx);

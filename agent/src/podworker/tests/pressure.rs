@@ -228,3 +228,39 @@ async fn pods_over_their_own_limits_go_together_whatever_is_free() {
     assert_eq!((scene.told("Evicted"), scene.told("EvictionThresholdMet")), (2, 0));
     assert!(scene.pressures.borrow().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn pods_make_room_for_a_critical_one() {
+    let node = Node::start().await;
+    let named = |name: &str, text: &str| {
+        let mut p = pod(text);
+        (p.metadata.name, p.metadata.uid) = (Some(name.to_owned()), Some(name.to_owned()));
+        p
+    };
+    let request = |cpu: &str| format!("resources: {{requests: {{cpu: {cpu}}}}}");
+    let small = named("small", &format!("  containers: [{{name: small, {}}}]", request("500m")));
+    let large = named(
+        "large",
+        &format!("  terminationGracePeriodSeconds: 20\n  containers: [{{name: large, {}}}]", request("1500m")),
+    );
+    node.runtime.set_behavior("large", Behavior::IgnoresStopSignal);
+    node.want(&[small.clone(), large.clone()]);
+    node.until("both ready", |n| n.is_ready(&small) && n.is_ready(&large)).await;
+    let text = format!("  priority: 2000000000\n  containers: [{{name: vital, {}}}]", request("1"));
+    let vital = named("vital", &text);
+    node.want(&[small.clone(), large.clone(), vital.clone()]);
+    node.until("told", |n| n.said("Preempting", "Preempted in order to admit critical pod")).await;
+    node.settle(Duration::from_secs(10)).await;
+    assert_eq!(
+        node.runtime.running(),
+        ["large", "small"],
+        "it has its grace period, and nothing starts before its end"
+    );
+    node.until("ready", |n| n.is_ready(&vital)).await;
+    let status = node.status(&large);
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Preempting")));
+    let target = status.conditions.unwrap().into_iter().find(|c| c.type_ == "DisruptionTarget").unwrap();
+    assert_eq!(target.message.as_deref(), Some("Pod was preempted by Kubelet to accommodate a critical pod."));
+    assert!(node.is_ready(&small));
+    assert_eq!(node.reasons().iter().filter(|r| **r == "Preempting").count(), 1);
+}

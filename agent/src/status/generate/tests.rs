@@ -8,6 +8,7 @@ use cri::types::ContainerState::{self, Created, Exited, Running};
 
 use super::*;
 use crate::contract::{ContainerProbes, ProbeOutcome};
+use crate::status::containers::LastWords;
 use crate::testutil::{at, instance, pod, runtime, sandbox};
 
 type Instance = (&'static str, u32, ContainerState, i32);
@@ -43,7 +44,10 @@ impl Case {
             runtime: &self.runtime,
             probes: &self.probes,
             waiting: &self.waiting,
-            messages: &HashMap::from([(ContainerId::new("a-0"), "last words".to_owned())]),
+            messages: &HashMap::from([(
+                ContainerId::new("a-0"),
+                LastWords { message: "last words".to_owned(), oom_killed: false },
+            )]),
             previous,
             stage: self.stage,
             failure: self.failure.as_ref(),
@@ -234,4 +238,53 @@ fn an_evicted_pod_says_who_ended_it() {
     assert_eq!(targets.collect::<Vec<_>>(), [target]);
     let patch = crate::status::patch::status_patch("u", Some(&running), &ending).unwrap();
     assert!(patch["status"]["conditions"].to_string().contains("DisruptionTarget"), "{patch}");
+}
+
+#[test]
+fn resources_are_what_the_running_container_has() {
+    let spec = |cpu: &str| format!("  containers: [{{name: a, resources: {{requests: {{cpu: {cpu}}}}}}}]");
+    let mut case = case(&spec("100m"), &[("a", 0, Running, 0)]);
+    let shown = |case: &Case| {
+        let status = case.make(None, 1);
+        let c = &status.container_statuses.as_ref().unwrap()[0];
+        let requests = c.resources.as_ref().unwrap().requests.as_ref().unwrap();
+        assert_eq!(c.allocated_resources.as_ref(), Some(requests));
+        let pending = status.conditions.iter().flatten().find(|c| c.type_ == "PodResizePending").cloned();
+        (requests["cpu"].0.clone(), pending.and_then(|c| c.reason))
+    };
+    assert_eq!(shown(&case), ("100m".to_owned(), None));
+    case.pod = pod(&spec("0.1"));
+    assert_eq!(shown(&case), ("100m".to_owned(), None), "the same amount in other words");
+    case.pod = pod(&spec("'100'"));
+    assert_eq!(shown(&case), ("100m".to_owned(), Some("Infeasible".to_owned())));
+    // The resize is withdrawn: so is what the API shows of it.
+    let status = case.make(None, 1);
+    case.pod = pod(&spec("100m"));
+    case.pod.status = Some(status);
+    assert_eq!(shown(&case), ("100m".to_owned(), None));
+}
+
+#[test]
+fn messages_share_what_a_pod_may_say() {
+    let spec = "  restartPolicy: Never\n  containers: [{name: a}, {name: b}, {name: c}, {name: d}, {name: e}]";
+    let case = case(spec, &[("a", 0, Exited, 1)]);
+    let text = "ü".repeat(2000);
+    let messages = HashMap::from([(ContainerId::new("a-0"), LastWords { message: text, oom_killed: true })]);
+    let status = generate(&StatusInput {
+        pod: &case.pod,
+        runtime: &case.runtime,
+        probes: &case.probes,
+        waiting: &case.waiting,
+        messages: &messages,
+        previous: None,
+        stage: Stage::Syncing,
+        failure: None,
+        evicted: false,
+        host_ips: &[],
+        runtime_name: "c",
+        now: at(1),
+    });
+    let ended = status.container_statuses.unwrap()[0].state.clone().unwrap().terminated.unwrap();
+    assert_eq!(ended.message.unwrap().len(), 2456, "2457 bytes, but no half character");
+    assert_eq!(ended.reason.as_deref(), Some("OOMKilled"));
 }
