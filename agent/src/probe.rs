@@ -9,6 +9,7 @@ pub mod grpc;
 pub mod http;
 pub mod target;
 pub mod threshold;
+pub mod url;
 pub mod worker;
 
 use std::collections::{BTreeMap, HashMap};
@@ -300,23 +301,27 @@ impl Report for Reporter {
         let Some(entry) = pods.get_mut(&self.uid) else { return };
         let counts = entry.counts.entry((self.name.clone(), self.kind)).or_default();
         let title = self.kind.title();
-        let message = match verdict {
+        let (reason, message) = match verdict {
             Verdict::Success => {
                 counts.successful += 1;
                 return;
             }
+            Verdict::Warning(output) => {
+                counts.successful += 1;
+                ("ProbeWarning", format!("{title} probe warning: {output}"))
+            }
             Verdict::Failure(output) => {
                 counts.failed += 1;
-                format!("{title} probe failed: {output}")
+                ("Unhealthy", format!("{title} probe failed: {output}"))
             }
             Verdict::Error(error) => {
                 counts.unknown += 1;
-                format!("{title} probe errored and resulted in unknown state: {error}")
+                ("Unhealthy", format!("{title} probe errored and resulted in unknown state: {error}"))
             }
         };
         let pod = entry.pod.clone();
         drop(pods);
-        shared.events.container(&pod, &self.name, EventType::Warning, "Unhealthy", message);
+        shared.events.container(&pod, &self.name, EventType::Warning, reason, message);
     }
 
     fn changed(&self, outcome: ProbeOutcome) {

@@ -70,7 +70,7 @@ pub fn victims<'a>(pod: &Pod, others: &[&'a Pod], missing: &Sums) -> Option<Vec<
 }
 
 /// Takes pods, the one nearest to what is missing first, until nothing is.
-fn nearest<'a>(mut pods: Vec<&'a Pod>, mut missing: Sums) -> Option<Vec<&'a Pod>> {
+fn nearest(mut pods: Vec<&Pod>, mut missing: Sums) -> Option<Vec<&Pod>> {
     let mut out = Vec::new();
     while !missing.is_empty() {
         let by_need = |a: &&Pod, b: &&Pod| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, HeaderValue, LOCATION, USER_AGENT};
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -17,11 +17,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::target::HttpTarget;
+use super::url;
 use super::worker::Verdict;
 
 /// What is read of an answer, for the event.
 const MAX_BODY: usize = 10 * 1024;
-const MAX_REDIRECTS: usize = 10;
+/// Requests of one probe, redirects included.
+const MAX_REQUESTS: usize = 10;
 const AGENT: &str = "kube-probe/1.36";
 
 /// A request that got no answer.
@@ -39,8 +41,8 @@ struct Answer {
     body: String,
 }
 
-/// Sends the request and judges the answer: 200 to 399 is success, redirects are
-/// followed on the same host only.
+/// Sends the request and judges the answer: 200 to 299 is success, a redirect that
+/// is not followed is one with a warning; redirects are followed on the same host only.
 pub async fn probe(target: &HttpTarget, timeout: Duration) -> Verdict {
     match tokio::time::timeout(timeout, follow(target)).await {
         Ok(Ok(verdict)) => verdict,
@@ -48,7 +50,7 @@ pub async fn probe(target: &HttpTarget, timeout: Duration) -> Verdict {
         Ok(Err(error)) => Verdict::Failure(error.to_string()),
         Err(_) => Verdict::Failure(format!(
             "Get {:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
-            url(target)
+            url_of(target)
         )),
     }
 }
@@ -57,7 +59,7 @@ pub async fn probe(target: &HttpTarget, timeout: Duration) -> Verdict {
 pub async fn send(target: &HttpTarget, timeout: Duration) -> Result<(), String> {
     match tokio::time::timeout(timeout, get(target)).await {
         Ok(result) => result.map(drop).map_err(|error| error.to_string()),
-        Err(_) => Err(format!("Get {:?}: no answer within {timeout:?}", url(target))),
+        Err(_) => Err(format!("Get {:?}: no answer within {timeout:?}", url_of(target))),
     }
 }
 
@@ -69,52 +71,60 @@ fn authority(target: &HttpTarget) -> String {
     }
 }
 
-fn url(target: &HttpTarget) -> String {
+fn url_of(target: &HttpTarget) -> String {
     format!("{}://{}{}", if target.https { "https" } else { "http" }, authority(target), target.path)
 }
 
 async fn follow(target: &HttpTarget) -> Result<Verdict, GetError> {
     let mut current = target.clone();
-    for _ in 0..=MAX_REDIRECTS {
-        let answer = get(&current).await?;
-        let Answer { status, location, body } = answer;
-        let next = location.filter(|_| matches!(status, 301 | 302 | 303 | 307 | 308));
-        match next.and_then(|location| redirected(&current, &location)) {
-            Some(next) if next.host == current.host => current = next,
-            Some(_) => return Ok(Verdict::Success),
-            None if (200..400).contains(&status) => return Ok(Verdict::Success),
-            None => {
-                tracing::trace!(status, body, "probe answer");
-                return Ok(Verdict::Failure(format!("HTTP probe failed with statuscode: {status}")));
+    for requests in 1.. {
+        let Answer { status, location, body } = get(&current).await?;
+        let location = location.filter(|_| matches!(status, 301 | 302 | 303 | 307 | 308));
+        if let Some(location) = location {
+            let fail = |message: String| GetError::Connection { url: location.clone(), message };
+            let next = redirected(&current, &location)
+                .ok_or_else(|| fail(format!("failed to parse Location header {location:?}")))?;
+            if next.host == target.host {
+                if requests >= MAX_REQUESTS {
+                    return Err(fail(format!("stopped after {MAX_REQUESTS} redirects")));
+                }
+                current = next;
+                continue;
             }
         }
+        return Ok(judged(status, &body));
     }
-    Ok(Verdict::Failure(format!("Get {:?}: stopped after {MAX_REDIRECTS} redirects", url(target))))
+    Ok(Verdict::Success)
+}
+
+/// What the last answer means. Pure.
+fn judged(status: u16, body: &str) -> Verdict {
+    match status {
+        200..300 => Verdict::Success,
+        300..400 => Verdict::Warning(format!("Probe terminated redirects, Response body: {body}")),
+        _ => {
+            tracing::trace!(status, body, "probe answer");
+            Verdict::Failure(format!("HTTP probe failed with statuscode: {status}"))
+        }
+    }
 }
 
 /// Where a redirect leads; `None` when its location cannot be read. Pure.
 fn redirected(from: &HttpTarget, location: &str) -> Option<HttpTarget> {
+    let to = url::resolve(&from.path, from.https, location)?;
     let mut next = from.clone();
-    let scheme = if from.https { "https:" } else { "http:" };
-    let absolute = if location.starts_with("//") { format!("{scheme}{location}") } else { location.to_owned() };
-    if !absolute.contains("://") {
-        let base = from.path.split('?').next().unwrap_or("/");
-        let dir = base.rsplit_once('/').map_or("", |(dir, _)| dir);
-        next.path = if location.starts_with('/') { location.to_owned() } else { format!("{dir}/{location}") };
-        return Some(next);
+    next.path = to.path;
+    if let Some((https, host, port)) = to.authority {
+        (next.https, next.host, next.port) = (https, host, port);
+        // The host that a probe names is the one it asks first.
+        next.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("host"));
     }
-    let uri: Uri = absolute.parse().ok()?;
-    next.https = uri.scheme_str()? == "https";
-    next.host = uri.host()?.trim_matches(['[', ']']).to_owned();
-    next.port = uri.port_u16().unwrap_or(if next.https { 443 } else { 80 });
-    next.path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
     Some(next)
 }
 
 fn request(target: &HttpTarget) -> Result<Request<Empty<Bytes>>, GetError> {
-    let fail = |message: String| GetError::Request { url: url(target), message };
-    let path = target.path.split('#').next().unwrap_or("/");
-    let mut request = Request::get(path).body(Empty::new()).map_err(|e| fail(e.to_string()))?;
+    let fail = |message: String| GetError::Request { url: url_of(target), message };
+    let mut request = Request::get(target.path.as_str()).body(Empty::new()).map_err(|e| fail(e.to_string()))?;
     let headers = request.headers_mut();
     for (name, value) in &target.headers {
         let name = HeaderName::try_from(name.as_str()).map_err(|e| fail(e.to_string()))?;
@@ -137,7 +147,7 @@ fn request(target: &HttpTarget) -> Result<Request<Empty<Bytes>>, GetError> {
 
 async fn get(target: &HttpTarget) -> Result<Answer, GetError> {
     let request = request(target)?;
-    let fail = |message: String| GetError::Connection { url: url(target), message };
+    let fail = |message: String| GetError::Connection { url: url_of(target), message };
     let stream = connect(&target.host, target.port).await.map_err(fail)?;
     if !target.https {
         return exchange(stream, request).await.map_err(fail);
@@ -190,7 +200,9 @@ async fn read(answer: Response<Incoming>) -> Answer {
     Answer { status, location, body }
 }
 
-/// TLS that believes any certificate: probes check health, not identity.
+/// TLS that believes any certificate: probes check health, not identity. Servers
+/// that have nothing but CBC suites or the curve P-521 for the key exchange cannot
+/// be reached: rustls has neither.
 fn unverified() -> Arc<ClientConfig> {
     static CONFIG: std::sync::LazyLock<Arc<ClientConfig>> = std::sync::LazyLock::new(|| {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -238,8 +250,15 @@ impl ServerCertVerifier for AnyCertificate {
         Ok(HandshakeSignatureValid::assertion())
     }
 
+    /// Also those that the provider could not verify: nothing is verified.
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        let mut schemes = self.0.signature_verification_algorithms.supported_schemes();
+        schemes.extend([
+            SignatureScheme::ECDSA_NISTP521_SHA512,
+            SignatureScheme::ECDSA_SHA1_Legacy,
+            SignatureScheme::RSA_PKCS1_SHA1,
+        ]);
+        schemes
     }
 }
 

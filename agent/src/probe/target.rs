@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::url;
 use crate::convert::expansion;
 
 /// One resolved probe or lifecycle action.
@@ -20,7 +21,7 @@ pub struct HttpTarget {
     pub https: bool,
     pub host: String,
     pub port: u16,
-    /// Path and query as written.
+    /// Path and query as they are sent.
     pub path: String,
     pub headers: Vec<(String, String)>,
 }
@@ -55,8 +56,7 @@ pub fn resolve_http(
     pod_host: &str,
 ) -> Result<HttpTarget, String> {
     let host = http.host.as_deref().filter(|h| !h.is_empty()).unwrap_or(pod_host);
-    let path = http.path.as_deref().unwrap_or("/");
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let path = url::request_target(http.path.as_deref().unwrap_or("/"));
     let headers = http.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone()));
     Ok(HttpTarget {
         https: http.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")),

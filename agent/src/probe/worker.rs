@@ -22,6 +22,8 @@ const MAX_OUTPUT: usize = 10 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Success,
+    /// A success that deserves a word.
+    Warning(String),
     Failure(String),
     /// The probe itself could not be run: counts neither way.
     Error(String),
@@ -70,7 +72,7 @@ impl<R: Report> Worker<R> {
             let verdict = self.probe_with_retries(timing.timeout).await;
             self.report.ran(&verdict);
             let success = match verdict {
-                Verdict::Success => true,
+                Verdict::Success | Verdict::Warning(_) => true,
                 Verdict::Failure(_) => false,
                 Verdict::Error(_) => continue,
             };

@@ -9,7 +9,7 @@ use agent::events::Recorder;
 use agent::image::gc::ImageCollector;
 use agent::podcache::PodCache;
 use anyhow::{Context, Result, ensure};
-use cri::types::{ContainerState, SandboxFilter};
+use cri::types::{ContainerFilter, ContainerState, ContainerStatus, SandboxFilter, SandboxState};
 use cri::{ImageService, RuntimeService, images};
 
 use crate::api::Api;
@@ -80,6 +80,92 @@ pub async fn init_containers_share_volumes(w: &mut OneNode) -> Result<()> {
     let text = w.exec(&reader, &["/bin/cat", "/data/file"]).await?;
     ensure!(text.trim() == "written", "{text}");
     w.remove("init").await
+}
+
+/// Kills the processes of the sandbox of `main`, and of `main` itself if `all`.
+async fn kill_sandbox_of(w: &OneNode, main: &ContainerStatus, all: bool) -> Result<()> {
+    let filter = ContainerFilter { id: Some(main.id.clone()), ..ContainerFilter::default() };
+    let listed = w.runtime.client.list_containers(&filter).await?;
+    let sandbox = listed.first().context("main is listed")?.sandbox.clone();
+    let pause = w.runtime.client.pod_sandbox_status(&sandbox).await?.pid.context("the runtime tells the pid")?;
+    let mut pids = vec![pause];
+    pids.extend(main.pid.filter(|_| all));
+    for pid in pids {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid)?), nix::sys::signal::Signal::SIGKILL)?;
+    }
+    w.until("the sandbox is dead", async || {
+        let status = w.runtime.client.pod_sandbox_status(&sandbox).await;
+        Ok(status.map_or(true, |s| s.summary.state == SandboxState::NotReady))
+    })
+    .await
+}
+
+/// The newest instances of the containers began one after the other's end, and
+/// `main` after them all; each has run `times` times.
+async fn ran_in_order(w: &OneNode, main: &ContainerStatus, times: u32) -> Result<()> {
+    let mut before = None;
+    for name in ["one", "two", "three"] {
+        let all = w.containers(name).await?;
+        let newest = all.first().with_context(|| format!("{name} is there"))?;
+        ensure!(newest.state == ContainerState::Exited && newest.exit_code == 0, "{newest:?}");
+        let count = newest.annotations.get("io.kubernetes.container.restartCount").cloned();
+        ensure!(count == Some((times - 1).to_string()), "{name} ran {count:?} times before");
+        ensure!(newest.started_at >= before, "{name} began before its predecessor ended: {newest:?}");
+        before = newest.finished_at;
+    }
+    ensure!(main.started_at >= before, "main began at {:?}, three ended at {before:?}", main.started_at);
+    Ok(())
+}
+
+pub async fn init_containers_run_anew_in_a_new_sandbox(w: &mut OneNode) -> Result<()> {
+    let init = |name: &str| format!("  - {{name: {name}, image: {IMAGE}, args: [sleep, '0.2']}}\n");
+    let inits: String = ["one", "two", "three"].map(init).concat();
+    w.write(
+        "again",
+        &format!(
+            "  terminationGracePeriodSeconds: 1\n  initContainers:\n{inits}  containers:
+  - {{name: main, image: {IMAGE}, args: [sleep, '3600']}}
+"
+        ),
+    )?;
+    let first = w.running("main", None).await?;
+    ran_in_order(w, &first, 1).await?;
+    kill_sandbox_of(w, &first, false).await?;
+    let second = w.running("main", Some(&first.id)).await?;
+    ran_in_order(w, &second, 2).await?;
+    // As after a reboot: nothing of the pod runs when the agent starts.
+    w.stop_agent().await?;
+    kill_sandbox_of(w, &second, true).await?;
+    w.start_agent().await?;
+    let third = w.running("main", Some(&second.id)).await?;
+    ran_in_order(w, &third, 3).await?;
+    w.remove("again").await
+}
+
+pub async fn a_hook_that_hangs_does_not_hold_up_the_end(w: &mut OneNode) -> Result<()> {
+    w.write(
+        "hung",
+        &format!(
+            "  terminationGracePeriodSeconds: 1
+  containers:
+  - name: hung
+    image: {IMAGE}
+    args: [sleep, '3600']
+    lifecycle: {{postStart: {{exec: {{command: [/bin/demo, write, /note/hook, '1']}}}}}}
+    volumeMounts: [{{name: note, mountPath: /note}}]
+  - name: hook
+    image: {IMAGE}
+    args: [sleep, '3600']
+    lifecycle: {{postStart: {{exec: {{command: [/bin/demo, sleep, '3600']}}}}}}
+  volumes: [{{name: note, emptyDir: {{}}}}]
+"
+        ),
+    )?;
+    let hung = w.running("hung", None).await?;
+    w.running("hook", None).await?;
+    w.until("the first hook has run", async || Ok(w.exec(&hung, &["/bin/cat", "/note/hook"]).await.is_ok())).await?;
+    // The second one never ends, and the pod does all the same.
+    w.remove("hung").await
 }
 
 pub async fn a_failing_liveness_probe_restarts(w: &mut OneNode) -> Result<()> {
