@@ -45,7 +45,8 @@ pub fn problems(runtime: &RuntimeView) -> Vec<String> {
     }
 }
 
-/// The node's conditions. A transition time moves only when the status does.
+/// The node's conditions that are the kubelet's; others write others, which are
+/// theirs alone. A transition time moves only when the status does.
 pub fn conditions(
     runtime: &RuntimeView,
     pressures: &Pressures,
@@ -88,9 +89,6 @@ pub fn conditions(
         ("KubeletNotReady", problems.join(", "))
     };
     out.push(stamp("Ready", ready, reason.to_owned(), message, previous, now));
-    let own = |c: &&NodeCondition| out.iter().all(|o| o.type_ != c.type_);
-    let others: Vec<NodeCondition> = previous.iter().filter(own).cloned().collect();
-    out.extend(others);
     out
 }
 
@@ -151,6 +149,14 @@ mod tests {
         assert!(down[3].message.as_deref().unwrap_or_default().starts_with("container runtime is down"));
         assert!(network_problem(&runtime(true)).is_none());
         assert_eq!(problems(&Ok(RuntimeStatus::default())).len(), 2);
+    }
+
+    #[test]
+    fn conditions_of_others_are_not_ours_to_write() {
+        let foreign = NodeCondition { type_: "NetworkUnavailable".into(), status: "True".into(), ..Default::default() };
+        let list = conditions(&runtime(true), &Pressures::new(), &[foreign], Timestamp::UNIX_EPOCH);
+        let kinds: Vec<&str> = list.iter().map(|c| c.type_.as_str()).collect();
+        assert_eq!(kinds, ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The node's Lease: a small write now and then that says "alive".
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,6 +9,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::Api;
 use kube::api::PostParams;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Where node leases live.
@@ -45,13 +47,20 @@ pub fn renewed(base: Option<Lease>, node: &Node, duration: Duration, now: Timest
     lease
 }
 
-/// Renews four times per duration until cancelled.
-pub async fn run(client: kube::Client, node: Node, duration: Duration, token: CancellationToken) {
+/// Renews four times per duration until cancelled. The owner is the node as it
+/// is now: one that was deleted and made again has another UID.
+pub async fn run(
+    client: kube::Client,
+    name: String,
+    nodes: watch::Receiver<Option<Arc<Node>>>,
+    duration: Duration,
+    token: CancellationToken,
+) {
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
-    let name = node.metadata.name.clone().unwrap_or_default();
     let mut known: Option<Lease> = None;
     let mut failures = 0_u32;
     loop {
+        let Some(node) = nodes.borrow().clone() else { return };
         let write = async {
             if known.is_none() {
                 known = api.get_opt(&name).await?;
@@ -104,6 +113,10 @@ mod tests {
         old.spec.as_mut().unwrap().lease_transitions = Some(3);
         let again = renewed(Some(old), &node, Duration::from_secs(40), now);
         assert_eq!(again.metadata.resource_version.as_deref(), Some("9"));
-        assert_eq!(again.spec.unwrap().lease_transitions, Some(3));
+        assert_eq!(again.spec.as_ref().unwrap().lease_transitions, Some(3));
+        let mut reborn = node;
+        reborn.metadata.uid = Some("u2".into());
+        let lease = renewed(Some(again), &reborn, Duration::from_secs(40), now);
+        assert_eq!(lease.metadata.owner_references.unwrap()[0].uid, "u2");
     }
 }

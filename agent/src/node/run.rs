@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cri::types::{Image, Version};
-use cri::{ImageService, RuntimeService};
+use cri::{CriError, ImageService, RuntimeService};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 use kube::Api;
@@ -35,6 +35,8 @@ const UNREADY_LOOK: Duration = Duration::from_millis(250);
 const UNREADY_HASTE: Duration = Duration::from_secs(60);
 /// How long after the start a node that was ready may be found unready unsaid.
 const SETTLING: Duration = Duration::from_secs(15);
+/// How long the runtime may be silent before the node is not ready, as upstream.
+const RUNTIME_SILENT: Duration = Duration::from_secs(30);
 /// How often images are listed.
 const IMAGES_EVERY: Duration = Duration::from_secs(60);
 
@@ -66,12 +68,15 @@ struct Observed {
 impl NodeKeeper {
     async fn observe(&self, seen: &mut Observed) -> (Load, RuntimeView) {
         let load = Load::read(&self.root);
-        let runtime = self.runtime.status().await.map_err(|e| e.to_string());
+        let runtime = in_time(self.runtime.status()).await;
+        if runtime.is_err() {
+            return (load, runtime);
+        }
         if seen.version.is_none() {
-            seen.version = self.runtime.version().await.ok();
+            seen.version = in_time(self.runtime.version()).await.ok();
         }
         if seen.images_at.is_none_or(|at| at.elapsed() >= IMAGES_EVERY)
-            && let Ok(images) = self.images.list_images().await
+            && let Ok(images) = in_time(self.images.list_images()).await
         {
             seen.images = images;
             seen.images_at = Some(Instant::now());
@@ -118,8 +123,9 @@ impl NodeKeeper {
         let (node_tx, mut nodes) = watch::channel(None);
         if let Some(client) = &client {
             let node = self.register(client, &seen, &status).await;
-            tokio::spawn(lease::run(client.clone(), node.clone(), self.settings.lease_duration, token.clone()));
             node_tx.send_replace(Some(Arc::new(node)));
+            let (name, duration) = (self.settings.name.clone(), self.settings.lease_duration);
+            tokio::spawn(lease::run(client.clone(), name, nodes.clone(), duration, token.clone()));
             tokio::spawn(follow(client.clone(), self.settings.name.clone(), node_tx, token.clone()));
         }
         self.report(client, view, &mut seen, &mut nodes, Some(runtime)).await;
@@ -161,19 +167,21 @@ impl NodeKeeper {
     ) {
         let api: Option<Api<Node>> = client.map(Api::all);
         let mut written: Option<(NodeStatus, Instant)> = None;
+        // What the API server answered to the last write: newer than the watch for
+        // a moment.
+        let mut answered: Option<Arc<Node>> = None;
         let mut told_cidr: Option<String> = None;
         let began = Instant::now();
         let mut pressures = self.pressures.clone();
         loop {
-            let node = nodes.borrow_and_update().clone();
+            let node = newest(nodes.borrow_and_update().clone(), answered.clone());
             pressures.mark_unchanged();
             let (load, runtime) = match first.take() {
                 Some(runtime) => (Load::read(&self.root), runtime),
                 None => self.observe(seen).await,
             };
             let shown = node.as_ref().and_then(|n| n.status.clone());
-            let base = written.as_ref().map(|(s, _)| s).or(shown.as_ref());
-            let status = self.status(seen, &load, &runtime, base);
+            let status = self.status(seen, &load, &runtime, shown.as_ref());
             publish(view, seen, &status, &runtime, node.as_ref(), &self.pressures.borrow());
             self.tell_cidr(node.as_deref(), &mut told_cidr).await;
             let due = written
@@ -185,7 +193,8 @@ impl NodeKeeper {
                 began.elapsed() < SETTLING && !problems(&runtime).is_empty() && shown.as_ref().is_some_and(is_ready);
             let overwritten = shown.as_ref().is_some_and(|s| ready_differs(s, &status));
             if let Some(api) = api.as_ref().filter(|_| node.is_some() && !settling && (due || overwritten)) {
-                if self.write(api, node.as_deref(), seen, shown.as_ref(), &status).await {
+                if let Some(node) = self.write(api, node.as_deref(), seen, shown.as_ref(), &status).await {
+                    answered = Some(Arc::new(node));
                     self.tell_transition(written.as_ref().map(|(s, _)| s), &status);
                     written = Some((status, Instant::now()));
                 } else {
@@ -215,7 +224,7 @@ impl NodeKeeper {
         seen: &Observed,
         shown: Option<&NodeStatus>,
         status: &NodeStatus,
-    ) -> bool {
+    ) -> Option<Node> {
         let params = PatchParams::default();
         if let Some(patch) = node.and_then(|n| labels_patch(n, &self.settings, &seen.machine))
             && self.settings.register
@@ -225,14 +234,14 @@ impl NodeKeeper {
         }
         let patch = status_patch(shown, status);
         match api.patch_status(&self.settings.name, &params, &Patch::Strategic(patch)).await {
-            Ok(_) => true,
+            Ok(node) => Some(node),
             Err(kube::Error::Api(error)) if error.code == 404 && self.settings.register => {
                 // Somebody deleted the node: it is still here.
-                register(api, &self.settings, &seen.machine, status).await.is_ok()
+                register(api, &self.settings, &seen.machine, status).await.ok()
             }
             Err(error) => {
                 tracing::debug!(%error, "node status not written");
-                false
+                None
             }
         }
     }
@@ -259,6 +268,23 @@ impl NodeKeeper {
         tracing::info!(node = %self.settings.name, status = word, "node changed");
         self.events.node(&self.settings.name, EventType::Normal, reason, text);
     }
+}
+
+/// What the runtime answers, unless it is silent for too long.
+async fn in_time<T>(call: impl Future<Output = Result<T, CriError>>) -> Result<T, String> {
+    match tokio::time::timeout(RUNTIME_SILENT, call).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", RUNTIME_SILENT.as_secs())),
+    }
+}
+
+/// The newer of what the watch shows and what a write was answered with. Pure.
+fn newest(watched: Option<Arc<Node>>, answered: Option<Arc<Node>>) -> Option<Arc<Node>> {
+    let (Some(watched), Some(answered)) = (&watched, answered) else { return watched };
+    let version = |node: &Node| node.metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok());
+    // One that was made anew is another object.
+    let same = watched.metadata.uid == answered.metadata.uid;
+    if same && version(&answered) > version(watched) { Some(answered) } else { Some(watched.clone()) }
 }
 
 fn is_ready(status: &NodeStatus) -> bool {
@@ -319,3 +345,6 @@ async fn follow(client: kube::Client, name: String, out: watch::Sender<Option<Ar
     };
     token.run_until_cancelled(work).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! The node object as an API server in memory sees it written.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Mutex;
+
+use cri::fake::{FakeRuntime, Op};
+use http::Method;
+use http_body_util::BodyExt as _;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// A node of which somebody else wrote a condition.
+fn node() -> Value {
+    json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1", "uid": "u1", "resourceVersion": "5"},
+        "status": {"conditions": [{"type": "NetworkUnavailable", "status": "True", "reason": "NoRouteCreated"}]}})
+}
+
+/// An API server that has that node and notes what is patched.
+fn api(patches: Arc<Mutex<Vec<Value>>>) -> kube::Client {
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let patches = patches.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+            let answer = match (parts.method, parts.uri.path()) {
+                (Method::PATCH, "/api/v1/nodes/n1/status") => {
+                    patches.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+                    node()
+                }
+                (Method::PATCH | Method::GET, "/api/v1/nodes/n1") => node(),
+                (Method::GET, "/api/v1/nodes") => {
+                    json!({"kind": "NodeList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}, "items": [node()]})
+                }
+                _ => json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}),
+            };
+            let status = answer["code"].as_u64().map_or(200, |code| u16::try_from(code).unwrap());
+            let body = kube::client::Body::from(answer.to_string().into_bytes());
+            Ok::<_, std::convert::Infallible>(http::Response::builder().status(status).body(body).unwrap())
+        }
+    });
+    kube::Client::new(service, "default")
+}
+
+fn keeper(runtime: &Arc<FakeRuntime>, root: &std::path::Path) -> NodeKeeper {
+    let config = crate::config::AgentConfig::new("n1", root);
+    NodeKeeper {
+        settings: config.node,
+        eviction: config.eviction,
+        pressures: watch::channel(Pressures::new()).1,
+        root: root.to_owned(),
+        runtime: runtime.clone(),
+        images: runtime.clone(),
+        port: 10250,
+        events: Recorder::channel(64).0,
+        clock: Clock::tokio(Timestamp::now()),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn conditions_of_others_are_never_written() {
+    let (dir, patches) = (tempfile::tempdir().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let (keeper, client) = (keeper(&FakeRuntime::new(), dir.path()), api(patches.clone()));
+    let (view, token) = (watch::channel(Arc::default()).0, CancellationToken::new());
+    let running = tokio::spawn({
+        let token = token.clone();
+        async move { keeper.run(Some(client), view, token).await }
+    });
+    let written = async {
+        while patches.lock().unwrap().len() < 3 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(3600), written).await.unwrap();
+    token.cancel();
+    running.await.unwrap();
+    for patch in patches.lock().unwrap().iter() {
+        let kinds: Vec<&str> =
+            patch["status"]["conditions"].as_array().unwrap().iter().map(|c| c["type"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_is_stopped_makes_the_node_unready() {
+    let (dir, runtime) = (tempfile::tempdir().unwrap(), FakeRuntime::new());
+    let keeper = keeper(&runtime, dir.path());
+    let ips = Vec::new();
+    let mut seen = Observed { machine: Machine::default(), ips, version: None, images: Vec::new(), images_at: None };
+    assert!(keeper.observe(&mut seen).await.1.is_ok());
+    for op in [Op::Status, Op::Version, Op::ListImages] {
+        runtime.delay(op, 9, Duration::from_secs(600));
+    }
+    let began = Instant::now();
+    let (_, view) = keeper.observe(&mut seen).await;
+    assert_eq!(view.unwrap_err(), "no answer within 30 s");
+    assert_eq!(began.elapsed().as_secs(), RUNTIME_SILENT.as_secs(), "nothing else is waited for");
+}
+
+#[test]
+fn the_newest_node_counts() {
+    let node = |uid: &str, version: &str| {
+        let text = format!("metadata: {{uid: {uid}, resourceVersion: '{version}'}}");
+        Some(Arc::new(serde_norway::from_str::<Node>(&text).unwrap()))
+    };
+    let version = |node: Option<Arc<Node>>| node.unwrap().metadata.resource_version.clone().unwrap();
+    assert_eq!(version(newest(node("a", "9"), node("a", "10"))), "10");
+    assert_eq!(version(newest(node("a", "11"), node("a", "10"))), "11");
+    assert_eq!(version(newest(node("b", "1"), node("a", "10"))), "1", "another node of that name");
+    assert_eq!(version(newest(node("b", "1"), None)), "1");
+}
