@@ -7,6 +7,7 @@
 //! the rest ends.
 
 mod directory;
+mod root;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,7 +137,7 @@ struct App {
 impl App {
     async fn build(inputs: Inputs, runtime_name: String) -> anyhow::Result<Self> {
         let Inputs { mut config, client, runtime, images } = inputs;
-        std::fs::create_dir_all(config.paths.root.join("pods"))
+        root::make(&config.paths.root)
             .with_context(|| format!("create the kubelet's root {}", config.paths.root.display()))?;
         let cgroups = if config.cgroups.per_qos {
             let tree = CgroupTree::detect(&config.cgroups).context("find cgroups")?;
