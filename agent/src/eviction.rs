@@ -25,6 +25,7 @@ use crate::plan::eviction::limits::{excess, is_limited};
 use crate::plan::eviction::rank::{Candidate, PodUsage, message, rank, resource};
 use crate::plan::eviction::{Assessment, Assessor, Observations, Pressure, Pressures, Shortage};
 use crate::podworker::{Deps, Eviction, PodWorkers};
+use crate::retention;
 
 /// How often the node is looked at, as upstream.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -42,10 +43,10 @@ pub trait NodeSignals: Send + Sync + fmt::Debug {
     async fn observe(&self) -> Observations;
 
     /// What pods use of that which the signal is about; pods nothing is known
-    /// of are absent.
-    async fn usage(&self, pods: &[Arc<Pod>], signal: Signal) -> HashMap<PodUid, PodUsage>;
+    /// of are absent. `None` when nothing could be measured.
+    async fn usage(&self, pods: &[Arc<Pod>], signal: Signal) -> Option<HashMap<PodUid, PodUsage>>;
 
-    /// Removes from disk what no pod needs.
+    /// Removes images that no pod needs.
     async fn reclaim(&self);
 
     /// Whether images have a file system of their own.
@@ -124,7 +125,7 @@ impl EvictionManager {
             return Vec::new();
         }
         // Every figure of the disk is measured for any signal of it.
-        let usage = self.signals.usage(&pods, Signal::NodefsAvailable).await;
+        let Some(usage) = self.signals.usage(&pods, Signal::NodefsAvailable).await else { return Vec::new() };
         let own_imagefs = self.signals.own_imagefs();
         let over = pods.iter().filter_map(|pod| {
             let message = excess(pod, usage.get(&PodUid::of(pod))?, own_imagefs)?;
@@ -140,16 +141,23 @@ impl EvictionManager {
         let text = format!("Attempting to reclaim {name}");
         self.deps.events.node(&self.deps.settings.node_name, EventType::Warning, "EvictionThresholdMet", text);
         if Pressure::of(shortage.signal) == Pressure::Disk {
+            retention::reclaim(&self.deps).await;
+            shortage = self.still_short(&shortage).await?;
             self.signals.reclaim().await;
-            let left = self.assess().await.shortages;
-            shortage = *left.iter().find(|s| s.signal == shortage.signal)?;
+            shortage = self.still_short(&shortage).await?;
         }
         self.evict_one(&shortage).await
     }
 
+    async fn still_short(&mut self, shortage: &Shortage) -> Option<Shortage> {
+        let left = self.assess().await.shortages;
+        left.into_iter().find(|s| s.signal == shortage.signal)
+    }
+
     async fn evict_one(&self, shortage: &Shortage) -> Option<PodUid> {
         let pods = self.deps.admission.pods();
-        let usage = self.signals.usage(&pods, shortage.signal).await;
+        // Without figures anybody could be ended for what somebody else uses.
+        let usage = self.signals.usage(&pods, shortage.signal).await?;
         let mut candidates: Vec<Candidate<'_>> = pods
             .iter()
             .filter(|pod| !spec::is_critical(pod))

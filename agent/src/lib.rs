@@ -26,6 +26,7 @@ pub mod podcache;
 pub mod podsource;
 pub mod podworker;
 pub mod probe;
+pub mod retention;
 pub mod runtimeclass;
 pub mod server;
 pub mod services;

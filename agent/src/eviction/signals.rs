@@ -135,12 +135,12 @@ impl NodeSignals for MachineSignals {
         out
     }
 
-    async fn usage(&self, pods: &[Arc<Pod>], signal: Signal) -> HashMap<PodUid, PodUsage> {
+    async fn usage(&self, pods: &[Arc<Pod>], signal: Signal) -> Option<HashMap<PodUid, PodUsage>> {
         let stats = match self.runtime.list_container_stats(&ContainerFilter::default()).await {
             Ok(stats) => stats,
             Err(error) => {
-                tracing::warn!(%error, "containers not measured");
-                Vec::new()
+                tracing::warn!(%error, "containers not measured; nobody is evicted");
+                return None;
             }
         };
         let mut out = HashMap::new();
@@ -149,7 +149,7 @@ impl NodeSignals for MachineSignals {
                 out.insert(PodUid::of(pod), usage);
             }
         }
-        out
+        Some(out)
     }
 
     async fn reclaim(&self) {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::ImageSettings;
 use crate::events::{EventType, Recorder};
-use crate::plan::image_gc::{ImageRecord, Thresholds, bytes_to_free, images_to_remove};
+use crate::plan::image_gc::{ImageRecord, Thresholds, bytes_to_free, removable};
 use crate::podcache::PodCache;
 
 const PERIOD: Duration = Duration::from_secs(300);
@@ -143,11 +143,18 @@ impl ImageCollector {
             }
         }
         let records: Vec<ImageRecord> = images.iter().map(|i| self.record(i, now)).collect();
-        let doomed = images_to_remove(&records, &used, wanted, &self.thresholds, now);
-        for id in &doomed {
-            self.images.remove_image(&ImageRef::new(id.as_str())).await?;
+        let mut freed = 0_u64;
+        for image in removable(&records, &used, &self.thresholds, now) {
+            if freed >= wanted {
+                break;
+            }
+            match self.images.remove_image(&ImageRef::new(image.id.as_str())).await {
+                Ok(()) => freed = freed.saturating_add(image.size),
+                // One that is stuck must not keep the others.
+                Err(error) => tracing::warn!(image = image.id, %error, "image not removed"),
+            }
         }
-        Ok(records.iter().filter(|r| doomed.contains(&r.id)).map(|r| r.size).sum())
+        Ok(freed)
     }
 
     fn record(&self, image: &Image, now: Timestamp) -> ImageRecord {
@@ -160,7 +167,7 @@ impl ImageCollector {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use cri::fake::FakeRuntime;
+    use cri::fake::{FakeRuntime, Op, runtime_error};
     use cri::types::ContainerState;
 
     use super::*;
@@ -200,5 +207,19 @@ mod tests {
         let kept = [images::PAUSE, images::DEMO, "by-name:1", "by-id:1"].map(str::to_owned);
         assert_eq!(left, HashSet::from(kept));
         assert_eq!(told.try_recv().unwrap().reason, "FreeDiskSpaceFailed");
+    }
+
+    #[tokio::test]
+    async fn one_image_that_is_stuck_does_not_keep_the_others() {
+        let fake = FakeRuntime::new();
+        ["a:1", "b:1", "c:1"].iter().for_each(|name| fake.add_image(name));
+        fake.fail_next(Op::RemoveImage, 1, runtime_error(Op::RemoveImage, "in use by a snapshot"));
+        let (settings, cache) = (everything_must_go(), Arc::new(PodCache::new()));
+        let events = Recorder::channel(8).0;
+        let mut collector = ImageCollector::new(fake.clone(), cache, events, Clock::System, "n1".into(), &settings);
+        collector.collect().await.unwrap();
+        assert_eq!(fake.images().len(), 1, "the stuck one");
+        collector.collect().await.unwrap();
+        assert!(fake.images().is_empty());
     }
 }

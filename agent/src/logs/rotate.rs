@@ -112,11 +112,15 @@ impl LogRotator {
         for pod in self.cache.all() {
             for container in pod.containers.iter().filter(|c| c.is_running()) {
                 let path = Path::new(&container.status.log_path);
-                let full = fs::metadata(path).is_ok_and(|meta| meta.len() >= self.policy.max_size);
-                if !full {
-                    continue;
-                }
-                if let Err(error) = self.rotate(container.id(), path).await {
+                let result = match fs::metadata(path) {
+                    Ok(meta) if meta.len() < self.policy.max_size => continue,
+                    Ok(_) => self.rotate(container.id(), path).await,
+                    // A rotation ended between its rename and the reopening, or
+                    // somebody removed the file: the runtime writes where nobody looks.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => self.reopen(container.id()).await,
+                    Err(_) => continue,
+                };
+                if let Err(error) = result {
                     let source = std::error::Error::source(&error).map(ToString::to_string);
                     tracing::warn!(container.id = %container.id(), %error, source, "log not rotated");
                 }
@@ -124,9 +128,14 @@ impl LogRotator {
         }
     }
 
+    async fn reopen(&self, id: &ContainerId) -> Result<(), RotateError> {
+        let reopened = self.runtime.reopen_container_log(id).await;
+        reopened.map_err(|source| RotateError::Reopen { id: id.clone(), source })
+    }
+
     /// Rotates one log. Dying between rename and reopen loses nothing: the
-    /// runtime goes on in the renamed file, and a later size check, which finds
-    /// no file, leaves it to the next reopen.
+    /// runtime goes on in the renamed file until the next look, which finds no
+    /// file and has it reopened.
     pub async fn rotate(&self, id: &ContainerId, path: &Path) -> Result<(), RotateError> {
         let (log, max_files) = (path.to_owned(), self.policy.max_files);
         let prepared = tokio::task::spawn_blocking(move || prepare(&log, max_files)).await;
@@ -140,14 +149,13 @@ impl LogRotator {
             fs::rename(from, to).map_err(|source| RotateError::Rename { path: from.to_owned(), source })
         };
         rename(path, Path::new(&rotated))?;
-        if let Err(source) = self.runtime.reopen_container_log(id).await {
-            // The runtime still writes to the old file: give it its name back.
-            if !path.exists() {
-                rename(Path::new(&rotated), path)?;
-            }
-            return Err(RotateError::Reopen { id: id.clone(), source });
+        let reopened = self.reopen(id).await;
+        // Without a new file the runtime still writes to the old one: give that
+        // its name back.
+        if reopened.is_err() && !path.exists() {
+            rename(Path::new(&rotated), path)?;
         }
-        Ok(())
+        reopened
     }
 }
 
@@ -186,7 +194,8 @@ fn compress(path: &Path) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use cri::fake::FakeRuntime;
+    use cri::fake::{FakeRuntime, Op};
+    use cri::types::{ContainerConfig, SandboxConfig};
 
     #[test]
     fn plans() {
@@ -208,6 +217,32 @@ mod tests {
         check(&["0.log", "0.log.1.gz.tmp", "0.log.1"], 5, &["-0.log.1.gz.tmp", "z0.log.1"]);
         check(&["0.log", "0.log.1.gz", "0.log.1"], 5, &["-0.log.1"]);
         check(&[], 0, &[]);
+    }
+
+    /// A running container whose log was renamed and not reopened: the agent died
+    /// in between.
+    #[tokio::test]
+    async fn a_log_that_was_left_renamed_is_reopened() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("0.log");
+        fs::write(dir.path().join("0.log.20260101-000000"), "written to still").unwrap();
+        let runtime = FakeRuntime::new();
+        runtime.add_image("img:1");
+        let sandbox = SandboxConfig { log_directory: dir.path().to_str().unwrap().into(), ..SandboxConfig::default() };
+        let id = runtime.run_pod_sandbox(&sandbox, "").await.unwrap();
+        let config = ContainerConfig { image: "img:1".into(), log_path: "0.log".into(), ..ContainerConfig::default() };
+        let container = runtime.create_container(&id, &config, &sandbox).await.unwrap();
+        runtime.start_container(&container).await.unwrap();
+        let status = runtime.container_status(&container).await.unwrap();
+        let cache = Arc::new(PodCache::new());
+        cache.put(crate::testutil::runtime(vec![], vec![(id, status)]));
+        let rotator = LogRotator::new(runtime.clone(), cache, RotationPolicy::default());
+        rotator.check_all().await;
+        assert_eq!(runtime.count(Op::ReopenContainerLog), 1);
+        assert!(dir.path().join("0.log.20260101-000000").exists(), "nothing is lost");
+        fs::write(&log, "small").unwrap();
+        rotator.check_all().await;
+        assert_eq!(runtime.count(Op::ReopenContainerLog), 1, "it is there");
     }
 
     #[tokio::test]

@@ -37,33 +37,20 @@ pub fn bytes_to_free(capacity: u64, available: u64, t: &Thresholds) -> u64 {
     u64::try_from(used.saturating_sub(percent(t.low))).unwrap_or(u64::MAX)
 }
 
-/// Images to remove, least recently used first, until `free` bytes are found.
-/// Pinned, used and young ones stay.
-pub fn images_to_remove(
-    images: &[ImageRecord],
+/// Images that may be removed, the least recently used first. Pinned, used and
+/// young ones stay.
+pub fn removable<'a>(
+    images: &'a [ImageRecord],
     in_use: &HashSet<String>,
-    free: u64,
     t: &Thresholds,
     now: Timestamp,
-) -> Vec<String> {
-    if free == 0 {
-        return Vec::new();
-    }
+) -> Vec<&'a ImageRecord> {
     let mut candidates: Vec<&ImageRecord> = images
         .iter()
         .filter(|i| !i.pinned && !in_use.contains(&i.id) && now.duration_since(i.first_seen) >= t.min_age)
         .collect();
     candidates.sort_by_key(|i| (i.last_used, i.first_seen));
-    let mut freed = 0_u64;
-    let mut out = Vec::new();
-    for image in candidates {
-        if freed >= free {
-            break;
-        }
-        freed = freed.saturating_add(image.size);
-        out.push(image.id.clone());
-    }
-    out
+    candidates
 }
 
 #[cfg(test)]
@@ -88,8 +75,8 @@ mod tests {
         assert_eq!(bytes_to_free(0, 0, &t), 0);
         assert_eq!(bytes_to_free(1000, 50, &t), 0, "50 are enough");
         let used = HashSet::from(["d".to_owned()]);
-        assert_eq!(images_to_remove(&images, &used, 15, &t, at(1000)), ["b", "a"]);
-        assert!(images_to_remove(&images, &used, 15, &t, at(100)).is_empty(), "too young");
-        assert!(images_to_remove(&images, &used, 0, &t, at(1000)).is_empty());
+        let ids: Vec<&str> = removable(&images, &used, &t, at(1000)).into_iter().map(|i| i.id.as_str()).collect();
+        assert_eq!(ids, ["b", "a"]);
+        assert!(removable(&images, &used, &t, at(100)).is_empty(), "too young");
     }
 }

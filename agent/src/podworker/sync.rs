@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cri::types::{ContainerState, SandboxStatus};
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tokio_util::sync::CancellationToken;
@@ -354,20 +354,9 @@ impl Worker {
 
     /// Removes dead instances nobody needs: one per container stays for its logs.
     pub(super) async fn collect_garbage(&mut self) {
-        let garbage = crate::plan::container_gc::garbage(&self.runtime, 1, false);
-        if garbage == Default::default() {
-            return;
+        if let Some(view) = crate::retention::collect(self.deps.runtime.as_ref(), &self.runtime, false).await {
+            self.replace_view(view);
         }
-        let containers = garbage.containers.iter().map(|id| self.deps.runtime.remove_container(id));
-        let removed = try_join_all(containers).await;
-        let sandboxes = garbage.sandboxes.iter().map(|id| self.deps.runtime.remove_pod_sandbox(id));
-        if let Err(error) = removed.and(try_join_all(sandboxes).await) {
-            tracing::debug!(pod.uid = %self.uid, %error, "dead container not removed");
-        }
-        let mut view = RuntimePod::clone(&self.runtime);
-        view.containers.retain(|c| !garbage.containers.contains(c.id()));
-        view.sandboxes.retain(|s| !garbage.sandboxes.contains(&s.summary.id));
-        self.replace_view(view);
     }
 }
 

@@ -1,12 +1,13 @@
 //! A node that runs short of something, and whom it ends for that.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cri::fake::{Behavior, FakeRuntime};
+use cri::fake::{Behavior, FakeRuntime, Op};
+use cri::types::ContainerState;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -29,26 +30,34 @@ struct Shares {
     used: HashMap<&'static str, u64>,
     /// What unused images take.
     images: Mutex<u64>,
+    /// Whether containers cannot be measured.
+    blind: AtomicBool,
     reclaimed: AtomicUsize,
 }
 
 #[async_trait]
 impl NodeSignals for Shares {
     async fn observe(&self) -> Observations {
-        let running: u64 = self.runtime.running().iter().map(|name| self.used[name.as_str()]).sum();
-        let available = CAPACITY.saturating_sub(running + *self.images.lock().unwrap());
+        let running: u64 =
+            self.runtime.running().iter().map(|name| self.used.get(name.as_str()).copied().unwrap_or(0)).sum();
+        let dead = self.runtime.containers().iter().filter(|c| c.state == ContainerState::Exited).count();
+        let dead = if self.signal == Signal::ImagefsAvailable { 400 * u64::try_from(dead).unwrap() } else { 0 };
+        let available = CAPACITY.saturating_sub(running + dead + *self.images.lock().unwrap());
         [(self.signal, Observation { available, capacity: CAPACITY })].into()
     }
 
-    async fn usage(&self, pods: &[Arc<Pod>], _: Signal) -> HashMap<PodUid, PodUsage> {
+    async fn usage(&self, pods: &[Arc<Pod>], _: Signal) -> Option<HashMap<PodUid, PodUsage>> {
+        if self.blind.load(Ordering::Relaxed) {
+            return None;
+        }
         let of = |pod: &Arc<Pod>| {
             let name = pod.spec.as_ref().unwrap().containers[0].name.clone();
-            let used = self.used[name.as_str()];
+            let used = self.used.get(name.as_str()).copied().unwrap_or(0);
             let layers = Space { bytes: used, inodes: used };
             let container = ContainerUsage { name, memory: used, disk: used, log: 0 };
             (PodUid::of(pod), PodUsage { containers: vec![container], layers, ..PodUsage::default() })
         };
-        pods.iter().map(of).collect()
+        Some(pods.iter().map(of).collect())
     }
 
     async fn reclaim(&self) {
@@ -114,6 +123,7 @@ impl Scene {
             runtime: node.runtime.clone(),
             used: pods.iter().map(|(name, used, _)| (*name, *used)).collect(),
             images: Mutex::new(images),
+            blind: AtomicBool::new(false),
             reclaimed: AtomicUsize::new(0),
         });
         let minimum = [(signal, Some(Minimum::Amount(100)))];
@@ -189,6 +199,37 @@ async fn unused_images_go_before_pods() {
     assert!(scene.node.is_ready(&scene.pods["a"]));
     assert_eq!(scene.told("Evicted"), 0);
     assert_eq!(*scene.pressures.borrow(), [Pressure::Disk].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn dead_containers_of_finished_pods_go_before_images_and_pods() {
+    let scene = Scene::start(Signal::ImagefsAvailable, false, 0, &[("a", 550, 0)]).await;
+    let mut done = pod("  restartPolicy: Never\n  containers: [{name: done}]");
+    (done.metadata.name, done.metadata.uid) = (Some("done".to_owned()), Some("done".to_owned()));
+    scene.node.runtime.set_behavior("done", Behavior::ExitsWith(0));
+    scene.node.want(&[scene.pods["a"].clone(), done.clone()]);
+    scene.node.until("done", |n| n.status(&done).phase.as_deref() == Some("Succeeded")).await;
+    scene.node.until("its container is gone", |n| n.runtime.container_named("done").is_none()).await;
+    scene.node.settle(Duration::from_secs(60)).await;
+    assert_eq!(scene.signals.reclaimed.load(Ordering::Relaxed), 0, "images stay");
+    assert!(scene.node.is_ready(&scene.pods["a"]));
+    assert_eq!(scene.told("Evicted"), 0);
+    assert_eq!(scene.node.status(&done).phase.as_deref(), Some("Succeeded"));
+    let started = scene.node.runtime.calls().iter().filter(|call| call.op == Op::StartContainer).count();
+    assert_eq!(started, 2, "nothing runs again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_evicted_blindly() {
+    let pods = [("modest", 100, 0), ("greedy", 850, 0)];
+    let scene = Scene::start(Signal::MemoryAvailable, false, 0, &pods).await;
+    scene.signals.blind.store(true, Ordering::Relaxed);
+    scene.node.settle(Duration::from_secs(60)).await;
+    assert!(scene.told("EvictionThresholdMet") > 3);
+    assert_eq!(scene.told("Evicted"), 0);
+    scene.signals.blind.store(false, Ordering::Relaxed);
+    scene.node.until("evicted", |_| scene.reason("greedy").as_deref() == Some("Evicted")).await;
+    assert_eq!(scene.reason("modest"), None);
 }
 
 #[tokio::test(start_paused = true)]
