@@ -197,6 +197,8 @@ pub struct LinuxContainerResources {
     pub unified: StringMap,
     /// Bytes of memory and swap together.
     pub memory_swap_limit: i64,
+    /// Bytes of huge pages by size, as the kernel names sizes (`2MB`).
+    pub hugepage_limits: BTreeMap<String, u64>,
 }
 
 /// What a sandbox is made of.

@@ -143,7 +143,7 @@ fn remove_data(data: &Path) -> Result<()> {
 /// there may be somebody's data.
 fn remove(path: &Path) -> Result<()> {
     let removed = match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => mounts::remove_tree(path),
+        Ok(metadata) if metadata.is_dir() => cri::dirtree::remove(path),
         Ok(_) => std::fs::remove_file(path),
         Err(error) => Err(error),
     };

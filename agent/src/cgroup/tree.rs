@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::layout::Layout;
 use super::mounts::Hierarchies;
-use super::systemd;
+use super::{kill, systemd};
 use crate::config::{CgroupDriver, CgroupSettings};
 use crate::convert::qos::QosClass;
 use crate::convert::resources::{MIN_SHARES, MemoryControl, PodCgroupLimits, SwapControl};
@@ -48,6 +48,21 @@ pub enum CgroupError {
 const WANTED: &[&str] = &["cpu", "memory", "pids"];
 /// Controllers handed down to containers where the kernel has them (v2).
 const DELEGATED: &[&str] = &["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"];
+
+/// How a class of pods is to be weighed, in v1's shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weighing {
+    Exactly(i64),
+    /// More stays: who asks may not know of all pods yet.
+    AtLeast(i64),
+}
+
+/// What is to become of processes that are left in a pod's cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leftovers {
+    Kill,
+    Keep,
+}
 
 /// v2's `cpu.weight` for v1's `cpu.shares`.
 pub fn weight(shares: i64) -> i64 {
@@ -132,9 +147,14 @@ impl CgroupTree {
     /// all pods against the rest of the machine.
     pub async fn set_up(&self, kubepods_shares: i64) -> Result<(), CgroupError> {
         for class in [None, Some(QosClass::Burstable), Some(QosClass::BestEffort)] {
+            let path = self.layout.path(class, None);
+            // Pods of an earlier agent may run in it by the weight it has.
+            if class == Some(QosClass::Burstable) && self.weight_of(&path).is_some() {
+                continue;
+            }
             let shares = if class.is_none() { kubepods_shares } else { MIN_SHARES };
             let limits = PodCgroupLimits { cpu_shares: shares, ..PodCgroupLimits::default() };
-            self.make(&self.layout.path(class, None), &limits).await?;
+            self.make(&path, &limits).await?;
         }
         Ok(())
     }
@@ -150,9 +170,29 @@ impl CgroupTree {
     }
 
     /// Weighs all burstable pods together.
-    pub async fn set_burstable_shares(&self, shares: i64) -> Result<(), CgroupError> {
-        let limits = PodCgroupLimits { cpu_shares: shares.max(MIN_SHARES), ..PodCgroupLimits::default() };
-        self.make(&self.layout.path(Some(QosClass::Burstable), None), &limits).await
+    pub async fn weigh_burstable(&self, weighing: Weighing) -> Result<(), CgroupError> {
+        let path = self.layout.path(Some(QosClass::Burstable), None);
+        let (Weighing::Exactly(shares) | Weighing::AtLeast(shares)) = weighing;
+        let shares = shares.max(MIN_SHARES);
+        let wanted = if self.is_v2() { weight(shares) } else { shares };
+        let fits = self.weight_of(&path).is_some_and(|now| match weighing {
+            Weighing::Exactly(_) => now == wanted,
+            Weighing::AtLeast(_) => now >= wanted,
+        });
+        if fits {
+            return Ok(());
+        }
+        let limits = PodCgroupLimits { cpu_shares: shares, ..PodCgroupLimits::default() };
+        self.make(&path, &limits).await
+    }
+
+    /// The weight of a cgroup that exists, in its hierarchy's unit.
+    fn weight_of(&self, path: &Path) -> Option<i64> {
+        let file = match self.hierarchies.unified.as_ref().filter(|_| self.is_v2()) {
+            Some(root) => root.join(path).join("cpu.weight"),
+            None => self.hierarchies.v1.get("cpu")?.join(path).join("cpu.shares"),
+        };
+        std::fs::read_to_string(file).ok()?.trim().parse().ok()
     }
 
     /// Makes a pod's cgroup or changes its limits.
@@ -214,9 +254,19 @@ impl CgroupTree {
         Ok(())
     }
 
-    /// Removes a pod's cgroups of any class, with what the runtime left below
-    /// them. A cgroup that still holds processes is an error worth a retry.
+    /// Removes the cgroups, of any class, of a pod whose containers have ended;
+    /// processes that are left in them are killed.
     pub async fn remove_pod(&self, pod: &PodUid) -> Result<(), CgroupError> {
+        self.remove(pod, Leftovers::Kill).await
+    }
+
+    /// Removes the cgroups of a pod nobody knows, unless there are processes: it
+    /// may be another kubelet's.
+    pub async fn remove_idle_pod(&self, pod: &PodUid) -> Result<(), CgroupError> {
+        self.remove(pod, Leftovers::Keep).await
+    }
+
+    async fn remove(&self, pod: &PodUid, leftovers: Leftovers) -> Result<(), CgroupError> {
         let classes = [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort];
         let paths: Vec<PathBuf> = classes.iter().map(|c| self.layout.path(Some(*c), Some(pod))).collect();
         let dirs: Vec<PathBuf> = self
@@ -234,8 +284,13 @@ impl CgroupTree {
             return Ok(());
         }
         // Removing a memory cgroup can take milliseconds.
-        let removed = tokio::task::spawn_blocking(move || dirs.iter().try_for_each(|dir| remove_tree(dir))).await;
-        removed.unwrap_or(Ok(()))
+        let removed = tokio::task::spawn_blocking(move || {
+            if leftovers == Leftovers::Kill {
+                dirs.iter().for_each(|dir| kill::kill_all(dir));
+            }
+            dirs.iter().try_for_each(|dir| remove_tree(dir))
+        });
+        removed.await.unwrap_or(Ok(()))
     }
 
     /// How many processes and threads a pod has; `None` when it cannot be read.
@@ -295,14 +350,13 @@ fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
 /// Removes a cgroup and those below it. Directories only, deepest first: files
 /// of a cgroup go by themselves. Absent is success.
 pub fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    for entry in entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
-        remove_tree(&entry.path())?;
+    for dir in kill::with_descendants(dir).into_iter().rev() {
+        match std::fs::remove_dir(&dir) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(CgroupError::Remove { path: dir, source: e }),
+            _ => {}
+        }
     }
-    match std::fs::remove_dir(dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(CgroupError::Remove { path: dir.to_owned(), source: e }),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -415,6 +469,26 @@ mod tests {
         std::fs::write(dir.path().join("node1/kubepods/memory.swap.max"), "max").unwrap();
         let single = CgroupSettings { single_process_oom_kill: Some(true), ..settings() };
         assert_eq!(tree.memory_control(&single), MemoryControl { oom_group: false, swap: SwapControl::Alone });
+    }
+
+    #[tokio::test]
+    async fn burstable_pods_keep_their_weight_over_restarts() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = || std::fs::read_to_string(dir.path().join("cpu/node1/kubepods/burstable/cpu.shares")).unwrap();
+        let tree = CgroupTree::new(&settings(), v1(dir.path())).unwrap();
+        tree.set_up(1024).await.unwrap();
+        assert_eq!(read(), "2");
+        tree.weigh_burstable(Weighing::AtLeast(512)).await.unwrap();
+        assert_eq!(read(), "512");
+        let tree = CgroupTree::new(&settings(), v1(dir.path())).unwrap();
+        tree.set_up(1024).await.unwrap();
+        assert_eq!(read(), "512", "pods of the earlier agent run in it");
+        tree.weigh_burstable(Weighing::AtLeast(256)).await.unwrap();
+        assert_eq!(read(), "512", "not all pods may be known yet");
+        tree.weigh_burstable(Weighing::Exactly(256)).await.unwrap();
+        assert_eq!(read(), "256");
+        tree.weigh_burstable(Weighing::Exactly(0)).await.unwrap();
+        assert_eq!(read(), "2");
     }
 
     #[test]

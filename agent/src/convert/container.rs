@@ -121,6 +121,7 @@ spec:
                 cfs_quota: true,
                 cfs_period: 100_000,
                 memory: crate::convert::resources::MemoryControl::default(),
+                hugepages: Default::default(),
             },
             seccomp: SeccompSettings { root: "/s".into(), runtime_default: false },
             target: None,

@@ -143,6 +143,13 @@ pub fn pod_limits(pod: &Pod) -> Sums {
     aggregate(pod, container_limits, level)
 }
 
+/// Thousandths of CPU that the burstable ones of some pods request together.
+pub fn burstable_milli_cpu<'a>(pods: impl Iterator<Item = &'a Pod>) -> i64 {
+    let burstable = pods.filter(|p| qos_class(p) == QosClass::Burstable);
+    let nanos: i128 = burstable.filter_map(|p| pod_requests(p).get("cpu").copied()).sum();
+    i64::try_from(nanos / 1_000_000).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

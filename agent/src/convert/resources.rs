@@ -1,5 +1,7 @@
 //! Requests and limits → cgroup values, with upstream's formulas.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use cri::types::LinuxContainerResources;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -16,7 +18,7 @@ const GUARANTEED_OOM: i64 = -997;
 const BEST_EFFORT_OOM: i64 = 1000;
 
 /// What the node contributes to a container's resources.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceContext {
     /// Bytes of memory of the node.
     pub memory_capacity: i64,
@@ -24,6 +26,8 @@ pub struct ResourceContext {
     /// Microseconds.
     pub cfs_period: i64,
     pub memory: MemoryControl,
+    /// Sizes of huge pages that the node has, bytes.
+    pub hugepages: BTreeSet<u64>,
 }
 
 /// What the kernel lets be said about containers' memory beside its limit.
@@ -94,7 +98,36 @@ pub fn container_resources(pod: &Pod, container: &Container, ctx: &ResourceConte
         .map(|(file, value, _)| (file.to_owned(), value.to_owned()))
         .collect(),
         oom_score_adj: oom_score_adj(pod, container, ctx.memory_capacity),
+        hugepage_limits: hugepage_limits(container, &ctx.hugepages),
         ..LinuxContainerResources::default()
+    }
+}
+
+/// The limit of every size of huge pages: none of what the container does not
+/// ask for, or it could take what others are promised.
+fn hugepage_limits(container: &Container, sizes: &BTreeSet<u64>) -> BTreeMap<String, u64> {
+    let mut out: BTreeMap<String, u64> = sizes.iter().map(|size| (page_size_name(*size), 0)).collect();
+    let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
+    for (name, limit) in limits.into_iter().flatten() {
+        if let Some(size) = hugepage_size(name) {
+            out.insert(page_size_name(size), u64::try_from(quantity::value(limit)).unwrap_or(0));
+        }
+    }
+    out
+}
+
+/// The page size, in bytes, of a resource such as `hugepages-2Mi`.
+pub fn hugepage_size(resource: &str) -> Option<u64> {
+    let size = quantity::nanos(resource.strip_prefix("hugepages-")?)? / 1_000_000_000;
+    u64::try_from(size).ok().filter(|size| *size > 0)
+}
+
+/// A page size as the kernel writes it in names of files: `64KB`, `2MB`, `1GB`.
+fn page_size_name(size: u64) -> String {
+    match size {
+        s if s % (1 << 30) == 0 => format!("{}GB", s >> 30),
+        s if s % (1 << 20) == 0 => format!("{}MB", s >> 20),
+        s => format!("{}KB", s >> 10),
     }
 }
 
@@ -175,6 +208,7 @@ mod tests {
         cfs_quota: true,
         cfs_period: 100_000,
         memory: MemoryControl { oom_group: false, swap: SwapControl::Absent },
+        hugepages: BTreeSet::new(),
     };
 
     fn pod(text: &str) -> Pod {
@@ -195,6 +229,16 @@ mod tests {
         let r = container_resources(&p, &spec::containers(&p)[0], &CTX);
         assert_eq!((r.cpu_shares, r.cpu_quota, r.cpu_period, r.memory_limit), (256, 100_000, 100_000, 2 << 30));
         assert_eq!(r.oom_score_adj, 750);
+    }
+
+    #[test]
+    fn huge_pages_are_limited_to_what_is_asked_for() {
+        let p = pod("  containers: [{name: a, resources: {limits: {hugepages-2Mi: 4Mi}}}, {name: b}]");
+        let ctx = ResourceContext { hugepages: [64 << 10, 2 << 20, 1 << 30].into(), ..CTX };
+        let of = |index: usize| container_resources(&p, &spec::containers(&p)[index], &ctx).hugepage_limits;
+        let named = |two: u64| [("1GB", 0), ("2MB", two), ("64KB", 0)].map(|(n, l)| (n.to_owned(), l)).into();
+        assert_eq!((of(0), of(1)), (named(4 << 20), named(0)));
+        assert_eq!(["hugepages-1Gi", "hugepages-", "cpu"].map(hugepage_size), [Some(1 << 30), None, None]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::deps::NodeView;
-use crate::convert::qos::{QosClass, pod_requests, qos_class};
+use crate::convert::qos::burstable_milli_cpu;
 use crate::ids::PodUid;
 use crate::plan::admit::{Admit, NodeRoom, Refusal, admit};
 
@@ -82,10 +82,6 @@ impl Admission {
 
     /// Thousandths of CPU all burstable pods request together.
     pub fn burstable_milli_cpu(&self) -> i64 {
-        let nanos: i128 = self.with(|taken| {
-            let burstable = taken.values().filter(|p| qos_class(p) == QosClass::Burstable);
-            burstable.filter_map(|p| pod_requests(p).get("cpu").copied()).sum()
-        });
-        i64::try_from(nanos / 1_000_000).unwrap_or(i64::MAX)
+        self.with(|taken| burstable_milli_cpu(taken.values().map(Arc::as_ref)))
     }
 }

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::{DnsSettings, Paths};
 use crate::contract::{PodProbes, PodVolumes};
 use crate::convert::quantity::ResourceList;
-use crate::convert::resources::{MemoryControl, ResourceContext};
+use crate::convert::resources::{MemoryControl, ResourceContext, hugepage_size};
 use crate::convert::service_env::ServiceLink;
 use crate::events::Recorder;
 use crate::image::ImagePuller;
@@ -103,11 +103,13 @@ impl Deps {
 
     /// What the node contributes to resources of containers.
     pub fn resources(&self) -> ResourceContext {
+        let node = self.node.borrow();
         ResourceContext {
-            memory_capacity: self.node.borrow().memory_capacity,
+            memory_capacity: node.memory_capacity,
             cfs_quota: self.settings.cfs_quota,
             cfs_period: self.settings.cfs_period,
             memory: self.settings.memory,
+            hugepages: node.allocatable.keys().filter_map(|name| hugepage_size(name)).collect(),
         }
     }
 }

@@ -12,9 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::deps::Deps;
 use super::dispatch::PodWorkers;
 use super::files;
+use crate::cgroup::Weighing;
+use crate::convert::qos::burstable_milli_cpu;
 use crate::convert::resources;
 use crate::ids::PodUid;
-use crate::podsource::DesiredRx;
+use crate::podsource::{DesiredPods, DesiredRx};
 
 const PERIOD: Duration = Duration::from_secs(60);
 
@@ -41,6 +43,7 @@ pub async fn run(deps: Arc<Deps>, workers: PodWorkers, mut desired: DesiredRx, t
         let wanted = desired.borrow().clone();
         let alive = |uid: &PodUid| wanted.pods.contains_key(uid) || workers.contains(uid) || deps.cache.knows(uid);
         clean(&deps, &alive).await;
+        weigh_burstable(&deps, &wanted).await;
         tokio::select! {
             () = token.cancelled() => return,
             () = tokio::time::sleep(PERIOD) => {}
@@ -73,14 +76,25 @@ async fn clean(deps: &Deps, alive: &(dyn Fn(&PodUid) -> bool + Sync)) {
     }
     if let Some(tree) = &deps.cgroups {
         for uid in tree.pods().into_iter().filter(|u| !alive(u)) {
-            if let Err(error) = tree.remove_pod(&uid).await {
+            if let Err(error) = tree.remove_idle_pod(&uid).await {
                 tracing::debug!(pod.uid = %uid, %error, "orphaned cgroup not removed");
             }
         }
-        let shares = resources::shares(deps.admission.burstable_milli_cpu());
-        if let Err(error) = tree.set_burstable_shares(shares).await {
-            tracing::debug!(%error, "burstable pods not weighed");
-        }
+    }
+}
+
+/// Weighs the burstable class by all pods that are wanted and have not finished.
+async fn weigh_burstable(deps: &Deps, wanted: &DesiredPods) {
+    let Some(tree) = &deps.cgroups else { return };
+    let finished = |uid: &PodUid, pod: &Pod| {
+        let reported = deps.status.get(uid);
+        let phase = reported.as_deref().or(pod.status.as_ref()).and_then(|s| s.phase.as_deref());
+        matches!(phase, Some("Succeeded" | "Failed"))
+    };
+    let running = wanted.pods.iter().filter(|(uid, p)| !finished(uid, &p.pod)).map(|(_, p)| p.pod.as_ref());
+    let shares = resources::shares(burstable_milli_cpu(running));
+    if let Err(error) = tree.weigh_burstable(Weighing::Exactly(shares)).await {
+        tracing::debug!(%error, "burstable pods not weighed");
     }
 }
 

@@ -7,8 +7,9 @@ use cri::{CriError, SandboxId};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::deps::Deps;
-use crate::convert::qos::qos_class;
-use crate::convert::resources::pod_cgroup_limits;
+use crate::cgroup::Weighing;
+use crate::convert::qos::{QosClass, qos_class};
+use crate::convert::resources::{self, pod_cgroup_limits};
 use crate::convert::sandbox::{SandboxContext, SandboxError, sandbox_config};
 use crate::ids::PodUid;
 use crate::runtimeclass::RuntimeClassError;
@@ -56,5 +57,12 @@ pub async fn create(deps: &Deps, pod: &Pod, config: &SandboxConfig) -> Result<Sa
 pub async fn ensure_cgroup(deps: &Deps, pod: &Arc<Pod>) -> Result<(), crate::cgroup::CgroupError> {
     let Some(tree) = &deps.cgroups else { return Ok(()) };
     let limits = pod_cgroup_limits(pod, &deps.resources(), deps.settings.pod_pids_limit);
-    tree.ensure_pod(&PodUid::of(pod), qos_class(pod), &limits).await
+    let class = qos_class(pod);
+    tree.ensure_pod(&PodUid::of(pod), class, &limits).await?;
+    if class == QosClass::Burstable {
+        // It counts from now on; what ended is taken out by housekeeping.
+        let shares = resources::shares(deps.admission.burstable_milli_cpu());
+        tree.weigh_burstable(Weighing::AtLeast(shares)).await?;
+    }
+    Ok(())
 }

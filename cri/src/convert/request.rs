@@ -141,7 +141,11 @@ pub(crate) fn resources(r: &LinuxContainerResources) -> v1::LinuxContainerResour
         oom_score_adj: r.oom_score_adj,
         cpuset_cpus: r.cpuset_cpus.clone(),
         cpuset_mems: r.cpuset_mems.clone(),
-        hugepage_limits: Vec::new(),
+        hugepage_limits: r
+            .hugepage_limits
+            .iter()
+            .map(|(size, limit)| v1::HugepageLimit { page_size: size.clone(), limit: *limit })
+            .collect(),
         unified: map(&r.unified),
         memory_swap_limit_in_bytes: r.memory_swap_limit,
     }
