@@ -30,7 +30,11 @@ pub struct Tree {
 /// # Errors
 /// When the file or the mounts cannot be read, or the file not be written.
 pub fn note(file: &Path, root: &str, systemd: bool) -> Result<()> {
-    let mut trees = noted(file)?;
+    let mut trees = noted(file).unwrap_or_else(|error| {
+        // A node must not stay down for a note; cgroups it spoke of may stay behind.
+        tracing::warn!(error = format!("{error:#}"), "the note of cgroups is damaged and begun anew");
+        Vec::new()
+    });
     if trees.iter().any(|tree| tree.root == root && tree.systemd == systemd) {
         return Ok(());
     }

@@ -1,7 +1,8 @@
 //! Ending what is left in a cgroup: processes that left their container's, or
 //! that the runtime forgot.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,12 +31,12 @@ pub(super) fn with_descendants(dir: &Path) -> Vec<PathBuf> {
 /// when the cgroup is removed.
 pub(super) fn kill_all(dir: &Path) {
     // v2 since 5.14 does it at once, whatever forks.
-    if fs::write(dir.join("cgroup.kill"), "1").is_ok() {
+    if put(&dir.join("cgroup.kill"), "1") {
         wait_until_empty(dir);
         return;
     }
     // v1: frozen processes cannot fork away from the signal, and die when thawed.
-    let frozen = fs::write(dir.join("freezer.state"), "FROZEN").is_ok();
+    let frozen = put(&dir.join("freezer.state"), "FROZEN");
     for _ in 0..ROUNDS {
         let left = processes(dir);
         for pid in &left {
@@ -43,13 +44,18 @@ pub(super) fn kill_all(dir: &Path) {
             let _ = kill(*pid, Signal::SIGKILL);
         }
         if frozen {
-            let _ = fs::write(dir.join("freezer.state"), "THAWED");
+            put(&dir.join("freezer.state"), "THAWED");
         }
         if left.is_empty() {
             return;
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Whether the kernel has the file and takes the value.
+fn put(file: &Path, value: &str) -> bool {
+    OpenOptions::new().write(true).open(file).and_then(|mut file| file.write_all(value.as_bytes())).is_ok()
 }
 
 fn wait_until_empty(dir: &Path) {
@@ -91,7 +97,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let below = dir.path().join("a/b");
         fs::create_dir_all(&below).unwrap();
-        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         fs::write(dir.path().join("cgroup.procs"), format!("{}\n", std::process::id())).unwrap();
         fs::write(below.join("cgroup.procs"), format!("{}\n", child.id())).unwrap();
         kill_all(dir.path());

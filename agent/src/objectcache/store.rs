@@ -61,6 +61,9 @@ impl fmt::Debug for ObjectCache {
 /// How long the first answer of a watch is waited for before asking directly.
 const FIRST_ANSWER: Duration = Duration::from_secs(2);
 
+/// How soon a token that was refused is asked for again.
+const TOKEN_PAUSES: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(200)];
+
 impl ObjectCache {
     /// An empty cache. Cancelling `token` ends every watch.
     pub fn new(client: kube::Client, token: CancellationToken) -> Self {
@@ -197,7 +200,17 @@ impl ObjectReader for ObjectCache {
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &name.namespace);
         let request = TokenRequest { spec: Some(spec.clone()), ..TokenRequest::default() };
         let params = PostParams::default();
-        api.create_token_request(&name.name, &params, &request).await.map_err(|e| failed("serviceaccount", name, &e))
+        let ask = || api.create_token_request(&name.name, &params, &request);
+        let mut answer = ask().await;
+        // The server may not have heard yet that the pod is on this node.
+        for pause in TOKEN_PAUSES {
+            if !matches!(&answer, Err(kube::Error::Api(status)) if status.code == 403) {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            answer = ask().await;
+        }
+        answer.map_err(|e| failed("serviceaccount", name, &e))
     }
 
     fn changes(&self) -> broadcast::Receiver<ObjectRef> {
@@ -267,4 +280,46 @@ impl ObjectRegistry for NoObjects {
     fn register_pod(&self, _pod: &Pod) {}
 
     fn unregister_pod(&self, _uid: &PodUid) {}
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// A server that refuses tokens so many times.
+    fn cache(refusals: usize, asked: Arc<AtomicUsize>) -> ObjectCache {
+        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            let refused = asked.fetch_add(1, Ordering::SeqCst) < refusals;
+            let answer = match refused {
+                true => json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403}),
+                false => json!({"metadata": {}, "spec": {"audiences": []}, "status":
+                    {"token": "t", "expirationTimestamp": "2026-01-01T00:00:00Z"}}),
+            };
+            let body = kube::client::Body::from(answer.to_string().into_bytes());
+            async move {
+                let status = if refused { 403 } else { 201 };
+                Ok::<_, std::convert::Infallible>(http::Response::builder().status(status).body(body).unwrap())
+            }
+        });
+        ObjectCache::new(kube::Client::new(service, "default"), CancellationToken::new())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_refused_too_early_is_asked_for_again_at_once() {
+        let name = ObjectName::new("ns", "sa");
+        for (refusals, answered, asked_for) in [(0, true, 1), (1, true, 2), (9, false, 4)] {
+            let (asked, began) = (Arc::new(AtomicUsize::new(0)), tokio::time::Instant::now());
+            let cache = cache(refusals, asked.clone());
+            let answer = cache.service_account_token(&name, &TokenRequestSpec::default()).await;
+            assert_eq!((answer.is_ok(), asked.load(Ordering::SeqCst)), (answered, asked_for));
+            if refusals == 1 {
+                assert!(began.elapsed() < Duration::from_millis(60), "{:?}", began.elapsed());
+            }
+        }
+    }
 }

@@ -33,6 +33,8 @@ pub struct NodeRoom<'a> {
     pub strict_groups: bool,
     /// What the node runs short of.
     pub pressures: &'a Pressures,
+    /// TCP ports that the node's own processes listen on.
+    pub own_ports: &'a [u16],
 }
 
 fn sums(pods: &[&Pod]) -> Sums {
@@ -148,7 +150,9 @@ fn check(pod: &Pod, room: &NodeRoom<'_>) -> Result<(), Refusal> {
     }
     let mine = host_ports(pod);
     let taken: Vec<_> = room.others.iter().flat_map(|p| host_ports(p)).collect();
-    if mine.iter().any(|m| taken.iter().any(|t| ports_clash(m, t))) {
+    // A pod's host port would take the node's own connections, whoever listens.
+    let own = |m: &(String, String, i32)| m.1 == "TCP" && room.own_ports.iter().any(|port| i32::from(*port) == m.2);
+    if mine.iter().any(|m| own(m) || taken.iter().any(|t| ports_clash(m, t))) {
         let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return refuse("NodePorts", message.to_owned());
     }
@@ -228,6 +232,7 @@ mod tests {
             allowed_unsafe_sysctls: &[],
             strict_groups: false,
             pressures: &Pressures::new(),
+            own_ports: &[10250],
         };
         let cases = [
             ("  containers: [{name: a, resources: {requests: {cpu: 300m}}}]", None),
@@ -241,6 +246,13 @@ mod tests {
             ("  containers: [{name: a, ports: [{containerPort: 1, hostPort: 80, protocol: UDP}]}]", None),
             ("  containers: [{name: a, ports: [{containerPort: 1, hostPort: 81, hostIP: 1.2.3.4}]}]", None),
             ("  containers: [{name: a, ports: [{containerPort: 1, hostPort: 81}]}]", Some("NodePorts")),
+            ("  containers: [{name: a, ports: [{containerPort: 1, hostPort: 10250}]}]", Some("NodePorts")),
+            (
+                "  containers: [{name: a, ports: [{containerPort: 1, hostPort: 10250, hostIP: 1.2.3.4}]}]",
+                Some("NodePorts"),
+            ),
+            ("  containers: [{name: a, ports: [{containerPort: 10250}]}]", None),
+            ("  containers: [{name: a, ports: [{containerPort: 1, hostPort: 10250, protocol: UDP}]}]", None),
             ("  nodeSelector: {disk: hdd}\n  containers: [{name: a}]", Some("NodeAffinity")),
             ("  os: {name: windows}\n  containers: [{name: a}]", Some("PodOSNotSupported")),
             (
@@ -291,6 +303,7 @@ mod tests {
                     allowed_unsafe_sysctls: &[],
                     strict_groups: false,
                     pressures,
+                    own_ports: &[],
                 };
                 assert_eq!(admit(&pod(&text), &room) == Admit::Yes, taken, "{text} under {pressures:?}");
                 if let Some(refusal) = refusal(&text, &room) {
@@ -305,6 +318,7 @@ mod tests {
             allowed_unsafe_sysctls: &[],
             strict_groups: false,
             pressures: &more,
+            own_ports: &[],
         };
         let message = refusal(one, &room).unwrap().message;
         assert_eq!(message, "The node had condition: [MemoryPressure DiskPressure]. ");

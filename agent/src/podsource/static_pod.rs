@@ -29,6 +29,10 @@ fn is_dns_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(part)
 }
 
+fn is_dns_label(name: &str) -> bool {
+    is_dns_name(name) && name.len() <= 63 && !name.contains('.')
+}
+
 /// Reads YAML or JSON and makes it a pod of this node: name with the node's
 /// appended, a UID from its content, upstream's annotations and toleration.
 /// `seen` is the time of annotation `config.seen`.
@@ -51,12 +55,16 @@ fn finish(mut pod: Pod, text: &str, origin: PodOrigin, node_name: &str, seen: &s
     if !is_dns_name(&name) {
         return invalid(format!("metadata.name: Invalid value: {name:?}"));
     }
+    // It becomes part of the path of the pod's logs.
+    if let Some(namespace) = pod.metadata.namespace.as_deref().filter(|name| !is_dns_label(name)) {
+        return invalid(format!("metadata.namespace: Invalid value: {namespace:?}"));
+    }
     if spec.containers.is_empty() {
         return invalid("spec.containers: Required value".to_owned());
     }
     let mut names = std::collections::BTreeSet::new();
     for c in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
-        if !is_dns_name(&c.name) || c.name.contains('.') || !names.insert(c.name.clone()) {
+        if !is_dns_label(&c.name) || !names.insert(c.name.clone()) {
             return invalid(format!("container name {:?} is invalid or not unique", c.name));
         }
         if c.image.as_deref().unwrap_or_default().is_empty() {
@@ -105,6 +113,17 @@ fn content_hash(text: &str, node_name: &str, origin: PodOrigin) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_namespace_leads_nowhere() {
+        for (namespace, good) in
+            [("kube-system", true), ("../../etc", false), ("a.b", false), ("A", false), ("''", false)]
+        {
+            let text = WEB.replace("{name: web}", &format!("{{name: web, namespace: {namespace}}}"));
+            let parsed = parse(&text, PodOrigin::File, "n", "now");
+            assert_eq!(parsed.is_ok(), good, "{namespace}: {parsed:?}");
+        }
+    }
 
     const WEB: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: a, image: i}]}";
 

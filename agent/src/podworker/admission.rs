@@ -49,6 +49,7 @@ impl Admission {
                     others: taken.values().map(Arc::as_ref).collect(),
                     node: node.node.as_deref(),
                     pressures: &node.pressures,
+                    own_ports: &node.own_ports,
                     allowed_unsafe_sysctls: limits.allowed_unsafe_sysctls,
                     strict_groups: limits.strict_groups,
                 };
