@@ -8,6 +8,7 @@ mod control_plane;
 mod credentials;
 mod doctor;
 mod files;
+mod instance;
 mod join;
 mod kubeconfig;
 mod node;

@@ -8,24 +8,22 @@ use std::sync::Arc;
 use agent::cgroup::CgroupTree;
 use agent::config::CgroupDriver;
 use anyhow::{Context, Result, bail};
-use futures::TryStreamExt;
-use k8s_openapi::api::core::v1::Node;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
+use kube::Client;
 use netproxy::cidr::Cidr4;
-use netproxy::cni::{self, CniConfig};
+use netproxy::cni;
+use netproxy::network::{self, NetworkConfig, PodNetworkConfig};
 use netproxy::routes::NodeNetwork;
 use netproxy::services::ServiceProxyConfig;
 use tokio::sync::watch;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cli::{self, ClusterNet, Cni, NodeArgs};
 use crate::paths::Paths;
 use crate::tasks::Tasks;
-use crate::{cgroups, kubeconfig, node_config, runtime};
+use crate::{cgroups, instance, kubeconfig, node_config, runtime};
 
-/// The bridge that a node's pods hang on.
-pub const BRIDGE: &str = "cni0";
+/// Ports that a node answers on beside the kubelet's own: the API server's, and those of kube-proxy's
+/// metrics and health. No pod may have them as host ports.
+const RESERVED_PORTS: [u16; 3] = [6443, 10249, 10256];
 
 /// What a node is built from.
 #[derive(Clone)]
@@ -127,34 +125,35 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>
     Ok(())
 }
 
-/// The pods' network: the plugin's configuration, routes and DNS.
+/// The pods' network: links, routes, the plugin's configuration, and DNS.
 fn start_network(inputs: &NodeInputs, tasks: &Tasks) -> Result<()> {
-    let client = inputs.client.clone();
-    let (paths, name) = (inputs.paths.clone(), inputs.identity.name.clone());
-    let (pod_mtu, known_mtu) = watch::channel(None);
-    tasks.spawn("pod network", |token| configure_pods(client, name, paths, known_mtu, token));
-    let routes = netproxy::routes::RoutesConfig {
+    let network = NetworkConfig {
+        owner: instance::ensure(&inputs.paths)?,
         node_name: inputs.identity.name.clone(),
-        bridge: BRIDGE.to_owned(),
-        service_cidr: cidr(&inputs.net.service_cluster_ip_range)?,
-        cluster_cidr: cidr(&inputs.net.cluster_cidr)?,
         node_ip: v4(inputs.identity.ip)?,
-        network: match inputs.node.node_network {
-            cli::NodeNetwork::Auto => NodeNetwork::Auto,
-            cli::NodeNetwork::Routes => NodeNetwork::Routes,
-            cli::NodeNetwork::Vxlan => NodeNetwork::Vxlan,
-            cli::NodeNetwork::None => NodeNetwork::None,
-        },
+        dns_address: Some(v4(inputs.net.cluster_dns)?),
+        pods: Some(PodNetworkConfig {
+            service_cidr: cidr(&inputs.net.service_cluster_ip_range)?,
+            cluster_cidr: cidr(&inputs.net.cluster_cidr)?,
+            node_network: match inputs.node.node_network {
+                cli::NodeNetwork::Auto => NodeNetwork::Auto,
+                cli::NodeNetwork::Routes => NodeNetwork::Routes,
+                cli::NodeNetwork::Vxlan => NodeNetwork::Vxlan,
+                cli::NodeNetwork::None => NodeNetwork::None,
+            },
+            conf_dir: inputs.paths.cni_conf(),
+            data_dir: inputs.paths.cni_data(),
+            reserved_ports: RESERVED_PORTS.into_iter().chain([inputs.node.port]).collect(),
+        }),
     };
-    let (client, node_client) = (inputs.proxy_client.clone(), inputs.client.clone());
-    let parties = netproxy::routes::Parties { client, node_client, pod_mtu };
-    tasks.spawn("routes", |token| async move { Ok(netproxy::routes::run(routes, parties, token).await?) });
+    let clients = network::Clients { nodes: inputs.proxy_client.clone(), own_node: inputs.client.clone() };
+    tasks.spawn("pod network", |token| async move { Ok(network::run(network, clients, token).await?) });
     let dns = netproxy::dns::DnsConfig {
         address: v4(inputs.net.cluster_dns)?,
         domain: inputs.net.cluster_domain.clone(),
         cluster_cidr: cidr(&inputs.net.cluster_cidr)?,
         service_cidr: cidr(&inputs.net.service_cluster_ip_range)?,
-        link: BRIDGE.to_owned(),
+        link: netproxy::links::BRIDGE.to_owned(),
         resolv_conf: inputs.resolv_conf(),
     };
     let client = inputs.proxy_client.clone();
@@ -170,50 +169,6 @@ fn proxy_config(inputs: &NodeInputs) -> Result<ServiceProxyConfig> {
         config.masquerade_outbound = config.cluster_cidrs.clone();
     }
     Ok(config)
-}
-
-/// Writes the plugin's configuration as soon as the node has its part of the
-/// pod network and it is known how large its packets may be, and again should
-/// either change.
-async fn configure_pods(
-    client: Client,
-    node: String,
-    paths: Paths,
-    mut known_mtu: watch::Receiver<Option<u32>>,
-    token: CancellationToken,
-) -> Result<()> {
-    let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
-    let changes = watcher(Api::<Node>::all(client), config).default_backoff().applied_objects();
-    let mut changes = std::pin::pin!(changes);
-    // The present network, and what keeps its host ports: dropping that ends it.
-    let mut present: Option<(CniConfig, DropGuard)> = None;
-    let mut pod_cidr = None;
-    loop {
-        tokio::select! {
-            () = token.cancelled() => return Ok(()),
-            // Dropping a watch's future between two events loses nothing.
-            change = changes.try_next() => match change {
-                Ok(Some(node)) => pod_cidr = node.spec.and_then(|spec| spec.pod_cidr),
-                Ok(None) => return Ok(()),
-                Err(error) => {
-                    tracing::debug!(%error, "the node cannot be watched");
-                    continue;
-                }
-            },
-            // A change that nobody waits for stays to be seen.
-            Ok(()) = known_mtu.changed() => {}
-        }
-        let (Some(pod_cidr), Some(mtu)) = (&pod_cidr, *known_mtu.borrow_and_update()) else { continue };
-        let config =
-            CniConfig { bridge: BRIDGE.to_owned(), pod_cidr: cidr(pod_cidr)?, mtu, data_dir: paths.cni_data() };
-        if present.as_ref().is_some_and(|(present, _)| *present == config) {
-            continue;
-        }
-        cni::write_conflist(&paths.cni_conf(), &config).context("write the CNI configuration")?;
-        let keeping = token.child_token();
-        tokio::spawn(cni::keep_host_ports(config.clone(), cni::CHECK_PERIOD, keeping.clone()));
-        present = Some((config, keeping.drop_guard()));
-    }
 }
 
 fn agent_config(inputs: &NodeInputs) -> Result<agent::config::AgentConfig> {

@@ -90,6 +90,11 @@ impl Paths {
         self.run.join("cgroups.json")
     }
 
+    /// The id of the instance whose data these are.
+    pub fn instance_id(&self) -> PathBuf {
+        self.data.join("instance-id")
+    }
+
     /// The note of what kernel settings were before.
     pub fn sysctls_note(&self) -> PathBuf {
         self.run.join("sysctls.json")

@@ -51,6 +51,18 @@ impl Cidr4 {
         Ipv4Addr::from_bits(mask_bits(self.len))
     }
 
+    /// Whether all of `other` lies in this network.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        self.len <= other.len && self.contains(other.addr)
+    }
+
+    /// Whether the networks have an address in common.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        self.covers(other) || other.covers(self)
+    }
+
     /// Whether `addr` lies in this network.
     #[must_use]
     pub fn contains(self, addr: Ipv4Addr) -> bool {
@@ -97,6 +109,24 @@ mod tests {
         assert!(all.contains(Ipv4Addr::BROADCAST));
         assert_eq!(all.mask(), Ipv4Addr::UNSPECIFIED);
         assert_eq!(Cidr4::host(Ipv4Addr::LOCALHOST).mask(), Ipv4Addr::BROADCAST);
+    }
+
+    #[test]
+    fn networks_lie_in_each_other_or_apart() {
+        let net = |text: &str| text.parse::<Cidr4>().unwrap();
+        for (one, other, covers, overlaps) in [
+            ("10.42.0.0/16", "10.42.1.0/24", true, true),
+            ("10.42.1.0/24", "10.42.0.0/16", false, true),
+            ("10.42.1.0/24", "10.42.1.0/24", true, true),
+            ("10.42.1.0/24", "10.42.2.0/24", false, false),
+            ("0.0.0.0/0", "192.0.2.1/32", true, true),
+        ] {
+            assert_eq!(
+                (net(one).covers(net(other)), net(one).overlaps(net(other))),
+                (covers, overlaps),
+                "{one} {other}"
+            );
+        }
     }
 
     #[test]

@@ -3,12 +3,12 @@
 //!
 //! The binary is its own plugin: called under one of [`PLUGIN_NAMES`] it runs
 //! [`main`] and nothing else. This is a short-lived process that every pod's
-//! start waits for, so it reads its standard input, speaks netlink over plain
-//! blocking sockets, and starts no runtime.
+//! start waits for, so it reads its standard input, asks for what it needs and ends;
+//! a runtime of one thread runs while links are made, and nothing else.
 //!
 //! `protocol` reads requests and writes results, `ipam` hands out addresses,
-//! `hostports` leads ports of the node into containers, `link` talks to the
-//! kernel, `attach` does what a request asks.
+//! `hostports` leads ports of the node into containers, [`crate::links`] makes links,
+//! `attach` does what a request asks. The bridge is not made here: the node keeps it.
 //!
 //! Host ports are as upstream's `portmap` plugin makes them: on every address
 //! of the node, 127.0.0.1 included, or on the one that `hostIP` names; clients'
@@ -23,10 +23,9 @@ mod conflist;
 pub mod hostports;
 pub mod ipam;
 mod keep;
-mod link;
 mod modprobe;
 pub mod protocol;
-mod sysctl;
+pub(crate) mod sysctl;
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};

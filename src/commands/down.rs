@@ -12,11 +12,10 @@ use cri::containerd::{self, Keep};
 
 use crate::cgroups::Tree;
 use crate::cli::DownArgs;
-use crate::node::BRIDGE;
 use crate::paths::Paths;
 use crate::progress::step;
 use crate::sys::process::Process;
-use crate::{cgroups, pidfile, runtime, sys};
+use crate::{cgroups, instance, pidfile, runtime, sys};
 
 /// How long copepod may take to drain.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -59,9 +58,7 @@ async fn remove_everything(paths: &Paths, keep: Keep) -> Failures {
     });
     let systemd = trees.last().is_some_and(|tree| tree.systemd);
     failures.note("containers", containerd::purge(&runtime::options(paths, systemd), keep).await);
-    failures.note("service rules", netproxy::services::cleanup());
-    failures.note("routes", netproxy::routes::cleanup().await);
-    failures.note("pod network", netproxy::cni::cleanup(BRIDGE, &paths.cni_data(), &paths.cni_conf()));
+    failures.note("pod network", remove_network(paths).await);
     failures.note("kernel settings", netproxy::cni::restore_node(&paths.sysctls_note()));
     failures.note("volumes", unmount_below(&paths.kubelet()));
     for tree in &trees {
@@ -74,6 +71,14 @@ async fn remove_everything(paths: &Paths, keep: Keep) -> Failures {
         failures.note("files", remove(&paths.run));
     }
     failures
+}
+
+/// Links, routes and rules that bear this instance's mark, and the plugin's files.
+async fn remove_network(paths: &Paths) -> Result<()> {
+    if let Some(owner) = instance::find(paths)? {
+        netproxy::network::remove_owned(&owner).await?;
+    }
+    Ok(netproxy::cni::cleanup(&paths.cni_data(), &paths.cni_conf())?)
 }
 
 fn stop_copepod(paths: &Paths) -> Result<()> {

@@ -9,24 +9,24 @@
 use std::fs::File;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::path::Path;
-
-use nix::sched::{CloneFlags, setns};
 
 use super::conflist::{CniConfig, NETWORK};
 use super::hostports;
 use super::hostports::mapping::{self, HostPort};
 use super::ipam::{self, Holder, Leases, Refusal};
-use super::link::{Link, Netlink, Veth};
 use super::protocol::{Attached, Environment, Interface, NetworkConfig, PluginError, loopback_result};
 use crate::cidr::Cidr4;
+use crate::links::{self, LinkError, Netlink, Observed, Owner, Veth, in_namespace, pod_mac, veth_name};
 
 /// ADD: the container's interface, its address, its way out and the node's ports
 /// that lead to it.
 pub fn add(environment: &Environment, config: &NetworkConfig) -> Result<String, PluginError> {
     let subnet = config.subnet()?;
+    let owner = config.owner()?;
     let ports = mapping::wanted(&config.runtime_config)?;
+    mapping::refuse_reserved(&ports, &config.reserved_ports)?;
     let gateway =
         ipam::gateway(subnet).ok_or_else(|| PluginError::config(format!("{subnet} is too small for pods")))?;
     let netns_path = netns_of(environment)?;
@@ -38,21 +38,21 @@ pub fn add(environment: &Environment, config: &NetworkConfig) -> Result<String, 
         ports: ports.clone(),
     };
     let address = lease(config, subnet, holder)?;
-    let host_name = host_side(&environment.container_id, &environment.ifname);
-    let made = attach(environment, config, &netns, &host_name, (subnet, gateway, address))
+    let host_name = veth_name(&environment.container_id, &environment.ifname);
+    let made = attach(environment, config, &netns, &owner, (subnet, gateway, address))
         .and_then(|made| open_ports(config, address, &ports).map(|()| made));
     match made {
         Ok((bridge, host, container)) => Ok(Attached {
-            bridge: interface(&config.bridge, bridge, None),
-            host: interface(&host_name, host, None),
-            container: interface(&environment.ifname, container, Some(netns_path)),
+            bridge: interface(&config.bridge, &bridge, None),
+            host: interface(&host_name, &host, None),
+            container: interface(&environment.ifname, &container, Some(netns_path)),
             address,
             prefix_len: subnet.prefix_len(),
             gateway,
         }
         .to_json(&config.cni_version)),
         Err(error) => {
-            let _ = Netlink::open().and_then(|mut netlink| netlink.delete(&host_name));
+            let _ = with_netlink(async |netlink| netlink.remove(&host_name, &owner).await);
             let _ = keep(config, |holder| !holder.is(&environment.container_id, &environment.ifname));
             Err(error)
         }
@@ -114,78 +114,78 @@ fn with_leases<T>(
         .map_err(|error| PluginError::io("use the leases", &error))?
 }
 
-type Made = (Link, Link, Link);
+/// The bridge, the host's side and the container's side.
+type Made = (Observed, Observed, Observed);
 
 fn attach(
     environment: &Environment,
     config: &NetworkConfig,
     netns: &File,
-    host_name: &str,
+    owner: &Owner,
     (subnet, gateway, address): (Cidr4, Ipv4Addr, Ipv4Addr),
 ) -> Result<Made, PluginError> {
-    let io = |step: &'static str| move |error: io::Error| PluginError::io(step, &error);
-    let mut netlink = Netlink::open().map_err(io("open a netlink socket"))?;
-    let bridge = ensure_bridge(&mut netlink, config, gateway, subnet).map_err(io("make the bridge"))?;
-    let veth = Veth {
-        host: host_name,
-        container: &environment.ifname,
-        netns: netns.as_raw_fd(),
-        mac: hardware_address(address),
-        bridge: bridge.index,
-        mtu: config.mtu,
-    };
-    let mut made = netlink.add_veth(&veth);
-    if made.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EEXIST)) {
-        // Left by an attempt that died half-way: its address is ours again.
-        netlink.delete(host_name).map_err(io("remove a stale interface"))?;
-        made = netlink.add_veth(&veth);
-    }
-    made.map_err(io("make the container's interface"))?;
-    let host = existing(&mut netlink, host_name).map_err(io("look up the host's interface"))?;
+    let host_name = veth_name(&environment.container_id, &environment.ifname);
+    let (bridge, host) = with_netlink(async |netlink| {
+        let bridge = existing(netlink, &config.bridge).await?;
+        if !bridge.is_of(owner) {
+            return Err(links::Clash::with(&bridge).into());
+        }
+        let veth = Veth {
+            host: &host_name,
+            peer: &environment.ifname,
+            netns: netns.as_raw_fd(),
+            mac: Some(pod_mac(address)),
+            bridge: bridge.index,
+            mtu: config.mtu,
+        };
+        netlink.add_veth(&veth, owner).await?;
+        Ok((bridge, existing(netlink, &host_name).await?))
+    })?;
     let ifname = environment.ifname.clone();
-    let container = inside(netns, move |netlink| {
-        let link = existing(netlink, &ifname)?;
-        netlink.add_address(link.index, address, subnet.prefix_len())?;
-        netlink.set_up(link.index)?;
-        netlink.add_default_route(link.index, gateway)?;
-        Ok(link)
-    })
-    .map_err(io("configure the container's interface"))?;
+    let container = in_namespace(netns, async move || {
+        let netlink = Netlink::open()?;
+        let link = existing(&netlink, &ifname).await?;
+        netlink.add_address(link.index, (address, subnet.prefix_len())).await?;
+        netlink.set_up(&ifname).await?;
+        netlink.add_default_route(link.index, gateway).await?;
+        Ok::<_, LinkError>(link)
+    })?;
     Ok((bridge, host, container))
 }
 
-fn ensure_bridge(netlink: &mut Netlink, config: &NetworkConfig, gateway: Ipv4Addr, subnet: Cidr4) -> io::Result<Link> {
-    let bridge = match netlink.link(&config.bridge)? {
-        Some(bridge) => bridge,
-        None => {
-            netlink.add_bridge(&config.bridge, config.mtu, hardware_address(gateway))?;
-            existing(netlink, &config.bridge)?
-        }
-    };
-    netlink.add_address(bridge.index, gateway, subnet.prefix_len())?;
-    netlink.set_up(bridge.index)?;
-    Ok(bridge)
+/// Runs `work` with a connection to the kernel, in this process's network namespace.
+fn with_netlink<T>(work: impl AsyncFnOnce(&Netlink) -> Result<T, LinkError>) -> Result<T, PluginError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(LinkError::Socket)?;
+    Ok(runtime.block_on(async { work(&Netlink::open()?).await })?)
 }
 
-fn existing(netlink: &mut Netlink, name: &str) -> io::Result<Link> {
-    netlink.link(name)?.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no link {name}")))
+async fn existing(netlink: &Netlink, name: &str) -> Result<Observed, LinkError> {
+    netlink.link(name).await?.ok_or_else(|| LinkError::Kernel {
+        step: format!("look up the link {name}"),
+        source: io::Error::from_raw_os_error(libc::ENODEV),
+    })
 }
 
 /// DEL: takes the interface, the address and the host ports back, whatever is
 /// left of them.
 pub fn delete(environment: &Environment, config: &NetworkConfig) -> Result<String, PluginError> {
-    let host_name = host_side(&environment.container_id, &environment.ifname);
-    let removed = Netlink::open().and_then(|mut netlink| netlink.delete(&host_name));
+    let host_name = veth_name(&environment.container_id, &environment.ifname);
+    let removed = match &config.owner {
+        Some(owner) => with_netlink(async |netlink| netlink.remove(&host_name, owner).await),
+        // An attachment from before links had owners: it goes with its namespace.
+        None => Ok(()),
+    };
     keep(config, |holder| !holder.is(&environment.container_id, &environment.ifname))?;
-    removed.map_err(|error| PluginError::io("remove the container's interface", &error))?;
-    Ok(String::new())
+    removed.map(|()| String::new())
 }
 
-/// CHECK: the lease, its host ports, the host's side and the container's side
-/// are there.
+/// CHECK: the lease, its host ports, the host's side and the container's side with its address and
+/// its way out are there, and are what ADD has answered.
 pub fn check(environment: &Environment, config: &NetworkConfig) -> Result<String, PluginError> {
     let wanted = mapping::wanted(&config.runtime_config)?;
-    with_leases(config, |leases| {
+    let subnet = config.subnet()?;
+    let owner = config.owner()?;
+    let address = with_leases(config, |leases| {
         let held = leases.held_by(&environment.container_id, &environment.ifname);
         let Some((address, holder)) = held.and_then(|address| Some((address, leases.holder(address)?))) else {
             return Err(PluginError::check(format!("{} holds no address", environment.container_id)));
@@ -193,14 +193,33 @@ pub fn check(environment: &Environment, config: &NetworkConfig) -> Result<String
         if let Some(missing) = wanted.iter().find(|port| !holder.ports.contains(port)) {
             return Err(PluginError::check(format!("{} does not hold host port {missing}", environment.container_id)));
         }
-        hostports::check(address, &holder.ports)
+        hostports::check(address, &holder.ports)?;
+        Ok(address)
     })?;
-    let host_name = host_side(&environment.container_id, &environment.ifname);
-    let here = Netlink::open().and_then(|mut netlink| existing(&mut netlink, &host_name));
-    here.map_err(|error| PluginError::check(error.to_string()))?;
+    config.check_previous(address, subnet.prefix_len(), &environment.ifname)?;
+    let failed = |error: PluginError| PluginError::check(error.to_string());
+    let host_name = veth_name(&environment.container_id, &environment.ifname);
+    let (bridge, host) = with_netlink(async |netlink| {
+        Ok((existing(netlink, &config.bridge).await?, existing(netlink, &host_name).await?))
+    })
+    .map_err(failed)?;
+    if host.master != Some(bridge.index) || !host.is_of(&owner) || !host.up {
+        return Err(PluginError::check(format!("{host_name} is not an own port of {}, up", config.bridge)));
+    }
     let netns = File::open(netns_of(environment)?).map_err(|error| PluginError::check(error.to_string()))?;
     let ifname = environment.ifname.clone();
-    inside(&netns, move |netlink| existing(netlink, &ifname)).map_err(|error| PluginError::check(error.to_string()))?;
+    let (container, gateways) = in_namespace(&netns, async move || {
+        let netlink = Netlink::open()?;
+        Ok::<_, LinkError>((existing(&netlink, &ifname).await?, netlink.default_gateways().await?))
+    })
+    .map_err(|error| PluginError::check(PluginError::from(error).to_string()))?;
+    if !container.addresses.contains(&(address, subnet.prefix_len())) || !container.up {
+        return Err(PluginError::check(format!("{} does not have the address {address}, up", environment.ifname)));
+    }
+    let gateway = ipam::gateway(subnet);
+    if !gateways.iter().any(|(index, via)| *index == container.index && Some(*via) == gateway) {
+        return Err(PluginError::check(format!("{} has no default route through the bridge", environment.ifname)));
+    }
     Ok(String::new())
 }
 
@@ -221,13 +240,18 @@ pub fn collect(config: &NetworkConfig) -> Result<String, PluginError> {
     Ok(String::new())
 }
 
-/// STATUS: whether an ADD could work.
+/// STATUS: whether an ADD could work: the leases can be used, and the bridge is there and ours.
 pub fn status(config: &NetworkConfig) -> Result<String, PluginError> {
-    let full = ipam::with_leases(&config.data_dir, &config.name, |_| ()).is_err();
-    if full {
-        return Err(PluginError { code: 50, message: "the leases cannot be used".to_owned(), details: String::new() });
+    let unavailable = |details: String| PluginError::unavailable(details);
+    ipam::with_leases(&config.data_dir, &config.name, |_| ()).map_err(|error| unavailable(error.to_string()))?;
+    let owner = config.owner()?;
+    let bridge = with_netlink(async |netlink| netlink.link(&config.bridge).await)?;
+    match bridge {
+        Some(bridge) if bridge.is_of(&owner) && bridge.up => Ok(String::new()),
+        Some(bridge) if bridge.is_of(&owner) => Err(unavailable(format!("the bridge {} is down", config.bridge))),
+        Some(bridge) => Err(unavailable(links::Clash::with(&bridge).to_string())),
+        None => Err(unavailable(format!("the bridge {} is missing", config.bridge))),
     }
-    Ok(String::new())
 }
 
 /// The `loopback` plugin: brings `lo` up.
@@ -238,11 +262,7 @@ pub fn loopback(environment: &Environment, config: &NetworkConfig) -> Result<Str
     }
     let path = netns_of(environment)?;
     let netns = File::open(path).map_err(|error| PluginError::io("open the network namespace", &error))?;
-    inside(&netns, |netlink| {
-        let lo = existing(netlink, "lo")?;
-        netlink.set_up(lo.index)
-    })
-    .map_err(|error| PluginError::io("bring lo up", &error))?;
+    in_namespace(&netns, async || Netlink::open()?.set_up("lo").await)?;
     Ok(loopback_result(&config.cni_version, &path.to_string_lossy()))
 }
 
@@ -257,73 +277,25 @@ pub fn restore_host_ports(config: &CniConfig) -> io::Result<bool> {
     restored?.map_err(io::Error::other)
 }
 
-/// Removes the host ports, the bridge, the leases and the configuration of a
-/// node. Interfaces of containers go with their namespaces.
+/// Removes the leases and the configuration of a node. What it made in the kernel goes with
+/// [`crate::network::remove_owned`], interfaces of containers with their namespaces.
 ///
 /// # Errors
-/// The first thing that the kernel or the file system refuses; the rest is done.
-pub fn cleanup(bridge: &str, data_dir: &Path, conf_dir: &Path) -> io::Result<()> {
+/// The first thing that the file system refuses; the rest is done.
+pub fn cleanup(data_dir: &Path, conf_dir: &Path) -> io::Result<()> {
     let remove = |directory: &Path| match std::fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
-    let rules = hostports::cleanup().map_err(io::Error::other);
-    let link = Netlink::open().and_then(|mut netlink| netlink.delete(bridge));
-    // All of it is tried, whatever fails.
-    [rules, link, remove(data_dir), remove(conf_dir)].into_iter().collect()
+    // Both are tried, whatever fails.
+    [remove(data_dir), remove(conf_dir)].into_iter().collect()
 }
 
 fn netns_of(environment: &Environment) -> Result<&Path, PluginError> {
     environment.netns.as_deref().ok_or_else(|| PluginError::environment("CNI_NETNS is not set".to_owned()))
 }
 
-fn interface(name: &str, link: Link, netns: Option<&Path>) -> Interface {
+fn interface(name: &str, link: &Observed, netns: Option<&Path>) -> Interface {
     let sandbox = netns.map(|path| path.to_string_lossy().into_owned());
-    Interface { name: name.to_owned(), mac: link.mac, sandbox }
-}
-
-/// The host's side of a container's interface: the same name every time, so
-/// that DEL finds it without a record. FNV-1a keeps it within 15 bytes.
-fn host_side(container_id: &str, ifname: &str) -> String {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in container_id.bytes().chain([0]).chain(ifname.bytes()) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    format!("veth{:011x}", hash >> 20)
-}
-
-/// The hardware address that goes with an address, locally administered. When
-/// a pod's address is used again, neighbours' tables stay right.
-fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
-    [0x0a, 0x58, a, b, c, d]
-}
-
-/// Runs `work` with a netlink socket of the namespace `netns`. A thread enters
-/// it, so that this process itself stays where it is.
-fn inside<T: Send + 'static>(
-    netns: &File,
-    work: impl FnOnce(&mut Netlink) -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let netns = netns.try_clone()?;
-    let thread = std::thread::spawn(move || {
-        setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)?;
-        work(&mut Netlink::open()?)
-    });
-    thread.join().map_err(|_| io::Error::other("the thread in the container's namespace panicked"))?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn host_sides_fit_and_differ() {
-        let one = host_side("0123456789abcdef", "eth0");
-        assert!(one.len() <= 15 && one.starts_with("veth"), "{one}");
-        assert_eq!(one, host_side("0123456789abcdef", "eth0"));
-        assert_ne!(one, host_side("0123456789abcdef", "eth1"));
-        assert_ne!(one, host_side("0123456789abcdee", "eth0"));
-        assert_ne!(host_side("ab", "c"), host_side("a", "bc"));
-    }
+    Interface { name: name.to_owned(), mac: link.mac.map(|mac| mac.to_string()).unwrap_or_default(), sandbox }
 }

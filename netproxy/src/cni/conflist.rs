@@ -1,5 +1,6 @@
 //! The network configuration that containerd reads, and the plugin beside it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::PLUGIN_NAMES;
 use crate::cidr::Cidr4;
+use crate::links::Owner;
 
 /// The name of the network, and of its files of leases.
 pub(super) const NETWORK: &str = "copepod";
@@ -26,12 +28,19 @@ pub struct CniConfig {
     pub mtu: u32,
     /// Directory of address leases.
     pub data_dir: PathBuf,
+    /// Whose links these are.
+    pub owner: Owner,
+    /// Ports of the node that no pod may have.
+    pub reserved_ports: BTreeSet<u16>,
 }
 
 impl CniConfig {
     fn render(&self) -> Value {
         json!({
+            // Runtimes that know the list take the greatest version they speak: from 1.1.0 on they ask for
+            // GC and STATUS. Others read the single one, and could not read results of a later version.
             "cniVersion": "1.0.0",
+            "cniVersions": ["1.0.0", "1.1.0"],
             "name": NETWORK,
             "plugins": [{
                 "type": PLUGIN_NAMES[0],
@@ -39,6 +48,8 @@ impl CniConfig {
                 "subnet": self.pod_cidr.to_string(),
                 "mtu": self.mtu,
                 "dataDir": self.data_dir,
+                "owner": self.owner.id(),
+                "reservedPorts": self.reserved_ports,
                 // The runtime tells us of host ports only when asked to.
                 "capabilities": {"portMappings": true},
             }],
@@ -91,10 +102,12 @@ mod tests {
     fn what_is_written_is_what_the_plugin_reads() {
         let dir = tempfile::tempdir().unwrap();
         let config = CniConfig {
-            bridge: "cni0".to_owned(),
+            bridge: "copepod0".to_owned(),
             pod_cidr: "10.42.1.0/24".parse().unwrap(),
             mtu: 1450,
             data_dir: "/run/x".into(),
+            owner: Owner::new("instance-1").unwrap(),
+            reserved_ports: [6443, 10250].into(),
         };
         write_conflist(dir.path(), &config).unwrap();
         write_conflist(dir.path(), &config).unwrap();
@@ -106,7 +119,10 @@ mod tests {
         single["cniVersion"] = list["cniVersion"].clone();
         let read = super::super::protocol::parse_config(single.to_string().as_bytes()).unwrap();
         assert_eq!(read.subnet, Some(config.pod_cidr));
-        assert_eq!((read.mtu, read.bridge.as_str()), (1450, "cni0"));
+        assert_eq!((read.mtu, read.bridge.as_str()), (1450, "copepod0"));
+        assert_eq!((read.owner, read.reserved_ports), (Some(config.owner), config.reserved_ports));
+        let versions = list["cniVersions"].as_array().unwrap();
+        assert!(versions.contains(&list["cniVersion"]) && versions.contains(&Value::from("1.1.0")));
         assert_eq!(single["capabilities"]["portMappings"], true, "else the runtime keeps host ports to itself");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

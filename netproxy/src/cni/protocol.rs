@@ -3,6 +3,7 @@
 //!
 //! Versions 0.3.0 to 1.1.0 of the specification are spoken.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::backend::NftError;
 use crate::cidr::Cidr4;
+use crate::links::{LinkError, Owner};
 
 /// Versions of the specification, oldest first.
 pub const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -78,6 +80,15 @@ fn check_id(id: &str) -> Result<(), PluginError> {
     Err(PluginError::environment(format!("CNI_CONTAINERID={id:?} is not a container id")))
 }
 
+/// A network's name is part of file names: only what the specification allows there.
+fn check_name(name: &str) -> Result<(), PluginError> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(legal) {
+        return Ok(());
+    }
+    Err(PluginError::config(format!("name {name:?} is not a network name")))
+}
+
 /// What the kernel takes as an interface name.
 fn check_ifname(name: &str) -> Result<(), PluginError> {
     let legal = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
@@ -108,6 +119,15 @@ pub struct NetworkConfig {
     /// Directory of address leases.
     #[serde(default)]
     pub data_dir: PathBuf,
+    /// Whose links these are.
+    #[serde(default, deserialize_with = "owner")]
+    pub owner: Option<Owner>,
+    /// Ports of the node that no pod may have.
+    #[serde(default)]
+    pub reserved_ports: BTreeSet<u16>,
+    /// What ADD has answered, on CHECK and DEL.
+    #[serde(default)]
+    pub prev_result: Value,
     /// What the runtime adds for this container. Only ADD looks into it: whatever it is, the
     /// container can be taken away again.
     #[serde(default)]
@@ -125,6 +145,33 @@ impl NetworkConfig {
     pub fn subnet(&self) -> Result<Cidr4, PluginError> {
         self.subnet.ok_or_else(|| PluginError::config("the network configuration has no subnet".to_owned()))
     }
+
+    /// Whose links these are.
+    ///
+    /// # Errors
+    /// When nobody says so (code 7).
+    pub fn owner(&self) -> Result<Owner, PluginError> {
+        self.owner.clone().ok_or_else(|| PluginError::config("the network configuration has no owner".to_owned()))
+    }
+
+    /// Whether what ADD has answered, where the runtime says it, is what the leases say.
+    ///
+    /// # Errors
+    /// What differs.
+    pub fn check_previous(&self, address: Ipv4Addr, prefix_len: u8, ifname: &str) -> Result<(), PluginError> {
+        if self.prev_result.is_null() {
+            return Ok(());
+        }
+        let list = |name: &str| self.prev_result[name].as_array().map(Vec::as_slice).unwrap_or_default();
+        let expected = format!("{address}/{prefix_len}");
+        if !list("ips").iter().any(|ip| ip["address"] == expected.as_str()) {
+            return Err(PluginError::check(format!("prevResult does not have the address {expected}")));
+        }
+        if !list("interfaces").iter().any(|interface| interface["name"] == ifname) {
+            return Err(PluginError::check(format!("prevResult does not have the interface {ifname}")));
+        }
+        Ok(())
+    }
 }
 
 /// A container's interface in this network.
@@ -139,6 +186,11 @@ pub struct Attachment {
 fn prefix<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Cidr4>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
+}
+
+fn owner<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Owner>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| Owner::new(&text).map_err(serde::de::Error::custom)).transpose()
 }
 
 fn oldest_version() -> String {
@@ -172,6 +224,7 @@ pub fn parse_config(text: &[u8]) -> Result<NetworkConfig, PluginError> {
         if let Some((field, _)) = missing.iter().find(|(_, missing)| *missing) {
             return Err(PluginError::config(format!("the network configuration has no {field}")));
         }
+        check_name(&config.name)?;
     }
     Ok(config)
 }
@@ -289,6 +342,16 @@ impl PluginError {
         Self { code: 102, message: format!("{port} is taken"), details: by.to_owned() }
     }
 
+    /// An ADD could not work.
+    pub fn unavailable(details: String) -> Self {
+        Self { code: 50, message: "the plugin is not available".to_owned(), details }
+    }
+
+    /// The node itself has a host port.
+    pub fn port_reserved(port: &str) -> Self {
+        Self { code: 102, message: format!("host port {port} is taken"), details: "by the node itself".to_owned() }
+    }
+
     /// What should be there is not.
     pub fn check(message: String) -> Self {
         Self { code: 101, message, details: String::new() }
@@ -297,6 +360,13 @@ impl PluginError {
     /// The error object.
     pub fn to_json(&self, version: &str) -> String {
         json!({"cniVersion": version, "code": self.code, "msg": self.message, "details": self.details}).to_string()
+    }
+}
+
+impl From<LinkError> for PluginError {
+    fn from(error: LinkError) -> Self {
+        let details = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        Self { code: 5, message: error.to_string(), details }
     }
 }
 
@@ -360,6 +430,10 @@ mod tests {
             (format!(r#"{{"cniVersion":"9.9.9",{complete}}}"#), 1),
             (r#"{"cniVersion":"1.0.0","type":"copepod-cni"}"#.to_owned(), 7),
             (r#"{"cniVersion":"1.0.0","type":"copepod-cni","subnet":"10.42.0.0/40"}"#.to_owned(), 6),
+            (format!(r#"{{"cniVersion":"1.0.0",{complete},"owner":"a b"}}"#), 6),
+            (format!(r#"{{"cniVersion":"1.0.0",{}}}"#, complete.replace(r#""n""#, r#""../n""#)), 7),
+            (format!(r#"{{"cniVersion":"1.0.0",{}}}"#, complete.replace(r#""n""#, r#""n/../../m""#)), 7),
+            (format!(r#"{{"cniVersion":"1.0.0",{}}}"#, complete.replace(r#""n""#, r#"".n""#)), 7),
         ] {
             assert_eq!(parse_config(text.as_bytes()).unwrap_err().code, code, "{text}");
         }
@@ -371,7 +445,7 @@ mod tests {
         let interface =
             |name: &str| Interface { name: name.to_owned(), mac: "00:11:22:33:44:55".to_owned(), sandbox: None };
         let attached = Attached {
-            bridge: interface("cni0"),
+            bridge: interface("copepod0"),
             host: interface("veth1"),
             container: Interface { sandbox: Some("/n".to_owned()), ..interface("eth0") },
             address: Ipv4Addr::new(10, 42, 0, 5),

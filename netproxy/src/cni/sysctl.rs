@@ -11,19 +11,18 @@ use std::path::Path;
 
 use super::modprobe;
 
-/// Whether packets that a bridge only hands on are filtered.
+/// Whether the packet filter can see what a bridge hands on at all: `br_netfilter` is there.
 const BRIDGE_FILTER: &str = "net/bridge/bridge-nf-call-iptables";
 
-/// Setting, value, and whether a kernel without it can do.
-const SETTINGS: [(&str, &str, bool); 4] = [
+/// What loading `br_netfilter` turns on for every bridge of the machine. Our own bridge asks for it
+/// by itself.
+const BRIDGE_DEFAULTS: [&str; 3] =
+    [BRIDGE_FILTER, "net/bridge/bridge-nf-call-ip6tables", "net/bridge/bridge-nf-call-arptables"];
+
+/// Settings of the whole node, and their values.
+const SETTINGS: [(&str, &str); 1] = [
     // Packets between pods, and between pods and elsewhere, pass through this node.
-    ("net/ipv4/ip_forward", "1", false),
-    ("net/ipv4/conf/all/forwarding", "1", false),
-    // Services must be translated between pods of one bridge, too: the answer of
-    // a pod to its neighbour would otherwise not pass where it is turned back.
-    (BRIDGE_FILTER, "1", false),
-    // Strict checks of the reverse path drop what comes back translated.
-    ("net/ipv4/conf/all/rp_filter", "0", true),
+    ("net/ipv4/ip_forward", "1"),
 ];
 
 /// Former values by setting, as the note has them.
@@ -36,15 +35,38 @@ type Former = BTreeMap<String, String>;
 /// Names the setting that cannot be made.
 pub fn prepare_node(note: &Path) -> io::Result<()> {
     let root = Path::new("/proc/sys");
-    // The module that nothing loads by itself. Where that fails, the setting is missing and says so.
-    let loaded = if root.join(BRIDGE_FILTER).exists() { Ok(()) } else { modprobe::load("br_netfilter") };
-    match prepare(root, note) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let why = loaded.err().map(|why| format!(" ({why})")).unwrap_or_default();
-            Err(io::Error::new(error.kind(), format!("{error}{why}")))
-        }
-        other => other,
+    // The module that nothing loads by itself.
+    load_bridge_filter(root, || modprobe::load("br_netfilter"))?;
+    prepare(root, note)
+}
+
+/// Has the module `br_netfilter` in the kernel. Where it was not, other bridges stay as they were.
+fn load_bridge_filter(root: &Path, load: impl FnOnce() -> Result<(), String>) -> io::Result<()> {
+    if root.join(BRIDGE_FILTER).exists() {
+        return Ok(());
     }
+    let loaded = load();
+    if !root.join(BRIDGE_FILTER).exists() {
+        let why = loaded.err().map(|why| format!(" ({why})")).unwrap_or_default();
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!(
+                "the kernel does not filter bridges: load the module br_netfilter \
+                 (modprobe br_netfilter) and start again{why}"
+            ),
+        ));
+    }
+    BRIDGE_DEFAULTS.iter().filter(|setting| root.join(setting).exists()).try_for_each(|setting| set(root, setting, "0"))
+}
+
+/// Loosens the check of the reverse path on a link of ours, whatever the node's other links have:
+/// the kernel takes the greater of the link's and the node's value. Between nodes that disagree about
+/// tunnels, packets come another way than they went.
+///
+/// # Errors
+/// Names the setting that cannot be made.
+pub fn loosen_reverse_path(link: &str) -> io::Result<()> {
+    set(Path::new("/proc/sys"), &format!("net/ipv4/conf/{link}/rp_filter"), "2")
 }
 
 /// Undoes what [`prepare_node`] noted, unless somebody else has changed it since.
@@ -56,18 +78,7 @@ pub fn restore_node(note: &Path) -> io::Result<()> {
 }
 
 fn prepare(root: &Path, note: &Path) -> io::Result<()> {
-    for (setting, value, optional) in SETTINGS {
-        match change(root, note, setting, value) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && optional => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound && setting == BRIDGE_FILTER => {
-                let message = "the kernel does not filter bridges: load the module br_netfilter \
-                               (modprobe br_netfilter) and start again";
-                return Err(io::Error::new(error.kind(), message));
-            }
-            other => other?,
-        }
-    }
-    Ok(())
+    SETTINGS.iter().try_for_each(|(setting, value)| change(root, note, setting, value))
 }
 
 fn change(root: &Path, note: &Path, setting: &str, value: &str) -> io::Result<()> {
@@ -86,8 +97,7 @@ fn change(root: &Path, note: &Path, setting: &str, value: &str) -> io::Result<()
 
 fn restore(root: &Path, note: &Path) -> io::Result<()> {
     let former = read(note)?;
-    // In the order they were made: the first one sets others with it.
-    let restored = SETTINGS.iter().map(|(setting, ours, _)| {
+    let restored = SETTINGS.iter().map(|(setting, ours)| {
         let Some(value) = former.get(*setting) else { return Ok(()) };
         match fs::read_to_string(root.join(setting)) {
             Ok(present) if present.trim() == *ours => set(root, setting, value),
@@ -145,7 +155,7 @@ mod tests {
     /// A kernel whose settings all read `value`.
     fn kernel(value: &str) -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
-        for (setting, ..) in SETTINGS {
+        for setting in [FORWARD, FILTER].into_iter().chain(BRIDGE_DEFAULTS) {
             let path = dir.path().join(setting);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, format!("{value}\n")).unwrap();
@@ -154,20 +164,20 @@ mod tests {
         (dir, note)
     }
 
-    fn all(root: &Path) -> [String; 4] {
-        SETTINGS.map(|(setting, ..)| fs::read_to_string(root.join(setting)).unwrap().trim().to_owned())
+    fn get(root: &Path, setting: &str) -> String {
+        fs::read_to_string(root.join(setting)).unwrap().trim().to_owned()
     }
 
     #[test]
     fn what_was_is_what_will_be() {
-        let (dir, note) = kernel("2");
+        let (dir, note) = kernel("0");
         for _ in 0..2 {
             prepare(dir.path(), &note).unwrap();
-            assert_eq!(all(dir.path()), ["1", "1", "1", "0"]);
+            assert_eq!(get(dir.path(), FORWARD), "1");
         }
         for _ in 0..2 {
             restore(dir.path(), &note).unwrap();
-            assert_eq!(all(dir.path()), ["2", "2", "2", "2"]);
+            assert_eq!(get(dir.path(), FORWARD), "0");
         }
     }
 
@@ -175,16 +185,43 @@ mod tests {
     fn only_what_is_ours_is_taken_back() {
         let (dir, note) = kernel("1");
         prepare(dir.path(), &note).unwrap();
-        assert_eq!(read(&note).unwrap(), Former::from([(FILTER.to_owned(), "1".to_owned())]), "the rest was right");
-        // Somebody made up his mind.
-        fs::write(dir.path().join(FILTER), "2").unwrap();
+        assert_eq!(read(&note).unwrap(), Former::new(), "all of it was right");
         fs::write(dir.path().join(FORWARD), "0").unwrap();
+        prepare(dir.path(), &note).unwrap();
+        // Somebody else changed it since.
+        fs::write(dir.path().join(FORWARD), "2").unwrap();
         restore(dir.path(), &note).unwrap();
-        assert_eq!(all(dir.path()), ["0", "1", "1", "2"]);
-        // A later start changes both; of the one that it had changed before, the first value counts.
+        assert_eq!(get(dir.path(), FORWARD), "2");
+        // A later start changes it again: the first value counts.
         prepare(dir.path(), &note).unwrap();
         restore(dir.path(), &note).unwrap();
-        assert_eq!(all(dir.path()), ["0", "1", "1", "1"]);
+        assert_eq!(get(dir.path(), FORWARD), "0");
+    }
+
+    #[test]
+    fn the_protection_of_other_links_stays() {
+        for value in ["0", "1", "2"] {
+            let (dir, note) = kernel(value);
+            load_bridge_filter(dir.path(), || panic!("it is loaded")).unwrap();
+            prepare(dir.path(), &note).unwrap();
+            for setting in [FILTER].into_iter().chain(BRIDGE_DEFAULTS) {
+                assert_eq!(get(dir.path(), setting), value, "{setting}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_module_that_is_loaded_changes_nothing_for_other_bridges() {
+        let (dir, _) = kernel("0");
+        let bridge = dir.path().join("net/bridge");
+        fs::remove_dir_all(&bridge).unwrap();
+        let loaded = load_bridge_filter(dir.path(), || {
+            fs::create_dir_all(&bridge).unwrap();
+            BRIDGE_DEFAULTS.iter().for_each(|setting| fs::write(dir.path().join(setting), "1").unwrap());
+            Ok(())
+        });
+        loaded.unwrap();
+        assert_eq!(BRIDGE_DEFAULTS.map(|setting| get(dir.path(), setting)), ["0", "0", "0"]);
     }
 
     #[test]
@@ -194,23 +231,23 @@ mod tests {
             fs::write(&note, garbage).unwrap();
             assert!(prepare(dir.path(), &note).unwrap_err().to_string().contains("is damaged"), "{garbage:?}");
             assert!(restore(dir.path(), &note).is_err(), "{garbage:?}");
-            assert_eq!(all(dir.path()), ["0", "0", "0", "0"]);
+            assert_eq!(get(dir.path(), FORWARD), "0");
         }
         fs::write(&note, "{\"kernel/core_pattern\": \"|/bin/sh\", \"../x\": \"1\"}").unwrap();
         restore(dir.path(), &note).unwrap();
         assert!(!dir.path().join("kernel").exists(), "only settings of ours are ever written");
         assert!(prepare(dir.path(), Path::new("/no/such/directory/note")).is_err());
-        assert_eq!(all(dir.path()), ["0", "0", "0", "0"]);
+        assert_eq!(get(dir.path(), FORWARD), "0");
     }
 
     #[test]
     fn a_kernel_that_lacks_something_is_told() {
         let (dir, note) = kernel("2");
-        fs::remove_file(dir.path().join(FILTER)).unwrap();
-        prepare(dir.path(), &note).unwrap();
         fs::remove_file(dir.path().join(BRIDGE_FILTER)).unwrap();
-        let told = prepare(dir.path(), &note).unwrap_err();
-        assert!(told.to_string().contains("modprobe br_netfilter"), "{told}");
+        let told = load_bridge_filter(dir.path(), || Err("no modules".to_owned())).unwrap_err().to_string();
+        assert!(told.contains("modprobe br_netfilter") && told.contains("no modules"), "{told}");
+        fs::remove_file(dir.path().join(FORWARD)).unwrap();
+        assert!(prepare(dir.path(), &note).unwrap_err().to_string().contains(FORWARD));
         restore(dir.path(), &note).unwrap();
     }
 }

@@ -1,184 +1,185 @@
-//! Looks at the kernel's links and routes and changes ours. The tunnel device is `tunnel`'s.
+//! Looks at the kernel's routes and changes ours. Entries of the tunnel device are `tunnel`'s.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use futures::TryStreamExt;
-use netlink_packet_route::address::AddressAttribute;
-use netlink_packet_route::link::LinkAttribute;
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope};
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, RouteMessageBuilder};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use rtnetlink::RouteMessageBuilder;
 
-use super::RoutesError;
-use super::plan::{Plan, Route, Tables};
+use super::plan::{Observed, Plan, Route, Via};
 use super::tunnel;
 use crate::cidr::Cidr4;
+use crate::links::netlink::refused;
+use crate::links::{LinkError, Netlink};
 
 /// Marks routes as ours; not assigned to any routing daemon that iproute2 knows.
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(143);
 
-/// A connection to the kernel's routing tables.
-#[derive(Clone, Debug)]
-pub struct Kernel {
-    pub(super) handle: Handle,
+/// Links that routes of ours lead through, by index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Devices {
+    /// The pods' bridge.
+    pub bridge: u32,
+    /// The tunnels' device, if there is one.
+    pub tunnel: Option<u32>,
 }
 
-impl Kernel {
-    /// Opens a socket in the current network namespace.
-    pub fn open() -> Result<Self, RoutesError> {
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(RoutesError::Socket)?;
-        tokio::spawn(connection);
-        Ok(Self { handle })
-    }
+/// What there is, and our routes' messages, by which they are removed.
+#[derive(Debug)]
+pub struct Present {
+    pub observed: Observed,
+    routes: Vec<(Route, RouteMessage)>,
+}
 
-    /// The index of the bridge `name`, made and brought up when missing.
-    pub async fn ensure_bridge(&self, name: &str) -> Result<u32, RoutesError> {
-        let step = || format!("make the bridge {name}");
-        if let Err(error) = self.handle.link().add(LinkBridge::new(name).up().build()).execute().await
-            && !has_code(&error, libc::EEXIST)
+/// Looks at routes, and at the entries of the tunnel device.
+pub async fn observe(netlink: &Netlink, devices: Devices) -> Result<Present, LinkError> {
+    let mut present = Present { observed: Observed::default(), routes: Vec::new() };
+    for message in list(netlink).await? {
+        let Some(to) = destination(&message) else { continue };
+        if message.header.protocol == PROTOCOL {
+            let route = Route { to, via: via(&message, devices) };
+            present.observed.ours.routes.insert(route);
+            present.routes.push((route, message));
+        } else if table(&message) == u32::from(RouteHeader::RT_TABLE_MAIN) {
+            present.observed.foreign.insert(to);
+        }
+    }
+    if let Some(device) = devices.tunnel {
+        present.observed.ours.neighbours = tunnel::neighbours(&netlink.handle, device).await?;
+        present.observed.ours.forwarding = tunnel::forwarding(&netlink.handle, device).await?;
+    }
+    Ok(present)
+}
+
+/// Performs a plan; returns what the kernel refused. A way's route goes first and comes last, so
+/// that no packet takes half of it; what is missing when we die in between, the next start sees.
+pub async fn perform(netlink: &Netlink, plan: &Plan, present: &Present, devices: Devices) -> Vec<LinkError> {
+    let mut failures = Vec::new();
+    for (route, message) in &present.routes {
+        if plan.remove.routes.contains(route) {
+            failures.extend(delete(netlink, message.clone(), route.to).await.err());
+        }
+    }
+    if let Some(device) = devices.tunnel {
+        failures.extend(tunnel::change(&netlink.handle, device, &plan.remove, &plan.add).await);
+    }
+    for route in &plan.add.routes {
+        let Some(message) = message(*route, devices) else { continue };
+        // Never in another's place: the request asks for a new route and nothing else.
+        let added = netlink.handle.route().add(message).execute().await;
+        match added.map_err(refused(format!("route to {}", route.to))) {
+            Ok(()) => tracing::info!(to = %route.to, via = ?route.via, "route added"),
+            Err(error) => failures.push(error),
+        }
+    }
+    failures
+}
+
+/// Removes every route of ours.
+pub async fn remove_all(netlink: &Netlink) -> Result<(), LinkError> {
+    let mut result = Ok(());
+    for message in list(netlink).await? {
+        if message.header.protocol == PROTOCOL
+            && let Some(to) = destination(&message)
         {
-            return Err(refused(step())(error));
+            result = result.and(delete(netlink, message, to).await);
         }
-        let up = LinkUnspec::new_with_name(name).up().build();
-        self.handle.link().change(up).execute().await.map_err(refused(step()))?;
-        let mut links = self.handle.link().get().match_name(name.to_owned()).execute();
-        let link = links.try_next().await.map_err(refused(step()))?;
-        link.map(|link| link.header.index).ok_or_else(|| refused(step())(rtnetlink::Error::RequestFailed))
     }
+    result
+}
 
-    /// Routes the service network to the bridge, with the node's own address as
-    /// the source.
-    pub async fn route_services(&self, service_cidr: Cidr4, bridge: u32, source: Ipv4Addr) -> Result<(), RoutesError> {
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(service_cidr.addr(), service_cidr.prefix_len())
-            .output_interface(bridge)
-            .scope(RouteScope::Link)
-            .pref_source(source)
-            .protocol(PROTOCOL)
-            .build();
-        let added = self.handle.route().add(route).replace().execute().await;
-        added.map_err(refused(format!("route {service_cidr} to the bridge")))
-    }
+async fn list(netlink: &Netlink) -> Result<Vec<RouteMessage>, LinkError> {
+    let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    netlink.handle.route().get(request).execute().try_collect().await.map_err(refused("list routes".to_owned()))
+}
 
-    /// The networks of all addresses of this node.
-    pub async fn networks(&self) -> Result<Vec<Cidr4>, RoutesError> {
-        let mut addresses = self.handle.address().get().execute();
-        let mut networks = Vec::new();
-        while let Some(message) = addresses.try_next().await.map_err(refused("list addresses".to_owned()))? {
-            let v4 = message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Address(IpAddr::V4(address)) => Some(*address),
-                _ => None,
-            });
-            networks.extend(v4.and_then(|address| Cidr4::new(address, message.header.prefix_len)));
-        }
-        Ok(networks)
-    }
-
-    /// The MTU of the link that has the address `ip`.
-    pub async fn link_mtu(&self, ip: Ipv4Addr) -> Result<Option<u32>, RoutesError> {
-        let mut addresses = self.handle.address().get().execute();
-        let mut index = None;
-        while let Some(message) = addresses.try_next().await.map_err(refused("list addresses".to_owned()))? {
-            let local = AddressAttribute::Local(IpAddr::V4(ip));
-            if message.attributes.contains(&local) {
-                index = index.or(Some(message.header.index));
-            }
-        }
-        let Some(index) = index else { return Ok(None) };
-        let mut links = self.handle.link().get().match_index(index).execute();
-        let link = links.try_next().await.map_err(refused(format!("look at the link of {ip}")))?;
-        Ok(link.and_then(|link| {
-            link.attributes.iter().find_map(|attribute| match attribute {
-                LinkAttribute::Mtu(mtu) => Some(*mtu),
-                _ => None,
-            })
-        }))
-    }
-
-    /// What there is of ours; `device` is the tunnels', if there is one.
-    pub async fn observe(&self, service_cidr: Cidr4, device: Option<u32>) -> Result<Tables, RoutesError> {
-        let ours = self.ours().await?;
-        let routes = ours.iter().filter_map(|route| read(route, device)).filter(|r| r.pod_cidr != service_cidr);
-        let mut tables = Tables { routes: routes.collect(), ..Tables::default() };
-        if let Some(device) = device {
-            tables.neighbours = tunnel::neighbours(&self.handle, device).await?;
-            tables.forwarding = tunnel::forwarding(&self.handle, device).await?;
-        }
-        Ok(tables)
-    }
-
-    /// Performs a plan. A way's route goes first and comes last, so that no packet takes half of it;
-    /// what is missing when we die in between, the next start sees.
-    pub async fn perform(&self, plan: &Plan, device: Option<u32>) -> Result<(), RoutesError> {
-        for route in &plan.remove.routes {
-            self.delete(message(*route, device), format!("remove the route to {}", route.pod_cidr)).await?;
-        }
-        if let Some(device) = device {
-            tunnel::change(&self.handle, device, &plan.remove, &plan.add).await?;
-        }
-        for route in &plan.add.routes {
-            let added = self.handle.route().add(message(*route, device)).replace().execute().await;
-            added.map_err(refused(format!("route {} via {}", route.pod_cidr, route.gateway)))?;
-        }
-        Ok(())
-    }
-
-    async fn ours(&self) -> Result<Vec<RouteMessage>, RoutesError> {
-        let mut routes = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
-        let mut ours = Vec::new();
-        while let Some(route) = routes.try_next().await.map_err(refused("list routes".to_owned()))? {
-            if route.header.protocol == PROTOCOL {
-                ours.push(route);
-            }
-        }
-        Ok(ours)
-    }
-
-    /// Removes every route of ours, and the tunnel device.
-    pub async fn remove_all(&self) -> Result<(), RoutesError> {
-        for route in self.ours().await? {
-            self.delete(route, "remove our routes".to_owned()).await?;
-        }
-        tunnel::remove(&self.handle).await
-    }
-
-    async fn delete(&self, route: RouteMessage, step: String) -> Result<(), RoutesError> {
-        match self.handle.route().del(route).execute().await {
-            Err(error) if !has_code(&error, libc::ESRCH) => Err(refused(step)(error)),
-            _ => Ok(()),
-        }
+async fn delete(netlink: &Netlink, message: RouteMessage, to: Cidr4) -> Result<(), LinkError> {
+    match netlink.handle.route().del(message).execute().await.map_err(refused(format!("remove the route to {to}"))) {
+        Err(error) if error.has_code(libc::ESRCH) => Ok(()),
+        other => other,
     }
 }
 
-fn message(route: Route, device: Option<u32>) -> RouteMessage {
+/// The request for a route; `None` for what cannot be made: a tunnel without its device.
+fn message(route: Route, devices: Devices) -> Option<RouteMessage> {
     let builder = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(route.pod_cidr.addr(), route.pod_cidr.prefix_len())
-        .gateway(route.gateway)
+        .destination_prefix(route.to.addr(), route.to.prefix_len())
         .protocol(PROTOCOL);
-    match device.filter(|_| route.tunnel) {
-        Some(device) => builder.output_interface(device).onlink().build(),
-        None => builder.build(),
-    }
+    Some(match route.via {
+        Via::Gateway(gateway) => builder.gateway(gateway).build(),
+        Via::Tunnel(far) => builder.gateway(far).output_interface(devices.tunnel?).onlink().build(),
+        Via::Bridge(source) => {
+            builder.output_interface(devices.bridge).scope(RouteScope::Link).pref_source(source).build()
+        }
+        Via::Other => return None,
+    })
 }
 
-/// A route through a gateway; `None` for routes of another form.
-fn read(route: &RouteMessage, device: Option<u32>) -> Option<Route> {
-    let (mut destination, mut gateway, mut through) = (None, None, None);
+fn table(route: &RouteMessage) -> u32 {
+    let attribute = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    attribute.unwrap_or(u32::from(route.header.table))
+}
+
+/// Where a route leads to; one without destination is the default route.
+fn destination(route: &RouteMessage) -> Option<Cidr4> {
+    let address = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+        _ => None,
+    });
+    Cidr4::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED), route.header.destination_prefix_length)
+}
+
+fn via(route: &RouteMessage, devices: Devices) -> Via {
+    let (mut gateway, mut through, mut source, mut plain) = (None, None, None, true);
     for attribute in &route.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = Some(*address),
             RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
             RouteAttribute::Oif(index) => through = Some(*index),
+            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(*address),
+            RouteAttribute::Priority(_) | RouteAttribute::MultiPath(_) => plain = false,
             _ => {}
         }
     }
-    let pod_cidr = Cidr4::new(destination?, route.header.destination_prefix_length)?;
-    Some(Route { pod_cidr, gateway: gateway?, tunnel: device.is_some() && through == device })
+    plain &= route.header.kind == RouteType::Unicast && table(route) == u32::from(RouteHeader::RT_TABLE_MAIN);
+    match (gateway, source) {
+        _ if !plain => Via::Other,
+        (Some(far), None) if through.is_some() && through == devices.tunnel => Via::Tunnel(far),
+        (Some(gateway), None) if through != Some(devices.bridge) => Via::Gateway(gateway),
+        (None, Some(source)) if through == Some(devices.bridge) => Via::Bridge(source),
+        _ => Via::Other,
+    }
 }
 
-pub(super) fn refused(step: String) -> impl FnOnce(rtnetlink::Error) -> RoutesError {
-    move |source| RoutesError::Kernel { step, source }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-pub(super) fn has_code(error: &rtnetlink::Error, code: i32) -> bool {
-    matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -code)
+    const DEVICES: Devices = Devices { bridge: 3, tunnel: Some(4) };
+
+    #[test]
+    fn what_is_asked_for_is_what_is_read() {
+        let to: Cidr4 = Cidr4::host(Ipv4Addr::new(10, 42, 1, 0));
+        let address = Ipv4Addr::new(192, 0, 2, 1);
+        for via in [Via::Gateway(address), Via::Tunnel(address), Via::Bridge(address)] {
+            let route = Route { to, via };
+            let message = message(route, DEVICES).map(|message| (destination(&message), super::via(&message, DEVICES)));
+            assert_eq!(message, Some((Some(to), via)));
+        }
+        assert_eq!(message(Route { to, via: Via::Tunnel(address) }, Devices { tunnel: None, ..DEVICES }), None);
+    }
+
+    #[test]
+    fn odd_routes_of_ours_are_seen_as_odd() {
+        let mut route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(Ipv4Addr::new(192, 0, 2, 1)).build();
+        assert_eq!(destination(&route), Cidr4::new(Ipv4Addr::UNSPECIFIED, 0));
+        route.attributes.push(RouteAttribute::Priority(7));
+        assert_eq!(via(&route, DEVICES), Via::Other);
+        let bare = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(9).build();
+        assert_eq!(via(&bare, DEVICES), Via::Other);
+    }
 }

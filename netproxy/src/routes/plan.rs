@@ -4,19 +4,16 @@
 //! lays it: the tunnel's far end has the first address of the node's part of the pod network; a
 //! route leads through it, a neighbour entry tells its hardware address, and a forwarding entry
 //! tells the node's own address for that.
+//!
+//! What a Node says of itself is a stranger's word. `peers` decides whom to believe.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::Ipv4Addr;
 
-use k8s_openapi::api::core::v1::Node;
-
+pub use super::peers::Peer;
 use crate::cidr::Cidr4;
+use crate::links::Mac;
 
-/// Annotation of a Node: the hardware address of its end of the tunnels.
-pub const ANNOTATION_VTEP_MAC: &str = "copepod.local/vtep-mac";
-/// Annotation of a Node: the address its tunnels lead to.
-pub const ANNOTATION_VTEP_IP: &str = "copepod.local/vtep-ip";
 /// What a tunnel's headers take of each packet, in bytes: IPv4, UDP, VXLAN and Ethernet.
 pub const OVERHEAD: u32 = 50;
 
@@ -34,80 +31,24 @@ pub enum NodeNetwork {
     None,
 }
 
-/// A hardware address.
+/// Where a route leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mac(pub [u8; 6]);
-
-impl Mac {
-    /// The one of the tunnels' end on the node `ip`: the same after every start.
-    pub fn of_node(ip: Ipv4Addr) -> Self {
-        let [a, b, c, d] = ip.octets();
-        Self([0x0a, 0x59, a, b, c, d])
-    }
-
-    /// Reads `aa:bb:cc:dd:ee:ff`; `None` for what cannot be one host's.
-    fn parse(text: &str) -> Option<Self> {
-        let mut bytes = [0; 6];
-        let mut parts = text.split(':');
-        for byte in &mut bytes {
-            let part = parts.next().filter(|part| part.len() == 2 && part.chars().all(|c| c.is_ascii_hexdigit()))?;
-            *byte = u8::from_str_radix(part, 16).ok()?;
-        }
-        let one_host = bytes[0] & 1 == 0 && bytes != [0; 6];
-        (parts.next().is_none() && one_host).then_some(Self(bytes))
-    }
+pub enum Via {
+    /// To a node on a common link.
+    Gateway(Ipv4Addr),
+    /// Into the tunnel with this far end.
+    Tunnel(Ipv4Addr),
+    /// To the pods' bridge, with this source.
+    Bridge(Ipv4Addr),
+    /// A route of ours in a form that is not wanted any more.
+    Other,
 }
 
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-/// The end of a node's tunnels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Vtep {
-    pub mac: Mac,
-    pub ip: Ipv4Addr,
-}
-
-/// A node: its pods' network and how it can be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Peer {
-    pub pod_cidr: Cidr4,
-    pub ip: Ipv4Addr,
-    /// `None` while it has no tunnels.
-    pub vtep: Option<Vtep>,
-}
-
-impl Peer {
-    /// What the way follows from; `None` while the node lacks an address or its
-    /// part of the pod network, or has nonsense there.
-    pub fn read(node: &Node) -> Option<Self> {
-        let pod_cidr = node.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok()?;
-        let addresses = node.status.as_ref()?.addresses.as_ref()?;
-        let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
-        let ip = internal.filter_map(|address| address.address.parse().ok()).next()?;
-        Some(Self { pod_cidr, ip, vtep: vtep(node) })
-    }
-}
-
-fn vtep(node: &Node) -> Option<Vtep> {
-    let annotations = node.metadata.annotations.as_ref()?;
-    let ip: Ipv4Addr = annotations.get(ANNOTATION_VTEP_IP)?.parse().ok()?;
-    let usable = !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || ip.is_broadcast());
-    let mac = Mac::parse(annotations.get(ANNOTATION_VTEP_MAC)?)?;
-    usable.then_some(Vtep { mac, ip })
-}
-
-/// A route to a node's pods.
+/// A route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
-    pub pod_cidr: Cidr4,
-    pub gateway: Ipv4Addr,
-    /// Whether it leads into the tunnel device.
-    pub tunnel: bool,
+    pub to: Cidr4,
+    pub via: Via,
 }
 
 /// What the kernel is to have, or has, of ours.
@@ -136,8 +77,8 @@ pub struct Plan {
     /// First, since a pod network may have moved to another node.
     pub remove: Tables,
     pub add: Tables,
-    /// Nodes without any way to them.
-    pub unreachable: Vec<Peer>,
+    /// Nodes without any way to them, and routes that others have: one line each.
+    pub problems: Vec<String>,
 }
 
 fn shares_link(peer: &Peer, links: &[Cidr4]) -> bool {
@@ -159,154 +100,57 @@ pub fn pod_mtu(tunnel: bool, link_mtu: u32) -> u32 {
     if tunnel { link_mtu.saturating_sub(OVERHEAD) } else { 0 }
 }
 
-/// Compares what `peers` need with what is `observed`.
-pub fn plan(network: NodeNetwork, peers: impl Iterator<Item = Peer>, links: &[Cidr4], observed: &Tables) -> Plan {
-    let (mut want, mut unreachable) = (Tables::default(), Vec::new());
+/// What the kernel has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// What is ours.
+    pub ours: Tables,
+    /// Where routes of others lead. They stay, and none of ours is laid over one.
+    pub foreign: BTreeSet<Cidr4>,
+}
+
+/// Compares what `peers`, and the way to Services, need with what is `observed`.
+pub fn plan(
+    network: NodeNetwork,
+    peers: &[Peer],
+    services: Option<Route>,
+    links: &[Cidr4],
+    observed: &Observed,
+) -> Plan {
+    let (mut want, mut problems) = (Tables::default(), Vec::new());
     let tunnels = matches!(network, NodeNetwork::Auto | NodeNetwork::Vxlan);
-    for peer in peers.filter(|_| network != NodeNetwork::None) {
-        let pod_cidr = peer.pod_cidr;
-        if network != NodeNetwork::Vxlan && shares_link(&peer, links) {
-            want.routes.insert(Route { pod_cidr, gateway: peer.ip, tunnel: false });
+    want.routes.extend(services);
+    for peer in peers.iter().filter(|_| network != NodeNetwork::None) {
+        let to = peer.pod_cidr;
+        if network != NodeNetwork::Vxlan && shares_link(peer, links) {
+            want.routes.insert(Route { to, via: Via::Gateway(peer.ip) });
         } else if let Some(vtep) = peer.vtep.filter(|_| tunnels) {
-            let gateway = pod_cidr.addr();
-            want.routes.insert(Route { pod_cidr, gateway, tunnel: true });
-            want.neighbours.insert((gateway, vtep.mac));
+            let far = to.addr();
+            want.routes.insert(Route { to, via: Via::Tunnel(far) });
+            want.neighbours.insert((far, vtep.mac));
             want.forwarding.insert((vtep.mac, vtep.ip));
         } else {
-            unreachable.push(peer);
+            problems.push(format!("no way to the node {} so far: its pods ({to}) are out of reach", peer.ip));
         }
     }
-    Plan { remove: observed.without(&want), add: want.without(observed), unreachable }
+    want.routes.retain(|route| {
+        let taken = observed.foreign.contains(&route.to);
+        if taken {
+            problems.push(format!("there is a route to {} that is not copepod's: it stays", route.to));
+        }
+        !taken
+    });
+    Plan { remove: observed.ours.without(&want), add: want.without(&observed.ours), problems }
+}
+
+/// What can be done before other nodes are known: the way to Services is made, everything else stays.
+pub fn keep(services: Option<Route>, observed: &Observed) -> Plan {
+    let there = |route: &Route| observed.ours.routes.contains(route) || observed.foreign.contains(&route.to);
+    // A wrong one of ours in its place goes when all is known.
+    let wrong = |route: &Route| observed.ours.routes.iter().any(|ours| ours.to == route.to);
+    let routes = services.into_iter().filter(|route| !there(route) && !wrong(route)).collect();
+    Plan { add: Tables { routes, ..Tables::default() }, ..Plan::default() }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
-
-    fn peer(third: u8, host: u8) -> Peer {
-        let ip = Ipv4Addr::new(192, 168, 1, host);
-        let vtep = Some(Vtep { mac: Mac::of_node(ip), ip });
-        Peer { pod_cidr: format!("10.42.{third}.0/24").parse().unwrap(), ip, vtep }
-    }
-
-    fn near() -> Vec<Cidr4> {
-        vec!["192.168.1.0/24".parse().unwrap()]
-    }
-
-    fn far() -> Vec<Cidr4> {
-        vec!["10.0.0.0/16".parse().unwrap()]
-    }
-
-    fn route(peer: Peer) -> Route {
-        Route { pod_cidr: peer.pod_cidr, gateway: peer.ip, tunnel: false }
-    }
-
-    fn tunnel(peer: Peer) -> Tables {
-        let (gateway, vtep) = (peer.pod_cidr.addr(), peer.vtep.unwrap());
-        Tables {
-            routes: [Route { pod_cidr: peer.pod_cidr, gateway, tunnel: true }].into(),
-            neighbours: [(gateway, vtep.mac)].into(),
-            forwarding: [(vtep.mac, vtep.ip)].into(),
-        }
-    }
-
-    #[test]
-    fn incomplete_nodes_have_no_way() {
-        let node = |spec: serde_json::Value, addresses: serde_json::Value| {
-            let node = json!({"metadata": {}, "spec": spec, "status": {"addresses": addresses}});
-            Peer::read(&serde_json::from_value(node).unwrap())
-        };
-        let address = json!([{"type": "Hostname", "address": "x"}, {"type": "InternalIP", "address": "192.168.1.7"}]);
-        let expect = Peer { vtep: None, ..peer(3, 7) };
-        assert_eq!(node(json!({"podCIDR": "10.42.3.0/24"}), address.clone()), Some(expect));
-        assert_eq!(node(json!({}), address.clone()), None);
-        assert_eq!(node(json!({"podCIDR": "nonsense"}), address), None);
-        assert_eq!(node(json!({"podCIDR": "10.42.3.0/24"}), json!([])), None);
-    }
-
-    #[test]
-    fn nonsense_in_annotations_is_no_tunnel() {
-        let read = |mac: &str, ip: &str| {
-            let node = json!({"metadata": {"annotations": {ANNOTATION_VTEP_MAC: mac, ANNOTATION_VTEP_IP: ip}}});
-            vtep(&serde_json::from_value(node).unwrap())
-        };
-        let good = "0a:59:c0:a8:01:07";
-        assert_eq!(read(good, "192.168.1.7"), peer(3, 7).vtep);
-        assert_eq!(Mac::of_node(Ipv4Addr::new(192, 168, 1, 7)).to_string(), good);
-        let group = "01:59:c0:a8:01:07";
-        let signed = "+a:59:c0:a8:01:07";
-        for mac in ["", "0a:59", "0a:59:c0:a8:01:07:08", "0g:59:c0:a8:01:07", "00:00:00:00:00:00", group, signed] {
-            assert_eq!(read(mac, "192.168.1.7"), None, "{mac}");
-        }
-        for ip in ["", "0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "fd00::1", "host"] {
-            assert_eq!(read(good, ip), None, "{ip}");
-        }
-    }
-
-    #[test]
-    fn the_network_decides_the_way() {
-        let node = peer(1, 2);
-        let bare = Peer { vtep: None, ..node };
-        let by_route = Tables { routes: [route(node)].into(), ..Tables::default() };
-        let nothing = Tables::default;
-        for (network, links, peer, add, reachable) in [
-            (NodeNetwork::Auto, near(), node, by_route.clone(), true),
-            (NodeNetwork::Auto, near(), bare, by_route.clone(), true),
-            (NodeNetwork::Auto, far(), node, tunnel(node), true),
-            (NodeNetwork::Auto, far(), bare, nothing(), false),
-            (NodeNetwork::Routes, near(), node, by_route, true),
-            (NodeNetwork::Routes, far(), node, nothing(), false),
-            (NodeNetwork::Vxlan, near(), node, tunnel(node), true),
-            (NodeNetwork::Vxlan, near(), bare, nothing(), false),
-            (NodeNetwork::None, near(), node, nothing(), true),
-            (NodeNetwork::None, far(), node, nothing(), true),
-        ] {
-            let made = plan(network, [peer].into_iter(), &links, &Tables::default());
-            assert_eq!(made.add, add, "{network:?} {links:?}");
-            assert_eq!(made.unreachable.is_empty(), reachable, "{network:?} {links:?}");
-            assert_eq!(made.remove, nothing());
-        }
-        for (network, links, needed) in [
-            (NodeNetwork::Auto, near(), false),
-            (NodeNetwork::Auto, far(), true),
-            (NodeNetwork::Vxlan, near(), true),
-            (NodeNetwork::Routes, far(), false),
-            (NodeNetwork::None, far(), false),
-        ] {
-            assert_eq!(needs_tunnel(network, [node].iter(), &links), needed, "{network:?} {links:?}");
-        }
-        assert_eq!((pod_mtu(true, 1500), pod_mtu(false, 1500), pod_mtu(true, 9000)), (1450, 0, 8950));
-    }
-
-    #[test]
-    fn a_node_that_moves_to_another_link_changes_its_way() {
-        let observed = Tables { routes: [route(peer(1, 2))].into(), ..Tables::default() };
-        let plan = plan(NodeNetwork::Auto, [peer(1, 2)].into_iter(), &far(), &observed);
-        assert_eq!((plan.remove, plan.add), (observed, tunnel(peer(1, 2))));
-    }
-
-    proptest! {
-        #[test]
-        fn performing_the_plan_leaves_nothing_to_do(
-            want in proptest::collection::btree_set((0u8..6, 1u8..6), 0..8),
-            have in proptest::collection::btree_set((0u8..6, 1u8..6), 0..8),
-            tunnels in any::<bool>(),
-        ) {
-            let network = if tunnels { NodeNetwork::Vxlan } else { NodeNetwork::Auto };
-            let all = |set: &std::collections::BTreeSet<(u8, u8)>| -> Vec<Peer> {
-                set.iter().map(|(third, host)| peer(*third, *host)).collect()
-            };
-            let mut have = plan(network, all(&have).into_iter(), &near(), &Tables::default()).add;
-            let first = plan(network, all(&want).into_iter(), &near(), &have);
-            have = have.without(&first.remove);
-            have.routes.extend(first.add.routes);
-            have.neighbours.extend(first.add.neighbours);
-            have.forwarding.extend(first.add.forwarding);
-            prop_assert_eq!(plan(network, all(&want).into_iter(), &near(), &have), Plan::default());
-        }
-    }
-}
+mod tests;

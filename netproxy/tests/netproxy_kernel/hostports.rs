@@ -13,6 +13,7 @@ use netproxy::cni;
 use netproxy::cni::hostports::mapping::HostPort;
 use netproxy::cni::hostports::table::{TABLE, repair, table};
 use netproxy::conntrack::ctnetlink::{Conntrack, CtNetlink};
+use netproxy::links::{self, BRIDGE, Link, Netlink, Owner};
 use netproxy::nft::object::Observed;
 use netproxy::nft::transaction::Transaction;
 use netproxy::snapshot::Protocol;
@@ -26,7 +27,7 @@ use crate::{SHORT, eventually};
 
 mod restored;
 
-const BRIDGE: &str = "cni0";
+const OWNER: &str = "instance-1";
 const SUBNET: &str = "10.42.7.0/24";
 const BRIDGE_IP: Ipv4Addr = Ipv4Addr::new(10, 42, 7, 1);
 
@@ -56,6 +57,7 @@ fn netns(namespace: &Namespace) -> PathBuf {
 fn call(data: &Path, command: &str, (id, netns): (&str, &Path), more: &Value) -> Result<Value, Value> {
     let mut config = json!({
         "cniVersion": "1.1.0", "name": "copepod", "type": "copepod-cni", "bridge": BRIDGE, "subnet": SUBNET, "dataDir": data,
+        "owner": OWNER, "reservedPorts": [10250],
     });
     for (field, value) in more.as_object().unwrap() {
         config[field] = value.clone();
@@ -77,6 +79,18 @@ fn ports(mappings: &[Value]) -> Value {
     json!({"runtimeConfig": {"portMappings": mappings}})
 }
 
+/// A bridge as the node makes it, for the plugin to find.
+fn make_bridge(node: &Namespace, name: &'static str, address: Ipv4Addr) {
+    node.run(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let owner = Owner::new(OWNER).unwrap();
+            let bridge = Link { name: name.to_owned(), ..links::bridge(&owner, None, [(address, 24)]) };
+            links::apply(&Netlink::open().unwrap(), &[bridge], &owner).await.unwrap();
+        });
+    });
+}
+
 impl Node {
     fn new() -> Self {
         Self::on(Net::new(0, Shape::Routed))
@@ -86,6 +100,11 @@ impl Node {
         let data = tempfile::tempdir().unwrap();
         let note = data.path().join("sysctls");
         net.node.run(move || cni::prepare_node(&note).unwrap());
+        // As distributions set it that check the reverse path strictly.
+        net.node.sysctl("ipv4/conf/all/rp_filter", "1");
+        // Others' bridges are not filtered: ours asks for it by itself.
+        net.node.sysctl("bridge/bridge-nf-call-iptables", "0");
+        make_bridge(&net.node, BRIDGE, BRIDGE_IP);
         Self { net, data }
     }
 
@@ -185,7 +204,7 @@ fn hardware_addresses_stay_as_containers_come_and_go() {
     let bridge = || node.net.node.command("ip", &format!("-o link show {BRIDGE}"));
     let _pods = [1, 2, 3].map(|index| {
         let pod = node.add(index, &[]).unwrap();
-        assert!(bridge().contains("0a:58:0a:2a:07:01"), "{}", bridge());
+        assert!(bridge().contains(&Owner::new(OWNER).unwrap().mac(BRIDGE).to_string()), "{}", bridge());
         let link = pod.namespace.command("ip", "-o link show eth0");
         assert!(link.contains(&format!("0a:58:0a:2a:07:0{}", index + 1)), "{link}");
         pod
@@ -240,11 +259,12 @@ fn a_taken_port_is_refused_and_nothing_is_left() {
 #[test]
 fn containers_of_another_network_keep_their_ports() {
     let node = Node::new();
+    make_bridge(&node.net.node, "copepod8", Ipv4Addr::new(10, 42, 8, 1));
     let namespaces = [Namespace::new(), Namespace::new()];
     let elsewhere = |command, index: usize, host_port| {
         let mut more = ports(&[mapping("", "tcp", host_port)]);
         more["name"] = json!("other");
-        more["bridge"] = json!("cni1");
+        more["bridge"] = json!("copepod8");
         more["subnet"] = json!("10.42.8.0/24");
         node.call(command, &format!("other-{index}"), netns(&namespaces[index]), more)
     };
@@ -261,6 +281,68 @@ fn containers_of_another_network_keep_their_ports() {
     assert_eq!(node.elements(), 6);
     elsewhere("DEL", 0, 80).unwrap();
     assert_eq!((node.elements(), node.who(&node.net.client, at(NODE_IP, 81))), (3, Ok(1)));
+}
+
+#[test]
+fn the_nodes_own_ports_stay_the_nodes() {
+    let node = Node::new();
+    node.net.node.run(|| {
+        // Answers as nobody's container would.
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 10250)).unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = std::io::Write::write_all(&mut stream, &[99, 0, 0, 0, 0]);
+            }
+        });
+    });
+    for host_ip in ["", "127.0.0.1", "192.0.2.1"] {
+        let mappings = [mapping("", "tcp", 8000), mapping(host_ip, "tcp", 10250)];
+        let error = node.add(1, &mappings).err().unwrap();
+        assert_eq!(error["code"], 102, "{error}");
+        assert_eq!((node.links(), node.leases().contains("pod-1")), (0, false), "nothing is left of it");
+    }
+    let _pod = node.add(1, &[mapping("", "udp", 10250), mapping("", "tcp", 10251)]).unwrap();
+    for from in [&node.net.client, &node.net.node] {
+        assert_eq!(node.who(from, at(NODE_IP, 10250)), Ok(99));
+        assert_eq!(node.who(from, at(NODE_IP, 10251)), Ok(1));
+    }
+}
+
+#[test]
+fn a_check_sees_what_somebody_took_away() {
+    let node = Node::new();
+    let check = |pod: &Pod, more: Value| node.call("CHECK", &pod.id, netns(&pod.namespace), more);
+    for (index, damage) in ["link set eth0 down", "addr flush dev eth0", "route del default"].into_iter().enumerate() {
+        let pod = node.add(u8::try_from(index).unwrap(), &[]).unwrap();
+        let address = format!("{}/24", pod.address);
+        let said = |address: &str, ifname| json!({"prevResult": {"ips": [{"address": address}], "interfaces": [{"name": ifname}]}});
+        check(&pod, said(&address, "eth0")).unwrap();
+        assert_eq!(check(&pod, said("10.42.7.99/24", "eth0")).unwrap_err()["code"], 101);
+        assert_eq!(check(&pod, said(&address, "eth1")).unwrap_err()["code"], 101);
+        pod.namespace.ip(damage);
+        assert_eq!(check(&pod, json!({})).unwrap_err()["code"], 101, "{damage}");
+    }
+    let pod = node.add(7, &[]).unwrap();
+    node.net.node.ip(&format!("link set {} nomaster", links::veth_name(&pod.id, "eth0")));
+    assert_eq!(check(&pod, json!({})).unwrap_err()["code"], 101);
+}
+
+#[test]
+fn without_its_bridge_the_plugin_is_not_available() {
+    let node = Node::new();
+    let status = || node.call("STATUS", "", PathBuf::new(), json!({}));
+    status().unwrap();
+    let attach = || node.add(1, &[]).err().unwrap();
+    node.net.node.ip(&format!("link set {BRIDGE} down"));
+    assert_eq!(status().unwrap_err()["code"], 50);
+    node.net.node.ip(&format!("link delete {BRIDGE}"));
+    assert_eq!(status().unwrap_err()["code"], 50);
+    assert!(attach()["msg"].as_str().unwrap().contains(BRIDGE));
+    // One of somebody else is no bridge of ours.
+    node.net.node.ip(&format!("link add {BRIDGE} type bridge"));
+    assert_eq!(status().unwrap_err()["code"], 50);
+    assert!(attach()["msg"].as_str().unwrap().contains("not copepod's"), "{}", attach());
+    assert_eq!((node.links(), node.leases().contains("pod-1")), (0, false));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod hostports;
+mod links;
 mod local_traffic;
 mod net;
 mod tables;

@@ -134,8 +134,9 @@ impl Net {
         client.ip("link set eth0 up");
         client.ip(&format!("route add default via {NODE_IP}"));
         if matches!(shape, Shape::Bridged) {
-            node.sysctl("bridge/bridge-nf-call-iptables", "1");
-            node.ip("link add pods type bridge");
+            // The bridge's own setting is enough.
+            node.sysctl("bridge/bridge-nf-call-iptables", "0");
+            node.ip("link add pods type bridge nf_call_iptables 1");
             node.ip(&format!("addr add {GATEWAY}/24 dev pods"));
             node.ip("link set pods up");
         }

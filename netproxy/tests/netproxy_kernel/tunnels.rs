@@ -12,9 +12,12 @@ use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use futures::StreamExt;
-use netproxy::routes::{DEVICE, NodeNetwork, Parties, RoutesConfig, cleanup, run};
+use netproxy::links::{BRIDGE, Owner};
+use netproxy::network::{Clients, NetworkConfig, PodNetworkConfig, remove_owned, run};
+use netproxy::routes::{DEVICE, NodeNetwork};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 
@@ -25,12 +28,12 @@ type Line = Result<Bytes, std::io::Error>;
 
 /// Nodes, listed, watched and patched, as an API server would; each namespace has a door to it.
 #[derive(Default)]
-struct Nodes {
+pub struct Nodes {
     objects: BTreeMap<String, Value>,
     watches: Vec<mpsc::UnboundedSender<Line>>,
 }
 
-type Shared = Arc<Mutex<Nodes>>;
+pub type Shared = Arc<Mutex<Nodes>>;
 
 impl Nodes {
     fn tell(&mut self, kind: &str, object: &Value) {
@@ -38,17 +41,17 @@ impl Nodes {
         self.watches.retain(|watch| watch.send(Ok(line.clone())).is_ok());
     }
 
-    fn put(&mut self, name: &str, object: Value) {
+    pub fn put(&mut self, name: &str, object: Value) {
         self.tell("MODIFIED", &object);
         self.objects.insert(name.to_owned(), object);
     }
 
-    fn delete(&mut self, name: &str) {
+    pub fn delete(&mut self, name: &str) {
         let object = self.objects.remove(name).unwrap();
         self.tell("DELETED", &object);
     }
 
-    fn annotate(&mut self, name: &str, annotations: &Value) -> Value {
+    pub fn annotate(&mut self, name: &str, annotations: &Value) -> Value {
         let mut object = self.objects[name].clone();
         for (key, value) in annotations.as_object().unwrap() {
             object["metadata"]["annotations"][key] = value.clone();
@@ -80,7 +83,7 @@ async fn patch(State(nodes): State<Shared>, Path(name): Path<String>, body: Byte
     axum::Json(nodes.lock().unwrap().annotate(&name, &patch["metadata"]["annotations"]))
 }
 
-fn object(name: &str, ip: Ipv4Addr, third: u8) -> Value {
+pub fn object(name: &str, ip: Ipv4Addr, third: u8) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": name, "resourceVersion": "2", "annotations": {}},
@@ -90,55 +93,93 @@ fn object(name: &str, ip: Ipv4Addr, third: u8) -> Value {
 }
 
 /// A node with one pod that serves.
-struct TestNode {
+pub struct TestNode {
     name: &'static str,
-    ip: Ipv4Addr,
+    pub ip: Ipv4Addr,
     third: u8,
-    namespace: Namespace,
-    pod: Namespace,
-    pod_mtu: watch::Receiver<Option<u32>>,
+    pub namespace: Namespace,
+    pub pod: Namespace,
+    /// CNI configuration and leases.
+    dir: TempDir,
     running: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
 impl TestNode {
-    fn pod_ip(&self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 42, self.third, 5)
+    pub fn pod_ip(&self) -> Ipv4Addr {
+        // The first of its network.
+        Ipv4Addr::new(10, 42, self.third, 2)
     }
 
-    fn new(name: &'static str, router: &Namespace, subnet: u8, third: u8, api: &Shared) -> Self {
+    pub fn new(name: &'static str, router: &Namespace, subnet: u8, third: u8, api: &Shared) -> Self {
         let ip = Ipv4Addr::new(10, 1, subnet, third);
         let (namespace, pod) = (Namespace::new(), Namespace::new());
         namespace.sysctl("ipv4/ip_forward", "1");
+        // As distributions set it that check the reverse path strictly.
+        namespace.sysctl("ipv4/conf/all/rp_filter", "1");
         router.ip(&format!("link add name to-{name} type veth peer name eth0 netns {}", namespace.tid));
         router.ip(&format!("link set to-{name} master link{subnet} up"));
         namespace.ip(&format!("addr add {ip}/24 dev eth0"));
         namespace.ip("link set eth0 up");
         namespace.ip(&format!("route add default via 10.1.{subnet}.254"));
-        namespace.ip("link add cni0 type bridge");
-        namespace.ip(&format!("addr add 10.42.{third}.1/24 dev cni0"));
-        namespace.ip("link set cni0 up");
-        namespace.ip(&format!("link add name pod type veth peer name eth0 netns {}", pod.tid));
-        namespace.ip("link set pod master cni0 up");
-        pod.ip(&format!("addr add 10.42.{third}.5/24 dev eth0"));
-        pod.ip("link set eth0 up");
-        pod.ip(&format!("route add default via 10.42.{third}.1"));
         pod.run(move || serve(third));
         api.lock().unwrap().put(name, object(name, ip, third));
-        let (_, pod_mtu) = watch::channel(None);
-        Self { name, ip, third, namespace, pod, pod_mtu, running: None }
+        Self { name, ip, third, namespace, pod, dir: tempfile::tempdir().unwrap(), running: None }
     }
 
-    fn start(&mut self, network: NodeNetwork, api: &Shared) {
-        let (sender, receiver) = watch::channel(None);
-        self.pod_mtu = receiver;
-        let config = RoutesConfig {
+    pub fn owner(&self) -> Owner {
+        Owner::new(&format!("instance-{}", self.name)).unwrap()
+    }
+
+    pub fn config(&self, node_network: NodeNetwork) -> NetworkConfig {
+        NetworkConfig {
+            owner: self.owner(),
             node_name: self.name.to_owned(),
             node_ip: self.ip,
-            bridge: "cni0".to_owned(),
-            service_cidr: "10.43.0.0/16".parse().unwrap(),
-            cluster_cidr: "10.42.0.0/16".parse().unwrap(),
-            network,
-        };
+            dns_address: Some(Ipv4Addr::new(10, 43, 0, 10)),
+            pods: Some(PodNetworkConfig {
+                service_cidr: "10.43.0.0/16".parse().unwrap(),
+                cluster_cidr: "10.42.0.0/16".parse().unwrap(),
+                node_network,
+                conf_dir: self.dir.path().join("net.d"),
+                data_dir: self.dir.path().join("leases"),
+                reserved_ports: [10250].into(),
+            }),
+        }
+    }
+
+    /// What the runtime reads of the pods' network.
+    pub fn conflist(&self) -> Option<Value> {
+        let text = std::fs::read(self.dir.path().join("net.d/10-copepod.conflist")).ok()?;
+        Some(serde_json::from_slice::<Value>(&text).unwrap()["plugins"][0].clone())
+    }
+
+    /// Starts the node's network and attaches its pod.
+    pub fn start(&mut self, network: NodeNetwork, api: &Shared) {
+        self.run_network(self.config(network), api);
+        eventually("the pods' network is known", || self.conflist().is_some());
+        self.call("ADD", "pod", &self.pod);
+    }
+
+    /// Calls the plugin as the runtime would.
+    pub fn call(&self, command: &'static str, id: &str, pod: &Namespace) {
+        let netns = format!("/proc/{}/task/{}/ns/net", std::process::id(), pod.tid);
+        let (mut config, id) = (self.conflist().unwrap(), id.to_owned());
+        (config["name"], config["cniVersion"]) = (json!("copepod"), json!("1.1.0"));
+        self.namespace.run(move || {
+            let variable = |name: &str| match name {
+                "CNI_COMMAND" => Some(command.to_owned()),
+                "CNI_CONTAINERID" => Some(id.clone()),
+                "CNI_IFNAME" => Some("eth0".to_owned()),
+                "CNI_NETNS" => Some(netns.clone()),
+                _ => None,
+            };
+            let mut output = Vec::new();
+            let code = netproxy::cni::main(variable, config.to_string().as_bytes(), &mut output);
+            assert_eq!(code, 0, "{}", String::from_utf8_lossy(&output));
+        });
+    }
+
+    pub fn run_network(&mut self, config: NetworkConfig, api: &Shared) {
         let (token, api) = (CancellationToken::new(), Arc::clone(api));
         let ended = token.clone();
         let thread = self.namespace.spawn(move || {
@@ -153,23 +194,30 @@ impl TestNode {
                 let server = tokio::spawn(async move { axum::serve(listener, router).await });
                 let client = kube::Client::try_from(kube::Config::new(format!("http://{address}").parse().unwrap()));
                 let client = client.unwrap();
-                let parties = Parties { client: client.clone(), node_client: client, pod_mtu: sender };
-                run(config, parties, ended).await.unwrap();
+                run(config, Clients { nodes: client.clone(), own_node: client }, ended).await.unwrap();
                 server.abort();
             });
         });
         self.running = Some((token, thread));
     }
 
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         if let Some((token, thread)) = self.running.take() {
             token.cancel();
             thread.join().unwrap();
         }
     }
 
+    pub fn remove_owned(&self) {
+        let owner = self.owner();
+        self.namespace.run(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(remove_owned(&owner)).unwrap();
+        });
+    }
+
     /// What the kernel has for other nodes, as people read it.
-    fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         let show = |program, args: &str| self.namespace.command(program, args);
         let device = show("ip", "-o link show");
         if !device.contains(DEVICE) {
@@ -184,7 +232,7 @@ impl TestNode {
         self.namespace.command("ip", &format!("-o -d link show {DEVICE}"))
     }
 
-    fn reaches(&self, other: &TestNode) {
+    pub fn reaches(&self, other: &TestNode) {
         let expect = Answer { pod: other.third, seen: self.pod_ip() };
         let to = SocketAddrV4::new(other.pod_ip(), TARGET_PORT);
         eventually(&format!("{} reaches {}", self.name, other.name), || {
@@ -200,7 +248,7 @@ impl Drop for TestNode {
 }
 
 /// One link a subnet, and a router between them.
-fn router() -> Namespace {
+pub fn router() -> Namespace {
     let router = Namespace::new();
     router.sysctl("ipv4/ip_forward", "1");
     for subnet in [1, 2] {
@@ -240,12 +288,11 @@ fn pods_on_other_links_are_reached_through_tunnels() {
     for part in ["mtu 1450", "vxlan id 1 local 10.1.1.1", "dstport 8472", "nolearning", "0a:59:0a:01:01:01"] {
         assert!(device.contains(part), "{part} is not in {device}");
     }
-    assert_eq!(*a.pod_mtu.borrow(), Some(1450));
+    eventually("pods have the tunnels' room", || a.conflist().is_some_and(|config| config["mtu"] == 1450));
 
     // A start finds everything as it should be and leaves it alone.
     a.stop();
     a.start(NodeNetwork::Auto, &api);
-    eventually("the pods' room is known again", || a.pod_mtu.borrow().is_some());
     a.reaches(&far);
     assert_eq!((a.device(), a.shown()), (device, shown));
 
@@ -262,13 +309,13 @@ fn pods_on_other_links_are_reached_through_tunnels() {
     assert!(a.shown().contains("10.42.2.0/24 via 10.1.1.2"), "others stay");
     a.stop();
     for _ in 0..2 {
-        a.namespace.run(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(cleanup()).unwrap();
-        });
+        a.remove_owned();
     }
     let left = a.namespace.command("ip", "-o link show") + &a.shown();
-    assert!(!left.contains(DEVICE) && !left.contains("10.42.2.0"), "{left}");
+    assert!(
+        !left.contains(DEVICE) && !left.contains(BRIDGE) && !left.contains("10.43.0.0") && !left.contains("10.42.2.0"),
+        "{left}"
+    );
 }
 
 #[test]
@@ -296,7 +343,7 @@ fn tunnels_only_routes_only_and_neither() {
     eventually("the way is a route", || a.shown().contains("10.42.2.0/24 via 10.1.1.2 dev eth0"));
     eventually("the entries are gone", || !a.shown().contains("0a:59"));
     a.reaches(&b);
-    assert_eq!(*a.pod_mtu.borrow(), Some(0));
+    eventually("pods have all the room again", || a.conflist().is_some_and(|config| config["mtu"] == 0));
     a.stop();
     a.start(NodeNetwork::None, &api);
     eventually("nothing leads to other nodes", || !a.shown().contains("10.42.2.0"));

@@ -1,6 +1,7 @@
 //! Host ports as data: read from what the runtime says, compared with other containers' ports,
 //! and the tracked flows that must not outlive a change. Pure.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -48,6 +49,15 @@ impl fmt::Display for HostPort {
         }
         write!(f, "{}/{}", self.host_port, self.protocol.as_str())
     }
+}
+
+/// Refuses ports that the node itself answers on: a pod there would get what is meant for the node.
+///
+/// # Errors
+/// Names the port (code 102).
+pub fn refuse_reserved(ports: &[HostPort], reserved: &BTreeSet<u16>) -> Result<(), PluginError> {
+    let taken = ports.iter().find(|port| port.protocol == Protocol::Tcp && reserved.contains(&port.host_port));
+    taken.map_or(Ok(()), |port| Err(PluginError::port_reserved(&port.to_string())))
 }
 
 /// Reads `portMappings` out of `runtimeConfig`; without any there are none. Sorted, each once. As

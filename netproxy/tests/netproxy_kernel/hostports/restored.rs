@@ -5,13 +5,18 @@ use std::time::Duration;
 use netproxy::cni::{self, CniConfig};
 use tokio_util::sync::CancellationToken;
 
-use super::{BRIDGE, Node, SUBNET, at, mapping};
+use netproxy::links::{BRIDGE, Owner};
+use netproxy::network::remove_owned;
+
+use super::{Node, OWNER, SUBNET, at, mapping};
 use crate::eventually;
 use crate::net::NODE_IP;
 
 fn config(node: &Node) -> CniConfig {
     CniConfig {
         bridge: BRIDGE.to_owned(),
+        owner: Owner::new(OWNER).unwrap(),
+        reserved_ports: [10250].into(),
         pod_cidr: SUBNET.parse().unwrap(),
         mtu: 0,
         data_dir: node.data.path().to_owned(),
@@ -38,7 +43,11 @@ fn a_start_restores_what_somebody_flushed() {
     let data = tempfile::tempdir().unwrap().path().to_owned();
     for _ in 0..2 {
         let (leases, conf) = (node.data.path().to_owned(), data.clone());
-        node.net.node.run(move || cni::cleanup(BRIDGE, &leases, &conf).unwrap());
+        node.net.node.run(move || {
+            cni::cleanup(&leases, &conf).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(remove_owned(&Owner::new(OWNER).unwrap())).unwrap();
+        });
     }
     assert_eq!(node.observed(), None);
     assert_eq!(node.net.node.command("ip", "-o link show type bridge"), "");

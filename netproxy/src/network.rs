@@ -1,0 +1,401 @@
+//! A node's part of the pod network: the pods' bridge with its addresses, routes to other nodes'
+//! pods, and the CNI configuration. One loop that follows the cluster's Nodes.
+//!
+//! What this node needs is folded from Nodes into `cluster`, made with [`crate::links`] and
+//! [`crate::routes`], and looked at again now and then: whoever removes a link finds it back. What
+//! cannot be made is told once, and tried again; it keeps nothing else from being made.
+
+mod cluster;
+mod problems;
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::cidr::Cidr4;
+use crate::cni::{self, CniConfig, ipam, sysctl};
+use crate::links::{self, Address, BRIDGE, Holder, LinkError, Netlink, Observed, Owner};
+use crate::routes::kernel::{self, Devices, Present};
+use crate::routes::peers::{ANNOTATION_VTEP_IP, ANNOTATION_VTEP_MAC, Surroundings, Vtep};
+use crate::routes::plan::{self, NodeNetwork, Plan, Route, Via};
+use crate::routes::{DEVICE, tunnel};
+use cluster::Cluster;
+use problems::{Problems, chain};
+
+/// How long to wait after something was refused.
+const RETRY: Duration = Duration::from_secs(5);
+/// How often to look whether everything is as it was made.
+const LOOK: Duration = Duration::from_secs(30);
+/// How long a node waits for its part of the pod network before it says so.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A node's network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// Whose links, routes and rules these are.
+    pub owner: Owner,
+    /// The Node object of this node.
+    pub node_name: String,
+    /// This node's own address, the source of its connections to Services.
+    pub node_ip: Ipv4Addr,
+    /// The cluster DNS's address, brought to this node so that questions never leave it. The kernels
+    /// we run on need not have dummy links, so it sits on the bridge, as a /32 that nothing else is
+    /// reached through.
+    pub dns_address: Option<Ipv4Addr>,
+    /// `None` when somebody else gives pods their network.
+    pub pods: Option<PodNetworkConfig>,
+}
+
+/// The pod network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodNetworkConfig {
+    /// All Services' addresses.
+    pub service_cidr: Cidr4,
+    /// All nodes' pod networks.
+    pub cluster_cidr: Cidr4,
+    /// How packets travel between nodes.
+    pub node_network: NodeNetwork,
+    /// Where the runtime looks for CNI configurations.
+    pub conf_dir: PathBuf,
+    /// Where leases are kept.
+    pub data_dir: PathBuf,
+    /// Ports of the node that no pod may have.
+    pub reserved_ports: BTreeSet<u16>,
+}
+
+/// Who tells of nodes, and who may change this node's object.
+#[derive(Clone)]
+#[allow(missing_debug_implementations)] // Clients show nothing of themselves.
+pub struct Clients {
+    /// Lists and watches nodes.
+    pub nodes: Client,
+    /// Annotates this node.
+    pub own_node: Client,
+}
+
+/// Keeps the node's network in line with the cluster's nodes until `token` is cancelled. Links,
+/// routes and rules stay when it returns; [`remove_owned`] removes them.
+///
+/// # Errors
+/// When the kernel cannot be reached, or the network namespace is somebody else's.
+pub async fn run(config: NetworkConfig, clients: Clients, token: CancellationToken) -> Result<(), LinkError> {
+    let netlink = Netlink::open()?;
+    if let Holder::Other(clash) = links::holder(&netlink, &config.owner).await? {
+        return Err(clash.into());
+    }
+    let mut network = Network::new(config, clients, netlink, token.clone());
+    // The way to Services and DNS need not wait for the cluster.
+    network.apply().await;
+    let nodes = Api::<Node>::all(network.clients.nodes.clone());
+    let mut changes = watcher(nodes, watcher::Config::default()).default_backoff().modify(cluster::slim).boxed();
+    let mut again = Instant::now() + RETRY;
+    loop {
+        let complete = tokio::select! {
+            () = token.cancelled() => return Ok(()),
+            // Dropping the future of the next event loses no event.
+            change = changes.try_next() => match change {
+                Ok(Some(event)) => network.cluster.fold(event),
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    tracing::debug!(%error, "nodes cannot be watched");
+                    false
+                }
+            },
+            // Only waits.
+            () = sleep_until(again) => true,
+        };
+        if complete {
+            let done = network.apply().await;
+            again = Instant::now() + if done { LOOK } else { RETRY };
+        }
+    }
+}
+
+/// Everything the loop knows.
+struct Network {
+    config: NetworkConfig,
+    clients: Clients,
+    netlink: Netlink,
+    cluster: Cluster,
+    problems: Problems,
+    started: Instant,
+    token: CancellationToken,
+    /// The written CNI configuration, and what keeps its host ports: dropping that ends it.
+    written: Option<(CniConfig, DropGuard)>,
+}
+
+impl Network {
+    fn new(config: NetworkConfig, clients: Clients, netlink: Netlink, token: CancellationToken) -> Self {
+        let cluster = Cluster::new(config.node_name.clone());
+        let (problems, started) = (Problems::default(), Instant::now());
+        Self { config, clients, netlink, cluster, problems, started, token, written: None }
+    }
+
+    /// Makes everything as it should be, as far as it is known; tells whether all of it is.
+    async fn apply(&mut self) -> bool {
+        let mut problems = BTreeSet::new();
+        if let Err(error) = self.apply_links(&mut problems).await {
+            problems.insert(chain(&error));
+        }
+        self.problems.tell(problems)
+    }
+
+    async fn apply_links(&mut self, problems: &mut BTreeSet<String>) -> Result<(), LinkError> {
+        let observed = self.netlink.links().await?;
+        let Some(pods) = self.config.pods.clone() else {
+            return self.apply_bridge(self.dns_address(), &observed).await.map(drop);
+        };
+        let own = self.own_network(&pods, &observed, problems);
+        // Before the cluster has said what this node's network is, what is there stays.
+        let gateway = own.and_then(|own| Some((ipam::gateway(own)?, own.prefix_len())));
+        let present = self.ours(&observed, BRIDGE).filter(|_| own.is_none()).map(|bridge| &bridge.addresses);
+        let addresses = gateway.into_iter().chain(present.into_iter().flatten().copied()).chain(self.dns_address());
+        let bridge = self.apply_bridge(addresses, &observed).await?;
+        loosen(BRIDGE, problems);
+        let pod_mtu = self.apply_routes(&pods, own, (&observed, bridge), problems).await?;
+        if let Some(pod_cidr) = own {
+            let config = CniConfig {
+                bridge: BRIDGE.to_owned(),
+                owner: self.config.owner.clone(),
+                pod_cidr,
+                mtu: pod_mtu,
+                data_dir: pods.data_dir,
+                reserved_ports: pods.reserved_ports,
+            };
+            self.configure_pods(config, &pods.conf_dir, problems);
+        }
+        Ok(())
+    }
+
+    /// Makes the bridge; returns its index.
+    async fn apply_bridge(
+        &self,
+        addresses: impl IntoIterator<Item = Address>,
+        observed: &[Observed],
+    ) -> Result<u32, LinkError> {
+        let link = links::bridge(&self.config.owner, None, addresses);
+        links::apply(&self.netlink, &[link], &self.config.owner).await?;
+        if let Some(bridge) = self.ours(observed, BRIDGE) {
+            return Ok(bridge.index);
+        }
+        Ok(self.netlink.link(BRIDGE).await?.map_or(0, |bridge| bridge.index))
+    }
+
+    fn ours<'a>(&self, observed: &'a [Observed], name: &str) -> Option<&'a Observed> {
+        observed.iter().find(|link| link.name == name && link.is_of(&self.config.owner))
+    }
+
+    fn dns_address(&self) -> Option<Address> {
+        self.config.dns_address.map(|address| (address, 32))
+    }
+
+    /// This node's part of the pod network, if it is known and can be used.
+    fn own_network(
+        &self,
+        pods: &PodNetworkConfig,
+        observed: &[Observed],
+        problems: &mut BTreeSet<String>,
+    ) -> Option<Cidr4> {
+        let own = self.cluster.own();
+        let Some(pod_cidr) = own.pod_cidr else {
+            if self.cluster.is_complete() && self.started.elapsed() >= PATIENCE {
+                problems.insert(format!(
+                    "the Node {} has no IPv4 podCIDR: pods wait for the cluster to give it one",
+                    self.config.node_name
+                ));
+            }
+            return None;
+        };
+        let gateway = ipam::gateway(pod_cidr);
+        if gateway.is_none() {
+            problems.insert(format!("the podCIDR {pod_cidr} is too small for pods"));
+        }
+        gateway?;
+        let foreign = foreign_networks(observed, &self.config.owner).find(|(_, net)| net.overlaps(pod_cidr));
+        if let Some((link, net)) = foreign {
+            problems.insert(format!(
+                "the podCIDR {pod_cidr} overlaps {net}, which the link {link} has and is not copepod's: pods get no network"
+            ));
+            return None;
+        }
+        if !pods.cluster_cidr.covers(pod_cidr) {
+            problems.insert(format!(
+                "the cluster gave this node the podCIDR {pod_cidr}, which is not within --cluster-cidr {}: \
+                 name the cluster's own, or other nodes' pods stay out of reach",
+                pods.cluster_cidr
+            ));
+        }
+        Some(pod_cidr)
+    }
+
+    /// Makes the tunnels' device and routes; returns the pods' largest packet.
+    async fn apply_routes(
+        &self,
+        pods: &PodNetworkConfig,
+        own: Option<Cidr4>,
+        (observed, bridge): (&[Observed], u32),
+        problems: &mut BTreeSet<String>,
+    ) -> Result<u32, LinkError> {
+        let mut devices = Devices { bridge, tunnel: self.ours(observed, DEVICE).map(|device| device.index) };
+        let mut present = kernel::observe(&self.netlink, devices).await?;
+        let surroundings = self.surroundings(pods, own, observed);
+        let services = self.services_route(pods, observed, problems);
+        if !self.cluster.is_complete() {
+            // Nothing is known of other nodes: what leads to them stays.
+            let plan = plan::keep(services, &present.observed);
+            self.perform(&plan, &present, devices, problems).await;
+            return Ok(0);
+        }
+        let (believed, refusals) = surroundings.believe(self.cluster.peers(), &present.observed.ours);
+        problems.extend(refusals);
+        let needed = plan::needs_tunnel(pods.node_network, believed.iter(), &surroundings.links);
+        let link_mtu = self.node_link(observed).map(|link| link.mtu);
+        // Until this node has its part of the pod network its end of the tunnels has no address. What
+        // goes wrong with tunnels keeps no route from being made.
+        if let (Some(own), Some(link_mtu)) = (own.filter(|_| needed), link_mtu) {
+            let made = self.make_tunnel(own, link_mtu).await;
+            loosen(DEVICE, problems);
+            match made {
+                Ok(device) if Some(device) != devices.tunnel => {
+                    devices.tunnel = Some(device);
+                    present = kernel::observe(&self.netlink, devices).await?;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    problems.insert(error);
+                }
+            }
+        }
+        let network = match pods.node_network {
+            NodeNetwork::Auto if devices.tunnel.is_none() => NodeNetwork::Routes,
+            NodeNetwork::Vxlan if devices.tunnel.is_none() => NodeNetwork::None,
+            network => network,
+        };
+        let plan = plan::plan(network, &believed, services, &surroundings.links, &present.observed);
+        self.perform(&plan, &present, devices, problems).await;
+        Ok(link_mtu.map_or(0, |mtu| plan::pod_mtu(needed, mtu)))
+    }
+
+    async fn perform(&self, plan: &Plan, present: &Present, devices: Devices, problems: &mut BTreeSet<String>) {
+        problems.extend(plan.problems.iter().cloned());
+        let failures = kernel::perform(&self.netlink, plan, present, devices).await;
+        problems.extend(failures.iter().map(|error| chain(error)));
+    }
+
+    /// The link that has this node's address.
+    fn node_link<'a>(&self, observed: &'a [Observed]) -> Option<&'a Observed> {
+        observed.iter().find(|link| link.addresses.iter().any(|(ip, _)| *ip == self.config.node_ip))
+    }
+
+    fn surroundings(&self, pods: &PodNetworkConfig, own: Option<Cidr4>, observed: &[Observed]) -> Surroundings {
+        Surroundings {
+            cluster_cidr: pods.cluster_cidr,
+            service_cidr: pods.service_cidr,
+            own,
+            addresses: observed.iter().flat_map(|link| link.addresses.iter().map(|(ip, _)| *ip)).collect(),
+            links: foreign_networks(observed, &self.config.owner).map(|(_, net)| net).collect(),
+        }
+    }
+
+    /// The way to Services; none without this node's address, its source.
+    fn services_route(
+        &self,
+        pods: &PodNetworkConfig,
+        observed: &[Observed],
+        problems: &mut BTreeSet<String>,
+    ) -> Option<Route> {
+        let ip = self.config.node_ip;
+        if self.node_link(observed).is_some() {
+            return Some(Route { to: pods.service_cidr, via: Via::Bridge(ip) });
+        }
+        problems.insert(format!("no link has the node's address {ip}"));
+        None
+    }
+
+    /// Makes the tunnels' device, and lets other nodes know of it.
+    async fn make_tunnel(&self, own: Cidr4, link_mtu: u32) -> Result<u32, String> {
+        let ip = self.config.node_ip;
+        let vtep = Vtep { mac: Vtep::mac_of(ip), ip };
+        let link = tunnel::link(vtep, own, link_mtu);
+        let made = links::apply(&self.netlink, &[link], &self.config.owner).await;
+        made.map_err(|error| chain(&error))?;
+        let device = self.netlink.link(DEVICE).await.map_err(|error| chain(&error))?;
+        if self.cluster.own().vtep != Some(vtep) {
+            self.publish(vtep).await.map_err(|error| format!("say where this node's tunnels end: {error}"))?;
+        }
+        device.map(|device| device.index).ok_or_else(|| format!("the link {DEVICE} is gone again"))
+    }
+
+    async fn publish(&self, vtep: Vtep) -> Result<(), kube::Error> {
+        let annotations = json!({ ANNOTATION_VTEP_MAC: vtep.mac.to_string(), ANNOTATION_VTEP_IP: vtep.ip.to_string() });
+        let patch = Patch::Merge(json!({ "metadata": { "annotations": annotations } }));
+        let nodes = Api::<Node>::all(self.clients.own_node.clone());
+        nodes.patch(&self.config.node_name, &PatchParams::default(), &patch).await.map(drop)
+    }
+
+    /// Writes the plugin's configuration where it changed.
+    fn configure_pods(&mut self, config: CniConfig, conf_dir: &std::path::Path, problems: &mut BTreeSet<String>) {
+        if self.written.as_ref().is_some_and(|(written, _)| *written == config) {
+            return;
+        }
+        if let Err(error) = cni::write_conflist(conf_dir, &config) {
+            problems.insert(format!("write the CNI configuration: {error}"));
+            return;
+        }
+        let keeping = self.token.child_token();
+        tokio::spawn(cni::keep_host_ports(config.clone(), cni::CHECK_PERIOD, keeping.clone()));
+        self.written = Some((config, keeping.drop_guard()));
+    }
+}
+
+/// Networks that links of others have.
+fn foreign_networks<'a>(observed: &'a [Observed], owner: &'a Owner) -> impl Iterator<Item = (&'a str, Cidr4)> {
+    observed.iter().filter(|link| !link.is_of(owner)).flat_map(|link| {
+        link.addresses.iter().filter_map(|(ip, len)| Some((link.name.as_str(), Cidr4::new(*ip, *len)?)))
+    })
+}
+
+fn loosen(link: &str, problems: &mut BTreeSet<String>) {
+    problems.extend(sysctl::loosen_reverse_path(link).err().map(|error| error.to_string()));
+}
+
+/// What could not be removed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub struct RemoveError(Vec<String>);
+
+/// Removes everything that this owner's node has made in the network namespace: tables, routes and
+/// links; none is fine. Tables and routes of a namespace that another instance holds stay.
+///
+/// # Errors
+/// What the kernel refused; the rest is done.
+pub async fn remove_owned(owner: &Owner) -> Result<(), RemoveError> {
+    let mut failures = Vec::new();
+    let mut note = |what: &str, error: Option<&dyn std::error::Error>| {
+        failures.extend(error.map(|error| format!("{what}: {}", chain(error))));
+    };
+    match Netlink::open() {
+        Err(error) => note("links", Some(&error)),
+        Ok(netlink) => {
+            let holder = links::holder(&netlink, owner).await;
+            note("links", holder.as_ref().err().map(|error| error as _));
+            if matches!(holder, Ok(Holder::Own | Holder::Nobody)) {
+                note("rules of Services", crate::services::cleanup().as_ref().err().map(|error| error as _));
+                note("rules of host ports", cni::hostports::cleanup().as_ref().err().map(|error| error as _));
+                note("routes", kernel::remove_all(&netlink).await.as_ref().err().map(|error| error as _));
+            }
+            note("links", links::remove_owned(&netlink, owner).await.as_ref().err().map(|error| error as _));
+        }
+    }
+    if failures.is_empty() { Ok(()) } else { Err(RemoveError(failures)) }
+}

@@ -1,0 +1,257 @@
+//! What a node makes in its network namespace, beside what others have there: one bridge that stays
+//! as it is, routes that nobody else's Node object can bend, and nothing of others' touched.
+
+use std::net::Ipv4Addr;
+
+use netproxy::links::{BRIDGE, LinkError};
+use netproxy::network::{Clients, NetworkConfig, run};
+use netproxy::routes::NodeNetwork;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::eventually;
+use crate::net::Namespace;
+use crate::tunnels::{Shared, TestNode, object, router};
+
+/// Everything in a namespace that somebody could have made, sorted.
+fn picture(namespace: &Namespace) -> Vec<String> {
+    let shown =
+        [("ip", "-o link show"), ("ip", "-o -4 addr show"), ("ip", "route show table all"), ("nft", "-s list ruleset")];
+    let lines = shown.map(|(program, args)| namespace.command(program, args));
+    // The carrier of links comes and goes by itself.
+    let plain = |line: &str| {
+        let words = line.split_whitespace().filter(|word| !word.starts_with('<') && *word != "linkdown");
+        let words: Vec<_> = words.filter(|word| !["UP", "DOWN", "UNKNOWN", "LOWERLAYERDOWN"].contains(word)).collect();
+        words.join(" ")
+    };
+    let mut lines: Vec<_> = lines.iter().flat_map(|text| text.lines()).map(plain).collect();
+    // IPv6 makes its own routes for every link, in its own time.
+    lines.retain(|line| {
+        !line.contains("fe80::") && !line.contains("ff00::") && !line.contains("proto kernel metric 256")
+    });
+    let settings = ["ipv4/conf/all/rp_filter", "ipv4/conf/default/rp_filter", "bridge/bridge-nf-call-iptables"];
+    for setting in settings {
+        let value = namespace.run(move || std::fs::read_to_string(format!("/proc/sys/net/{setting}")).unwrap());
+        lines.push(format!("{setting} is {}", value.trim()));
+    }
+    lines.sort_unstable();
+    lines
+}
+
+/// What is in one picture and not in the other, both ways.
+fn difference(before: &[String], after: &[String]) -> Vec<String> {
+    let gone = before.iter().filter(|line| !after.contains(line)).map(|line| format!("- {line}"));
+    let new = after.iter().filter(|line| !before.contains(line)).map(|line| format!("+ {line}"));
+    gone.chain(new).collect()
+}
+
+fn node(name: &str, ip: [u8; 4], pod_cidr: &str) -> Value {
+    let mut object = object(name, ip.into(), 0);
+    object["spec"]["podCIDR"] = json!(pod_cidr);
+    object
+}
+
+fn bridge(node: &TestNode) -> String {
+    let shown = node.namespace.command("ip", &format!("-o link show {BRIDGE}"));
+    let mac = shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap().to_owned();
+    let addresses = node.namespace.command("ip", &format!("-o -4 addr show dev {BRIDGE}"));
+    let mut addresses: Vec<_> = addresses.lines().map(|line| line.split_whitespace().nth(3).unwrap()).collect();
+    addresses.sort_unstable();
+    format!("{mac} {}", addresses.join(" "))
+}
+
+#[test]
+fn the_bridge_keeps_its_addresses_as_pods_come_and_go() {
+    let (router, api) = (router(), Shared::default());
+    let mut a = TestNode::new("a", &router, 1, 1, &api);
+    a.start(NodeNetwork::Auto, &api);
+    let at_first = bridge(&a);
+    assert!(at_first.contains("10.42.1.1/24") && at_first.contains("10.43.0.10/32"), "{at_first}");
+    // Their hardware addresses are below and above the bridge's.
+    let pods: Vec<_> = (0..6).map(|index| (format!("c{index}"), Namespace::new())).collect();
+    for (id, pod) in &pods {
+        a.call("ADD", id, pod);
+        assert_eq!(bridge(&a), at_first, "{id} came");
+    }
+    for (id, pod) in &pods {
+        a.call("DEL", id, pod);
+        assert_eq!(bridge(&a), at_first, "{id} went");
+    }
+    a.stop();
+    a.start(NodeNetwork::Auto, &api);
+    assert_eq!(bridge(&a), at_first, "after another start");
+}
+
+#[test]
+fn a_bridge_that_somebody_removes_comes_back_with_its_ports() {
+    let (router, api) = (router(), Shared::default());
+    let mut a = TestNode::new("a", &router, 1, 1, &api);
+    let mut b = TestNode::new("b", &router, 1, 2, &api);
+    for node in [&mut a, &mut b] {
+        node.start(NodeNetwork::Auto, &api);
+    }
+    b.reaches(&a);
+    let at_first = bridge(&a);
+    a.namespace.ip(&format!("link delete {BRIDGE}"));
+    // Anything that happens to a node is a reason to look.
+    api.lock().unwrap().annotate("b", &json!({}));
+    eventually("the bridge is there again", || a.namespace.command("ip", "-o link show").contains(BRIDGE));
+    b.reaches(&a);
+    assert_eq!(bridge(&a), at_first);
+}
+
+#[test]
+fn no_node_object_bends_the_routes_of_others() {
+    let (router, api) = (router(), Shared::default());
+    let mut a = TestNode::new("a", &router, 1, 1, &api);
+    let mut victim = TestNode::new("victim", &router, 1, 2, &api);
+    a.namespace.ip("link add lan type bridge");
+    a.namespace.ip("addr add 10.42.77.1/24 dev lan");
+    a.namespace.ip("link set lan up");
+    a.namespace.ip("route add 10.42.78.0/24 via 10.1.1.254");
+    for node in [&mut a, &mut victim] {
+        node.start(NodeNetwork::Auto, &api);
+    }
+    a.reaches(&victim);
+    let before = a.namespace.command("ip", "-4 route show table all type unicast");
+    let claims = [
+        "0.0.0.0/0",
+        "10.1.1.254/32",
+        "10.1.1.0/24",
+        "10.43.0.0/16",
+        "10.43.0.10/32",
+        "10.42.0.0/16",
+        "10.42.1.0/24",
+        "10.42.1.128/25",
+        "10.42.2.0/24",
+        "10.42.2.5/32",
+        "10.42.77.0/24",
+        "10.42.78.0/24",
+        "127.0.0.0/8",
+        "nonsense",
+    ];
+    for (index, claim) in claims.into_iter().enumerate() {
+        let host = 50 + u8::try_from(index).unwrap();
+        api.lock().unwrap().put(&format!("evil{index}"), node("evil", [10, 1, 1, host], claim));
+    }
+    // Addresses that are no node's, with networks that could be.
+    for (index, ip) in
+        [[127, 0, 0, 1], [10, 1, 1, 1], [10, 42, 2, 2], [10, 43, 0, 1], [224, 0, 0, 1]].into_iter().enumerate()
+    {
+        api.lock().unwrap().put(&format!("liar{index}"), node("liar", ip, &format!("10.42.{}.0/24", 90 + index)));
+    }
+    // Whoever comes after them shows that they were looked at.
+    api.lock().unwrap().put("honest", node("honest", [10, 1, 1, 9], "10.42.9.0/24"));
+    let honest = "10.42.9.0/24 via 10.1.1.9 dev eth0 proto 143 \n";
+    let routes = |node: &TestNode| node.namespace.command("ip", "-4 route show table all type unicast");
+    eventually("an honest node has its route", || routes(&a).contains(honest));
+    assert_eq!(routes(&a).replace(honest, ""), before);
+    a.reaches(&victim);
+    api.lock().unwrap().delete("honest");
+    eventually("its route goes with it", || routes(&a) == before);
+    // What is there is the older claim: a restart does not change its mind.
+    a.stop();
+    a.start(NodeNetwork::Auto, &api);
+    api.lock().unwrap().put("honest", node("honest", [10, 1, 1, 9], "10.42.9.0/24"));
+    eventually("the nodes were looked at", || routes(&a).contains(honest));
+    assert_eq!(routes(&a).replace(honest, ""), before);
+}
+
+#[test]
+fn wrong_ranges_go_when_the_right_ones_come() {
+    let (router, api) = (router(), Shared::default());
+    let mut a = TestNode::new("a", &router, 1, 1, &api);
+    let mut wrong = a.config(NodeNetwork::Auto);
+    wrong.dns_address = Some(Ipv4Addr::new(10, 96, 0, 10));
+    wrong.pods.as_mut().unwrap().service_cidr = "10.96.0.0/12".parse().unwrap();
+    a.run_network(wrong, &api);
+    eventually("it is as it was told", || a.shown().contains("10.96.0.0/12"));
+    eventually("DNS, too", || bridge(&a).contains("10.96.0.10/32"));
+    a.stop();
+    // The cluster has moved the node meanwhile, as well.
+    api.lock().unwrap().put("a", object("a", a.ip, 8));
+    a.start(NodeNetwork::Auto, &api);
+    eventually("the wrong way is gone", || !a.shown().contains("10.96.0.0/12"));
+    assert!(a.shown().contains("10.43.0.0/16"), "{}", a.shown());
+    let addresses = bridge(&a);
+    assert!(addresses.contains("10.42.8.1/24") && addresses.contains("10.43.0.10/32"), "{addresses}");
+    assert!(!addresses.contains("10.96.0.10") && !addresses.contains("10.42.1.1"), "{addresses}");
+}
+
+/// One of each that others make on a machine.
+fn plant(namespace: &Namespace) {
+    for args in [
+        "link add cni0 type bridge",
+        "addr add 10.244.0.1/24 dev cni0",
+        "link set cni0 up",
+        "link add docker0 type bridge",
+        "addr add 172.17.0.1/16 dev docker0",
+        "link add vethdeadbeef type veth peer name vethcafe",
+        "link set vethdeadbeef master cni0 up",
+        "link add flannel.1 type vxlan id 1 local 127.0.0.1 dstport 8473 nolearning",
+        "link set flannel.1 alias copepod",
+        "route add 10.42.200.0/24 via 10.1.1.254 proto static",
+        "route add blackhole 198.18.0.0/15",
+        "route add 10.250.0.0/16 via 10.1.1.254 table 100",
+    ] {
+        namespace.ip(args);
+    }
+    for args in [
+        "add table ip filter",
+        "add chain ip filter FORWARD { type filter hook forward priority filter ; policy accept ; }",
+        "add rule ip filter FORWARD iifname docker0 counter accept",
+        "add table inet firewall",
+        "add table ip kube-proxy",
+    ] {
+        namespace.command("nft", args);
+    }
+}
+
+#[test]
+fn what_others_have_is_as_before_after_start_and_removal() {
+    let (router, api) = (router(), Shared::default());
+    let mut a = TestNode::new("a", &router, 1, 1, &api);
+    let mut far = TestNode::new("far", &router, 2, 3, &api);
+    plant(&a.namespace);
+    let before = picture(&a.namespace);
+    a.start(NodeNetwork::Auto, &api);
+    far.start(NodeNetwork::Auto, &api);
+    a.reaches(&far);
+    let running = difference(&before, &picture(&a.namespace));
+    let gone: Vec<_> = running.iter().filter(|line| line.starts_with('-')).collect();
+    assert!(gone.is_empty(), "a start takes nothing away: {gone:?}");
+    a.stop();
+    a.call("DEL", "pod", &a.pod);
+    a.remove_owned();
+    assert_eq!(difference(&before, &picture(&a.namespace)), Vec::<String>::new());
+}
+
+#[test]
+fn a_foreign_link_of_our_name_is_an_error_and_stays() {
+    for alias in ["", "copepod:instance-2", "copepod:instance-aa"] {
+        let namespace = Namespace::new();
+        namespace.ip(&format!("link add {BRIDGE} type bridge"));
+        namespace.ip(&format!("addr add 10.42.0.1/24 dev {BRIDGE}"));
+        if !alias.is_empty() {
+            namespace.ip(&format!("link set {BRIDGE} alias {alias}"));
+        }
+        let before = picture(&namespace);
+        let (_router, api) = (router(), Shared::default());
+        let config = TestNode::new("a", &_router, 1, 1, &api).config(NodeNetwork::Auto);
+        let error = namespace.run(move || fails(config));
+        assert!(matches!(&error, LinkError::Clash(clash) if clash.name == BRIDGE), "{error}");
+        assert_eq!(difference(&before, &picture(&namespace)), Vec::<String>::new(), "{alias}");
+    }
+}
+
+fn fails(config: NetworkConfig) -> LinkError {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = kube::Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
+        let clients = Clients { nodes: client.clone(), own_node: client };
+        let owner = config.owner.clone();
+        let error = run(config, clients, CancellationToken::new()).await.unwrap_err();
+        netproxy::network::remove_owned(&owner).await.unwrap();
+        error
+    })
+}
