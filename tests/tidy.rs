@@ -30,6 +30,7 @@ const PURE: &[&str] = &[
     "netproxy/src/cni/hostports/mapping.rs",
     "netproxy/src/cni/hostports/table.rs",
     "netproxy/src/config.rs",
+    "netproxy/src/firewall/plan.rs",
     "netproxy/src/links/model.rs",
     "netproxy/src/links/owner.rs",
     "netproxy/src/network/cluster.rs",

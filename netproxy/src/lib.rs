@@ -16,6 +16,7 @@ pub mod conntrack;
 pub mod dns;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+pub mod firewall;
 pub mod healthz;
 pub mod http;
 pub mod links;

@@ -20,6 +20,7 @@ use nix::sched::{CloneFlags, setns};
 
 pub use model::{Address, Change, Clash, Kind, Link, Mac, Observed, plan};
 pub use netlink::{Netlink, Veth};
+pub(crate) use owner::is_mark;
 pub use owner::{Owner, OwnerError, pod_mac, veth_name};
 
 /// The bridge that a node's pods hang on.

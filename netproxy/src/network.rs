@@ -24,6 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cidr::Cidr4;
 use crate::cni::{self, CniConfig, ipam, sysctl};
+use crate::firewall;
 use crate::links::{self, Address, BRIDGE, Holder, LinkError, Netlink, Observed, Owner};
 use crate::routes::kernel::{self, Devices, Present};
 use crate::routes::peers::{ANNOTATION_VTEP_IP, ANNOTATION_VTEP_MAC, Surroundings, Vtep};
@@ -163,6 +164,7 @@ impl Network {
         let bridge = self.apply_bridge(addresses, &observed).await?;
         loosen(BRIDGE, problems);
         let pod_mtu = self.apply_routes(&pods, own, (&observed, bridge), problems).await?;
+        self.open_filters(pods.cluster_cidr, problems).await;
         if let Some(pod_cidr) = own {
             let config = CniConfig {
                 bridge: BRIDGE.to_owned(),
@@ -175,6 +177,20 @@ impl Network {
             self.configure_pods(config, &pods.conf_dir, problems);
         }
         Ok(())
+    }
+
+    /// Lets pods' packets pass filters of others, as far as that is ours to do.
+    async fn open_filters(&self, cluster_cidr: Cidr4, problems: &mut BTreeSet<String>) {
+        let owner = self.config.owner.clone();
+        match tokio::task::spawn_blocking(move || firewall::open(&owner, cluster_cidr)).await {
+            Ok(Ok(lines)) => problems.extend(lines),
+            Ok(Err(error)) => {
+                problems.insert(format!("look at the filters of forwarded packets: {}", chain(&error)));
+            }
+            Err(error) => {
+                problems.insert(format!("look at the filters of forwarded packets: {error}"));
+            }
+        }
     }
 
     /// Makes the bridge; returns its index.
@@ -394,6 +410,7 @@ pub async fn remove_owned(owner: &Owner) -> Result<(), RemoveError> {
                 note("rules of host ports", cni::hostports::cleanup().as_ref().err().map(|error| error as _));
                 note("routes", kernel::remove_all(&netlink).await.as_ref().err().map(|error| error as _));
             }
+            note("rules in others' chains", firewall::close(owner).as_ref().err().map(|error| error as _));
             note("links", links::remove_owned(&netlink, owner).await.as_ref().err().map(|error| error as _));
         }
     }

@@ -73,7 +73,7 @@ impl fmt::Display for Owner {
 }
 
 /// Whether a mark is that of any copepod instance.
-pub(super) fn is_mark(text: &str) -> bool {
+pub(crate) fn is_mark(text: &str) -> bool {
     text.starts_with(PREFIX)
 }
 

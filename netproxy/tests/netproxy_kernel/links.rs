@@ -1,7 +1,7 @@
 //! What a node makes in its network namespace, beside what others have there: one bridge that stays
 //! as it is, routes that nobody else's Node object can bend, and nothing of others' touched.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use netproxy::links::{BRIDGE, LinkError};
 use netproxy::network::{Clients, NetworkConfig, run};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::eventually;
-use crate::net::Namespace;
+use crate::net::{Namespace, TARGET_PORT, ask, serve};
 use crate::tunnels::{Shared, TestNode, object, router};
 
 /// Everything in a namespace that somebody could have made, sorted.
@@ -254,4 +254,88 @@ fn fails(config: NetworkConfig) -> LinkError {
         netproxy::network::remove_owned(&owner).await.unwrap();
         error
     })
+}
+
+/// A chain as iptables makes it, and one rule of somebody's.
+fn drop_forwarded(namespace: &Namespace) {
+    for args in [
+        "add table ip filter",
+        "add chain ip filter FORWARD { type filter hook forward priority filter ; policy drop ; }",
+        "add chain ip filter DOCKER-USER",
+        "add rule ip filter FORWARD counter jump DOCKER-USER",
+    ] {
+        namespace.command("nft", args);
+    }
+}
+
+#[test]
+fn pods_reach_each_other_where_the_host_drops_what_it_forwards() {
+    let (router, api) = (router(), Shared::default());
+    let mut a = TestNode::new("a", &router, 1, 1, &api);
+    let mut b = TestNode::new("b", &router, 1, 2, &api);
+    for node in [&a, &b] {
+        drop_forwarded(&node.namespace);
+    }
+    let before = picture(&a.namespace);
+    for node in [&mut a, &mut b] {
+        node.start(NodeNetwork::Auto, &api);
+    }
+    a.reaches(&b);
+    b.reaches(&a);
+    // Another pod of the same node: its frames pass the filter, too.
+    let neighbour = Namespace::new();
+    a.call("ADD", "neighbour", &neighbour);
+    let to = SocketAddrV4::new(a.pod_ip(), TARGET_PORT);
+    assert_eq!(neighbour.run(move || ask(to).unwrap().pod), 1);
+    // And the outside, whose answers come back.
+    router.run(|| serve(77));
+    let outside = SocketAddrV4::new(Ipv4Addr::new(10, 1, 1, 254), TARGET_PORT);
+    router.ip("route add 10.42.1.0/24 via 10.1.1.1");
+    assert_eq!(neighbour.run(move || ask(outside).unwrap().pod), 77);
+
+    // Somebody's rules come first from now on; ours come back when somebody drops them, once.
+    let rules = || a.namespace.command("nft", "list chain ip filter FORWARD");
+    let ours = || rules().matches("copepod:instance-a").count();
+    assert_eq!(ours(), 2, "{}", rules());
+    api.lock().unwrap().annotate("b", &json!({}));
+    a.namespace.command("nft", "flush chain ip filter FORWARD");
+    api.lock().unwrap().annotate("b", &json!({}));
+    eventually("pods are let through again", || ours() == 2);
+    a.stop();
+    for (id, pod) in [("pod", &a.pod), ("neighbour", &neighbour)] {
+        a.call("DEL", id, pod);
+    }
+    a.namespace.command("nft", "add rule ip filter FORWARD counter jump DOCKER-USER");
+    a.remove_owned();
+    assert_eq!(difference(&before, &picture(&a.namespace)), Vec::<String>::new());
+}
+
+#[test]
+fn filters_that_are_not_ours_to_open_are_told() {
+    let namespace = Namespace::new();
+    let obstacles = || namespace.run(|| netproxy::firewall::obstacles("10.42.0.0/16".parse().unwrap()).unwrap());
+    assert_eq!(obstacles(), Vec::<String>::new());
+    drop_forwarded(&namespace);
+    assert_eq!(obstacles(), Vec::<String>::new(), "that one is opened");
+    for args in [
+        "add table inet mine",
+        "add chain inet mine forward { type filter hook forward priority 10 ; policy drop ; }",
+        "add table inet firewalld",
+        "add chain inet firewalld filter_FORWARD { type filter hook forward priority 11 ; policy accept ; }",
+        "add rule inet firewalld filter_FORWARD reject with icmpx admin-prohibited",
+        "add table ip nat",
+        "add chain ip nat KUBE-SERVICES",
+    ] {
+        namespace.command("nft", args);
+    }
+    let lines = obstacles();
+    for part in ["inet mine", "firewall-cmd", "KUBE-SERVICES"] {
+        assert!(lines.iter().any(|line| line.contains(part)), "{part} is not in {lines:?}");
+    }
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    // The machine's owner has thought of pods.
+    namespace.command("nft", "insert rule inet mine forward ip saddr 10.42.0.0/16 accept");
+    namespace.command("nft", "insert rule inet firewalld filter_FORWARD iifname copepod0 accept");
+    let lines = obstacles();
+    assert!(lines.len() == 1 && lines[0].contains("KUBE-SERVICES"), "{lines:?}");
 }
