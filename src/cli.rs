@@ -79,11 +79,14 @@ impl NodePaths {
     }
 }
 
+/// The pod network, unless it is named.
+pub const CLUSTER_CIDR: &str = "10.42.0.0/16";
+
 /// Addresses that every member of a cluster has to agree on.
 #[derive(Args, Clone, Debug)]
 pub struct ClusterNet {
     /// Network of all pods; every node gets a part of it.
-    #[arg(long, default_value = "10.42.0.0/16")]
+    #[arg(long, default_value = CLUSTER_CIDR)]
     pub cluster_cidr: String,
     /// Network of Services' cluster IPs.
     #[arg(long, default_value = "10.43.0.0/16")]

@@ -2,6 +2,7 @@
 //! `probe` looks, `judge` decides (purely), and both `doctor` and every start
 //! of a node use them.
 
+pub mod neighbours;
 mod probe;
 
 use crate::cli::{Cni, NodeArgs};

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::cli::{self, ClusterNet, Cni, NodeArgs};
 use crate::paths::Paths;
 use crate::tasks::Tasks;
-use crate::{cgroups, instance, kubeconfig, node_config, runtime};
+use crate::{cgroups, doctor, instance, kubeconfig, node_config, runtime};
 
 /// Ports that a node answers on beside the kubelet's own: the API server's, and those of kube-proxy's
 /// metrics and health. No pod may have them as host ports.
@@ -111,8 +111,11 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>
         // Loading a module may take its time.
         let prepared = tokio::task::spawn_blocking(move || cni::prepare_node(&note)).await?;
         prepared.context("prepare the kernel for pods' network")?;
-        start_network(&inputs, tasks)?;
     }
+    for other in doctor::neighbours::other_nodes() {
+        tracing::warn!("{}", other.message);
+    }
+    start_network(&inputs, tasks)?;
     let client = inputs.proxy_client.clone();
     tasks.spawn("service proxy", |token| async move { Ok(netproxy::services::run(proxy, client, token).await?) });
     let agent = agent::app::Inputs {
@@ -125,27 +128,33 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>
     Ok(())
 }
 
-/// The pods' network: links, routes, the plugin's configuration, and DNS.
-fn start_network(inputs: &NodeInputs, tasks: &Tasks) -> Result<()> {
-    let network = NetworkConfig {
+/// Where somebody else gives pods their network, the cluster's DNS still is on this node.
+fn network_config(inputs: &NodeInputs) -> Result<NetworkConfig> {
+    let pods = PodNetworkConfig {
+        service_cidr: cidr(&inputs.net.service_cluster_ip_range)?,
+        cluster_cidr: cidr(&inputs.net.cluster_cidr)?,
+        node_network: match inputs.node.node_network {
+            cli::NodeNetwork::Auto => NodeNetwork::Auto,
+            cli::NodeNetwork::Routes => NodeNetwork::Routes,
+            cli::NodeNetwork::Vxlan => NodeNetwork::Vxlan,
+            cli::NodeNetwork::None => NodeNetwork::None,
+        },
+        conf_dir: inputs.paths.cni_conf(),
+        data_dir: inputs.paths.cni_data(),
+        reserved_ports: RESERVED_PORTS.into_iter().chain([inputs.node.port]).collect(),
+    };
+    Ok(NetworkConfig {
         owner: instance::ensure(&inputs.paths)?,
         node_name: inputs.identity.name.clone(),
         node_ip: v4(inputs.identity.ip)?,
         dns_address: Some(v4(inputs.net.cluster_dns)?),
-        pods: Some(PodNetworkConfig {
-            service_cidr: cidr(&inputs.net.service_cluster_ip_range)?,
-            cluster_cidr: cidr(&inputs.net.cluster_cidr)?,
-            node_network: match inputs.node.node_network {
-                cli::NodeNetwork::Auto => NodeNetwork::Auto,
-                cli::NodeNetwork::Routes => NodeNetwork::Routes,
-                cli::NodeNetwork::Vxlan => NodeNetwork::Vxlan,
-                cli::NodeNetwork::None => NodeNetwork::None,
-            },
-            conf_dir: inputs.paths.cni_conf(),
-            data_dir: inputs.paths.cni_data(),
-            reserved_ports: RESERVED_PORTS.into_iter().chain([inputs.node.port]).collect(),
-        }),
-    };
+        pods: (inputs.node.cni == Cni::Bridge).then_some(pods),
+    })
+}
+
+/// The pods' network: links, routes, the plugin's configuration, and DNS.
+fn start_network(inputs: &NodeInputs, tasks: &Tasks) -> Result<()> {
+    let network = network_config(inputs)?;
     let clients = network::Clients { nodes: inputs.proxy_client.clone(), own_node: inputs.client.clone() };
     tasks.spawn("pod network", |token| async move { Ok(network::run(network, clients, token).await?) });
     let dns = netproxy::dns::DnsConfig {

@@ -32,17 +32,21 @@ pub fn open(owner: &Owner, cluster_cidr: Cidr4) -> Result<Vec<String>, NftError>
     Ok(plan.problems)
 }
 
-/// What stands in the way of a node's network here, one line each, and changes nothing: filters that
-/// `open` would leave alone, and Service rules of another proxy.
+/// Filters that [`open`] leaves in the way, one line each; changes nothing.
 ///
 /// # Errors
 /// When the kernel cannot be read.
-pub fn obstacles(cluster_cidr: Cidr4) -> Result<Vec<String>, NftError> {
-    let mut filters = Filters::open()?;
-    let sight = look(&mut filters, cluster_cidr)?;
-    let mut lines = plan::problems(&sight, cluster_cidr);
-    lines.extend(plan::other_proxy(&sight.chains));
-    Ok(lines)
+pub fn in_the_way(cluster_cidr: Cidr4) -> Result<Vec<String>, NftError> {
+    let sight = look(&mut Filters::open()?, cluster_cidr)?;
+    Ok(plan::problems(&sight, cluster_cidr))
+}
+
+/// Service rules of another proxy, on one line.
+///
+/// # Errors
+/// When the kernel cannot be read.
+pub fn other_proxy() -> Result<Option<String>, NftError> {
+    Ok(plan::other_proxy(&Filters::open()?.chains()?))
 }
 
 /// Takes the owner's rules out of others' chains; none is fine.

@@ -2,14 +2,17 @@
 
 use anyhow::{Result, bail};
 
-use crate::doctor::{Severity, Wanted, judge, probe};
+use crate::cli;
+use crate::doctor::{Severity, Wanted, judge, neighbours, probe};
 
 /// Prints what the machine lacks; fails when it cannot be a node.
 ///
 /// # Errors
 /// When a finding is fatal.
 pub fn run() -> Result<()> {
-    let findings = judge(&probe(), Wanted::ALL);
+    let mut findings = judge(&probe(), Wanted::ALL);
+    findings.extend(neighbours::other_nodes());
+    findings.extend(neighbours::filters(cli::CLUSTER_CIDR.parse()?));
     for finding in &findings {
         let mark = if finding.severity == Severity::Fatal { "FAIL" } else { "warn" };
         println!("{mark}  {}", finding.message);

@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use netproxy::firewall;
 use netproxy::links::{BRIDGE, LinkError};
 use netproxy::network::{Clients, NetworkConfig, run};
 use netproxy::routes::NodeNetwork;
@@ -313,7 +314,9 @@ fn pods_reach_each_other_where_the_host_drops_what_it_forwards() {
 #[test]
 fn filters_that_are_not_ours_to_open_are_told() {
     let namespace = Namespace::new();
-    let obstacles = || namespace.run(|| netproxy::firewall::obstacles("10.42.0.0/16".parse().unwrap()).unwrap());
+    let obstacles = || namespace.run(|| firewall::in_the_way("10.42.0.0/16".parse().unwrap()).unwrap());
+    let other_proxy = || namespace.run(|| firewall::other_proxy().unwrap());
+    assert_eq!(other_proxy(), None);
     assert_eq!(obstacles(), Vec::<String>::new());
     drop_forwarded(&namespace);
     assert_eq!(obstacles(), Vec::<String>::new(), "that one is opened");
@@ -329,13 +332,34 @@ fn filters_that_are_not_ours_to_open_are_told() {
         namespace.command("nft", args);
     }
     let lines = obstacles();
-    for part in ["inet mine", "firewall-cmd", "KUBE-SERVICES"] {
+    for part in ["inet mine", "firewall-cmd"] {
         assert!(lines.iter().any(|line| line.contains(part)), "{part} is not in {lines:?}");
     }
-    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(other_proxy().unwrap().contains("KUBE-SERVICES"));
     // The machine's owner has thought of pods.
     namespace.command("nft", "insert rule inet mine forward ip saddr 10.42.0.0/16 accept");
     namespace.command("nft", "insert rule inet firewalld filter_FORWARD iifname copepod0 accept");
-    let lines = obstacles();
-    assert!(lines.len() == 1 && lines[0].contains("KUBE-SERVICES"), "{lines:?}");
+    assert_eq!(obstacles(), Vec::<String>::new());
+}
+
+#[test]
+fn where_others_give_pods_their_network_dns_has_its_address_all_the_same() {
+    let (router, api) = (router(), Shared::default());
+    let mut a = TestNode::new("a", &router, 1, 1, &api);
+    plant(&a.namespace);
+    let before = picture(&a.namespace);
+    let config = NetworkConfig { pods: None, ..a.config(NodeNetwork::Auto) };
+    a.run_network(config, &api);
+    eventually("the address is there", || a.namespace.command("ip", "-o -4 addr show").contains("10.43.0.10/32"));
+    // Whoever is on the node, and whoever's packets come to it, is answered there.
+    let dns = SocketAddrV4::new(Ipv4Addr::new(10, 43, 0, 10), TARGET_PORT);
+    a.namespace.run(|| serve(53));
+    assert_eq!(a.namespace.run(move || ask(dns).unwrap().pod), 53);
+    router.ip("route add 10.43.0.10/32 via 10.1.1.1");
+    assert_eq!(router.run(move || ask(dns).unwrap().pod), 53);
+    assert!(!a.shown().contains("proto 143") && a.conflist().is_none());
+    a.stop();
+    a.remove_owned();
+    assert_eq!(difference(&before, &picture(&a.namespace)), Vec::<String>::new());
 }

@@ -1,0 +1,105 @@
+//! Who else is on the machine that a node would share it with: other nodes, and filters of others.
+//! Looking is apart from deciding here, too.
+
+use std::fs;
+use std::path::Path;
+
+use netproxy::cidr::Cidr4;
+use netproxy::firewall;
+
+use super::{Finding, Severity};
+
+/// Programs that are a node, or a part of one, as /proc names them.
+const NODE_PROGRAMS: [&str; 7] = ["kubelet", "kube-proxy", "k3s-server", "k3s-agent", "rke2", "k0s", "kubelite"];
+
+/// A process of this network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Process {
+    pid: u32,
+    name: String,
+}
+
+/// Another node on this machine: its programs, and Service rules that one has left.
+pub fn other_nodes() -> Vec<Finding> {
+    let rules = firewall::other_proxy().unwrap_or_else(|error| Some(format!("nftables cannot be read: {error}")));
+    judge(&processes(Path::new("/proc")), rules)
+}
+
+/// Filters of others that pods' packets would meet.
+pub fn filters(cluster_cidr: Cidr4) -> Vec<Finding> {
+    let lines =
+        firewall::in_the_way(cluster_cidr).unwrap_or_else(|error| vec![format!("nftables cannot be read: {error}")]);
+    lines.into_iter().map(warning).collect()
+}
+
+fn warning(message: String) -> Finding {
+    Finding { severity: Severity::Warning, message }
+}
+
+fn judge(processes: &[Process], rules: Option<String>) -> Vec<Finding> {
+    let nodes = processes.iter().filter(|process| NODE_PROGRAMS.contains(&process.name.as_str()));
+    let names: Vec<_> = nodes.map(|process| format!("process {} ({})", process.pid, process.name)).collect();
+    let running = (!names.is_empty()).then(|| {
+        format!(
+            "another Kubernetes node runs here: {}; two nodes use the same ports, cgroups and addresses of Services: \
+             end one of them",
+            names.join(", ")
+        )
+    });
+    running.into_iter().chain(rules).map(warning).collect()
+}
+
+/// The processes below `proc` that share its own network namespace.
+fn processes(proc: &Path) -> Vec<Process> {
+    let namespace = |of: &str| fs::read_link(proc.join(of).join("ns/net")).ok();
+    let Some(own) = namespace("self") else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if namespace(&format!("{pid}")).as_ref() == Some(&own)
+            && let Ok(name) = fs::read_to_string(entry.path().join("comm"))
+        {
+            found.push(Process { pid, name: name.trim().to_owned() });
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn another_node_is_one_line() {
+        let process = |pid, name: &str| Process { pid, name: name.to_owned() };
+        assert_eq!(judge(&[process(1, "systemd"), process(2, "copepod"), process(3, "kubelet-helper")], None), []);
+        let findings = judge(&[process(7, "kubelet"), process(8, "kube-proxy")], Some("rules are there".to_owned()));
+        assert_eq!(findings.len(), 2);
+        assert!(findings[0].message.contains("process 7 (kubelet), process 8 (kube-proxy)"), "{findings:?}");
+        assert!(
+            findings.iter().all(|finding| finding.severity == Severity::Warning && !finding.message.contains('\n'))
+        );
+    }
+
+    #[test]
+    fn only_processes_of_this_network_count() {
+        let proc = tempfile::tempdir().unwrap();
+        let add = |pid: &str, namespace: &str, name: &str| {
+            let directory = proc.path().join(pid);
+            fs::create_dir_all(directory.join("ns")).unwrap();
+            std::os::unix::fs::symlink(namespace, directory.join("ns/net")).unwrap();
+            fs::write(directory.join("comm"), format!("{name}\n")).unwrap();
+        };
+        assert_eq!(processes(proc.path()), [], "nothing can be told");
+        for (pid, namespace, name) in [
+            ("self", "net:[1]", "copepod"),
+            ("5", "net:[1]", "kubelet"),
+            ("6", "net:[2]", "kubelet"),
+            ("irq", "net:[1]", "kubelet"),
+        ] {
+            add(pid, namespace, name);
+        }
+        assert_eq!(processes(proc.path()), [Process { pid: 5, name: "kubelet".to_owned() }]);
+    }
+}
