@@ -1,70 +1,273 @@
 //! Does one set of rules contain another? The algebra behind the check that
 //! nobody grants what they do not have.
+//!
+//! A rule is a product of verbs, groups, resources and names, and a short role can name a product of millions. So the
+//! product is never written out: values of one field that the same owned rules cover are one class, and the search
+//! goes over classes with a bounded number of steps. What is not decided within them counts as not covered.
+
+use std::collections::{BTreeMap, HashMap};
 
 use super::PolicyRule;
+
+/// Steps that one check may take; far more than the largest honest role needs.
+const MAX_STEPS: usize = 1 << 20;
+/// Missing rules that are named; a refusal needs no more.
+const MAX_MISSING: usize = 256;
 
 /// True when `owned` allows everything `wanted` does.
 pub fn covers(owned: &[PolicyRule], wanted: &[PolicyRule]) -> bool {
     uncovered(owned, wanted).is_empty()
 }
 
-/// The atoms of `wanted` that `owned` does not allow: rules of one verb and one
-/// resource, name or path each.
+/// What of `wanted` the `owned` rules do not allow: rules of one resource and name, or one path, with all the verbs
+/// that are missing for it. Names a bounded number of them.
 pub fn uncovered(owned: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
-    let lacking = |atom: &PolicyRule| !owned.iter().any(|rule| rule_covers(rule, atom));
-    wanted.iter().flat_map(atoms).filter(lacking).collect()
+    let index = Index::new(owned);
+    let mut search = Search { steps: MAX_STEPS, missing: BTreeMap::new() };
+    for rule in wanted {
+        search.resources(&index, rule);
+        search.paths(&index, rule);
+    }
+    search.missing.into_iter().map(|(target, verbs)| target.rule(verbs)).collect()
 }
 
-/// A rule taken apart.
-fn atoms(rule: &PolicyRule) -> Vec<PolicyRule> {
-    let mut atoms = Vec::new();
-    for verb in &rule.verbs {
-        for group in &rule.api_groups {
-            for resource in &rule.resources {
-                let atom = PolicyRule {
-                    verbs: vec![verb.clone()],
-                    api_groups: vec![group.clone()],
-                    resources: vec![resource.clone()],
-                    ..PolicyRule::default()
-                };
-                if rule.resource_names.is_empty() {
-                    atoms.push(atom);
-                    continue;
-                }
-                let named = |name: &String| PolicyRule { resource_names: vec![name.clone()], ..atom.clone() };
-                atoms.extend(rule.resource_names.iter().map(named));
+/// A set of owned rules, by their places in the list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Rules(Vec<u64>);
+
+impl Rules {
+    fn insert(&mut self, rule: usize) {
+        let word = rule / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (rule % 64);
+    }
+
+    fn and(&self, other: &Self) -> Self {
+        let mut both: Vec<u64> = self.0.iter().zip(&other.0).map(|(a, b)| a & b).collect();
+        while both.last() == Some(&0) {
+            both.pop();
+        }
+        Self(both)
+    }
+
+    fn or(&mut self, other: &Self) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            *mine |= theirs;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+}
+
+/// Which owned rules name a value of one field.
+#[derive(Default)]
+struct Field<'a> {
+    exact: HashMap<&'a str, Rules>,
+    /// Rules that allow any value.
+    any: Rules,
+}
+
+impl<'a> Field<'a> {
+    fn add(&mut self, rule: usize, values: &'a [String], wildcard: Option<&str>) {
+        for value in values {
+            if Some(value.as_str()) == wildcard {
+                self.any.insert(rule);
+            }
+            self.exact.entry(value).or_default().insert(rule);
+        }
+    }
+
+    fn covering(&self, value: &str) -> Rules {
+        let mut rules = self.any.clone();
+        if let Some(exact) = self.exact.get(value) {
+            rules.or(exact);
+        }
+        rules
+    }
+}
+
+/// The owned rules, by what they name.
+#[derive(Default)]
+struct Index<'a> {
+    verbs: Field<'a>,
+    groups: Field<'a>,
+    resources: Field<'a>,
+    names: Field<'a>,
+    paths: Field<'a>,
+    /// Paths that end in `*`, without it, and the rule of each.
+    prefixes: Vec<(&'a str, usize)>,
+}
+
+impl<'a> Index<'a> {
+    fn new(owned: &'a [PolicyRule]) -> Self {
+        let mut index = Self::default();
+        for (i, rule) in owned.iter().enumerate() {
+            index.verbs.add(i, &rule.verbs, Some("*"));
+            index.groups.add(i, &rule.api_groups, Some("*"));
+            index.resources.add(i, &rule.resources, Some("*"));
+            index.names.add(i, &rule.resource_names, None);
+            if rule.resource_names.is_empty() {
+                index.names.any.insert(i);
+            }
+            index.paths.add(i, &rule.non_resource_urls, None);
+            index.prefixes.extend(rule.non_resource_urls.iter().filter_map(|p| Some((p.strip_suffix('*')?, i))));
+        }
+        index.prefixes.sort_unstable();
+        index.prefixes.dedup();
+        index
+    }
+
+    fn resource(&self, wanted: &str) -> Rules {
+        let mut rules = self.resources.covering(wanted);
+        if let Some((_, sub)) = wanted.split_once('/')
+            && let Some(all) = self.resources.exact.get(format!("*/{sub}").as_str())
+        {
+            rules.or(all);
+        }
+        rules
+    }
+
+    fn path(&self, wanted: &str, steps: &mut usize) -> Rules {
+        let mut rules = self.paths.covering(wanted);
+        for (prefix, rule) in &self.prefixes {
+            if *steps == 0 {
+                break;
+            }
+            *steps -= 1;
+            if wanted.starts_with(prefix) {
+                rules.insert(*rule);
             }
         }
-        atoms.extend(rule.non_resource_urls.iter().map(|path| PolicyRule {
-            verbs: vec![verb.clone()],
-            non_resource_urls: vec![path.clone()],
-            ..PolicyRule::default()
-        }));
+        rules
     }
-    atoms
 }
 
-fn rule_covers(owned: &PolicyRule, atom: &PolicyRule) -> bool {
-    let all = |have: &[String], want: &[String]| {
-        have.iter().any(|have| have == "*") || want.iter().all(|want| have.contains(want))
-    };
-    let names = owned.resource_names.is_empty()
-        || (!atom.resource_names.is_empty() && atom.resource_names.iter().all(|n| owned.resource_names.contains(n)));
-    all(&owned.verbs, &atom.verbs)
-        && all(&owned.api_groups, &atom.api_groups)
-        && atom.resources.iter().all(|resource| resource_covered(&owned.resources, resource))
-        && atom.non_resource_urls.iter().all(|path| path_covered(&owned.non_resource_urls, path))
-        && names
+/// Values that the same owned rules cover.
+type Classes<'a> = BTreeMap<Rules, Vec<&'a str>>;
+
+fn classes<'a>(values: &'a [String], mut covering: impl FnMut(&str) -> Rules) -> Classes<'a> {
+    let mut classes = Classes::new();
+    for value in values {
+        classes.entry(covering(value)).or_default().push(value);
+    }
+    classes
 }
 
-fn resource_covered(owned: &[String], wanted: &str) -> bool {
-    let sub = wanted.split_once('/').map(|(_, sub)| format!("*/{sub}"));
-    owned.iter().any(|have| have == "*" || have == wanted || sub.as_ref() == Some(have))
+/// What a missing rule is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Target<'a> {
+    Resource { group: &'a str, resource: &'a str, name: Option<&'a str> },
+    Path(&'a str),
 }
 
-fn path_covered(owned: &[String], wanted: &str) -> bool {
-    owned.iter().any(|have| match have.strip_suffix('*') {
-        Some(prefix) => wanted.starts_with(prefix),
-        None => have == wanted,
-    })
+impl Target<'_> {
+    fn rule(self, verbs: Vec<&str>) -> PolicyRule {
+        let one = |text: &str| vec![text.to_owned()];
+        let mut rule =
+            PolicyRule { verbs: verbs.into_iter().map(ToOwned::to_owned).collect(), ..PolicyRule::default() };
+        match self {
+            Self::Resource { group, resource, name } => {
+                rule.api_groups = one(group);
+                rule.resources = one(resource);
+                rule.resource_names = name.map(one).unwrap_or_default();
+            }
+            Self::Path(path) => rule.non_resource_urls = one(path),
+        }
+        rule
+    }
+}
+
+struct Search<'a> {
+    steps: usize,
+    missing: BTreeMap<Target<'a>, Vec<&'a str>>,
+}
+
+impl<'a> Search<'a> {
+    fn resources(&mut self, index: &Index<'_>, rule: &'a PolicyRule) {
+        let verbs = classes(&rule.verbs, |verb| index.verbs.covering(verb));
+        let groups = classes(&rule.api_groups, |group| index.groups.covering(group));
+        let resources = classes(&rule.resources, |resource| index.resource(resource));
+        let names = if rule.resource_names.is_empty() {
+            Classes::from([(index.names.any.clone(), Vec::new())])
+        } else {
+            classes(&rule.resource_names, |name| index.names.covering(name))
+        };
+        for (by_group, group) in &groups {
+            for (by_resource, resource) in &resources {
+                let both = by_group.and(by_resource);
+                for (by_name, name) in &names {
+                    let rules = both.and(by_name);
+                    for (by_verb, verb) in &verbs {
+                        let covered = self.step() && !rules.and(by_verb).is_empty();
+                        if !covered && !self.miss_resources(verb, group, resource, name) {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn paths(&mut self, index: &Index<'_>, rule: &'a PolicyRule) {
+        let verbs = classes(&rule.verbs, |verb| index.verbs.covering(verb));
+        let mut steps = self.steps;
+        let paths = classes(&rule.non_resource_urls, |path| index.path(path, &mut steps));
+        self.steps = steps;
+        for (by_path, path) in &paths {
+            for (by_verb, verb) in &verbs {
+                let covered = self.step() && !by_path.and(by_verb).is_empty();
+                let full = !covered && path.iter().any(|path| !self.miss(Target::Path(path), verb));
+                if full {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Spends a step; false when none is left.
+    fn step(&mut self) -> bool {
+        self.steps = self.steps.saturating_sub(1);
+        self.steps > 0
+    }
+
+    fn miss_resources(
+        &mut self,
+        verbs: &[&'a str],
+        groups: &[&'a str],
+        resources: &[&'a str],
+        names: &[&'a str],
+    ) -> bool {
+        for group in groups {
+            for resource in resources {
+                if names.is_empty() && !self.miss(Target::Resource { group, resource, name: None }, verbs) {
+                    return false;
+                }
+                for name in names {
+                    if !self.miss(Target::Resource { group, resource, name: Some(name) }, verbs) {
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// Notes what is missing; false when no more needs to be found.
+    fn miss(&mut self, target: Target<'a>, verbs: &[&'a str]) -> bool {
+        let known = self.missing.entry(target).or_default();
+        // Verbs of different classes are different ones; only several wanted rules can name one twice.
+        for verb in verbs.iter().take(MAX_MISSING) {
+            if known.len() < MAX_MISSING && !known.contains(verb) {
+                known.push(verb);
+            }
+        }
+        self.missing.len() < MAX_MISSING
+    }
 }
