@@ -7,7 +7,12 @@ use serde_json::Value;
 use super::kind::Kind;
 
 mod parse;
+mod problems;
 mod shape;
+pub mod size;
+
+pub use problems::Problem;
+pub(crate) use shape::go_json_type;
 
 pub use parse::{ParseError, parse};
 
@@ -114,42 +119,69 @@ pub fn decode(kind: &Kind, media: MediaType, body: &[u8], validation: FieldValid
             }
         }
     }
-    decode_value(kind, parsed.value, parsed.duplicates, media == MediaType::Yaml, validation)
+    let (decoded, unknown) = shaped(kind, parsed.value, media == MediaType::Yaml)?;
+    judge(kind, decoded, problems::ordered(media, body, parsed.duplicates, unknown), validation)
 }
 
-/// Decodes an object that is already parsed (a patch result). `duplicates` are names of
-/// duplicate fields found on the way, reported like unknown ones; `lenient_numbers` accepts `1.0` as an integer.
+/// Decodes an object that is already parsed (a patch result). `duplicates` are the duplicate fields found on the way,
+/// reported like unknown ones; `lenient_numbers` accepts `1.0` as an integer.
 ///
 /// # Errors
 /// As [`decode`].
 pub fn decode_value(
     kind: &Kind,
-    mut value: Value,
-    duplicates: Vec<String>,
+    value: Value,
+    duplicates: Vec<Problem>,
     lenient_numbers: bool,
     validation: FieldValidation,
 ) -> Result<Decoded, DecodeError> {
+    let (object, unknown) = shaped(kind, value, lenient_numbers)?;
+    judge(kind, object, problems::texts(duplicates, unknown), validation)
+}
+
+/// What a body says it is.
+struct Shaped {
+    object: Value,
+    found: String,
+    api_version: String,
+}
+
+/// Brings a parsed object into the shape of its kind.
+fn shaped(kind: &Kind, mut value: Value, lenient_numbers: bool) -> Result<(Shaped, Vec<Problem>), DecodeError> {
     let (found, api_version) = identify(kind, &value)?;
-    let unhandled = |problem: String| DecodeError::Unhandled {
-        found: found.clone(),
-        version: super::split_api_version(&api_version).1.to_owned(),
-        kind: kind.kind,
-        problem,
-    };
     let mut shaper = shape::Shaper { unknown: Vec::new(), lenient_numbers };
-    shaper.object(&mut value, kind.schema()).map_err(|e| unhandled(e.to_string()))?;
-    let mut problems: Vec<String> = duplicates.iter().map(|f| format!("duplicate field \"{f}\"")).collect();
-    problems.extend(shaper.unknown.iter().map(|f| format!("unknown field \"{f}\"")));
+    shaper.object(&mut value, kind.schema()).map_err(|e| unhandled(kind, &found, &api_version, e.to_string()))?;
     if let Some(map) = value.as_object_mut() {
         map.insert("apiVersion".to_owned(), kind.api_version().into());
         map.insert("kind".to_owned(), kind.kind.into());
     }
+    Ok((Shaped { object: value, found, api_version }, shaper.unknown))
+}
+
+fn unhandled(kind: &Kind, found: &str, api_version: &str, problem: String) -> DecodeError {
+    DecodeError::Unhandled {
+        found: found.to_owned(),
+        version: super::split_api_version(api_version).1.to_owned(),
+        kind: kind.kind,
+        problem,
+    }
+}
+
+/// What unknown and duplicate fields mean to this request.
+fn judge(
+    kind: &Kind,
+    shaped: Shaped,
+    problems: Vec<String>,
+    validation: FieldValidation,
+) -> Result<Decoded, DecodeError> {
+    let Shaped { object, found, api_version } = shaped;
     match validation {
         FieldValidation::Strict if !problems.is_empty() => {
-            Err(unhandled(format!("strict decoding error: {}", problems.join(", "))))
+            let problem = format!("strict decoding error: {}", problems.join(", "));
+            Err(unhandled(kind, &found, &api_version, problem))
         }
-        FieldValidation::Warn => Ok(Decoded { object: value, warnings: problems }),
-        _ => Ok(Decoded { object: value, warnings: Vec::new() }),
+        FieldValidation::Warn => Ok(Decoded { object, warnings: problems }),
+        _ => Ok(Decoded { object, warnings: Vec::new() }),
     }
 }
 

@@ -1,7 +1,9 @@
 //! Field paths and field errors with upstream's wording
 //! (`k8s.io/apimachinery/pkg/util/validation/field`).
 
+use std::collections::HashSet;
 use std::fmt::{self, Display};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Value, json};
 
@@ -13,7 +15,7 @@ pub struct Path<'a> {
     step: Step<'a>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 enum Step<'a> {
     Root,
     Field(&'a str),
@@ -49,11 +51,39 @@ impl<'a> Path<'a> {
         self.parent
     }
 
+    /// A number that stands for the path: the same for the same steps.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        match (self.parent, self.step) {
+            (None, Step::Root) => ROOT_FINGERPRINT,
+            (parent, step) => fingerprint(parent.map_or(ROOT_FINGERPRINT, Path::fingerprint), step),
+        }
+    }
+
     /// An entry of the map at this path.
     #[must_use]
     pub const fn key(&'a self, key: &'a str) -> Self {
         Path { parent: Some(self), step: Step::Key(key) }
     }
+}
+
+/// The fingerprint of [`Path::ROOT`].
+pub(crate) const ROOT_FINGERPRINT: u64 = 0;
+
+fn fingerprint(parent: u64, step: Step<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (parent, step).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The fingerprint of [`Path::child`], from its parent's.
+pub(crate) fn child_fingerprint(parent: u64, field: &str) -> u64 {
+    fingerprint(parent, Step::Field(field))
+}
+
+/// The fingerprint of [`Path::index`], from its parent's.
+pub(crate) fn index_fingerprint(parent: u64, index: usize) -> u64 {
+    fingerprint(parent, Step::Index(index))
 }
 
 impl Display for Path<'_> {
@@ -213,7 +243,10 @@ impl Display for FieldError {
     }
 }
 
-/// Collects problems while validating.
+/// Problems that one object is told of. A body can have one in every few bytes, each as long as a list of supported values.
+const MAX_ERRORS: usize = 1000;
+
+/// Collects problems while validating, up to a bound.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct FieldErrors(pub Vec<FieldError>);
 
@@ -231,7 +264,9 @@ impl FieldErrors {
     }
 
     fn push(&mut self, path: &Path<'_>, kind: FieldErrorKind, bad_value: Value, detail: impl Into<String>) {
-        self.0.push(FieldError { path: path.to_string(), kind, bad_value, detail: detail.into() });
+        if self.0.len() < MAX_ERRORS {
+            self.0.push(FieldError { path: path.to_string(), kind, bad_value, detail: detail.into() });
+        }
     }
 
     /// A mandatory field is missing.
@@ -246,6 +281,9 @@ impl FieldErrors {
 
     /// The value is none of `supported`.
     pub fn not_supported(&mut self, path: &Path<'_>, value: impl Into<Value>, supported: &[&str]) {
+        if self.0.len() >= MAX_ERRORS {
+            return;
+        }
         let mut sorted: Vec<String> = supported.iter().map(|s| go_quote(s)).collect();
         sorted.sort();
         let detail = if sorted.is_empty() { String::new() } else { format!("supported values: {}", sorted.join(", ")) };
@@ -279,7 +317,8 @@ impl FieldErrors {
 
     /// Takes over other problems.
     pub fn extend(&mut self, other: FieldErrors) {
-        self.0.extend(other.0);
+        let room = MAX_ERRORS.saturating_sub(self.0.len());
+        self.0.extend(other.0.into_iter().take(room));
     }
 }
 
@@ -288,13 +327,8 @@ impl FieldErrors {
 #[must_use]
 pub fn invalid_message(kind: &str, group: &str, name: &str, errors: &[FieldError]) -> String {
     let kind = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
-    let mut texts: Vec<String> = Vec::with_capacity(errors.len());
-    for error in errors {
-        let text = error.to_string();
-        if !texts.contains(&text) {
-            texts.push(text);
-        }
-    }
+    let mut seen = HashSet::with_capacity(errors.len());
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).filter(|text| seen.insert(text.clone())).collect();
     let joined = match texts.as_slice() {
         [] => "<nil>".to_owned(),
         [one] => one.clone(),
@@ -323,6 +357,17 @@ mod tests {
         let labels = Path::new("metadata");
         assert_eq!(labels.child("labels").key("a/b").to_string(), "metadata.labels[a/b]");
         assert_eq!(Path::ROOT.child("x").to_string(), "x");
+    }
+
+    #[test]
+    fn errors_are_bounded() {
+        let mut errors = FieldErrors::new();
+        for n in 0..3 * MAX_ERRORS {
+            errors.not_supported(&Path::new("a").index(n), "x", &["y"]);
+        }
+        assert_eq!(errors.0.len(), MAX_ERRORS);
+        errors.extend(errors.clone());
+        assert_eq!(errors.0.len(), MAX_ERRORS);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Rules for `metadata`: names, labels, annotations, owners, and what the
 //! system sets on create and keeps on update.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::access::{at, ensure_map, entries_at, list_at, str_at};
@@ -329,9 +331,9 @@ pub fn validate_update(new: &Value, old: &Value, namespaced: bool, path: &Path<'
         errors.invalid(&path.child("generation"), generation(new), "must not be decremented");
     }
     if !at(old, &["deletionTimestamp"]).is_null() {
-        let had = list_at(old, &["finalizers"]);
+        let had: HashSet<&str> = list_at(old, &["finalizers"]).iter().filter_map(Value::as_str).collect();
         let added: Vec<&str> =
-            list_at(new, &["finalizers"]).iter().filter(|f| !had.contains(f)).filter_map(Value::as_str).collect();
+            list_at(new, &["finalizers"]).iter().filter_map(Value::as_str).filter(|f| !had.contains(f)).collect();
         if !added.is_empty() {
             errors.forbidden(
                 &path.child("finalizers"),

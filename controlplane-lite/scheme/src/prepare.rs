@@ -2,6 +2,8 @@
 //! `PrepareForCreate` and `PrepareForUpdate` of each kind. Metadata, status and
 //! the generation are kept by `Kind` itself.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Value, json};
 
 use super::access::{at, copy_field, ensure_map, int_at, is_empty, list_at, list_at_mut, map_at_mut, str_at};
@@ -199,21 +201,21 @@ fn patch_allocated(new: &mut Value, old: &Value) {
                 .filter(|p| *p != 0)
                 .collect()
         };
-        let mine = ports(new);
-        let mut used: Vec<i64> = ports(old).into_iter().filter(|p| mine.contains(p)).collect();
+        let mine: HashSet<i64> = ports(new).into_iter().collect();
+        let mut used: HashSet<i64> = ports(old).into_iter().filter(|p| mine.contains(p)).collect();
+        let mut by_name: HashMap<&str, i64> = HashMap::new();
+        for port in list_at(old, &["spec", "ports"]) {
+            by_name.entry(str_at(port, &["name"])).or_insert(int_at(port, &["nodePort"]).unwrap_or(0));
+        }
         for port in list_at_mut(new, &["spec", "ports"]) {
             if int_at(port, &["nodePort"]).unwrap_or(0) != 0 {
                 continue;
             }
             let name = str_at(port, &["name"]);
-            let before = list_at(old, &["spec", "ports"])
-                .iter()
-                .find(|p| str_at(p, &["name"]) == name)
-                .and_then(|p| int_at(p, &["nodePort"]))
-                .filter(|p| *p != 0 && !used.contains(p));
+            let before = by_name.get(name).copied().filter(|p| *p != 0 && !used.contains(p));
             if let (Some(number), Some(map)) = (before, port.as_object_mut()) {
                 map.insert("nodePort".to_owned(), number.into());
-                used.push(number);
+                used.insert(number);
             }
         }
     }
@@ -262,7 +264,7 @@ fn drop_type_dependent(new: &mut Value, old: &Value) {
         list_at(service, &["spec", "ports"]).iter().map(|p| int_at(p, &["nodePort"]).unwrap_or(0)).collect()
     };
     if needs_node_port(old) && !needs_node_port(new) {
-        let before = node_ports(old);
+        let before: HashSet<i64> = node_ports(old).into_iter().collect();
         let unchanged = node_ports(new).iter().all(|p| *p == 0 || before.contains(p));
         if unchanged {
             for port in list_at_mut(new, &["spec", "ports"]) {

@@ -1,12 +1,15 @@
 //! JSON and YAML text → `Value`, noting duplicate keys. Error texts are Go's.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use super::MediaType;
+use super::problems::{MAX_PROBLEMS, Problem};
+use super::size::Budget;
 use crate::field::Path;
 
 /// Why text does not parse.
@@ -25,17 +28,21 @@ pub enum ParseError {
 pub struct Parsed {
     /// The value; of duplicate keys the last one counts, as in Go.
     pub value: Value,
-    /// Paths of duplicate keys, in order, each once.
-    pub duplicates: Vec<String>,
+    /// The duplicate keys, in order, each once; the first hundred.
+    pub duplicates: Vec<Problem>,
 }
 
-/// Parses a body. Depth is limited to 128 levels by the parsers, aliases by YAML's repetition limit.
+/// Values that YAML text with aliases may expand to. Upstream's parser bounds the part that aliases have in a document, from
+/// this many values on.
+const MAX_ALIASED: usize = 400_000;
+
+/// Parses a body. Depth is limited to 128 levels, what aliases and small values expand to by a [`Budget`].
 ///
 /// # Errors
-/// For text that is not of the media type.
+/// For text that is not of the media type, or that expands to too much.
 pub fn parse(media: MediaType, body: &[u8]) -> Result<Parsed, ParseError> {
-    let duplicates = RefCell::new(Vec::new());
-    let seed = Node { path: &Path::ROOT, duplicates: &duplicates };
+    let state = State::default();
+    let seed = Node { path: &Path::ROOT, state: &state };
     let value = match media {
         MediaType::Json => {
             let mut deserializer = serde_json::Deserializer::from_slice(body);
@@ -49,10 +56,58 @@ pub fn parse(media: MediaType, body: &[u8]) -> Result<Parsed, ParseError> {
             if nests_too_deep(text) {
                 return Err(ParseError::Yaml("exceeded max depth".to_owned()));
             }
-            seed.deserialize(serde_norway::Deserializer::from_str(text)).map_err(|e| ParseError::Yaml(e.to_string()))?
+            if text.contains('*') {
+                state.nodes.set(MAX_ALIASED);
+            }
+            seed.deserialize(serde_norway::Deserializer::from_str(text)).map_err(|e| {
+                let text = e.to_string();
+                let aliases = text.contains(EXCESSIVE_ALIASING) || text.contains("repetition limit exceeded");
+                ParseError::Yaml(if aliases { EXCESSIVE_ALIASING.to_owned() } else { text })
+            })?
         }
     };
-    Ok(Parsed { value, duplicates: duplicates.into_inner() })
+    Ok(Parsed { value, duplicates: state.duplicates.into_inner() })
+}
+
+const EXCESSIVE_ALIASING: &str = "document contains excessive aliasing";
+
+/// What is counted and noted while reading.
+struct State {
+    duplicates: RefCell<Vec<Problem>>,
+    known: RefCell<HashSet<u64>>,
+    /// Duplicates still to be looked at; those of one place count each time.
+    looks: Cell<usize>,
+    budget: Budget,
+    nodes: Cell<usize>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            duplicates: RefCell::default(),
+            known: RefCell::default(),
+            looks: (2 * MAX_PROBLEMS).into(),
+            budget: Budget::default(),
+            nodes: usize::MAX.into(),
+        }
+    }
+}
+
+impl State {
+    fn node(&self) -> Result<(), &'static str> {
+        self.nodes.set(self.nodes.get().checked_sub(1).ok_or(EXCESSIVE_ALIASING)?);
+        Ok(())
+    }
+
+    fn duplicate(&self, path: &Path<'_>) {
+        // A path can be as long as the body, so looking at one is bounded, too.
+        let Some(looks) = self.looks.get().checked_sub(1) else { return };
+        self.looks.set(looks);
+        let mut duplicates = self.duplicates.borrow_mut();
+        if duplicates.len() < MAX_PROBLEMS && self.known.borrow_mut().insert(path.fingerprint()) {
+            duplicates.push(Problem::duplicate(path));
+        }
+    }
 }
 
 /// Deepest nesting of a body, which is also the parsers' limit.
@@ -90,13 +145,14 @@ fn nests_too_deep(text: &str) -> bool {
 #[derive(Clone, Copy)]
 struct Node<'a> {
     path: &'a Path<'a>,
-    duplicates: &'a RefCell<Vec<String>>,
+    state: &'a State,
 }
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.state.node().map_err(D::Error::custom)?;
         deserializer.deserialize_any(self)
     }
 }
@@ -136,11 +192,13 @@ impl<'de> Visitor<'de> for Node<'_> {
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number has no JSON form"))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
+        self.state.budget.text(value.len()).map_err(E::custom)?;
         Ok(Value::String(value.to_owned()))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+    fn visit_string<E: serde::de::Error>(self, value: String) -> Result<Value, E> {
+        self.state.budget.text(value.len()).map_err(E::custom)?;
         Ok(Value::String(value))
     }
 
@@ -148,8 +206,11 @@ impl<'de> Visitor<'de> for Node<'_> {
         let mut items = Vec::new();
         loop {
             let path = self.path.index(items.len());
-            match access.next_element_seed(Node { path: &path, duplicates: self.duplicates })? {
-                Some(item) => items.push(item),
+            match access.next_element_seed(Node { path: &path, state: self.state })? {
+                Some(item) => {
+                    self.state.budget.item(items.is_empty()).map_err(A::Error::custom)?;
+                    items.push(item);
+                }
                 None => return Ok(Value::Array(items)),
             }
         }
@@ -157,15 +218,13 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
+        let mut repeated = HashSet::new();
         while let Some(key) = access.next_key_seed(Key)? {
+            self.state.budget.entry(&key, map.is_empty()).map_err(A::Error::custom)?;
             let path = self.path.child(&key);
-            let value = access.next_value_seed(Node { path: &path, duplicates: self.duplicates })?;
-            if map.contains_key(&key) {
-                let mut duplicates = self.duplicates.borrow_mut();
-                let name = path.to_string();
-                if !duplicates.contains(&name) {
-                    duplicates.push(name);
-                }
+            let value = access.next_value_seed(Node { path: &path, state: self.state })?;
+            if map.contains_key(&key) && repeated.insert(key.clone()) {
+                self.state.duplicate(&path);
             }
             map.insert(key, value);
         }

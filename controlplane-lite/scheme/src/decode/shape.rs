@@ -4,6 +4,7 @@
 use quantity::Quantity;
 use serde_json::{Map, Value};
 
+use super::problems::{MAX_PROBLEMS, Problem};
 use crate::field::{Path, go_quote};
 use crate::schema::{Field, ObjectType, Type};
 
@@ -14,8 +15,8 @@ pub(super) struct ShapeError(String);
 
 /// Walks an object; collects unknown fields.
 pub(super) struct Shaper {
-    /// Paths of unknown fields.
-    pub unknown: Vec<String>,
+    /// Unknown fields, the first hundred.
+    pub unknown: Vec<Problem>,
     /// Whether whole floats count as integers.
     pub lenient_numbers: bool,
 }
@@ -54,7 +55,7 @@ impl At<'_> {
 }
 
 /// Go's name for a JSON value's type.
-pub(super) fn go_json_type(value: &Value) -> &'static str {
+pub(crate) fn go_json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
@@ -84,7 +85,9 @@ impl Shaper {
         for (key, value) in map.iter_mut() {
             let path = at.path.child(key);
             let Some(field) = ty.field(key) else {
-                self.unknown.push(path.to_string());
+                if self.unknown.len() < MAX_PROBLEMS {
+                    self.unknown.push(Problem::unknown(&path));
+                }
                 dropped.push(key.clone());
                 continue;
             };

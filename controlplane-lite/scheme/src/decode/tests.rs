@@ -88,13 +88,56 @@ fn unknown_and_duplicate_fields() {
     assert_eq!(
         error,
         "Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: \
-         duplicate field \"spec.containers[0].name\", unknown field \"nope\", \
-         unknown field \"spec.containers[0].bar\", unknown field \"spec.foo\""
+         unknown field \"spec.foo\", unknown field \"spec.containers[0].bar\", \
+         duplicate field \"spec.containers[0].name\", unknown field \"nope\""
     );
     let warned = decode(pod, MediaType::Json, body, FieldValidation::Warn).unwrap();
     assert_eq!(warned.warnings.len(), 4);
     assert_eq!(warned.object, json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "b"}]}}));
     assert!(decode(pod, MediaType::Json, body, FieldValidation::Ignore).unwrap().warnings.is_empty());
+}
+
+/// Bodies that are small on the wire and large, or slow, when decoded.
+#[test]
+fn bodies_cannot_explode() {
+    let pod = kind("", "Pod");
+    let refused = |media, body: &str, expect: &str| {
+        let error = decode(pod, media, body.as_bytes(), FieldValidation::Warn).unwrap_err().to_string();
+        assert!(error.contains(expect), "{error}");
+    };
+    // Nine levels of nine aliases each.
+    let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
+    for level in 1..9 {
+        let below = vec![format!("*a{}", level - 1); 9].join(",");
+        bomb.push_str(&format!("a{level}: &a{level} [{below}]\n"));
+    }
+    refused(MediaType::Yaml, &bomb, "document contains excessive aliasing");
+    // One long text, named often.
+    let long = format!("a: &a \"{}\"\nb: [{}]\n", "x".repeat(100_000), vec!["*a"; 10_000].join(","));
+    refused(MediaType::Yaml, &long, "larger than");
+    let maps = format!("{{\"x\":[{}]}}", vec!["{\"a\":0}"; 390_000].join(","));
+    refused(MediaType::Json, &maps, "larger than");
+    let aliased = b"spec: {containers: [&c {name: a, image: x}, {name: b, image: y}], initContainers: [*c]}";
+    let got = decode(pod, MediaType::Yaml, aliased, FieldValidation::Strict).unwrap().object;
+    assert_eq!(got["spec"]["initContainers"][0]["name"], "a");
+}
+
+/// Three megabytes of duplicate or unknown keys take a moment and are told of a hundred times.
+#[test]
+fn repeated_keys_are_read_in_linear_time() {
+    let pod = kind("", "Pod");
+    let read = |body: &str| decode(pod, MediaType::Json, body.as_bytes(), FieldValidation::Warn).unwrap().warnings;
+    let twice: Vec<String> = (0..300_000).map(|n| format!("\"k{}\":0", n / 2)).collect();
+    let warnings = read(&format!("{{{}}}", twice.join(",")));
+    assert_eq!(warnings.len(), 100);
+    let same = vec!["\"kind\":\"Pod\""; 200_000].join(",");
+    assert_eq!(read(&format!("{{{same}}}")), ["duplicate field \"kind\""]);
+    // Long paths, again and again.
+    let long = "k".repeat(1 << 20);
+    let inner = vec!["\"x\":{\"a\":0,\"a\":0}"; 90_000].join(",");
+    assert!(read(&format!("{{\"{long}\":{{{inner}}}}}")).len() <= 100);
+    let deep = vec!["{\"a\":0,\"a\":0}"; 60_000].join(",");
+    assert!(read(&format!("{{\"{long}\":[{deep}]}}")).len() <= 100);
 }
 
 #[test]

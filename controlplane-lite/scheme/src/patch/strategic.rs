@@ -1,9 +1,12 @@
 //! Strategic merge patch: merges lists by key where the schema says so, and
-//! obeys the directives `$patch`, `$retainKeys`, `$deleteFromPrimitiveList/x`
+//! follows the directives `$patch`, `$retainKeys`, `$deleteFromPrimitiveList/x`
 //! and `$setElementOrder/x`.
+
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
+use self::order::Identity;
 use super::PatchError;
 use crate::schema::{Field, ObjectType, Patch, Type};
 
@@ -150,16 +153,16 @@ fn retain_keys(original: &mut Map<String, Value>, patch: &Map<String, Value>) ->
     let Some(keys) = directive.as_array() else {
         return Err(bad("invalid type for retainKeys directive: must be a list"));
     };
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
     for key in patch.keys() {
-        let named = keys.iter().any(|k| k == key);
         let directive = key.starts_with('$');
-        if !named && !directive && !patch[key].is_null() {
+        if !keys.contains(key.as_str()) && !directive && !patch[key].is_null() {
             return Err(bad(format!(
                 "invalid retainKeys directive: all fields in the patch must be in the retainKeys list, found {key}"
             )));
         }
     }
-    original.retain(|key, _| keys.iter().any(|k| k == key));
+    original.retain(|key, _| keys.contains(key.as_str()));
     Ok(())
 }
 
@@ -172,8 +175,9 @@ fn delete_from_primitive_lists(
         let Some(values) = values.as_array() else {
             return Err(bad(format!("invalid type for {directive}: must be a list")));
         };
+        let values: HashSet<Identity<'_>> = values.iter().map(Identity::of_value).collect();
         if let Some(Value::Array(list)) = original.get_mut(key) {
-            list.retain(|item| !values.contains(item));
+            list.retain(|item| !values.contains(&Identity::of_value(item)));
         }
     }
     Ok(())
@@ -219,6 +223,9 @@ fn merge_list(
     }
     let schema = field.and_then(|f| f.ty.object()).map(|o| &**o);
     let server = original.clone();
+    if objects && patch.iter().any(|item| directive(item) == Some("replace")) {
+        return Ok(replacement(patch, schema));
+    }
     let merged = if objects {
         merge_objects(original, patch, facts.merge_key, schema)?
     } else {
@@ -230,47 +237,53 @@ fn merge_list(
             Ok(order::normalize(merged, order, &server, facts.merge_key))
         }
         Some(_) => Err(bad("invalid type for setElementOrder directive: must be a list")),
-        None => Ok(merged),
+        // Then the patch's items stand in the patch's order.
+        None => {
+            let named: Vec<Value> = patch.iter().filter(|item| directive(item).is_none()).cloned().collect();
+            Ok(order::normalize(merged, &named, &server, facts.merge_key))
+        }
     }
 }
 
 /// Every item of the patch must occur in the order list.
 fn check_order(order: &[Value], patch: &[Value], merge_key: &str) -> Result<(), PatchError> {
-    let identity = |item: &Value| order::identity(item, merge_key).cloned();
-    for item in patch.iter().filter(|i| !is_directive_item(i)) {
-        if !order.iter().any(|o| identity(o) == identity(item)) {
-            return Err(bad("The order in patch list:\n doesn't match $setElementOrder list".to_owned()));
-        }
-    }
-    Ok(())
+    let named: HashSet<Identity<'_>> = order.iter().map(|item| Identity::of(item, merge_key)).collect();
+    let all = patch.iter().filter(|i| !is_directive_item(i)).all(|i| named.contains(&Identity::of(i, merge_key)));
+    if all { Ok(()) } else { Err(bad("The order in patch list:\n doesn't match $setElementOrder list".to_owned())) }
 }
 
-fn merge_primitives(mut original: Vec<Value>, patch: &[Value]) -> Vec<Value> {
-    for item in patch {
-        if !original.contains(item) {
-            original.push(item.clone());
-        }
-    }
-    original
+fn merge_primitives(original: Vec<Value>, patch: &[Value]) -> Vec<Value> {
+    let both: Vec<Value> = original.into_iter().chain(patch.iter().cloned()).collect();
+    let mut seen = HashSet::with_capacity(both.len());
+    both.iter().filter(|item| seen.insert(Identity::of_value(item))).cloned().collect()
 }
 
+/// The `$patch` of a list's item.
+fn directive(item: &Value) -> Option<&str> {
+    item.get(DIRECTIVE).and_then(Value::as_str)
+}
+
+/// The list that `{$patch: replace}` puts in the place of the server's.
+fn replacement(patch: &[Value], schema: Option<&ObjectType>) -> Vec<Value> {
+    patch
+        .iter()
+        .filter(|item| item.get(DIRECTIVE).is_none())
+        .map(|item| match item {
+            Value::Object(map) => Value::Object(strip(map.clone(), schema)),
+            other => other.clone(),
+        })
+        .collect()
+}
+
+/// Items to delete go first, whatever their place in the patch; then the others are merged.
 fn merge_objects(
     mut original: Vec<Value>,
     patch: &[Value],
     merge_key: &str,
     schema: Option<&ObjectType>,
 ) -> Result<Vec<Value>, PatchError> {
-    let replace = patch.iter().any(|item| item.get(DIRECTIVE).and_then(Value::as_str) == Some("replace"));
-    if replace {
-        return Ok(patch
-            .iter()
-            .filter(|item| item.get(DIRECTIVE).is_none())
-            .map(|item| match item {
-                Value::Object(map) => Value::Object(strip(map.clone(), schema)),
-                other => other.clone(),
-            })
-            .collect());
-    }
+    let mut deleted = HashSet::new();
+    let mut merged = Vec::with_capacity(patch.len());
     for item in patch {
         let Value::Object(map) = item else {
             return Err(bad("patch list has both objects and other values"));
@@ -281,18 +294,29 @@ fn merge_objects(
             }
             return Err(bad(format!("map: {item} does not contain declared merge key: {merge_key}")));
         };
-        let same = |o: &Value| o.get(merge_key) == Some(key);
         match map.get(DIRECTIVE).and_then(Value::as_str) {
-            Some("delete") => original.retain(|o| !same(o)),
-            Some("merge") | None => {
-                if let Some(slot) = original.iter_mut().find(|o| same(o)) {
-                    let before = slot.as_object().cloned().unwrap_or_default();
-                    *slot = Value::Object(merge_map(before, map, schema)?);
-                } else {
-                    original.push(Value::Object(merge_map(Map::new(), map, schema)?));
-                }
+            Some("delete") => {
+                deleted.insert(Identity::of_value(key));
             }
+            Some("merge") | None => merged.push(map),
             Some(other) => return Err(bad(format!("unknown patch type found: {other}"))),
+        }
+    }
+    original.retain(|item| item.get(merge_key).is_none_or(|key| !deleted.contains(&Identity::of_value(key))));
+    let mut places: HashMap<String, usize> = HashMap::with_capacity(original.len());
+    for (place, item) in original.iter().enumerate() {
+        if let Some(key) = item.get(merge_key) {
+            places.entry(key.to_string()).or_insert(place);
+        }
+    }
+    for map in merged {
+        let key = map.get(merge_key).map(Value::to_string).unwrap_or_default();
+        if let Some(slot) = places.get(&key).and_then(|place| original.get_mut(*place)) {
+            let before = slot.as_object().cloned().unwrap_or_default();
+            *slot = Value::Object(merge_map(before, map, schema)?);
+        } else {
+            places.insert(key, original.len());
+            original.push(Value::Object(merge_map(Map::new(), map, schema)?));
         }
     }
     Ok(original)

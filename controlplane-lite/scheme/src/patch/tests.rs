@@ -31,9 +31,39 @@ fn containers_merge_by_name() {
     assert_eq!(
         got["spec"]["containers"],
         json!([
-            {"name": "a", "image": "9", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
-            {"name": "b", "image": "2"}, {"name": "c", "image": "3"}])
+            {"name": "a", "image": "9", "env": [{"name": "Y", "value": "2"}, {"name": "X", "value": "1"}]},
+            {"name": "c", "image": "3"}, {"name": "b", "image": "2"}])
     );
+}
+
+/// Without `$setElementOrder` the patch's items stand in the patch's order, before what only the server has, unless
+/// that stood before one of them.
+#[test]
+fn the_patch_orders_its_own_items() {
+    let names = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let containers = |list: &[&str]| {
+        let list: Vec<Value> = list.iter().map(|name| json!({"name": name})).collect();
+        json!({"spec": {"containers": list}})
+    };
+    for (server, patch, expect) in [
+        (&["one"][..], &["two"][..], &["two", "one"][..]),
+        (&["i1", "i2"], &["i2", "i1"], &["i2", "i1"]),
+        (&["a", "b"], &["c"], &["c", "a", "b"]),
+        (&["a", "b", "c"], &["b"], &["a", "b", "c"]),
+        (&["a", "b", "c"], &["n", "c"], &["n", "a", "b", "c"]),
+        (&["a", "b", "c"], &["c", "n", "a"], &["b", "c", "n", "a"]),
+    ] {
+        let got = strategic(pod(), containers(server), containers(patch)).unwrap();
+        assert_eq!(names(&got["spec"]["containers"]), expect, "{server:?} {patch:?}");
+    }
+    let got = strategic(
+        pod(),
+        json!({"metadata": {"finalizers": ["example.com/a"]}}),
+        json!({"metadata": {"finalizers": ["example.com/b"]}}),
+    );
+    assert_eq!(got.unwrap()["metadata"]["finalizers"], json!(["example.com/b", "example.com/a"]));
 }
 
 #[test]
@@ -55,7 +85,7 @@ fn directives() {
         (json!({"metadata": {"labels": {"$patch": "replace", "n": "1"}}}), "/metadata/labels", json!({"n": "1"})),
         (json!({"metadata": {"labels": {"k": null}}}), "/metadata/labels", json!({"l": "w"})),
         (json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/x"]}}), "/metadata/finalizers", json!(["b/x"])),
-        (json!({"metadata": {"finalizers": ["c/x", "a/x"]}}), "/metadata/finalizers", json!(["a/x", "b/x", "c/x"])),
+        (json!({"metadata": {"finalizers": ["c/x", "a/x"]}}), "/metadata/finalizers", json!(["c/x", "a/x", "b/x"])),
         (
             json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}, "$retainKeys": ["name", "emptyDir"]}]}}),
             "/spec/volumes",
@@ -112,7 +142,11 @@ fn errors_have_upstream_classes() {
     ));
     assert!(matches!(run(PatchType::Merge, "[]"), PatchError::BadRequest(_)));
     assert!(matches!(run(PatchType::Json, "{}"), PatchError::BadRequest(_)));
-    assert!(matches!(run(PatchType::Json, r#"[{"op": "jump"}]"#), PatchError::BadRequest(_)));
+    assert!(matches!(run(PatchType::Json, r#"[5]"#), PatchError::BadRequest(_)));
+    assert_eq!(
+        run(PatchType::Json, r#"[{"op": "jump"}]"#),
+        PatchError::Unprocessable("Unexpected kind: jump".to_owned())
+    );
     assert!(matches!(
         run(PatchType::Json, r#"[{"op": "test", "path": "/spec/x", "value": 1}]"#),
         PatchError::Unprocessable(_)
@@ -120,7 +154,7 @@ fn errors_have_upstream_classes() {
     assert_eq!(
         run(PatchType::Json, r#"[{"op": "remove", "path": "/spec/x"}]"#),
         PatchError::Unprocessable(
-            "remove operation does not apply: doc is missing path: \"/spec/x\": missing value".to_owned()
+            "error in remove for path: '/spec/x': Unable to remove nonexistent key: x: missing value".to_owned()
         )
     );
     let PatchError::Invalid(error) = run(PatchType::Merge, r#"{"spec": {"nope": 1}}"#) else { panic!("not invalid") };
@@ -143,6 +177,92 @@ fn json_patches() {
     )
     .unwrap();
     assert_eq!(got.object["metadata"]["labels"]["a"], "c");
+}
+
+/// What upstream's library takes and the RFC does not, and how it words what it refuses.
+#[test]
+fn json_patches_are_read_as_upstream_reads_them() {
+    let current = json!({"a": [1, 2, 3], "o": {"x": "y"}, "n": null});
+    let run = |patch: Value| json::apply(&current, &patch);
+    let at = |op: &str, path: &str| json!({"op": op, "path": path, "value": 9});
+    for (patch, pointer, expect) in [
+        (json!([at("replace", "/a/-1")]), "/a", json!([1, 2, 9])),
+        (json!([at("remove", "/a/-1")]), "/a", json!([1, 2])),
+        (json!([at("add", "/a/-1")]), "/a", json!([1, 2, 3, 9])),
+        (json!([at("add", "/a/-2")]), "/a", json!([1, 2, 9, 3])),
+        (json!([at("add", "/a/3")]), "/a", json!([1, 2, 3, 9])),
+        (json!([at("add", "/a/-")]), "/a", json!([1, 2, 3, 9])),
+        (json!([at("add", "/a/1")]), "/a", json!([1, 9, 2, 3])),
+        (json!([at("replace", "/o/absent")]), "/o", json!({"x": "y", "absent": 9})),
+        (json!([{"op": "test", "path": "/o/never", "value": null}]), "/o", json!({"x": "y"})),
+        (json!([{"op": "test", "path": "/o/never"}]), "/o", json!({"x": "y"})),
+        (json!([{"op": "test", "path": "/n", "value": null}]), "/o", json!({"x": "y"})),
+        (json!([{"op": "move", "from": "/o/x", "path": "/o/z"}]), "/o", json!({"z": "y"})),
+        (json!([{"op": "copy", "from": "/o", "path": "/a/0"}]), "/a", json!([{"x": "y"}, 1, 2, 3])),
+        (json!([{"op": "add", "path": "/o/a~1b~0c", "value": 1}]), "/o", json!({"x": "y", "a/b~c": 1})),
+    ] {
+        assert_eq!(run(patch.clone()).unwrap().pointer(pointer), Some(&expect), "{patch}");
+    }
+    for (patch, expect) in [
+        (at("add", "/q/x"), "add operation does not apply: doc is missing path: \"/q/x\": missing value"),
+        (at("add", ""), "add operation does not apply: doc is missing path: \"\": missing value"),
+        (at("add", "/n/x"), "add operation does not apply: doc is missing path: \"/n/x\": missing value"),
+        (
+            at("add", "/a/5"),
+            "error in add for path: '/a/5': Unable to access invalid index: 5: invalid index referenced",
+        ),
+        (
+            at("add", "/a/-5"),
+            "error in add for path: '/a/-5': Unable to access invalid index: -5: invalid index referenced",
+        ),
+        (
+            at("add", "/a/x"),
+            "error in add for path: '/a/x': value was not a proper array index: 'x': strconv.Atoi: parsing \"x\": invalid syntax",
+        ),
+        (at("replace", "/q/x"), "replace operation does not apply: doc is missing path: /q/x: missing value"),
+        (at("replace", "/a/3"), "replace operation does not apply: doc is missing key: /a/3: missing value"),
+        (at("remove", "/q/x"), "remove operation does not apply: doc is missing path: \"/q/x\": missing value"),
+        (at("test", "/o/x"), "testing value /o/x failed: test failed"),
+        (
+            json!({"op": "move", "from": "/o/q", "path": "/o/z"}),
+            "error in move for path: 'q': Unable to remove nonexistent key: q: missing value",
+        ),
+    ] {
+        assert_eq!(run(json!([patch.clone()])), Err(PatchError::Unprocessable(expect.to_owned())), "{patch}");
+    }
+}
+
+#[test]
+fn json_patches_cannot_explode() {
+    let current = json!({"metadata": {"annotations": {"a": "x".repeat(100)}}});
+    let double = |n: usize| json!({"op": "copy", "from": "/metadata", "path": format!("/metadata/annotations/x{n}")});
+    let bomb: Value = (0..30).map(double).collect();
+    let Err(PatchError::Unprocessable(text)) = json::apply(&current, &bomb) else { panic!("not refused") };
+    assert!(text.starts_with("Unable to complete the copy"), "{text}");
+    let many: Value = (0..=MAX_JSON_PATCH_OPERATIONS).map(|_| json!({"op": "test", "path": "/q"})).collect();
+    assert_eq!(json::apply(&current, &many), Err(PatchError::TooManyOperations(MAX_JSON_PATCH_OPERATIONS + 1)));
+    // Each of these moves every item of a long list.
+    let long = json!({"l": vec![0; 500_000]});
+    let shift: Value = (0..5_000).map(|_| json!({"op": "add", "path": "/l/0", "value": 1})).collect();
+    let Err(PatchError::Unprocessable(text)) = json::apply(&long, &shift) else { panic!("not refused") };
+    assert!(text.contains("moves too many items"), "{text}");
+}
+
+/// Lists that merge by key, by value and by order, each as long as a body can make them.
+#[test]
+fn long_lists_merge_in_linear_time() {
+    let names = |from: usize| (from..from + 60_000).map(|n| json!({"name": format!("c{n}")})).collect::<Vec<_>>();
+    let (server, mine) = (names(0), names(30_000));
+    let patch = json!({"spec": {"containers": mine, "$setElementOrder/containers": mine}});
+    let got = strategic::apply(pod().schema(), &json!({"spec": {"containers": server}}), &patch).unwrap();
+    assert_eq!(got["spec"]["containers"].as_array().unwrap().len(), 90_000);
+    let texts = |from: usize| (from..from + 60_000).map(|n| json!(format!("f/{n}"))).collect::<Vec<_>>();
+    let current = json!({"metadata": {"finalizers": texts(0)}});
+    let got = strategic::apply(pod().schema(), &current, &json!({"metadata": {"finalizers": texts(30_000)}})).unwrap();
+    assert_eq!(got["metadata"]["finalizers"].as_array().unwrap().len(), 90_000);
+    let patch = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": texts(30_000)}});
+    let got = strategic::apply(pod().schema(), &current, &patch).unwrap();
+    assert_eq!(got["metadata"]["finalizers"].as_array().unwrap().len(), 30_000);
 }
 
 fn labels() -> impl Strategy<Value = Value> {

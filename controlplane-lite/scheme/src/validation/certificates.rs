@@ -1,6 +1,8 @@
 //! CertificateSigningRequests: what may be asked, and which part of the status
 //! changes through which door.
 
+use std::collections::HashSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -103,11 +105,12 @@ fn usages(usages: &[Value], errors: &mut FieldErrors) {
     if usages.is_empty() {
         errors.required(&path, "");
     }
+    let mut seen = HashSet::new();
     for (i, usage) in usages.iter().enumerate() {
         if !usage.as_str().is_some_and(|usage| USAGES.contains(&usage)) {
             errors.not_supported(&path.index(i), usage.clone(), USAGES);
         }
-        if usages[..i].contains(usage) {
+        if !seen.insert(usage.as_str()) {
             errors.duplicate(&path.index(i), usage.clone());
         }
     }

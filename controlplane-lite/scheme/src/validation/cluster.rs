@@ -1,5 +1,7 @@
 //! ConfigMaps, Secrets, Nodes, Events, quotas.
 
+use std::collections::HashSet;
+
 use quantity::Quantity;
 use serde_json::Value;
 
@@ -142,7 +144,7 @@ pub fn secret_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
 pub fn node(object: &Value, errors: &mut FieldErrors) {
     let spec = Path::new("spec");
     let taints = spec.child("taints");
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let mut seen = HashSet::new();
     for (i, taint) in list_at(object, &["spec", "taints"]).iter().enumerate() {
         let path = taints.index(i);
         let (key, effect) = (str_at(taint, &["key"]), str_at(taint, &["effect"]));
@@ -154,10 +156,9 @@ pub fn node(object: &Value, errors: &mut FieldErrors) {
             errors.invalid(&path.child("value"), value, problem);
         }
         one_of(taint, "effect", &["NoExecute", "NoSchedule", "PreferNoSchedule"], true, &path, errors);
-        if seen.contains(&(key, effect)) {
+        if !seen.insert((key, effect)) {
             errors.duplicate(&path, taint.clone());
         }
-        seen.push((key, effect));
     }
     let status = Path::new("status");
     for list in ["capacity", "allocatable"] {

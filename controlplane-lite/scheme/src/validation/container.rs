@@ -1,5 +1,7 @@
 //! Containers: names, images, ports, environment, mounts, probes, resources.
 
+use std::collections::HashSet;
+
 use quantity::Quantity;
 use serde_json::Value;
 
@@ -23,7 +25,7 @@ pub enum Role {
 #[derive(Debug)]
 pub struct Context<'a> {
     /// Names of the pod's volumes.
-    pub volumes: Vec<&'a str>,
+    pub volumes: HashSet<&'a str>,
     /// Whether the pod uses the host's network.
     pub host_network: bool,
 }
@@ -79,16 +81,15 @@ fn restart_policy(item: &Value, role: Role, path: &Path<'_>, errors: &mut FieldE
 }
 
 fn ports(item: &Value, context: &Context<'_>, path: &Path<'_>, errors: &mut FieldErrors) {
-    let mut names: Vec<&str> = Vec::new();
+    let mut names = HashSet::new();
     for (i, port) in list_at(item, &["ports"]).iter().enumerate() {
         let path = path.index(i);
         let name = str_at(port, &["name"]);
         if !name.is_empty() {
             port_name(name, &path.child("name"), errors);
-            if names.contains(&name) {
+            if !names.insert(name) {
                 errors.duplicate(&path.child("name"), name);
             }
-            names.push(name);
         }
         let number = int_at(port, &["containerPort"]).unwrap_or(0);
         if number == 0 {
@@ -219,22 +220,21 @@ pub(super) fn field_ref(value: &Value, allowed: &[&str], path: &Path<'_>, errors
 }
 
 fn mounts(item: &Value, context: &Context<'_>, path: &Path<'_>, errors: &mut FieldErrors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = HashSet::new();
     for (i, mount) in list_at(item, &["volumeMounts"]).iter().enumerate() {
         let path = path.index(i);
         let name = str_at(mount, &["name"]);
         if name.is_empty() {
             errors.required(&path.child("name"), "");
-        } else if !context.volumes.contains(&name) {
+        } else if !context.volumes.contains(name) {
             errors.not_found(&path.child("name"), name);
         }
         let target = str_at(mount, &["mountPath"]);
         if target.is_empty() {
             errors.required(&path.child("mountPath"), "");
-        } else if seen.contains(&target) {
+        } else if !seen.insert(target) {
             errors.invalid(&path.child("mountPath"), target, "must be unique");
         }
-        seen.push(target);
         let sub = str_at(mount, &["subPath"]);
         if !sub.is_empty() {
             local_descending_path(sub, &path.child("subPath"), errors);

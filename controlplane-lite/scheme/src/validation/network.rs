@@ -1,5 +1,7 @@
 //! Services, endpoints, ingress, network policies.
 
+use std::collections::HashSet;
+
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -66,7 +68,7 @@ fn service_ports(spec: &Value, errors: &mut FieldErrors) {
     let ports = list_at(spec, &["ports"]);
     let named = ports.len() > 1;
     let ty = str_at(spec, &["type"]);
-    let (mut names, mut numbers, mut node_ports) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut names, mut numbers, mut node_ports) = (HashSet::new(), HashSet::new(), HashSet::new());
     for (i, port) in ports.iter().enumerate() {
         let path = path.index(i);
         let name = str_at(port, &["name"]);
@@ -74,32 +76,27 @@ fn service_ports(spec: &Value, errors: &mut FieldErrors) {
             errors.required(&path.child("name"), "");
         } else if !name.is_empty() {
             dns_label(name, &path.child("name"), errors);
-            if names.contains(&name) {
+            if !names.insert(name) {
                 errors.duplicate(&path.child("name"), name);
             }
-            names.push(name);
         }
         let number = int_at(port, &["port"]).unwrap_or(0);
         port_number(number, &path.child("port"), errors);
         one_of(port, "protocol", &["SCTP", "TCP", "UDP"], true, &path, errors);
         let target = at(port, &["targetPort"]);
         port_or_name(target, &path.child("targetPort"), errors);
-        let key = (str_at(port, &["protocol"]), number);
-        if numbers.contains(&key) {
+        if !numbers.insert((str_at(port, &["protocol"]), number)) {
             errors.duplicate(&path, port.clone());
         }
-        numbers.push(key);
         let node = int_at(port, &["nodePort"]).unwrap_or(0);
         if node != 0 {
             if matches!(ty, "ClusterIP" | "ExternalName") {
                 errors.forbidden(&path.child("nodePort"), "may not be used when `type` is 'ClusterIP'");
             }
             port_number(node, &path.child("nodePort"), errors);
-            let key = (str_at(port, &["protocol"]), node);
-            if node_ports.contains(&key) {
+            if !node_ports.insert((str_at(port, &["protocol"]), node)) {
                 errors.duplicate(&path.child("nodePort"), node);
             }
-            node_ports.push(key);
         }
     }
 }
@@ -299,14 +296,13 @@ pub fn endpoint_slice(object: &Value, errors: &mut FieldErrors) {
         }
     }
     let ports = Path::new("ports");
-    let mut names: Vec<&str> = Vec::new();
+    let mut names = HashSet::new();
     for (i, port) in list_at(object, &["ports"]).iter().enumerate() {
         let path = ports.index(i);
         let name = str_at(port, &["name"]);
-        if names.contains(&name) {
+        if !names.insert(name) {
             errors.duplicate(&path.child("name"), name);
         }
-        names.push(name);
         if !name.is_empty() {
             dns_label(name, &path.child("name"), errors);
         }

@@ -1,5 +1,7 @@
 //! Where a pod may run: node selectors, affinity, tolerations, spreading, gates.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::one_of;
@@ -14,16 +16,15 @@ pub fn placement(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     affinity(at(spec, &["affinity"]), &path.child("affinity"), errors);
     spread(spec, &path.child("topologySpreadConstraints"), errors);
     let gates = path.child("schedulingGates");
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = HashSet::new();
     for (i, gate) in list_at(spec, &["schedulingGates"]).iter().enumerate() {
         let name = str_at(gate, &["name"]);
         for problem in meta::qualified_name(name) {
             errors.invalid(&gates.index(i), name, problem);
         }
-        if seen.contains(&name) {
+        if !seen.insert(name) {
             errors.duplicate(&gates.index(i), name);
         }
-        seen.push(name);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Pods and pod templates.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::container::{Context, Role, container, resources};
@@ -59,7 +61,7 @@ fn containers(spec: &Value, context: &Context<'_>, path: &Path<'_>, errors: &mut
     if list_at(spec, &["containers"]).is_empty() {
         errors.required(&path.child("containers"), "");
     }
-    let mut names: Vec<&str> = Vec::new();
+    let mut names = HashSet::new();
     for (list, role) in
         [("containers", Role::Main), ("initContainers", Role::Init), ("ephemeralContainers", Role::Ephemeral)]
     {
@@ -68,10 +70,9 @@ fn containers(spec: &Value, context: &Context<'_>, path: &Path<'_>, errors: &mut
             let path = path.index(i);
             container(item, role, context, &path, errors);
             let name = str_at(item, &["name"]);
-            if !name.is_empty() && names.contains(&name) {
+            if !name.is_empty() && !names.insert(name) {
                 errors.duplicate(&path.child("name"), name);
             }
-            names.push(name);
         }
     }
 }
@@ -133,23 +134,22 @@ fn security(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             "ShareProcessNamespace and HostPID cannot both be enabled",
         );
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = HashSet::new();
     for (i, sysctl) in list_at(context, &["sysctls"]).iter().enumerate() {
         let name = str_at(sysctl, &["name"]);
         let path = security.child("sysctls");
         let path = path.index(i);
         if name.is_empty() {
             errors.required(&path.child("name"), "");
-        } else if seen.contains(&name) {
+        } else if !seen.insert(name) {
             errors.duplicate(&path.child("name"), name);
         }
-        seen.push(name);
     }
 }
 
 /// Two containers of a pod cannot have the same host port.
 fn host_port_conflicts(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen = HashSet::new();
     for list in ["containers", "initContainers"] {
         let path = path.child(list);
         for (i, item) in list_at(spec, &[list]).iter().enumerate() {
@@ -164,10 +164,9 @@ fn host_port_conflicts(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) 
                     continue;
                 }
                 let text = format!("{}/{}/{number}", str_at(port, &["protocol"]), str_at(port, &["hostIP"]));
-                if seen.contains(&text) {
-                    errors.duplicate(&path.child("ports").index(j).child("hostPort"), text.clone());
+                if !seen.insert(text.clone()) {
+                    errors.duplicate(&path.child("ports").index(j).child("hostPort"), text);
                 }
-                seen.push(text);
             }
         }
     }

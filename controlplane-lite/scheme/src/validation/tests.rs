@@ -277,3 +277,33 @@ fn other_kinds() {
         assert_eq!(problems(kind(group, name), &content), [expect], "{name}");
     }
 }
+
+/// A list of as many items as a body can hold, in every place where items must differ. Looking each up among those
+/// before it would take hours.
+#[test]
+fn long_lists_are_checked_in_linear_time() {
+    let many = |item: &dyn Fn(usize) -> Value| (0..60_000).map(item).collect::<Value>();
+    let container = |key: &str, list: Value| json!({"spec": {"containers": [{"name": "c", "image": "i", key: list}]}});
+    let names = many(&|n| json!({"name": format!("n{n}")}));
+    let port = |n: usize| json!({"name": format!("p{n}"), "containerPort": 1 + n % 65_535, "hostPort": 1 + n % 65_535});
+    let mount = |n: usize| json!({"name": format!("n{n}"), "mountPath": format!("/{n}")});
+    let service_port = |n: usize| json!({"name": format!("p{n}"), "port": 1 + n, "nodePort": 30_000 + n});
+    for (group, name, content) in [
+        ("", "Pod", container("ports", many(&port))),
+        ("", "Pod", merge::apply(&container("volumeMounts", many(&mount)), &json!({"spec": {"volumes": names}}))),
+        ("", "Pod", json!({"spec": {"containers": names, "schedulingGates": names}})),
+        ("", "Pod", pod(json!({"spec": {"securityContext": {"sysctls": names}}}))),
+        ("", "Service", json!({"spec": {"type": "NodePort", "ports": many(&service_port)}})),
+        ("", "Node", json!({"spec": {"taints": many(&|n| json!({"key": format!("k{n}"), "effect": "NoExecute"}))}})),
+        ("discovery.k8s.io", "EndpointSlice", json!({"addressType": "IPv4", "endpoints": [], "ports": names})),
+        (
+            "certificates.k8s.io",
+            "CertificateSigningRequest",
+            json!({"spec": {"signerName": "a.b/c", "usages": many(&|n| json!(format!("u{n}")))}}),
+        ),
+    ] {
+        assert!(problems(kind(group, name), &content).len() <= 1000, "{name}");
+    }
+    let gated = pod(json!({"spec": {"schedulingGates": names}}));
+    assert!(!update_problems(kind("", "Pod"), &pod(json!({})), &gated).is_empty());
+}

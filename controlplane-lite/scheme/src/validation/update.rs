@@ -1,5 +1,7 @@
 //! What an update of a pod may change.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::access::{at, ensure_map, int_at, list_at, list_at_mut, str_at};
@@ -110,8 +112,9 @@ fn tolerations(new: &Value, old: &Value, errors: &mut FieldErrors) {
 fn gates(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let spec = Path::new("spec");
     let path = spec.child("schedulingGates");
+    let had: HashSet<&str> = list_at(old, &["schedulingGates"]).iter().map(|gate| str_at(gate, &["name"])).collect();
     for (i, gate) in list_at(new, &["schedulingGates"]).iter().enumerate() {
-        if !list_at(old, &["schedulingGates"]).contains(gate) {
+        if !had.contains(str_at(gate, &["name"])) {
             errors.forbidden(
                 &path.index(i),
                 format!("only deletion is allowed, but found new scheduling gate '{}'", str_at(gate, &["name"])),

@@ -1,5 +1,7 @@
 //! Volumes of a pod.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::container::{VOLUME_FIELDS, field_ref, local_descending_path};
@@ -8,8 +10,8 @@ use crate::access::{at, int_at, list_at, str_at};
 use crate::field::{FieldErrors, Path};
 
 /// Checks all volumes and returns their names.
-pub fn volumes<'a>(spec: &'a Value, path: &Path<'_>, errors: &mut FieldErrors) -> Vec<&'a str> {
-    let mut names = Vec::new();
+pub fn volumes<'a>(spec: &'a Value, path: &Path<'_>, errors: &mut FieldErrors) -> HashSet<&'a str> {
+    let mut names = HashSet::new();
     for (i, volume) in list_at(spec, &["volumes"]).iter().enumerate() {
         let path = path.index(i);
         let name = str_at(volume, &["name"]);
@@ -17,10 +19,9 @@ pub fn volumes<'a>(spec: &'a Value, path: &Path<'_>, errors: &mut FieldErrors) -
             errors.required(&path.child("name"), "");
         } else {
             dns_label(name, &path.child("name"), errors);
-            if names.contains(&name) {
+            if !names.insert(name) {
                 errors.duplicate(&path.child("name"), name);
             }
-            names.push(name);
         }
         source(volume, &path, errors);
     }
