@@ -4,12 +4,11 @@ use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber,
 };
 
-use super::inspect::CsrInfo;
-use super::{CertInfo, PkiError};
+use super::{CertInfo, PkiError, Request};
 
 /// Clocks of nodes differ a little; certificates are valid from somewhat earlier.
 const BACKDATE: SignedDuration = SignedDuration::from_mins(5);
@@ -138,27 +137,21 @@ impl Authority {
         Ok(CertifiedKey { cert_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
-    /// Signs a request as it is, except that only `usages` are granted and that it
-    /// never becomes a CA. Whether the subject may be granted is for the approver.
-    pub fn sign_csr(
+    /// Signs a request: its subject and names as they were read, and only `usages`; never as a CA. Whether the subject
+    /// may be granted is for the approver, who looks at the same [`Request`].
+    pub fn sign_request(
         &self,
-        pem: &str,
+        request: &Request,
         usages: &[Usage],
         lifetime: SignedDuration,
         now: Timestamp,
     ) -> Result<String, PkiError> {
-        let info = CsrInfo::from_pem(pem)?;
-        if info.organizations.len() > 1 {
-            return Err(PkiError::Request("more than one organization is not supported".into()));
-        }
-        let mut request =
-            CertificateSigningRequestParams::from_pem(pem).map_err(|error| PkiError::Request(error.to_string()))?;
-        let fresh = params(lifetime.min(self.time_left(now)), now);
-        let asked = std::mem::replace(&mut request.params, fresh);
-        request.params.distinguished_name = asked.distinguished_name;
-        request.params.subject_alt_names = asked.subject_alt_names;
-        restrict(&mut request.params, usages);
-        let certificate = request.signed_by(&self.issuer).map_err(PkiError::crypto("sign certificate"))?;
+        let mut params = params(lifetime.min(self.time_left(now)), now);
+        params.distinguished_name = request.distinguished_name()?;
+        params.subject_alt_names = request.names().sans()?;
+        restrict(&mut params, usages);
+        let key = request.public_key()?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(PkiError::crypto("sign certificate"))?;
         Ok(certificate.pem())
     }
 

@@ -1,17 +1,14 @@
-//! Reads certificates and signing requests.
+//! Reads certificates.
 
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 use rcgen::KeyPair;
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::pem::parse_x509_pem;
-use x509_parser::prelude::FromDer;
-use x509_parser::x509::X509Name;
 
-use super::PkiError;
 use super::authority::{Authority, Subject, Usage};
+use super::name::{AlternativeNames, Name};
 
 /// What a certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +40,10 @@ impl CertInfo {
     pub fn from_der(der: &[u8]) -> Result<Self, String> {
         let (_, certificate) = x509_parser::parse_x509_certificate(der).map_err(|error| error.to_string())?;
         let time = |seconds| Timestamp::from_second(seconds).map_err(|error| error.to_string());
+        let subject = Name::read(certificate.subject())?;
         let mut info = Self {
-            common_name: common_name(certificate.subject()),
-            organizations: organizations(certificate.subject()),
+            common_name: subject.common_name().to_owned(),
+            organizations: subject.organizations().map(str::to_owned).collect(),
             dns_names: Vec::new(),
             ip_addresses: Vec::new(),
             usages: Vec::new(),
@@ -59,9 +57,9 @@ impl CertInfo {
         for extension in certificate.extensions() {
             match extension.parsed_extension() {
                 ParsedExtension::SubjectAlternativeName(names) => {
-                    let names = Names::of(&names.general_names);
-                    info.dns_names = names.dns;
-                    info.ip_addresses = names.ip;
+                    let names = AlternativeNames::read(&names.general_names)?;
+                    info.dns_names = names.dns_names;
+                    info.ip_addresses = names.ip_addresses;
                 }
                 ParsedExtension::ExtendedKeyUsage(usage) => {
                     info.usages.extend(usage.client_auth.then_some(Usage::ClientAuth));
@@ -109,83 +107,4 @@ fn subject_of(pem: &str) -> Result<(String, Option<Vec<u8>>), String> {
         _ => None,
     });
     Ok((certificate.subject().to_string(), key))
-}
-
-/// What a signing request asks for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CsrInfo {
-    pub common_name: String,
-    pub organizations: Vec<String>,
-    pub dns_names: Vec<String>,
-    pub ip_addresses: Vec<IpAddr>,
-    pub email_addresses: Vec<String>,
-    pub uris: Vec<String>,
-}
-
-impl CsrInfo {
-    /// Reads a request and verifies that its sender holds the key.
-    pub fn from_pem(pem: &str) -> Result<Self, PkiError> {
-        let fail = |reason: String| PkiError::Request(reason);
-        let (_, pem) = parse_x509_pem(pem.as_bytes()).map_err(|error| fail(error.to_string()))?;
-        if pem.label != "CERTIFICATE REQUEST" && pem.label != "NEW CERTIFICATE REQUEST" {
-            return Err(fail(format!("PEM block type must be CERTIFICATE REQUEST, not {}", pem.label)));
-        }
-        let (_, request) =
-            X509CertificationRequest::from_der(&pem.contents).map_err(|error| fail(error.to_string()))?;
-        request.verify_signature().map_err(|error| fail(error.to_string()))?;
-        let subject = &request.certification_request_info.subject;
-        let mut names = Names::default();
-        for extension in request.requested_extensions().into_iter().flatten() {
-            if let ParsedExtension::SubjectAlternativeName(found) = extension {
-                names = Names::of(&found.general_names);
-            }
-        }
-        Ok(Self {
-            common_name: common_name(subject),
-            organizations: organizations(subject),
-            dns_names: names.dns,
-            ip_addresses: names.ip,
-            email_addresses: names.email,
-            uris: names.uri,
-        })
-    }
-}
-
-#[derive(Default)]
-struct Names {
-    dns: Vec<String>,
-    ip: Vec<IpAddr>,
-    email: Vec<String>,
-    uri: Vec<String>,
-}
-
-impl Names {
-    fn of(names: &[GeneralName<'_>]) -> Self {
-        let mut found = Self::default();
-        for name in names {
-            match name {
-                GeneralName::DNSName(name) => found.dns.push((*name).to_owned()),
-                GeneralName::RFC822Name(name) => found.email.push((*name).to_owned()),
-                GeneralName::URI(name) => found.uri.push((*name).to_owned()),
-                GeneralName::IPAddress(bytes) => found.ip.extend(ip(bytes)),
-                _ => {}
-            }
-        }
-        found
-    }
-}
-
-fn ip(bytes: &[u8]) -> Option<IpAddr> {
-    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
-        return Some(v4.into());
-    }
-    <[u8; 16]>::try_from(bytes).ok().map(Into::into)
-}
-
-fn common_name(name: &X509Name<'_>) -> String {
-    name.iter_common_name().next().and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned()
-}
-
-fn organizations(name: &X509Name<'_>) -> Vec<String> {
-    name.iter_organization().filter_map(|name| name.as_str().ok()).map(ToOwned::to_owned).collect()
 }

@@ -11,6 +11,8 @@ mod authority;
 mod files;
 mod inspect;
 mod kubeconfig;
+mod name;
+mod request;
 
 use std::path::{Path, PathBuf};
 
@@ -18,8 +20,10 @@ use jiff::{SignedDuration, Timestamp};
 use rcgen::{KeyPair, PublicKeyData};
 
 pub use authority::{Authority, CertifiedKey, Subject, Usage};
-pub use inspect::{CertInfo, CsrInfo};
+pub use inspect::CertInfo;
 pub use kubeconfig::kubeconfig;
+pub use name::{AlternativeNames, Name};
+pub use request::Request;
 
 /// The organization in the client certificate of a node.
 pub const NODES: &str = "system:nodes";
@@ -103,13 +107,13 @@ impl ServiceAccountKey {
 
 /// Signs requests that somebody approved. The key itself is in nobody else's hands.
 pub trait CertificateSigner: Send + Sync + std::fmt::Debug {
-    /// A certificate, PEM, for what the PEM `request` asks, good for `usage`.
-    fn sign(&self, request: &str, usage: Usage, lifetime: SignedDuration) -> Result<String, PkiError>;
+    /// A certificate, PEM, for what `request` asks, good for `usage`.
+    fn sign(&self, request: &Request, usage: Usage, lifetime: SignedDuration) -> Result<String, PkiError>;
 }
 
 impl CertificateSigner for Pki {
-    fn sign(&self, request: &str, usage: Usage, lifetime: SignedDuration) -> Result<String, PkiError> {
-        self.ca.sign_csr(request, &[usage], lifetime, Timestamp::now())
+    fn sign(&self, request: &Request, usage: Usage, lifetime: SignedDuration) -> Result<String, PkiError> {
+        self.ca.sign_request(request, &[usage], lifetime, Timestamp::now())
     }
 }
 

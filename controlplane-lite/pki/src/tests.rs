@@ -1,4 +1,4 @@
-//! Tests of `auth::pki`: tables, properties and garbage.
+//! Tests of the directory, the authorities and what they sign.
 
 #![allow(clippy::unwrap_used)]
 use super::*;
@@ -127,12 +127,16 @@ fn requests_are_signed_with_granted_usages_only() {
     let directory = tempfile::tempdir().unwrap();
     let pki = Pki::load_or_create(directory.path(), now()).unwrap();
     let pem = request("system:node:n1", &["n1", "10.0.0.1"]);
-    let asked = CsrInfo::from_pem(&pem).unwrap();
-    assert_eq!((asked.common_name.as_str(), asked.dns_names.as_slice()), ("system:node:n1", &["n1".to_owned()][..]));
-    let signed = pki.ca().sign_csr(&pem, &[Usage::ServerAuth], days(30), now()).unwrap();
+    let asked = Request::from_pem(&pem).unwrap();
+    assert_eq!(asked.subject().unwrap(), &Name::client("system:node:n1", &["system:nodes"]));
+    let signed = pki.ca().sign_request(&asked, &[Usage::ServerAuth], days(30), now()).unwrap();
     let info = CertInfo::from_pem(&signed).unwrap();
     assert_eq!(info.usages, [Usage::ServerAuth]);
-    assert_eq!(info.organizations, ["system:nodes"]);
+    assert_eq!(
+        (info.common_name.as_str(), info.organizations.as_slice()),
+        ("system:node:n1", &["system:nodes".to_owned()][..])
+    );
+    assert_eq!((info.dns_names.as_slice(), info.ip_addresses.len()), (&["n1".to_owned()][..], 1));
     assert_eq!(info.not_after, now() + days(30));
     assert!(!info.is_ca && info.issued_by(pki.ca()));
     let mut forged = pem.clone();
@@ -140,7 +144,7 @@ fn requests_are_signed_with_granted_usages_only() {
     let replacement = if forged.as_bytes()[middle] == b'A' { "B" } else { "A" };
     forged.replace_range(middle..=middle, replacement);
     for bad in ["", "garbage", pki.ca().cert_pem(), forged.as_str()] {
-        assert!(pki.ca().sign_csr(bad, &[], days(1), now()).is_err(), "{bad}");
+        assert!(Request::from_pem(bad).is_err(), "{bad}");
     }
 }
 
@@ -154,3 +158,5 @@ fn kubeconfig_is_what_clients_read() {
     assert_eq!(parsed.current_context.as_deref(), Some("copepod"));
     assert_eq!(parsed.clusters[0].cluster.as_ref().unwrap().server.as_deref(), Some("https://127.0.0.1:6443"));
 }
+
+mod requests;

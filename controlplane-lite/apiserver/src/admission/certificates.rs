@@ -8,7 +8,6 @@ use serde_json::Value;
 use super::{Operation, Request, View};
 use crate::status::ApiError;
 use auth::authn::MASTERS;
-use pki::CsrInfo;
 use scheme::access::{at, str_at};
 
 const GROUP: &str = "certificates.k8s.io";
@@ -52,9 +51,10 @@ pub(super) fn subject(request: &Request<'_>, object: Option<&mut Value>, _: &dyn
         return Ok(());
     }
     let pem = STANDARD.decode(str_at(new, &["spec", "request"])).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    // What cannot be read is for validation to name.
-    let Some(asked) = pem.and_then(|pem| CsrInfo::from_pem(&pem).ok()) else { return Ok(()) };
-    if asked.organizations.iter().any(|group| group == MASTERS) {
+    let unreadable = |why: &str| request.forbidden(format!("could not parse CSR: {why}"));
+    let pem = pem.ok_or_else(|| unreadable("it is not PEM"))?;
+    let asked = pki::Request::from_pem(&pem).map_err(|error| unreadable(&error.to_string()))?;
+    if asked.subject().map_err(unreadable)?.organizations().any(|group| group == MASTERS) {
         return Err(request.forbidden(format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed")));
     }
     Ok(())

@@ -7,7 +7,7 @@ use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateS
 
 use super::recognize::{self, KUBELET_CLIENT};
 use client::objects::created;
-use pki::{CertInfo, CsrInfo, Usage};
+use pki::{CertInfo, Request, Usage};
 
 /// How long a request that was answered is kept, one way or the other.
 const ANSWERED: SignedDuration = SignedDuration::from_hours(1);
@@ -26,9 +26,9 @@ pub(super) enum Step {
     /// the approval.
     AskRights(&'static [(&'static str, &'static str)]),
     /// Compare it with what this node is.
-    CompareNode(String),
-    /// Sign it.
-    Sign { usage: Usage, lifetime: SignedDuration },
+    CompareNode { node: String, asked: Request },
+    /// Sign what was read.
+    Sign { asked: Request, usage: Usage, lifetime: SignedDuration },
     /// Say that it cannot be signed.
     Fail(String),
     /// Nothing, until it changes or this time has come.
@@ -73,20 +73,24 @@ pub(super) fn step(request: &CertificateSigningRequest, can_sign: bool, now: Tim
         return match recognize::for_signer(&request.spec.signer_name, &asked, usages) {
             None => wait,
             Some(Err(why)) => Step::Fail(why),
-            Some(Ok(usage)) => Step::Sign { usage, lifetime: lifetime(request.spec.expiration_seconds) },
+            Some(Ok(usage)) => {
+                let lifetime = lifetime(request.spec.expiration_seconds);
+                Step::Sign { asked, usage, lifetime }
+            }
         };
     }
     approval(request, asked, usages).unwrap_or(wait)
 }
 
-fn approval(request: &CertificateSigningRequest, asked: Result<CsrInfo, String>, usages: &[String]) -> Option<Step> {
+fn approval(request: &CertificateSigningRequest, asked: Result<Request, String>, usages: &[String]) -> Option<Step> {
     let asked = asked.ok()?;
     if request.spec.signer_name == KUBELET_CLIENT {
-        recognize::kubelet_client(&asked, usages).ok()?;
-        let own = request.spec.username.as_deref() == Some(&asked.common_name);
+        let subject = recognize::kubelet_client(&asked, usages).ok()?;
+        let own = request.spec.username.as_deref() == Some(subject.common_name());
         return Some(Step::AskRights(if own { &[SELF, OTHER] } else { &[OTHER] }));
     }
-    recognize::serving_node(request, &asked).map(|node| Step::CompareNode(node.to_owned()))
+    let node = recognize::serving_node(request, &asked)?.to_owned();
+    Some(Step::CompareNode { node, asked })
 }
 
 /// What was asked for, within bounds.
@@ -153,11 +157,31 @@ mod tests {
     }
 
     #[test]
+    fn a_subject_with_two_readings_is_neither_approved_nor_signed() {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
+        params.distinguished_name.push(rcgen::DnType::CommonName, "system:node:a");
+        let second = rcgen::DnType::CustomDnType(vec![2, 5, 4, 3]);
+        params.distinguished_name.push(second, "system:kube-controller-manager");
+        let pem = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let mut asked = request("system:node:a", KUBELET_CLIENT, json!({}));
+        asked.spec.request = ByteString(pem.into_bytes());
+        assert!(matches!(at(&asked, NOW), Step::Wait(_)));
+        for signer in [KUBELET_CLIENT, recognize::CLIENT] {
+            asked.spec.signer_name = signer.to_owned();
+            asked.status = serde_json::from_value(answered("Approved", "2026-01-01T23:59:00Z")).unwrap();
+            assert!(matches!(at(&asked, NOW), Step::Fail(_)), "{signer}");
+        }
+    }
+
+    #[test]
     fn approved_requests_are_signed_within_bounds() {
         let status = answered("Approved", "2026-01-01T23:59:00Z");
         let ok = request("x", KUBELET_CLIENT, status.clone());
         let lifetime = SignedDuration::from_secs(1000);
-        assert_eq!(at(&ok, NOW), Step::Sign { usage: Usage::ClientAuth, lifetime });
+        let asked = recognize::read(&ok).unwrap();
+        assert_eq!(at(&ok, NOW), Step::Sign { asked, usage: Usage::ClientAuth, lifetime });
         assert!(matches!(step(&ok, false, NOW.parse().unwrap()), Step::Wait(_)));
         assert!(matches!(at(&request("x", recognize::KUBELET_SERVING, status.clone()), NOW), Step::Fail(_)));
         assert!(matches!(at(&request("x", "example.com/x", status.clone()), NOW), Step::Wait(_)));

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 
-use pki::{CsrInfo, NODES, Usage};
+use pki::{AlternativeNames, NODES, Name, Request, Usage};
 
 /// Clients of the API.
 pub(super) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
@@ -22,9 +22,9 @@ const CLIENT_AUTH: &str = "client auth";
 const SERVER_AUTH: &str = "server auth";
 
 /// What is asked, as far as it can be read.
-pub(super) fn read(request: &CertificateSigningRequest) -> Result<CsrInfo, String> {
+pub(super) fn read(request: &CertificateSigningRequest) -> Result<Request, String> {
     let pem = std::str::from_utf8(&request.spec.request.0).map_err(|error| error.to_string())?;
-    CsrInfo::from_pem(pem).map_err(|error| error.to_string())
+    Request::from_pem(pem).map_err(|error| error.to_string())
 }
 
 /// The signature, the usage itself, and for RSA keys encipherment.
@@ -33,57 +33,57 @@ fn usages_are(usages: &[String], wanted: &str) -> bool {
     usages == BTreeSet::from([SIGNATURE, wanted]) || usages == BTreeSet::from([SIGNATURE, ENCIPHERMENT, wanted])
 }
 
+/// The subject of a kubelet's certificate.
+fn kubelet_subject(asked: &Request) -> Result<&Name, String> {
+    let subject = asked.subject()?;
+    if !subject.organizations().eq([NODES]) {
+        return Err("subject organization is not system:nodes".into());
+    }
+    if !subject.common_name().starts_with(NODE_PREFIX) {
+        return Err("subject common name does not begin with system:node: ".into());
+    }
+    Ok(subject)
+}
+
+fn usages_fit(usages: &[String], wanted: &str) -> Result<(), String> {
+    if usages_are(usages, wanted) {
+        return Ok(());
+    }
+    Err(format!("usages did not match [digital signature {wanted}] or [digital signature key encipherment {wanted}]"))
+}
+
 /// Whether this is how a kubelet asks for its client certificate.
-pub(super) fn kubelet_client(asked: &CsrInfo, usages: &[String]) -> Result<(), &'static str> {
-    if asked.organizations != [NODES] {
-        return Err("subject organization is not system:nodes");
+pub(super) fn kubelet_client<'r>(asked: &'r Request, usages: &[String]) -> Result<&'r Name, String> {
+    let subject = kubelet_subject(asked)?;
+    let AlternativeNames { dns_names, ip_addresses, email_addresses, uris } = asked.names();
+    let none = [
+        ("DNS", dns_names.is_empty()),
+        ("Email", email_addresses.is_empty()),
+        ("IP", ip_addresses.is_empty()),
+        ("URI", uris.is_empty()),
+    ];
+    if let Some((kind, _)) = none.iter().find(|(_, empty)| !empty) {
+        return Err(format!("{kind} subjectAltNames are not allowed"));
     }
-    if !asked.dns_names.is_empty() {
-        return Err("DNS subjectAltNames are not allowed");
-    }
-    if !asked.email_addresses.is_empty() {
-        return Err("Email subjectAltNames are not allowed");
-    }
-    if !asked.ip_addresses.is_empty() {
-        return Err("IP subjectAltNames are not allowed");
-    }
-    if !asked.uris.is_empty() {
-        return Err("URI subjectAltNames are not allowed");
-    }
-    if !asked.common_name.starts_with(NODE_PREFIX) {
-        return Err("subject common name does not begin with system:node: ");
-    }
-    if !usages_are(usages, CLIENT_AUTH) {
-        return Err(
-            "usages did not match [digital signature client auth] or [digital signature key encipherment client auth]",
-        );
-    }
-    Ok(())
+    usages_fit(usages, CLIENT_AUTH)?;
+    Ok(subject)
 }
 
 /// Whether this is how a kubelet asks for its serving certificate.
-pub(super) fn kubelet_serving(asked: &CsrInfo, usages: &[String]) -> Result<(), &'static str> {
-    if asked.organizations != [NODES] {
-        return Err("subject organization is not system:nodes");
+pub(super) fn kubelet_serving<'r>(asked: &'r Request, usages: &[String]) -> Result<&'r Name, String> {
+    let subject = kubelet_subject(asked)?;
+    let AlternativeNames { dns_names, ip_addresses, email_addresses, uris } = asked.names();
+    if dns_names.is_empty() && ip_addresses.is_empty() {
+        return Err("DNS or IP subjectAltName is required".into());
     }
-    if asked.dns_names.is_empty() && asked.ip_addresses.is_empty() {
-        return Err("DNS or IP subjectAltName is required");
+    if !email_addresses.is_empty() {
+        return Err("Email subjectAltNames are not allowed".into());
     }
-    if !asked.email_addresses.is_empty() {
-        return Err("Email subjectAltNames are not allowed");
+    if !uris.is_empty() {
+        return Err("URI subjectAltNames are not allowed".into());
     }
-    if !asked.uris.is_empty() {
-        return Err("URI subjectAltNames are not allowed");
-    }
-    if !usages_are(usages, SERVER_AUTH) {
-        return Err(
-            "usages did not match [digital signature server auth] or [digital signature key encipherment server auth]",
-        );
-    }
-    if !asked.common_name.starts_with(NODE_PREFIX) {
-        return Err("subject common name does not begin with system:node: ");
-    }
-    Ok(())
+    usages_fit(usages, SERVER_AUTH)?;
+    Ok(subject)
 }
 
 /// Whether a client of the API asks for no more than that.
@@ -99,24 +99,24 @@ fn api_client(usages: &[String]) -> Result<(), String> {
 
 /// What a certificate of the signer may be used for, when the request has the signer's form. `None` for signers that
 /// are somebody else's.
-pub(super) fn for_signer(signer: &str, asked: &CsrInfo, usages: &[String]) -> Option<Result<Usage, String>> {
+pub(super) fn for_signer(signer: &str, asked: &Request, usages: &[String]) -> Option<Result<Usage, String>> {
     match signer {
-        CLIENT => Some(api_client(usages).map(|()| Usage::ClientAuth)),
-        KUBELET_CLIENT => Some(kubelet_client(asked, usages).map(|()| Usage::ClientAuth).map_err(str::to_owned)),
-        KUBELET_SERVING => Some(kubelet_serving(asked, usages).map(|()| Usage::ServerAuth).map_err(str::to_owned)),
+        CLIENT => {
+            Some(api_client(usages).and_then(|()| asked.subject().map(|_| Usage::ClientAuth).map_err(Into::into)))
+        }
+        KUBELET_CLIENT => Some(kubelet_client(asked, usages).map(|_| Usage::ClientAuth)),
+        KUBELET_SERVING => Some(kubelet_serving(asked, usages).map(|_| Usage::ServerAuth)),
         _ => None,
     }
 }
 
 /// The node that asks for its own serving certificate.
-pub(super) fn serving_node<'r>(request: &'r CertificateSigningRequest, asked: &CsrInfo) -> Option<&'r str> {
+pub(super) fn serving_node<'r>(request: &'r CertificateSigningRequest, asked: &Request) -> Option<&'r str> {
     let spec = &request.spec;
     let user = spec.username.as_deref()?;
     let is_node = spec.groups.iter().flatten().any(|group| group == NODES);
-    let fits = spec.signer_name == KUBELET_SERVING
-        && is_node
-        && user == asked.common_name
-        && kubelet_serving(asked, spec.usages.as_deref().unwrap_or_default()).is_ok();
+    let subject = kubelet_serving(asked, spec.usages.as_deref().unwrap_or_default()).ok()?;
+    let fits = spec.signer_name == KUBELET_SERVING && is_node && user == subject.common_name();
     user.strip_prefix(NODE_PREFIX).filter(|_| fits)
 }
 
@@ -132,9 +132,10 @@ fn normal(name: &str) -> String {
 
 /// Whether the names asked for are all of this node's and nobody else's. `taken` are addresses of Services and of the
 /// API itself.
-pub(super) fn names_are_the_nodes(asked: &CsrInfo, node: &Node, others: &[&Node], taken: &BTreeSet<String>) -> bool {
+pub(super) fn names_are_the_nodes(asked: &Request, node: &Node, others: &[&Node], taken: &BTreeSet<String>) -> bool {
+    let AlternativeNames { dns_names, ip_addresses, .. } = asked.names();
     let wanted: BTreeSet<String> =
-        asked.dns_names.iter().map(|n| normal(n)).chain(asked.ip_addresses.iter().map(ToString::to_string)).collect();
+        dns_names.iter().map(|n| normal(n)).chain(ip_addresses.iter().map(ToString::to_string)).collect();
     let special = |name: &String| match name.parse::<IpAddr>() {
         Ok(ip) => ip.is_loopback() || ip.is_unspecified(),
         Err(_) => name == "localhost" || name.contains('*') || name == "kubernetes" || name.starts_with("kubernetes."),
@@ -149,8 +150,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn client() -> CsrInfo {
-        CsrInfo { common_name: "system:node:a".into(), organizations: vec![NODES.into()], ..CsrInfo::default() }
+    fn client() -> (Name, AlternativeNames) {
+        (Name::client("system:node:a", &[NODES]), AlternativeNames::default())
+    }
+
+    fn request((subject, names): (Name, AlternativeNames)) -> Request {
+        Request::of(subject, names)
     }
 
     fn words(list: &[&str]) -> Vec<String> {
@@ -160,39 +165,46 @@ mod tests {
     #[test]
     fn kubelets_are_known_by_their_exact_form() {
         let usages = words(&[CLIENT_AUTH, SIGNATURE]);
-        assert!(kubelet_client(&client(), &usages).is_ok());
-        assert!(kubelet_client(&client(), &words(&[SIGNATURE, ENCIPHERMENT, CLIENT_AUTH])).is_ok());
-        type Change = fn(&mut CsrInfo);
-        let changes: [Change; 6] = [
-            |c| c.organizations.push("system:masters".into()),
-            |c| c.organizations.clear(),
-            |c| c.dns_names.push("a".into()),
-            |c| c.ip_addresses.push([10, 0, 0, 1].into()),
-            |c| c.common_name = "node".into(),
-            |c| c.uris.push("spiffe://x".into()),
+        assert!(kubelet_client(&request(client()), &usages).is_ok());
+        assert!(kubelet_client(&request(client()), &words(&[SIGNATURE, ENCIPHERMENT, CLIENT_AUTH])).is_ok());
+        type Change = fn(&mut (Name, AlternativeNames));
+        let changes: [Change; 7] = [
+            |c| c.0 = Name::client("system:node:a", &[NODES, "system:masters"]),
+            |c| c.0 = Name::client("system:node:a", &[]),
+            |c| c.1.dns_names.push("a".into()),
+            |c| c.1.ip_addresses.push([10, 0, 0, 1].into()),
+            |c| c.0 = Name::client("node", &[NODES]),
+            |c| c.1.uris.push("spiffe://x".into()),
+            |c| c.1.email_addresses.push("a@b".into()),
         ];
         for change in changes {
             let mut changed = client();
             change(&mut changed);
-            assert!(kubelet_client(&changed, &usages).is_err(), "{changed:?}");
+            assert!(kubelet_client(&request(changed.clone()), &usages).is_err(), "{changed:?}");
         }
         for usages in [&[CLIENT_AUTH][..], &[], &[CLIENT_AUTH, SIGNATURE, SERVER_AUTH]] {
-            assert!(kubelet_client(&client(), &words(usages)).is_err(), "{usages:?}");
+            assert!(kubelet_client(&request(client()), &words(usages)).is_err(), "{usages:?}");
         }
     }
 
     #[test]
     fn signers_take_what_upstreams_take() {
-        let any = CsrInfo { common_name: "jane".into(), ..CsrInfo::default() };
+        let any = request((Name::client("jane", &[]), AlternativeNames::default()));
         assert_eq!(for_signer(CLIENT, &any, &words(&[CLIENT_AUTH])), Some(Ok(Usage::ClientAuth)));
         assert!(for_signer(CLIENT, &any, &words(&[CLIENT_AUTH, SERVER_AUTH])).unwrap().is_err());
         assert!(for_signer(CLIENT, &any, &words(&[SIGNATURE])).unwrap().is_err());
         assert!(for_signer(KUBELET_CLIENT, &any, &words(&[CLIENT_AUTH, SIGNATURE])).unwrap().is_err());
-        assert!(for_signer(KUBELET_SERVING, &client(), &words(&[SERVER_AUTH, SIGNATURE])).unwrap().is_err());
-        let serving = CsrInfo { dns_names: words(&["a"]), ..client() };
+        assert!(for_signer(KUBELET_SERVING, &request(client()), &words(&[SERVER_AUTH, SIGNATURE])).unwrap().is_err());
+        let serving = AlternativeNames { dns_names: words(&["a"]), ..AlternativeNames::default() };
+        let serving = request((client().0, serving));
         let usages = words(&[SERVER_AUTH, SIGNATURE]);
         assert_eq!(for_signer(KUBELET_SERVING, &serving, &usages), Some(Ok(Usage::ServerAuth)));
         assert_eq!(for_signer("example.com/x", &any, &usages), None);
+        let twice = request((Name::client("jane", &["a", "b"]), AlternativeNames::default()));
+        assert!(
+            for_signer(CLIENT, &twice, &words(&[CLIENT_AUTH])).unwrap().is_err(),
+            "a subject that cannot be signed"
+        );
     }
 
     fn node(name: &str, ip: &str) -> Node {
@@ -204,8 +216,10 @@ mod tests {
     #[test]
     fn a_serving_certificate_is_for_the_node_and_nobody_else() {
         let (a, b) = (node("a", "10.0.0.1"), node("b", "10.0.0.2"));
-        let ask =
-            |dns: &[&str], ip: [u8; 4]| CsrInfo { dns_names: words(dns), ip_addresses: vec![ip.into()], ..client() };
+        let ask = |dns: &[&str], ip: [u8; 4]| {
+            let names = AlternativeNames { dns_names: words(dns), ip_addresses: vec![ip.into()], ..client().1 };
+            request((client().0, names))
+        };
         let none = BTreeSet::new();
         let good = ask(&["a"], [10, 0, 0, 1]);
         assert!(names_are_the_nodes(&good, &a, &[&b], &none));
@@ -219,6 +233,6 @@ mod tests {
             assert!(!names_are_the_nodes(&ask(&[name], [10, 0, 0, 1]), &node(name, "10.0.0.1"), &[], &none), "{name}");
         }
         assert!(!names_are_the_nodes(&ask(&["l"], [127, 0, 0, 1]), &node("l", "127.0.0.1"), &[], &none));
-        assert!(!names_are_the_nodes(&client(), &Node::default(), &[], &none), "nothing is no name");
+        assert!(!names_are_the_nodes(&request(client()), &Node::default(), &[], &none), "nothing is no name");
     }
 }

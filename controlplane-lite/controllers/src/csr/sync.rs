@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
@@ -19,7 +19,7 @@ use crate::Context;
 use client::ObjectKey;
 use client::objects::{name, uid};
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
-use pki::Usage;
+use pki::Request;
 
 /// A request whose requester may not have it yet is looked at again: rights and addresses change.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -67,17 +67,23 @@ async fn sync(ctx: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
             tracing::debug!(request = %key, "recognized, but its requester has no right to it");
             Ok(Next::After(LOOK_AGAIN))
         }
-        Step::CompareNode(node) if is_of_node(ctx, &request, &node) => {
+        Step::CompareNode { node, asked } if is_of_node(ctx, &asked, &node) => {
             approve(ctx, &request, "Auto approving kubelet serving certificate for the Node's own addresses.").await
         }
-        Step::CompareNode(_) => Ok(Next::After(LOOK_AGAIN)),
-        Step::Sign { usage, lifetime } => sign(ctx, &request, usage, lifetime).await,
+        Step::CompareNode { .. } => Ok(Next::After(LOOK_AGAIN)),
+        Step::Sign { asked, usage, lifetime } => {
+            let Some(signer) = &ctx.config.signer else { return Ok(Next::Wait) };
+            match signer.sign(&asked, usage, lifetime) {
+                Ok(certificate) => issue(ctx, &request, certificate).await,
+                Err(error) => fail(ctx, &request, client::workqueue::chain(&error)).await,
+            }
+        }
         Step::Fail(why) => fail(ctx, &request, why).await,
     }
 }
 
-fn is_of_node(ctx: &Context, request: &CertificateSigningRequest, node: &str) -> bool {
-    let (Ok(asked), nodes) = (recognize::read(request), ctx.informers.nodes.list()) else { return false };
+fn is_of_node(ctx: &Context, asked: &Request, node: &str) -> bool {
+    let nodes = ctx.informers.nodes.list();
     let Some(own) = nodes.iter().find(|n| name(&n.metadata) == node) else { return false };
     let others: Vec<_> = nodes.iter().filter(|n| name(&n.metadata) != node).map(AsRef::as_ref).collect();
     let services = ctx.informers.services.list();
@@ -91,7 +97,7 @@ fn is_of_node(ctx: &Context, request: &CertificateSigningRequest, node: &str) ->
         let addresses = api.subsets.iter().flatten().flat_map(|s| s.addresses.iter().flatten());
         taken.extend(addresses.map(|a| a.ip.clone()));
     }
-    recognize::names_are_the_nodes(&asked, own, &others, &taken)
+    recognize::names_are_the_nodes(asked, own, &others, &taken)
 }
 
 async fn may_create(ctx: &Context, request: &CertificateSigningRequest, part: &str) -> Result<bool, SyncError> {
@@ -148,18 +154,7 @@ async fn approve(ctx: &Context, request: &CertificateSigningRequest, message: &s
     settle(ctx, written.map_err(SyncError::api("approve CertificateSigningRequest", key)))
 }
 
-async fn sign(
-    ctx: &Context,
-    request: &CertificateSigningRequest,
-    usage: Usage,
-    lifetime: SignedDuration,
-) -> Result<Next, SyncError> {
-    let Some(signer) = &ctx.config.signer else { return Ok(Next::Wait) };
-    let pem = String::from_utf8_lossy(&request.spec.request.0);
-    let certificate = match signer.sign(&pem, usage, lifetime) {
-        Ok(certificate) => certificate,
-        Err(error) => return fail(ctx, request, client::workqueue::chain(&error)).await,
-    };
+async fn issue(ctx: &Context, request: &CertificateSigningRequest, certificate: String) -> Result<Next, SyncError> {
     let mut changed = request.clone();
     changed.status.get_or_insert_default().certificate = Some(ByteString(certificate.into_bytes()));
     put_status(ctx, &changed, "sign CertificateSigningRequest").await

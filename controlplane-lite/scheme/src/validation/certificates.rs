@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::meta::{dns1123_label, dns1123_subdomain};
 use crate::access::{at, int_at, list_at, str_at};
 use crate::field::{FieldErrors, Path};
-use pki::{CertInfo, CsrInfo};
+use pki::{CertInfo, Request};
 
 const SPEC: Path<'static> = Path::new("spec");
 const STATUS: Path<'static> = Path::new("status");
@@ -51,7 +51,7 @@ const USAGES: &[&str] = &[
 /// CertificateSigningRequest.
 pub fn request(object: &Value, errors: &mut FieldErrors) {
     let encoded = str_at(object, &["spec", "request"]);
-    if let Err(why) = decoded(encoded).and_then(|pem| CsrInfo::from_pem(&pem).map_err(|e| e.to_string())) {
+    if let Err(why) = readable(encoded, str_at(object, &["spec", "signerName"])) {
         errors.invalid(&SPEC.child("request"), encoded, why);
     }
     usages(list_at(object, &["spec", "usages"]), errors);
@@ -78,6 +78,15 @@ pub fn request(object: &Value, errors: &mut FieldErrors) {
         && let Err(why) = decoded(certificate).and_then(|pem| certificates(&pem))
     {
         errors.invalid(&STATUS.child("certificate"), "<certificate data>", why);
+    }
+}
+
+/// The cluster's own signers sign a subject as it was read, so it must have one reading; others may know more.
+fn readable(encoded: &str, signer: &str) -> Result<(), String> {
+    let request = decoded(encoded).and_then(|pem| Request::from_pem(&pem).map_err(|e| e.to_string()))?;
+    match request.subject() {
+        Err(why) if signer.starts_with("kubernetes.io/") => Err(why.to_owned()),
+        _ => Ok(()),
     }
 }
 
@@ -257,6 +266,22 @@ mod tests {
         bad["spec"]["request"] = json!(STANDARD.encode(forged));
         let found = problems(|e| request(&bad, e));
         assert_eq!(found.len(), 5, "{found:?}");
+    }
+
+    #[test]
+    fn the_clusters_signers_want_one_reading() {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "a");
+        params.distinguished_name.push(rcgen::DnType::CustomDnType(vec![2, 5, 4, 3]), "b");
+        let pem = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let mut object = valid();
+        object["spec"]["request"] = json!(STANDARD.encode(pem));
+        assert_eq!(problems(|e| request(&object, e)), [""; 0]);
+        for signer in ["kube-apiserver-client", "kube-apiserver-client-kubelet", "kubelet-serving"] {
+            object["spec"]["signerName"] = json!(format!("kubernetes.io/{signer}"));
+            assert_eq!(problems(|e| request(&object, e)).len(), 1, "{signer}");
+        }
     }
 
     #[test]
