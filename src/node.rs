@@ -42,6 +42,11 @@ pub struct NodeInputs {
     pub client_ca: PathBuf,
     /// A serving certificate and its key, where somebody issued one.
     pub serving: Option<(PathBuf, PathBuf)>,
+    /// Whether the kubelet asks the API server for a serving certificate, unless a
+    /// configuration file says otherwise.
+    pub asks_serving: bool,
+    /// TCP ports that other parts of this process listen on.
+    pub own_ports: Vec<u16>,
 }
 
 /// Arguments or configuration that make no sense; the process exits with 2.
@@ -97,6 +102,9 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>
     let mut config = agent_config(&inputs)?;
     let mut proxy = proxy_config(&inputs)?;
     let laid = node_config::lay_over(&inputs.node.config, &mut config, &mut proxy)?;
+    follow_cluster_dns(&mut inputs.net, &config.dns)?;
+    let listening = [proxy.healthz_bind_address, proxy.metrics_bind_address].into_iter().flatten();
+    config.node.own_ports = inputs.own_ports.iter().copied().chain(listening.map(|address| address.port())).collect();
     if let Some(path) = laid.proxy_kubeconfig.filter(|_| !inputs.proxy_client_is_chosen) {
         inputs.proxy_client = kubeconfig::client(&path).await?;
     }
@@ -180,6 +188,15 @@ fn proxy_config(inputs: &NodeInputs) -> Result<ServiceProxyConfig> {
     Ok(config)
 }
 
+/// What a `KubeletConfiguration` says of the cluster's DNS counts for who answers, too.
+fn follow_cluster_dns(net: &mut ClusterNet, dns: &agent::config::DnsSettings) -> Result<()> {
+    if let Some(server) = dns.servers.first() {
+        net.cluster_dns = server.parse().map_err(|_| UsageError(format!("clusterDNS: {server} is not an address")))?;
+    }
+    net.cluster_domain.clone_from(&dns.domain);
+    Ok(())
+}
+
 fn agent_config(inputs: &NodeInputs) -> Result<agent::config::AgentConfig> {
     let mut config = agent::config::AgentConfig::new(inputs.identity.name.clone(), inputs.paths.data.clone());
     config.paths.pod_logs = inputs.paths.log.clone();
@@ -192,6 +209,7 @@ fn agent_config(inputs: &NodeInputs) -> Result<agent::config::AgentConfig> {
     config.static_pods.directory = Some(manifests.unwrap_or_else(|| inputs.paths.manifests()));
     config.server.port = inputs.node.port;
     config.server.client_ca_file = Some(inputs.client_ca.clone());
+    config.server.tls_bootstrap = inputs.asks_serving;
     if let Some((cert, key)) = &inputs.serving {
         config.server.cert_file = Some(cert.clone());
         config.server.key_file = Some(key.clone());

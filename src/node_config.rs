@@ -19,6 +19,8 @@ pub struct Laid {
     pub proxy_kubeconfig: Option<PathBuf>,
     /// Fields that are set and have no effect here.
     pub ignored: Vec<String>,
+    /// Those of them that ask for a protection.
+    pub unprotected: Vec<String>,
 }
 
 /// Reads `files`, documents separated by `---`, and lays them over the configurations.
@@ -32,7 +34,10 @@ pub fn lay_over(files: &[PathBuf], agent: &mut AgentConfig, proxy: &mut ServiceP
         texts.push((file.as_path(), text));
     }
     let laid = lay_texts(&texts, agent, proxy).map_err(|problems| UsageError(problems.join("\n")))?;
-    for field in &laid.ignored {
+    for field in &laid.unprotected {
+        tracing::warn!(field, "a protection that the configuration file asks for is not built: it has no effect");
+    }
+    for field in laid.ignored.iter().filter(|field| !laid.unprotected.contains(field)) {
         tracing::warn!(field, "a setting of the configuration file has no effect here");
     }
     Ok(laid)
@@ -83,6 +88,7 @@ fn lay(
         "KubeletConfiguration" => {
             let applied = apply_kubelet_document(agent, document).map_err(|error| error.problems)?;
             laid.ignored.extend(applied.ignored);
+            laid.unprotected.extend(applied.unprotected);
         }
         netproxy::config::KIND => {
             let applied = apply_kube_proxy_configuration(proxy, document)?;
@@ -110,14 +116,14 @@ mod tests {
 
     #[test]
     fn documents_find_their_reader_in_one_file_or_two() {
-        let kubelet = format!("{KUBELET}maxPods: 7\nseccompDefault: true\n");
+        let kubelet = format!("{KUBELET}maxPods: 7\nprotectKernelDefaults: true\n");
         let proxy = format!("{PROXY}nftables: {{masqueradeAll: true}}\nclientConnection: {{kubeconfig: /k, qps: 5}}\n");
         let one = format!("---\n{kubelet}---\n# nothing\n---\n{proxy}");
         for texts in [&[one.as_str()][..], &[&proxy, &kubelet]] {
             let (agent, proxy, laid) = read(texts).unwrap();
             assert_eq!((agent.node.max_pods, proxy.masquerade_all), (7, true));
             assert_eq!(laid.proxy_kubeconfig, Some("/k".into()));
-            assert!(laid.ignored.contains(&"seccompDefault".to_owned()), "{:?}", laid.ignored);
+            assert!(laid.unprotected.contains(&"protectKernelDefaults".to_owned()), "{laid:?}");
             assert!(laid.ignored.contains(&"clientConnection.qps".to_owned()), "{:?}", laid.ignored);
         }
         assert_eq!(read(&[]).unwrap().2, Laid::default());

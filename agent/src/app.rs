@@ -16,14 +16,12 @@ use anyhow::Context as _;
 use cri::{ImageService, RuntimeService};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::bootstrap::{Credentials, rotate};
 use crate::cgroup::CgroupTree;
 use crate::clock::Clock;
 use crate::config::AgentConfig;
 use crate::contract::{ChangeSink, PodVolumes, ProbeSink};
-use crate::convert::dns::parse_resolv_conf;
 use crate::convert::fields::FieldContext;
 use crate::convert::resources::PodCgroupLimits;
 use crate::convert::service_env::ServiceLink;
@@ -52,6 +50,7 @@ use crate::server::{self, BoundServer, ServerState};
 use crate::services;
 use crate::status::StatusManager;
 use crate::status::manager::ApiWriter;
+use crate::tasks::{TaskRestarts, Tasks};
 use crate::volume::{VolumeConfig, VolumeSet};
 
 /// What the agent is given by the process it lives in.
@@ -103,11 +102,9 @@ async fn wait_for_runtime(runtime: &dyn RuntimeService, token: &CancellationToke
 }
 
 /// Ends tasks, one generation after the other.
-async fn drain(generations: [(CancellationToken, TaskTracker); 3]) {
-    for (stop, group) in generations {
-        stop.cancel();
-        group.close();
-        if tokio::time::timeout(DRAIN, group.wait()).await.is_err() {
+async fn drain(generations: [Tasks; 3]) {
+    for group in generations {
+        if !group.drain(DRAIN).await {
             tracing::warn!("tasks did not end in time");
         }
     }
@@ -166,12 +163,10 @@ impl App {
 
     fn worker_settings(&self) -> WorkerSettings {
         let config = &self.config;
-        let resolver = std::fs::read_to_string(&config.paths.resolv_conf).unwrap_or_default();
         WorkerSettings {
             node_name: config.node.name.clone(),
             paths: config.paths.clone(),
             dns: config.dns.clone(),
-            host_dns: parse_resolv_conf(&resolver),
             cfs_quota: config.cgroups.cfs_quota,
             cfs_period: i64::try_from(config.cgroups.cfs_period.as_micros()).unwrap_or(100_000),
             pod_pids_limit: config.cgroups.pod_pids_limit,
@@ -185,21 +180,20 @@ impl App {
 
     async fn serve(mut self, ready: watch::Sender<bool>, token: CancellationToken) -> anyhow::Result<()> {
         // Three generations, so that the drain has an order.
-        let (workers_token, writers_token, rest) =
-            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-        let (worker_tasks, writer_tasks, tasks) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
+        let (panics, mut panicked) = mpsc::unbounded_channel();
+        let restarts = TaskRestarts::default();
+        let [worker_tasks, writer_tasks, tasks] = [(); 3].map(|()| Tasks::new(panics.clone(), restarts.clone()));
+        let (workers_token, writers_token, rest) = (worker_tasks.token(), writer_tasks.token(), tasks.token());
         let (recorder, queue) = Recorder::channel(EVENT_QUEUE);
         let node_name = self.config.node.name.clone();
-        writer_tasks.spawn(events::write::run(
-            self.client.clone(),
-            queue,
-            node_name.clone(),
-            self.clock,
-            writers_token.clone(),
-        ));
+        let (client, name, token_of_events) = (self.client.clone(), node_name.clone(), writers_token.clone());
+        writer_tasks.spawn("events", events::write::run(client, queue, name, self.clock, token_of_events));
         if let Some(tree) = self.cgroups.clone() {
             let (limits, token) = (all_pods(&self.config), rest.clone());
-            tasks.spawn(allocatable::enforce(tree, limits, recorder.clone(), node_name.clone(), token));
+            tasks.spawn(
+                "node allocatable",
+                allocatable::enforce(tree, limits, recorder.clone(), node_name.clone(), token),
+            );
         }
         let (pressures_tx, pressures) = watch::channel(Pressures::new());
         let node = self.start_node(&recorder, pressures, &tasks, &rest);
@@ -212,41 +206,49 @@ impl App {
             return Ok(());
         }
         let eviction = self.eviction_manager(&parts, pressures_tx);
-        tasks.spawn(eviction.run(rest.clone()));
+        tasks.spawn("eviction", eviction.run(rest.clone()));
         let desired = self.start_sources(&recorder, node.clone(), &tasks, &rest, &parts).await;
         let pleg = parts.pleg.clone();
-        tasks.spawn({
+        tasks.spawn("pleg", {
             let rest = rest.clone();
             async move { pleg.run(rest).await }
         });
         if let Some(client) = &self.client {
             let (status, writer) = (parts.deps.status.clone(), Arc::new(ApiWriter::new(client.clone())));
             let (desired, token) = (desired.clone(), writers_token.clone());
-            writer_tasks.spawn(async move { status.run(writer, desired, token).await });
+            writer_tasks.spawn("pod status", async move { status.run(writer, desired, token).await });
         }
         let dispatcher = Dispatcher::new(parts.deps.clone(), parts.workers.clone(), workers_token.clone());
-        worker_tasks.spawn(dispatcher.run(desired.clone(), parts.relisted));
-        tasks.spawn(housekeeping::run(parts.deps.clone(), parts.workers.clone(), desired.clone(), rest.clone()));
+        worker_tasks.spawn("pod workers", dispatcher.run(desired.clone(), parts.relisted));
+        tasks.keep("housekeeping", {
+            let (deps, workers, desired, rest) =
+                (parts.deps.clone(), parts.workers.clone(), desired.clone(), rest.clone());
+            move || housekeeping::run(deps.clone(), workers.clone(), desired.clone(), rest.clone())
+        });
         if let (Some(serving), Some(client)) = (self.serving.take(), self.client.clone()) {
             let (name, node, rest) = (self.config.node.name.clone(), node.clone(), rest.clone());
-            tasks.spawn(rotate::serving(serving, name, client, node, rest));
+            tasks.spawn("serving certificate", rotate::serving(serving, name, client, node, rest));
         }
         if let Some(server) = server {
-            let state = self.server_state(&parts.deps, parts.probes.clone(), desired.clone());
+            let state = self.server_state(&parts.deps, parts.probes.clone(), desired.clone(), restarts);
             let rest = rest.clone();
-            tasks.spawn(async move { server.serve(state, rest).await });
+            tasks.spawn("server", async move { server.serve(state, rest).await });
         }
-        tasks.spawn(announce(self.client.is_some(), desired, node, ready, rest.clone()));
-        token.cancelled().await;
-        drain([(workers_token, worker_tasks), (writers_token, writer_tasks), (rest, tasks)]).await;
-        Ok(())
+        tasks.spawn("readiness", announce(self.client.is_some(), desired, node, ready, rest.clone()));
+        let panic = tokio::select! {
+            () = token.cancelled() => None,
+            // Cancel-safe: nothing is waited for afterwards.
+            panic = panicked.recv() => panic,
+        };
+        drain([worker_tasks, writer_tasks, tasks]).await;
+        panic.map_or(Ok(()), |panic| Err(panic.into()))
     }
 
     fn start_node(
         &self,
         recorder: &Recorder,
         pressures: watch::Receiver<Pressures>,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
         token: &CancellationToken,
     ) -> watch::Receiver<Arc<NodeView>> {
         let (tx, rx) = watch::channel(Arc::new(NodeView::default()));
@@ -262,7 +264,7 @@ impl App {
             clock: self.clock,
         };
         let (client, token) = (self.client.clone(), token.clone());
-        tasks.spawn(async move { keeper.run(client, tx, token).await });
+        tasks.spawn("node", async move { keeper.run(client, tx, token).await });
         rx
     }
 
@@ -270,7 +272,7 @@ impl App {
         &self,
         recorder: &Recorder,
         node: watch::Receiver<Arc<NodeView>>,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
         token: &CancellationToken,
     ) -> Parts {
         let cache = Arc::new(PodCache::new());
@@ -305,7 +307,7 @@ impl App {
         };
         let volume_config = VolumeConfig { pods_root: self.config.paths.root.join("pods"), fields };
         let volumes = VolumeSet::new(volume_config, objects.clone(), recorder.clone(), sink);
-        tasks.spawn({
+        tasks.spawn("volumes", {
             let (volumes, token) = (volumes.clone(), token.clone());
             async move { volumes.run(token).await }
         });
@@ -340,13 +342,13 @@ impl App {
 
     fn start_services(
         &self,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
         token: &CancellationToken,
     ) -> watch::Receiver<Option<Arc<Vec<ServiceLink>>>> {
         let known = self.client.is_none().then(|| Arc::new(Vec::new()));
         let (tx, rx) = watch::channel(known);
         if let Some(client) = &self.client {
-            tasks.spawn(services::run(client.clone(), tx, token.clone()));
+            tasks.spawn("services", services::run(client.clone(), tx, token.clone()));
         }
         rx
     }
@@ -355,7 +357,7 @@ impl App {
         &self,
         cache: &Arc<PodCache>,
         recorder: &Recorder,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
         token: &CancellationToken,
     ) -> UnusedImages {
         let name = self.config.node.name.clone();
@@ -363,15 +365,18 @@ impl App {
         let collector =
             ImageCollector::new(self.images.clone(), cache.clone(), recorder.clone(), self.clock, name, settings);
         let (unused_images, requests) = UnusedImages::channel();
-        tasks.spawn(collector.run(requests, token.clone()));
+        tasks.spawn("image collector", collector.run(requests, token.clone()));
         let policy = RotationPolicy {
             max_size: self.config.logs.max_size,
             max_files: usize::try_from(self.config.logs.max_files).unwrap_or(5).max(2),
             ..RotationPolicy::default()
         };
         let rotator = LogRotator::new(self.runtime.clone(), cache.clone(), policy);
-        let token = token.clone();
-        tasks.spawn(async move { rotator.run(token).await });
+        let (rotator, token) = (Arc::new(rotator), token.clone());
+        tasks.keep("log rotation", move || {
+            let (rotator, token) = (rotator.clone(), token.clone());
+            async move { rotator.run(token).await }
+        });
         unused_images
     }
 
@@ -392,7 +397,7 @@ impl App {
         &self,
         recorder: &Recorder,
         node: watch::Receiver<Arc<NodeView>>,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
         token: &CancellationToken,
         parts: &Parts,
     ) -> DesiredRx {
@@ -402,27 +407,33 @@ impl App {
         if let Some(directory) = &files.directory {
             let name = config.node.name.clone();
             let source = FileSource::new(directory.clone(), name, merger.clone(), recorder.clone(), self.clock);
-            tasks.spawn(source.run(token.clone()));
+            tasks.spawn("static pods", source.run(token.clone()));
         }
         if files.url.is_some() {
             let (settings, name) = (files.clone(), config.node.name.clone());
-            tasks.spawn(podsource::url::run(settings, name, merger.clone(), self.clock, token.clone()));
+            tasks.spawn(
+                "static pods of a URL",
+                podsource::url::run(settings, name, merger.clone(), self.clock, token.clone()),
+            );
         }
         if let Some(client) = &self.client {
             let (client, name, token) = (client.clone(), config.node.name.clone(), token.clone());
-            tasks.spawn(podsource::mirror::run(
-                client.clone(),
-                desired.clone(),
-                node,
-                parts.workers.clone(),
-                token.clone(),
-            ));
-            tasks.spawn(async move { podsource::api::run(client, &name, merger, token).await });
+            tasks.spawn(
+                "mirror pods",
+                podsource::mirror::run(client.clone(), desired.clone(), node, parts.workers.clone(), token.clone()),
+            );
+            tasks.spawn("pods", async move { podsource::api::run(client, &name, merger, token).await });
         }
         desired
     }
 
-    fn server_state(&self, deps: &Arc<Deps>, probes: Arc<ProbeManager>, desired: DesiredRx) -> ServerState {
+    fn server_state(
+        &self,
+        deps: &Arc<Deps>,
+        probes: Arc<ProbeManager>,
+        desired: DesiredRx,
+        restarts: TaskRestarts,
+    ) -> ServerState {
         let configz = serde_json::json!({
             "kubeletconfig": {
                 "kind": "KubeletConfiguration",
@@ -432,6 +443,9 @@ impl App {
                 "clusterDomain": self.config.dns.domain,
                 "containerLogMaxSize": self.config.logs.max_size.to_string(),
                 "containerLogMaxFiles": self.config.logs.max_files,
+                "podPidsLimit": self.config.cgroups.pod_pids_limit.unwrap_or(-1),
+                "seccompDefault": self.config.seccomp_default,
+                "serverTLSBootstrap": self.config.server.tls_bootstrap,
             }
         });
         ServerState {
@@ -444,6 +458,7 @@ impl App {
             log_dir: std::path::PathBuf::from("/var/log"),
             root_dir: self.config.paths.root.clone(),
             configz: Arc::new(configz),
+            restarts,
         }
     }
 }

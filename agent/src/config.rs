@@ -81,6 +81,9 @@ pub struct NodeSettings {
     /// Version to report as `kubeletVersion`.
     pub version: String,
     pub provider_id: Option<String>,
+    /// TCP ports that processes of this node beside the kubelet's server listen
+    /// on: no pod gets them as host ports.
+    pub own_ports: Vec<u16>,
 }
 
 /// cgroups of pods.
@@ -104,6 +107,8 @@ pub struct CgroupSettings {
     /// Whether all pods together are held to what is not reserved, and not only
     /// to what the machine has.
     pub enforce_node_allocatable: bool,
+    /// Whether a machine with cgroups v1 is refused.
+    pub fail_v1: bool,
 }
 
 /// Images.
@@ -139,6 +144,14 @@ pub enum Authorization {
     Webhook,
 }
 
+/// Lowest version of TLS that is spoken. Older ones than 1.2 never are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMinVersion {
+    #[default]
+    Tls12,
+    Tls13,
+}
+
 /// The HTTPS server on :10250.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
@@ -151,6 +164,9 @@ pub struct ServerSettings {
     pub key_file: Option<PathBuf>,
     /// Whether the certificate is asked for at the API server, where no files are given.
     pub tls_bootstrap: bool,
+    pub tls_min_version: TlsMinVersion,
+    /// Suites of TLS 1.2 by their IANA names; empty allows all that are spoken.
+    pub cipher_suites: Vec<String>,
     /// PEM bundle that client certificates must chain to.
     pub client_ca_file: Option<PathBuf>,
     pub authorization: Authorization,
@@ -191,6 +207,8 @@ pub struct AgentConfig {
     pub seccomp_default: bool,
     /// Whether the node may have swap; reported only.
     pub fail_swap_on: bool,
+    /// Whether containers that name no seccomp profile get the runtime's.
+    pub seccomp_default: bool,
 }
 
 impl AgentConfig {
@@ -212,6 +230,7 @@ impl AgentConfig {
                 status_report: Duration::from_secs(300),
                 version: "v1.36.0".to_owned(),
                 provider_id: None,
+                own_ports: Vec::new(),
             },
             paths: Paths::below(data_dir),
             dns: DnsSettings { servers: Vec::new(), domain: "cluster.local".to_owned() },
@@ -224,6 +243,7 @@ impl AgentConfig {
                 pod_pids_limit: None,
                 single_process_oom_kill: None,
                 enforce_node_allocatable: true,
+                fail_v1: false,
             },
             images: ImageSettings {
                 max_parallel_pulls: Some(5),
@@ -242,6 +262,8 @@ impl AgentConfig {
                 client_ca_file: None,
                 authorization: Authorization::Webhook,
                 tls_bootstrap: false,
+                tls_min_version: Default::default(),
+                cipher_suites: Vec::new(),
                 webhook_authentication: true,
                 anonymous: false,
             },
@@ -252,6 +274,7 @@ impl AgentConfig {
             allowed_unsafe_sysctls: Vec::new(),
             seccomp_default: false,
             fail_swap_on: false,
+            seccomp_default: false,
         }
     }
 }

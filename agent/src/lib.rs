@@ -26,11 +26,13 @@ pub mod podcache;
 pub mod podsource;
 pub mod podworker;
 pub mod probe;
+pub mod resolver;
 pub mod retention;
 pub mod runtimeclass;
 pub mod server;
 pub mod services;
 pub mod status;
+pub mod tasks;
 #[cfg(test)]
 mod testutil;
 pub mod volume;

@@ -41,6 +41,7 @@ use crate::ids::ObjectName;
 use crate::logs::LogWatcher;
 use crate::podcache::PodCache;
 use crate::probe::ProbeManager;
+use crate::tasks::TaskRestarts;
 use auth::Authenticator;
 
 /// How long a client may take for the TLS handshake.
@@ -75,6 +76,8 @@ pub struct ServerState {
     pub root_dir: PathBuf,
     /// The answer of `/configz`.
     pub configz: Arc<serde_json::Value>,
+    /// How often parts of the agent were started again.
+    pub restarts: TaskRestarts,
 }
 
 impl Debug for ServerState {

@@ -45,6 +45,10 @@ pub fn run(args: &AgentArgs) -> Result<()> {
             proxy_client_is_chosen: args.proxy_kubeconfig.is_some(),
             client_ca,
             serving: None,
+            // Who joins a cluster of ours is given one; elsewhere requests would wait
+            // for an approval that is not upstream's default to give.
+            asks_serving: args.join.server.is_some(),
+            own_ports: Vec::new(),
         };
         let (ready, _) = watch::channel(false);
         node::start(inputs, &tasks, ready).await

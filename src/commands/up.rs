@@ -52,6 +52,8 @@ pub fn run(args: &UpArgs) -> Result<()> {
             proxy_client_is_chosen: false,
             client_ca: control_plane.ca_file(),
             serving: Some(serving),
+            asks_serving: false,
+            own_ports: vec![args.control_plane.secure_port],
             paths: paths.clone(),
             net: args.net.clone(),
             node: args.node.clone(),

@@ -217,9 +217,10 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let (from, to) = (at("2026-01-01T00:00:00Z"), at("2026-01-01T10:00:00Z"));
         let validity = Validity { common_name: String::new(), public_key: vec![], names: vec![], from, to };
-        for (dice, hour) in [(0.0, 7), (1.0, 9), (7.0, 9), (f64::NAN, 0)] {
-            let when = rotation(&validity, dice);
-            assert!(hour == 0 || (when.duration_since(from).as_secs_f64() - f64::from(hour) * 3600.0).abs() < 1.0);
+        // Of no dice at all nothing can be computed: the end is the last moment.
+        for (dice, hour) in [(0.0, 7), (1.0, 9), (7.0, 9), (-1.0, 7), (f64::NAN, 10)] {
+            let after = rotation(&validity, dice).duration_since(from).as_secs_f64();
+            assert!((after - f64::from(hour) * 3600.0).abs() < 1.0, "{dice}: after {after} s");
         }
         assert_eq!(rotation(&Validity { to: from, from: to, ..validity }, 0.5), to, "backwards is over");
     }

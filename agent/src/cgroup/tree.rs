@@ -38,6 +38,8 @@ pub enum CgroupError {
         #[source]
         source: io::Error,
     },
+    #[error("this machine has cgroups v1, which failCgroupV1 refuses")]
+    V1,
     #[error("singleProcessOOMKill must not be false: cgroup v1 cannot kill a container as a whole")]
     NoGroupKill,
     #[error("systemd slice {slice}: {message}")]
@@ -82,6 +84,9 @@ impl CgroupTree {
         let v2 = hierarchies.is_v2();
         if hierarchies.v1.is_empty() && !v2 {
             return Err(CgroupError::NotMounted);
+        }
+        if !v2 && settings.fail_v1 {
+            return Err(CgroupError::V1);
         }
         if !v2 && settings.single_process_oom_kill == Some(false) {
             return Err(CgroupError::NoGroupKill);
@@ -374,6 +379,7 @@ mod tests {
             pod_pids_limit: None,
             single_process_oom_kill: None,
             enforce_node_allocatable: true,
+            fail_v1: false,
         }
     }
 
@@ -496,6 +502,8 @@ mod tests {
         assert!(matches!(CgroupTree::new(&settings(), Hierarchies::default()), Err(CgroupError::NotMounted)));
         let dir = tempfile::tempdir().unwrap();
         let h = Hierarchies { unified: Some(dir.path().to_owned()), ..Hierarchies::default() };
+        let strict = CgroupSettings { fail_v1: true, ..settings() };
+        assert!(matches!(CgroupTree::new(&strict, v1(dir.path())), Err(CgroupError::V1)));
         let error = CgroupTree::new(&settings(), h).unwrap_err();
         assert!(error.to_string().contains("cpu, memory"), "{error}");
         assert_eq!([weight(2), weight(1024), weight(262_144)], [1, 39, 10_000]);

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Taint;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{AgentConfig, Authorization, CgroupDriver, eviction};
+use super::{AgentConfig, Authorization, CgroupDriver, TlsMinVersion, eviction};
 use crate::convert::quantity::nanos;
 
 /// What is wrong with a configuration file; every problem, one a line.
@@ -29,6 +29,8 @@ pub struct ConfigError {
 pub struct Applied {
     /// Fields that are set and have no effect here.
     pub ignored: Vec<String>,
+    /// Those of them that ask for a protection, which there is none of here.
+    pub unprotected: Vec<String>,
 }
 
 /// Fields of upstream's type that have no effect here.
@@ -51,7 +53,6 @@ const IGNORED: &[&str] = &[
     "eventBurst",
     "eventRecordQPS",
     "evictionMinimumReclaim",
-    "failCgroupV1",
     "featureGates",
     "fileCheckFrequency",
     "hairpinMode",
@@ -95,8 +96,6 @@ const IGNORED: &[&str] = &[
     "streamingConnectionIdleTimeout",
     "systemCgroups",
     "systemReservedCgroup",
-    "tlsCipherSuites",
-    "tlsMinVersion",
     "topologyManagerPolicy",
     "topologyManagerPolicyOptions",
     "topologyManagerScope",
@@ -106,6 +105,21 @@ const IGNORED: &[&str] = &[
     "volumeStatsAggPeriod",
     "runtimeRequestTimeout",
 ];
+
+/// Fields of [`IGNORED`] that protect something: by name, and whether a value asks
+/// for that.
+const PROTECTIONS: &[(&str, fn(&Value) -> bool)] = &[
+    ("eventRecordQPS", |v| v.as_i64() != Some(0)),
+    ("imagePullCredentialsVerificationPolicy", |v| v.as_str() != Some("NeverVerify")),
+    ("podsPerCore", |v| v.as_i64() != Some(0)),
+    ("protectKernelDefaults", |v| v.as_bool() != Some(false)),
+    ("qosReserved", |v| v.as_object().is_none_or(|map| !map.is_empty())),
+    ("streamingConnectionIdleTimeout", |v| v.as_str() != Some("0")),
+];
+
+/// Fields that close a door which cannot be closed here: to go on would leave it
+/// open unnoticed.
+const DOORS: &[(&str, bool)] = &[("enableDebuggingHandlers", false), ("enableSystemLogHandler", false)];
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -255,6 +269,14 @@ fn driver(config: &mut AgentConfig, value: Value) -> Result<(), String> {
     Ok(())
 }
 
+fn tls_version(value: Value) -> Result<TlsMinVersion, String> {
+    match parse::<String>(value)?.as_str() {
+        "VersionTLS13" => Ok(TlsMinVersion::Tls13),
+        "VersionTLS12" | "VersionTLS11" | "VersionTLS10" => Ok(TlsMinVersion::Tls12),
+        other => Err(format!("{other:?} is no version of TLS")),
+    }
+}
+
 fn url_headers(config: &mut AgentConfig, value: Value) -> Result<(), String> {
     let map: BTreeMap<String, Vec<String>> = parse(value)?;
     config.static_pods.url_headers =
@@ -305,6 +327,7 @@ const FIELDS: &[(&str, Setter)] = &[
     }),
     ("enableServer", set!(c.server.enabled = parse)),
     ("enforceNodeAllocatable", enforce),
+    ("failCgroupV1", set!(c.cgroups.fail_v1 = parse)),
     ("failSwapOn", set!(c.fail_swap_on = parse)),
     ("httpCheckFrequency", set!(c.static_pods.url_interval = positive_time)),
     ("imageGCHighThresholdPercent", set!(c.images.gc_high_percent = percent)),
@@ -333,6 +356,7 @@ const FIELDS: &[(&str, Setter)] = &[
     ("registerNode", set!(c.node.register = parse)),
     ("registerWithTaints", set!(c.node.taints = parse::<Vec<Taint>>)),
     ("resolvConf", set!(c.paths.resolv_conf = parse)),
+    ("seccompDefault", set!(c.seccomp_default = parse)),
     ("serializeImagePulls", |c, value| {
         if parse::<bool>(value)? {
             c.images.max_parallel_pulls = Some(1);
@@ -346,6 +370,8 @@ const FIELDS: &[(&str, Setter)] = &[
     ("staticPodURLHeader", url_headers),
     ("syncFrequency", set!(c.relist = positive_time)),
     ("systemReserved", reserve),
+    ("tlsCipherSuites", set!(c.server.cipher_suites = parse)),
+    ("tlsMinVersion", set!(c.server.tls_min_version = tls_version)),
     ("tlsCertFile", set!(c.server.cert_file = some)),
     ("tlsPrivateKeyFile", set!(c.server.key_file = some)),
 ];
@@ -372,7 +398,12 @@ pub fn apply_kubelet_document(config: &mut AgentConfig, document: Value) -> Resu
             if let Err(problem) = set(&mut next, value) {
                 problems.push(format!("{key}: {problem}"));
             }
+        } else if DOORS.iter().any(|(name, closed)| *name == key && value.as_bool() == Some(*closed)) {
+            problems.push(format!("{key}: {value} is not built: it would have no effect"));
         } else if IGNORED.contains(&key.as_str()) {
+            if PROTECTIONS.iter().any(|(name, asks)| *name == key && asks(&value)) {
+                applied.unprotected.push(key.clone());
+            }
             applied.ignored.push(key);
         } else {
             problems.push(format!("{key}: unknown field"));
@@ -450,6 +481,26 @@ enforceNodeAllocatable: [kube-reserved]
     }
 
     #[test]
+    fn protections_are_kept_told_or_refused() {
+        let (config, applied) = apply(
+            "seccompDefault: true\ntlsMinVersion: VersionTLS13\ntlsCipherSuites: [TLS_X]\nfailCgroupV1: true
+protectKernelDefaults: true\npodsPerCore: 0\neventRecordQPS: 5\nenableDebuggingHandlers: true\nhairpinMode: none",
+        )
+        .unwrap();
+        assert!(config.seccomp_default && config.cgroups.fail_v1);
+        assert_eq!(config.server.tls_min_version, TlsMinVersion::Tls13);
+        assert_eq!(config.server.cipher_suites, ["TLS_X"]);
+        assert_eq!(applied.unprotected, ["eventRecordQPS", "protectKernelDefaults"]);
+        for door in ["enableDebuggingHandlers", "enableSystemLogHandler"] {
+            let error = apply(&format!("{door}: false")).unwrap_err().to_string();
+            assert!(error.contains(&format!("{door}: false is not built")), "{error}");
+        }
+        for (name, _) in PROTECTIONS {
+            assert!(IGNORED.contains(name), "{name} has an effect");
+        }
+    }
+
+    #[test]
     fn all_problems_come_at_once_and_nothing_changes() {
         let text = "maxPods: many\nnoSuchField: 1\ncgroupDriver: dbus\nimageGCHighThresholdPercent: 200\nkubeReserved: {cpu: lots}\nevictionHard: {nodefs.available: some}\ntlsCertFile: /x\nauthentication: {basic: {}}\nenforceNodeAllocatable: [pods, none]\nclusterDNS: [dns.example]\n";
         let mut config = AgentConfig::new("n", "/d");
@@ -473,8 +524,9 @@ enforceNodeAllocatable: [kube-reserved]
             assert!(all.contains(line), "{line} is not in {all}");
         }
         assert_eq!(config, AgentConfig::new("n", "/d"));
+        assert_eq!(apply("").unwrap().0, config, "a head alone changes nothing");
         for garbage in ["", "[", "3", "\u{0}", "a: b: c"] {
-            assert!(apply(garbage).is_err() || garbage.is_empty(), "{garbage:?}");
+            assert_eq!(apply(garbage).is_err(), !garbage.is_empty(), "{garbage:?}");
             assert!(apply_kubelet_configuration(&mut config, garbage).is_err(), "{garbage:?}");
         }
     }

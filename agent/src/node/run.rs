@@ -14,6 +14,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -119,16 +120,24 @@ impl NodeKeeper {
         let mut seen = Observed { machine: Machine::read(), ips, version: None, images: Vec::new(), images_at: None };
         let (load, runtime) = self.observe(&mut seen).await;
         let status = self.status(&seen, &load, &runtime, None);
-        publish(view, &seen, &status, &runtime, None, &self.pressures.borrow());
+        self.publish(view, &seen, &status, &runtime, None);
         let (node_tx, mut nodes) = watch::channel(None);
+        // They end with this task.
+        let mut parts = JoinSet::new();
         if let Some(client) = &client {
             let node = self.register(client, &seen, &status).await;
             node_tx.send_replace(Some(Arc::new(node)));
             let (name, duration) = (self.settings.name.clone(), self.settings.lease_duration);
-            tokio::spawn(lease::run(client.clone(), name, nodes.clone(), duration, token.clone()));
-            tokio::spawn(follow(client.clone(), self.settings.name.clone(), node_tx, token.clone()));
+            parts.spawn(lease::run(client.clone(), name, nodes.clone(), duration, token.clone()));
+            parts.spawn(follow(client.clone(), self.settings.name.clone(), node_tx, token.clone()));
         }
-        self.report(client, view, &mut seen, &mut nodes, Some(runtime)).await;
+        tokio::select! {
+            () = self.report(client, view, &mut seen, &mut nodes, Some(runtime)) => {}
+            // A panic of a part is one of the whole; an ordinary end follows the token.
+            Some(Err(error)) = parts.join_next() => if error.is_panic() {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
     }
 
     async fn register(&self, client: &kube::Client, seen: &Observed, status: &NodeStatus) -> Node {
@@ -182,7 +191,7 @@ impl NodeKeeper {
             };
             let shown = node.as_ref().and_then(|n| n.status.clone());
             let status = self.status(seen, &load, &runtime, shown.as_ref());
-            publish(view, seen, &status, &runtime, node.as_ref(), &self.pressures.borrow());
+            self.publish(view, seen, &status, &runtime, node.as_ref());
             self.tell_cidr(node.as_deref(), &mut told_cidr).await;
             let due = written
                 .as_ref()
@@ -258,6 +267,37 @@ impl NodeKeeper {
         }
     }
 
+    fn publish(
+        &self,
+        view: &watch::Sender<Arc<NodeView>>,
+        seen: &Observed,
+        status: &NodeStatus,
+        runtime: &RuntimeView,
+        node: Option<&Arc<Node>>,
+    ) {
+        let next = NodeView {
+            pressures: self.pressures.borrow().clone(),
+            own_ports: self.settings.own_ports.iter().copied().chain([self.port]).filter(|port| *port != 0).collect(),
+            host_ips: seen.ips.iter().map(ToString::to_string).collect(),
+            allocatable: status.allocatable.clone().unwrap_or_default(),
+            memory_capacity: i64::try_from(seen.machine.memory).unwrap_or(i64::MAX),
+            network_problem: network_problem(runtime),
+            node: node.cloned(),
+        };
+        view.send_if_modified(|old| {
+            let same = old.host_ips == next.host_ips
+                && old.allocatable == next.allocatable
+                && old.network_problem == next.network_problem
+                && old.pressures == next.pressures
+                && old.node.as_ref().map(|n| &n.metadata.resource_version)
+                    == next.node.as_ref().map(|n| &n.metadata.resource_version);
+            if !same {
+                *old = Arc::new(next);
+            }
+            !same
+        });
+    }
+
     fn tell_transition(&self, before: Option<&NodeStatus>, now: &NodeStatus) {
         let was = before.is_some_and(is_ready);
         if was == is_ready(now) {
@@ -294,36 +334,6 @@ fn is_ready(status: &NodeStatus) -> bool {
 fn ready_differs(shown: &NodeStatus, ours: &NodeStatus) -> bool {
     let ready = |s: &NodeStatus| s.conditions.iter().flatten().find(|c| c.type_ == "Ready").map(|c| c.status.clone());
     ready(shown) != ready(ours)
-}
-
-fn publish(
-    view: &watch::Sender<Arc<NodeView>>,
-    seen: &Observed,
-    status: &NodeStatus,
-    runtime: &RuntimeView,
-    node: Option<&Arc<Node>>,
-    pressures: &Pressures,
-) {
-    let next = NodeView {
-        pressures: pressures.clone(),
-        host_ips: seen.ips.iter().map(ToString::to_string).collect(),
-        allocatable: status.allocatable.clone().unwrap_or_default(),
-        memory_capacity: i64::try_from(seen.machine.memory).unwrap_or(i64::MAX),
-        network_problem: network_problem(runtime),
-        node: node.cloned(),
-    };
-    view.send_if_modified(|old| {
-        let same = old.host_ips == next.host_ips
-            && old.allocatable == next.allocatable
-            && old.network_problem == next.network_problem
-            && old.pressures == next.pressures
-            && old.node.as_ref().map(|n| &n.metadata.resource_version)
-                == next.node.as_ref().map(|n| &n.metadata.resource_version);
-        if !same {
-            *old = Arc::new(next);
-        }
-        !same
-    });
 }
 
 /// Keeps `out` at the node object.

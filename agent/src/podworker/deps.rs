@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cri::RuntimeService;
-use cri::types::DnsConfig;
 use k8s_openapi::api::core::v1::Node;
 use tokio::sync::watch;
 
@@ -38,6 +37,8 @@ pub struct NodeView {
     pub network_problem: Option<String>,
     /// What the node runs short of.
     pub pressures: Pressures,
+    /// TCP ports that the node's own processes listen on.
+    pub own_ports: Vec<u16>,
     /// The node object as last seen.
     pub node: Option<Arc<Node>>,
 }
@@ -48,8 +49,6 @@ pub struct WorkerSettings {
     pub node_name: String,
     pub paths: Paths,
     pub dns: DnsSettings,
-    /// The node's resolver configuration.
-    pub host_dns: DnsConfig,
     pub cfs_quota: bool,
     /// Microseconds.
     pub cfs_period: i64,

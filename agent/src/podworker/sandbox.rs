@@ -12,6 +12,7 @@ use crate::convert::qos::{QosClass, qos_class};
 use crate::convert::resources::{self, pod_cgroup_limits};
 use crate::convert::sandbox::{SandboxContext, SandboxError, sandbox_config};
 use crate::ids::PodUid;
+use crate::resolver;
 use crate::runtimeclass::RuntimeClassError;
 
 /// Why a pod has no sandbox.
@@ -19,6 +20,8 @@ use crate::runtimeclass::RuntimeClassError;
 pub enum CreateSandboxError {
     #[error(transparent)]
     Config(#[from] SandboxError),
+    #[error("the node's resolver configuration: {0}")]
+    Resolver(#[source] std::io::Error),
     #[error(transparent)]
     RuntimeClass(#[from] RuntimeClassError),
     #[error("failed to create sandbox: {0}")]
@@ -28,21 +31,22 @@ pub enum CreateSandboxError {
 }
 
 /// The configuration of the pod's sandbox with that attempt.
-pub fn config(deps: &Deps, pod: &Pod, attempt: u32) -> Result<SandboxConfig, SandboxError> {
+pub fn config(deps: &Deps, pod: &Pod, attempt: u32) -> Result<SandboxConfig, CreateSandboxError> {
     let settings = &deps.settings;
     let parent = match &deps.cgroups {
         Some(tree) => tree.parent(qos_class(pod), &PodUid::of(pod)),
         None => String::new(),
     };
+    let host_dns = resolver::host_dns(&settings.paths.resolv_conf).map_err(CreateSandboxError::Resolver)?;
     let ctx = SandboxContext {
         attempt,
         dns: &settings.dns,
-        host_dns: &settings.host_dns,
+        host_dns: &host_dns,
         pod_logs: &settings.paths.pod_logs,
         cgroup_parent: parent,
         limits: pod_cgroup_limits(pod, &deps.resources(), settings.pod_pids_limit),
     };
-    sandbox_config(pod, &ctx)
+    Ok(sandbox_config(pod, &ctx)?)
 }
 
 /// Runs a sandbox and asks for its address. When the answer is lost, the next

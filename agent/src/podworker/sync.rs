@@ -294,7 +294,7 @@ impl Worker {
         let number = attempt.or_else(|| self.runtime.sandboxes.first().map(|s| s.summary.metadata.attempt));
         let config = match sandbox::config(&self.deps, &self.pod, number.unwrap_or(0)) {
             Ok(config) => config,
-            Err(error) => return self.sandbox_failed(&CreateSandboxError::Config(error)),
+            Err(error) => return self.sandbox_failed(&error),
         };
         if let Err(problem) = self.prepare().await {
             self.deps.events.pod(&self.pod, EventType::Warning, "FailedCreatePodContainer", problem);

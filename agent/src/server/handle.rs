@@ -51,7 +51,8 @@ pub(super) async fn handle(shared: Arc<Shared>, peer: Option<Identity>, request:
         }
         Route::MetricsProbes => reply::figures(metrics::probes(&shared.state.probes.counts())),
         Route::Metrics => {
-            reply::figures(metrics::kubelet(&shared.state.node_name, &shared.state.cache.all(), stats::own_rss()))
+            let (name, restarts) = (&shared.state.node_name, shared.state.restarts.counts());
+            reply::figures(metrics::kubelet(name, &shared.state.cache.all(), stats::own_rss(), &restarts))
         }
         Route::Configz => reply::json(&*shared.state.configz),
     }

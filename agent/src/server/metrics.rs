@@ -188,8 +188,14 @@ pub fn probes(counts: &[(Arc<Pod>, String, ProbeKind, ProbeCounts)]) -> String {
     text.0
 }
 
-/// `/metrics`: the kubelet itself; `rss` is its resident memory in bytes.
-pub fn kubelet(node_name: &str, pods: &[Arc<RuntimePod>], rss: Option<u64>) -> String {
+/// `/metrics`: the kubelet itself; `rss` is its resident memory in bytes,
+/// `restarts` says how often parts of it were started again.
+pub fn kubelet(
+    node_name: &str,
+    pods: &[Arc<RuntimePod>],
+    rss: Option<u64>,
+    restarts: &BTreeMap<&'static str, u64>,
+) -> String {
     let mut text = Text(String::new());
     text.family("kubelet_node_name", "gauge", "[ALPHA] The node's name. The count is always 1.");
     text.sample("kubelet_node_name", &[("node", node_name)], 1, None);
@@ -208,6 +214,11 @@ pub fn kubelet(node_name: &str, pods: &[Arc<RuntimePod>], rss: Option<u64>) -> S
     text.family("kubelet_running_containers", "gauge", "[BETA] Number of containers currently running");
     for (state, count) in states {
         text.sample("kubelet_running_containers", &[("container_state", state)], count, None);
+    }
+    let name = "copepod_agent_task_restarts_total";
+    text.family(name, "counter", "Number of times a part of the agent panicked and was started again");
+    for (task, count) in restarts {
+        text.sample(name, &[("task", task)], count, None);
     }
     if let Some(rss) = rss {
         text.family("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.");

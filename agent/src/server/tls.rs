@@ -10,9 +10,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite};
 
-use crate::config::ServerSettings;
+use crate::config::{ServerSettings, TlsMinVersion};
 
 /// How often, at most, files of a renewed certificate are looked for.
 const RECHECK: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ pub enum TlsError {
 /// The server's configuration from its settings; `names` go into a certificate
 /// made here when none is given.
 pub fn server_config(settings: &ServerSettings, names: &[String]) -> Result<ServerConfig, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(provider(&settings.cipher_suites)?);
     let resolver: Arc<dyn ResolvesServerCert> = match (&settings.cert_file, &settings.key_file) {
         (Some(cert), Some(key)) if settings.tls_bootstrap => {
             let (chain, made) = self_made(names)?;
@@ -49,8 +49,12 @@ pub fn server_config(settings: &ServerSettings, names: &[String]) -> Result<Serv
         }
         _ => return Err(TlsError::Half),
     };
+    let versions: &[&rustls::SupportedProtocolVersion] = match settings.tls_min_version {
+        TlsMinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsMinVersion::Tls13 => &[&rustls::version::TLS13],
+    };
     let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(|e| TlsError::Config(e.to_string()))?;
     let builder = match &settings.client_ca_file {
         Some(path) => {
@@ -71,6 +75,24 @@ pub fn server_config(settings: &ServerSettings, names: &[String]) -> Result<Serv
     // Sessions are upgraded connections, which HTTP/2 has none of.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// The cryptography, with the suites of TLS 1.2 that are named; those of 1.3
+/// cannot be chosen, as upstream.
+fn provider(names: &[String]) -> Result<CryptoProvider, TlsError> {
+    let mut provider = rustls::crypto::ring::default_provider();
+    if names.is_empty() {
+        return Ok(provider);
+    }
+    let named = |suite: &SupportedCipherSuite| {
+        let name = format!("{:?}", suite.suite());
+        names.contains(&name)
+    };
+    if !provider.cipher_suites.iter().any(|suite| suite.tls13().is_none() && named(suite)) {
+        return Err(TlsError::Config("none of tlsCipherSuites is spoken here".to_owned()));
+    }
+    provider.cipher_suites.retain(|suite| suite.tls13().is_some() || named(suite));
+    Ok(provider)
 }
 
 fn certified(
@@ -187,6 +209,8 @@ mod tests {
             client_ca_file: None,
             authorization: Authorization::Webhook,
             tls_bootstrap: false,
+            tls_min_version: Default::default(),
+            cipher_suites: Vec::new(),
             webhook_authentication: false,
             anonymous: false,
         }
@@ -240,6 +264,17 @@ mod tests {
         assert_eq!(served(&files), chain[0]);
         let issued = put_pair(dir.path());
         assert_eq!(served(&files), issued);
+    }
+
+    #[test]
+    fn suites_are_those_that_are_named() {
+        let names = |list: &[&str]| -> Vec<String> { list.iter().map(|name| (*name).to_owned()).collect() };
+        let all = provider(&[]).unwrap().cipher_suites.len();
+        let chosen = provider(&names(&["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_RSA_OLD"])).unwrap();
+        let old: Vec<_> = chosen.cipher_suites.iter().filter(|suite| suite.tls13().is_none()).collect();
+        assert_eq!(old.len(), 1, "{old:?}");
+        assert!(chosen.cipher_suites.len() > 1 && chosen.cipher_suites.len() < all, "1.3 stays");
+        assert!(provider(&names(&["TLS_RSA_OLD"])).unwrap_err().to_string().contains("none of tlsCipherSuites"));
     }
 
     #[test]

@@ -175,6 +175,8 @@ async fn serve(
         client_ca_file: Some(files.ca.clone()),
         authorization: Authorization::Webhook,
         tls_bootstrap: false,
+        tls_min_version: Default::default(),
+        cipher_suites: Vec::new(),
         webhook_authentication: true,
         anonymous: false,
     };
@@ -191,6 +193,7 @@ async fn serve(
         log_dir: directory.join("logs"),
         root_dir: directory.to_owned(),
         configz: Arc::new(json!({"kubeletconfig": {}})),
+        restarts: Default::default(),
     };
     let server = tokio::spawn(bound.serve(state, token.clone()));
     let kubelet = Kubelet { port, trusted: files.connector(true)?, stranger: files.connector(false)? };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cri::fake::FakeRuntime;
-use cri::types::{DnsConfig, Mount};
+use cri::types::Mount;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 use tokio::sync::{mpsc, watch};
@@ -112,11 +112,11 @@ pub(super) struct Node {
 fn settings(dir: &std::path::Path) -> WorkerSettings {
     let mut paths = Paths::below(dir);
     paths.pod_logs = dir.join("logs");
+    paths.resolv_conf = "/dev/null".into();
     WorkerSettings {
         node_name: "n1".into(),
         paths,
         dns: DnsSettings { servers: vec!["10.43.0.10".into()], domain: "cluster.local".into() },
-        host_dns: DnsConfig::default(),
         cfs_quota: true,
         cfs_period: 100_000,
         pod_pids_limit: None,
@@ -124,6 +124,7 @@ fn settings(dir: &std::path::Path) -> WorkerSettings {
         seccomp_default: false,
         max_crash_backoff: Duration::from_secs(300),
         allowed_unsafe_sysctls: vec![],
+        seccomp: Default::default(),
         runtime_name: "fake".into(),
     }
 }

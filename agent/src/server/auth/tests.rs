@@ -23,6 +23,8 @@ fn settings(authorization: Authorization) -> ServerSettings {
         client_ca_file: None,
         authorization,
         tls_bootstrap: false,
+        tls_min_version: Default::default(),
+        cipher_suites: Vec::new(),
         webhook_authentication: true,
         anonymous: false,
     }
