@@ -199,6 +199,7 @@ async fn cri_floor(node: &BenchNode, template: &Pod, pods: usize, parallel: usiz
         cfs_quota: true,
         cfs_period: 100_000,
         memory: MemoryControl::default(),
+        hugepages: Default::default(),
     };
     let mut template = template.clone();
     template.metadata.uid = Some(format!("floor-{pods}-{parallel}"));
@@ -222,7 +223,7 @@ async fn cri_floor(node: &BenchNode, template: &Pod, pods: usize, parallel: usiz
         // Stand for /etc/hosts and the termination log.
         mounts: ["/etc/hosts", "/dev/termination-log"].map(mount_of_a_file).to_vec(),
         resources,
-        seccomp_root: String::new(),
+        seccomp: Default::default(),
         target: None,
     };
     let mut container = container_config(&template, &spec.containers[0], context)?;

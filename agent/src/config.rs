@@ -207,8 +207,6 @@ pub struct AgentConfig {
     pub seccomp_default: bool,
     /// Whether the node may have swap; reported only.
     pub fail_swap_on: bool,
-    /// Whether containers that name no seccomp profile get the runtime's.
-    pub seccomp_default: bool,
 }
 
 impl AgentConfig {
@@ -274,7 +272,6 @@ impl AgentConfig {
             allowed_unsafe_sysctls: Vec::new(),
             seccomp_default: false,
             fail_swap_on: false,
-            seccomp_default: false,
         }
     }
 }

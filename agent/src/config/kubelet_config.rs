@@ -106,9 +106,11 @@ const IGNORED: &[&str] = &[
     "runtimeRequestTimeout",
 ];
 
-/// Fields of [`IGNORED`] that protect something: by name, and whether a value asks
-/// for that.
-const PROTECTIONS: &[(&str, fn(&Value) -> bool)] = &[
+/// Whether a value of a field asks for the protection.
+type Asks = fn(&Value) -> bool;
+
+/// Fields of [`IGNORED`] that protect something.
+const PROTECTIONS: &[(&str, Asks)] = &[
     ("eventRecordQPS", |v| v.as_i64() != Some(0)),
     ("imagePullCredentialsVerificationPolicy", |v| v.as_str() != Some("NeverVerify")),
     ("podsPerCore", |v| v.as_i64() != Some(0)),
@@ -307,7 +309,6 @@ fn some<T: serde::de::DeserializeOwned>(value: Value) -> Result<Option<T>, Strin
 const FIELDS: &[(&str, Setter)] = &[
     ("address", set!(c.server.address = parse::<IpAddr>)),
     ("allowedUnsafeSysctls", set!(c.allowed_unsafe_sysctls = parse)),
-    ("seccompDefault", set!(c.seccomp_default = parse)),
     ("authentication", authentication),
     ("authorization", authorization),
     ("cgroupDriver", driver),

@@ -124,7 +124,6 @@ fn settings(dir: &std::path::Path) -> WorkerSettings {
         seccomp_default: false,
         max_crash_backoff: Duration::from_secs(300),
         allowed_unsafe_sysctls: vec![],
-        seccomp: Default::default(),
         runtime_name: "fake".into(),
     }
 }
