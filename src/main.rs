@@ -86,7 +86,9 @@ fn run(command: Command) -> anyhow::Result<()> {
 
 fn log_to_stderr(cli: &Cli) {
     use tracing_subscriber::filter::EnvFilter;
-    let filter = EnvFilter::try_new(&cli.log).unwrap_or_else(|error| {
+    // What comes first may be overridden: a packet of any pod makes the DNS libraries warn.
+    let quiet = "hickory_proto=error,hickory_net=error,hickory_resolver=error";
+    let filter = EnvFilter::try_new(format!("{quiet},{}", cli.log)).unwrap_or_else(|error| {
         eprintln!("copepod: --log {}: {error}; logging at info", cli.log);
         EnvFilter::new("info")
     });

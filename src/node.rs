@@ -10,6 +10,7 @@ use agent::config::CgroupDriver;
 use anyhow::{Context, Result, bail};
 use kube::Client;
 use netproxy::cidr::Cidr4;
+use netproxy::cluster::{Cluster, Subscription};
 use netproxy::cni;
 use netproxy::network::{self, NetworkConfig, PodNetworkConfig};
 use netproxy::routes::NodeNetwork;
@@ -114,6 +115,9 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>
     config.cgroups.driver = Some(driver);
     cgroups::note(&inputs.paths.cgroups_note(), &config.cgroups.root, driver == CgroupDriver::Systemd)?;
     let runtime = runtime::start(&inputs, driver, tasks).await?;
+    let informer_metrics = proxy.metrics.informer.clone();
+    let cluster = Cluster::new(inputs.proxy_client.clone(), &*inputs.identity.name, informer_metrics);
+    let mut cluster = cluster.with_namespaces();
     if inputs.node.cni == Cni::Bridge {
         let note = inputs.paths.sysctls_note();
         // Loading a module may take its time.
@@ -124,8 +128,13 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>
         tracing::warn!("{}", other.message);
     }
     start_network(&inputs, tasks)?;
-    let client = inputs.proxy_client.clone();
-    tasks.spawn("service proxy", |token| async move { Ok(netproxy::services::run(proxy, client, token).await?) });
+    start_dns(&inputs, cluster.subscribe(), proxy.metrics.dns.clone(), tasks)?;
+    let services = cluster.subscribe();
+    tasks.spawn("service proxy", |token| async move { Ok(netproxy::services::run(proxy, services, token).await?) });
+    tasks.spawn("cluster informers", |token| async move {
+        cluster.run(token).await;
+        Ok(())
+    });
     let agent = agent::app::Inputs {
         config,
         client: Some(inputs.client.clone()),
@@ -160,21 +169,25 @@ fn network_config(inputs: &NodeInputs) -> Result<NetworkConfig> {
     })
 }
 
-/// The pods' network: links, routes, the plugin's configuration, and DNS.
+/// The pods' network: links, routes and the plugin's configuration.
 fn start_network(inputs: &NodeInputs, tasks: &Tasks) -> Result<()> {
     let network = network_config(inputs)?;
     let clients = network::Clients { nodes: inputs.proxy_client.clone(), own_node: inputs.client.clone() };
     tasks.spawn("pod network", |token| async move { Ok(network::run(network, clients, token).await?) });
+    Ok(())
+}
+
+/// Cluster DNS.
+fn start_dns(inputs: &NodeInputs, cluster: Subscription, metrics: netproxy::dns::Metrics, tasks: &Tasks) -> Result<()> {
     let dns = netproxy::dns::DnsConfig {
         address: v4(inputs.net.cluster_dns)?,
         domain: inputs.net.cluster_domain.clone(),
         cluster_cidr: cidr(&inputs.net.cluster_cidr)?,
         service_cidr: cidr(&inputs.net.service_cluster_ip_range)?,
-        link: netproxy::links::BRIDGE.to_owned(),
         resolv_conf: inputs.resolv_conf(),
+        metrics,
     };
-    let client = inputs.proxy_client.clone();
-    tasks.spawn("dns", |token| async move { Ok(netproxy::dns::run(dns, client, token).await?) });
+    tasks.spawn("dns", |token| async move { Ok(netproxy::dns::run(dns, cluster, token).await?) });
     Ok(())
 }
 

@@ -5,7 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netproxy::backend::NftBackend;
@@ -60,9 +59,10 @@ impl World {
             masquerade_mark: 0x4000,
         };
         let mut state = State::new();
-        state.apply(Change::AllServices((0..services).map(|i| (name(i), vec![service(i)])).collect()));
-        let slices = (0..services).map(|i| (name(i), Arc::from("slice"), slice(i, ENDPOINTS, 0)));
-        state.apply(Change::AllSlices(slices.collect()));
+        for index in 0..services {
+            state.apply(Change::Service(name(index), vec![service(index)]));
+            state.apply(Change::Slice(name(index), "slice".into(), slice(index, ENDPOINTS, 0)));
+        }
         Self { state, ruleset: Ruleset::new(node) }
     }
 

@@ -8,8 +8,10 @@
 //! `ruleset` (which objects) → `nft` (the difference, and its bytes) → `backend` (the kernel).
 //! Everything before `backend` is pure; `sync` is the only loop.
 
+pub mod api;
 pub mod backend;
 pub mod cidr;
+pub mod cluster;
 pub mod cni;
 pub mod config;
 pub mod conntrack;
@@ -19,6 +21,7 @@ pub mod fake;
 pub mod firewall;
 pub mod healthz;
 pub mod http;
+pub mod informer;
 pub mod links;
 pub mod metrics;
 pub mod network;

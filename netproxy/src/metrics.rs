@@ -1,5 +1,5 @@
-//! The service proxy's metrics under upstream's names. Owns the collectors; the caller owns the
-//! registry and serves it.
+//! The metrics of what this crate runs: the service proxy's under upstream's names, those of its
+//! watches, and cluster DNS's. Owns the collectors; the caller owns the registry and serves it.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -58,6 +58,10 @@ pub struct Metrics {
     pub cleanup_failures: Counter,
     /// `kubeproxy_conntrack_reconciler_deleted_entries_total`
     pub conntrack_deleted: Counter,
+    /// Of the watches.
+    pub informer: crate::informer::Metrics,
+    /// Of cluster DNS.
+    pub dns: crate::dns::Metrics,
 }
 
 impl Default for Metrics {
@@ -86,6 +90,8 @@ impl Default for Metrics {
             sync_failures: Counter::default(),
             cleanup_failures: Counter::default(),
             conntrack_deleted: Counter::default(),
+            informer: crate::informer::Metrics::default(),
+            dns: crate::dns::Metrics::default(),
         }
     }
 }
@@ -93,6 +99,8 @@ impl Default for Metrics {
 impl Metrics {
     /// Adds the collectors to a registry. Counters get their `_total` when they are encoded.
     pub fn register(&self, registry: &mut Registry) {
+        self.informer.register(registry);
+        self.dns.register(registry);
         let registry = registry.sub_registry_with_prefix("kubeproxy");
         registry.register("proxy_healthz", "Cumulative proxy healthz HTTP status", self.healthz.clone());
         registry.register("proxy_livez", "Cumulative proxy livez HTTP status", self.livez.clone());

@@ -14,6 +14,7 @@ use crate::backend::cli::CliBackend;
 use crate::backend::netlink::NetlinkBackend;
 use crate::backend::{NftBackend as _, NftError};
 use crate::cidr::Cidr4;
+use crate::cluster::Subscription;
 use crate::conntrack::ctnetlink::CtNetlink;
 use crate::conntrack::tuning::{self, ConntrackSettings};
 use crate::healthz::{self, Health};
@@ -23,9 +24,9 @@ use crate::nft::TABLE;
 use crate::nft::diff::diff;
 use crate::nft::transaction::Transaction;
 use crate::ruleset::{LocalTraffic, NodeView, probe};
-use crate::sync::{Pace, Parts, Proxy, ipv4_only, watch};
+use crate::sync::{Pace, Parts, Proxy, events, ipv4_only};
 
-/// Changes that may wait while a transaction runs; then the watches wait.
+/// Changes that may wait while a transaction runs; others wait in the subscription.
 const WATCH_QUEUE: usize = 1024;
 
 /// Which local addresses accept NodePort traffic.
@@ -158,7 +159,7 @@ pub enum ServiceProxyError {
 /// [`ServiceProxyError`] when it cannot start; errors while running are logged and retried.
 pub async fn run(
     config: ServiceProxyConfig,
-    client: kube::Client,
+    subscription: Subscription,
     token: CancellationToken,
 ) -> Result<(), ServiceProxyError> {
     let node = node_view(&config)?;
@@ -170,7 +171,8 @@ pub async fn run(
     let _stop = tasks.clone().drop_guard();
     serve(&config, &health, &tasks).await?;
     let (sender, changes) = mpsc::channel(WATCH_QUEUE);
-    watch::spawn(&client, &config.node_name, sender, &tasks);
+    let passing = events::pass_on(subscription, config.node_name.clone(), sender);
+    tokio::spawn(tasks.clone().run_until_cancelled_owned(passing));
     let pace = Pace { sync_period: config.sync_period, min_sync_period: config.min_sync_period };
     let follow_pod_cidr = config.detect_local == DetectLocal::NodeCidr;
     let (node_name, metrics) = (config.node_name, config.metrics);

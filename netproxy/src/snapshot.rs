@@ -9,30 +9,11 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::cidr::Cidr4;
+/// A Service's namespace and name.
+pub use crate::informer::ObjectName as ServiceName;
 pub use crate::nft::object::Protocol;
 
 pub mod convert;
-
-/// A Service's namespace and name.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceName {
-    /// `metadata.namespace`
-    pub namespace: Arc<str>,
-    /// `metadata.name`
-    pub name: Arc<str>,
-}
-
-impl fmt::Display for ServiceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-impl fmt::Debug for ServiceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// One port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -165,14 +146,14 @@ pub enum Change {
     Service(ServiceName, Vec<ServicePort>),
     /// A Service is gone.
     ServiceGone(ServiceName),
-    /// All Services there are, after a (re)list.
-    AllServices(Vec<(ServiceName, Vec<ServicePort>)>),
+    /// All Services there are have been told.
+    ServicesListed,
     /// An EndpointSlice: Service, slice name, content.
     Slice(ServiceName, Arc<str>, Slice),
     /// An EndpointSlice is gone.
     SliceGone(ServiceName, Arc<str>),
-    /// All EndpointSlices there are, after a (re)list.
-    AllSlices(Vec<(ServiceName, Arc<str>, Slice)>),
+    /// All EndpointSlices there are have been told.
+    SlicesListed,
     /// The zone this node is in (`topology.kubernetes.io/zone`).
     Zone(Option<Box<str>>),
 }
@@ -232,20 +213,10 @@ impl State {
         match change {
             Change::Service(name, ports) => self.set_ports(name, ports),
             Change::ServiceGone(name) => self.set_ports(name, Vec::new()),
-            Change::AllServices(all) => {
-                let listed: BTreeSet<_> = all.iter().map(|(name, _)| name.clone()).collect();
-                let gone: Vec<_> = self.services.keys().filter(|name| !listed.contains(*name)).cloned().collect();
-                for name in gone {
-                    self.set_ports(name, Vec::new());
-                }
-                for (name, ports) in all {
-                    self.set_ports(name, ports);
-                }
-                self.services_synced = true;
-            }
+            Change::ServicesListed => self.services_synced = true,
             Change::Slice(service, slice, content) => self.set_slice(service, slice, Some(content)),
             Change::SliceGone(service, slice) => self.set_slice(service, slice, None),
-            Change::AllSlices(all) => self.replace_slices(all),
+            Change::SlicesListed => self.slices_synced = true,
             Change::Zone(zone) => {
                 if self.zone != zone {
                     self.zone = zone;
@@ -255,23 +226,6 @@ impl State {
                 }
             }
         }
-    }
-
-    fn replace_slices(&mut self, all: Vec<(ServiceName, Arc<str>, Slice)>) {
-        let listed: BTreeSet<_> = all.iter().map(|(service, slice, _)| (service.clone(), Arc::clone(slice))).collect();
-        let gone: Vec<_> = self
-            .services
-            .iter()
-            .flat_map(|(name, entry)| entry.slices.keys().map(|slice| (name.clone(), Arc::clone(slice))))
-            .filter(|key| !listed.contains(key))
-            .collect();
-        for (service, slice) in gone {
-            self.set_slice(service, slice, None);
-        }
-        for (service, slice, content) in all {
-            self.set_slice(service, slice, Some(content));
-        }
-        self.slices_synced = true;
     }
 
     fn set_ports(&mut self, name: ServiceName, ports: Vec<ServicePort>) {

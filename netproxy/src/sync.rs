@@ -27,9 +27,9 @@ use crate::ruleset::{LocalTraffic, NodeView, PortInput, Ruleset};
 use crate::snapshot::{Change, Resolved, ServiceName, State};
 use crate::topology::{Place, choose};
 
-pub mod watch;
+pub mod events;
 
-use watch::Seen;
+use events::Event;
 
 /// Changes folded in at once.
 const BURST: usize = 4096;
@@ -149,7 +149,7 @@ where
     }
 
     /// Runs until `token` is cancelled or `changes` ends. Rules stay.
-    pub async fn run(mut self, mut changes: mpsc::Receiver<Seen>, token: CancellationToken) {
+    pub async fn run(mut self, mut changes: mpsc::Receiver<Event>, token: CancellationToken) {
         let mut burst = Vec::new();
         loop {
             let wake =
@@ -165,8 +165,8 @@ where
                 }
                 () = sleep_until(wake) => {}
             }
-            for seen in burst.drain(..) {
-                self.fold(seen);
+            for event in burst.drain(..) {
+                self.fold(event);
             }
             if self.check_at <= Instant::now() {
                 self.check().await;
@@ -199,14 +199,14 @@ where
         }
     }
 
-    fn fold(&mut self, seen: Seen) {
-        match seen {
-            Seen::Node { zone, eligible, pod_cidr } => {
+    fn fold(&mut self, event: Event) {
+        match event {
+            Event::Node { zone, eligible, pod_cidr } => {
                 self.health.set_node_eligible(eligible);
                 self.state.apply(Change::Zone(zone));
                 self.place(pod_cidr);
             }
-            Seen::Change(change, trigger) => {
+            Event::Change(change, trigger) => {
                 match &change {
                     Change::Service(..) | Change::ServiceGone(_) => {
                         self.metrics.service_changes.inc();
@@ -216,7 +216,7 @@ where
                         self.metrics.endpoint_changes.inc();
                         self.metrics.endpoint_changes_pending.inc();
                     }
-                    Change::AllServices(_) | Change::AllSlices(_) | Change::Zone(_) => {}
+                    Change::ServicesListed | Change::SlicesListed | Change::Zone(_) => {}
                 }
                 self.triggers.extend(trigger);
                 self.state.apply(change);

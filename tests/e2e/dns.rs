@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::support::cluster::Cluster;
 use crate::support::wait;
@@ -21,8 +21,11 @@ pub fn pods_resolve_names(cluster: &Cluster) -> Result<()> {
             .as_str(),
     )?;
     cluster.wait_ready("named")?;
-    let pod_ip = cluster.get("pod", "named")?["status"]["podIP"].as_str().unwrap_or_default().to_owned();
+    let pod = cluster.get("pod", "named")?;
+    let pod_ip = pod["status"]["podIP"].as_str().context("a pod that is ready has an address")?.to_owned();
+    let pod_name = format!("{}.in-addr.arpa", pod_ip.split('.').rev().collect::<Vec<_>>().join("."));
     let ask = |arguments: &[&str], expected: &str| {
+        ensure!(!expected.is_empty(), "{arguments:?}: anything contains nothing");
         let mut command = vec!["exec", "named", "--", "demo"];
         command.extend(arguments);
         wait::until(&format!("{arguments:?}"), Duration::from_secs(20), || {
@@ -35,8 +38,11 @@ pub fn pods_resolve_names(cluster: &Cluster) -> Result<()> {
     ask(&["resolve", "kubernetes.default"], "10.43.0.1")?;
     ask(&["resolve", "sub"], &pod_ip)?;
     ask(&["resolve", &format!("host.sub.{namespace}.svc.cluster.local")], &pod_ip)?;
-    ask(&["dns", "SRV", &format!("_http._tcp.sub.{namespace}.svc.cluster.local")], "8080")?;
+    let service = format!("sub.{namespace}.svc.cluster.local");
+    ask(&["dns", "SRV", &format!("_http._tcp.{service}")], &format!("0 100 8080 host.{service}"))?;
+    ask(&["dns", "PTR", &pod_name], &format!("host.{service}"))?;
     ask(&["dns", "PTR", "1.0.43.10.in-addr.arpa"], "kubernetes.default.svc.cluster.local")?;
-    ask(&["dns", "CNAME", &format!("alias.{namespace}.svc.cluster.local")], "sub.")?;
+    ask(&["dns", "CNAME", &format!("alias.{namespace}.svc.cluster.local")], &service)?;
+    ask(&["resolve", "alias"], &pod_ip)?;
     ask(&["hostname"], "host")
 }

@@ -1,28 +1,23 @@
-//! The names of the cluster: what Services and EndpointSlices say, and the
-//! answers that follow. Pure; names are compared without regard to case.
+//! The names of the cluster: what Services and EndpointSlices say, and the answers that follow.
+//! Pure; names are compared without regard to case.
 
-use std::collections::BTreeMap;
-#[cfg(test)]
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use hickory_proto::rr::rdata::{A, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::read::{Endpoint, Kind, Port, ServiceEntry, SliceEntry};
 use crate::cidr::Cidr4;
+use crate::snapshot::ServiceName;
 
 /// Seconds that an answer may be kept: short, since pods come and go.
 const TTL: u32 = 5;
 /// Version of the naming scheme, reported as TXT at `dns-version`.
 const SCHEMA_VERSION: &str = "1.1.0";
-
-/// Namespace and name of a Service.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceKey {
-    pub namespace: String,
-    pub name: String,
-}
+/// What SRV records of one name share out among them, as upstream's server has it.
+const WEIGHT: u16 = 100;
 
 /// What the zone says to a question.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +26,7 @@ pub enum Answer {
         answers: Vec<Record>,
         additionals: Vec<Record>,
     },
-    /// The name stands for another one outside the cluster.
+    /// The name stands for another one, in the cluster or outside.
     Alias {
         alias: Box<Record>,
         target: Name,
@@ -40,8 +35,26 @@ pub enum Answer {
     NoData,
     /// There is no such name.
     NameError,
-    /// Not a name of the cluster.
-    Elsewhere,
+}
+
+/// Whom an address belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Owner {
+    ClusterIp(ServiceName),
+    /// An endpoint in this slice of the Service.
+    Slice(ServiceName, Arc<str>),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Namespace {
+    services: BTreeMap<Arc<str>, Named>,
+}
+
+/// Everything below one Service's name.
+#[derive(Clone, Debug, Default)]
+struct Named {
+    service: Option<ServiceEntry>,
+    slices: BTreeMap<Arc<str>, SliceEntry>,
 }
 
 /// Every name of the cluster.
@@ -50,131 +63,173 @@ pub struct Zone {
     origin: Name,
     /// The origin's labels, in order, lower case.
     suffix: Vec<String>,
+    /// The address of the server, which the zone names, too.
+    server: Ipv4Addr,
     /// Networks whose reverse names are ours.
     reverse: Vec<Cidr4>,
-    services: BTreeMap<ServiceKey, ServiceEntry>,
-    slices: BTreeMap<ServiceKey, BTreeMap<String, SliceEntry>>,
-    /// Cluster IPs and headless endpoints, to the Service they belong to.
-    owners: BTreeMap<Ipv4Addr, ServiceKey>,
+    namespaces: BTreeMap<Arc<str>, Namespace>,
+    /// The namespaces there are, and whether all of them are known.
+    known_namespaces: BTreeSet<Arc<str>>,
+    namespaces_known: bool,
+    owners: BTreeMap<Ipv4Addr, Vec<Owner>>,
 }
 
 impl Zone {
     /// An empty zone; `None` when `domain` is no domain name.
-    pub fn new(domain: &str, reverse: Vec<Cidr4>) -> Option<Self> {
+    pub fn new(domain: &str, server: Ipv4Addr, reverse: Vec<Cidr4>) -> Option<Self> {
         let mut origin = Name::from_ascii(domain).ok()?;
         origin.set_fqdn(true);
         let suffix = labels(&origin)?;
         (!suffix.is_empty()).then(|| Self {
             origin,
             suffix,
+            server,
             reverse,
-            services: BTreeMap::new(),
-            slices: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            known_namespaces: BTreeSet::new(),
+            namespaces_known: false,
             owners: BTreeMap::new(),
         })
     }
 
-    /// Takes a Service in, or takes its new state.
-    pub fn put_service(&mut self, key: ServiceKey, entry: ServiceEntry) {
-        self.remove_service(&key);
-        if let Kind::ClusterIp(address) = entry.kind {
-            self.owners.insert(address, key.clone());
-        }
-        self.services.insert(key, entry);
-    }
-
-    /// Forgets a Service.
-    pub fn remove_service(&mut self, key: &ServiceKey) {
-        if let Some(ServiceEntry { kind: Kind::ClusterIp(address), .. }) = self.services.remove(key) {
-            self.owners.remove(&address);
+    /// Takes in whether a namespace exists.
+    pub fn set_namespace(&mut self, name: &Arc<str>, exists: bool) {
+        if exists {
+            self.known_namespaces.insert(Arc::clone(name));
+        } else {
+            self.known_namespaces.remove(name);
         }
     }
 
-    /// Takes a slice of a Service's endpoints in, or takes its new state.
-    pub fn put_slice(&mut self, key: &ServiceKey, name: &str, entry: SliceEntry) {
-        self.remove_slice(key, name);
-        for endpoint in &entry.endpoints {
-            self.owners.entry(endpoint.address).or_insert_with(|| key.clone());
-        }
-        self.slices.entry(key.clone()).or_default().insert(name.to_owned(), entry);
+    /// From now on, namespaces that were not told do not exist.
+    pub fn namespaces_are_known(&mut self) {
+        self.namespaces_known = true;
     }
 
-    /// Forgets a slice.
-    pub fn remove_slice(&mut self, key: &ServiceKey, name: &str) {
-        let Some(of_service) = self.slices.get_mut(key) else { return };
-        let removed = of_service.remove(name);
-        if of_service.is_empty() {
-            self.slices.remove(key);
+    /// Takes a Service's new state in; `None` when it is gone.
+    pub fn set_service(&mut self, name: &ServiceName, entry: Option<ServiceEntry>) {
+        let address = |entry: &ServiceEntry| match entry.kind {
+            Kind::ClusterIp(address) => Some(address),
+            Kind::Headless | Kind::ExternalName(_) => None,
+        };
+        let new = entry.as_ref().and_then(address);
+        let old = self.change(name, |named| std::mem::replace(&mut named.service, entry));
+        if let Some(old) = old.as_ref().and_then(address) {
+            self.disown(old, &Owner::ClusterIp(name.clone()));
         }
-        for endpoint in removed.iter().flat_map(|slice| &slice.endpoints) {
-            if self.owners.get(&endpoint.address) == Some(key) {
-                self.owners.remove(&endpoint.address);
+        if let Some(new) = new {
+            self.own(new, Owner::ClusterIp(name.clone()));
+        }
+    }
+
+    /// Takes the new state of a slice of a Service's endpoints in; `None` when it is gone.
+    pub fn set_slice(&mut self, service: &ServiceName, slice: &Arc<str>, entry: Option<SliceEntry>) {
+        let owner = Owner::Slice(service.clone(), Arc::clone(slice));
+        let addresses = |entry: &Option<SliceEntry>| -> Vec<Ipv4Addr> {
+            entry.iter().flat_map(|entry| &entry.endpoints).map(|endpoint| endpoint.address).collect()
+        };
+        let new = addresses(&entry);
+        let old = self.change(service, |named| match entry {
+            Some(entry) => named.slices.insert(Arc::clone(slice), entry),
+            None => named.slices.remove(slice),
+        });
+        for address in addresses(&old) {
+            self.disown(address, &owner);
+        }
+        for address in new {
+            self.own(address, owner.clone());
+        }
+    }
+
+    /// Changes what is below a Service's name, and forgets what became empty.
+    fn change<T>(&mut self, name: &ServiceName, change: impl FnOnce(&mut Named) -> T) -> T {
+        let namespace = self.namespaces.entry(Arc::clone(&name.namespace)).or_default();
+        let named = namespace.services.entry(Arc::clone(&name.name)).or_default();
+        let result = change(named);
+        if named.service.is_none() && named.slices.is_empty() {
+            namespace.services.remove(&name.name);
+            if namespace.services.is_empty() {
+                self.namespaces.remove(&name.namespace);
+            }
+        }
+        result
+    }
+
+    fn own(&mut self, address: Ipv4Addr, owner: Owner) {
+        let owners = self.owners.entry(address).or_default();
+        if !owners.contains(&owner) {
+            owners.push(owner);
+        }
+    }
+
+    fn disown(&mut self, address: Ipv4Addr, owner: &Owner) {
+        if let Some(owners) = self.owners.get_mut(&address) {
+            owners.retain(|other| other != owner);
+            if owners.is_empty() {
+                self.owners.remove(&address);
             }
         }
     }
 
-    /// Forgets the Services that `keep` does not name.
-    pub fn retain_services(&mut self, keep: impl Fn(&ServiceKey) -> bool) {
-        let gone: Vec<_> = self.services.keys().filter(|key| !keep(key)).cloned().collect();
-        for key in gone {
-            self.remove_service(&key);
-        }
+    /// The domain, in full.
+    pub fn origin(&self) -> &Name {
+        &self.origin
     }
 
-    /// Forgets the slices that `keep` does not name.
-    pub fn retain_slices(&mut self, keep: impl Fn(&(ServiceKey, String)) -> bool) {
-        let all = self.slices.iter().flat_map(|(key, slices)| slices.keys().map(|name| (key.clone(), name.clone())));
-        let gone: Vec<_> = all.filter(|key| !keep(key)).collect();
-        for (key, name) in gone {
-            self.remove_slice(&key, &name);
-        }
+    /// Whether a name is ours to answer.
+    pub fn covers(&self, name: &Name) -> bool {
+        let Some(labels) = labels(name) else { return self.origin.zone_of(name) };
+        labels.ends_with(&self.suffix) || self.covered_address(&labels).is_some()
     }
 
-    /// Answers a question.
+    /// The address that a reverse name of ours stands for.
+    fn covered_address(&self, labels: &[String]) -> Option<Ipv4Addr> {
+        let address = reverse_address(labels)?;
+        self.reverse.iter().any(|network| network.contains(address)).then_some(address)
+    }
+
+    /// Answers a question about a name that the zone covers.
     pub fn answer(&self, question: &Name, kind: RecordType) -> Answer {
         let Some(question_labels) = labels(question) else { return Answer::NameError };
         if let Some(rest) = question_labels.strip_suffix(self.suffix.as_slice()) {
             let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
             return self.forward(question, &rest, kind);
         }
-        match reverse_address(&question_labels) {
-            Some(address) if self.reverse.iter().any(|network| network.contains(address)) => {
-                self.backward(question, address, kind)
-            }
-            _ => Answer::Elsewhere,
+        match self.covered_address(&question_labels) {
+            Some(address) => self.backward(question, address, kind),
+            None => Answer::NameError,
         }
     }
 
     /// The start of authority, which goes with every negative answer.
     pub fn soa(&self) -> Record {
-        let below = |label: &str| Name::from_ascii(label).and_then(|name| name.append_domain(&self.origin));
-        let server = below("ns.dns").unwrap_or_else(|_| self.origin.clone());
-        let contact = below("hostmaster").unwrap_or_else(|_| self.origin.clone());
-        let soa = SOA::new(server, contact, 1, 7200, 1800, 86400, TTL);
+        let below = |label: &str| self.below_origin(label).unwrap_or_else(|| self.origin.clone());
+        let soa = SOA::new(below("ns.dns"), below("hostmaster"), 1, 7200, 1800, 86400, TTL);
         Record::from_rdata(self.origin.clone(), TTL, RData::SOA(soa))
+    }
+
+    fn below_origin(&self, name: &str) -> Option<Name> {
+        Name::from_ascii(name).and_then(|name| name.append_domain(&self.origin)).ok()
     }
 
     fn forward(&self, question: &Name, rest: &[&str], kind: RecordType) -> Answer {
         match rest {
-            [] => match kind {
-                RecordType::SOA => records(vec![self.soa()]),
-                RecordType::NS => {
-                    let server = Name::from_ascii("ns.dns").and_then(|name| name.append_domain(&self.origin));
-                    server.map_or(Answer::NoData, |server| one(question, RData::NS(NS(server))))
-                }
-                _ => Answer::NoData,
-            },
+            [] => self.apex(question, kind),
             ["dns-version"] if kind == RecordType::TXT => {
                 one(question, RData::TXT(TXT::new(vec![SCHEMA_VERSION.to_owned()])))
             }
-            ["dns-version" | "svc" | "pod"] | [_, "pod"] => Answer::NoData,
-            [namespace, "svc"] => self.namespace(namespace),
-            [service, namespace, "svc"] => self.service(question, &key(namespace, service), kind),
-            [label, service, namespace, "svc"] => self.below_service(question, label, &key(namespace, service), kind),
+            ["ns", "dns"] if kind == RecordType::A => one(question, RData::A(A(self.server))),
+            ["dns-version" | "svc" | "pod" | "dns"] | ["ns", "dns"] => Answer::NoData,
+            [namespace, "svc" | "pod"] if self.has_namespace(namespace) => Answer::NoData,
+            [service, namespace, "svc"] => self.service(question, namespace, service, kind),
+            [label, service, namespace, "svc"] => self.below_service(question, (label, service, namespace), kind),
             [port, protocol, service, namespace, "svc"] => {
-                self.port(question, port, protocol, &key(namespace, service), kind)
+                let (Some(port), Some(protocol)) = (port.strip_prefix('_'), protocol.strip_prefix('_')) else {
+                    return Answer::NameError;
+                };
+                self.port(question, (namespace, service), (port, protocol), kind)
             }
-            [address, _, "pod"] => match dashed(address) {
+            [address, namespace, "pod"] if self.has_namespace(namespace) => match dashed(address) {
                 Some(address) if kind == RecordType::A => one(question, RData::A(A(address))),
                 Some(_) => Answer::NoData,
                 None => Answer::NameError,
@@ -183,15 +238,31 @@ impl Zone {
         }
     }
 
-    /// An empty name above the Services of a namespace.
-    fn namespace(&self, namespace: &str) -> Answer {
-        let first = key(namespace, "");
-        let found = self.services.range(first..).next();
-        if found.is_some_and(|(key, _)| key.namespace == namespace) { Answer::NoData } else { Answer::NameError }
+    fn apex(&self, question: &Name, kind: RecordType) -> Answer {
+        match kind {
+            RecordType::SOA => records(vec![self.soa()]),
+            RecordType::NS => self.below_origin("ns.dns").map_or(Answer::NoData, |server| {
+                let address = Record::from_rdata(server.clone(), TTL, RData::A(A(self.server)));
+                let answer = Record::from_rdata(question.clone(), TTL, RData::NS(NS(server)));
+                Answer::Records { answers: vec![answer], additionals: vec![address] }
+            }),
+            _ => Answer::NoData,
+        }
     }
 
-    fn service(&self, question: &Name, key: &ServiceKey, kind: RecordType) -> Answer {
-        let Some(service) = self.services.get(key) else { return Answer::NameError };
+    /// Whether there is a namespace of this name. Where that is not known, there is: better a name
+    /// too many than a pod's missing.
+    fn has_namespace(&self, namespace: &str) -> bool {
+        !self.namespaces_known || self.known_namespaces.contains(namespace) || self.namespaces.contains_key(namespace)
+    }
+
+    fn named(&self, namespace: &str, service: &str) -> Option<(&ServiceEntry, &Named)> {
+        let named = self.namespaces.get(namespace)?.services.get(service)?;
+        named.service.as_ref().map(|entry| (entry, named))
+    }
+
+    fn service(&self, question: &Name, namespace: &str, name: &str, kind: RecordType) -> Answer {
+        let Some((service, named)) = self.named(namespace, name) else { return Answer::NameError };
         match &service.kind {
             Kind::ExternalName(target) => {
                 let alias = Record::from_rdata(question.clone(), TTL, RData::CNAME(CNAME(target.clone())));
@@ -201,117 +272,123 @@ impl Zone {
                     Answer::Alias { alias: Box::new(alias), target: target.clone() }
                 }
             }
+            // The specification: without endpoints to be found there is no such name.
+            Kind::Headless if named.endpoints().next().is_none() => Answer::NameError,
             Kind::ClusterIp(address) if kind == RecordType::A => one(question, RData::A(A(*address))),
             Kind::Headless if kind == RecordType::A => {
-                addresses(question, self.endpoints(key).map(|(endpoint, _)| endpoint.address))
+                addresses(question, named.endpoints().map(|(endpoint, _)| endpoint.address))
             }
             // Upstream's servers list every port there.
             Kind::ClusterIp(_) | Kind::Headless if kind == RecordType::SRV => {
-                self.srv(question, key, service, |_| true)
+                self.srv(question, (namespace, name), |_| true)
             }
             Kind::ClusterIp(_) | Kind::Headless => Answer::NoData,
         }
     }
 
     /// `_tcp.…`, or the name of one endpoint.
-    fn below_service(&self, question: &Name, label: &str, key: &ServiceKey, kind: RecordType) -> Answer {
-        let Some(service) = self.services.get(key) else { return Answer::NameError };
+    fn below_service(&self, question: &Name, labels: (&str, &str, &str), kind: RecordType) -> Answer {
+        let (label, service, namespace) = labels;
+        let Some((entry, named)) = self.named(namespace, service) else { return Answer::NameError };
         if let Some(protocol) = label.strip_prefix('_') {
-            let known = self.ports(key, service).iter().any(|port| port.protocol == protocol);
+            let known = named.ports(entry).any(|port| *port.protocol == *protocol);
             return if known { Answer::NoData } else { Answer::NameError };
         }
-        if service.kind != Kind::Headless {
+        if matches!(entry.kind, Kind::ExternalName(_)) {
             return Answer::NameError;
         }
-        let named = self.endpoints(key).map(|(endpoint, _)| endpoint).filter(|endpoint| endpoint.label() == label);
-        let named: Vec<_> = named.map(|endpoint| endpoint.address).collect();
-        match named.is_empty() {
-            true => Answer::NameError,
-            false if kind == RecordType::A => addresses(question, named.into_iter()),
-            false => Answer::NoData,
+        // As upstream's server, those of Services with an address of their own have names, too.
+        let with_name = named.endpoints().map(|(endpoint, _)| endpoint).filter(|endpoint| endpoint.label() == label);
+        match addresses(question, with_name.map(|endpoint| endpoint.address)) {
+            Answer::Records { .. } if kind != RecordType::A => Answer::NoData,
+            found => found,
         }
     }
 
-    fn port(&self, question: &Name, port: &str, protocol: &str, key: &ServiceKey, kind: RecordType) -> Answer {
-        let (Some(port), Some(protocol)) = (port.strip_prefix('_'), protocol.strip_prefix('_')) else {
-            return Answer::NameError;
-        };
-        let Some(service) = self.services.get(key) else { return Answer::NameError };
-        let matches = |candidate: &Port| candidate.name == port && candidate.protocol == protocol;
-        if !self.ports(key, service).iter().any(matches) {
+    fn port(&self, question: &Name, key: (&str, &str), (port, protocol): (&str, &str), kind: RecordType) -> Answer {
+        let Some((entry, named)) = self.named(key.0, key.1) else { return Answer::NameError };
+        let matches = |candidate: &Port| *candidate.name == *port && *candidate.protocol == *protocol;
+        if !named.ports(entry).any(matches) {
             return Answer::NameError;
         }
-        if kind == RecordType::SRV { self.srv(question, key, service, matches) } else { Answer::NoData }
+        if kind == RecordType::SRV { self.srv(question, key, matches) } else { Answer::NoData }
     }
 
-    fn srv(&self, question: &Name, key: &ServiceKey, service: &ServiceEntry, wanted: impl Fn(&Port) -> bool) -> Answer {
-        let mut answers = Vec::new();
-        let mut additionals = Vec::new();
-        let mut point_to = |port: u16, target: Name, address: Ipv4Addr| {
-            let srv = SRV::new(0, 100, port, target.clone());
-            answers.push(Record::from_rdata(question.clone(), TTL, RData::SRV(srv)));
-            let additional = Record::from_rdata(target, TTL, RData::A(A(address)));
-            if !additionals.contains(&additional) {
-                additionals.push(additional);
-            }
-        };
+    fn srv(&self, question: &Name, (namespace, name): (&str, &str), wanted: impl Fn(&Port) -> bool) -> Answer {
+        let Some((service, named)) = self.named(namespace, name) else { return Answer::NameError };
+        let Some(of_service) = self.service_name(namespace, name) else { return Answer::NoData };
+        let mut targets: Vec<(u16, Name, Ipv4Addr)> = Vec::new();
         match &service.kind {
             Kind::ClusterIp(address) => {
-                let Some(target) = self.service_name(key) else { return Answer::NoData };
-                for port in service.ports.iter().filter(|port| wanted(port)) {
-                    point_to(port.number, target.clone(), *address);
-                }
+                let ports = service.ports.iter().filter(|port| wanted(port));
+                targets.extend(ports.map(|port| (port.number, of_service.clone(), *address)));
             }
             _ => {
-                for (endpoint, ports) in self.endpoints(key) {
-                    let Some(target) = self.endpoint_name(key, endpoint) else { continue };
-                    for port in ports.iter().filter(|port| wanted(port)) {
-                        point_to(port.number, target.clone(), endpoint.address);
+                for (endpoint, ports) in named.endpoints() {
+                    let Ok(target) = of_service.prepend_label(endpoint.label()) else { continue };
+                    let ports = ports.iter().filter(|port| wanted(port));
+                    targets.extend(ports.map(|port| (port.number, target.clone(), endpoint.address)));
+                }
+            }
+        }
+        targets.sort_unstable();
+        targets.dedup();
+        let weight = (WEIGHT / u16::try_from(targets.len().max(1)).unwrap_or(u16::MAX)).max(1);
+        let hosts: BTreeSet<(Name, Ipv4Addr)> = targets.iter().map(|(_, name, ip)| (name.clone(), *ip)).collect();
+        let host = |(name, address)| Record::from_rdata(name, TTL, RData::A(A(address)));
+        let additionals = hosts.into_iter().map(host).collect();
+        let answer = |(port, target, _)| {
+            Record::from_rdata(question.clone(), TTL, RData::SRV(SRV::new(0, weight, port, target)))
+        };
+        let answers: Vec<_> = targets.into_iter().map(answer).collect();
+        if answers.is_empty() { Answer::NoData } else { Answer::Records { answers, additionals } }
+    }
+
+    /// The names of an address. A ClusterIP has its Service's alone; an endpoint has one in each
+    /// Service that it is behind, those with a host name first, since many take the first one.
+    fn backward(&self, question: &Name, address: Ipv4Addr, kind: RecordType) -> Answer {
+        let owners = self.owners.get(&address).map_or(&[][..], Vec::as_slice);
+        let mut names: BTreeSet<(bool, Name)> = BTreeSet::new();
+        for owner in owners {
+            match owner {
+                Owner::ClusterIp(service) => {
+                    if let Some(name) = self.service_name(&service.namespace, &service.name) {
+                        return pointers(question, kind, vec![name]);
+                    }
+                }
+                Owner::Slice(service, slice) => {
+                    let Some((_, named)) = self.named(&service.namespace, &service.name) else { continue };
+                    let endpoints = named.slices.get(slice).into_iter().flat_map(|slice| &slice.endpoints);
+                    for endpoint in endpoints.filter(|endpoint| endpoint.ready && endpoint.address == address) {
+                        let of_service = self.service_name(&service.namespace, &service.name);
+                        let name = of_service.and_then(|name| name.prepend_label(endpoint.label()).ok());
+                        names.extend(name.map(|name| (endpoint.hostname.is_none(), name)));
                     }
                 }
             }
         }
-        if answers.is_empty() { Answer::NoData } else { Answer::Records { answers, additionals } }
+        pointers(question, kind, names.into_iter().map(|(_, name)| name).collect())
     }
 
-    fn backward(&self, question: &Name, address: Ipv4Addr, kind: RecordType) -> Answer {
-        let Some(key) = self.owners.get(&address) else { return Answer::NameError };
-        let name = match self.services.get(key).map(|service| &service.kind) {
-            Some(Kind::ClusterIp(own)) if *own == address => self.service_name(key),
-            Some(Kind::Headless) => {
-                let endpoint = self.endpoints(key).map(|(endpoint, _)| endpoint).find(|e| e.address == address);
-                endpoint.and_then(|endpoint| self.endpoint_name(key, endpoint))
-            }
-            _ => None,
-        };
-        match name {
-            None => Answer::NameError,
-            Some(name) if kind == RecordType::PTR => one(question, RData::PTR(PTR(name))),
-            Some(_) => Answer::NoData,
-        }
+    fn service_name(&self, namespace: &str, name: &str) -> Option<Name> {
+        self.below_origin(&format!("{name}.{namespace}.svc"))
     }
+}
 
-    /// The ports a Service's names have: its own, or its endpoints' when headless.
-    fn ports(&self, key: &ServiceKey, service: &ServiceEntry) -> Vec<Port> {
-        let of_slices = self.slices.get(key).into_iter().flat_map(BTreeMap::values).flat_map(|slice| &slice.ports);
-        service.ports.iter().chain(of_slices).cloned().collect()
+impl Named {
+    /// The ports that names can have: a Service's own, or its endpoints' when headless.
+    fn ports<'a>(&'a self, service: &'a ServiceEntry) -> impl Iterator<Item = &'a Port> {
+        let headless = service.kind == Kind::Headless;
+        let own = service.ports.iter().filter(move |_| !headless);
+        own.chain(self.endpoints().flat_map(|(_, ports)| ports).filter(move |_| headless))
     }
 
     /// The endpoints that are to be found, each with its slice's ports.
-    fn endpoints(&self, key: &ServiceKey) -> impl Iterator<Item = (&Endpoint, &[Port])> {
-        let slices = self.slices.get(key).into_iter().flat_map(BTreeMap::values);
-        slices.flat_map(|slice| {
+    fn endpoints(&self) -> impl Iterator<Item = (&Endpoint, &[Port])> {
+        self.slices.values().flat_map(|slice| {
             let ready = slice.endpoints.iter().filter(|endpoint| endpoint.ready);
-            ready.map(|endpoint| (endpoint, slice.ports.as_slice()))
+            ready.map(|endpoint| (endpoint, &*slice.ports))
         })
-    }
-
-    fn service_name(&self, key: &ServiceKey) -> Option<Name> {
-        Name::from_ascii(format!("{}.{}.svc", key.name, key.namespace)).ok()?.append_domain(&self.origin).ok()
-    }
-
-    fn endpoint_name(&self, key: &ServiceKey, endpoint: &Endpoint) -> Option<Name> {
-        self.service_name(key)?.prepend_label(endpoint.label()).ok()
     }
 }
 
@@ -335,10 +412,6 @@ fn dashed(label: &str) -> Option<Ipv4Addr> {
     label.replace('-', ".").parse().ok()
 }
 
-fn key(namespace: &str, name: &str) -> ServiceKey {
-    ServiceKey { namespace: namespace.to_owned(), name: name.to_owned() }
-}
-
 fn one(question: &Name, data: RData) -> Answer {
     records(vec![Record::from_rdata(question.clone(), TTL, data)])
 }
@@ -347,22 +420,25 @@ fn records(answers: Vec<Record>) -> Answer {
     Answer::Records { answers, additionals: Vec::new() }
 }
 
+fn pointers(question: &Name, kind: RecordType, names: Vec<Name>) -> Answer {
+    match names.is_empty() {
+        true => Answer::NameError,
+        false if kind == RecordType::PTR => {
+            let record = |name| Record::from_rdata(question.clone(), TTL, RData::PTR(PTR(name)));
+            records(names.into_iter().map(record).collect())
+        }
+        false => Answer::NoData,
+    }
+}
+
+/// The addresses of a name that goes with its addresses.
 fn addresses(question: &Name, addresses: impl Iterator<Item = Ipv4Addr>) -> Answer {
-    let mut distinct: Vec<_> = addresses.collect();
-    distinct.sort_unstable();
-    distinct.dedup();
+    let distinct: BTreeSet<_> = addresses.collect();
     if distinct.is_empty() {
-        return Answer::NoData;
+        return Answer::NameError;
     }
     let record = |address| Record::from_rdata(question.clone(), TTL, RData::A(A(address)));
     records(distinct.into_iter().map(record).collect())
-}
-
-/// The addresses in an answer, for tests and logs.
-#[cfg(test)]
-fn found(answer: &Answer) -> Vec<IpAddr> {
-    let Answer::Records { answers, .. } = answer else { return Vec::new() };
-    answers.iter().filter_map(|record| record.data.ip_addr()).collect()
 }
 
 #[cfg(test)]

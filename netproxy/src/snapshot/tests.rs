@@ -1,12 +1,11 @@
 //! From API objects to the snapshot: what counts, what is ignored, what garbage does.
 #![allow(clippy::unwrap_used)]
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
 use super::convert::*;
 use super::*;
+use crate::api::{EndpointSlice, Service};
 
 fn service(spec: Value) -> Service {
     serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": "svc"}, "spec": spec})).unwrap()
@@ -71,10 +70,9 @@ fn ignores_what_is_not_ours_and_what_makes_no_sense() {
         assert_eq!(with(json!({"clusterIP": "10.43.0.1", "ports": [port, {"name": "b", "port": 81}]})), 1, "{port}");
     }
     let mut other = service(json!({"clusterIP": "10.43.0.1", "ports": ports}));
-    other.metadata.labels = Some([(LABEL_SERVICE_PROXY_NAME.to_owned(), "cilium".to_owned())].into());
+    other.metadata.labels = [(LABEL_SERVICE_PROXY_NAME.to_owned(), "cilium".to_owned())].into();
     assert!(service_ports(&other).is_empty());
     assert!(service_ports(&Service::default()).is_empty());
-    assert_eq!(service_name(&Service::default()), None);
 }
 
 #[test]
@@ -104,20 +102,17 @@ fn reads_slices() {
     );
     let six = EndpointSlice { address_type: "IPv6".to_owned(), ..object.clone() };
     assert_eq!(slice_content(&six, "here"), Slice::default());
-    assert_eq!(slice_key(&object).unwrap().0.to_string(), "ns/svc");
+    assert!(is_proxied(&object));
     for labels in [
-        json!({}),
-        json!({"kubernetes.io/service-name": ""}),
         json!({"kubernetes.io/service-name": "svc", "service.kubernetes.io/headless": ""}),
         json!({"kubernetes.io/service-name": "svc", "service.kubernetes.io/service-proxy-name": "x"}),
     ] {
-        assert_eq!(slice_key(&slice(labels, json!(null), json!([]))), None);
+        assert!(!is_proxied(&slice(labels, json!([]), json!([]))));
     }
     let mut timed = object;
-    timed.metadata.annotations =
-        Some([(ANNOTATION_TRIGGER_TIME.to_owned(), "2026-01-02T03:04:05.5Z".to_owned())].into());
+    timed.metadata.annotations.last_change_trigger_time = Some("2026-01-02T03:04:05.5Z".to_owned());
     assert_eq!(trigger_time(&timed), Some(1_767_323_045_500));
-    timed.metadata.annotations = Some([(ANNOTATION_TRIGGER_TIME.to_owned(), "yesterday".to_owned())].into());
+    timed.metadata.annotations.last_change_trigger_time = Some("yesterday".to_owned());
     assert_eq!(trigger_time(&timed), None);
 }
 
@@ -138,23 +133,23 @@ fn nothing_counts_before_both_lists_came() {
     let mut state = State::new();
     state.apply(Change::Service(name(), ports()));
     assert!(!state.synced());
-    state.apply(Change::AllServices(vec![(name(), ports())]));
+    state.apply(Change::ServicesListed);
     assert!(!state.synced());
-    state.apply(Change::AllSlices(Vec::new()));
+    state.apply(Change::SlicesListed);
     assert!(state.synced());
 }
 
 #[test]
 fn remembers_what_changed_and_only_that() {
     let mut state = State::new();
-    state.apply(Change::AllServices(vec![(name(), ports())]));
+    state.apply(Change::Service(name(), ports()));
     let one = || content(json!([{"addresses": ["10.42.0.1"], "nodeName": "here"}]));
-    state.apply(Change::AllSlices(vec![(name(), "a".into(), one())]));
+    state.apply(Change::Slice(name(), "a".into(), one()));
     assert_eq!(state.take_changed().into_iter().collect::<Vec<_>>(), [name()]);
     state.apply(Change::Service(name(), ports()));
     state.apply(Change::Slice(name(), "a".into(), one()));
-    state.apply(Change::AllServices(vec![(name(), ports())]));
-    state.apply(Change::AllSlices(vec![(name(), "a".into(), one())]));
+    state.apply(Change::ServicesListed);
+    state.apply(Change::SlicesListed);
     assert!(state.take_changed().is_empty(), "the same again is no change");
     // Slices of Services that are not served wait for their Service.
     let other = ServiceName { name: "other".into(), ..name() };
@@ -162,9 +157,9 @@ fn remembers_what_changed_and_only_that() {
     assert!(state.take_changed().is_empty());
     state.apply(Change::Service(other.clone(), ports()));
     assert_eq!(state.resolve(&other)[0].endpoints.len(), 1);
-    // A relist without them takes them away.
     state.take_changed();
-    state.apply(Change::AllServices(Vec::new()));
+    state.apply(Change::ServiceGone(name()));
+    state.apply(Change::ServiceGone(other));
     assert_eq!(state.take_changed().len(), 2);
     assert_eq!(state.services().count(), 0);
     assert!(state.resolve(&name()).is_empty());

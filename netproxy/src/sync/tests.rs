@@ -44,7 +44,7 @@ struct Harness {
     conntrack: FakeConntrack,
     metrics: Metrics,
     health: Health,
-    changes: mpsc::Sender<Seen>,
+    changes: mpsc::Sender<Event>,
     token: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
@@ -74,11 +74,11 @@ impl Harness {
 
     async fn see_node(&self, pod_cidr: &str) {
         let pod_cidr = pod_cidr.parse().ok();
-        self.changes.send(Seen::Node { zone: None, eligible: true, pod_cidr }).await.unwrap();
+        self.changes.send(Event::Node { zone: None, eligible: true, pod_cidr }).await.unwrap();
     }
 
     async fn see(&self, change: Change) {
-        self.changes.send(Seen::Change(change, Some(0))).await.unwrap();
+        self.changes.send(Event::Change(change, Some(0))).await.unwrap();
     }
 
     /// Lets the loop work until `condition` holds; virtual time passes as it sleeps.
@@ -118,19 +118,20 @@ fn slice(lasts: &[u8]) -> Change {
     Change::Slice(name("svc"), "s".into(), Slice { ports, endpoints: lasts.iter().map(endpoint).collect() })
 }
 
-fn all_services(protocol: Protocol) -> Change {
-    Change::AllServices(vec![(name("svc"), vec![port(protocol)])])
+fn service(protocol: Protocol) -> Change {
+    Change::Service(name("svc"), vec![port(protocol)])
 }
 
 #[tokio::test(start_paused = true)]
 async fn writes_nothing_before_both_lists_then_at_once() {
     let harness = Harness::start(FakeNft::default());
     harness.see(slice(&[1])).await;
-    harness.see(all_services(Protocol::Tcp)).await;
+    harness.see(service(Protocol::Tcp)).await;
+    harness.see(Change::ServicesListed).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(harness.nft.table().is_none());
     assert!(!harness.health.healthy(Timestamp::now() + Duration::from_secs(61)));
-    harness.see(Change::AllSlices(Vec::new())).await;
+    harness.see(Change::SlicesListed).await;
     harness.until("the first sync", |h| h.nft.table().is_some()).await;
     harness.see(slice(&[1, 2])).await;
     harness.until("the change", |h| h.serves(2)).await;
@@ -151,8 +152,9 @@ async fn writes_nothing_before_both_lists_then_at_once() {
 
 async fn synced(nft: FakeNft, protocol: Protocol, lasts: &[u8]) -> Harness {
     let harness = Harness::start(nft);
-    harness.see(all_services(protocol)).await;
-    harness.see(Change::AllSlices(Vec::new())).await;
+    harness.see(service(protocol)).await;
+    harness.see(Change::ServicesListed).await;
+    harness.see(Change::SlicesListed).await;
     harness.see(slice(lasts)).await;
     let last = lasts.last().copied().unwrap();
     harness.until("the first endpoints", |h| h.serves(last)).await;
@@ -167,13 +169,9 @@ async fn a_restart_writes_only_what_differs_and_stopping_leaves_rules() {
     let writes = nft.transactions().len();
     let harness = Harness::start(nft.clone());
     harness.see(slice(&[1, 2])).await;
-    harness
-        .see(Change::AllSlices(match slice(&[1, 2]) {
-            Change::Slice(service, name, content) => vec![(service, name, content)],
-            _ => unreachable!(),
-        }))
-        .await;
-    harness.see(all_services(Protocol::Tcp)).await;
+    harness.see(Change::SlicesListed).await;
+    harness.see(service(Protocol::Tcp)).await;
+    harness.see(Change::ServicesListed).await;
     harness.see(slice(&[1, 3])).await;
     harness.until("the change", |h| h.serves(3)).await;
     let writes: Vec<_> = nft.transactions().split_off(writes);
@@ -267,8 +265,9 @@ async fn restores_a_table_that_was_flushed_and_repairs_one_that_was_bent() {
 async fn rests_between_transactions_when_told_to() {
     let pace = Pace { min_sync_period: Duration::from_secs(20), ..Pace::default() };
     let harness = Harness::with(FakeNft::default(), pace, false);
-    harness.see(all_services(Protocol::Tcp)).await;
-    harness.see(Change::AllSlices(Vec::new())).await;
+    harness.see(service(Protocol::Tcp)).await;
+    harness.see(Change::ServicesListed).await;
+    harness.see(Change::SlicesListed).await;
     harness.until("the first sync", |h| h.nft.table().is_some()).await;
     let began = Instant::now();
     harness.see(slice(&[1])).await;
@@ -289,8 +288,9 @@ async fn rests_between_transactions_when_told_to() {
 #[tokio::test(start_paused = true)]
 async fn waits_for_the_nodes_part_of_the_pod_network_and_follows_it() {
     let harness = Harness::with(FakeNft::default(), Pace::default(), true);
-    harness.see(all_services(Protocol::Tcp)).await;
-    harness.see(Change::AllSlices(Vec::new())).await;
+    harness.see(service(Protocol::Tcp)).await;
+    harness.see(Change::ServicesListed).await;
+    harness.see(Change::SlicesListed).await;
     harness.see_node("none yet").await;
     harness.see(slice(&[1])).await;
     tokio::time::sleep(Duration::from_secs(60)).await;

@@ -14,6 +14,7 @@ use axum::routing::get;
 use futures::StreamExt;
 use netproxy::backend::NftBackend;
 use netproxy::backend::netlink::NetlinkBackend;
+use netproxy::cluster::{Cluster, Subscription};
 use netproxy::services::{ServiceProxyConfig, ServiceProxyError, check, cleanup, run};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -129,15 +130,20 @@ async fn an_api() -> (Arc<Api>, kube::Client, AbortOnDropHandle<std::io::Result<
     (api, client, AbortOnDropHandle::new(server))
 }
 
+/// What a proxy sees of a cluster that nobody watches.
+fn nothing(client: &kube::Client) -> Subscription {
+    Cluster::new(client.clone(), "node", Default::default()).subscribe()
+}
+
 /// What keeps a proxy from starting.
 async fn refusals(client: &kube::Client) {
     let bad = ServiceProxyConfig { masquerade_bit: 32, ..ServiceProxyConfig::new("node", vec![]) };
-    let refused = run(bad, client.clone(), CancellationToken::new()).await;
+    let refused = run(bad, nothing(client), CancellationToken::new()).await;
     assert!(matches!(refused, Err(ServiceProxyError::Config(_))), "{refused:?}");
 
     let _holder = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 10249)).await.unwrap();
     let hard = ServiceProxyConfig { bind_address_hard_fail: true, ..ServiceProxyConfig::new("node", vec![]) };
-    let refused = run(hard, client.clone(), CancellationToken::new()).await;
+    let refused = run(hard, nothing(client), CancellationToken::new()).await;
     assert!(matches!(refused, Err(ServiceProxyError::Listen(..))), "{refused:?}");
 }
 
@@ -162,11 +168,12 @@ async fn scenario() {
     // The limit is the machine's: from here it cannot be raised, which is told and lived with.
     config.conntrack.max_per_core = Some(1 << 30);
     let token = CancellationToken::new();
-    let proxy = tokio::spawn(run(config, client, token.clone()));
+    let mut cluster = Cluster::new(client, "node", config.metrics.informer.clone());
+    let proxy = tokio::spawn(run(config, cluster.subscribe(), token.clone()));
+    let _watches = AbortOnDropHandle::new(tokio::spawn(cluster.run(token.clone())));
     until("the first rules", async || table_contains("10.43.0.50 . tcp . 80 . 0 : 10.42.0.1 . 8080")).await;
     let selectors = api.selectors.lock().await.clone();
-    assert_eq!(selectors["services"], "!service.kubernetes.io/service-proxy-name");
-    assert!(selectors["endpointslices"].contains("!service.kubernetes.io/headless"));
+    assert!(selectors["services"].is_empty() && selectors["endpointslices"].is_empty(), "DNS wants all of them");
     assert_eq!(selectors["nodes"], "metadata.name=node");
     answers().await;
     let timeout = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established").unwrap();
@@ -177,6 +184,17 @@ async fn scenario() {
     says(31999, "/", &["\"localEndpoints\":2"]).await;
     api.push("services", "ADDED", service("other", "10.43.0.51")).await;
     until("a new service", async || table_contains("10.43.0.51 . tcp . 80")).await;
+    // An object that cannot be read stops nothing, and is counted.
+    let mut odd = service("odd", "10.43.0.52");
+    odd["spec"]["ports"] = json!("many");
+    api.push("services", "ADDED", odd).await;
+    let mut nulls = service("nulls", "10.43.0.53");
+    nulls["metadata"]["creationTimestamp"] = Value::Null;
+    nulls["spec"]["externalIPs"] = Value::Null;
+    nulls["status"] = Value::Null;
+    api.push("services", "ADDED", nulls).await;
+    until("a service after that", async || table_contains("10.43.0.53 . tcp . 80")).await;
+    says(10249, "/metrics", &["copepod_netproxy_unreadable_objects_total{resource=\"services\"} 1"]).await;
     let leaving = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node", "resourceVersion": "3"},
         "spec": {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]}});
     api.push("nodes", "ADDED", leaving).await;

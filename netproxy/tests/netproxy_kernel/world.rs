@@ -73,8 +73,8 @@ impl World {
 
     pub fn with(node: NodeView) -> Self {
         let mut state = State::new();
-        state.apply(Change::AllServices(Vec::new()));
-        state.apply(Change::AllSlices(Vec::new()));
+        state.apply(Change::ServicesListed);
+        state.apply(Change::SlicesListed);
         Self { state, ruleset: Ruleset::new(node) }
     }
 

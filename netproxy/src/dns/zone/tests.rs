@@ -8,29 +8,55 @@ use super::*;
 use crate::dns::read::{Endpoint, Port, ServiceEntry, SliceEntry};
 
 fn port(name: &str, number: u16) -> Port {
-    Port { name: name.to_owned(), protocol: "tcp".to_owned(), number }
+    Port { name: name.into(), protocol: "tcp".into(), number }
 }
 
 fn endpoint(last: u8, hostname: Option<&str>, ready: bool) -> Endpoint {
-    Endpoint { address: Ipv4Addr::new(10, 42, 0, last), hostname: hostname.map(str::to_owned), ready }
+    Endpoint { address: Ipv4Addr::new(10, 42, 0, last), hostname: hostname.map(Into::into), ready }
+}
+
+fn slice(endpoints: Vec<Endpoint>, ports: Vec<Port>) -> Option<SliceEntry> {
+    Some(SliceEntry { endpoints: endpoints.into(), ports: ports.into() })
+}
+
+fn key(namespace: &str, name: &str) -> ServiceName {
+    ServiceName { namespace: namespace.into(), name: name.into() }
+}
+
+fn service(kind: Kind, ports: Vec<Port>) -> Option<ServiceEntry> {
+    Some(ServiceEntry { kind, ports: ports.into() })
+}
+
+fn web() -> Option<ServiceEntry> {
+    service(Kind::ClusterIp(Ipv4Addr::new(10, 43, 0, 7)), vec![port("http", 80)])
 }
 
 fn zone() -> Zone {
     let networks = ["10.43.0.0/16", "10.42.0.0/16"].map(|text| text.parse().unwrap()).to_vec();
-    let mut zone = Zone::new("cluster.local", networks).unwrap();
-    let web = ServiceEntry { kind: Kind::ClusterIp(Ipv4Addr::new(10, 43, 0, 7)), ports: vec![port("http", 80)] };
-    zone.put_service(key("default", "web"), web);
-    zone.put_service(key("default", "db"), ServiceEntry { kind: Kind::Headless, ports: vec![port("sql", 5432)] });
+    let mut zone = Zone::new("cluster.local", Ipv4Addr::new(10, 43, 0, 10), networks).unwrap();
+    zone.set_service(&key("default", "web"), web());
+    let backends = vec![endpoint(8, None, true), endpoint(9, None, false)];
+    zone.set_slice(&key("default", "web"), &"web-x".into(), slice(backends, vec![port("http", 8080)]));
+    zone.set_service(&key("default", "db"), service(Kind::Headless, vec![port("sql", 5432)]));
     let endpoints = vec![endpoint(5, Some("db-0"), true), endpoint(6, None, true), endpoint(7, None, false)];
-    zone.put_slice(&key("default", "db"), "db-x", SliceEntry { endpoints, ports: vec![port("sql", 5433)] });
-    zone.put_service(key("default", "empty"), ServiceEntry { kind: Kind::Headless, ports: vec![] });
+    zone.set_slice(&key("default", "db"), &"db-x".into(), slice(endpoints, vec![port("sql", 5433)]));
+    zone.set_service(&key("default", "empty"), service(Kind::Headless, vec![port("sql", 5432)]));
+    zone.set_service(&key("default", "down"), service(Kind::Headless, vec![port("sql", 5432)]));
+    let down = slice(vec![endpoint(20, None, false)], vec![port("sql", 5432)]);
+    zone.set_slice(&key("default", "down"), &"down-x".into(), down);
     let out = Kind::ExternalName(Name::from_ascii("example.org.").unwrap());
-    zone.put_service(key("other", "out"), ServiceEntry { kind: out, ports: vec![] });
+    zone.set_service(&key("other", "out"), service(out, vec![]));
     zone
 }
 
+fn in_zone(zone: &Zone, name: &str, kind: RecordType) -> Answer {
+    let name = Name::from_ascii(name).unwrap();
+    assert!(zone.covers(&name), "{name}");
+    zone.answer(&name, kind)
+}
+
 fn ask(name: &str, kind: RecordType) -> Answer {
-    zone().answer(&Name::from_ascii(name).unwrap(), kind)
+    in_zone(&zone(), name, kind)
 }
 
 fn texts(answer: &Answer) -> Vec<String> {
@@ -46,10 +72,11 @@ fn addresses_of_services() {
         ("db.default.svc.cluster.local.", vec!["10.42.0.5", "10.42.0.6"]),
         ("db-0.db.default.svc.cluster.local.", vec!["10.42.0.5"]),
         ("10-42-0-6.db.default.svc.cluster.local.", vec!["10.42.0.6"]),
+        ("10-42-0-8.web.default.svc.cluster.local.", vec!["10.42.0.8"]),
         ("10-42-9-9.default.pod.cluster.local.", vec!["10.42.9.9"]),
+        ("ns.dns.cluster.local.", vec!["10.43.0.10"]),
     ] {
-        let seen: Vec<_> = found(&ask(name, RecordType::A)).iter().map(IpAddr::to_string).collect();
-        assert_eq!(seen, expected, "{name}");
+        assert_eq!(texts(&ask(name, RecordType::A)), expected, "{name}");
     }
 }
 
@@ -58,12 +85,15 @@ fn names_that_exist_without_the_asked_type() {
     for (name, kind) in [
         ("web.default.svc.cluster.local.", RecordType::AAAA),
         ("db.default.svc.cluster.local.", RecordType::AAAA),
-        ("empty.default.svc.cluster.local.", RecordType::A),
+        ("db.default.svc.cluster.local.", RecordType::MX),
         ("default.svc.cluster.local.", RecordType::A),
         ("svc.cluster.local.", RecordType::A),
+        ("default.pod.cluster.local.", RecordType::A),
         ("cluster.local.", RecordType::A),
         ("_tcp.web.default.svc.cluster.local.", RecordType::SRV),
         ("_http._tcp.web.default.svc.cluster.local.", RecordType::A),
+        ("db-0.db.default.svc.cluster.local.", RecordType::AAAA),
+        ("10-42-9-9.default.pod.cluster.local.", RecordType::AAAA),
         ("7.0.43.10.in-addr.arpa.", RecordType::A),
     ] {
         assert_eq!(ask(name, kind), Answer::NoData, "{name} {kind}");
@@ -75,11 +105,12 @@ fn names_that_do_not_exist() {
     for name in [
         "nope.default.svc.cluster.local.",
         "web.nowhere.svc.cluster.local.",
-        "nowhere.svc.cluster.local.",
         "x.web.default.svc.cluster.local.",
         "10-42-0-7.db.default.svc.cluster.local.",
+        "10-42-0-9.web.default.svc.cluster.local.",
         "_udp.web.default.svc.cluster.local.",
         "_nope._tcp.web.default.svc.cluster.local.",
+        "db-0.out.other.svc.cluster.local.",
         "nope.cluster.local.",
         "not-an-address.default.pod.cluster.local.",
         "example.org.default.svc.cluster.local.",
@@ -91,9 +122,41 @@ fn names_that_do_not_exist() {
 }
 
 #[test]
+fn headless_services_without_ready_endpoints_have_no_names() {
+    for service in ["empty", "down"] {
+        for prefix in ["", "_sql._tcp.", "_tcp.", "10-42-0-20."] {
+            for kind in [RecordType::A, RecordType::AAAA, RecordType::SRV] {
+                let name = format!("{prefix}{service}.default.svc.cluster.local.");
+                assert_eq!(ask(&name, kind), Answer::NameError, "{name} {kind}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pods_have_names_in_namespaces_that_exist() {
+    let answer = |zone: &Zone, namespace: &str| {
+        let pod = in_zone(zone, &format!("10-42-9-9.{namespace}.pod.cluster.local."), RecordType::A);
+        let own = ["svc", "pod"].map(|of| in_zone(zone, &format!("{namespace}.{of}.cluster.local."), RecordType::A));
+        assert_eq!(own[0], own[1]);
+        assert_eq!(own[0] == Answer::NoData, matches!(pod, Answer::Records { .. }), "{namespace}");
+        matches!(pod, Answer::Records { .. })
+    };
+    let mut zone = zone();
+    assert!(answer(&zone, "nowhere"), "as long as nobody knows better");
+    zone.set_namespace(&"quiet".into(), true);
+    zone.namespaces_are_known();
+    assert!(!answer(&zone, "nowhere"));
+    assert!(answer(&zone, "quiet"));
+    assert!(answer(&zone, "other"), "a Service came before its namespace");
+    zone.set_namespace(&"quiet".into(), false);
+    assert!(!answer(&zone, "quiet"));
+}
+
+#[test]
 fn names_of_others() {
-    for name in ["example.org.", "local.", ".", "1.0.0.127.in-addr.arpa.", "xcluster.local."] {
-        assert_eq!(ask(name, RecordType::A), Answer::Elsewhere, "{name}");
+    for name in ["example.org.", "local.", ".", "1.0.0.127.in-addr.arpa.", "xcluster.local.", "0.42.10.in-addr.arpa."] {
+        assert!(!zone().covers(&Name::from_ascii(name).unwrap()), "{name}");
     }
 }
 
@@ -104,7 +167,7 @@ fn ports_of_services_and_of_their_endpoints() {
     let headless = ask("_sql._tcp.db.default.svc.cluster.local.", RecordType::SRV);
     assert_eq!(
         texts(&headless),
-        ["0 100 5433 db-0.db.default.svc.cluster.local.", "0 100 5433 10-42-0-6.db.default.svc.cluster.local."]
+        ["0 50 5433 10-42-0-6.db.default.svc.cluster.local.", "0 50 5433 db-0.db.default.svc.cluster.local."]
     );
     let Answer::Records { additionals, .. } = headless else { panic!() };
     assert_eq!(additionals.len(), 2, "targets come with their addresses");
@@ -114,6 +177,55 @@ fn ports_of_services_and_of_their_endpoints() {
 fn reverse_names() {
     assert_eq!(texts(&ask("7.0.43.10.in-addr.arpa.", RecordType::PTR)), ["web.default.svc.cluster.local."]);
     assert_eq!(texts(&ask("5.0.42.10.in-addr.arpa.", RecordType::PTR)), ["db-0.db.default.svc.cluster.local."]);
+    assert_eq!(texts(&ask("8.0.42.10.in-addr.arpa.", RecordType::PTR)), ["10-42-0-8.web.default.svc.cluster.local."]);
+}
+
+/// A pod behind an ordinary Service and two headless ones, whichever is seen first and goes first.
+#[test]
+fn an_address_has_a_name_in_each_service_it_is_behind() {
+    let services = ["ordinary", "a", "b"];
+    let entry = |service: &str| match service {
+        "ordinary" => (web(), endpoint(30, None, true)),
+        _ => (service_headless(), endpoint(30, Some("pod-0"), true)),
+    };
+    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    for order in orders {
+        for first_gone in 0..3 {
+            let mut zone = zone();
+            for service in order.map(|at| services[at]) {
+                let (kind, endpoint) = entry(service);
+                zone.set_slice(&key("x", service), &"s".into(), slice(vec![endpoint], vec![]));
+                zone.set_service(&key("x", service), kind);
+            }
+            let names = |zone: &Zone| texts(&in_zone(zone, "30.0.42.10.in-addr.arpa.", RecordType::PTR));
+            let all = [
+                "pod-0.a.x.svc.cluster.local.",
+                "pod-0.b.x.svc.cluster.local.",
+                "10-42-0-30.ordinary.x.svc.cluster.local.",
+            ];
+            assert_eq!(names(&zone), all, "{order:?}");
+            let gone = services[first_gone];
+            zone.set_service(&key("x", gone), None);
+            zone.set_slice(&key("x", gone), &"s".into(), None);
+            let left: Vec<_> = all.into_iter().filter(|name| !name.contains(&format!(".{gone}.x."))).collect();
+            assert_eq!(names(&zone), left, "{order:?} without {gone}");
+        }
+    }
+}
+
+fn service_headless() -> Option<ServiceEntry> {
+    service(Kind::Headless, vec![])
+}
+
+#[test]
+fn an_address_may_stand_in_two_slices_of_a_service() {
+    let mut zone = zone();
+    let moving = || slice(vec![endpoint(5, Some("db-0"), true)], vec![port("sql", 5433)]);
+    zone.set_slice(&key("default", "db"), &"db-y".into(), moving());
+    let names = |zone: &Zone| texts(&in_zone(zone, "5.0.42.10.in-addr.arpa.", RecordType::PTR));
+    assert_eq!(names(&zone).len(), 1, "one name once");
+    zone.set_slice(&key("default", "db"), &"db-x".into(), None);
+    assert_eq!(names(&zone), ["db-0.db.default.svc.cluster.local."]);
 }
 
 #[test]
@@ -124,28 +236,50 @@ fn external_names_are_aliases() {
 }
 
 #[test]
-fn the_version_of_the_naming_scheme() {
+fn the_zone_itself() {
     assert_eq!(texts(&ask("dns-version.cluster.local.", RecordType::TXT)), ["1.1.0"]);
     assert_eq!(ask("cluster.local.", RecordType::SOA), records(vec![zone().soa()]));
+    assert_eq!(texts(&ask("cluster.local.", RecordType::NS)), ["ns.dns.cluster.local."]);
 }
 
 #[test]
 fn what_is_removed_is_gone() {
     let mut zone = zone();
-    zone.remove_slice(&key("default", "db"), "db-x");
-    zone.remove_service(&key("default", "web"));
-    let answer = |name: &str, kind| zone.answer(&Name::from_ascii(name).unwrap(), kind);
-    assert_eq!(answer("db.default.svc.cluster.local.", RecordType::A), Answer::NoData);
-    assert_eq!(answer("web.default.svc.cluster.local.", RecordType::A), Answer::NameError);
-    for name in ["7.0.43.10.in-addr.arpa.", "5.0.42.10.in-addr.arpa."] {
-        assert_eq!(answer(name, RecordType::PTR), Answer::NameError);
+    zone.set_slice(&key("default", "db"), &"db-x".into(), None);
+    zone.set_slice(&key("default", "web"), &"web-x".into(), None);
+    zone.set_service(&key("default", "web"), None);
+    zone.set_service(&key("default", "never"), None);
+    for name in [
+        "db.default.svc.cluster.local.",
+        "web.default.svc.cluster.local.",
+        "7.0.43.10.in-addr.arpa.",
+        "5.0.42.10.in-addr.arpa.",
+    ] {
+        assert_eq!(in_zone(&zone, name, RecordType::ANY), Answer::NameError, "{name}");
     }
+    for (namespace, service) in [("default", "db"), ("default", "empty"), ("default", "down"), ("other", "out")] {
+        zone.set_service(&key(namespace, service), None);
+    }
+    zone.set_slice(&key("default", "down"), &"down-x".into(), None);
+    assert!(zone.namespaces.is_empty() && zone.owners.is_empty(), "{zone:?}");
+}
+
+#[test]
+fn a_service_that_changes_its_address_leaves_the_old_one() {
+    let mut zone = zone();
+    let moved = service(Kind::ClusterIp(Ipv4Addr::new(10, 43, 0, 8)), vec![]);
+    zone.set_service(&key("default", "web"), moved);
+    assert_eq!(in_zone(&zone, "7.0.43.10.in-addr.arpa.", RecordType::PTR), Answer::NameError);
+    assert_eq!(texts(&in_zone(&zone, "8.0.43.10.in-addr.arpa.", RecordType::PTR)), ["web.default.svc.cluster.local."]);
+    zone.set_service(&key("default", "web"), web());
+    zone.set_service(&key("default", "web"), web());
+    assert_eq!(texts(&in_zone(&zone, "7.0.43.10.in-addr.arpa.", RecordType::PTR)), ["web.default.svc.cluster.local."]);
 }
 
 #[test]
 fn a_domain_that_is_none_is_refused() {
-    assert!(Zone::new("", vec![]).is_none());
-    assert!(Zone::new("..", vec![]).is_none());
+    assert!(Zone::new("", Ipv4Addr::LOCALHOST, vec![]).is_none());
+    assert!(Zone::new("..", Ipv4Addr::LOCALHOST, vec![]).is_none());
 }
 
 proptest! {
@@ -157,8 +291,13 @@ proptest! {
                 name = longer;
             }
         }
-        for kind in [RecordType::A, RecordType::SRV, RecordType::PTR] {
-            let _ = zone().answer(&name, kind);
+        let zone = zone();
+        let below = name.clone().append_domain(zone.origin());
+        for name in [Ok(name), below].into_iter().flatten() {
+            for kind in [RecordType::A, RecordType::SRV, RecordType::PTR] {
+                let known = matches!(zone.answer(&name, kind), Answer::Records { .. } | Answer::NoData);
+                prop_assert!(!known || zone.covers(&name));
+            }
         }
     }
 }
