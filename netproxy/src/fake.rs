@@ -15,6 +15,9 @@ struct State {
     generation: u32,
     transactions: Vec<Transaction>,
     failures: Vec<NftError>,
+    /// Whether somebody changes another table between any two looks.
+    restless: bool,
+    lists: usize,
 }
 
 /// A shared in-memory kernel; clones see the same table.
@@ -44,6 +47,17 @@ impl FakeNft {
     /// Makes the next call of `run` fail; several failures queue up.
     pub fn fail_next(&self, error: NftError) {
         self.lock().failures.push(error);
+    }
+
+    /// Lets others change tables of theirs all the time, or stop it.
+    pub fn restless(&self, restless: bool) {
+        self.lock().restless = restless;
+    }
+
+    /// How often the table was read.
+    #[must_use]
+    pub fn lists(&self) -> usize {
+        self.lock().lists
     }
 
     /// The transactions performed so far.
@@ -87,7 +101,10 @@ impl NftBackend for FakeNft {
     }
 
     fn list(&mut self) -> Result<Listing, NftError> {
-        let state = self.lock();
-        Ok(Listing { table: state.table.as_ref().map(Table::observe), generation: Some(Generation(state.generation)) })
+        let mut state = self.lock();
+        state.lists += 1;
+        let generation = Some(Generation(state.generation));
+        state.generation += u32::from(state.restless);
+        Ok(Listing { table: state.table.as_ref().map(Table::observe), generation })
     }
 }

@@ -296,17 +296,47 @@ impl Ruleset {
         mut sides: Option<&mut (Table, Table)>,
     ) {
         let mut counts: HashMap<Shared, i64> = HashMap::new();
-        for (name, ports) in self.reclaim_all(changed, lookup) {
-            for old in self.compiled.remove(&name).unwrap_or_default() {
+        let mut changed = changed;
+        // What goes leaves lanes to those that waited, which then change, too. None of them is among
+        // those that went before: whoever claims a lane while there are any has one.
+        while !changed.is_empty() {
+            let inputs = self.reclaim_all(changed, lookup);
+            self.take_out(&inputs, &mut counts, sides.as_deref_mut());
+            self.put_in(inputs, &mut counts, sides.as_deref_mut());
+            changed = self.lanes.promote();
+        }
+        self.count_shared(counts, sides);
+    }
+
+    /// Forgets what the Services of `inputs` were compiled to.
+    fn take_out(
+        &mut self,
+        inputs: &BTreeMap<ServiceName, NamedPorts>,
+        counts: &mut HashMap<Shared, i64>,
+        mut sides: Option<&mut (Table, Table)>,
+    ) {
+        for (name, ports) in inputs {
+            for old in self.compiled.remove(name).unwrap_or_default() {
                 self.count_no_local(&old, |n| n.saturating_sub(1));
                 if let Some((before, _)) = &mut sides {
                     old.fragment.add_to(before);
                 }
                 old.fragment.shared.iter().for_each(|s| *counts.entry(*s).or_default() -= 1);
-                if !ports.iter().any(|(port, _)| *port == old.name) {
+                if !ports.iter().any(|(port, input)| *port == old.name && service::uses_lane(input)) {
                     self.lanes.release(&old.name);
                 }
             }
+        }
+    }
+
+    /// Compiles the Services of `inputs`.
+    fn put_in(
+        &mut self,
+        inputs: BTreeMap<ServiceName, NamedPorts>,
+        counts: &mut HashMap<Shared, i64>,
+        mut sides: Option<&mut (Table, Table)>,
+    ) {
+        for (name, ports) in inputs {
             let new: Vec<_> = ports.into_iter().map(|(port, input)| self.compile(port, &input)).collect();
             for compiled in &new {
                 self.count_no_local(compiled, |n| n.saturating_add(1));
@@ -319,7 +349,6 @@ impl Ruleset {
                 self.compiled.insert(name, new);
             }
         }
-        self.count_shared(counts, sides);
     }
 
     /// Settles who has which frontend, and returns the inputs of all Services to recompile: a
@@ -342,7 +371,7 @@ impl Ruleset {
         let owned: BTreeSet<Frontend> = frontends(&input.port)
             .filter(|f| self.claims.get(f).and_then(|names| names.first()) == Some(&name))
             .collect();
-        let own_lane = self.lanes.has_own(&name);
+        let own_lane = service::uses_lane(input) && self.lanes.claim(&name);
         let request = service::Request { name: &name, input, owned: &owned, own_lane, node: &self.node };
         let fragment = service::fragment(&request);
         let no_local = uses_local(&input.port) && input.chosen.any && input.chosen.local.is_empty();

@@ -86,6 +86,8 @@ pub struct Proxy<B, C> {
     ruleset: Ruleset,
     /// Whether the kernel has what `ruleset` says.
     applied: bool,
+    /// Whether that is to be checked, while changes go on being written.
+    compare: bool,
     /// Emptied chains, to be deleted at `tidy_at`.
     stale_chains: BTreeSet<Name>,
     tidy_at: Option<Instant>,
@@ -130,6 +132,7 @@ where
             state: State::new(),
             ruleset: Ruleset::new(parts.node),
             applied: false,
+            compare: false,
             stale_chains: BTreeSet::new(),
             tidy_at: None,
             retry_at: None,
@@ -176,6 +179,9 @@ where
             let may = self.rest_until.is_none() && self.retry_at.is_none_or(|at| at <= Instant::now());
             if may && self.placed && self.state.synced() {
                 self.sync().await;
+                if self.compare && self.applied {
+                    self.compare().await;
+                }
             }
             if self.tidy_at.is_some_and(|at| at <= Instant::now()) {
                 self.tidy().await;
@@ -192,11 +198,27 @@ where
         }
         if self.full_sync_at <= now {
             self.full_sync_at = now + FULL_SYNC_PERIOD;
-            self.applied = false;
+            self.compare = true;
         } else if matches!(self.blocking(|backend, _| backend.exists()).await, Ok(false)) {
             tracing::warn!("somebody removed our nftables table, restoring it");
             self.applied = false;
         }
+    }
+
+    /// Compares all of the table with what the kernel has. Should others keep changing rulesets
+    /// meanwhile, nothing is known to be wrong: it is tried again later.
+    async fn compare(&mut self) {
+        let began = std::time::Instant::now();
+        match self.write(None).await {
+            Ok(written) => self.written(&written, began.elapsed(), true, 0),
+            Err(NftError::Changed) => {
+                tracing::debug!("rulesets changed too often to be compared, trying again later");
+                self.full_sync_at = self.check_at;
+            }
+            Err(error) => return self.failed(&error),
+        }
+        self.compare = false;
+        self.forget_stale_flows(true).await;
     }
 
     fn fold(&mut self, event: Event) {
@@ -257,21 +279,24 @@ where
         let tx = self.compile(changed);
         match self.write(tx).await {
             Ok(written) => self.written(&written, began.elapsed(), full, services),
-            Err(error) => {
-                self.applied = false;
-                self.metrics.sync_failures.inc();
-                tracing::error!(
-                    error = %error,
-                    cause = std::error::Error::source(&error).map(tracing::field::display),
-                    retry_in = ?self.backoff,
-                    "writing service rules failed"
-                );
-                self.retry_at = Some(Instant::now() + self.backoff);
-                self.backoff = (self.backoff * 2).min(BACKOFF_LAST);
-                return;
-            }
+            Err(error) => return self.failed(&error),
         }
         self.forget_stale_flows(full).await;
+    }
+
+    /// It is not known any more what the kernel has.
+    fn failed(&mut self, error: &NftError) {
+        self.applied = false;
+        self.metrics.sync_failures.inc();
+        tracing::error!(
+            error = %error,
+            cause = std::error::Error::source(error).map(tracing::field::display),
+            retry_in = ?self.backoff,
+            "writing service rules failed"
+        );
+        self.health.queued(Timestamp::now());
+        self.retry_at = Some(Instant::now() + self.backoff);
+        self.backoff = (self.backoff * 2).min(BACKOFF_LAST);
     }
 
     fn compile(&mut self, changed: BTreeSet<ServiceName>) -> Option<Transaction> {

@@ -1,12 +1,12 @@
 //! Lanes: chains that serve connections in turn, and who has one of its own. Pure.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{Hash as _, Hasher as _};
 
 use super::names::SetId;
 use crate::nft::object::Name;
 use crate::nft::statement::{Field, Fnv, Rule, Statement};
-use crate::snapshot::ServicePortName;
+use crate::snapshot::{ServiceName, ServicePortName};
 
 /// How many Service ports have lanes of their own.
 pub const OWN_LANES: usize = 1000;
@@ -104,23 +104,61 @@ impl Lane {
     }
 }
 
-/// Who has lanes of its own. First come, first served; a port keeps what it has until it goes.
-#[derive(Debug, Default)]
+/// Who has lanes of its own. First come, first served; a port keeps what it has while it needs it.
+#[derive(Debug)]
 pub struct LaneAllocator {
+    limit: usize,
     own: HashSet<ServicePortName>,
+    /// Who shares lanes, because there were no more.
+    waiting: BTreeSet<ServicePortName>,
+}
+
+impl Default for LaneAllocator {
+    fn default() -> Self {
+        Self::with_limit(OWN_LANES)
+    }
 }
 
 impl LaneAllocator {
+    /// Nobody has lanes, of which there are enough for `limit` ports.
+    #[must_use]
+    pub fn with_limit(limit: usize) -> Self {
+        Self { limit, own: HashSet::new(), waiting: BTreeSet::new() }
+    }
+
+    /// Whether nobody waits while there are lanes left.
+    #[cfg(test)]
+    pub fn is_fair(&self) -> bool {
+        self.own.len() <= self.limit && (self.waiting.is_empty() || self.own.len() == self.limit)
+    }
+
     /// Whether `name` has lanes of its own; gives it some while there are any left.
-    pub fn has_own(&mut self, name: &ServicePortName) -> bool {
+    pub fn claim(&mut self, name: &ServicePortName) -> bool {
         if self.own.contains(name) {
             return true;
         }
-        self.own.len() < OWN_LANES && self.own.insert(name.clone())
+        if self.own.len() < self.limit {
+            self.waiting.remove(name);
+            return self.own.insert(name.clone());
+        }
+        self.waiting.insert(name.clone());
+        false
     }
 
-    /// Takes them back.
+    /// Takes back what `name` has.
     pub fn release(&mut self, name: &ServicePortName) {
         self.own.remove(name);
+        self.waiting.remove(name);
+    }
+
+    /// The Services of ports that waited and for which there are lanes now: they have to claim them.
+    pub fn promote(&mut self) -> BTreeSet<ServiceName> {
+        let free = self.limit.saturating_sub(self.own.len());
+        let mut promoted = BTreeSet::new();
+        for _ in 0..free {
+            let Some(name) = self.waiting.pop_first() else { break };
+            promoted.insert(name.service);
+        }
+        promoted
     }
 }

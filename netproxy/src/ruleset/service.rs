@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::lanes::{Lane, LaneKind};
 use super::names::{SetId, affinity_set, port_base, port_chain};
-use super::{Fragment, Frontend, NodeView, PortInput, Shared};
+use super::{Fragment, Frontend, NodeView, PortInput, Shared, frontends};
 use crate::nft::object::{Key, Name, Value, Verdict};
 use crate::nft::statement::{Field, Rule, Side, Statement};
 use crate::snapshot::{Endpoint, ServicePortName};
@@ -39,6 +39,14 @@ pub fn fragment(request: &Request<'_>) -> Fragment {
     let mut builder = Builder { request, base: port_base(request.name), fragment: Fragment::default() };
     builder.build();
     builder.fragment
+}
+
+/// Whether anything of a port is served by a lane, and not by chains of the port's own.
+#[must_use]
+pub fn uses_lane(input: &PortInput) -> bool {
+    let PortInput { port, chosen } = input;
+    let outside = frontends(port).nth(1).is_some();
+    chosen.any && port.affinity.is_none() && (!port.internal_local || (outside && !port.external_local))
 }
 
 struct Builder<'a> {
@@ -110,9 +118,10 @@ impl Builder<'_> {
     fn external(&mut self) {
         let port = &self.request.input.port;
         let owned = |frontend: &Frontend| self.request.owned.contains(frontend);
-        let external: Vec<_> = port.external_ips.iter().map(|ip| self.ip(*ip)).filter(owned).collect();
+        // An address that is both is a load balancer's: its source ranges must not be got around.
         let balanced: Vec<_> = port.load_balancer_ips.iter().map(|ip| self.ip(*ip)).filter(owned).collect();
-        let balanced: Vec<_> = balanced.into_iter().filter(|f| !external.contains(f)).collect();
+        let external = port.external_ips.iter().map(|ip| self.ip(*ip)).filter(owned);
+        let external: Vec<_> = external.filter(|f| !balanced.contains(f)).collect();
         let node_port = Some(Frontend::NodePort(port.protocol, port.node_port)).filter(owned);
         let by_address = [external.as_slice(), &balanced].concat();
         if by_address.is_empty() && node_port.is_none() {

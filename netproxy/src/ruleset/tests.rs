@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use proptest::prelude::*;
-
 use super::*;
 use crate::nft::apply::apply;
 use crate::nft::render::{rule_text, table_text};
@@ -225,6 +223,15 @@ fn source_ranges_guard_load_balancer_addresses() {
     assert_eq!(tracer.send(to(POD, NODE, 30080)), delivered(1, true), "NodePorts are open");
     assert_eq!(at(&["0.0.0.0/0"]).send(to(POD, lb, 80)), delivered(1, true));
     assert_eq!(at(&[]).send(to(OUTSIDE, lb, 80)), Outcome::Dropped, "a list of nothing readable admits nobody");
+    let both = ServicePort {
+        load_balancer_ips: vec![lb],
+        external_ips: vec![lb],
+        source_ranges: Some(vec!["203.0.113.0/24".parse().unwrap()]),
+        ..port()
+    };
+    let mut tracer = served(both, vec![ep(1)]).tracer();
+    assert_eq!(tracer.send(to(OUTSIDE, lb, 80)), delivered(1, true));
+    assert_eq!(tracer.send(to(POD, lb, 80)), Outcome::Dropped, "an external address opens no way around");
     let from_vip = Packet { from_node: true, ..to(lb, lb, 80) };
     assert_eq!(at(&["192.0.2.0/24"]).send(from_vip), delivered(1, true), "the node may speak from the address");
 }
@@ -328,10 +335,30 @@ fn ports_beyond_the_limit_share_lanes() {
         let counts = count(&mut tracer, to(POD, vip(index), 80), 100);
         assert_eq!(counts.values().copied().collect::<Vec<_>>(), [50, 50], "service {index}");
     }
-    // What has a lane of its own keeps it; a slot that is freed goes to who comes next.
+    // What has a lane of its own keeps it; lanes that are freed go to those that wait.
+    let own = |world: &World, index: u32| {
+        let chain = format!("service-ns/s{index:05}/tcp/");
+        world.ruleset.table().chains.keys().any(|name| name.as_str() == chain)
+    };
+    let limit = u32::try_from(lanes::OWN_LANES).unwrap();
+    assert!(own(&world, limit - 1) && !own(&world, limit));
+    world.sync();
     world.service("s00000", vec![]).sync();
-    world.endpoints(&format!("s{:05}", total - 1), vec![ep(1)]).sync();
-    assert!(world.ruleset.table().chains.keys().any(|n| n.as_str() == format!("service-ns/s{:05}/tcp/", total - 1)));
+    assert!(own(&world, limit) && !own(&world, limit + 1), "one went, one moved up");
+    // Without endpoints, or with affinity, a port needs no lanes.
+    world.endpoints("s00001", vec![]).sync();
+    let affine = ServicePort { cluster_ip: vip(2), node_port: 0, affinity: Some(10), ..port() };
+    world.service("s00002", vec![affine]).sync();
+    assert!(own(&world, limit + 1) && own(&world, limit + 2) && !own(&world, limit + 3));
+    world.endpoints("s00001", vec![ep(1)]).sync();
+    assert!(!own(&world, 1), "what it gave up is another's");
+    for index in 3..400 {
+        world.service(&format!("s{index:05}"), vec![]);
+    }
+    world.sync();
+    let shared = world.ruleset.table().chains.keys().filter(|name| name.as_str().starts_with("lane-")).count();
+    assert_eq!(shared, 0, "there are fewer than lanes: every port has its own");
+    assert!(own(&world, 1) && own(&world, total - 1));
 }
 
 #[test]
@@ -399,61 +426,4 @@ fn golden_base_and_service() {
     );
 }
 
-fn any_port() -> impl Strategy<Value = ServicePort> {
-    let addresses = proptest::collection::vec(1u8..5, 0..3);
-    (0u8..6, 0u16..4, addresses, any::<[bool; 5]>(), any::<bool>()).prop_map(|(vip, node_port, lbs, flags, udp)| {
-        let [affinity, internal_local, external_local, external, ranges] = flags;
-        let lbs: Vec<_> = lbs.into_iter().map(|last| Ipv4Addr::new(198, 51, 100, last)).collect();
-        ServicePort {
-            cluster_ip: Ipv4Addr::new(10, 43, 0, vip),
-            node_port: if node_port == 0 { 0 } else { 30000 + node_port },
-            protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
-            external_ips: if external { lbs.clone() } else { Vec::new() },
-            load_balancer_ips: lbs,
-            source_ranges: ranges.then(|| vec!["203.0.113.0/24".parse().unwrap()]),
-            affinity: affinity.then_some(10),
-            internal_local,
-            external_local,
-            ..port()
-        }
-    })
-}
-
-fn any_endpoints() -> impl Strategy<Value = Vec<Endpoint>> {
-    let one = (1u8..8, any::<[bool; 4]>()).prop_map(|(last, [ready, serving, terminating, local])| Endpoint {
-        ready,
-        serving,
-        terminating,
-        local,
-        ..ep(last)
-    });
-    proptest::collection::vec(one, 0..5)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-
-    /// Whatever happens, contested addresses and all: `sync` asserts that the changes are valid one
-    /// after the other and end in the table a fresh start would make.
-    #[test]
-    fn changes_lead_where_a_fresh_start_leads(
-        steps in proptest::collection::vec((0u8..4, proptest::option::of(any_port()), any_endpoints()), 1..12)
-    ) {
-        let mut world = World::new(node());
-        for (service, port, endpoints) in steps {
-            let service = format!("s{service}");
-            world.service(&service, port.into_iter().collect()).endpoints(&service, endpoints);
-            world.sync();
-            prop_assert!(world.sync().is_empty());
-        }
-        let mut fresh = World::new(node());
-        std::mem::swap(&mut fresh.state, &mut world.state);
-        let all = fresh.state.services().cloned().collect::<Vec<_>>();
-        for name in all {
-            fresh.state.touch(name);
-        }
-        fresh.sync();
-        // Lanes of one's own are given in order of arrival; here there are enough for all.
-        prop_assert!(fresh.ruleset.table() == world.ruleset.table());
-    }
-}
+mod properties;

@@ -261,6 +261,49 @@ async fn restores_a_table_that_was_flushed_and_repairs_one_that_was_bent() {
     harness.stop().await;
 }
 
+/// Others may change rulesets all the time: that spoils the comparison, not the service.
+#[tokio::test(start_paused = true)]
+async fn a_comparison_that_never_comes_to_rest_holds_nothing_up() {
+    let harness = synced(FakeNft::default(), Protocol::Tcp, &[1]).await;
+    harness.nft.restless(true);
+    let compared = harness.nft.lists();
+    tokio::time::sleep(FULL_SYNC_PERIOD).await;
+    harness.until("the hourly comparison was tried", |h| h.nft.lists() > compared + 20).await;
+    let began = Instant::now();
+    harness.see(slice(&[2])).await;
+    harness.until("a change", |h| h.serves(2)).await;
+    assert!(began.elapsed() < BACKOFF_FIRST, "at once");
+    assert_eq!(harness.metrics.sync_failures.get(), 0);
+    assert!(harness.health.healthy(Timestamp::now() + Duration::from_secs(999)));
+    harness.nft.restless(false);
+    let whole = harness.nft.table();
+    let mut bent = whole.clone().unwrap();
+    bent.chains.get_mut("services").unwrap().rules.clear();
+    harness.nft.set_table(Some(bent));
+    let began = Instant::now();
+    harness.until("the repair", |h| h.nft.table() == whole).await;
+    assert!(began.elapsed() < Duration::from_secs(120), "tried again soon, not in an hour");
+    harness.stop().await;
+}
+
+/// What keeps failing is to be seen: in health, and in metrics.
+#[tokio::test(start_paused = true)]
+async fn a_sync_that_makes_no_progress_is_unhealthy_until_it_does() {
+    let harness = synced(FakeNft::default(), Protocol::Tcp, &[1]).await;
+    let later = || Timestamp::now() + Duration::from_secs(61);
+    assert!(harness.health.healthy(later()));
+    for _ in 0..12 {
+        harness.nft.fail_next(NftError::Unanswered);
+    }
+    harness.see(slice(&[2])).await;
+    harness.until("failures", |h| h.metrics.sync_failures.get() >= 3).await;
+    assert!(!harness.health.healthy(later()));
+    harness.until("success", |h| h.serves(2)).await;
+    assert_eq!(harness.metrics.sync_failures.get(), 12);
+    assert!(harness.health.healthy(later()));
+    harness.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn rests_between_transactions_when_told_to() {
     let pace = Pace { min_sync_period: Duration::from_secs(20), ..Pace::default() };
