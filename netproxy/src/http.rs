@@ -1,8 +1,10 @@
 //! The proxy's listening sockets, and what its metrics address answers: `/metrics`, `/healthz`,
-//! `/configz`, `/proxyMode`. What health means is in [`crate::healthz`].
+//! `/configz`, `/proxyMode`. What health means is in [`crate::healthz`]. Whoever comes has so long
+//! for a request and may have so many connections: the descriptors are the whole process'.
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,16 +14,30 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::accept::{self, Connections};
 use crate::metrics::Metrics;
 
 /// How long to wait before trying to listen again, as upstream.
 const LISTEN_RETRY: Duration = Duration::from_secs(5);
+/// How long a client may take for a request, or may stay silent.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection is kept, whatever it does, and how long its last answer may take.
+const CONNECTION_LIFE: Duration = Duration::from_secs(600);
+const LAST_ANSWER: Duration = Duration::from_secs(1);
+/// Connections of one address, all together and of one client.
+const CONNECTIONS: usize = 256;
+const CONNECTIONS_PER_CLIENT: usize = 64;
 
 /// A socket that listens, or an address to go on trying.
 #[derive(Debug)]
@@ -48,32 +64,73 @@ impl Listening {
         }
     }
 
-    /// Serves until `token` is cancelled.
+    /// Serves until `token` is cancelled. A listener that fails is replaced.
     pub async fn serve(self, router: Router, token: CancellationToken) {
-        let listener = match self {
-            Self::Bound(listener) => listener,
-            Self::Wanted(address) => match bind_later(address, &token).await {
-                Some(listener) => listener,
-                None => return,
-            },
+        let connections = Connections::new(CONNECTIONS, CONNECTIONS_PER_CLIENT);
+        let (mut listener, address) = match self {
+            Self::Bound(listener) => {
+                let address = listener.local_addr();
+                (Some(listener), address)
+            }
+            Self::Wanted(address) => (None, Ok(address)),
         };
-        let ended = axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await;
-        if let Err(error) = ended {
-            tracing::warn!(error = %error, "a server of the service proxy ended");
+        let tasks = TaskTracker::new();
+        let serving = async {
+            loop {
+                if let Some(listener) = &listener {
+                    let error = accept_all(listener, &router, &connections, &tasks, &token).await;
+                    tracing::warn!(%error, "a server of the service proxy lost its socket and takes another");
+                }
+                // An address that cannot be told cannot be listened on again.
+                let Ok(address) = address else { return };
+                tokio::time::sleep(LISTEN_RETRY).await;
+                listener = TcpListener::bind(address).await.ok();
+            }
+        };
+        let _ = token.run_until_cancelled(serving).await;
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+/// Takes connections until the listener fails.
+async fn accept_all(
+    listener: &TcpListener,
+    router: &Router,
+    connections: &Arc<Connections>,
+    tasks: &TaskTracker,
+    token: &CancellationToken,
+) -> io::Error {
+    loop {
+        match accept::next(listener).await {
+            Ok((stream, client)) => {
+                if let Some(place) = connections.place(client.ip()) {
+                    let answering = answer(stream, router.clone(), token.clone());
+                    tasks.spawn(async move {
+                        answering.await;
+                        drop(place);
+                    });
+                }
+            }
+            Err(error) => return error,
         }
     }
 }
 
-async fn bind_later(address: SocketAddr, token: &CancellationToken) -> Option<TcpListener> {
-    loop {
-        tokio::select! {
-            () = token.cancelled() => return None,
-            () = tokio::time::sleep(LISTEN_RETRY) => {}
-        }
-        if let Ok(listener) = TcpListener::bind(address).await {
-            return Some(listener);
-        }
+/// Answers one connection's requests, for a while.
+async fn answer(stream: TcpStream, router: Router, token: CancellationToken) {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let service = TowerToHyperService::new(router);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        // What a client does wrong is its own affair.
+        _ = connection.as_mut() => return,
+        () = token.cancelled() => {}
+        () = tokio::time::sleep(CONNECTION_LIFE) => {}
     }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(LAST_ANSWER, connection).await;
 }
 
 #[derive(Debug)]
@@ -134,7 +191,7 @@ mod tests {
 
     async fn request(address: SocketAddr, text: &[u8]) -> String {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream.write_all(text).await.unwrap();
+        let _ = stream.write_all(text).await;
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
         String::from_utf8_lossy(&answer).into_owned()
@@ -171,6 +228,55 @@ mod tests {
         assert!(get(address, "/healthz").await.contains("ok"));
         token.cancel();
         server.await.unwrap();
+    }
+
+    /// A server on loopback.
+    async fn serving() -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+        let listening = Listening::on((Ipv4Addr::LOCALHOST, 0).into(), true).await.unwrap();
+        let Listening::Bound(listener) = &listening else { panic!("not bound") };
+        let (address, token) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let router = metrics_router(&Metrics::default(), &Value::Null);
+        (address, token.clone(), tokio::spawn(listening.serve(router, token)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_or_half_a_request_is_let_go() {
+        let (address, token, server) = serving().await;
+        for started in ["", "GET /", "GET /healthz HTTP/1.1\r\nHost: x\r\n", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"]
+        {
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream.write_all(started.as_bytes()).await.unwrap();
+            // Virtual time passes while everybody waits; a whole request is answered before.
+            let mut answer = Vec::new();
+            let ended = timeout(HEADER_TIMEOUT * 3, stream.read_to_end(&mut answer)).await;
+            assert!(ended.is_ok(), "{started:?} is kept");
+            assert_eq!(answer.starts_with(b"HTTP/1.1 200"), started.ends_with("\r\n\r\n"), "{started:?}");
+        }
+        token.cancel();
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_so_many_connections_are_kept() {
+        let (address, token, server) = serving().await;
+        let mut held = Vec::new();
+        let keep_alive = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+        for _ in 0..CONNECTIONS_PER_CLIENT {
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream.write_all(keep_alive).await.unwrap();
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+            held.push(stream);
+        }
+        let mut beyond = tokio::net::TcpStream::connect(address).await.unwrap();
+        let closed = beyond.read(&mut [0; 1]).await;
+        assert!(closed.is_err() || closed.unwrap() == 0);
+        drop(held.pop());
+        let again = async { while !get(address, "/healthz").await.contains("200 OK") {} };
+        timeout(Duration::from_secs(60), again).await.expect("a place is free again");
+        token.cancel();
+        server.await.unwrap();
+        let mut last = held.pop().unwrap();
+        assert_eq!(last.read(&mut [0; 1]).await.unwrap_or(0), 0, "what is idle ends with the server");
     }
 
     #[tokio::test(start_paused = true)]

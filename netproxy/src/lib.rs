@@ -8,6 +8,7 @@
 //! `ruleset` (which objects) → `nft` (the difference, and its bytes) → `backend` (the kernel).
 //! Everything before `backend` is pure; `sync` is the only loop.
 
+pub mod accept;
 pub mod api;
 pub mod backend;
 pub mod cidr;

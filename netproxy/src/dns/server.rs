@@ -2,10 +2,9 @@
 //! on a task each, of which there are only so many, since whoever asks costs us memory until
 //! somebody else answers. TCP connections are bounded, too, and for one client further.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::{Query, ResponseCode};
@@ -13,7 +12,7 @@ use hickory_proto::rr::{Name, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +20,7 @@ use super::forward::Upstream;
 use super::message::{self, Packet, Question, Reply, Transport};
 use super::metrics::Metrics;
 use super::resolve::{Local, Names};
+use crate::accept::{self, Connections};
 
 /// Names that may be asked of others at the same time, as upstream's default configuration has it.
 const FORWARDS: usize = 1000;
@@ -29,8 +29,6 @@ const CONNECTIONS: usize = 512;
 const CONNECTIONS_PER_CLIENT: usize = 64;
 /// How long a client may take for one message, and to take one.
 const TCP_IDLE: Duration = Duration::from_secs(10);
-/// How long to leave alone a socket that the machine has no room for.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Longer datagrams ask nothing sensible.
 const DATAGRAM: usize = 4096;
 
@@ -70,7 +68,7 @@ impl<U: Upstream> Server<U> {
             domain,
             metrics,
             forwards: Arc::new(Semaphore::new(FORWARDS)),
-            connections: Arc::default(),
+            connections: Connections::new(CONNECTIONS, CONNECTIONS_PER_CLIENT),
             tasks: TaskTracker::new(),
             token,
         })
@@ -107,17 +105,11 @@ impl<U: Upstream> Server<U> {
     /// Answers connections until the socket fails for good.
     pub async fn serve_tcp(self: &Arc<Self>, listener: TcpListener) -> io::Error {
         loop {
-            let (stream, client) = match listener.accept().await {
+            let (stream, client) = match accept::next(&listener).await {
                 Ok(accepted) => accepted,
-                Err(error) if error.raw_os_error().is_some_and(is_of_one_connection) => continue,
-                Err(error) if error.raw_os_error().is_some_and(is_want_of_room) => {
-                    tracing::debug!(%error, "no room for a DNS connection");
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
                 Err(error) => return error,
             };
-            let Some(place) = Connections::place(&self.connections, client.ip()) else {
+            let Some(place) = self.connections.place(client.ip()) else {
                 self.metrics.rejected_connections.inc();
                 continue;
             };
@@ -224,65 +216,6 @@ async fn write_frame(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
     frame.extend(length.to_be_bytes());
     frame.extend(message);
     stream.write_all(&frame).await
-}
-
-/// Errors that only the connection had which was to be accepted (accept(2)).
-fn is_of_one_connection(errno: i32) -> bool {
-    let of_one = [
-        libc::ECONNABORTED,
-        libc::ECONNRESET,
-        libc::EPROTO,
-        libc::ENETDOWN,
-        libc::ENOPROTOOPT,
-        libc::EHOSTDOWN,
-        libc::ENONET,
-        libc::EHOSTUNREACH,
-        libc::ENETUNREACH,
-        libc::EINTR,
-    ];
-    of_one.contains(&errno)
-}
-
-fn is_want_of_room(errno: i32) -> bool {
-    [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM].contains(&errno)
-}
-
-/// The connections that are open, by client.
-#[derive(Debug, Default)]
-struct Connections {
-    open: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// A connection's place, free again when dropped.
-#[derive(Debug)]
-struct PlaceTaken {
-    connections: Arc<Connections>,
-    client: IpAddr,
-}
-
-impl Connections {
-    fn place(this: &Arc<Self>, client: IpAddr) -> Option<PlaceTaken> {
-        let mut open = this.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = open.values().sum();
-        let own = open.get(&client).copied().unwrap_or(0);
-        if all >= CONNECTIONS || own >= CONNECTIONS_PER_CLIENT {
-            return None;
-        }
-        open.insert(client, own + 1);
-        Some(PlaceTaken { connections: Arc::clone(this), client })
-    }
-}
-
-impl Drop for PlaceTaken {
-    fn drop(&mut self) {
-        let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = open.get(&self.client).copied().unwrap_or(1) - 1;
-        if left == 0 {
-            open.remove(&self.client);
-        } else {
-            open.insert(self.client, left);
-        }
-    }
 }
 
 #[cfg(test)]

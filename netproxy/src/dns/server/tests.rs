@@ -166,19 +166,6 @@ async fn only_so_many_connections_are_kept() {
     timeout(PATIENCE, server.drained()).await.expect("connections end");
 }
 
-#[test]
-fn places_are_counted_for_each_client_and_for_all() {
-    let connections = Arc::<Connections>::default();
-    let client = |n: usize| IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(n).unwrap()));
-    let mut held: Vec<_> = (0..CONNECTIONS).map(|n| Connections::place(&connections, client(n)).unwrap()).collect();
-    assert!(Connections::place(&connections, client(CONNECTIONS)).is_none(), "all are taken");
-    held.clear();
-    assert!(connections.open.lock().unwrap().is_empty(), "nothing is remembered of clients that went");
-    held.extend((0..CONNECTIONS_PER_CLIENT).map(|_| Connections::place(&connections, client(1)).unwrap()));
-    assert!(Connections::place(&connections, client(1)).is_none());
-    assert!(Connections::place(&connections, client(2)).is_some());
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_says_nothing_ends() {
     let token = CancellationToken::new();
