@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use crate::support::cluster::Cluster;
 use crate::support::net::udp_ask;
@@ -60,42 +62,51 @@ pub fn node_ip(cluster: &Cluster, node: &str) -> Result<IpAddr> {
 
 pub fn client_ip_affinity_holds_and_times_out(cluster: &Cluster) -> Result<()> {
     cluster.apply(HELLO)?;
-    cluster.apply(
-        "{apiVersion: v1, kind: Service, metadata: {name: sticky}, spec: {selector: {app: hello},
-          sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 2}},
-          ports: [{port: 80, targetPort: 8080}]}}",
-    )?;
+    let sticky = |name: &str, seconds: u32| {
+        cluster.apply(&format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{selector: {{app: hello}},
+              sessionAffinity: ClientIP, sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {seconds}}}}},
+              ports: [{{port: 80, targetPort: 8080}}]}}}}"
+        ))
+    };
+    // One that outlasts whatever the machine does meanwhile, one that is soon over.
+    sticky("sticky", 3600)?;
+    sticky("brief", 1)?;
     cluster.wait_rollout("hello")?;
-    let address = cluster.service("sticky", 80)?;
+    let (address, brief) = (cluster.service("sticky", 80)?, cluster.service("brief", 80)?);
     cluster.wait_served(address)?;
+    cluster.wait_served(brief)?;
     let node = cluster.node_namespace(&cluster.nodes()[1]);
-    wait::until("all endpoints are programmed", Duration::from_secs(20), || {
-        let slices =
-            cluster.kubectl(&["get", "endpointslices", "-l", "kubernetes.io/service-name=sticky", "-o", "json"])?;
-        let ready = slices.matches("\"ready\": true").count();
-        ensure!(ready == 3, "{ready} endpoints are ready");
-        Ok(())
-    })?;
-    // On a machine that stalls for longer than the timeout the choice may rightly change.
-    let answers = wait::until("300 answers within the timeout", Duration::from_secs(20), || {
-        let began = Instant::now();
-        let answers = node.tally(address, "/hostname", 300)?;
-        ensure!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
-        Ok(answers)
-    })?;
+    let answers = node.tally(address, "/hostname", 300)?;
     ensure!(answers.len() == 1, "one client reached {answers:?}");
-    let mut chosen = answers.into_keys().next().context("no answer")?;
-    // The choice is remembered for two seconds after its last use. Later ones
-    // go round the endpoints, so another one has to show up within three turns.
-    let mut others = 0;
-    for _ in 0..4 {
-        std::thread::sleep(Duration::from_millis(2600));
-        let next = node.get(address, "/hostname")?;
-        others += usize::from(next != chosen);
-        chosen = next;
-    }
-    ensure!(others > 0, "the choice never changed after its timeout");
-    Ok(())
+    let remembered = |service: &str| {
+        let name = format!("affinity-{}/{service}/", cluster.namespace());
+        Ok::<_, anyhow::Error>(remembered(&node.run(|| ruleset_of_services())?, &name))
+    };
+    let timeouts = remembered("sticky")?;
+    ensure!(timeouts == [3600], "the kernel remembers one client for {timeouts:?} seconds");
+    node.get(brief, "/hostname")?;
+    wait::until("the choice is forgotten", Duration::from_secs(60), || {
+        let timeouts = remembered("brief")?;
+        ensure!(timeouts.is_empty(), "{timeouts:?}");
+        Ok(())
+    })
+}
+
+/// Our table as the kernel of this namespace has it.
+fn ruleset_of_services() -> Result<Value> {
+    let output = Command::new("nft").args(["-j", "list", "table", "ip", "copepod"]).output().context("run nft")?;
+    ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// The timeouts of all elements in sets whose names begin so.
+fn remembered(ruleset: &Value, prefix: &str) -> Vec<u64> {
+    let objects = ruleset["nftables"].as_array().into_iter().flatten();
+    let sets = objects.filter_map(|object| object.get("set"));
+    let ours = sets.filter(|set| set["name"].as_str().is_some_and(|name| name.starts_with(prefix)));
+    let elements = ours.flat_map(|set| set["elem"].as_array().cloned().unwrap_or_default());
+    elements.filter_map(|element| element["elem"]["timeout"].as_u64()).collect()
 }
 
 pub fn udp_survives_the_replacement_of_its_only_pod(cluster: &Cluster) -> Result<()> {
