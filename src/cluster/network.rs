@@ -70,6 +70,7 @@ async fn lay_cable(node: &PathBuf, index: usize) -> Result<()> {
     }
     let bridge = netlink.link(BRIDGE).await?.context("the bridge is missing")?.index;
     let target = File::open(node)?;
-    let cable = Veth { host: &near, peer: NODE_LINK, netns: target.as_raw_fd(), mac: None, bridge, mtu: 0 };
+    let netns = target.as_raw_fd();
+    let cable = Veth { host: &near, peer: NODE_LINK, netns, mac: None, bridge, mtu: 0, note: "" };
     netlink.add_veth(&cable, &owner).await.context("lay a cable to the node")
 }

@@ -37,9 +37,9 @@ pub fn add(environment: &Environment, config: &NetworkConfig) -> Result<String, 
         netns: netns_path.to_owned(),
         ports: ports.clone(),
     };
-    let address = lease(config, subnet, holder)?;
+    let address = lease(config, subnet, holder.clone())?;
     let host_name = veth_name(&environment.container_id, &environment.ifname);
-    let made = attach(environment, config, &netns, &owner, (subnet, gateway, address))
+    let made = attach(environment, config, &netns, &owner, (subnet, gateway, address), &ipam::note(address, &holder))
         .and_then(|made| open_ports(config, address, &ports).map(|()| made));
     match made {
         Ok((bridge, host, container)) => Ok(Attached {
@@ -110,8 +110,18 @@ fn with_leases<T>(
     config: &NetworkConfig,
     change: impl FnOnce(&mut Leases) -> Result<T, PluginError>,
 ) -> Result<T, PluginError> {
-    ipam::with_leases(&config.data_dir, &config.name, change)
+    let rebuild = || rebuild_leases(config.owner.as_ref());
+    ipam::with_leases(&config.data_dir, &config.name, rebuild, change)
         .map_err(|error| PluginError::io("use the leases", &error))?
+}
+
+/// What leases there are, by what the kernel has: containers' interfaces and host ports' rules.
+fn rebuild_leases(owner: Option<&Owner>) -> io::Result<Leases> {
+    let owner = owner.ok_or_else(|| io::Error::other("the network configuration has no owner"))?;
+    let links = with_netlink(async |netlink| netlink.links().await).map_err(io::Error::other)?;
+    let ports = hostports::in_force().map_err(io::Error::other)?;
+    let notes = links.iter().filter(|link| link.is_of(owner)).filter_map(Observed::note);
+    Ok(Leases::rebuild(notes, &ports))
 }
 
 /// The bridge, the host's side and the container's side.
@@ -123,6 +133,7 @@ fn attach(
     netns: &File,
     owner: &Owner,
     (subnet, gateway, address): (Cidr4, Ipv4Addr, Ipv4Addr),
+    note: &str,
 ) -> Result<Made, PluginError> {
     let host_name = veth_name(&environment.container_id, &environment.ifname);
     let (bridge, host) = with_netlink(async |netlink| {
@@ -137,6 +148,7 @@ fn attach(
             mac: Some(pod_mac(address)),
             bridge: bridge.index,
             mtu: config.mtu,
+            note,
         };
         netlink.add_veth(&veth, owner).await?;
         Ok((bridge, existing(netlink, &host_name).await?))
@@ -243,8 +255,9 @@ pub fn collect(config: &NetworkConfig) -> Result<String, PluginError> {
 /// STATUS: whether an ADD could work: the leases can be used, and the bridge is there and ours.
 pub fn status(config: &NetworkConfig) -> Result<String, PluginError> {
     let unavailable = |details: String| PluginError::unavailable(details);
-    ipam::with_leases(&config.data_dir, &config.name, |_| ()).map_err(|error| unavailable(error.to_string()))?;
     let owner = config.owner()?;
+    let usable = ipam::with_leases(&config.data_dir, &config.name, || rebuild_leases(Some(&owner)), |_| ());
+    usable.map_err(|error| unavailable(error.to_string()))?;
     let bridge = with_netlink(async |netlink| netlink.link(&config.bridge).await)?;
     match bridge {
         Some(bridge) if bridge.is_of(&owner) && bridge.up => Ok(String::new()),
@@ -273,7 +286,9 @@ pub fn loopback(environment: &Environment, config: &NetworkConfig) -> Result<Str
 /// # Errors
 /// When the leases cannot be read or the kernel refuses.
 pub fn restore_host_ports(config: &CniConfig) -> io::Result<bool> {
-    let restored = ipam::with_leases(&config.data_dir, NETWORK, |leases| hostports::repair(leases, config.pod_cidr));
+    let rebuild = || rebuild_leases(Some(&config.owner));
+    let restored =
+        ipam::with_leases(&config.data_dir, NETWORK, rebuild, |leases| hostports::repair(leases, config.pod_cidr));
     restored?.map_err(io::Error::other)
 }
 

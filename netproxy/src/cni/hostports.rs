@@ -8,6 +8,7 @@
 //!
 //! `mapping` reads and compares ports, `table` decides what the table holds; both are pure.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::ipam::Leases;
@@ -79,6 +80,15 @@ pub fn repair(leases: &Leases, subnet: Cidr4) -> Result<bool, PluginError> {
     let mut backend = NetlinkBackend::for_table(TABLE)?;
     backend::reconcile(&mut backend, |observed| Ok(table::repair(observed, desired.clone(), subnet)))
         .map(|done| !done.ops.is_empty())
+}
+
+/// Which ports lead to which container, by the kernel's table.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn in_force() -> Result<BTreeMap<Ipv4Addr, Vec<HostPort>>, NftError> {
+    let listing = NetlinkBackend::for_table(TABLE)?.list()?;
+    Ok(table::ports(listing.table.as_ref()))
 }
 
 /// Whether the rules for the container's ports are in the kernel.

@@ -150,21 +150,57 @@ fn pod_range(subnet: Cidr4) -> Option<(u32, u32)> {
     Some((network + 2, network + hosts - 1))
 }
 
-/// Changes the leases of `network` below `directory` under its lock.
+/// What a container's interface has noted on it, so that its lease can be told without the file.
+pub fn note(address: Ipv4Addr, holder: &Holder) -> String {
+    format!("{address} {} {} {}", holder.container_id, holder.ifname, holder.netns.display())
+}
+
+/// The lease that a note tells of, without ports.
+fn read_note(note: &str) -> Option<(Ipv4Addr, Holder)> {
+    let mut words = note.splitn(4, ' ');
+    let (address, container_id) = (words.next()?.parse().ok()?, words.next()?.to_owned());
+    let (ifname, netns) = (words.next()?.to_owned(), words.next()?.into());
+    Some((address, Holder { container_id, ifname, netns, ports: Vec::new() }))
+}
+
+impl Leases {
+    /// The leases that containers' interfaces tell of; `ports` are those that lead to an address.
+    pub fn rebuild<'a>(notes: impl Iterator<Item = &'a str>, ports: &BTreeMap<Ipv4Addr, Vec<HostPort>>) -> Self {
+        let with_ports = |(address, holder): (Ipv4Addr, Holder)| {
+            (address, Holder { ports: ports.get(&address).cloned().unwrap_or_default(), ..holder })
+        };
+        Self { last: None, holders: notes.filter_map(read_note).map(with_ports).collect() }
+    }
+}
+
+/// Changes the leases of `network` below `directory` under its lock. Where the file is damaged, it
+/// is put aside, and `rebuild` says what the leases are: guessing would hand an address out twice.
 ///
 /// # Errors
-/// When the directory cannot be used. A damaged file is an error that names
-/// it: guessing would hand an address out twice.
-pub fn with_leases<T>(directory: &Path, network: &str, change: impl FnOnce(&mut Leases) -> T) -> io::Result<T> {
+/// When the directory cannot be used, or a damaged file's leases cannot be told.
+pub fn with_leases<T>(
+    directory: &Path,
+    network: &str,
+    rebuild: impl FnOnce() -> io::Result<Leases>,
+    change: impl FnOnce(&mut Leases) -> T,
+) -> io::Result<T> {
     fs::create_dir_all(directory)?;
     let lock =
         OpenOptions::new().create(true).truncate(false).write(true).open(directory.join(format!("{network}.lock")))?;
     let _lock: Flock<File> = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
     let path = directory.join(format!("{network}.json"));
-    let mut leases = read(&path)?;
+    let (mut leases, healed) = match read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            let leases =
+                rebuild().map_err(|why| io::Error::other(format!("{error}, and nothing else tells: {why}")))?;
+            fs::rename(&path, directory.join(format!("{network}.json.damaged")))?;
+            (leases, true)
+        }
+        other => (other?, false),
+    };
     let before = leases.clone();
     let result = change(&mut leases);
-    if leases != before {
+    if healed || leases != before {
         let temporary = directory.join(format!(".{network}.json"));
         fs::write(&temporary, serde_json::to_vec(&leases)?)?;
         fs::rename(&temporary, &path)?;
@@ -257,14 +293,41 @@ mod tests {
         assert_eq!(refused, Err(Refusal::Exhausted));
     }
 
+    /// For files that are not damaged.
+    fn whole() -> io::Result<Leases> {
+        Err(io::Error::other("nobody asks"))
+    }
+
     #[test]
-    fn a_damaged_file_is_named_and_kept() {
+    fn a_damaged_file_is_named_and_kept_where_nothing_else_tells() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("net.json");
         fs::write(&path, b"\xff{").unwrap();
-        let error = with_leases(dir.path(), "net", |leases| leases.len()).unwrap_err();
+        let error = with_leases(dir.path(), "net", whole, |leases| leases.len()).unwrap_err();
         assert!(error.to_string().contains("net.json is damaged"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"\xff{");
+    }
+
+    #[test]
+    fn leases_of_a_damaged_file_are_told_by_interfaces() {
+        let subnet: Cidr4 = "10.42.3.0/24".parse().unwrap();
+        let mut leases = Leases::default();
+        let held: Vec<_> = (0..3).map(|id| leases.acquire(subnet, holder(id)).unwrap()).collect();
+        let notes: Vec<_> = held.iter().map(|address| note(*address, leases.holder(*address).unwrap())).collect();
+        let port = HostPort { host_ip: None, protocol: Protocol::Udp, host_port: 53, container_port: 5353 };
+        let ports = BTreeMap::from([(held[1], vec![port]), (Ipv4Addr::LOCALHOST, vec![port])]);
+        let garbage = ["", "x", "10.42.3.9", "10.42.3.9 c", "999.1.1.1 c eth0 /n"];
+        let dir = tempfile::tempdir().unwrap();
+        for damage in [&b"\xff{"[..], b"", b"{}x", b"{\"last\":7}"] {
+            fs::write(dir.path().join("net.json"), damage).unwrap();
+            let rebuild = || Ok(Leases::rebuild(notes.iter().map(String::as_str).chain(garbage), &ports));
+            let healed = with_leases(dir.path(), "net", rebuild, |leases| leases.clone()).unwrap();
+            leases.last = None;
+            leases.holders.get_mut(&held[1]).unwrap().ports = vec![port];
+            assert_eq!(healed, leases);
+            assert_eq!(with_leases(dir.path(), "net", whole, |leases| leases.clone()).unwrap(), leases, "written");
+            assert_eq!(fs::read(dir.path().join("net.json.damaged")).unwrap(), damage);
+        }
     }
 
     #[test]
@@ -274,7 +337,7 @@ mod tests {
         let take = |id: usize| {
             let path = dir.path().to_owned();
             std::thread::spawn(move || {
-                with_leases(&path, "net", |leases| leases.acquire(subnet, holder(id))).unwrap().unwrap()
+                with_leases(&path, "net", whole, |leases| leases.acquire(subnet, holder(id))).unwrap().unwrap()
             })
         };
         let threads: Vec<_> = (0..32).map(take).collect();

@@ -110,7 +110,7 @@ fn wanted(owner: &Owner, cluster_cidr: Cidr4) -> [(String, Rule); 2] {
 }
 
 fn is_of(marked: &Marked, owner: &Owner) -> bool {
-    marked.comment.split(' ').next() == Some(owner.mark().as_str())
+    owner.has_marked(&marked.comment)
 }
 
 /// What lets pods' packets pass where iptables filters; a chain that filters nothing is left alone.

@@ -103,11 +103,17 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// What its maker has noted on it, behind the mark.
+    #[must_use]
+    pub fn note(&self) -> Option<&str> {
+        self.alias.as_deref()?.split_once(' ').map(|(_, note)| note)
+    }
+
     /// Whether `owner` has made it.
     #[must_use]
     pub fn is_of(&self, owner: &Owner) -> bool {
         match &self.alias {
-            Some(alias) => *alias == owner.mark(),
+            Some(alias) => owner.has_marked(alias),
             // Its maker died before it could name itself.
             None => self.group == owner.birth_group(),
         }

@@ -47,7 +47,12 @@ pub struct Veth<'a> {
     pub bridge: u32,
     /// Bytes; 0 leaves the kernel's choice.
     pub mtu: u32,
+    /// What to note on the end here, behind the mark; nothing when empty or too long for an alias.
+    pub note: &'a str,
 }
+
+/// The longest alias that kernels take, in bytes.
+const MAX_ALIAS: usize = 255;
 
 pub(crate) fn refused(step: String) -> impl FnOnce(rtnetlink::Error) -> LinkError {
     move |error| LinkError::Kernel {
@@ -190,7 +195,9 @@ impl Netlink {
         }
         made?;
         let mut message = named(veth.host);
-        message.attributes.push(LinkAttribute::IfAlias(owner.mark()));
+        let noted = format!("{} {}", owner.mark(), veth.note);
+        let alias = if veth.note.is_empty() || noted.len() > MAX_ALIAS { owner.mark() } else { noted };
+        message.attributes.push(LinkAttribute::IfAlias(alias));
         // A frame may go back where it came from: a pod that reaches itself through a Service.
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),

@@ -48,6 +48,12 @@ impl Owner {
         format!("{PREFIX}{}", self.id)
     }
 
+    /// Whether an alias is this instance's: its mark, alone or before what else is said of the link.
+    #[must_use]
+    pub fn has_marked(&self, alias: &str) -> bool {
+        alias.split(' ').next() == Some(self.mark().as_str())
+    }
+
     /// A link's group at its birth. The kernel takes an alias only for a link that is there, but a
     /// group together with the link: a process that dies in between leaves no link that is nobody's.
     #[must_use]

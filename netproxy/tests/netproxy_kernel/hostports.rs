@@ -346,6 +346,25 @@ fn without_its_bridge_the_plugin_is_not_available() {
 }
 
 #[test]
+fn a_damaged_file_of_leases_is_made_anew_from_what_is_there() {
+    let node = Node::new();
+    let mappings = [mapping("", "tcp", 80), mapping("192.0.2.1", "udp", 53)];
+    let (first, second) = (node.add(1, &mappings).unwrap(), node.add(2, &[]).unwrap());
+    for damage in ["", "{", "[1]"] {
+        std::fs::write(node.data.path().join("copepod.json"), damage).unwrap();
+        // Neither an address nor a port is given twice.
+        assert_eq!(node.add(3, &[mapping("", "tcp", 80)]).err().unwrap()["code"], 102);
+        let third = node.add(3, &[]).unwrap();
+        assert!(![first.address, second.address].contains(&third.address), "{}", third.address);
+        node.check(&first, &mappings).unwrap();
+        node.delete(&third).unwrap();
+        assert_eq!(node.who(&node.net.client, at(NODE_IP, 80)), Ok(1));
+    }
+    node.delete(&first).unwrap();
+    assert_eq!((node.elements(), node.links()), (0, 1));
+}
+
+#[test]
 fn senseless_mappings_are_refused_before_anything_is_made() {
     let node = Node::new();
     for (runtime_config, complaint) in [

@@ -6,6 +6,7 @@
 //! hooks: a connection that a Service has translated is not looked at again, so a NodePort or an
 //! external address wins over a host port, and nothing is masqueraded twice.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, LazyLock};
 
@@ -14,7 +15,9 @@ use crate::cidr::Cidr4;
 use crate::nft::TableName;
 use crate::nft::diff::diff;
 use crate::nft::object::FieldType::{InetProto, InetService, Ipv4Addr as Addr};
-use crate::nft::object::{ChainKind, DataType, FieldType, Hook, Key, Name, Observed, SetSpec, Table, Value, Verdict};
+use crate::nft::object::{
+    ChainKind, DataType, FieldType, Hook, Key, Name, Observed, Protocol, SetSpec, Table, Value, Verdict,
+};
 use crate::nft::statement::{Field, Side, Statement};
 use crate::nft::transaction::{Op, Transaction};
 
@@ -135,6 +138,31 @@ pub fn holds(observed: Option<&Observed>, address: Ipv4Addr, ports: &[HostPort])
         let there = observed.and_then(|observed| observed.sets.get(&set.name()));
         there.is_some_and(|there| there.elements.get(key) == Some(value))
     })
+}
+
+/// The ports that lead to each container, by the kernel's table.
+#[must_use]
+pub fn ports(observed: Option<&Observed>) -> BTreeMap<Ipv4Addr, Vec<HostPort>> {
+    let mut ports = BTreeMap::<Ipv4Addr, Vec<HostPort>>::new();
+    for (id, skip) in [(SetId::Ports, 0), (SetId::IpPorts, 1)] {
+        let set = observed.and_then(|observed| observed.sets.get(&id.name()));
+        for (key, value) in set.into_iter().flat_map(|set| &set.elements) {
+            let read = || {
+                let Value::Data(data) = value else { return None };
+                let (container, container_port) = data.as_addr_port()?;
+                let [number, ..] = key.component(skip)?;
+                let [high, low, ..] = key.component(skip + 1)?;
+                let host_ip = if skip == 0 { None } else { Some(Ipv4Addr::from(key.component(0)?)) };
+                let (protocol, host_port) = (Protocol::from_number(number)?, u16::from_be_bytes([high, low]));
+                Some((container, HostPort { host_ip, protocol, host_port, container_port }))
+            };
+            if let Some((container, port)) = read() {
+                ports.entry(container).or_default().push(port);
+            }
+        }
+    }
+    ports.values_mut().for_each(|ports| ports.sort_unstable());
+    ports
 }
 
 /// The container of another network, whose leases are not ours and whose address is outside

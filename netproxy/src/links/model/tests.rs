@@ -127,6 +127,15 @@ fn links_of_others_are_neither_taken_nor_changed() {
 }
 
 #[test]
+fn a_note_behind_the_mark_is_no_other_mark() {
+    let with = |alias: &str| Observed { alias: Some(alias.to_owned()), ..made(&bridge(), 3) };
+    let noted = with("copepod:instance-1 10.42.0.2 c1");
+    assert_eq!((noted.is_of(&owner()), noted.note()), (true, Some("10.42.0.2 c1")));
+    assert_eq!(plan(&[bridge()], &[noted], &owner()), Ok(Vec::new()));
+    assert!(!with("copepod:instance-10 x").is_of(&owner()) && !with("x copepod:instance-1").is_of(&owner()));
+}
+
+#[test]
 fn ports_that_lost_their_bridge_get_it_back() {
     let veth = |index, alias: Option<String>, master| Observed {
         alias,
