@@ -115,7 +115,8 @@ pub struct NodeArgs {
     /// Who gives pods their network.
     #[arg(long, value_enum, default_value_t = Cni::Bridge)]
     pub cni: Cni,
-    /// How packets travel between nodes, with the pod network of copepod's own.
+    /// How packets travel between nodes, with the pod network of copepod's own. `auto` takes routes between nodes
+    /// of one subnet; where the network drops packets with pods' sources, as many clouds do, choose `vxlan`.
     #[arg(long, value_enum, default_value_t = NodeNetwork::Auto)]
     pub node_network: NodeNetwork,
     /// Parent of the node's cgroups.

@@ -116,7 +116,7 @@ pub async fn run(config: NetworkConfig, clients: Clients, token: CancellationTok
             () = sleep_until(again) => true,
         };
         if complete {
-            let done = network.apply().await;
+            let done = network.apply().await && !network.waits();
             again = Instant::now() + if done { LOOK } else { RETRY };
         }
     }
@@ -148,7 +148,8 @@ impl Network {
         if let Err(error) = self.apply_links(&mut problems).await {
             problems.insert(chain(&error));
         }
-        self.problems.tell(problems)
+        self.problems.tell(problems);
+        !self.problems.any()
     }
 
     async fn apply_links(&mut self, problems: &mut BTreeSet<String>) -> Result<(), LinkError> {
@@ -209,6 +210,11 @@ impl Network {
 
     fn ours<'a>(&self, observed: &'a [Observed], name: &str) -> Option<&'a Observed> {
         observed.iter().find(|link| link.name == name && link.is_of(&self.config.owner))
+    }
+
+    /// Whether the cluster has not said yet what this node's part of the pod network is.
+    fn waits(&self) -> bool {
+        self.config.pods.is_some() && self.cluster.own().pod_cidr.is_none()
     }
 
     fn dns_address(&self) -> Option<Address> {

@@ -10,13 +10,17 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Tells of what is new in `present`, and forgets what is over; whether there are none.
-    pub fn tell(&mut self, present: BTreeSet<String>) -> bool {
-        for problem in present.difference(&self.told) {
-            tracing::warn!("pod network: {problem}");
-        }
+    /// Tells of what is new in `present`, and forgets what is over; returns what it told.
+    pub fn tell(&mut self, present: BTreeSet<String>) -> BTreeSet<String> {
+        let new: BTreeSet<_> = present.difference(&self.told).cloned().collect();
+        new.iter().for_each(|problem| tracing::warn!("pod network: {problem}"));
         self.told = present;
-        self.told.is_empty()
+        new
+    }
+
+    /// Whether there is one.
+    pub fn any(&self) -> bool {
+        !self.told.is_empty()
     }
 }
 
@@ -29,4 +33,29 @@ pub fn chain(error: &dyn Error) -> String {
         source = next.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_told_again_only_after_it_was_over() {
+        let mut problems = Problems::default();
+        let some = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(problems.tell(some(&["a", "b"])), some(&["a", "b"]));
+        assert_eq!(problems.tell(some(&["a", "b", "c"])), some(&["c"]));
+        assert_eq!(problems.tell(some(&["c"])), some(&[]));
+        assert!(problems.any());
+        assert_eq!(problems.tell(some(&["a"])), some(&["a"]));
+        assert_eq!(problems.tell(some(&[])), some(&[]));
+        assert!(!problems.any());
+    }
+
+    #[test]
+    fn an_error_is_one_line_with_its_causes() {
+        let source = std::io::Error::other("no memory");
+        let error = crate::links::LinkError::Kernel { step: "make a link".to_owned(), source };
+        assert_eq!(chain(&error), "make a link: no memory");
+    }
 }
