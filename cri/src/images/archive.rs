@@ -5,7 +5,7 @@
 //! in memory. Everything an archive says is checked before containerd hears of
 //! it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,13 @@ use super::{ImportError, reference};
 const MAX_DOCUMENT: u64 = 8 << 20;
 /// Indexes nest one or two levels deep; a circle would not end.
 const MAX_DEPTH: usize = 4;
+/// More manifests than any image has platforms and attestations for.
+const MAX_MANIFESTS: usize = 1024;
+/// A long name or link target of an entry, or its extended attributes: the reader takes these whole
+/// into memory.
+const MAX_HEADER: u64 = 1 << 20;
+/// More files than images have blobs.
+const MAX_ENTRIES: usize = 1 << 16;
 
 type Result<T> = std::result::Result<T, ImportError>;
 
@@ -63,6 +70,20 @@ struct Found {
     image: Option<(Descriptor, String)>,
     /// Whether an index names what the archive leaves out.
     missing: bool,
+    /// Digests of manifests and indexes that were looked at.
+    visited: BTreeSet<String>,
+}
+
+impl Found {
+    /// What `digest` leads to, alone.
+    fn closure(&self, digest: &str) -> Vec<Blob> {
+        let mut wanted = BTreeSet::from([digest]);
+        // Blobs come after those they refer to.
+        for blob in self.blobs.iter().rev().filter(|blob| blob.digest == digest) {
+            wanted.extend(blob.refers.iter().map(|(_, digest)| digest.as_str()));
+        }
+        self.blobs.iter().filter(|blob| wanted.contains(blob.digest.as_str())).cloned().collect()
+    }
 }
 
 #[derive(Deserialize)]
@@ -84,9 +105,12 @@ impl Archive {
             return Err(archive.problem("it is compressed; unpack it with gunzip first"));
         }
         file.rewind().map_err(failed)?;
+        // The reader's own words would repeat what is in the file.
+        let broken =
+            |_: io::Error| archive_problem(path, "it is not an image archive: no whole tar archive".to_owned());
+        archive.check_headers(File::open(path).map_err(failed)?, broken)?;
         let mut links = Vec::new();
         let mut entries = tar::Archive::new(file);
-        let broken = |e: io::Error| archive_problem(path, format!("it is no tar archive: {e}"));
         for entry in entries.entries_with_seek().map_err(broken)? {
             let entry = entry.map_err(broken)?;
             let name = entry.path().map_err(broken)?.to_string_lossy().trim_start_matches("./").to_owned();
@@ -114,6 +138,23 @@ impl Archive {
             Some((name, _)) => Err(archive.problem(&format!("it is cut short within {name}"))),
             None => Ok(archive),
         }
+    }
+
+    /// Looks at all headers before anything reads what they announce.
+    fn check_headers(&self, file: File, broken: impl Fn(io::Error) -> ImportError) -> Result<()> {
+        let mut entries = tar::Archive::new(file);
+        for (number, entry) in entries.entries_with_seek().map_err(&broken)?.raw(true).enumerate() {
+            let entry = entry.map_err(&broken)?;
+            let kind = entry.header().entry_type();
+            let is_extension = kind.is_pax_global_extensions()
+                || kind.is_pax_local_extensions()
+                || kind.is_gnu_longname()
+                || kind.is_gnu_longlink();
+            if number >= MAX_ENTRIES || is_extension && entry.size() > MAX_HEADER {
+                return Err(self.problem("its headers are too large for an image"));
+            }
+        }
+        Ok(())
     }
 
     fn problem(&self, problem: &str) -> ImportError {
@@ -176,7 +217,7 @@ impl Archive {
 
     fn layout(&self, name: Option<&str>) -> Result<Vec<Bundle>> {
         let index: Index = self.document("index.json")?;
-        let mut bundles = Vec::new();
+        let (mut bundles, mut foreign) = (Vec::new(), None);
         for descriptor in index.manifests {
             // Attestations and signatures lie beside the images.
             if descriptor.platform.as_ref().is_some_and(|p| p.os == "unknown") {
@@ -184,10 +225,19 @@ impl Archive {
             }
             let image_name = self.layout_name(&descriptor, name)?;
             let mut found = Found::default();
-            self.collect(&descriptor, &mut found, 0)?;
-            bundles.push(self.bundle(image_name, descriptor, found)?);
+            // Of another platform's image nothing needs to be there.
+            if !is_foreign(&descriptor) {
+                self.collect(&descriptor, &mut found, 0)?;
+            }
+            match found.image.clone() {
+                Some(image) => bundles.push(bundle(image_name, descriptor, image, found)),
+                None => foreign = Some(image_name),
+            }
         }
-        Ok(bundles)
+        match foreign.filter(|_| bundles.is_empty()) {
+            Some(name) => Err(self.problem(&format!("{name} is not for linux/{}", oci::architecture()))),
+            None => Ok(bundles),
+        }
     }
 
     fn layout_name(&self, descriptor: &Descriptor, name: Option<&str>) -> Result<String> {
@@ -204,23 +254,16 @@ impl Archive {
         ImportError::Name { path: self.path.display().to_string(), problem: problem.to_owned() }
     }
 
-    fn bundle(&self, name: String, descriptor: Descriptor, found: Found) -> Result<Bundle> {
-        let Some((manifest, config_digest)) = found.image else {
-            return Err(self.problem(&format!("{name} is not for linux/{}", oci::architecture())));
-        };
-        // containerd wants all of an index or nothing, so that an image whose
-        // other platforms were left out goes by its manifest.
-        let (target, mut blobs) = (if found.missing { manifest } else { descriptor }, found.blobs);
-        if found.missing {
-            blobs.retain(|b| b.refers.iter().all(|(label, _)| !label.starts_with("m.")));
-        }
-        Ok(Bundle { names: vec![name], target, config_digest, blobs, labels: Vec::new() })
-    }
-
     /// Adds what the descriptor leads to, deepest first.
     fn collect(&self, descriptor: &Descriptor, found: &mut Found, depth: usize) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(self.problem("its indexes are nested too deeply"));
+        }
+        if !found.visited.insert(descriptor.digest.clone()) {
+            return Ok(());
+        }
+        if found.visited.len() > MAX_MANIFESTS {
+            return Err(self.problem("it has too many manifests"));
         }
         let mut blob = self.blob(descriptor)?;
         blob.refers = match descriptor.media_type.as_str() {
@@ -236,10 +279,17 @@ impl Archive {
         let index: Index = self.blob_document(&descriptor.digest)?;
         let mut refers = References::new();
         for (i, child) in index.manifests.iter().enumerate() {
-            if self.files.contains_key(&self.blob_name(&child.digest)?) {
-                self.collect(child, found, depth + 1)?;
-            } else {
+            if !self.files.contains_key(&self.blob_name(&child.digest)?) {
                 found.missing = true;
+            } else if is_foreign(child) {
+                // Whole or not at all: what is half there goes by our own manifest alone.
+                let blobs = found.blobs.len();
+                if self.collect(child, found, depth + 1).is_err() {
+                    found.blobs.truncate(blobs);
+                    found.missing = true;
+                }
+            } else {
+                self.collect(child, found, depth + 1)?;
             }
             refers.push((format!("m.{i}"), child.digest.clone()));
         }
@@ -251,11 +301,11 @@ impl Archive {
         for child in manifest.layers.iter().chain([&manifest.config]) {
             found.blobs.push(self.blob(child)?);
         }
-        let ours = |p: &oci::Platform| p.os == "linux" && p.architecture == oci::architecture();
         // Artifacts other than images have no file system.
         if let Ok(config) = self.blob_document::<Config>(&manifest.config.digest) {
             self.check_layers(&config, manifest.layers.len())?;
-            if found.image.is_none() && descriptor.platform.as_ref().is_none_or(ours) {
+            let runs_here = !is_foreign(descriptor) && is_ours(&config.os, &config.architecture);
+            if found.image.is_none() && runs_here {
                 found.image = Some((descriptor.clone(), manifest.config.digest.clone()));
             }
         }
@@ -322,6 +372,29 @@ impl Archive {
         let digest = oci::hex(&hash.finalize());
         Ok((Blob { digest, size: stretch.size, source, refers: Vec::new() }, media_type))
     }
+}
+
+/// Whether a descriptor says that it is for other machines.
+fn is_foreign(descriptor: &Descriptor) -> bool {
+    descriptor.platform.as_ref().is_some_and(|platform| !is_ours(&platform.os, &platform.architecture))
+}
+
+/// Old configurations name neither.
+fn is_ours(os: &str, architecture: &str) -> bool {
+    ["", "linux"].contains(&os) && ["", oci::architecture()].contains(&architecture)
+}
+
+fn bundle(name: String, descriptor: Descriptor, image: (Descriptor, String), found: Found) -> Bundle {
+    let (manifest, config_digest) = image;
+    // containerd wants all of an index or nothing, so that an image whose
+    // other platforms were left out goes by its manifest.
+    let (target, blobs) = if found.missing {
+        let blobs = found.closure(&manifest.digest);
+        (manifest, blobs)
+    } else {
+        (descriptor, found.blobs)
+    };
+    Bundle { names: vec![name], target, config_digest, blobs, labels: Vec::new() }
 }
 
 fn archive_problem(path: &Path, problem: String) -> ImportError {

@@ -55,6 +55,10 @@ pub(super) struct Index {
 /// The part of an image configuration that an import checks.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Config {
+    #[serde(default)]
+    pub architecture: String,
+    #[serde(default)]
+    pub os: String,
     pub rootfs: RootFs,
 }
 

@@ -145,7 +145,7 @@ fn layers_have_to_match_their_configuration() {
 fn what_is_no_archive_is_refused() {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(&[0x55; 4096]).unwrap();
-    assert!(said(file.path(), None).contains("no tar archive"));
+    assert!(said(file.path(), None).contains("not an image archive"));
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(&[0x1f, 0x8b, 8, 0]).unwrap();
     assert!(said(file.path(), None).contains("gunzip"));
@@ -153,5 +153,152 @@ fn what_is_no_archive_is_refused() {
     let whole = archive(&[("index.json", &[b' '; 5000])]);
     whole.as_file().set_len(1024).unwrap();
     let said = said(whole.path(), None);
-    assert!(said.contains("cut short") || said.contains("no tar archive"), "{said}");
+    assert!(said.contains("cut short") || said.contains("not an image archive"), "{said}");
+}
+
+/// A layout with an image for each architecture; `leave_out` names those whose layer is not there.
+struct Layout {
+    files: Vec<(String, Vec<u8>)>,
+}
+
+impl Layout {
+    fn new() -> Self {
+        Self { files: vec![("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec())] }
+    }
+
+    fn blob(&mut self, bytes: Vec<u8>, there: bool) -> Value {
+        let digest = super::oci::digest(&bytes);
+        let described = json!({"digest": digest, "size": bytes.len()});
+        if there {
+            self.files.push((format!("blobs/{}", digest.replacen(':', "/", 1)), bytes));
+        }
+        described
+    }
+
+    fn document(&mut self, media_type: &str, document: &Value) -> Value {
+        let mut descriptor = self.blob(document.to_string().into_bytes(), true);
+        descriptor["mediaType"] = json!(media_type);
+        descriptor
+    }
+
+    fn image(&mut self, (os, architecture): (&str, &str), there: bool) -> Value {
+        let layer_bytes = format!("layer of {architecture}").into_bytes();
+        let diff_id = super::oci::digest(&layer_bytes);
+        let mut layer = self.blob(layer_bytes, there);
+        layer["mediaType"] = json!(super::oci::LAYER_TAR);
+        let config = json!({"os": os, "architecture": architecture, "rootfs": {"diff_ids": [diff_id]}});
+        let config = self.document(super::oci::CONFIG, &config);
+        let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]});
+        let mut descriptor = self.document(super::oci::MANIFEST, &manifest);
+        descriptor["platform"] = json!({"os": os, "architecture": architecture});
+        descriptor
+    }
+
+    fn index(&mut self, manifests: &[Value]) -> Value {
+        self.document(super::oci::INDEX, &json!({"schemaVersion": 2, "manifests": manifests}))
+    }
+
+    fn read(mut self, entries: &[Value]) -> std::result::Result<Vec<Bundle>, String> {
+        let named = entries.iter().cloned().map(|mut entry| {
+            entry["annotations"] = json!({"io.containerd.image.name": "docker.io/library/a:1"});
+            entry
+        });
+        let index = json!({"schemaVersion": 2, "manifests": named.collect::<Vec<_>>()});
+        self.files.push(("index.json".to_owned(), index.to_string().into_bytes()));
+        let files: Vec<_> = self.files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+        super::archive::read(archive(&files).path(), None).map_err(|error| error.to_string())
+    }
+}
+
+const FOREIGN: (&str, &str) = ("linux", "s390x");
+/// This machine.
+fn this_machine() -> (&'static str, &'static str) {
+    ("linux", super::oci::architecture())
+}
+
+const ATTESTATION: (&str, &str) = ("unknown", "unknown");
+
+#[test]
+fn only_this_machines_part_of_an_index_has_to_be_whole() {
+    for other in [FOREIGN, ATTESTATION] {
+        let mut layout = Layout::new();
+        let (theirs, ours) = (layout.image(other, false), layout.image(this_machine(), true));
+        let index = layout.index(&[theirs, ours.clone()]);
+        let bundles = layout.read(&[index]).unwrap();
+        // By its own manifest, with its configuration and layer and nothing else.
+        assert_eq!((bundles.len(), bundles[0].blobs.len()), (1, 3), "{other:?}");
+        assert_eq!(json!(bundles[0].target.digest), ours["digest"]);
+    }
+    let mut layout = Layout::new();
+    let (theirs, ours) = (layout.image(FOREIGN, true), layout.image(this_machine(), true));
+    let index = layout.index(&[theirs, ours]);
+    let bundles = layout.read(std::slice::from_ref(&index)).unwrap();
+    assert_eq!(
+        (bundles[0].blobs.len(), json!(bundles[0].target.digest)),
+        (7, index["digest"].clone()),
+        "all are whole"
+    );
+    let mut layout = Layout::new();
+    let ours = layout.image(this_machine(), false);
+    let index = layout.index(&[ours]);
+    assert!(layout.read(&[index]).unwrap_err().contains("is missing"));
+}
+
+#[test]
+fn a_layout_may_list_the_platforms_itself() {
+    let mut layout = Layout::new();
+    let entries = [layout.image(FOREIGN, false), layout.image(this_machine(), true)];
+    let bundles = layout.read(&entries).unwrap();
+    assert_eq!((bundles.len(), json!(bundles[0].target.digest)), (1, entries[1]["digest"].clone()));
+    let mut layout = Layout::new();
+    let entries = [layout.image(FOREIGN, true)];
+    assert!(layout.read(&entries).unwrap_err().contains("is not for linux/"));
+    // The configuration tells, too, where the descriptor does not.
+    let mut layout = Layout::new();
+    let mut entry = layout.image(FOREIGN, true);
+    entry["platform"].take();
+    assert!(layout.read(&[entry]).unwrap_err().contains("is not for linux/"));
+}
+
+#[test]
+fn nested_indexes_are_looked_at_once() {
+    let mut layout = Layout::new();
+    let mut inner = layout.image(this_machine(), true);
+    // Each level names the one below it a hundred times: a hundred million ways to the image.
+    for _ in 0..4 {
+        inner = layout.index(&vec![inner; 100]);
+    }
+    assert_eq!(layout.read(&[inner]).unwrap()[0].blobs.len(), 7);
+    let mut layout = Layout::new();
+    let images: Vec<_> = (0..1100).map(|n| layout.image(("linux", &format!("other{n}")), true)).collect();
+    let index = layout.index(&images);
+    assert!(layout.read(&[index]).unwrap_err().contains("is not for linux/"));
+}
+
+#[test]
+fn headers_are_not_taken_into_memory_whatever_their_size() {
+    for kind in [
+        tar::EntryType::XHeader,
+        tar::EntryType::XGlobalHeader,
+        tar::EntryType::GNULongName,
+        tar::EntryType::GNULongLink,
+    ] {
+        let file = NamedTempFile::new().unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_size(900 << 20);
+        header.set_cksum();
+        file.as_file().write_all(header.as_bytes()).unwrap();
+        // A hole: no disk is needed for what must not be read.
+        file.as_file().set_len((900 << 20) + 1024 + 512).unwrap();
+        assert!(said(file.path(), None).contains("headers are too large"), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_text_is_not_quoted() {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(&b"root:x:0:0:root:/root:/bin/bash\n".repeat(40)).unwrap();
+    let told = said(file.path(), None);
+    assert!(told.contains("not an image archive") && !told.contains("root:x"), "{told}");
 }
