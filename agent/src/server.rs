@@ -48,6 +48,8 @@ use auth::Authenticator;
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// How long a connection may wait for its next request, as upstream.
 const KEEP_ALIVE: Duration = Duration::from_secs(90);
+/// How often a port that somebody else has is tried again.
+const LISTEN_RETRY: Duration = Duration::from_secs(1);
 /// Streaming sessions without a byte end after this, as upstream.
 pub const IDLE: Duration = Duration::from_secs(4 * 3600);
 
@@ -98,10 +100,45 @@ pub enum ServerError {
 /// A server that listens but does not answer yet.
 #[derive(Debug)]
 pub struct BoundServer {
-    listener: TcpListener,
+    socket: Socket,
     tls: Arc<rustls::ServerConfig>,
     settings: ServerSettings,
     port: u16,
+}
+
+/// A socket that listens, or an address that somebody else has: pods run without the server, so it is
+/// waited for.
+#[derive(Debug)]
+enum Socket {
+    Listening(TcpListener),
+    Taken(SocketAddr),
+}
+
+impl Socket {
+    async fn open(address: SocketAddr) -> io::Result<Self> {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && address.port() != 0 => {
+                tracing::warn!(%address, "the kubelet server's port is taken: logs and exec wait until it is free");
+                Ok(Self::Taken(address))
+            }
+            bound => bound.map(Self::Listening),
+        }
+    }
+
+    /// The listener, as soon as there is one; `None` when cancelled before.
+    async fn listener(self, token: &CancellationToken) -> Option<TcpListener> {
+        let address = match self {
+            Self::Listening(listener) => return Some(listener),
+            Self::Taken(address) => address,
+        };
+        loop {
+            token.run_until_cancelled(tokio::time::sleep(LISTEN_RETRY)).await?;
+            if let Ok(listener) = TcpListener::bind(address).await {
+                tracing::info!(%address, "the kubelet server listens");
+                return Some(listener);
+            }
+        }
+    }
 }
 
 /// Takes the port and prepares TLS. `names` are the host names and addresses a
@@ -110,9 +147,12 @@ pub async fn bind(settings: &ServerSettings, names: &[String]) -> Result<BoundSe
     let tls = Arc::new(tls::server_config(settings, names)?);
     let address = SocketAddr::new(settings.address, settings.port);
     let listen = |source| ServerError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(listen)?;
-    let port = listener.local_addr().map_err(listen)?.port();
-    Ok(BoundServer { listener, tls, settings: settings.clone(), port })
+    let socket = Socket::open(address).await.map_err(listen)?;
+    let port = match &socket {
+        Socket::Listening(listener) => listener.local_addr().map_err(listen)?.port(),
+        Socket::Taken(address) => address.port(),
+    };
+    Ok(BoundServer { socket, tls, settings: settings.clone(), port })
 }
 
 /// What all connections share.
@@ -144,11 +184,12 @@ impl BoundServer {
             sessions: TaskTracker::new(),
         });
         let acceptor = TlsAcceptor::from(self.tls);
+        let Some(listener) = self.socket.listener(&token).await else { return };
         loop {
             let accepted = tokio::select! {
                 () = token.cancelled() => break,
                 // Cancel-safe: a connection that was not taken waits in the kernel.
-                accepted = self.listener.accept() => accepted,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => {

@@ -3,6 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::Socket;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -200,4 +206,21 @@ async fn a_tunnel_carries_bytes_as_they_are() {
     assert!(client.next().await.unwrap().unwrap().is_close());
     drop(client);
     session.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_waited_for() {
+    let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = holder.local_addr().unwrap();
+    let socket = Socket::open(address).await.unwrap();
+    assert!(matches!(socket, Socket::Taken(taken) if taken == address), "{socket:?}");
+    let waiting = tokio::spawn(async move { socket.listener(&CancellationToken::new()).await });
+    drop(holder);
+    let listener = tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap().unwrap().unwrap();
+    assert_eq!(listener.local_addr().unwrap(), address);
+    // Whoever is told to end meanwhile ends.
+    let socket = Socket::open(address).await.unwrap();
+    let token = CancellationToken::new();
+    token.cancel();
+    assert!(socket.listener(&token).await.is_none());
 }
