@@ -1,11 +1,15 @@
 //! Removal of cgroups, in every hierarchy of the machine, v1, hybrid or v2, and
 //! the note that tells whoever ends a node which cgroups are its own.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use agent::cgroup::{Hierarchies, remove_tree};
+use agent::cgroup::{Hierarchies, Layout, remove_tree, systemd};
+use agent::config::CgroupDriver;
+use agent::convert::qos::QosClass;
+use agent::ids::PodUid;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
@@ -19,9 +23,16 @@ pub struct Tree {
     pub root: String,
     /// Whether systemd makes them.
     pub systemd: bool,
-    /// Directories of `root` and above that there were not yet, the innermost
-    /// first: ours to remove.
+    /// Directories of all pods' cgroup and above that there were not yet, the
+    /// innermost first: ours to remove.
     pub made: Vec<PathBuf>,
+}
+
+impl Tree {
+    fn layout(&self) -> Layout {
+        let driver = if self.systemd { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
+        Layout::new(driver, &self.root)
+    }
 }
 
 /// Notes in `file` that pods' cgroups will be below `root`. Of a tree that is
@@ -38,11 +49,15 @@ pub fn note(file: &Path, root: &str, systemd: bool) -> Result<()> {
     if trees.iter().any(|tree| tree.root == root && tree.systemd == systemd) {
         return Ok(());
     }
-    let mut made = Vec::new();
-    for path in with_ancestors(root) {
-        made.extend(directories(Path::new(path))?.into_iter().filter(|directory| !directory.exists()));
+    let mut tree = Tree { root: root.to_owned(), systemd, made: Vec::new() };
+    let layout = tree.layout();
+    let classes = [QosClass::Burstable, QosClass::BestEffort].map(|class| layout.path(Some(class), None));
+    let pods = layout.path(None, None);
+    let classes = classes.iter().filter_map(|path| path.to_str());
+    for path in classes.chain(with_ancestors(&pods.to_string_lossy())) {
+        tree.made.extend(directories(Path::new(path))?.into_iter().filter(|directory| !directory.exists()));
     }
-    trees.push(Tree { root: root.to_owned(), systemd, made });
+    trees.push(tree);
     files::replace(file, &serde_json::to_vec(&trees)?, 0o600).with_context(|| format!("write {}", file.display()))
 }
 
@@ -68,6 +83,56 @@ fn with_ancestors(path: &str) -> impl Iterator<Item = &str> {
 fn directories(path: &Path) -> Result<Vec<PathBuf>> {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
     Ok(Hierarchies::parse(&mountinfo).all().map(|hierarchy| hierarchy.join(path)).collect())
+}
+
+/// Removes the cgroups of `pods`, whose processes must be gone, and whatever else of the tree the node
+/// made and nobody uses. Another kubelet's pods may be in the same tree.
+///
+/// # Errors
+/// Names a cgroup of the pods that could not be removed.
+pub async fn remove_pods(tree: &Tree, pods: &BTreeSet<PodUid>) -> Result<()> {
+    let layout = tree.layout();
+    let classes = [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort];
+    for (class, pod) in classes.into_iter().flat_map(|class| pods.iter().map(move |pod| (class, pod))) {
+        let path = layout.path(Some(class), Some(pod));
+        let there = directories(&path)?.iter().any(|directory| directory.exists());
+        if there && tree.systemd {
+            let slice = layout.parent(class, pod);
+            systemd::stop_slice(&slice).await.with_context(|| format!("stop {slice}"))?;
+        }
+        remove(&path)?;
+    }
+    let all = layout.path(None, None);
+    let made = directories(&all)?.into_iter().filter(|directory| tree.made.contains(directory));
+    let made: Vec<_> = made.filter(|directory| directory.exists()).collect();
+    if !made.is_empty() && tree.systemd && !made.iter().any(|directory| is_occupied(directory)) {
+        let slice = all.file_name().unwrap_or_default().to_string_lossy();
+        systemd::stop_slice(&slice).await.with_context(|| format!("stop {slice}"))?;
+    }
+    for directory in made.iter().chain(&tree.made) {
+        remove_unoccupied(directory);
+    }
+    Ok(())
+}
+
+/// Whether a process is in the cgroup or below it.
+fn is_occupied(directory: &Path) -> bool {
+    let here = fs::read_to_string(directory.join("cgroup.procs")).is_ok_and(|processes| !processes.trim().is_empty());
+    here || subdirectories(directory).iter().any(|below| is_occupied(below))
+}
+
+/// Removes what nobody uses of a cgroup and those below it.
+fn remove_unoccupied(directory: &Path) {
+    for below in subdirectories(directory) {
+        remove_unoccupied(&below);
+    }
+    // Busy or missing: both are as they should be.
+    let _ = fs::remove_dir(directory);
+}
+
+fn subdirectories(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
 }
 
 /// Removes the cgroup `path` and everything below it from every hierarchy.
@@ -104,6 +169,22 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_uses_is_removed_and_what_somebody_uses_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (used, empty) = (dir.path().join("kubepods/podx"), dir.path().join("kubepods/burstable/pody"));
+        for cgroup in [&used, &empty] {
+            fs::create_dir_all(cgroup).unwrap();
+        }
+        // A file keeps a plain directory as a process keeps a cgroup.
+        fs::write(used.join("cgroup.procs"), "7\n").unwrap();
+        assert!(is_occupied(dir.path()));
+        remove_unoccupied(dir.path());
+        assert!(used.exists() && !dir.path().join("kubepods/burstable").exists());
+        fs::write(used.join("cgroup.procs"), "\n").unwrap();
+        assert!(!is_occupied(dir.path()));
+    }
+
+    #[test]
     fn a_note_is_written_once_per_tree() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("note");
@@ -113,9 +194,13 @@ mod tests {
         note(&file, "/", true).unwrap();
         let trees = noted(&file).unwrap();
         assert_eq!(trees.len(), 2, "{trees:?}");
-        assert!(trees[0].made[0].ends_with("no-such-cgroup/x"), "{trees:?}");
+        let made = |end: &str| trees[0].made.iter().position(|made| made.ends_with(end)).unwrap();
+        assert!(made("x/kubepods/burstable") < made("x/kubepods") && made("x/kubepods") < made("x"), "{trees:?}");
         assert!(trees[0].made.iter().any(|made| made.ends_with("no-such-cgroup")), "{trees:?}");
-        assert!(trees[1].systemd && trees[1].made.is_empty());
+        assert!(
+            trees[1].systemd && trees[1].made.iter().all(|made| made.to_string_lossy().contains("/kubepods.slice")),
+            "{trees:?}"
+        );
         fs::write(&file, "[{").unwrap();
         assert!(noted(&file).unwrap_err().to_string().contains("malformed"));
     }

@@ -4,9 +4,19 @@ use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::cluster::ClusterName;
+use crate::paths::Paths;
+
+/// Where a node keeps its files unless it is told otherwise.
+const DATA_DIR: &str = "/var/lib/copepod";
+const RUN_DIR: &str = "/run/copepod";
+const POD_LOGS_DIR: &str = "/var/log/pods";
+
+/// Heading of what every command takes.
+const GLOBAL: &str = "Global options";
 
 /// A Kubernetes node in one small binary, and a whole cluster in the same one.
 #[derive(Debug, Parser)]
@@ -15,11 +25,14 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     /// Log level or filter, such as `info` or `agent=debug`.
-    #[arg(long, global = true, env = "COPEPOD_LOG", default_value = "info")]
+    #[arg(long, global = true, env = "COPEPOD_LOG", default_value = "info", help_heading = GLOBAL)]
     pub log: String,
     /// Form of the log.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, help_heading = GLOBAL)]
     pub log_format: LogFormat,
+    /// Write the log to this file and not to standard error. At 10 MiB it is put aside as FILE.1.
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
+    pub log_file: Option<PathBuf>,
 }
 
 /// Form of the log lines.
@@ -52,30 +65,58 @@ pub enum Command {
     /// Print a kubeconfig for the administrator, or for another user.
     Kubeconfig(KubeconfigArgs),
     /// Say what this machine lacks to be a node, and what to do about it.
-    Doctor(NodePaths),
+    Doctor,
     /// Process 1 of a local cluster's node.
     #[command(hide = true)]
     NodeInit(NodeInitArgs),
 }
 
+/// Where a node keeps what lives across restarts.
+#[derive(Args, Clone, Debug)]
+pub struct DataDir {
+    /// Directory for what lives across restarts.
+    #[arg(long, default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+}
+
+impl DataDir {
+    /// The files below it.
+    pub fn paths(&self) -> Paths {
+        Paths { data: self.data_dir.clone(), run: RUN_DIR.into(), log: POD_LOGS_DIR.into() }
+    }
+}
+
+/// Where a copepod keeps its files.
+#[derive(Args, Clone, Debug)]
+pub struct Directories {
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Directory for sockets and process ids.
+    #[arg(long, default_value = RUN_DIR)]
+    pub run_dir: PathBuf,
+}
+
+impl Directories {
+    /// The files below them.
+    pub fn paths(&self) -> Paths {
+        Paths { run: self.run_dir.clone(), ..self.data.paths() }
+    }
+}
+
 /// Where a node keeps its files.
 #[derive(Args, Clone, Debug)]
 pub struct NodePaths {
-    /// Directory for what lives across restarts.
-    #[arg(long, default_value = "/var/lib/copepod")]
-    pub data_dir: PathBuf,
-    /// Directory for sockets and process ids.
-    #[arg(long, default_value = "/run/copepod")]
-    pub run_dir: PathBuf,
+    #[command(flatten)]
+    pub directories: Directories,
     /// Directory for the pods' logs.
-    #[arg(long, default_value = "/var/log/pods")]
+    #[arg(long, default_value = POD_LOGS_DIR)]
     pub pod_logs_dir: PathBuf,
 }
 
 impl NodePaths {
-    /// As the rest of the program knows them.
-    pub fn paths(&self) -> crate::paths::Paths {
-        crate::paths::Paths { data: self.data_dir.clone(), run: self.run_dir.clone(), log: self.pod_logs_dir.clone() }
+    /// The files below them.
+    pub fn paths(&self) -> Paths {
+        Paths { log: self.pod_logs_dir.clone(), ..self.directories.paths() }
     }
 }
 
@@ -91,9 +132,9 @@ pub struct ClusterNet {
     /// Network of Services' cluster IPs.
     #[arg(long, default_value = "10.43.0.0/16")]
     pub service_cluster_ip_range: String,
-    /// Address of the cluster's DNS.
-    #[arg(long, default_value = "10.43.0.10")]
-    pub cluster_dns: IpAddr,
+    /// Address of the cluster's DNS; the tenth of the Services' network by default.
+    #[arg(long)]
+    pub cluster_dns: Option<IpAddr>,
     /// Domain of the cluster's names.
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
@@ -214,7 +255,7 @@ pub struct UpArgs {
 #[derive(Args, Clone, Debug)]
 pub struct ServerArgs {
     #[command(flatten)]
-    pub paths: NodePaths,
+    pub paths: Directories,
     #[command(flatten)]
     pub net: ClusterNet,
     #[command(flatten)]
@@ -277,7 +318,7 @@ pub enum TokenCommand {
 #[derive(Args, Clone, Debug)]
 pub struct TokenWhere {
     #[command(flatten)]
-    pub paths: NodePaths,
+    pub paths: DataDir,
     /// The administrator's credentials; this machine's control plane's by default.
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
@@ -321,7 +362,7 @@ pub struct TokenDeleteArgs {
 #[derive(Args, Clone, Debug)]
 pub struct DownArgs {
     #[command(flatten)]
-    pub paths: NodePaths,
+    pub paths: Directories,
     /// Keep the store and the images.
     #[arg(long)]
     pub keep_data: bool,
@@ -342,7 +383,7 @@ pub enum ClusterCommand {
 #[derive(Args, Clone, Debug)]
 pub struct ClusterDirArgs {
     /// The machine's data directory.
-    #[arg(long, default_value = "/var/lib/copepod")]
+    #[arg(long, default_value = DATA_DIR)]
     pub data_dir: PathBuf,
 }
 
@@ -392,9 +433,15 @@ pub struct ImageLoadArgs {
     /// The archive.
     pub file: PathBuf,
     #[command(flatten)]
-    pub paths: NodePaths,
-    /// CRI socket of a containerd that is not copepod's own.
+    pub data: DataDir,
+    /// Directory for sockets and process ids; the one that the node of the data directory uses by default.
     #[arg(long)]
+    pub run_dir: Option<PathBuf>,
+    /// Load the image into every node of this local cluster.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["run_dir", "container_runtime_endpoint"])]
+    pub cluster: Option<ClusterName>,
+    /// CRI socket of a containerd that is not copepod's own.
+    #[arg(long, conflicts_with = "run_dir")]
     pub container_runtime_endpoint: Option<String>,
 }
 
@@ -402,7 +449,7 @@ pub struct ImageLoadArgs {
 #[derive(Args, Clone, Debug)]
 pub struct KubeconfigArgs {
     #[command(flatten)]
-    pub paths: NodePaths,
+    pub paths: DataDir,
     /// User to issue a client certificate for, instead of the administrator.
     #[arg(long, requires = "server")]
     pub user: Option<String>,
@@ -424,11 +471,37 @@ pub struct NodeInitArgs {
     pub first: bool,
 }
 
+/// The flags of the command that were typed, as `--name=value`, but for those that say nothing about
+/// what runs.
+pub fn typed_flags(matches: &ArgMatches) -> Vec<String> {
+    let Some((name, matches)) = matches.subcommand() else { return Vec::new() };
+    let command = Cli::command();
+    let arguments = command.find_subcommand(name).into_iter().flat_map(clap::Command::get_arguments);
+    let arguments = arguments.filter(|argument| !["detach", "listen_fd"].contains(&argument.get_id().as_str()));
+    let typed = arguments.filter(|argument| {
+        let source = matches.value_source(argument.get_id().as_str());
+        matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+    });
+    let shown = typed.flat_map(|argument| {
+        let values = matches.get_raw(argument.get_id().as_str()).into_iter().flatten();
+        let name = argument.get_long().unwrap_or_default();
+        values.map(move |value| format!("--{name}={}", value.to_string_lossy()))
+    });
+    shown.collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
+
+    #[test]
+    fn typed_flags_have_one_form() {
+        let flags = |words: &[&str]| typed_flags(&Cli::command().get_matches_from([&["copepod"], words].concat()));
+        assert_eq!(flags(&["up", "--detach", "--log=debug", "--port=10250"]), ["--port=10250"]);
+        assert_eq!(flags(&["up", "--port", "10250"]), flags(&["up", "--port=10250"]));
+        assert_eq!(flags(&["up", "--tls-san=a,b", "--tls-san=c"]), ["--tls-san=a", "--tls-san=b", "--tls-san=c"]);
+        assert!(flags(&["up"]).is_empty());
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -11,7 +11,6 @@ pub mod token;
 pub mod up;
 
 use std::future::Future;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,7 +38,7 @@ where
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
         let (tasks, supervisor) = tasks::group();
         let token = tasks.token().clone();
-        tasks.spawn("memory", resident::run);
+        tasks.keep("memory", resident::run);
         let starting = start(tasks);
         let stop = async {
             tokio::select! {
@@ -61,14 +60,4 @@ where
         }
         supervisor.run(stop).await
     })
-}
-
-/// Makes a directory for its owner alone.
-fn make_private_dir(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("make {}", path.display()))
 }

@@ -27,7 +27,7 @@ use crate::cli::{ClusterNet, ControlPlaneArgs};
 use crate::node::{Identity, UsageError};
 use crate::paths::Paths;
 use crate::tasks::Tasks;
-use crate::{credentials, kubeconfig, sys};
+use crate::{credentials, flags, kubeconfig, ports, sys};
 
 /// Ports that Services may claim on every node, as upstream has them.
 const NODE_PORTS: (u16, u16) = (30000, 32767);
@@ -58,6 +58,10 @@ pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlP
     let now = Timestamp::now();
     let pki = Arc::new(Pki::load_or_create(&inputs.paths.pki(), now).context("load the cluster's certificates")?);
     let listeners = listeners(&inputs.args)?;
+    if inputs.args.datastore.is_none() {
+        let size = std::fs::metadata(inputs.paths.store()).ok().map(|metadata| metadata.len());
+        check_store(&inputs.paths, pki.directory().join("admin.crt").exists(), size)?;
+    }
     let store = storage::open(&datastore(&inputs)?).await.context("open the store")?;
     let api = ApiServer::new(apiserver::Config {
         store,
@@ -83,11 +87,28 @@ pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlP
     Ok(ControlPlane { api, pki })
 }
 
+/// A cluster that ran before has a store. One that is lost must not become a new, empty cluster, whose
+/// controllers would end every pod of the old one.
+fn check_store(paths: &Paths, ran_before: bool, size: Option<u64>) -> Result<()> {
+    if ran_before && size.unwrap_or(0) == 0 {
+        let state = if size.is_none() { "missing" } else { "empty" };
+        bail!(
+            "the cluster's store {} is {state}: put a backup of it there, or remove {} to begin a new cluster",
+            paths.store().display(),
+            paths.data.join("server").display()
+        );
+    }
+    Ok(())
+}
+
 fn start_scheduler(api: &ApiServer, tasks: &Tasks) {
     let client = api.client(UserInfo::new("system:kube-scheduler", [""; 0]));
-    tasks.spawn("scheduler", |token| async move {
-        scheduler::run(client, SchedulerConfig::default(), token).await;
-        Ok(())
+    tasks.keep("scheduler", move |token| {
+        let client = client.clone();
+        async move {
+            scheduler::run(client, SchedulerConfig::default(), token).await;
+            Ok(())
+        }
     });
 }
 
@@ -108,7 +129,7 @@ async fn publish_dns(api: &ApiServer, net: &ClusterNet) -> Result<()> {
                 "service.kubernetes.io/service-proxy-name": "copepod-dns",
             },
         },
-        "spec": {"clusterIP": net.cluster_dns, "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]},
+        "spec": {"clusterIP": flags::dns_address(net)?, "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]},
     }))?;
     // Looked up first: creating it again would find its own address taken.
     if services.get_opt("kube-dns").await?.is_none() {
@@ -158,9 +179,12 @@ fn start_controllers(api: &ApiServer, pki: &Arc<Pki>, inputs: &ControlPlaneInput
         node_monitor_grace_period: Duration::from_secs(inputs.args.node_monitor_grace_period),
         ..ControllersConfig::default()
     };
-    tasks.spawn("controllers", |token| async move {
-        controllers::run(client, config, token).await;
-        Ok(())
+    tasks.keep("controllers", move |token| {
+        let (client, config) = (client.clone(), config.clone());
+        async move {
+            controllers::run(client, config, token).await;
+            Ok(())
+        }
     });
     Ok(())
 }
@@ -168,9 +192,7 @@ fn start_controllers(api: &ApiServer, pki: &Arc<Pki>, inputs: &ControlPlaneInput
 /// The secure port, and the socket that was left to us, if one was.
 fn listeners(args: &ControlPlaneArgs) -> Result<Vec<TcpListener>> {
     let address = (args.bind_address, args.secure_port);
-    let mut listeners = vec![
-        TcpListener::bind(address).with_context(|| format!("listen on {}:{}", args.bind_address, args.secure_port))?,
-    ];
+    let mut listeners = vec![TcpListener::bind(address).map_err(|error| listen_error(error, args))?];
     if let Some(fd) = args.listen_fd {
         listeners.push(sys::inherited_listener(fd).with_context(|| format!("take over descriptor {fd}"))?);
     }
@@ -178,6 +200,15 @@ fn listeners(args: &ControlPlaneArgs) -> Result<Vec<TcpListener>> {
         listener.set_nonblocking(true)?;
     }
     Ok(listeners)
+}
+
+/// Why the API cannot listen; a port that is taken is named with who has it.
+fn listen_error(error: std::io::Error, args: &ControlPlaneArgs) -> anyhow::Error {
+    let port = args.secure_port;
+    match ports::holder(port).filter(|_| error.kind() == std::io::ErrorKind::AddrInUse) {
+        Some(holder) => anyhow::anyhow!("port {port} is taken by {holder}: end it, or choose another --secure-port"),
+        None => anyhow::Error::new(error).context(format!("listen on {}:{port}", args.bind_address)),
+    }
 }
 
 fn datastore(inputs: &ControlPlaneInputs) -> Result<DatastoreConfig> {
@@ -239,5 +270,23 @@ impl ControlPlane {
         self.pki.leaf("kubelet", &subject, Timestamp::now()).context("issue the kubelet's serving certificate")?;
         let directory = self.pki.directory();
         Ok((directory.join("kubelet.crt"), directory.join("kubelet.key")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_store_is_not_a_new_cluster() {
+        let paths = Paths { data: "/d".into(), run: "/r".into(), log: "/l".into() };
+        let check = |ran_before, size| check_store(&paths, ran_before, size).map_err(|error| error.to_string());
+        for (size, word) in [(None, "missing"), (Some(0), "empty")] {
+            let told = check(true, size).expect_err("a lost store");
+            assert!(told.contains(&format!("/d/server/store.redb is {word}")), "{told}");
+            // The first start may have been interrupted anywhere.
+            assert_eq!(check(false, size), Ok(()));
+        }
+        assert_eq!(check(true, Some(4096)), Ok(()));
     }
 }

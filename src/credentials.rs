@@ -30,7 +30,7 @@ pub fn proxy_kubeconfig(pki: &Path, server: &str) -> Result<Value> {
 /// # Errors
 /// When the cluster's authority cannot be read.
 pub fn user_kubeconfig(pki: &Path, user: &str, group: Option<&str>, server: &str) -> Result<Value> {
-    anyhow::ensure!(pki.join("ca.key").exists(), "there is no control plane here: {} is missing", pki.display());
+    kubeconfig::require(&pki.join("ca.key"))?;
     let now = Timestamp::now();
     let pki = Pki::load_or_create(pki, now).context("load the cluster's certificates")?;
     let issued = pki.ca().issue(&Subject::client(user, group), LEAF_LIFETIME, now);

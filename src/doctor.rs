@@ -36,16 +36,20 @@ pub struct Wanted {
     pub private_containerd: bool,
     /// Our own network of pods.
     pub bridge_network: bool,
+    /// Whether a containerd that runs already would do instead.
+    pub foreign_containerd: bool,
 }
 
 impl Wanted {
     /// Everything that copepod can do itself.
-    pub const ALL: Self = Self { private_containerd: true, bridge_network: true };
+    pub const ALL: Self = Self { private_containerd: true, bridge_network: true, foreign_containerd: true };
+    /// The nodes of a local cluster, which bring a containerd each.
+    pub const LOCAL_CLUSTER: Self = Self { foreign_containerd: false, ..Self::ALL };
 
     /// What these arguments ask for.
     pub fn by(node: &NodeArgs) -> Self {
         let private_containerd = node.container_runtime_endpoint.is_none();
-        Self { private_containerd, bridge_network: node.cni == Cni::Bridge }
+        Self { private_containerd, bridge_network: node.cni == Cni::Bridge, foreign_containerd: true }
     }
 }
 
@@ -86,11 +90,9 @@ pub fn judge(facts: &Facts, wanted: Wanted) -> Vec<Finding> {
     use Severity::{Fatal, Warning};
     check(facts.root, Fatal, "not running as root: start copepod as root (sudo copepod …)");
     if wanted.private_containerd {
-        check(
-            facts.containerd,
-            Fatal,
-            "containerd is not on PATH: apt-get install containerd, or name a running one with --container-runtime-endpoint",
-        );
+        let or =
+            if wanted.foreign_containerd { ", or name a running one with --container-runtime-endpoint" } else { "" };
+        check(facts.containerd, Fatal, &format!("containerd is not on PATH: apt-get install containerd{or}"));
         check(facts.oci_runtime, Fatal, "neither runc nor crun is on PATH: apt-get install runc");
     }
     if let Some(refusal) = &facts.nftables_refusal {
@@ -159,18 +161,15 @@ fn missing_controllers(mounted: &[String]) -> Option<String> {
     })
 }
 
-/// Fails unless this machine can be a node; logs what it merely lacks.
+/// Fails unless this machine can be a node; what it merely lacks is for the caller to show.
 ///
 /// # Errors
 /// Lists every fatal finding.
-pub fn require(wanted: Wanted) -> anyhow::Result<()> {
+pub fn require(wanted: Wanted) -> anyhow::Result<Vec<String>> {
     let (fatal, warnings): (Vec<_>, Vec<_>) =
         judge(&probe(), wanted).into_iter().partition(|finding| finding.severity == Severity::Fatal);
-    for warning in warnings {
-        tracing::warn!("{}", warning.message);
-    }
     if fatal.is_empty() {
-        return Ok(());
+        return Ok(warnings.into_iter().map(|warning| warning.message).collect());
     }
     let lines: Vec<_> = fatal.into_iter().map(|finding| finding.message).collect();
     anyhow::bail!("{}", lines.join("\n"))
@@ -229,6 +228,8 @@ mod tests {
     fn what_others_see_to_is_not_needed_here() {
         let facts = Facts { containerd: false, oci_runtime: false, ..good() };
         assert_eq!(judge(&facts, Wanted { private_containerd: false, ..Wanted::ALL }), []);
+        let findings = judge(&Facts { containerd: false, ..good() }, Wanted::LOCAL_CLUSTER);
+        assert!(!findings[0].message.contains("--container-runtime-endpoint"), "it has no such flag: {findings:?}");
         let facts = Facts { bridge: false, bridge_filter: false, ..good() };
         assert_eq!(judge(&facts, Wanted { bridge_network: false, ..Wanted::ALL }), []);
     }

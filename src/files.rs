@@ -1,5 +1,6 @@
 //! Files replaced whole or not at all.
 
+use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -29,6 +30,13 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     written
 }
 
+/// Whether `file` is what an interrupted replacement of the file `name` left.
+pub fn is_temporary(file: &OsStr, name: &OsStr) -> bool {
+    let (file, name) = (file.to_string_lossy(), name.to_string_lossy());
+    let pid = file.strip_prefix('.').and_then(|rest| rest.strip_prefix(&*name)).and_then(|rest| rest.strip_prefix('.'));
+    pid.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -45,6 +53,15 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn temporaries_are_told_from_files_of_others() {
+        let is = |file: &str| is_temporary(OsStr::new(file), OsStr::new("a.json"));
+        assert!(is(".a.json.17"));
+        for other in ["a.json", ".a.json", ".a.json.", ".a.json.bak", ".b.json.17", "a.json.17"] {
+            assert!(!is(other), "{other}");
+        }
     }
 
     #[test]

@@ -34,14 +34,48 @@ pub async fn client(path: &Path) -> Result<Client> {
     Ok(Client::try_from(client_config(path).await?)?)
 }
 
+/// Fails unless a file of the control plane is there and may be read.
+///
+/// # Errors
+/// That there is no control plane here, or why that cannot be known.
+pub fn require(file: &Path) -> Result<()> {
+    match fs::File::open(file) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!("there is no control plane here: {} is missing", file.display())
+        }
+        Err(error) => Err(error).with_context(|| format!("read {}", file.display())),
+    }
+}
+
 /// What a kubeconfig file says about a client's way to its server.
 ///
 /// # Errors
 /// When the file cannot be read or is no use.
 pub async fn client_config(path: &Path) -> Result<kube::Config> {
-    let config = Kubeconfig::read_from(path).with_context(|| format!("read {}", path.display()))?;
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await;
-    config.with_context(|| format!("{} is no use", path.display()))
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    // Read once for the place of an error, and once for paths relative to the file.
+    let not_one = || format!("{} is not a kubeconfig", path.display());
+    serde_norway::from_str::<Kubeconfig>(&text).with_context(not_one)?;
+    let config = Kubeconfig::read_from(path).with_context(not_one)?;
+    let mut config = kube::Config::from_custom_kubeconfig(no_proxy(config), &KubeConfigOptions::default())
+        .await
+        .with_context(|| format!("{} is no use", path.display()))?;
+    config.proxy_url = config.proxy_url.filter(|proxy| *proxy != NO_PROXY);
+    Ok(config)
+}
+
+/// Stands for "none" where the library would else look into the environment.
+const NO_PROXY: &str = "http://none.invalid/";
+
+/// A kubeconfig that leaves HTTPS_PROXY alone. That variable is for image pulls: an API server is on
+/// this machine or in its network, and a node that asks a proxy for it is lost with the proxy. What a
+/// kubeconfig says itself (`proxy-url`) counts.
+fn no_proxy(mut config: Kubeconfig) -> Kubeconfig {
+    for cluster in config.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+        cluster.proxy_url = cluster.proxy_url.take().filter(|own| !own.is_empty()).or(Some(NO_PROXY.to_owned()));
+    }
+    config
 }
 
 /// A complete kubeconfig for one cluster.
@@ -194,6 +228,44 @@ mod tests {
         assert_eq!(merge(Value::Null, &entry("dev")).unwrap()["clusters"][0]["name"], "dev");
         assert!(merge(json!([]), &entry("dev")).is_err());
         assert!(merge(json!({"clusters": 3}), &entry("dev")).is_err());
+    }
+
+    /// Its proxy is chosen by the environment in another process, which this one becomes.
+    #[tokio::test]
+    async fn no_client_takes_a_proxy_from_the_environment() {
+        if std::env::var_os("HTTPS_PROXY").is_none() {
+            let name = "kubeconfig::tests::no_client_takes_a_proxy_from_the_environment";
+            let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+            again.args(["--exact", name]).env("HTTPS_PROXY", "not a proxy").env("NO_PROXY", "odd,,");
+            assert!(again.output().unwrap().status.success());
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        let mut config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "a",
+            "clusters": [{"name": "a", "cluster": {"server": "https://127.0.0.1:6443"}}],
+            "users": [{"name": "a", "user": {}}],
+            "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+        });
+        write(&path, &config).unwrap();
+        assert_eq!(client_config(&path).await.unwrap().proxy_url, None);
+        // Its own word counts.
+        config["clusters"][0]["cluster"]["proxy-url"] = json!("http://192.0.2.1:3128");
+        write(&path, &config).unwrap();
+        assert_eq!(client_config(&path).await.unwrap().proxy_url.unwrap(), "http://192.0.2.1:3128");
+    }
+
+    #[tokio::test]
+    async fn a_broken_kubeconfig_is_one_line_with_the_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        let told = async || crate::errors::one_line(&client_config(&path).await.unwrap_err());
+        let missing = told().await;
+        assert_eq!(missing.matches("No such file").count(), 1, "{missing}");
+        fs::write(&path, "clusters:\n- name: [\n").unwrap();
+        let broken = told().await;
+        assert!(broken.contains("is not a kubeconfig: ") && broken.contains("line 2 column 9"), "{broken}");
     }
 
     #[test]

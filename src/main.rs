@@ -7,26 +7,32 @@ mod commands;
 mod control_plane;
 mod credentials;
 mod doctor;
+mod errors;
 mod files;
+mod flags;
 mod instance;
 mod join;
 mod kubeconfig;
+mod log_file;
 mod node;
 mod node_config;
 mod open_files;
 mod paths;
 mod pidfile;
+mod ports;
 mod progress;
 mod ready;
 mod resident;
 mod runtime;
+mod status;
 mod sys;
 mod tasks;
 mod token;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use anyhow::Context;
+use clap::{CommandFactory, FromArgMatches};
 
 use cli::{Cli, Command, LogFormat};
 
@@ -41,18 +47,25 @@ fn main() -> ExitCode {
         let variable = |name: &str| std::env::var(name).ok();
         return ExitCode::from(netproxy::cni::main(variable, std::io::stdin().lock(), std::io::stdout().lock()));
     }
-    let cli = Cli::parse();
-    log_to_stderr(&cli);
+    let matches = Cli::command().get_matches();
+    let flags = cli::typed_flags(&matches);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Err(error) = start_log(&cli) {
+        eprintln!("copepod: {error:#}");
+        return ExitCode::FAILURE;
+    }
     // The only place that installs a provider, so it cannot be there already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match run(cli.command) {
+    match run(cli.command, flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<node::UsageError>() => {
-            eprintln!("copepod: {error:#}");
+            for problem in format!("{error:#}").lines() {
+                eprintln!("copepod: {problem}");
+            }
             ExitCode::from(EXIT_USAGE)
         }
         Err(error) => {
-            eprintln!("copepod: {error:#}{}", hint(&error));
+            eprintln!("copepod: {}{}", errors::one_line(&error), hint(&error));
             ExitCode::FAILURE
         }
     }
@@ -68,33 +81,44 @@ fn hint(error: &anyhow::Error) -> &'static str {
     if !is_root && error.chain().any(denied) { "; run it as root (sudo copepod …)" } else { "" }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command, flags: Vec<String>) -> anyhow::Result<()> {
     match command {
-        Command::Up(args) => commands::up::run(&args),
-        Command::Server(args) => commands::server::run(&args),
-        Command::Agent(args) => commands::agent::run(&args),
+        Command::Up(args) => commands::up::run(&args, flags),
+        Command::Server(args) => commands::server::run(&args, flags),
+        Command::Agent(args) => commands::agent::run(&args, flags),
         Command::Down(args) => commands::down::run(&args),
         Command::Cluster(command) => commands::cluster::run(command),
         Command::Image(command) => commands::image::run(&command),
         Command::Token(command) => commands::token::run(&command),
         Command::Kubeconfig(args) => commands::kubeconfig::run(&args),
-        Command::Doctor(_) => commands::doctor::run(),
+        Command::Doctor => commands::doctor::run(),
         Command::NodeInit(args) if args.first => cluster::init::run(&args.spec),
         Command::NodeInit(args) => cluster::init::launch(&args.spec),
     }
 }
 
-fn log_to_stderr(cli: &Cli) {
+/// Starts the log, on standard error or in a file.
+fn start_log(cli: &Cli) -> anyhow::Result<()> {
     use tracing_subscriber::filter::EnvFilter;
-    // What comes first may be overridden: a packet of any pod makes the DNS libraries warn.
-    let quiet = "hickory_proto=error,hickory_net=error,hickory_resolver=error";
+    // What comes first may be overridden. A packet of any pod makes the DNS libraries warn; the client logs at every
+    // attempt, without saying of what, and who uses it tells what failed.
+    let quiet = "hickory_proto=error,hickory_net=error,hickory_resolver=error,kube_client=off";
     let filter = EnvFilter::try_new(format!("{quiet},{}", cli.log)).unwrap_or_else(|error| {
         eprintln!("copepod: --log {}: {error}; logging at info", cli.log);
-        EnvFilter::new("info")
+        EnvFilter::new(format!("{quiet},info"))
     });
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let writer = match &cli.log_file {
+        None => BoxMakeWriter::new(std::io::stderr),
+        Some(path) => {
+            let file = log_file::LogFile::open(path);
+            BoxMakeWriter::new(file.with_context(|| format!("--log-file={}", path.display()))?)
+        }
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let terminal = cli.log_file.is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
     match cli.log_format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Text => builder.with_ansi(terminal).init(),
         LogFormat::Json => builder.json().init(),
     }
+    Ok(())
 }

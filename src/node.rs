@@ -19,8 +19,9 @@ use tokio::sync::watch;
 
 use crate::cli::{self, ClusterNet, Cni, NodeArgs};
 use crate::paths::Paths;
-use crate::tasks::Tasks;
-use crate::{cgroups, doctor, instance, kubeconfig, node_config, runtime};
+use crate::status::Reporter;
+use crate::tasks::{self, Tasks};
+use crate::{cgroups, doctor, flags, instance, kubeconfig, node_config, runtime};
 
 /// Ports that a node answers on beside the kubelet's own: the API server's, and those of kube-proxy's
 /// metrics and health. No pod may have them as host ports.
@@ -72,6 +73,9 @@ impl Identity {
             Some(name) => name.clone(),
             None => nix::unistd::gethostname().context("read the host name")?.to_string_lossy().to_lowercase(),
         };
+        if !flags::is_subdomain(&name) {
+            bail!(UsageError(format!("the host name {name:?} cannot be a node's name; choose one with --node-name")));
+        }
         let ip = args.node_ip.or_else(default_address);
         let ip = ip.context("this machine has no address beside loopback; name one with --node-ip")?;
         Ok(Self { name, ip })
@@ -94,11 +98,11 @@ pub fn default_address() -> Option<IpAddr> {
 }
 
 /// Starts everything of a node on `tasks`, on a machine that was checked to
-/// have what a node needs. `ready` turns true when the agent serves pods.
+/// have what a node needs. `reporter` tells when the agent serves pods.
 ///
 /// # Errors
 /// Which part did not start.
-pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>) -> Result<()> {
+pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Result<()> {
     let mut inputs = inputs;
     let mut config = agent_config(&inputs)?;
     let mut proxy = proxy_config(&inputs)?;
@@ -109,6 +113,9 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>
     if let Some(path) = laid.proxy_kubeconfig.filter(|_| !inputs.proxy_client_is_chosen) {
         inputs.proxy_client = kubeconfig::client(&path).await?;
     }
+    instance::note_logs(&inputs.paths, &config.paths.pod_logs)?;
+    // Before the first link or rule: whoever ends the node has to know of them.
+    instance::note_network(&inputs.paths)?;
     // Found out once: agent and runtime have to agree.
     config.cgroups.driver = runtime::cgroup_driver(&inputs.node, config.cgroups.driver).await?;
     let driver = CgroupTree::detect(&config.cgroups).context("find the cgroups")?.driver();
@@ -141,7 +148,21 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, ready: watch::Sender<bool>
         runtime: Arc::new(runtime.clone()),
         images: Arc::new(runtime),
     };
+    let (ready, mut serves) = watch::channel(false);
     tasks.spawn("agent", |token| agent::app::run(agent, ready, token));
+    let (token, mut states) = (tasks.token().clone(), tasks.states());
+    tokio::spawn(token.run_until_cancelled_owned(async move {
+        if serves.wait_for(|serves| *serves).await.is_err() {
+            return;
+        }
+        reporter.ready();
+        // What fails afterwards, and what runs again.
+        while states.changed().await.is_ok() {
+            let states = states.borrow_and_update().clone();
+            let problem = |(name, state): (_, tasks::State)| Some(format!("{name}: {}", state.problem?));
+            reporter.problems(states.into_iter().filter_map(problem).collect());
+        }
+    }));
     Ok(())
 }
 
@@ -161,10 +182,10 @@ fn network_config(inputs: &NodeInputs) -> Result<NetworkConfig> {
         reserved_ports: RESERVED_PORTS.into_iter().chain([inputs.node.port]).collect(),
     };
     Ok(NetworkConfig {
-        owner: instance::ensure(&inputs.paths)?,
+        owner: instance::owner(&inputs.paths)?,
         node_name: inputs.identity.name.clone(),
         node_ip: v4(inputs.identity.ip)?,
-        dns_address: Some(v4(inputs.net.cluster_dns)?),
+        dns_address: Some(flags::dns_address(&inputs.net)?),
         pods: (inputs.node.cni == Cni::Bridge).then_some(pods),
     })
 }
@@ -173,14 +194,17 @@ fn network_config(inputs: &NodeInputs) -> Result<NetworkConfig> {
 fn start_network(inputs: &NodeInputs, tasks: &Tasks) -> Result<()> {
     let network = network_config(inputs)?;
     let clients = network::Clients { nodes: inputs.proxy_client.clone(), own_node: inputs.client.clone() };
-    tasks.spawn("pod network", |token| async move { Ok(network::run(network, clients, token).await?) });
+    tasks.keep("pod network", move |token| {
+        let (network, clients) = (network.clone(), clients.clone());
+        async move { Ok(network::run(network, clients, token).await?) }
+    });
     Ok(())
 }
 
 /// Cluster DNS.
 fn start_dns(inputs: &NodeInputs, cluster: Subscription, metrics: netproxy::dns::Metrics, tasks: &Tasks) -> Result<()> {
     let dns = netproxy::dns::DnsConfig {
-        address: v4(inputs.net.cluster_dns)?,
+        address: flags::dns_address(&inputs.net)?,
         domain: inputs.net.cluster_domain.clone(),
         cluster_cidr: cidr(&inputs.net.cluster_cidr)?,
         service_cidr: cidr(&inputs.net.service_cluster_ip_range)?,
@@ -204,7 +228,8 @@ fn proxy_config(inputs: &NodeInputs) -> Result<ServiceProxyConfig> {
 /// What a `KubeletConfiguration` says of the cluster's DNS counts for who answers, too.
 fn follow_cluster_dns(net: &mut ClusterNet, dns: &agent::config::DnsSettings) -> Result<()> {
     if let Some(server) = dns.servers.first() {
-        net.cluster_dns = server.parse().map_err(|_| UsageError(format!("clusterDNS: {server} is not an address")))?;
+        let address = server.parse().map_err(|_| UsageError(format!("clusterDNS: {server} is not an address")))?;
+        net.cluster_dns = Some(address);
     }
     net.cluster_domain.clone_from(&dns.domain);
     Ok(())
@@ -215,7 +240,7 @@ fn agent_config(inputs: &NodeInputs) -> Result<agent::config::AgentConfig> {
     config.paths.pod_logs = inputs.paths.log.clone();
     config.paths.resolv_conf = inputs.resolv_conf().unwrap_or_else(|| "/dev/null".into());
     config.node.ips = vec![inputs.identity.ip];
-    config.dns.servers = vec![inputs.net.cluster_dns.to_string()];
+    config.dns.servers = vec![flags::dns_address(&inputs.net)?.to_string()];
     config.dns.domain = inputs.net.cluster_domain.clone();
     config.cgroups.root = inputs.node.cgroup_root.clone();
     let manifests = inputs.node.pod_manifest_path.clone();

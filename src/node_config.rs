@@ -43,6 +43,15 @@ pub fn lay_over(files: &[PathBuf], agent: &mut AgentConfig, proxy: &mut ServiceP
     Ok(laid)
 }
 
+/// Checks configuration files that others will read.
+///
+/// # Errors
+/// Every problem of all of them at once.
+pub fn check(texts: &[(&Path, String)]) -> Result<(), Vec<String>> {
+    let (mut agent, mut proxy) = (AgentConfig::new("", ""), ServiceProxyConfig::new("", Vec::new()));
+    lay_texts(texts, &mut agent, &mut proxy).map(drop)
+}
+
 fn lay_texts(
     texts: &[(&Path, String)],
     agent: &mut AgentConfig,

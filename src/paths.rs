@@ -90,19 +90,57 @@ impl Paths {
         self.run.join("cgroups.json")
     }
 
-    /// The id of the instance whose data these are.
-    pub fn instance_id(&self) -> PathBuf {
-        self.data.join("instance-id")
-    }
-
     /// The note of what kernel settings were before.
     pub fn sysctls_note(&self) -> PathBuf {
         self.run.join("sysctls.json")
     }
 
-    /// The log of a copepod started in the background.
+    /// The log of a copepod started in the background: on disk, whatever the run directory is on.
     pub fn log_file(&self) -> PathBuf {
-        self.run.join("copepod.log")
+        self.data.join("copepod.log")
+    }
+
+    /// How far the running copepod is.
+    pub fn status_file(&self) -> PathBuf {
+        self.run.join("status.json")
+    }
+
+    /// The mark that says whose the data directory is.
+    pub fn data_stamp(&self) -> PathBuf {
+        self.data.join("instance.json")
+    }
+
+    /// The mark that says whose the run directory is.
+    pub fn run_stamp(&self) -> PathBuf {
+        self.run.join("owner.json")
+    }
+
+    /// Everything that copepod keeps in the data directory, but for the mark and for static pods,
+    /// which are somebody's own.
+    pub fn data_entries(&self) -> Vec<PathBuf> {
+        let log = self.log_file();
+        vec![
+            self.data.join("server"),
+            self.admin_kubeconfig(),
+            self.node_kubeconfig(),
+            self.proxy_kubeconfig(),
+            self.kubelet(),
+            self.containerd_root(),
+            crate::log_file::aside(&log),
+            log,
+        ]
+    }
+
+    /// Everything that copepod keeps in the run directory, but for the mark.
+    pub fn run_entries(&self) -> Vec<PathBuf> {
+        vec![
+            self.containerd_run(),
+            self.cni_data(),
+            self.cgroups_note(),
+            self.sysctls_note(),
+            self.status_file(),
+            self.pid_file(),
+        ]
     }
 }
 

@@ -31,7 +31,7 @@ pub fn hold(path: &Path) -> Result<Held> {
         Err((mut file, Errno::EWOULDBLOCK)) => {
             let mut pid = String::new();
             file.read_to_string(&mut pid)?;
-            bail!("copepod runs already, as process {}", pid.trim())
+            bail!("copepod runs already, as process {}: copepod down ends it", pid.trim())
         }
         Err((_, error)) => Err(error).with_context(|| format!("lock {}", path.display())),
     }

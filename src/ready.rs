@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -31,6 +31,14 @@ pub fn wait_until<T>(timeout: Duration, mut condition: impl FnMut() -> Result<Op
     }
 }
 
+/// The end of a log.
+pub fn last_lines(log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<_> = text.lines().rev().take(10).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
+
 /// Waits until the cluster of the kubeconfig at `path` has `count` Ready nodes.
 ///
 /// # Errors
@@ -39,9 +47,8 @@ pub fn wait_for_nodes(path: &Path, count: usize, timeout: Duration) -> Result<()
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let client = kubeconfig::client(path).await?;
-        tokio::time::timeout(timeout, nodes_ready(client, count))
-            .await
-            .with_context(|| format!("{count} node(s) are not Ready within {} s", timeout.as_secs()))?
+        let ready = tokio::time::timeout(timeout, nodes_ready(client, count)).await;
+        ready.unwrap_or_else(|_| bail!("{count} node(s) are not Ready within {} s", timeout.as_secs()))
     })
 }
 

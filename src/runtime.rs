@@ -11,9 +11,9 @@ use netproxy::cni;
 
 use crate::cli::NodeArgs;
 use crate::node::{NodeInputs, UsageError};
-use crate::open_files;
 use crate::paths::Paths;
 use crate::tasks::Tasks;
+use crate::{open_files, sys};
 
 /// The driver that a foreign runtime makes cgroups with, over what is configured.
 /// A private runtime does as it is told, and old ones do not know the question.
@@ -54,7 +54,7 @@ pub async fn start(inputs: &NodeInputs, driver: CgroupDriver, tasks: &Tasks) -> 
 }
 
 async fn start_private(inputs: &NodeInputs, driver: CgroupDriver, tasks: &Tasks) -> Result<CriClient> {
-    let program = std::env::current_exe().context("find this program")?;
+    let program = sys::process::own_path().context("find this program")?;
     cni::install_plugin(&inputs.paths.cni_bin(), &program).context("install the CNI plugin")?;
     let options = options(&inputs.paths, driver == CgroupDriver::Systemd);
     let running = Containerd::start(options, tasks.token().child_token()).await?;

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::CriClient;
 use crate::error::CriError;
 pub use crate::types::CgroupDriver;
-pub use purge::{Keep, purge, remove_unused};
+pub use purge::{Keep, SHARED_DIRECTORIES, purge, remove_unused};
 use supervise::Supervisor;
 
 /// The program that starts processes inside containers.
@@ -80,6 +80,8 @@ pub struct Options {
     /// Soft and hard limit on open files that it starts with, and so every
     /// container; `None` for those of this process.
     pub open_files: Option<(u64, u64)>,
+    /// Those of [`SHARED_DIRECTORIES`] that were there before: a purge leaves them, empty or not.
+    pub directories_of_others: Vec<PathBuf>,
 }
 
 impl Options {
@@ -99,6 +101,7 @@ impl Options {
             max_concurrent_downloads: 3,
             start_timeout: Duration::from_secs(60),
             open_files: None,
+            directories_of_others: Vec::new(),
         }
     }
 

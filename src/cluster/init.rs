@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -21,7 +21,10 @@ use crate::sys;
 const EXIT_USAGE: i32 = 2;
 /// How long a copepod has to run for its next start to be immediate.
 const STEADY: Duration = Duration::from_secs(10);
-/// Longest pause between two starts.
+/// Where copepod's output goes, as the node sees it.
+pub const LOG: &str = "/var/log/copepod.log";
+/// Shortest and longest pause between two starts.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a node's first process has to know.
@@ -47,11 +50,10 @@ pub struct NodeSpec {
 /// # Errors
 /// When the program cannot be started.
 pub fn launch(path: &Path) -> Result<()> {
-    let program = std::env::current_exe().context("find this program")?;
     let spec = read_spec(path)?;
     // Nothing of the caller's may stay open in a process that outlives it.
     let log = append_to(&spec.log.join("node-init.log"))?;
-    let mut command = Command::new(program);
+    let mut command = sys::process::own_command();
     command.args(["node-init", "--first"]).arg(path).stdout(Stdio::null()).stderr(log);
     let first = command.spawn().context("start the node's first process")?;
     writeln!(std::io::stdout(), "{}", first.id()).context("tell the first process's id")
@@ -111,26 +113,66 @@ fn prepare(spec: &NodeSpec) -> Result<()> {
     sys::bind_mount(&spec.data, &spec.data_dir).context("mount the data directory")
 }
 
+/// Keeps copepod running. All pods of the node end with this process, so it returns only when it is
+/// told to, or when the very first copepod was started with arguments that make no sense.
 fn supervise(spec: &NodeSpec, signals: &SigSet) -> Result<()> {
-    let mut pause = Duration::from_millis(100);
+    let mut restarts = Restarts::default();
     loop {
         let started = Instant::now();
-        let child = start(spec)?;
-        let (end, stopping) = wait_for(&child, signals)?;
-        if stopping || end == Some(EXIT_USAGE) {
-            return Ok(());
-        }
-        pause = if started.elapsed() >= STEADY { Duration::from_millis(100) } else { (pause * 2).min(MAX_PAUSE) };
-        if wait_quietly(pause, signals)? {
-            return Ok(());
+        let end = match start(spec) {
+            Ok(child) => {
+                let (end, stopping) = wait_for(&child, signals)?;
+                if stopping {
+                    return Ok(());
+                }
+                end
+            }
+            // Out of processes, descriptors or disk: that may pass.
+            Err(error) => {
+                eprintln!("copepod: {error:#}");
+                None
+            }
+        };
+        match restarts.after(end, started.elapsed()) {
+            Next::End => return Ok(()),
+            Next::Pause(pause) => {
+                if wait_quietly(pause, signals)? {
+                    return Ok(());
+                }
+            }
         }
     }
 }
 
+/// What to do after copepod ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    End,
+    Pause(Duration),
+}
+
+/// How often it ended in a row.
+#[derive(Debug, Default)]
+struct Restarts {
+    count: u32,
+    pause: Duration,
+}
+
+impl Restarts {
+    /// What follows an end with this exit code (`None` for a signal or no start) after `ran`.
+    fn after(&mut self, code: Option<i32>, ran: Duration) -> Next {
+        self.count += 1;
+        if self.count == 1 && code == Some(EXIT_USAGE) {
+            return Next::End;
+        }
+        self.pause = if ran >= STEADY { MIN_PAUSE } else { (self.pause * 2).clamp(MIN_PAUSE, MAX_PAUSE) };
+        Next::Pause(self.pause)
+    }
+}
+
 fn start(spec: &NodeSpec) -> Result<Child> {
-    let program = std::env::current_exe().context("find this program")?;
-    let log = append_to(Path::new("/var/log/copepod.log"))?;
-    let mut command = Command::new(program);
+    let log = append_to(Path::new(LOG))?;
+    let mut command = sys::process::own_command();
     command.args(&spec.args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     if let Some(fd) = spec.listen_fd {
         command.arg("--listen-fd").arg(fd.to_string());
@@ -181,5 +223,30 @@ fn bury(child: Option<u32>) -> Result<Option<Option<i32>>> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("wait for a child"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_first_start_with_wrong_arguments_ends_the_node() {
+        let short = Duration::from_secs(1);
+        assert_eq!(Restarts::default().after(Some(EXIT_USAGE), short), Next::End);
+        for code in [None, Some(1), Some(0), Some(101)] {
+            let mut restarts = Restarts::default();
+            assert_eq!(restarts.after(code, short), Next::Pause(MIN_PAUSE), "{code:?}");
+            // A configuration that somebody broke later must not cost the node its pods.
+            assert_eq!(restarts.after(Some(EXIT_USAGE), short), Next::Pause(MIN_PAUSE * 2), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn pauses_grow_up_to_a_limit_and_begin_anew_after_a_steady_run() {
+        let mut restarts = Restarts::default();
+        let pauses: Vec<_> = (0..10).map(|_| restarts.after(None, Duration::ZERO)).collect();
+        assert_eq!((pauses[0], pauses[9]), (Next::Pause(MIN_PAUSE), Next::Pause(MAX_PAUSE)));
+        assert_eq!(restarts.after(None, STEADY), Next::Pause(MIN_PAUSE));
     }
 }

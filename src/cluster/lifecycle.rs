@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,8 +14,10 @@ use serde_json::{Value, json};
 
 use super::init::{self, NodeSpec};
 use super::network;
-use super::plan::{self, ClusterName, Role};
+use super::plan::{self, ClusterName, NodePlan, Role};
+use super::start;
 use super::state::{ClusterDir, ClusterState, InitProcess, NodeState, start_ticks};
+use crate::node::UsageError;
 use crate::progress::step;
 use crate::sys::netns;
 use crate::sys::process::{self, Process};
@@ -24,17 +26,8 @@ use crate::{cgroups, credentials, kubeconfig, paths, ready};
 /// How long a stopping node may take before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(15);
 
-/// Name and content of the nodes' configuration. The machine's disk is not the
-/// nodes' own: how full it is says nothing about them, and images that were
-/// loaded by hand could not be pulled again.
-const KUBELET_CONFIG: (&str, &str) = (
-    "kubelet.yaml",
-    "apiVersion: kubelet.config.k8s.io/v1beta1
-kind: KubeletConfiguration
-imageGCHighThresholdPercent: 100
-evictionHard: {nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0%}
-",
-);
+/// Name of the file with the nodes' configuration.
+const NODE_CONFIG: &str = "kubelet.yaml";
 
 /// What `cluster create` was asked for.
 #[derive(Clone, Debug)]
@@ -61,6 +54,10 @@ pub struct CreateOptions {
 /// Says which step failed; what was made stays for `delete` to remove.
 pub fn create(options: &CreateOptions) -> Result<()> {
     let dir = ClusterDir::new(&paths::clusters_dir(&options.data_dir), &options.name);
+    let wishes = Wishes::new(options)?;
+    for node in plan::nodes(&options.name, options.nodes).map_err(|error| UsageError(format!("--nodes: {error}")))? {
+        start::try_arguments(&node_args(&dir, &node, &wishes, options))?;
+    }
     let mut state = match dir.load()? {
         Some(state) if state.nodes.len() != options.nodes => {
             bail!("cluster {} exists with {} nodes; delete it first", options.name, state.nodes.len())
@@ -75,19 +72,42 @@ pub fn create(options: &CreateOptions) -> Result<()> {
         network::connect_node(&dir.switch(), &dir.netns(&node.plan.name), index, node.plan.ip)?;
     }
     laid.done();
-    let admin = start_nodes(&dir, &mut state, options)?;
+    let admin = start_nodes(&dir, &mut state, &wishes, options)?;
     kubeconfig::write(&dir.kubeconfig(), &admin)?;
     let waiting = step("wait for the nodes to be Ready");
+    for node in &state.nodes {
+        start::wait(&dir, node, options.wait)?;
+    }
     ready::wait_for_nodes(&dir.kubeconfig(), state.nodes.len(), options.wait)?;
     waiting.done();
-    if let Some(users) = &options.kubeconfig {
-        let merged = kubeconfig::merge(kubeconfig::read(users)?, &admin)
-            .with_context(|| format!("merge into {}", users.display()))?;
-        kubeconfig::write(users, &merged)?;
-    }
-    println!("cluster {} is ready: kubectl --context {} get nodes", options.name, options.name.context());
+    let context = options.name.context();
     println!("kubeconfig: {}", dir.kubeconfig().display());
+    let Some(users) = &options.kubeconfig else {
+        println!("cluster {} is ready: kubectl --kubeconfig {} get nodes", options.name, dir.kubeconfig().display());
+        return Ok(());
+    };
+    let merged = kubeconfig::read(users).and_then(|config| {
+        kubeconfig::merge(config, &admin).with_context(|| format!("merge into {}", users.display()))
+    });
+    let merged = merged.and_then(|merged| kubeconfig::write(users, &merged));
+    merged.with_context(|| format!("cluster {} is ready, but its context {context} is not added", options.name))?;
+    println!("cluster {} is ready; the current context of {} is {context} now", options.name, users.display());
     Ok(())
+}
+
+/// What every node is started with beside its own name and address.
+struct Wishes {
+    /// Further arguments.
+    args: Vec<String>,
+    /// Content of the configuration file.
+    config: String,
+}
+
+impl Wishes {
+    fn new(options: &CreateOptions) -> Result<Self> {
+        let (args, files) = start::split_config(&options.extra_args)?;
+        Ok(Self { args, config: start::node_config(&files)? })
+    }
 }
 
 fn plan_cluster(dir: &ClusterDir, options: &CreateOptions) -> Result<ClusterState> {
@@ -107,20 +127,26 @@ fn listen(port: u16) -> Result<TcpListener> {
 
 /// Starts every node that does not run; the control plane first, since the
 /// workers' credentials come from it. Returns the administrator's kubeconfig.
-fn start_nodes(dir: &ClusterDir, state: &mut ClusterState, options: &CreateOptions) -> Result<Value> {
+fn start_nodes(dir: &ClusterDir, state: &mut ClusterState, wishes: &Wishes, options: &CreateOptions) -> Result<Value> {
     let mut admin = Value::Null;
     for index in 0..state.nodes.len() {
         let node = state.nodes[index].clone();
         let starting = step(format!("start {}", node.plan.name));
-        if running(&node)?.is_none() {
-            let (init, mut gate) = start_node(dir, &node, state, options)?;
+        if !node.init.is_some_and(|init| init.is_alive()) {
+            // One that is about to be gone still has the node's files open.
+            if let Some(process) = running(&node)? {
+                process.wait(STOP_GRACE)?;
+            }
+            let (init, mut gate) = start_node(dir, &node, state, wishes, options)?;
             state.nodes[index].init = Some(init);
             // Recorded before it begins: should we die in between, it ends by itself.
             dir.save(state)?;
             gate.write_all(b"\n").context("the node's first process ended at once")?;
         }
         if node.plan.role == Role::ControlPlane {
-            admin = admin_kubeconfig(dir, &node, state.api_port, options.wait)?;
+            let node = &state.nodes[index];
+            start::wait(dir, node, options.wait)?;
+            admin = admin_kubeconfig(dir, node, state.api_port)?;
         }
         starting.done();
     }
@@ -132,6 +158,7 @@ fn start_node(
     dir: &ClusterDir,
     node: &NodeState,
     state: &ClusterState,
+    wishes: &Wishes,
     options: &CreateOptions,
 ) -> Result<(InitProcess, ChildStdin)> {
     let name = &node.plan.name;
@@ -155,43 +182,43 @@ fn start_node(
         data: dir.node_data(name),
         data_dir: options.node_data_dir.clone(),
         log: dir.node_log(name),
-        args: node_args(dir, node, options),
+        args: node_args(dir, &node.plan, wishes, options),
         listen_fd: listener.as_ref().map(AsRawFd::as_raw_fd),
     };
-    let config = dir.node_data(name).join(KUBELET_CONFIG.0);
-    crate::files::replace(&config, KUBELET_CONFIG.1.as_bytes(), 0o600)?;
+    let config = dir.node_data(name).join(NODE_CONFIG);
+    crate::files::replace(&config, wishes.config.as_bytes(), 0o600)?;
     let spec_path = dir.node_spec(name);
     crate::files::replace(&spec_path, &serde_json::to_vec_pretty(&spec)?, 0o600)?;
     launch(&dir.netns(name), &spec_path)
 }
 
-fn node_args(dir: &ClusterDir, node: &NodeState, options: &CreateOptions) -> Vec<String> {
-    let command = match node.plan.role {
+fn node_args(dir: &ClusterDir, node: &NodePlan, wishes: &Wishes, options: &CreateOptions) -> Vec<String> {
+    let command = match node.role {
         Role::ControlPlane => "up",
         Role::Worker => "agent",
     };
     let mut args = vec![
         command.to_owned(),
-        format!("--node-name={}", node.plan.name),
-        format!("--node-ip={}", node.plan.ip),
+        format!("--node-name={}", node.name),
+        format!("--node-ip={}", node.ip),
         format!("--data-dir={}", options.node_data_dir.display()),
-        format!("--cgroup-root=/{}", plan::cgroup_path(&dir.name, &node.plan.name)),
-        format!("--config={}", options.node_data_dir.join(KUBELET_CONFIG.0).display()),
+        format!("--cgroup-root=/{}", plan::cgroup_path(&dir.name, &node.name)),
+        format!("--config={}", options.node_data_dir.join(NODE_CONFIG).display()),
+        format!("--log-file={}", init::LOG),
         // The machine's resolvers are out of the nodes' reach.
         "--resolv-conf=".to_owned(),
     ];
-    if node.plan.role == Role::Worker {
+    if node.role == Role::Worker {
         let node_paths = paths::Paths { data: options.node_data_dir.clone(), run: PathBuf::new(), log: PathBuf::new() };
         args.push(format!("--kubeconfig={}", node_paths.node_kubeconfig().display()));
         args.push(format!("--proxy-kubeconfig={}", node_paths.proxy_kubeconfig().display()));
     }
-    args.extend(options.extra_args.iter().cloned());
+    args.extend(wishes.args.iter().cloned());
     args
 }
 
 fn launch(netns: &Path, spec: &Path) -> Result<(InitProcess, ChildStdin)> {
-    let program = std::env::current_exe().context("find this program")?;
-    let mut command = Command::new(program);
+    let mut command = process::own_command();
     command.arg("node-init").arg(spec).stdin(Stdio::piped()).stdout(Stdio::piped());
     process::isolate(&mut command, netns)?;
     let mut child = command.spawn().context("start a node")?;
@@ -213,12 +240,9 @@ fn running(node: &NodeState) -> Result<Option<Process>> {
     Ok(process.filter(|process| start_ticks(process.pid()) == Some(init.start_ticks)))
 }
 
-fn admin_kubeconfig(dir: &ClusterDir, node: &NodeState, api_port: u16, wait: Duration) -> Result<Value> {
+fn admin_kubeconfig(dir: &ClusterDir, node: &NodeState, api_port: u16) -> Result<Value> {
     let file = paths::Paths { data: dir.node_data(&node.plan.name), run: PathBuf::new(), log: PathBuf::new() };
-    let path = file.admin_kubeconfig();
-    ready::wait_until(wait, || Ok(path.exists().then_some(())))
-        .with_context(|| format!("the control plane did not start; see {}", dir.node_log(&node.plan.name).display()))?;
-    let mut admin = kubeconfig::read(&path)?;
+    let mut admin = kubeconfig::read(&file.admin_kubeconfig())?;
     let name = dir.name.context();
     for section in ["clusters", "users", "contexts"] {
         admin[section][0]["name"] = json!(name);
@@ -250,13 +274,20 @@ pub fn list(data_dir: &Path) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error).with_context(|| format!("read {}", clusters.display())),
     };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names: std::collections::BTreeSet<String> = names.collect();
     println!("{:<24} {:<10} API", "NAME", "NODES");
-    for entry in entries {
-        let Ok(name) = entry?.file_name().to_string_lossy().parse::<ClusterName>() else { continue };
-        let Some(state) = ClusterDir::new(&clusters, &name).load()? else { continue };
-        let alive = state.nodes.iter().filter(|node| matches!(running(node), Ok(Some(_)))).count();
-        let nodes = format!("{alive}/{}", state.nodes.len());
-        println!("{:<24} {nodes:<10} https://127.0.0.1:{}", name.as_str(), state.api_port);
+    for name in names.iter().filter_map(|name| name.parse::<ClusterName>().ok()) {
+        match ClusterDir::new(&clusters, &name).load() {
+            Ok(Some(state)) => {
+                let alive = state.nodes.iter().filter(|node| node.init.is_some_and(|init| init.is_alive())).count();
+                let nodes = format!("{alive}/{}", state.nodes.len());
+                println!("{:<24} {nodes:<10} https://127.0.0.1:{}", name.as_str(), state.api_port);
+            }
+            Ok(None) => {}
+            // Its trouble is not the others'.
+            Err(error) => println!("{:<24} {:<10} {error:#}", name.as_str(), "?"),
+        }
     }
     Ok(())
 }
@@ -272,17 +303,23 @@ pub fn delete(data_dir: &Path, name: &ClusterName, users: Option<&Path>) -> Resu
         bail!("there is no cluster {name}");
     }
     let deleting = step(format!("delete cluster {name}"));
-    let state = dir.load()?;
+    // Where the description is lost, the directories say which nodes there are, and their network
+    // namespaces which processes.
+    let state = dir.load().ok().flatten();
     let mut failures = Vec::new();
-    for node in state.iter().flat_map(|state| &state.nodes) {
+    for node in dir.nodes_on_disk() {
         let mut attempt = |what: &str, result: Result<()>| {
             if let Err(error) = result {
-                failures.push(format!("{what} of {}: {error:#}", node.plan.name));
+                failures.push(format!("{what} of {node}: {error:#}"));
             }
         };
-        attempt("processes", stop_node(node));
-        attempt("network namespace", netns::delete(&dir.netns(&node.plan.name)).map_err(Into::into));
-        attempt("cgroups", cgroups::remove(plan::cgroup_path(name, &node.plan.name)));
+        let known = state.iter().flat_map(|state| &state.nodes).find(|known| known.plan.name == node);
+        if let Some(known) = known {
+            attempt("processes", stop_node(known));
+        }
+        attempt("processes", stop_inhabitants(&dir.netns(&node)));
+        attempt("network namespace", netns::delete(&dir.netns(&node)).map_err(Into::into));
+        attempt("cgroups", cgroups::remove(plan::cgroup_path(name, &node)));
     }
     if let Err(error) = netns::delete(&dir.switch()) {
         failures.push(format!("the switch: {error}"));
@@ -308,6 +345,30 @@ pub fn delete(data_dir: &Path, name: &ClusterName, users: Option<&Path>) -> Resu
     }
     deleting.done();
     Ok(())
+}
+
+/// Ends whatever runs in a node's network namespace: nobody but the node is in there.
+fn stop_inhabitants(netns: &Path) -> Result<()> {
+    for pid in netns::inhabitants(netns)? {
+        if let Some(process) = Process::open(pid)? {
+            process.terminate(STOP_GRACE)?;
+        }
+    }
+    Ok(())
+}
+
+/// The run directories of a cluster's nodes, by the nodes' names.
+///
+/// # Errors
+/// When there is no such cluster, or one of its nodes does not run.
+pub fn run_dirs(data_dir: &Path, name: &ClusterName) -> Result<Vec<(String, PathBuf)>> {
+    let dir = ClusterDir::new(&paths::clusters_dir(data_dir), name);
+    let state = dir.load()?.with_context(|| format!("there is no cluster {name}"))?;
+    let run_dir = |node: &NodeState| {
+        let run = start::run_dir(node).with_context(|| format!("{} does not run", node.plan.name))?;
+        Ok((node.plan.name.clone(), run))
+    };
+    state.nodes.iter().map(run_dir).collect()
 }
 
 /// Ending a node's first process ends the whole node: its PID namespace dies.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{ClusterName, NodePlan};
 use crate::files;
+use crate::sys::process;
 
 /// A cluster as written to `cluster.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,13 @@ pub struct InitProcess {
     pub pid: i32,
     /// Clock ticks after boot, as /proc/PID/stat has it.
     pub start_ticks: u64,
+}
+
+impl InitProcess {
+    /// Whether it is there and not about to be gone.
+    pub fn is_alive(&self) -> bool {
+        start_ticks(self.pid) == Some(self.start_ticks) && process::is_alive(self.pid)
+    }
 }
 
 /// The files of one cluster.
@@ -76,6 +84,14 @@ impl ClusterDir {
     /// The specification that a node's first process reads.
     pub fn node_spec(&self, node: &str) -> PathBuf {
         self.root.join("nodes").join(node).join("node.json")
+    }
+
+    /// Names of the nodes that there are files of, whatever the description says.
+    pub fn nodes_on_disk(&self) -> Vec<String> {
+        let entries = ["nodes", "netns"].map(|directory| fs::read_dir(self.root.join(directory)));
+        let names = entries.into_iter().flatten().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
+        let names: std::collections::BTreeSet<_> = names.filter(|name| name != "switch").collect();
+        names.into_iter().collect()
     }
 
     fn state_file(&self) -> PathBuf {

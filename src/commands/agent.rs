@@ -2,35 +2,45 @@
 
 use anyhow::{Context, Result};
 use kube::Client;
-use tokio::sync::watch;
 
-use super::{make_private_dir, run_until_signalled};
+use super::run_until_signalled;
 use crate::cli::AgentArgs;
 use crate::node::{self, Identity, NodeInputs};
+use crate::paths::Paths;
+use crate::status::Reporter;
 use crate::sys::memory;
-use crate::{doctor, files, join, kubeconfig, pidfile};
+use crate::{doctor, files, flags, instance, join, kubeconfig};
 
 /// Runs until SIGTERM; pods run on.
 ///
 /// # Errors
 /// When the node cannot start or one of its parts fails.
-pub fn run(args: &AgentArgs) -> Result<()> {
+pub fn run(args: &AgentArgs, typed: Vec<String>) -> Result<()> {
+    flags::agent(args)?;
     // A node's threads allocate little and seldom: nothing waits, and what a start leaves can be given back.
     memory::one_heap();
-    doctor::require(doctor::Wanted::by(&args.node))?;
+    for lack in doctor::require(doctor::Wanted::by(&args.node))? {
+        tracing::warn!("{lack}");
+    }
     let paths = args.paths.paths();
-    make_private_dir(&paths.data)?;
-    make_private_dir(&paths.run)?;
-    let _held = pidfile::hold(&paths.pid_file())?;
+    let _held = instance::start(&paths)?;
+    let reporter = Reporter::new(&paths, typed);
+    let result = serve(args, &paths, &reporter);
+    reporter.ended(&result);
+    result
+}
+
+fn serve(args: &AgentArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
+    let _network = instance::network()?;
     run_until_signalled(async |tasks| {
         let identity = Identity::new(&args.node)?;
-        let kubeconfig = join::credentials(&args.join, &paths, &identity.name).await?;
+        let kubeconfig = join::credentials(&args.join, paths, &identity.name).await?;
         let config = kubeconfig::client_config(&kubeconfig).await?;
         let client_ca = paths.kubelet().join("client-ca.pem");
-        make_private_dir(&paths.kubelet())?;
+        instance::make_private_dir(&paths.kubelet())?;
         let ca = config.root_cert.clone().unwrap_or_default();
         files::replace(&client_ca, pem(&ca).as_bytes(), 0o600).context("write the authority's certificate")?;
-        let client = join::kept_good(Client::try_from(config)?, &args.join, &paths, &identity.name, &tasks);
+        let client = join::kept_good(Client::try_from(config)?, &args.join, paths, &identity.name, &tasks);
         let proxy_client = match &args.proxy_kubeconfig {
             None => client.clone(),
             Some(path) => kubeconfig::client(path).await?,
@@ -50,8 +60,7 @@ pub fn run(args: &AgentArgs) -> Result<()> {
             asks_serving: args.join.server.is_some(),
             own_ports: Vec::new(),
         };
-        let (ready, _) = watch::channel(false);
-        node::start(inputs, &tasks, ready).await
+        node::start(inputs, &tasks, reporter.clone()).await
     })
 }
 

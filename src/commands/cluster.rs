@@ -19,7 +19,9 @@ const NODE_DATA_DIR: &str = "/var/lib/copepod";
 pub fn run(command: ClusterCommand) -> Result<()> {
     match command {
         ClusterCommand::Create(args) => {
-            doctor::require(doctor::Wanted::ALL)?;
+            for lack in doctor::require(doctor::Wanted::LOCAL_CLUSTER)? {
+                eprintln!("warn  {lack}");
+            }
             cluster::create(&CreateOptions {
                 name: args.name,
                 nodes: args.nodes,

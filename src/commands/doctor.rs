@@ -17,9 +17,10 @@ pub fn run() -> Result<()> {
         let mark = if finding.severity == Severity::Fatal { "FAIL" } else { "warn" };
         println!("{mark}  {}", finding.message);
     }
-    let fatal = findings.iter().filter(|finding| finding.severity == Severity::Fatal).count();
-    if fatal > 0 {
-        bail!("this machine cannot be a node: {fatal} of the lines above say why");
+    let fatal = findings.iter().filter(|finding| finding.severity == Severity::Fatal);
+    let fatal: Vec<_> = fatal.map(|finding| finding.message.as_str()).collect();
+    if !fatal.is_empty() {
+        bail!("this machine cannot be a node: {}", fatal.join("; "));
     }
     println!("  ok  this machine can be a node");
     Ok(())

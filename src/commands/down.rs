@@ -1,21 +1,22 @@
-//! `copepod down`: ends a node and leaves nothing of it behind. Every step
-//! works on what a crash left, goes on past failures, and may be repeated.
+//! `copepod down`: ends a node and leaves nothing of it behind, and nothing of anybody else's
+//! touched. Every step works on what a crash left, goes on past failures, and may be repeated.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agent::cgroup::{Layout, systemd};
-use agent::config::CgroupDriver;
+use agent::ids::PodUid;
+use agent::podworker::housekeeping::uid_of_log_dir;
 use agent::volume::mounts;
 use anyhow::{Context, Result, bail};
 use cri::containerd::{self, Keep};
 
-use crate::cgroups::Tree;
 use crate::cli::DownArgs;
+use crate::instance::{self, Instance};
 use crate::paths::Paths;
 use crate::progress::step;
 use crate::sys::process::Process;
-use crate::{cgroups, instance, pidfile, runtime, sys};
+use crate::{cgroups, files, pidfile, runtime, sys};
 
 /// How long copepod may take to drain.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -32,17 +33,21 @@ impl Failures {
     }
 }
 
-/// Removes the node.
+/// Removes the node of these directories and nothing else: only what bears its mark.
 ///
 /// # Errors
 /// Lists what could not be removed.
 pub fn run(args: &DownArgs) -> Result<()> {
     let paths = args.paths.paths();
+    let Some(node) = instance::find(&paths)? else {
+        println!("no node to end: copepod never ran with {} and {}", paths.data.display(), paths.run.display());
+        return Ok(());
+    };
     let ending = step("end the node");
     stop_copepod(&paths)?;
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let keep = if args.keep_data { Keep::Images } else { Keep::Nothing };
-    let failures = tokio.block_on(remove_everything(&paths, keep));
+    let failures = tokio.block_on(remove_everything(&paths, &node, keep));
     if !failures.0.is_empty() {
         bail!("not everything is removed:\n{}", failures.0.join("\n"));
     }
@@ -50,35 +55,85 @@ pub fn run(args: &DownArgs) -> Result<()> {
     Ok(())
 }
 
-async fn remove_everything(paths: &Paths, keep: Keep) -> Failures {
+async fn remove_everything(paths: &Paths, node: &Instance, keep: Keep) -> Failures {
     let mut failures = Failures::default();
+    // Read first: these directories say which logs and cgroups are the node's.
+    let pods = pods(&paths.kubelet());
     let trees = cgroups::noted(&paths.cgroups_note()).unwrap_or_else(|error| {
         failures.note("cgroups", Err(error));
         Vec::new()
     });
     let systemd = trees.last().is_some_and(|tree| tree.systemd);
-    failures.note("containers", containerd::purge(&runtime::options(paths, systemd), keep).await);
-    failures.note("pod network", remove_network(paths).await);
-    failures.note("kernel settings", netproxy::cni::restore_node(&paths.sysctls_note()));
+    // Without the mark a daemon in the run directory is somebody else's; a boot ends ours.
+    if node.run.is_some() {
+        let mut options = runtime::options(paths, systemd);
+        options.directories_of_others = node.directories_of_others();
+        failures.note("containers", containerd::purge(&options, keep).await);
+    }
+    if node.run.as_ref().is_some_and(|run| run.network) {
+        remove_network(paths, node, &mut failures).await;
+    }
     failures.note("volumes", unmount_below(&paths.kubelet()));
     for tree in &trees {
-        failures.note("cgroups", remove_cgroups(tree).await);
+        failures.note("cgroups", cgroups::remove_pods(tree, &pods).await);
     }
-    failures.note("files", remove_or_empty(&paths.log));
-    failures.note("files", if keep == Keep::Images { remove(&paths.kubelet()) } else { remove_data(&paths.data) });
-    if failures.0.is_empty() {
-        // Last: it knows what is left to do should this be repeated.
-        failures.note("files", remove(&paths.run));
+    for directory in node.logs() {
+        failures.note("files", remove_logs(directory, &pods));
+        remove_if_made(directory, node);
+    }
+    if !failures.0.is_empty() {
+        // What is left knows what is left to do should this be repeated.
+        return failures;
+    }
+    if keep == Keep::Images {
+        failures.note("files", remove(&paths.kubelet()));
+    } else {
+        failures.note("files", remove_directory(paths.data_entries(), &paths.data_stamp()));
+        containerd::remove_unused(&paths.manifests());
+        remove_if_made(&paths.data, node);
+    }
+    if node.run.is_some() {
+        failures.note("files", remove_directory(paths.run_entries(), &paths.run_stamp()));
+        if node.made(&paths.run) {
+            // Nodes of local clusters mount over what is above it, never over it.
+            let _ = std::fs::remove_dir(&paths.run);
+        }
     }
     failures
 }
 
-/// Links, routes and rules that bear this instance's mark, and the plugin's files.
-async fn remove_network(paths: &Paths) -> Result<()> {
-    if let Some(owner) = instance::find(paths)? {
-        netproxy::network::remove_owned(&owner).await?;
+/// Links, routes, rules and kernel settings. They belong to a network namespace, of which one node
+/// at a time is the master: what another one that runs has adopted is no longer this node's.
+async fn remove_network(paths: &Paths, node: &Instance, failures: &mut Failures) {
+    match instance::lock_network() {
+        Ok(Some(_lock)) => {
+            match node.owner() {
+                Ok(owner) => failures.note("pod network", netproxy::network::remove_owned(&owner).await),
+                Err(error) => failures.note("pod network", Err(error)),
+            }
+            failures.note("pod network", netproxy::cni::cleanup(&paths.cni_data(), &paths.cni_conf()));
+            failures.note("kernel settings", netproxy::cni::restore_node(&paths.sysctls_note()));
+        }
+        Ok(None) => {}
+        Err(error) => failures.note("pod network", Err(error)),
     }
-    Ok(netproxy::cni::cleanup(&paths.cni_data(), &paths.cni_conf())?)
+}
+
+/// The pods that the node has or had directories for.
+fn pods(kubelet: &Path) -> BTreeSet<PodUid> {
+    let entries = std::fs::read_dir(kubelet.join("pods")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).map(PodUid::new).collect()
+}
+
+/// The logs of these pods, among which others may have theirs.
+fn remove_logs(directory: &Path, pods: &BTreeSet<PodUid>) -> Result<()> {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if uid_of_log_dir(&name.to_string_lossy()).is_some_and(|uid| pods.contains(&uid)) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn stop_copepod(paths: &Paths) -> Result<()> {
@@ -95,53 +150,26 @@ fn unmount_below(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The pods' cgroups, and those above them that the node made and nobody else uses.
-async fn remove_cgroups(tree: &Tree) -> Result<()> {
-    let driver = if tree.systemd { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
-    let pods = Layout::new(driver, &tree.root).path(None, None);
-    if tree.systemd {
-        let slice = pods.file_name().unwrap_or_default().to_string_lossy();
-        systemd::stop_slice(&slice).await.with_context(|| format!("stop {slice}"))?;
-    }
-    cgroups::remove(&pods)?;
-    for directory in &tree.made {
-        // Busy or missing: both are as they should be.
-        let _ = std::fs::remove_dir(directory);
-    }
-    Ok(())
-}
-
-/// Removes a directory; one that somebody mounted something on is emptied, since
-/// the mount is not ours.
-fn remove_or_empty(directory: &Path) -> Result<()> {
-    let mounts = mounts::mounts_below(directory).context("read the mounts")?;
-    // The table shows resolved paths.
-    if !directory.canonicalize().is_ok_and(|resolved| mounts.contains(&resolved)) {
-        return remove(directory);
-    }
-    for entry in std::fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))? {
-        remove(&entry?.path())?;
-    }
-    Ok(())
-}
-
-/// Everything but the machine's local clusters, which are not this node's.
-fn remove_data(data: &Path) -> Result<()> {
-    let clusters = crate::paths::clusters_dir(data);
-    let entries = match std::fs::read_dir(data) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("read {}", data.display())),
-    };
+/// Removes what copepod keeps in a directory, and the mark when everything else is gone.
+fn remove_directory(entries: Vec<PathBuf>, stamp: &Path) -> Result<()> {
     for entry in entries {
-        let path = entry?.path();
-        if path != clusters {
-            remove(&path)?;
+        remove(&entry)?;
+        let (Some(parent), Some(name)) = (entry.parent(), entry.file_name()) else { continue };
+        // What a replacement that was cut short left beside it.
+        for left in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+            if files::is_temporary(&left.file_name(), name) {
+                remove(&left.path())?;
+            }
         }
     }
-    // Not empty when there are clusters: then it stays.
-    containerd::remove_unused(data);
-    Ok(())
+    remove(stamp)
+}
+
+/// Removes a directory that the node made, unless others have something in it or on it.
+fn remove_if_made(directory: &Path, node: &Instance) {
+    if node.made(directory) {
+        containerd::remove_unused(directory);
+    }
 }
 
 /// Removes a file or a tree, but nothing in a mount that could not be undone:

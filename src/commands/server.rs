@@ -2,20 +2,28 @@
 
 use anyhow::{Context, Result};
 
-use super::{make_private_dir, run_until_signalled};
+use super::run_until_signalled;
 use crate::cli::ServerArgs;
 use crate::control_plane::{self, ControlPlaneInputs};
-use crate::pidfile;
+use crate::paths::Paths;
+use crate::status::Reporter;
+use crate::{flags, instance};
 
 /// Runs until SIGTERM.
 ///
 /// # Errors
 /// When a part cannot start or fails.
-pub fn run(args: &ServerArgs) -> Result<()> {
+pub fn run(args: &ServerArgs, typed: Vec<String>) -> Result<()> {
+    flags::server(args)?;
     let paths = args.paths.paths();
-    make_private_dir(&paths.data)?;
-    make_private_dir(&paths.run)?;
-    let _held = pidfile::hold(&paths.pid_file())?;
+    let _held = instance::start(&paths)?;
+    let reporter = Reporter::new(&paths, typed);
+    let result = serve(args, &paths, &reporter);
+    reporter.ended(&result);
+    result
+}
+
+fn serve(args: &ServerArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
     run_until_signalled(async |tasks| {
         let address = match args.control_plane.advertise_address {
             Some(address) => address,
@@ -29,6 +37,8 @@ pub fn run(args: &ServerArgs) -> Result<()> {
             args: args.control_plane.clone(),
             address,
         };
-        control_plane::start(inputs, &tasks).await.map(drop)
+        control_plane::start(inputs, &tasks).await?;
+        reporter.ready();
+        Ok(())
     })
 }

@@ -30,7 +30,7 @@ pub fn run(command: &TokenCommand) -> Result<()> {
 
 async fn client(place: &TokenWhere) -> Result<Client> {
     let admin = place.kubeconfig.clone().unwrap_or_else(|| place.paths.paths().admin_kubeconfig());
-    anyhow::ensure!(admin.exists(), "there is no control plane here: {} is missing", admin.display());
+    kubeconfig::require(&admin)?;
     kubeconfig::client(&admin).await
 }
 
@@ -44,7 +44,7 @@ async fn create(args: &TokenCreateArgs) -> Result<()> {
         Some(text) => text.parse().map_err(usage)?,
         None => Token::generate(),
     };
-    let ttl = duration(&args.ttl).map_err(|error| usage(format!("--ttl: {error}")))?;
+    let ttl = duration(&args.ttl).map_err(|error| usage(format!("--ttl: {error}; 90s, 24h and 1h30m are")))?;
     let wish = Wish {
         ttl: (!ttl.is_zero()).then_some(ttl),
         description: &args.description,

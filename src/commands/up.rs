@@ -1,20 +1,19 @@
 //! `copepod up`: control plane and node in one process.
 
-use std::fs::OpenOptions;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use tokio::sync::watch;
 
-use super::{make_private_dir, run_until_signalled};
+use super::run_until_signalled;
 use crate::cli::UpArgs;
 use crate::control_plane::{self, ControlPlaneInputs};
 use crate::node::{self, Identity, NodeInputs};
 use crate::paths::Paths;
 use crate::progress::step;
+use crate::status::{self, Phase, Reporter};
 use crate::sys::process;
-use crate::{doctor, kubeconfig, pidfile, ready};
+use crate::{doctor, flags, instance, kubeconfig, pidfile, ports, ready};
 
 /// How long a start in the background may take until the node is Ready.
 const START: Duration = Duration::from_secs(60);
@@ -24,15 +23,28 @@ const START: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// When a part cannot start or fails.
-pub fn run(args: &UpArgs) -> Result<()> {
-    doctor::require(doctor::Wanted::by(&args.node))?;
+pub fn run(args: &UpArgs, typed: Vec<String>) -> Result<()> {
+    flags::up(args)?;
+    let lacks = doctor::require(doctor::Wanted::by(&args.node))?;
     let paths = args.paths.paths();
-    make_private_dir(&paths.data)?;
-    make_private_dir(&paths.run)?;
     if args.detach {
-        return detach(&paths);
+        for lack in lacks {
+            eprintln!("warn  {lack}");
+        }
+        return detach(args, &paths, &typed);
     }
-    let _held = pidfile::hold(&paths.pid_file())?;
+    for lack in lacks {
+        tracing::warn!("{lack}");
+    }
+    let _held = instance::start(&paths)?;
+    let reporter = Reporter::new(&paths, typed);
+    let result = serve(args, &paths, &reporter);
+    reporter.ended(&result);
+    result
+}
+
+fn serve(args: &UpArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
+    let _network = instance::network()?;
     run_until_signalled(async |tasks| {
         let identity = Identity::new(&args.node)?;
         let control_plane = control_plane::start(
@@ -59,45 +71,75 @@ pub fn run(args: &UpArgs) -> Result<()> {
             node: args.node.clone(),
             identity,
         };
-        let (ready, _) = watch::channel(false);
-        node::start(inputs, &tasks, ready).await
+        node::start(inputs, &tasks, reporter.clone()).await
     })
 }
 
-/// Starts this very command without `--detach`, in a session of its own.
-fn detach(paths: &Paths) -> Result<()> {
-    let running = pidfile::holder(&paths.pid_file())?;
+/// Starts this very command without `--detach`, in a session of its own, and returns when its node
+/// is Ready or as soon as it is known that it will not be.
+fn detach(args: &UpArgs, paths: &Paths, typed: &[String]) -> Result<()> {
     let starting = step("start copepod");
-    let mut child = match running {
-        Some(_) => None,
-        None => {
-            // A stale one would be taken for the new server's.
-            let _ = std::fs::remove_file(paths.admin_kubeconfig());
-            let log = OpenOptions::new().create(true).append(true).open(paths.log_file()).context("open the log")?;
-            let mut command = Command::new(std::env::current_exe().context("find this program")?);
-            command.args(std::env::args_os().skip(1).filter(|argument| argument != "--detach"));
-            command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-            process::detach(&mut command);
-            Some(command.spawn().context("start copepod in the background")?)
-        }
-    };
-    let admin = paths.admin_kubeconfig();
+    let deadline = Instant::now() + START;
+    let mut child = None;
     ready::wait_until(START, || {
-        if let Some(status) = child.as_mut().map(std::process::Child::try_wait).transpose()?.flatten() {
-            bail!("copepod ended with {status}; its last words:\n{}", last_lines(paths));
+        let holder = pidfile::holder(&paths.pid_file())?;
+        let told = status::read(&paths.status_file());
+        if let Some(child) = &mut child {
+            return follow(child, told, paths);
         }
-        Ok(admin.exists().then_some(()))
-    })?;
-    ready::wait_for_nodes(&admin, 1, START).with_context(|| format!("see {}", paths.log_file().display()))?;
+        let Some(pid) = holder else {
+            child = Some(spawn(args, paths)?);
+            return Ok(None);
+        };
+        // A process that was just killed has the lock until it is gone.
+        let Some(told) = told.filter(|told| i64::from(told.pid) == i64::from(pid)) else { return Ok(None) };
+        if let Some(new) = status::difference(typed, &told.flags) {
+            bail!("copepod runs already, as process {pid}, and not with {new}: copepod down --keep-data ends it");
+        }
+        Ok((told.phase == Phase::Ready && process::is_alive(pid)).then_some(()))
+    })
+    .with_context(|| format!("copepod does not get ready; its log is {}", paths.log_file().display()))?;
+    let admin = paths.admin_kubeconfig();
+    ready::wait_for_nodes(&admin, 1, deadline.saturating_duration_since(Instant::now()))
+        .with_context(|| format!("see {}", paths.log_file().display()))?;
     starting.done();
+    for problem in status::read(&paths.status_file()).into_iter().flat_map(|told| told.problems) {
+        eprintln!("warn  {problem}");
+    }
     let name = kubeconfig::read(&admin)?["clusters"][0]["cluster"]["server"].clone();
     println!("the node is ready; the API is at {}", name.as_str().unwrap_or_default());
     println!("export KUBECONFIG={}", admin.display());
     Ok(())
 }
 
-fn last_lines(paths: &Paths) -> String {
-    let text = std::fs::read_to_string(paths.log_file()).unwrap_or_default();
-    let lines: Vec<_> = text.lines().rev().take(10).collect();
-    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+/// Starts copepod in the background, where nothing is known to be in its way.
+fn spawn(args: &UpArgs, paths: &Paths) -> Result<Child> {
+    let needed = [(args.control_plane.secure_port, "--secure-port"), (args.node.port, "--port")];
+    for (port, flag) in needed {
+        if let Some(holder) = ports::holder(port) {
+            bail!("port {port} is taken by {holder}: end it, or choose another {flag}");
+        }
+    }
+    // Makes and marks the directories, the log's among them.
+    drop(instance::start(paths)?);
+    let mut command = process::own_command();
+    command.args(std::env::args_os().skip(1).filter(|argument| argument != "--detach"));
+    command.arg("--log-file").arg(paths.log_file());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // What an earlier process left is not this one's word.
+    let _ = std::fs::remove_file(paths.status_file());
+    process::detach(&mut command);
+    command.spawn().context("start copepod in the background")
+}
+
+/// What the child's state means: done, not yet, or why never.
+fn follow(child: &mut Child, told: Option<status::Status>, paths: &Paths) -> Result<Option<()>> {
+    let told = told.filter(|told| told.pid == child.id());
+    if let Some(exit) = child.try_wait()? {
+        match told {
+            Some(told) if told.phase == Phase::Failed => bail!("{}", told.message),
+            _ => bail!("copepod ended with {exit}; its last words:\n{}", ready::last_lines(&paths.log_file())),
+        }
+    }
+    Ok(told.filter(|told| told.phase == Phase::Ready).map(drop))
 }

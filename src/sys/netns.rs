@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 
@@ -50,6 +51,29 @@ pub fn delete(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// The processes in the namespace at `path` that are in another PID namespace than we are, the oldest
+/// ids first.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn inhabitants(path: &Path) -> io::Result<Vec<i32>> {
+    if !is_namespace(path) {
+        return Ok(Vec::new());
+    }
+    let identity = |path: &Path| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    let (wanted, own_pids) = (identity(path), identity(Path::new("/proc/self/ns/pid")));
+    let entries = std::fs::read_dir("/proc")?.flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_inside = |pid: &i32| {
+        let namespaces = Path::new("/proc").join(pid.to_string()).join("ns");
+        let pids = identity(&namespaces.join("pid"));
+        identity(&namespaces.join("net")) == wanted && pids.is_some() && pids != own_pids
+    };
+    let mut found: Vec<_> = pids.filter(is_inside).collect();
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Runs `work` on a thread inside the network namespace at `path`, with a

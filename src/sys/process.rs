@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,26 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, setsid};
+
+/// A command that runs this very program, also after its file was replaced or removed: then the kernel
+/// still has it under the name /proc/self/exe.
+pub fn own_command() -> Command {
+    match std::env::current_exe() {
+        Ok(path) if path.exists() => Command::new(path),
+        _ => {
+            let mut command = Command::new("/proc/self/exe");
+            command.arg0("copepod");
+            command
+        }
+    }
+}
+
+/// Where this program's file is or was: whoever starts it by path later takes the one that replaced it.
+pub fn own_path() -> io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    let name = path.to_string_lossy();
+    Ok(name.strip_suffix(" (deleted)").map_or_else(|| path.clone(), PathBuf::from))
+}
 
 /// Lets `fd` survive an exec in the child that inherits it.
 pub fn keep_across_exec(fd: &impl AsFd) -> io::Result<()> {
@@ -121,6 +141,22 @@ impl Process {
     }
 }
 
+/// Whether a process runs: it is there, and neither dead nor about to be.
+pub fn is_alive(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat_is_alive(&stat))
+}
+
+/// By a stat line of the kernel's: zombies and processes whose end has begun do not count.
+fn stat_is_alive(stat: &str) -> bool {
+    /// `PF_EXITING` of the kernel: whoever was killed has it before it is a zombie.
+    const EXITING: u64 = 0x4;
+    let Some(after_command) = stat.rfind(')').and_then(|at| stat.get(at + 1..)) else { return false };
+    let fields: Vec<_> = after_command.split_whitespace().collect();
+    let state = fields.first().copied().unwrap_or_default();
+    let flags = fields.get(6).and_then(|flags| flags.parse::<u64>().ok()).unwrap_or(EXITING);
+    !matches!(state, "Z" | "X" | "x") && flags & EXITING == 0
+}
+
 /// Sends `signal` to a direct child.
 pub fn signal_child(pid: u32, signal: Signal) -> io::Result<()> {
     let pid = i32::try_from(pid).map_err(io::Error::other)?;
@@ -150,5 +186,41 @@ pub fn wait_signal(signals: &nix::sys::signal::SigSet, timeout: Duration) -> io:
     match error.raw_os_error() {
         Some(libc::EAGAIN | libc::EINTR) => Ok(None),
         _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn zombies_and_dying_processes_are_not_alive() {
+        for (stat, alive) in [
+            ("7 (a) S 1 7 7 0 -1 4194560 1", true),
+            ("7 (a) b) c) R 1 7 7 0 -1 4194560 1", true),
+            ("7 (a) Z 1 7 7 0 -1 4194564 1", false),
+            ("7 (a) S 1 7 7 0 -1 4194564 1", false),
+            ("7 (a) X", false),
+            ("7 (a", false),
+            ("", false),
+        ] {
+            assert_eq!(stat_is_alive(stat), alive, "{stat}");
+        }
+        let own = i32::try_from(std::process::id()).unwrap();
+        assert!(is_alive(own));
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let process = Process::open(pid).unwrap().unwrap();
+        assert!(process.wait(Duration::from_secs(60)).unwrap());
+        assert!(!is_alive(pid), "a zombie");
+        child.wait().unwrap();
+        assert!(!is_alive(pid));
+    }
+
+    #[test]
+    fn this_program_can_be_run_again() {
+        assert!(own_path().unwrap().exists());
+        assert!(own_command().arg("--list").stdout(std::process::Stdio::null()).status().unwrap().success());
     }
 }

@@ -2,12 +2,92 @@
 
 use std::fs;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 
 use crate::machine::{COPEPOD, Machine, SETTINGS};
+use crate::wait;
 
 /// What `make up` runs.
 const UP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/up.sh");
+
+/// A pod that needs no registry.
+const IMAGE: &str = "--image=copepod.local/demo:latest";
+/// Longest wait for something to happen on a busy machine.
+const SOON: Duration = Duration::from_secs(90);
+
+/// Objects of others, of every kind that a node makes. The shim is a local cluster's: its daemon has
+/// the same path as the node's, in a mount namespace of its own.
+const OTHERS: &str = r#"set -e
+ip link add br-other type bridge
+ip link set br-other up
+ip route add 198.51.100.0/24 dev eth0
+nft add table inet other
+nft add chain inet other input
+mkdir -p /var/log/pods/default_other_3-4 /var/lib/cni/results /var/lib/copepod /run/copepod /run/other
+echo said > /var/log/pods/default_other_3-4/0.log
+echo theirs > /var/lib/copepod/theirs
+echo theirs > /run/copepod/theirs
+mkdir -p "$1/kubepods/other"
+setsid bash -c 'echo $$ > "$1/kubepods/other/cgroup.procs"; exec sleep 900' x "$1" < /dev/null > /dev/null 2>&1 &
+setsid unshare --mount bash -c 'mount -t tmpfs none /run; mkdir -p /run/copepod/containerd
+    exec -a /usr/bin/containerd-shim-runc-v2 bash -c "sleep 900; :" x -id y -address /run/copepod/containerd/containerd.sock' \
+    < /dev/null > /dev/null 2>&1 &
+"#;
+
+/// Plants them, and waits for the processes among them.
+fn plant(machine: &Machine) -> Result<()> {
+    let cgroup = format!("/sys/fs/cgroup/pids{}", machine.cgroup_root());
+    machine.run(&["bash", "-c", OTHERS, "x", &cgroup])?;
+    wait::until("others' processes", SOON, || {
+        let running = machine.processes()?;
+        let has = |words: &[&str]| {
+            running
+                .iter()
+                .any(|process| process.arguments.starts_with(&words.iter().map(|&w| w.to_owned()).collect::<Vec<_>>()))
+        };
+        ensure!(
+            has(&["/usr/bin/containerd-shim-runc-v2"])
+                && running.iter().filter(|p| p.arguments == ["sleep", "900"]).count() == 2,
+            "{running:?}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn down_touches_nothing_of_others() -> Result<()> {
+    let machine = Machine::new("others")?;
+    plant(&machine)?;
+    // The name that k3s, flannel and CRI-O give their bridge.
+    machine.run(&["ip", "link", "add", "cni0", "type", "bridge"])?;
+    let before = machine.traces()?;
+    // Where no node ever was.
+    let told = machine.copepod(&["down"])?;
+    ensure!(told.contains("copepod never ran"), "{told}");
+    machine.expect_unchanged_since(&before)?;
+    // A start that fails early, and what its user does then.
+    let (success, _) = machine.try_run(&[COPEPOD, "up", "--node-name", "a", "--datastore", "nothing://"])?;
+    ensure!(!success, "it started");
+    machine.copepod(&["down"])?;
+    machine.expect_unchanged_since(&before)?;
+    machine.copepod(&["up", "--detach", "--cgroup-root", &machine.cgroup_root()])?;
+    let running = machine.traces()?;
+    // Another pair of directories, where nothing ran, beside a node that runs.
+    machine.copepod(&["down", "--data-dir", "/var/lib/nothing", "--run-dir", "/run/nothing"])?;
+    machine.expect_unchanged_since(&running)?;
+    let (success, told) = machine.try_run(&[COPEPOD, "down", "--run-dir", "/run/nothing"])?;
+    ensure!(!success && told.contains("uses --run-dir /run/copepod"), "{told}");
+    machine.expect_unchanged_since(&running)?;
+    let second = ["up", "--data-dir", "/var/lib/second", "--run-dir", "/run/second"];
+    let (success, told) = machine.try_run(&[&[COPEPOD], &second[..]].concat())?;
+    ensure!(!success && told.contains("a copepod node in this network namespace"), "{told}");
+    machine.copepod(&["down", "--data-dir", "/var/lib/second", "--run-dir", "/run/second"])?;
+    machine.expect_unchanged_since(&running)?;
+    machine.copepod(&["down"])?;
+    machine.expect_unchanged_since(&before)
+}
 
 /// Runs `make up`'s script and looks at what it shows.
 fn make_up(machine: &Machine) -> Result<()> {
@@ -40,9 +120,9 @@ fn down_leaves_nothing() -> Result<()> {
         ensure!(all.iter().any(|trace| trace.starts_with(kind)), "no {kind} is seen of a running node: {all:?}");
     }
     machine.copepod(&["down"])?;
-    machine.expect_nothing_since(&before)?;
+    machine.expect_unchanged_since(&before)?;
     machine.copepod(&["down"])?;
-    machine.expect_nothing_since(&before)
+    machine.expect_unchanged_since(&before)
 }
 
 #[test]
@@ -52,12 +132,12 @@ fn down_clears_up_after_kill_9() -> Result<()> {
     make_up(&machine)?;
     machine.kill_9(copepod_pid(&machine)?)?;
     machine.copepod(&["down"])?;
-    machine.expect_nothing_since(&before)?;
+    machine.expect_unchanged_since(&before)?;
     // Everybody dies: containerd, shims, pods, and whoever waits for the killer.
     make_up(&machine)?;
     machine.try_run(&["bash", "-c", "kill -9 -1"])?;
     machine.copepod(&["down"])?;
-    machine.expect_nothing_since(&before)
+    machine.expect_unchanged_since(&before)
 }
 
 #[test]
@@ -68,7 +148,7 @@ fn a_cgroup_root_of_somebody_else_stays() -> Result<()> {
     let before = machine.traces()?;
     machine.copepod(&["up", "--detach", "--cgroup-root", &machine.cgroup_root()])?;
     machine.copepod(&["down"])?;
-    machine.expect_nothing_since(&before)?;
+    machine.expect_unchanged_since(&before)?;
     ensure!(root.exists(), "it is gone");
     Ok(())
 }
@@ -91,28 +171,31 @@ fn data_is_kept_when_asked_for() -> Result<()> {
     ensure!(uid()? == deployment, "the Deployment is another");
     make_up(&machine)?;
     machine.copepod(&["down"])?;
-    machine.expect_nothing_since(&before)
+    machine.expect_unchanged_since(&before)
 }
 
 #[test]
-fn settings_are_restored_and_mounts_of_others_emptied() -> Result<()> {
+fn settings_are_restored_and_logs_on_a_disk_of_their_own_removed() -> Result<()> {
     let machine = Machine::new("set")?;
     let set = |setting: &str, value: &str| machine.run(&["bash", "-c", &format!("echo {value} > /proc/sys/{setting}")]);
     for (setting, value) in SETTINGS.iter().zip(["0", "1", "0"]) {
         set(setting, value)?;
     }
-    // The machine's owner keeps logs of pods on a disk of their own.
+    // The machine's owner keeps logs of pods on a disk of their own, and another kubelet's beside.
     machine.run(&["bash", "-c", "mkdir /var/log/pods && mount -t tmpfs none /var/log/pods"])?;
+    fs::create_dir_all(machine.path("/var/log/pods/default_theirs_1-2"))?;
+    fs::write(machine.path("/var/log/pods/default_theirs_1-2/0.log"), "said")?;
     let before = machine.traces()?;
     let up = || machine.copepod(&["up", "--detach", "--cgroup-root", &machine.cgroup_root()]);
     up()?;
     let changed = machine.left_since(&before)?;
     let changed: Vec<_> = changed.iter().filter(|trace| trace.starts_with("setting")).collect();
     ensure!(changed == ["setting net/ipv4/ip_forward is 1"], "what is other links' own stays: {changed:?}");
-    fs::create_dir_all(machine.path("/var/log/pods/some_pod"))?;
-    fs::write(machine.path("/var/log/pods/some_pod/0.log"), "said")?;
+    wait::until("a pod", SOON, || machine.kubectl(&["run", "said", IMAGE, "--image-pull-policy=IfNotPresent"]))?;
+    machine.kubectl(&["wait", "pod/said", "--for=condition=Ready", "--timeout=90s"])?;
+    ensure!(machine.left_since(&before)?.iter().any(|trace| trace.contains("/pods/default_said_")), "no logs are seen");
     machine.copepod(&["down"])?;
-    machine.expect_nothing_since(&before)?;
+    machine.expect_unchanged_since(&before)?;
     // What somebody set while the node ran is not ours to undo.
     up()?;
     set("net/ipv4/conf/all/rp_filter", "2")?;

@@ -126,7 +126,7 @@ fn a_worker_joins_by_the_printed_command() -> Result<()> {
     std::fs::remove_file(worker.path("/var/log/copepod-test.log"))?;
     std::fs::remove_file(worker.path(config))?;
     worker.run(&["ip", "link", "delete", "join0"])?;
-    worker.expect_nothing_since(&before)
+    worker.expect_unchanged_since(&before)
 }
 
 #[test]

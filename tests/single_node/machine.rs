@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -138,6 +139,17 @@ impl Machine {
         self.run(&[&["kubectl", "--kubeconfig=/var/lib/copepod/admin.kubeconfig"], arguments].concat())
     }
 
+    /// Listens on a port of this machine, as a process that is not on it.
+    pub fn listen(&self, port: u16) -> Result<TcpListener> {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.init))?;
+        // A thread of its own: it stays in the namespace.
+        let listening = std::thread::spawn(move || -> Result<TcpListener> {
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
+            Ok(TcpListener::bind(("0.0.0.0", port))?)
+        });
+        listening.join().map_err(|_| anyhow::anyhow!("the thread panicked"))?
+    }
+
     /// Kills a process of this machine.
     pub fn kill_9(&self, pid: u32) -> Result<()> {
         self.run(&["kill", "-9", &pid.to_string()]).map(drop)
@@ -214,11 +226,15 @@ impl Machine {
         Ok(self.traces()?.difference(before).cloned().collect())
     }
 
-    /// Fails unless nothing is left, which the dead may take a moment for.
-    pub fn expect_nothing_since(&self, before: &BTreeSet<String>) -> Result<()> {
-        wait::until("nothing is left", Duration::from_secs(10), || {
-            let left = self.left_since(before)?;
+    /// Fails unless everything is as it was, in both directions: nothing is left, and nothing that was
+    /// somebody else's is gone. The dead may take a moment for it.
+    pub fn expect_unchanged_since(&self, before: &BTreeSet<String>) -> Result<()> {
+        wait::until("everything is as it was", Duration::from_secs(10), || {
+            let now = self.traces()?;
+            let left: Vec<_> = now.difference(before).map(String::as_str).collect();
+            let gone: Vec<_> = before.difference(&now).map(String::as_str).collect();
             ensure!(left.is_empty(), "left:\n{}", left.join("\n"));
+            ensure!(gone.is_empty(), "taken from others:\n{}", gone.join("\n"));
             Ok(())
         })
     }

@@ -7,5 +7,6 @@ mod down;
 mod join;
 mod machine;
 mod privileges;
+mod start;
 #[path = "../e2e/support/wait.rs"]
 mod wait;

@@ -1,6 +1,8 @@
 //! Everything a private containerd left behind, removed.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,7 +27,8 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Directories that containerd and its shims make wherever their own are: the
 /// shims' sockets and the CNI library's cache. The inner ones first.
-const SHARED_DIRECTORIES: [&str; 4] = ["/run/containerd/s", "/run/containerd", "/var/lib/cni/results", "/var/lib/cni"];
+pub const SHARED_DIRECTORIES: [&str; 4] =
+    ["/run/containerd/s", "/run/containerd", "/var/lib/cni/results", "/var/lib/cni"];
 
 /// What a purge leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +45,7 @@ pub async fn purge(options: &Options, keep: Keep) -> Result<(), ContainerdError>
     // Read first: the daemon forgets dead shims, and leaves their sockets.
     let sockets = shim_sockets(&options.state);
     end_pods(options).await?;
-    kill_shims(&options.socket()).await?;
+    kill_shims(options).await?;
     for socket in sockets {
         // A shim that ended well removed it itself.
         let _ = fs::remove_file(socket);
@@ -50,7 +53,8 @@ pub async fn purge(options: &Options, keep: Keep) -> Result<(), ContainerdError>
     unmount_below(&[&options.state, &options.root])?;
     remove_directory(&options.state)?;
     // containerd made them; whoever else has something in there keeps it.
-    let shared = SHARED_DIRECTORIES.map(Path::new);
+    let shared = SHARED_DIRECTORIES.map(Path::new).into_iter();
+    let shared = shared.filter(|directory| !options.directories_of_others.iter().any(|theirs| theirs == directory));
     for directory in [options.cni_conf_dir.as_path()].into_iter().chain(shared) {
         remove_unused(directory);
     }
@@ -137,21 +141,42 @@ fn socket_in(text: &str) -> Option<PathBuf> {
     rest.split(|c: char| c == '"' || c.is_whitespace()).next().filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// Processes whose command line says that they belong to our socket.
-fn shims(socket: &Path) -> Vec<u32> {
-    let wanted = format!("-address\0{}\0", socket.display());
+/// The shims that the daemon of `state` started. The path of its socket is the same text in every
+/// mount namespace, so a shim counts as ours only where its own view of that path leads to the very
+/// same directory: nodes of local clusters use one path each in namespaces of their own.
+fn shims(state: &Path, socket: &Path) -> Vec<u32> {
+    let Some(ours) = identity(state) else { return Vec::new() };
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|e| e.file_name().to_str()?.parse().ok());
     pids.filter(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(&wanted)
+        is_shim_of(&line, socket) && identity(&seen_by(*pid, state)) == Some(ours)
     })
     .collect()
 }
 
+/// Whether a command line is that of a shim which reports to the daemon at `socket`.
+fn is_shim_of(command_line: &[u8], socket: &Path) -> bool {
+    let words: Vec<_> = command_line.split(|byte| *byte == 0).collect();
+    let program = words.first().and_then(|word| word.rsplit(|byte| *byte == b'/').next()).unwrap_or_default();
+    let address = words.iter().position(|word| *word == b"-address").and_then(|at| words.get(at + 1));
+    program.starts_with(b"containerd-shim-") && address.is_some_and(|word| *word == socket.as_os_str().as_bytes())
+}
+
+/// `path` as the process `pid` sees it.
+fn seen_by(pid: u32, path: &Path) -> PathBuf {
+    Path::new(&format!("/proc/{pid}/root")).join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Which directory a path leads to: file system and inode.
+fn identity(directory: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(directory).ok().filter(fs::Metadata::is_dir)?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
 /// Kills the shims and, before them, their children: the containers' processes.
-async fn kill_shims(socket: &Path) -> Result<(), ContainerdError> {
-    for shim in shims(socket) {
+async fn kill_shims(options: &Options) -> Result<(), ContainerdError> {
+    for shim in shims(&options.state, &options.socket()) {
         for pid in children(shim) {
             let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
             kill_and_wait(pid).await?;
@@ -231,6 +256,7 @@ fn remove_directory(path: &Path) -> Result<(), ContainerdError> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -259,5 +285,32 @@ mod tests {
         for garbage in ["", "unix://", "{}", "vsock://1:2"] {
             assert_eq!(socket_in(garbage), None, "{garbage}");
         }
+    }
+
+    #[test]
+    fn a_shim_is_told_by_its_program_and_its_daemon() {
+        let socket = Path::new("/run/copepod/containerd/containerd.sock");
+        let line = |words: &[&str]| is_shim_of(words.join("\0").as_bytes(), socket);
+        let address = "/run/copepod/containerd/containerd.sock";
+        assert!(line(&["/usr/bin/containerd-shim-runc-v2", "-namespace", "k8s.io", "-id", "a", "-address", address]));
+        for other in [
+            &["/usr/bin/containerd-shim-runc-v2", "-id", "a", "-address", "/run/k3s/containerd/containerd.sock"][..],
+            &["/usr/bin/containerd-shim-runc-v2", "-id", address],
+            &["/usr/bin/ctr", "-address", address, "tasks", "ls"],
+            &["sh", "-c", "containerd-shim-runc-v2 -address", address],
+            &["containerd-shim-runc-v2", "-address"],
+            &[],
+        ] {
+            assert!(!line(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_told_from_another_of_the_same_path() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let own = seen_by(std::process::id(), one.path());
+        assert_eq!(identity(&own), identity(one.path()));
+        assert_ne!(identity(one.path()), identity(other.path()));
+        assert_eq!(identity(&one.path().join("none")), None);
     }
 }

@@ -86,7 +86,7 @@ section killed kubectl wait --for=jsonpath={.status.phase}=Failed pod/hog pod/nu
 section hogs kubectl get pods hog nursery -o json
 section delete kubectl delete pod burstable --timeout=120s
 section cgroups cgroups
-section log tail -n 200 /run/copepod/copepod.log
+section log tail -n 200 /var/lib/copepod/copepod.log
 section down copepod down
 section after traces
 section end true

@@ -1,0 +1,152 @@
+//! What is told of a start: that it works, although something odd came before, or at once why not.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::machine::{COPEPOD, Machine};
+use crate::wait;
+
+/// Longest wait for something to happen on a busy machine.
+const SOON: Duration = Duration::from_secs(90);
+const POD: [&str; 4] = ["run", "hello", "--image=copepod.local/demo:latest", "--image-pull-policy=IfNotPresent"];
+
+/// `copepod up --detach` with more arguments.
+fn up(machine: &Machine, more: &[&str]) -> Result<(bool, String)> {
+    let root = machine.cgroup_root();
+    machine.try_run(&[&[COPEPOD, "up", "--detach", "--cgroup-root", &root], more].concat())
+}
+
+fn up_well(machine: &Machine, more: &[&str]) -> Result<()> {
+    let (success, told) = up(machine, more)?;
+    ensure!(success, "{told}");
+    Ok(())
+}
+
+/// The end of a start that cannot be: one line, and a reason in it.
+fn refused((success, told): (bool, String), reason: &str) -> Result<()> {
+    let last = told.lines().last().unwrap_or_default();
+    ensure!(!success && last.contains(reason), "{reason:?} is not why: {told}");
+    ensure!(!told.contains("Ready within"), "it was waited for: {told}");
+    Ok(())
+}
+
+#[test]
+fn a_node_that_is_told_to_be_ready_is() -> Result<()> {
+    let machine = Machine::new("ready")?;
+    let before = machine.traces()?;
+    // A proxy that is not there, and exceptions that nobody can read.
+    let root = machine.cgroup_root();
+    let proxied = ["env", "HTTPS_PROXY=http://127.0.0.1:9", "https_proxy=odd", "NO_PROXY=a,,", COPEPOD];
+    machine.run(&[&proxied[..], &["up", "--detach", "--cgroup-root", &root]].concat())?;
+    wait::until("the service account", SOON, || machine.kubectl(&POD))?;
+    machine.kubectl(&["wait", "pod/hello", "--for=condition=Ready", "--timeout=90s"])?;
+    // The Node object says Ready throughout: that is the last process's word.
+    for signal in ["-9", "-TERM", "-9"] {
+        let pid = machine.process("copepod", "up")?.pid.to_string();
+        machine.run(&["kill", signal, &pid])?;
+        up_well(&machine, &[])?;
+        ensure!(machine.process("copepod", "up")?.pid.to_string() != pid, "no new process after kill {signal}");
+        let logs = machine.kubectl(&["exec", "hello", "--", "/demo", "resolve", "localhost"]);
+        ensure!(logs.is_ok() || !format!("{logs:?}").contains("refused"), "after kill {signal}: {logs:?}");
+        machine.kubectl(&["logs", "hello"]).with_context(|| format!("after kill {signal}"))?;
+    }
+    refused(up(&machine, &["--cluster-cidr=10.99.0.0/16"])?, "not with --cluster-cidr=10.99.0.0/16")?;
+    refused(machine.try_run(&[COPEPOD, "up"])?, "runs already, as process")?;
+    // The log is on disk.
+    ensure!(machine.path("/var/lib/copepod/copepod.log").exists(), "no log");
+    machine.copepod(&["down"])?;
+    machine.expect_unchanged_since(&before)
+}
+
+#[test]
+fn a_start_that_cannot_be_is_told_at_once() -> Result<()> {
+    let machine = Machine::new("told")?;
+    let before = machine.traces()?;
+    for (port, flag) in [(10250, "--port"), (6443, "--secure-port")] {
+        let held = machine.listen(port)?;
+        refused(
+            up(&machine, &[])?,
+            &format!("port {port} is taken by another process: end it, or choose another {flag}"),
+        )?;
+        drop(held);
+    }
+    let problems = ["--cluster-domain=bad domain", "--tls-san=bad san!", "--node-name=Bad_Name"];
+    let (success, told) = up(&machine, &problems)?;
+    ensure!(!success && problems.iter().all(|problem| told.contains(problem)), "{told}");
+    // A child's own error.
+    refused(up(&machine, &["--datastore=etcd://127.0.0.1:1"])?, "127.0.0.1:1")?;
+    machine.copepod(&["down"])?;
+    machine.expect_unchanged_since(&before)?;
+    // A store that is lost is no new cluster.
+    up_well(&machine, &[])?;
+    machine.copepod(&["down", "--keep-data"])?;
+    fs::File::create(machine.path("/var/lib/copepod/server/store.redb"))?;
+    refused(up(&machine, &[])?, "store.redb is empty: put a backup of it there")?;
+    machine.copepod(&["down"])?;
+    machine.expect_unchanged_since(&before)
+}
+
+#[test]
+fn pods_run_while_the_kubelets_port_is_taken() -> Result<()> {
+    let machine = Machine::new("port")?;
+    let held = machine.listen(10250)?;
+    let root = machine.cgroup_root();
+    let mut foreground = machine.command(&[COPEPOD, "up", "--cgroup-root", &root, "--log", "warn"]).spawn()?;
+    wait::until("a pod", SOON, || machine.kubectl(&POD))?;
+    machine.kubectl(&["wait", "pod/hello", "--for=condition=Ready", "--timeout=90s"])?;
+    drop(held);
+    wait::until("logs", SOON, || machine.kubectl(&["logs", "hello"]))?;
+    machine.copepod(&["down"])?;
+    foreground.wait()?;
+    Ok(())
+}
+
+#[test]
+fn arguments_for_nodes_are_tried_before_there_is_a_cluster() -> Result<()> {
+    let machine = Machine::new("tried")?;
+    let before = machine.traces()?;
+    let create = |more: &[&str]| {
+        machine.try_run(&[&[COPEPOD, "cluster", "create", machine.name(), "--no-merge", "--"], more].concat())
+    };
+    refused(create(&["--nope"])?, "unexpected argument '--nope'")?;
+    fs::write(
+        machine.path("/var/lib/k.yaml"),
+        "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: many\n",
+    )?;
+    refused(create(&["--config=/var/lib/k.yaml"])?, "KubeletConfiguration: maxPods")?;
+    fs::remove_file(machine.path("/var/lib/k.yaml"))?;
+    machine.expect_unchanged_since(&before)
+}
+
+/// The program of a running cluster is replaced, its description lost.
+#[test]
+fn a_cluster_outlives_its_program_and_its_description() -> Result<()> {
+    let machine = Machine::new("lost")?;
+    let before = machine.traces()?;
+    machine.run(&["install", COPEPOD, "/var/lib/copepod-program"])?;
+    let program = "/var/lib/copepod-program";
+    let config = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 7\n";
+    fs::write(machine.path("/var/lib/k.yaml"), config)?;
+    let create = [program, "cluster", "create", machine.name(), "--no-merge", "--", "--config=/var/lib/k.yaml"];
+    machine.run(&create)?;
+    let kubeconfig = format!("--kubeconfig=/var/lib/copepod/clusters/{}/kubeconfig", machine.name());
+    let most =
+        machine.run(&["kubectl", &kubeconfig, "get", "nodes", "-o", "jsonpath={.items[*].status.capacity.pods}"])?;
+    ensure!(most == "7", "maxPods is not followed: {most}");
+    machine.run(&["rm", program, "/var/lib/k.yaml"])?;
+    let init = machine.process("copepod-program", "node-init")?.pid;
+    let first = machine.process("copepod-program", "up")?.pid;
+    machine.kill_9(first)?;
+    let again = wait::until("another copepod", SOON, || machine.process("copepod", "up"))?;
+    ensure!(again.pid != first && machine.process("copepod-program", "node-init")?.pid == init, "the node ended");
+    let description = machine.path(&format!("/var/lib/copepod/clusters/{}/cluster.json", machine.name()));
+    fs::write(&description, "{")?;
+    fs::create_dir_all(machine.path("/var/lib/copepod/clusters/zzz"))?;
+    let listed = machine.copepod(&["cluster", "list"])?;
+    ensure!(listed.contains(machine.name()) && listed.contains("cluster.json is not a cluster's file"), "{listed}");
+    machine.copepod(&["cluster", "delete", machine.name()])?;
+    machine.copepod(&["cluster", "delete", "zzz"])?;
+    machine.expect_unchanged_since(&before)
+}
