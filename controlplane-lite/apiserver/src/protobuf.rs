@@ -3,8 +3,8 @@
 //! these clients list second.
 //!
 //! Pure. Field numbers come from one table; everything else (types, lists, maps) from the schema. Go's encoder writes
-//! the zero values of fields that are no pointers, which JSON leaves out: empty strings and zero numbers are dropped
-//! here unless the field is one of the pointers upstream has.
+//! the zero values of fields that are no pointers, which JSON leaves out: they are dropped here by the schema's one fact
+//! about it.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -14,6 +14,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use scheme::Kind;
+use scheme::decode::size::{Budget, TooLarge};
+use scheme::decode::{self, MediaType};
 use scheme::schema::{Field, ObjectType, Type};
 
 /// The media type.
@@ -34,74 +36,13 @@ pub enum ProtobufError {
     /// Deeper than anything real.
     #[error("exceeded max depth")]
     Depth,
+    /// Small on the wire, and too large when decoded.
+    #[error(transparent)]
+    Large(#[from] TooLarge),
     /// No field numbers are known for the type.
     #[error("no protobuf form is known for {0}")]
     Unknown(String),
 }
-
-/// Scalars that Go holds as pointers, so that zero is a value.
-const POINTERS: [&str; 60] = [
-    "allocateLoadBalancerNodePorts",
-    "allowPrivilegeEscalation",
-    "allowVolumeExpansion",
-    "attachRequired",
-    "automountServiceAccountToken",
-    "blockOwnerDeletion",
-    "controller",
-    "enableServiceLinks",
-    "hostProcess",
-    "hostUsers",
-    "immutable",
-    "manualSelector",
-    "nodeAllocatableUpdatePeriodSeconds",
-    "optional",
-    "orphanDependents",
-    "podInfoOnMount",
-    "privileged",
-    "readOnlyRootFilesystem",
-    "ready",
-    "requiresRepublish",
-    "runAsNonRoot",
-    "seLinuxMount",
-    "serving",
-    "setHostnameAsFQDN",
-    "shareProcessNamespace",
-    "started",
-    "storageCapacity",
-    "storageClassName",
-    "suspend",
-    "terminating",
-    "replicas",
-    "terminationGracePeriodSeconds",
-    "activeDeadlineSeconds",
-    "runAsUser",
-    "runAsGroup",
-    "fsGroup",
-    "tolerationSeconds",
-    "expirationSeconds",
-    "ttlSecondsAfterFinished",
-    "backoffLimit",
-    "backoffLimitPerIndex",
-    "maxFailedIndexes",
-    "completions",
-    "parallelism",
-    "revisionHistoryLimit",
-    "progressDeadlineSeconds",
-    "partition",
-    "minReplicas",
-    "gracePeriodSeconds",
-    "deletionGracePeriodSeconds",
-    "defaultMode",
-    "mode",
-    "priority",
-    "successfulJobsHistoryLimit",
-    "failedJobsHistoryLimit",
-    "startingDeadlineSeconds",
-    "leaseTransitions",
-    "stabilizationWindowSeconds",
-    "supplementalGroups",
-    "value",
-];
 
 /// Decodes an envelope into the object, with its `apiVersion` and `kind`.
 ///
@@ -126,13 +67,27 @@ pub fn decode(kind: &Kind, body: &[u8]) -> Result<Value, ProtobufError> {
         }
     }
     let mut object = Map::new();
-    message(kind.schema(), kind.schema().name(), raw, &mut object, 0)?;
+    let budget = Budget::default();
+    message(kind.schema(), kind.schema().name(), raw, &mut object, Level { depth: 0, budget: &budget })?;
     for (key, text) in [("apiVersion", api_version), ("kind", name)] {
         if !text.is_empty() {
             object.insert(key.to_owned(), json!(text));
         }
     }
     Ok(Value::Object(object))
+}
+
+/// How deep a message lies, and what memory is left for the object.
+#[derive(Debug, Clone, Copy)]
+struct Level<'a> {
+    depth: usize,
+    budget: &'a Budget,
+}
+
+impl Level<'_> {
+    fn below(self) -> Self {
+        Self { depth: self.depth + 1, ..self }
+    }
 }
 
 /// One value on the wire.
@@ -241,9 +196,9 @@ fn message(
     name: &str,
     bytes: &[u8],
     out: &mut Map<String, Value>,
-    depth: usize,
+    level: Level<'_>,
 ) -> Result<(), ProtobufError> {
-    if depth > MAX_DEPTH {
+    if level.depth > MAX_DEPTH {
         return Err(ProtobufError::Depth);
     }
     let name = name.strip_prefix("io.k8s.").unwrap_or(name);
@@ -254,8 +209,13 @@ fn message(
         let Some((_, meaning)) = known.iter().find(|(n, _)| *n == number) else { continue };
         let property = ty.fields().iter().find(|f| f.name.eq_ignore_ascii_case(meaning.name));
         match (property, meaning.inline, wire) {
-            (Some(property), ..) => add(out, property, wire, depth)?,
-            (None, Some(embedded), Wire::Bytes(bytes)) => message(ty, embedded, bytes, out, depth + 1)?,
+            (Some(property), ..) => {
+                if !out.contains_key(&*property.name) {
+                    level.budget.entry(&property.name, out.is_empty())?;
+                }
+                add(out, property, wire, level)?;
+            }
+            (None, Some(embedded), Wire::Bytes(bytes)) => message(ty, embedded, bytes, out, level.below())?,
             _ => {}
         }
     }
@@ -263,7 +223,7 @@ fn message(
 }
 
 /// Adds one occurrence of a field.
-fn add(out: &mut Map<String, Value>, field: &Field, wire: Wire<'_>, depth: usize) -> Result<(), ProtobufError> {
+fn add(out: &mut Map<String, Value>, field: &Field, wire: Wire<'_>, level: Level<'_>) -> Result<(), ProtobufError> {
     let (name, ty) = (&*field.name, &field.ty);
     match ty {
         Type::List(item) => {
@@ -272,11 +232,13 @@ fn add(out: &mut Map<String, Value>, field: &Field, wire: Wire<'_>, depth: usize
             if let (Type::Int32 | Type::Int64, Wire::Bytes(packed)) = (&**item, wire) {
                 let mut numbers = Fields(packed);
                 while !numbers.0.is_empty() {
+                    level.budget.item(list.is_empty())?;
                     list.push(integer(item, numbers.varint()?));
                 }
                 return Ok(());
             }
-            list.push(single(item, wire, depth)?);
+            level.budget.item(list.is_empty())?;
+            list.push(single(item, wire, level)?);
         }
         Type::Map(item) => {
             let Wire::Bytes(entry) = wire else { return Err(ProtobufError::Wire) };
@@ -284,16 +246,17 @@ fn add(out: &mut Map<String, Value>, field: &Field, wire: Wire<'_>, depth: usize
             for field in Fields(entry) {
                 match field? {
                     (1, Wire::Bytes(text)) => key = utf8(text)?,
-                    (2, wire) => value = Some(single(item, wire, depth)?),
+                    (2, wire) => value = Some(single(item, wire, level)?),
                     _ => {}
                 }
             }
             let map = out.entry(name.to_owned()).or_insert_with(|| json!({}));
             let Value::Object(map) = map else { return Err(ProtobufError::Wire) };
+            level.budget.entry(&key, map.is_empty())?;
             map.insert(key, value.unwrap_or_else(|| empty(item)));
         }
         _ => {
-            let value = single(ty, wire, depth)?;
+            let value = single(ty, wire, level)?;
             if !is_unset(field, &value) {
                 out.insert(name.to_owned(), value);
             }
@@ -305,12 +268,18 @@ fn add(out: &mut Map<String, Value>, field: &Field, wire: Wire<'_>, depth: usize
 /// Whether Go's JSON would leave the value out: the wire has every scalar that
 /// is no pointer, set or not. What the schema demands JSON writes in any case.
 fn is_unset(field: &Field, value: &Value) -> bool {
-    let zero_is_unset = !field.required && !POINTERS.contains(&&*field.name);
+    if field.required {
+        return value.is_null();
+    }
     match value {
         Value::Null => true,
-        Value::String(text) => text.is_empty() && zero_is_unset,
-        Value::Number(number) => number.as_i64() == Some(0) && zero_is_unset,
-        Value::Bool(set) => !set && zero_is_unset,
+        // An empty quantity or an empty slice of bytes is none.
+        Value::String(text) => {
+            text.is_empty() && (field.drops_zero || matches!(field.ty, Type::Quantity | Type::Bytes))
+        }
+        // A port or a number of pods may be 0.
+        Value::Number(number) => field.drops_zero && number.as_i64() == Some(0),
+        Value::Bool(set) => field.drops_zero && !set,
         Value::Array(_) | Value::Object(_) => false,
     }
 }
@@ -339,7 +308,10 @@ fn utf8(bytes: &[u8]) -> Result<String, ProtobufError> {
 }
 
 /// Decodes one value of a type.
-fn single(ty: &Type, wire: Wire<'_>, depth: usize) -> Result<Value, ProtobufError> {
+fn single(ty: &Type, wire: Wire<'_>, level: Level<'_>) -> Result<Value, ProtobufError> {
+    if let Wire::Bytes(bytes) = wire {
+        level.budget.text(bytes.len().min(64))?;
+    }
     match (ty, wire) {
         (Type::Bool, Wire::Number(number)) => Ok(json!(number != 0)),
         (Type::Int32 | Type::Int64, Wire::Number(number)) => Ok(integer(ty, number)),
@@ -354,12 +326,12 @@ fn single(ty: &Type, wire: Wire<'_>, depth: usize) -> Result<Value, ProtobufErro
         (Type::Any, Wire::Bytes(bytes)) => raw(bytes),
         // A list within a map or list is a message with the items.
         (Type::List(item), Wire::Bytes(bytes)) => {
-            let items = Fields(bytes).map(|field| field.and_then(|(_, wire)| single(item, wire, depth + 1)));
+            let items = Fields(bytes).map(|field| field.and_then(|(_, wire)| single(item, wire, level.below())));
             items.collect::<Result<Vec<_>, _>>().map(Value::Array)
         }
         (Type::Object(object), Wire::Bytes(bytes)) => {
             let mut map = Map::new();
-            message(object, object.name(), bytes, &mut map, depth + 1)?;
+            message(object, object.name(), bytes, &mut map, level.below())?;
             Ok(Value::Object(map))
         }
         _ => Err(ProtobufError::Wire),
@@ -411,7 +383,7 @@ fn int_or_string(bytes: &[u8]) -> Result<Value, ProtobufError> {
 fn raw(bytes: &[u8]) -> Result<Value, ProtobufError> {
     for field in Fields(bytes) {
         if let (1, Wire::Bytes(text)) = field? {
-            return serde_json::from_slice(text).map_err(|_| ProtobufError::Wire);
+            return Ok(decode::parse(MediaType::Json, text).map_err(|_| ProtobufError::Wire)?.value);
         }
     }
     Ok(Value::Null)
@@ -482,6 +454,45 @@ mod tests {
         assert_eq!(pod["spec"]["containers"][0]["livenessProbe"]["timeoutSeconds"], 5);
         assert_eq!(pod["spec"]["containers"][0]["livenessProbe"].get("initialDelaySeconds"), None);
         assert_eq!(pod["spec"]["terminationGracePeriodSeconds"], 0);
+    }
+
+    /// `maxSurge: 0` and `maxUnavailable: 0` are not the defaults.
+    #[test]
+    fn zero_pods_are_a_number() {
+        let zero = bytes(1, &[vec![1 << 3, 0, 2 << 3, 0], bytes(3, b"")].concat());
+        let zero_second = bytes(2, &[vec![1 << 3, 0, 2 << 3, 0], bytes(3, b"")].concat());
+        let rolling = bytes(2, &[zero, zero_second].concat());
+        let strategy = bytes(4, &[bytes(1, b"RollingUpdate"), rolling].concat());
+        let spec = bytes(2, &[vec![1 << 3, 0], strategy, vec![5 << 3, 0]].concat());
+        let deployment = decode(kind("apps", "Deployment"), &envelope("apps/v1", "Deployment", &spec)).unwrap();
+        assert_eq!(
+            deployment["spec"],
+            json!({"replicas": 0, "strategy": {
+                "type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}})
+        );
+        let none = bytes(2, &bytes(3, &[vec![1 << 3, 0, 2 << 3, 0], bytes(3, b"")].concat()));
+        let budget = kind("policy", "PodDisruptionBudget");
+        let budget = decode(budget, &envelope("policy/v1", "PodDisruptionBudget", &none)).unwrap();
+        assert_eq!(budget["spec"]["maxUnavailable"], 0);
+    }
+
+    #[test]
+    fn messages_cannot_explode() {
+        // A container of two bytes, some hundred times as large in memory.
+        let mut raw = vec![2 << 3 | 2];
+        let containers = [2 << 3 | 2, 2, 10 << 3 | 2, 0].repeat(400_000);
+        let mut length = containers.len();
+        while length >= 0x80 {
+            raw.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
+            length >>= 7;
+        }
+        raw.push(u8::try_from(length).unwrap());
+        raw.extend_from_slice(&containers);
+        let mut out = Map::new();
+        let budget = Budget::default();
+        let pod = kind("", "Pod").schema();
+        let level = Level { depth: 0, budget: &budget };
+        assert_eq!(message(pod, pod.name(), &raw, &mut out, level), Err(ProtobufError::Large(TooLarge)));
     }
 
     /// Every field of every message is in the table, but for what is newer than the table: fields that 1.36 added
