@@ -10,6 +10,8 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 pub struct FieldPath {
     name: Box<str>,
     path: Vec<Box<str>>,
+    /// Where it is found when the first path has nothing.
+    fallback: Vec<Box<str>>,
     default: Box<str>,
 }
 
@@ -22,7 +24,13 @@ impl FieldPath {
 
     /// A field found elsewhere than its name says.
     pub fn at(name: &str, path: &str) -> Self {
-        Self { name: name.into(), path: path.split('.').map(Into::into).collect(), default: "".into() }
+        Self { name: name.into(), path: split(path), fallback: Vec::new(), default: "".into() }
+    }
+
+    /// The same field, also found at another path when it is absent or empty at the first.
+    #[must_use]
+    pub fn or_at(self, path: &str) -> Self {
+        Self { fallback: split(path), ..self }
     }
 
     /// The same field with another value for "absent", such as `false`.
@@ -42,6 +50,10 @@ impl FieldPath {
     }
 }
 
+fn split(path: &str) -> Vec<Box<str>> {
+    path.split('.').map(Into::into).collect()
+}
+
 /// The values of `paths` in `json`, in order; `None` where absent, null, or not a
 /// scalar.
 pub(super) fn extract<'de>(
@@ -50,23 +62,39 @@ pub(super) fn extract<'de>(
 ) -> Result<Vec<Option<Cow<'de, str>>>, serde_json::Error> {
     let mut found = vec![None; paths.len()];
     if !paths.is_empty() {
-        let wanted = paths.iter().enumerate().map(|(index, field)| (index, field.path.as_slice())).collect();
+        let first =
+            paths.iter().enumerate().map(|(index, field)| (Place { index, fallback: false }, field.path.as_slice()));
+        let second = paths.iter().enumerate().filter(|(_, field)| !field.fallback.is_empty());
+        let second = second.map(|(index, field)| (Place { index, fallback: true }, field.fallback.as_slice()));
+        let wanted = first.chain(second).collect();
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         Descend { wanted, found: &mut found }.deserialize(&mut deserializer)?;
     }
     Ok(found)
 }
 
+/// Which field a path belongs to.
+#[derive(Clone, Copy)]
+struct Place {
+    index: usize,
+    fallback: bool,
+}
+
 /// One level of the descent: the paths that lead through here, relative to here.
 struct Descend<'p, 'de, 'o> {
-    wanted: Vec<(usize, &'p [Box<str>])>,
+    wanted: Vec<(Place, &'p [Box<str>])>,
     found: &'o mut Vec<Option<Cow<'de, str>>>,
 }
 
 impl<'de> Descend<'_, 'de, '_> {
     fn scalar(self, value: Cow<'de, str>) {
-        for (index, _) in self.wanted.iter().filter(|(_, rest)| rest.is_empty()) {
-            self.found[*index] = Some(value.clone());
+        for (place, _) in self.wanted.iter().filter(|(_, rest)| rest.is_empty()) {
+            let found = &mut self.found[place.index];
+            // Neither the fallback nor an empty text replaces what was found.
+            let replaces = !place.fallback && !value.is_empty();
+            if replaces || found.as_ref().is_none_or(|found| found.is_empty()) {
+                *found = Some(value.clone());
+            }
         }
     }
 }
@@ -142,5 +170,27 @@ impl<'de> Visitor<'de> for Descend<'_, 'de, '_> {
 
     fn visit_unit<E>(self) -> Result<(), E> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn fields_are_found_at_either_path() {
+        let source = FieldPath::at("source", "source.component").or_at("reportingComponent");
+        for (json, expect) in [
+            (r#"{"source":{"component":"a"},"reportingComponent":"b"}"#, Some("a")),
+            (r#"{"reportingComponent":"b","source":{"component":"a"}}"#, Some("a")),
+            (r#"{"reportingComponent":"b","source":{}}"#, Some("b")),
+            (r#"{"source":{"component":""},"reportingComponent":"b"}"#, Some("b")),
+            (r#"{"reportingComponent":"","source":{"component":"a"}}"#, Some("a")),
+            (r#"{"source":5}"#, None),
+        ] {
+            let found = extract(json.as_bytes(), std::slice::from_ref(&source)).unwrap();
+            assert_eq!(found[0].as_deref(), expect, "{json}");
+        }
     }
 }

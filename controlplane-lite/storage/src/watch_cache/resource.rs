@@ -194,8 +194,8 @@ impl ResourceCache {
             }
         }
         let fields = self.spec.fields.clone();
-        let (id, receiver) = state.watchers.add(&self.spec, &fields, request.filter.clone(), begun);
-        Ok(CacheWatch::new(self.clone(), id, &request, initial, receiver, begun))
+        let (id, pending) = state.watchers.add(&self.spec, &fields, request.filter.clone(), begun);
+        Ok(CacheWatch::new(self.clone(), id, &request, initial, pending, begun))
     }
 
     /// Where a filtered range starts, and the prefix it stays within.

@@ -220,6 +220,28 @@ async fn a_watch_nobody_reads_is_cut_off() {
     panic!("ended without saying why");
 }
 
+#[tokio::test]
+async fn a_watch_nobody_reads_keeps_few_large_objects() {
+    let world = world().await;
+    let mut slow = world.pods.watch(WatchRequest::new(Filter::all(), WatchStart::Now)).unwrap();
+    let large = "x".repeat(1 << 20);
+    for _ in 0..40 {
+        world.put("ns", "a", &large, "").await;
+    }
+    let mut bytes = 0;
+    while let Some(item) = slow.next().await {
+        match item {
+            Ok(WatchItem::Event { object, .. }) => bytes += object.json_bytes().len(),
+            Ok(_) => {}
+            Err(WatchEnd::CutOff) => {
+                assert!((16 << 20..=super::watchers::MAX_PENDING_BYTES).contains(&bytes), "{bytes}");
+                return;
+            }
+        }
+    }
+    panic!("ended without saying why");
+}
+
 impl PartialEq for WatchItem {
     fn eq(&self, _: &Self) -> bool {
         false

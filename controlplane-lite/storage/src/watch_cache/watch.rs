@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::super::object::{EventKind, Object, bookmark_frame};
 use super::super::store::Revision;
-use super::watchers::{Delivery, WatcherId};
+use super::watchers::{Delivery, Pending, WatcherId};
 use super::{Filter, ResourceCache};
 
 /// How often a watch is told how far it has come when nothing else is.
@@ -92,7 +91,7 @@ pub struct CacheWatch {
     initial: std::vec::IntoIter<Delivery>,
     /// Every initial item carries at least this, as upstream's do.
     initial_end: Option<Revision>,
-    receiver: mpsc::Receiver<Delivery>,
+    pending: Pending,
     bookmarks: Option<Interval>,
     /// The revision the client knows about.
     told: Revision,
@@ -105,7 +104,7 @@ impl CacheWatch {
         id: WatcherId,
         request: &WatchRequest,
         initial: Vec<Delivery>,
-        receiver: mpsc::Receiver<Delivery>,
+        pending: Pending,
         begun: Revision,
     ) -> Self {
         let bookmarks = request.bookmarks.then(|| {
@@ -118,7 +117,7 @@ impl CacheWatch {
             id,
             initial: initial.into_iter(),
             initial_end: request.initial_events_end.then_some(begun),
-            receiver,
+            pending,
             bookmarks,
             told: begun,
             ended: false,
@@ -136,7 +135,7 @@ impl CacheWatch {
     fn bookmark_if_idle(&mut self) -> Option<WatchItem> {
         // Read before looking at the queue: what comes later is not covered by it.
         let reached = *self.cache.progress.borrow();
-        if reached <= self.told || !self.receiver.is_empty() {
+        if reached <= self.told || !self.pending.is_empty() {
             return None;
         }
         self.told = reached;
@@ -165,7 +164,7 @@ impl Stream for CacheWatch {
             let revision = this.told;
             return Poll::Ready(Some(Ok(WatchItem::Bookmark { revision, initial_events_end: true })));
         }
-        match this.receiver.poll_recv(context) {
+        match this.pending.poll_next(context) {
             Poll::Ready(Some(delivery)) => return Poll::Ready(Some(Ok(this.event(delivery)))),
             Poll::Ready(None) => {
                 this.ended = true;

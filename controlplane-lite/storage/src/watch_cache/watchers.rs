@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
 
@@ -13,6 +15,8 @@ use super::{Filter, ResourceSpec};
 
 /// Events a watch may be behind before it is cut off.
 const MAX_PENDING: usize = 2048;
+/// Bytes of objects it may be behind: a queue keeps objects in memory that everybody else has forgotten.
+pub(super) const MAX_PENDING_BYTES: usize = 32 * 1024 * 1024;
 
 pub(super) type Delivery = (EventKind, Arc<Object>);
 
@@ -38,6 +42,28 @@ struct Watcher {
     filter: Filter,
     after: Revision,
     sender: mpsc::Sender<Delivery>,
+    pending: Arc<AtomicUsize>,
+}
+
+/// The events that a watch has yet to read.
+#[derive(Debug)]
+pub(super) struct Pending {
+    receiver: mpsc::Receiver<Delivery>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Pending {
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        let polled = self.receiver.poll_recv(context);
+        if let Poll::Ready(Some((_, object))) = &polled {
+            self.bytes.fetch_sub(object.json_bytes().len(), Ordering::Relaxed);
+        }
+        polled
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
 }
 
 impl Watcher {
@@ -47,9 +73,16 @@ impl Watcher {
             return true;
         }
         match change.seen_by(|object| self.filter.matches(object)) {
-            Some(delivery) => self.sender.try_send(delivery).is_ok(),
+            Some(delivery) => self.send(delivery),
             None => true,
         }
+    }
+
+    fn send(&self, delivery: Delivery) -> bool {
+        let length = delivery.1.json_bytes().len();
+        let before = self.pending.fetch_add(length, Ordering::Relaxed);
+        // The first is taken whatever its size.
+        (before == 0 || before + length <= MAX_PENDING_BYTES) && self.sender.try_send(delivery).is_ok()
     }
 }
 
@@ -75,18 +108,19 @@ impl Watchers {
         fields: &[FieldPath],
         filter: Filter,
         after: Revision,
-    ) -> (WatcherId, mpsc::Receiver<Delivery>) {
+    ) -> (WatcherId, Pending) {
         let (sender, receiver) = mpsc::channel(MAX_PENDING);
         self.next += 1;
         let id = WatcherId { place: place(spec, fields, &filter), number: self.next };
-        let watcher = Watcher { number: self.next, filter, after, sender };
+        let pending = Pending { receiver, bytes: Arc::default() };
+        let watcher = Watcher { number: self.next, filter, after, sender, pending: pending.bytes.clone() };
         match &id.place {
             Place::All => self.all.push(watcher),
             Place::Namespace(namespace) => self.by_namespace.entry(namespace.clone()).or_default().push(watcher),
             Place::Object(key) => self.by_object.entry(key.clone()).or_default().push(watcher),
             Place::Field(index, value) => self.by_field[*index].entry(value.clone()).or_default().push(watcher),
         }
-        (id, receiver)
+        (id, pending)
     }
 
     pub(super) fn remove(&mut self, id: &WatcherId) {
