@@ -25,6 +25,7 @@ pub mod schema;
 pub mod selector;
 pub mod table;
 pub mod validation;
+pub mod warnings;
 
 pub use decode::{DecodeError, Decoded, FieldValidation, MediaType};
 pub use field::{FieldError, FieldErrorKind, FieldErrors, Path};

@@ -31,8 +31,21 @@ pub enum NameRule {
     Dns1035Label,
     /// Anything that is one segment of a path (RBAC objects).
     PathSegment,
+    /// An IP address in canonical form.
+    IpAddress,
     /// Kinds without a stored name.
     Any,
+}
+
+/// Upstream's messages for a text that is no IP address as Go prints it.
+pub(crate) fn canonical_ip(text: &str) -> Vec<String> {
+    match text.parse::<std::net::IpAddr>() {
+        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
+        Ok(address) if address.to_string() != text => {
+            vec![format!("must be in canonical form ({:?})", address.to_string())]
+        }
+        Ok(_) => Vec::new(),
+    }
 }
 
 impl NameRule {
@@ -48,6 +61,7 @@ impl NameRule {
             name
         };
         match self {
+            Self::IpAddress => canonical_ip(name),
             Self::Dns1123Subdomain => dns1123_subdomain(name),
             Self::Dns1123Label => dns1123_label(name),
             Self::Dns1035Label => dns1035_label(name),

@@ -1,4 +1,4 @@
-//! OpenAPI documents, built when asked for and not kept: v3 per group and
+//! OpenAPI documents, built when asked for: v3 per group and
 //! version (kubectl explain, checks of query parameters) and one v2 document.
 //! Descriptions come from k8s-openapi through the build script, list and patch extensions from the schema facts.
 
@@ -33,14 +33,55 @@ fn info() -> Value {
     json!({ "title": "Kubernetes", "version": "v1.36.0" })
 }
 
-/// `/openapi/v3`: where the documents are, with hashes that change with their content.
+/// One of the documents.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum DocumentName {
+    /// `/openapi/v2`.
+    V2,
+    /// `/openapi/v3`.
+    V3Root,
+    /// `/openapi/v3/api/v1` or `/openapi/v3/apis/GROUP/VERSION`.
+    V3(String, String),
+}
+
+/// The document at a path below `/openapi/`, if there is one.
+#[must_use]
+pub fn name(scheme: &Scheme, path: &[&str]) -> Option<DocumentName> {
+    let (group, version) = match path {
+        ["v2"] => return Some(DocumentName::V2),
+        ["v3"] => return Some(DocumentName::V3Root),
+        ["v3", "api", version] => ("", *version),
+        ["v3", "apis", group, version] => (*group, *version),
+        _ => return None,
+    };
+    scheme.has_group_version(group, version).then(|| DocumentName::V3(group.to_owned(), version.to_owned()))
+}
+
+/// A document as JSON text; empty for a group and version that are not served.
+#[must_use]
+pub fn document(scheme: &Scheme, name: &DocumentName) -> Vec<u8> {
+    let value = match name {
+        DocumentName::V2 => v2_document(scheme),
+        DocumentName::V3Root => v3_root(scheme),
+        DocumentName::V3(group, version) => v3_document(scheme, group, version).unwrap_or_default(),
+    };
+    value.to_string().into_bytes()
+}
+
+/// What tells one content of a document from another.
+#[must_use]
+pub fn tag(document: &[u8]) -> String {
+    sha2::Sha256::digest(document).iter().map(|b| format!("{b:02X}")).collect()
+}
+
+/// `/openapi/v3`: where the documents are, with hashes of their content.
 #[must_use]
 pub fn v3_root(scheme: &Scheme) -> Value {
     let mut paths = Map::new();
     for group in scheme.groups() {
         for version in &group.versions {
             let path = group_version_path(group.name, version);
-            let hash = hash(scheme, group.name, version);
+            let hash = tag(&document(scheme, &DocumentName::V3(group.name.to_owned(), (*version).to_owned())));
             paths.insert(path.clone(), json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") }));
         }
     }
@@ -49,16 +90,6 @@ pub fn v3_root(scheme: &Scheme) -> Value {
 
 fn group_version_path(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
-}
-
-/// A hash of everything the document of a group and version is built from.
-fn hash(scheme: &Scheme, group: &str, version: &str) -> String {
-    let mut sha = sha2::Sha256::new();
-    sha.update(env!("CARGO_PKG_VERSION"));
-    for kind in scheme.in_group_version(group, version) {
-        sha.update(format!("\n{kind:?} {} {} {:?} {:?}", kind.plural, kind.namespaced, kind.verbs, kind.subresources));
-    }
-    sha.finalize().iter().map(|b| format!("{b:02X}")).collect()
 }
 
 /// `/openapi/v3/api/v1` or `/openapi/v3/apis/GROUP/VERSION`; `None` when there is no such version.

@@ -100,6 +100,14 @@ pub const SERVICE: Rules = Rules {
     ..PLAIN
 };
 
+/// IPAddress.
+pub const IP_ADDRESS: Rules = Rules {
+    validate: check::network::ip_address,
+    validate_update: check::network::ip_address_update,
+    name: NameRule::IpAddress,
+    ..PLAIN
+};
+
 // apps, batch, autoscaling
 
 /// ControllerRevision.

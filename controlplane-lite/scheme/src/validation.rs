@@ -14,6 +14,7 @@ pub mod network;
 pub mod placement;
 pub mod pod;
 pub mod rbac;
+pub mod resize;
 pub mod storage;
 pub mod update;
 pub mod volume;

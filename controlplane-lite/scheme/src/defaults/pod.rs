@@ -51,6 +51,10 @@ pub fn pod_spec(spec: &mut Value) {
     set_default_str(map, "restartPolicy", "Always");
     set_default_str(map, "schedulerName", "default-scheduler");
     set_default(map, "terminationGracePeriodSeconds", 30);
+    // Negative ones are in Deployments of old, which must go on working.
+    if map.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|seconds| seconds < 0) {
+        map.insert("terminationGracePeriodSeconds".to_owned(), 1.into());
+    }
     set_default(map, "securityContext", json!({}));
     service_account_alias(map);
     for list in ["containers", "initContainers", "ephemeralContainers"] {

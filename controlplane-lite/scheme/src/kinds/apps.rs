@@ -6,8 +6,17 @@ use crate::rules;
 use crate::selector::Fields;
 use crate::table::workloads as print;
 
-static REPLICAS: Fields = Fields::plain(&["status.replicas"]);
-static JOB_FIELDS: Fields = Fields::plain(&["status.successful"]);
+pub(super) const REPLICAS: Fields = Fields { names: &["status.replicas"], get: replicas };
+static JOB_FIELDS: Fields = Fields { names: &["status.successful"], get: successful };
+
+fn replicas(object: &serde_json::Value, _: &str) -> String {
+    crate::access::int_at(object, &["status", "replicas"]).unwrap_or(0).to_string()
+}
+
+/// Upstream's selector has a name of its own for `status.succeeded`.
+fn successful(job: &serde_json::Value, _: &str) -> String {
+    crate::access::int_at(job, &["status", "succeeded"]).unwrap_or(0).to_string()
+}
 
 pub(super) static APPS: &[KindInfo] = &[
     KindInfo {

@@ -23,7 +23,9 @@ const POD_SUBRESOURCES: &[Subresource] = &[
     STATUS,
 ];
 
-static POD_FIELDS: Fields = Fields::plain(&[
+static POD_FIELDS: Fields = Fields { names: POD_FIELD_NAMES, get: pod_field };
+
+const POD_FIELD_NAMES: &[&str] = &[
     "spec.nodeName",
     "spec.restartPolicy",
     "spec.schedulerName",
@@ -33,7 +35,15 @@ static POD_FIELDS: Fields = Fields::plain(&[
     "status.podIP",
     "status.podIPs",
     "status.nominatedNodeName",
-]);
+];
+
+fn pod_field(pod: &serde_json::Value, name: &str) -> String {
+    match name {
+        "spec.hostNetwork" => crate::access::bool_at(pod, &["spec", "hostNetwork"]).to_string(),
+        other => crate::selector::plain_field(pod, other),
+    }
+}
+
 static EVENT_FIELDS: Fields = Fields {
     names: &[
         "involvedObject.kind",
@@ -71,7 +81,7 @@ fn node_field(node: &serde_json::Value, _: &str) -> String {
 
 static SECRET_FIELDS: Fields = Fields::plain(&["type"]);
 static SERVICE_FIELDS: Fields = Fields::plain(&["spec.clusterIP", "spec.type"]);
-static RC_FIELDS: Fields = Fields::plain(&["status.replicas"]);
+static RC_FIELDS: Fields = super::apps::REPLICAS;
 
 pub(super) static KINDS: &[KindInfo] = &[
     KindInfo {

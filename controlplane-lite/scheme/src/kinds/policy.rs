@@ -81,7 +81,7 @@ pub(super) static NETWORKING: &[KindInfo] = &[
         plural: "ipaddresses",
         singular: "ipaddress",
         short_names: &["ip"],
-        rules: rules::PLAIN,
+        rules: rules::IP_ADDRESS,
         printer: &print::IP_ADDRESSES,
         definition: "io.k8s.api.networking.v1.IPAddress",
         ..KindInfo::CLUSTER

@@ -18,6 +18,13 @@ fn names_follow_their_rule() {
         (NameRule::Dns1035Label, "1a", false),
         (NameRule::PathSegment, "system:node:x", true),
         (NameRule::PathSegment, "a/b", false),
+        (NameRule::IpAddress, "10.0.0.1", true),
+        (NameRule::IpAddress, "2001:db8::ffff", true),
+        (NameRule::IpAddress, "::ffff:1.2.3.4", true),
+        (NameRule::IpAddress, "2001:DB8::ffff", false),
+        (NameRule::IpAddress, "2001:db8:0::ffff", false),
+        (NameRule::IpAddress, "10.0.0.01", false),
+        (NameRule::IpAddress, "web", false),
         (NameRule::PathSegment, "..", false),
     ] {
         assert_eq!(rule.check(name, false).is_empty(), ok, "{rule:?} {name}");

@@ -103,3 +103,27 @@ proptest! {
         let _ = FieldSelector::parse_any(&text);
     }
 }
+
+/// What is not set is selected by what it means.
+#[test]
+fn absent_fields_have_values() {
+    let pod = builtin().by_gvk("", "v1", "Pod").unwrap();
+    let set = builtin().by_gvk("apps", "v1", "ReplicaSet").unwrap();
+    let job = builtin().by_gvk("batch", "v1", "Job").unwrap();
+    let controller = builtin().by_gvk("", "v1", "ReplicationController").unwrap();
+    let event = builtin().by_gvk("", "v1", "Event").unwrap();
+    for (kind, object, selector, selected) in [
+        (pod, json!({}), "spec.hostNetwork=false", true),
+        (pod, json!({"spec": {"hostNetwork": true}}), "spec.hostNetwork=false", false),
+        (set, json!({}), "status.replicas=0", true),
+        (set, json!({"status": {"replicas": 2}}), "status.replicas=0", false),
+        (controller, json!({}), "status.replicas=0", true),
+        (job, json!({}), "status.successful=0", true),
+        (job, json!({"status": {"succeeded": 1}}), "status.successful=1", true),
+        (event, json!({"source": {"component": "x"}}), "source=x", true),
+        (event, json!({"reportingComponent": "x"}), "source=x", true),
+    ] {
+        let parsed = FieldSelector::parse(kind, selector).unwrap();
+        assert_eq!(parsed.matches_object(kind, &object), selected, "{selector} {object}");
+    }
+}

@@ -232,6 +232,8 @@ fn mounts(item: &Value, context: &Context<'_>, path: &Path<'_>, errors: &mut Fie
         let target = str_at(mount, &["mountPath"]);
         if target.is_empty() {
             errors.required(&path.child("mountPath"), "");
+        } else if target.contains(':') {
+            errors.invalid(&path.child("mountPath"), target, "must not contain ':'");
         } else if !seen.insert(target) {
             errors.invalid(&path.child("mountPath"), target, "must be unique");
         }

@@ -313,6 +313,25 @@ pub fn endpoint_slice(object: &Value, errors: &mut FieldErrors) {
     }
 }
 
+/// IPAddress: what it belongs to.
+pub fn ip_address(object: &Value, errors: &mut FieldErrors) {
+    let path = SPEC.child("parentRef");
+    let parent = at(object, &["spec", "parentRef"]);
+    if parent.is_null() {
+        return errors.required(&path, "");
+    }
+    for key in ["resource", "name"] {
+        if str_at(parent, &[key]).is_empty() {
+            errors.required(&path.child(key), "");
+        }
+    }
+}
+
+/// IPAddress: never changes.
+pub fn ip_address_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    immutable(at(new, &["spec", "parentRef"]), at(old, &["spec", "parentRef"]), &SPEC.child("parentRef"), errors);
+}
+
 fn slice_address(ty: &str, address: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let text = address.as_str().unwrap_or("");
     match (ty, text.parse::<IpAddr>()) {

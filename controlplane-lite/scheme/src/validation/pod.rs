@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::container::{Context, Role, container, resources};
-use super::{dns_label, dns_subdomain, non_negative, one_of, placement, volume};
+use super::{dns_label, dns_subdomain, one_of, placement, volume};
 use crate::access::{at, bool_at, int_at, list_at, str_at};
 use crate::field::{FieldErrors, Path};
 use crate::meta;
@@ -44,7 +44,6 @@ pub fn pod_spec(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             "must provide at least one DNS nameserver when `dnsPolicy` is None",
         );
     }
-    non_negative(spec, "terminationGracePeriodSeconds", path, errors);
     if let Some(seconds) = int_at(spec, &["activeDeadlineSeconds"])
         && !(1..=i64::from(i32::MAX)).contains(&seconds)
     {
@@ -115,6 +114,44 @@ fn names(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             );
         }
     }
+    dns_config(spec, &path.child("dnsConfig"), errors);
+}
+
+/// What becomes lines of a resolv.conf must be words.
+fn dns_config(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let list = path.child("nameservers");
+    for (i, server) in list_at(spec, &["dnsConfig", "nameservers"]).iter().enumerate() {
+        let server = server.as_str().unwrap_or("");
+        if server.parse::<std::net::IpAddr>().is_err() {
+            let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            errors.invalid(&list.index(i), server, why);
+        }
+    }
+    let list = path.child("searches");
+    for (i, search) in list_at(spec, &["dnsConfig", "searches"]).iter().enumerate() {
+        let search = search.as_str().unwrap_or("");
+        if search == "." {
+            continue;
+        }
+        // Upstream lets underscores stand for dashes here, and a final dot.
+        let masked = search.strip_suffix('.').unwrap_or(search).replace('_', "-");
+        for problem in meta::NameRule::Dns1123Subdomain.check(&masked, false) {
+            errors.invalid(&list.index(i), search, problem);
+        }
+    }
+    let list = path.child("options");
+    for (i, option) in list_at(spec, &["dnsConfig", "options"]).iter().enumerate() {
+        let (name, value) = (str_at(option, &["name"]), str_at(option, &["value"]));
+        if name.is_empty() {
+            errors.required(&list.index(i), "must not be empty");
+        }
+        // A line break would begin another directive.
+        for (key, text) in [("name", name), ("value", value)] {
+            if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+                errors.invalid(&list.index(i).child(key), text, "must not contain whitespace");
+            }
+        }
+    }
 }
 
 fn security(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
@@ -141,10 +178,27 @@ fn security(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         let path = path.index(i);
         if name.is_empty() {
             errors.required(&path.child("name"), "");
+        } else if !is_sysctl(name) {
+            errors.invalid(&path.child("name"), name, SYSCTL);
         } else if !seen.insert(name) {
             errors.duplicate(&path.child("name"), name);
         }
     }
+}
+
+const SYSCTL: &str = "must have at most 253 characters and match regex \
+                      ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+
+/// Whether a text names a sysctl: segments between dots or slashes.
+fn is_sysctl(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let segment = |text: &str| {
+        let bytes = text.as_bytes();
+        bytes.first().is_some_and(|b| plain(*b))
+            && bytes.last().is_some_and(|b| plain(*b))
+            && bytes.iter().all(|b| plain(*b) || matches!(b, b'-' | b'_'))
+    };
+    name.len() <= 253 && name.split(['.', '/']).all(segment)
 }
 
 /// Two containers of a pod cannot have the same host port.

@@ -278,6 +278,57 @@ fn other_kinds() {
     }
 }
 
+/// Texts that would mean more than they say where they are used.
+#[test]
+fn texts_that_reach_files_are_checked() {
+    let with = |extra: Value| problems(kind("", "Pod"), &pod(json!({"spec": extra})));
+    let dns = |config: Value| with(json!({"dnsConfig": config}));
+    let mount = |path: &str| {
+        with(json!({"volumes": [{"name": "v", "emptyDir": {}}], "containers": [
+            {"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": path}]}]}))
+    };
+    let token = |path: &str| {
+        let source = json!({"serviceAccountToken": {"path": path}});
+        with(json!({"volumes": [{"name": "v", "projected": {"sources": [source]}}]}))
+    };
+    let sysctl = |name: &str| with(json!({"securityContext": {"sysctls": [{"name": name, "value": "1"}]}}));
+    for (found, bad) in [
+        (
+            dns(
+                json!({"nameservers": ["10.0.0.1"], "searches": ["a.b", "_x.y.", "."], "options": [{"name": "ndots", "value": "2"}]}),
+            ),
+            0,
+        ),
+        (dns(json!({"nameservers": ["10.0.0.1\nnameserver 6.6.6.6"]})), 1),
+        (dns(json!({"searches": ["a\nnameserver 6.6.6.6"]})), 1),
+        (dns(json!({"options": [{"name": "a\nnameserver 6.6.6.6"}]})), 1),
+        (dns(json!({"options": [{"name": "a", "value": "1\nb"}, {"name": ""}]})), 2),
+        (mount("/a"), 0),
+        (mount("/a:ro"), 1),
+        (token("a/b"), 0),
+        (token("../b"), 1),
+        (token("/b"), 1),
+        (sysctl("kernel.shm_rmid_forced"), 0),
+        (sysctl("net/ipv4/conf.eth0-1/x"), 0),
+        (sysctl("foo-"), 1),
+        (sysctl("bar.."), 1),
+        (sysctl("A.b"), 1),
+    ] {
+        assert_eq!(found.len(), bad, "{found:?}");
+    }
+}
+
+#[test]
+fn addresses_are_named_by_their_canonical_form() {
+    let ip = kind("networking.k8s.io", "IPAddress");
+    let named = |name: &str| {
+        problems(ip, &json!({"metadata": {"name": name}, "spec": {"parentRef": {"resource": "services", "name": "a"}}}))
+    };
+    assert!(named("10.0.0.1").is_empty() && named("2001:db8::1").is_empty());
+    assert_eq!((named("2001:DB8::1").len(), named("web").len()), (1, 1));
+    assert_eq!(problems(ip, &json!({"metadata": {"name": "10.0.0.1"}})).len(), 1);
+}
+
 /// A list of as many items as a body can hold, in every place where items must differ. Looking each up among those
 /// before it would take hours.
 #[test]

@@ -95,12 +95,9 @@ fn deadline(new: &Value, old: &Value, errors: &mut FieldErrors) {
 
 fn tolerations(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let spec = Path::new("spec");
-    let same = |a: &Value, b: &Value| {
-        ["key", "operator", "value", "effect"].iter().all(|k| str_at(a, &[k]) == str_at(b, &[k]))
-    };
-    let kept = list_at(old, &["tolerations"])
-        .iter()
-        .all(|before| list_at(new, &["tolerations"]).iter().any(|after| same(before, after)));
+    let facts = |t: &Value| ["key", "operator", "value", "effect"].map(|k| str_at(t, &[k]).to_owned());
+    let now: HashSet<[String; 4]> = list_at(new, &["tolerations"]).iter().map(facts).collect();
+    let kept = list_at(old, &["tolerations"]).iter().all(|before| now.contains(&facts(before)));
     if !kept {
         errors.forbidden(
             &spec.child("tolerations"),

@@ -166,6 +166,7 @@ fn projected(value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
                 "downwardAPI" => downward(value, &path, errors),
                 "serviceAccountToken" => {
                     required(value, "path", &path, errors);
+                    local_descending_path(str_at(value, &["path"]), &path.child("path"), errors);
                     let seconds = int_at(value, &["expirationSeconds"]).unwrap_or(3600);
                     if seconds < 600 {
                         errors.invalid(
