@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
@@ -13,6 +14,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
 use serde_json::Value;
 
+use super::flow::{self, Permit, Pool};
 use super::status::ApiError;
 
 /// Any error.
@@ -62,6 +64,49 @@ pub async fn collect(body: Body) -> Result<Bytes, ApiError> {
         Err(error) => Err(ApiError::bad_request(format!("unable to read the request body: {error}"))),
     }
 }
+
+/// Reads a whole request body of at most [`MAX_BODY`] bytes; its memory comes out of a user's share of a pool, as it
+/// arrives, and is held as long as the permits.
+///
+/// # Errors
+/// 413 over the limit, 429 when the pool or the share is spent, 400 when the connection breaks, 408 when nothing more comes.
+pub async fn receive(mut body: Body, memory: Option<(&Pool, &str)>) -> Result<(Bytes, Vec<Permit>), ApiError> {
+    let mut permits = Vec::new();
+    let mut reserved = 0;
+    let mut parts: Vec<Bytes> = Vec::new();
+    let mut length = 0;
+    if http_body::Body::size_hint(&body).lower() > MAX_BODY as u64 {
+        return Err(ApiError::too_large(MAX_BODY));
+    }
+    loop {
+        let frame = tokio::time::timeout(NEXT_PART, body.frame())
+            .await
+            .map_err(|_| ApiError::upstream(408, "the request body did not arrive in time"))?;
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|e| ApiError::bad_request(format!("unable to read the request body: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length > MAX_BODY {
+            return Err(ApiError::too_large(MAX_BODY));
+        }
+        if let Some((pool, user)) = memory
+            && length > reserved
+        {
+            // By and by, so that a small body takes little and a long one does not ask for each of its frames.
+            let more = (length - reserved).max(reserved).clamp(RESERVE, MAX_BODY);
+            permits.push(pool.try_take(user, more).ok_or_else(flow::too_many)?);
+            reserved += more;
+        }
+        parts.push(data);
+    }
+    let body = if parts.len() == 1 { parts.swap_remove(0) } else { parts.concat().into() };
+    Ok((body, permits))
+}
+
+/// What is reserved for a body at first.
+const RESERVE: usize = 4096;
+/// A client that sends no part of its body for so long is not waited for.
+const NEXT_PART: Duration = Duration::from_secs(10);
 
 /// A response with a JSON body.
 pub fn json(code: StatusCode, value: &Value) -> Response<Body> {
@@ -188,6 +233,22 @@ mod tests {
             let value: Value = serde_json::from_slice(&bytes).expect("is json");
             assert_eq!(value["items"].as_array().map(Vec::len), Some(count));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_take_memory_as_they_come() {
+        let pool = Pool::new(2 * MAX_BODY);
+        let (small, held) = receive(full("x"), Some((&pool, "a"))).await.expect("fits");
+        assert_eq!((&*small, held.len()), (&b"x"[..], 1));
+        let (_, most) = receive(full(vec![b'x'; MAX_BODY - 2 * RESERVE]), Some((&pool, "a"))).await.expect("fits");
+        let over = receive(full(vec![b'x'; 2 * RESERVE]), Some((&pool, "a"))).await.expect_err("no share left");
+        assert_eq!(over.code(), 429);
+        assert!(receive(full(vec![b'x'; 2 * RESERVE]), Some((&pool, "b"))).await.is_ok());
+        drop((held, most));
+        assert_eq!(receive(full(vec![b'x'; MAX_BODY + 1]), None).await.expect_err("too large").code(), 413);
+        // Who sends nothing is not waited for.
+        let stuck = stream(futures::stream::pending());
+        assert_eq!(receive(stuck, Some((&pool, "a"))).await.expect_err("stuck").code(), 408);
     }
 
     #[tokio::test]

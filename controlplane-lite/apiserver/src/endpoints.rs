@@ -8,7 +8,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::body::{self, Body, json as json_response, raw};
+use super::body::{Body, json as json_response, raw};
+use super::documents;
 use super::negotiate;
 use super::request_info::{Query, RequestInfo};
 use super::respond;
@@ -47,7 +48,7 @@ pub async fn serve(
         [".well-known", "openid-configuration"] => {
             Some(json_response(StatusCode::OK, &server.access.openid_configuration(&server.advertised())))
         }
-        ["openapi", rest @ ..] => openapi_document(server, rest, headers, query)?,
+        ["openapi", rest @ ..] => openapi_document(server, rest, headers, query).await?,
         ["api" | "apis", ..] => discover(server, &parts, headers, query),
         _ => None,
     };
@@ -152,7 +153,7 @@ const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.
 
 /// Documents are JSON. In protobuf there is only the head of version 2: clients that ask for it stop without an answer,
 /// but leave checking to the server and know how to patch built-in kinds by themselves.
-fn openapi_document(
+async fn openapi_document(
     server: &Server,
     rest: &[&str],
     headers: &HeaderMap,
@@ -168,24 +169,7 @@ fn openapi_document(
     if protobuf_only {
         return Err(ApiError::not_acceptable(&negotiate::ACCEPTED[..1]));
     }
-    Ok(openapi_json(server, rest, query))
-}
-
-fn openapi_json(server: &Server, rest: &[&str], query: &Query) -> Option<Response<Body>> {
-    let value = match rest {
-        ["v2"] => openapi::v2_document(server.scheme),
-        ["v3"] => openapi::v3_root(server.scheme),
-        ["v3", "api", version] => openapi::v3_document(server.scheme, "", version)?,
-        ["v3", "apis", group, version] => openapi::v3_document(server.scheme, group, version)?,
-        _ => return None,
-    };
-    let mut response = json_response(StatusCode::OK, &value);
-    if query.has("hash") {
-        // The hash in the address changes with the content.
-        let forever = HeaderValue::from_static("public, immutable, max-age=31536000");
-        response.headers_mut().insert(header::CACHE_CONTROL, forever);
-    }
-    Some(response)
+    documents::answer(server, rest, headers, query.has("hash")).await
 }
 
 /// The aggregated version the Accept header prefers over plain discovery.
@@ -233,7 +217,10 @@ fn discover(server: &Server, parts: &[&str], headers: &HeaderMap, query: &Query)
 }
 
 /// `kubectl get componentstatuses`: deprecated upstream, answered from what is known here.
-pub fn component_statuses(info: &RequestInfo, headers: &HeaderMap, query: &Query) -> Response<Body> {
+///
+/// # Errors
+/// 404 for other names, 406 for forms nobody speaks.
+pub fn component_statuses(info: &RequestInfo, headers: &HeaderMap, query: &Query) -> Result<Response<Body>, ApiError> {
     let one = |name: &str| {
         json!({
             "kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": name},
@@ -241,17 +228,30 @@ pub fn component_statuses(info: &RequestInfo, headers: &HeaderMap, query: &Query
         })
     };
     let names = ["scheduler", "controller-manager", "etcd-0"];
-    let format = negotiate::accept(headers).map_or(negotiate::Format::Json, |accept| accept.format);
+    let accept = negotiate::accept(headers)?;
+    let format = accept.format;
+    let kind = scheme::builtin().by_gvk("", "v1", "ComponentStatus").ok_or_else(ApiError::no_such_path)?;
+    let table = |items: &[Value]| {
+        let include = scheme::table::IncludeObject::from_query(query.get("includeObject").unwrap_or(""));
+        let now = jiff::Timestamp::now();
+        let table = scheme::table::table(kind, json!({}), items, include.unwrap_or_default(), true, now);
+        respond::encode(StatusCode::OK, format, &table, query)
+    };
+    let in_table = accept.shape == negotiate::Shape::Table;
     if !info.name.is_empty() {
         let Some(name) = names.iter().find(|n| **n == info.name) else {
             let subject = super::status::Subject::new("", "componentstatuses");
-            return body::failure(&ApiError::not_found(subject, &info.name));
+            return Err(ApiError::not_found(subject, &info.name));
         };
-        return respond::encode(StatusCode::OK, format, &one(name), query);
+        let found = one(name);
+        return Ok(if in_table { table(&[found]) } else { respond::encode(StatusCode::OK, format, &found, query) });
     }
     let items: Vec<Value> = names.iter().map(|n| one(n)).collect();
+    if in_table {
+        return Ok(table(&items));
+    }
     let list = json!({"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": items});
-    respond::encode(StatusCode::OK, format, &list, query)
+    Ok(respond::encode(StatusCode::OK, format, &list, query))
 }
 
 #[cfg(test)]

@@ -8,11 +8,15 @@
 pub mod access;
 pub mod admission;
 pub mod allocate;
+pub mod answer;
 pub mod body;
 mod bootstrap;
 pub mod call;
 pub mod deletion;
+mod documents;
 pub mod endpoints;
+pub mod flow;
+pub mod go_duration;
 mod gzip;
 mod impersonation;
 pub mod inprocess;
@@ -35,6 +39,7 @@ pub mod subresource;
 pub mod testing;
 pub mod tunnel;
 pub mod verbs;
+mod websocket;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -178,6 +183,15 @@ pub enum StartError {
     Bootstrap(#[source] ApiError),
 }
 
+/// Gives up answers that nobody reads, as long as the server exists.
+async fn sweep(server: std::sync::Weak<Server>) {
+    loop {
+        tokio::time::sleep(answer::SWEEP).await;
+        let Some(server) = server.upgrade() else { return };
+        server.flow.answers.sweep();
+    }
+}
+
 /// A running API server. Cheap to clone; the last handle (clients count) that goes ends its tasks.
 #[derive(Debug, Clone)]
 pub struct ApiServer {
@@ -210,7 +224,6 @@ impl ApiServer {
             services.occupy(&stored);
         }
         let Chains { authn, authz, access } = access::build(&config, &registry)?;
-        let (read_places, write_places) = Server::places();
         let server = Arc::new(Server {
             scheme,
             registry,
@@ -222,8 +235,8 @@ impl ApiServer {
             kubelet_tls,
             unverified_tls,
             stopping: running.child_token(),
-            read_places,
-            write_places,
+            flow: flow::Flow::default(),
+            documents: documents::Documents::default(),
             service_cidr: cidr,
             advertise: config.advertise,
             bootstrapped: false.into(),
@@ -231,6 +244,7 @@ impl ApiServer {
         let running = Arc::new(running.drop_guard());
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
         tokio::spawn(bootstrap::keep(server.clone()));
+        tokio::spawn(sweep(Arc::downgrade(&server)));
         Ok(Self { server, tls, running })
     }
 

@@ -11,25 +11,85 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::request_info::RequestInfo;
+use scheme::Scheme;
+
+/// The verbs that are counted by name, as upstream writes them.
+const VERBS: [(&str, &str); 14] = [
+    ("get", "GET"),
+    ("list", "LIST"),
+    ("watch", "WATCH"),
+    ("create", "POST"),
+    ("update", "PUT"),
+    ("patch", "PATCH"),
+    ("delete", "DELETE"),
+    ("deletecollection", "DELETECOLLECTION"),
+    ("post", "POST"),
+    ("put", "PUT"),
+    ("head", "GET"),
+    ("options", "OPTIONS"),
+    ("connect", "CONNECT"),
+    ("apply", "APPLY"),
+];
+
+/// What requests are counted by. Every value comes from the kinds served or from a list here, never from the request:
+/// whoever may send requests, even refused ones, could otherwise fill the memory with labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Labels {
+    verb: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    scope: &'static str,
+}
+
+impl Labels {
+    /// The labels of a request; all empty but the verb when it names no resource of the scheme.
+    pub fn new(scheme: &'static Scheme, info: &RequestInfo) -> Self {
+        let verb = VERBS.iter().find(|(verb, _)| *verb == info.verb).map_or("OTHER", |(_, shown)| shown);
+        let kind = if info.is_resource { scheme.by_gvr(&info.group, &info.version, &info.resource) } else { None };
+        let Some(kind) = kind else {
+            return Self { verb, group: "", version: "", resource: "", subresource: "", scope: "" };
+        };
+        let scope = match (info.name.is_empty(), info.namespace.is_empty()) {
+            (false, _) => "resource",
+            (true, false) => "namespace",
+            (true, true) => "cluster",
+        };
+        let subresource = kind.subresource(&info.subresource).map_or("", |known| known.name);
+        Self { verb, group: kind.group, version: kind.version, resource: kind.plural, subresource, scope }
+    }
+
+    fn mutates(self) -> bool {
+        matches!(self.verb, "POST" | "PUT" | "PATCH" | "DELETE" | "DELETECOLLECTION" | "APPLY")
+    }
+}
 
 /// Labels of `apiserver_request_total`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Requested {
-    verb: String,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
+    verb: &'static str,
+    dry_run: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    scope: &'static str,
+    component: &'static str,
     code: u16,
 }
 
 /// Labels of `apiserver_request_duration_seconds`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Timed {
-    verb: String,
-    group: String,
-    resource: String,
-    subresource: String,
+    verb: &'static str,
+    dry_run: &'static str,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    scope: &'static str,
+    component: &'static str,
 }
 
 /// Labels of `apiserver_current_inflight_requests`.
@@ -86,39 +146,27 @@ impl Drop for InFlight {
 
 impl Metrics {
     /// Notes a request's start.
-    pub fn begin(&self, info: &RequestInfo, long: bool) -> InFlight {
+    pub fn begin(&self, labels: Labels, long: bool) -> InFlight {
         let gauge = if long {
             self.long_running.clone()
         } else {
-            let mutating = matches!(info.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection");
-            let request_kind = if mutating { "mutating" } else { "readOnly" };
+            let request_kind = if labels.mutates() { "mutating" } else { "readOnly" };
             self.inflight.get_or_create(&Inflight { request_kind }).clone()
         };
         gauge.inc();
         InFlight(gauge)
     }
 
-    /// Notes an answer. Only paths that name a resource the server has are counted by it, so that clients cannot make
-    /// up labels.
-    pub fn end(&self, info: &RequestInfo, known: bool, code: u16, took: Duration) {
-        let text = |value: &str| if known { value.to_owned() } else { String::new() };
-        let verb = if known || matches!(info.verb.as_str(), "get" | "post" | "head") {
-            info.verb.to_ascii_uppercase()
-        } else {
-            "OTHER".to_owned()
-        };
-        let (group, resource, subresource) = (text(&info.group), text(&info.resource), text(&info.subresource));
-        let requested = Requested {
-            verb: verb.clone(),
-            group: group.clone(),
-            version: text(&info.version),
-            resource: resource.clone(),
-            subresource: subresource.clone(),
-            code,
-        };
+    /// Notes an answer.
+    pub fn end(&self, labels: Labels, code: u16, took: Duration) {
+        let Labels { verb, group, version, resource, subresource, scope } = labels;
+        let (dry_run, component) = ("", "apiserver");
+        // A proxied answer's code is whatever its server likes.
+        let code = if (100..600).contains(&code) { code } else { 0 };
+        let requested = Requested { verb, dry_run, group, version, resource, subresource, scope, component, code };
         self.requests.get_or_create(&requested).inc();
-        if info.verb != "watch" {
-            let timed = Timed { verb, group, resource, subresource };
+        if verb != "WATCH" {
+            let timed = Timed { verb, dry_run, group, version, resource, subresource, scope, component };
             self.durations.get_or_create(&timed).observe(took.as_secs_f64());
         }
     }
@@ -134,5 +182,50 @@ impl Metrics {
         // Writing to a String cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::request_info::{Query, parse};
+    use http::Method;
+
+    /// A path cannot make a label, whatever it says and whoever sends it.
+    #[test]
+    fn labels_are_not_made_of_paths() {
+        let metrics = Metrics::default();
+        for n in 0..5_000 {
+            let method = Method::from_bytes(format!("M{n}").as_bytes()).unwrap();
+            for path in [
+                format!("/api/v1/namespaces/a/pods/b/x{n}"),
+                format!("/api/v1/namespaces/n{n}/pods/p{n}"),
+                format!("/apis/g{n}/v{n}/r{n}"),
+                format!("/x{n}"),
+            ] {
+                for method in [&Method::GET, &method] {
+                    let info = parse(method, &path, &Query::parse(None));
+                    let labels = Labels::new(scheme::builtin(), &info);
+                    drop(metrics.begin(labels, false));
+                    metrics.end(labels, 401, Duration::ZERO);
+                }
+            }
+        }
+        let text = metrics.encode();
+        assert!(text.lines().count() < 200, "{}", text.lines().count());
+        assert!(text.contains("resource=\"pods\"") && !text.contains("x77"), "{text}");
+    }
+
+    #[test]
+    fn labels_are_upstreams() {
+        let of = |method: &Method, path: &str| {
+            let l = Labels::new(scheme::builtin(), &parse(method, path, &Query::parse(None)));
+            [l.verb, l.group, l.version, l.resource, l.subresource, l.scope].join(" ")
+        };
+        assert_eq!(of(&Method::GET, "/apis/apps/v1/namespaces/a/deployments"), "LIST apps v1 deployments  namespace");
+        assert_eq!(of(&Method::PUT, "/api/v1/namespaces/a/pods/b/status"), "PUT  v1 pods status resource");
+        assert_eq!(of(&Method::POST, "/api/v1/nodes"), "POST  v1 nodes  cluster");
+        assert_eq!(of(&Method::GET, "/healthz"), "GET     ");
     }
 }

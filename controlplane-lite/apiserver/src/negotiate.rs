@@ -73,6 +73,24 @@ pub fn accept(headers: &HeaderMap) -> Result<Accept, ApiError> {
     if seen { Err(ApiError::not_acceptable(&ACCEPTED)) } else { Ok(plain) }
 }
 
+/// The format of an answer that has no Table and is no stored object: clauses that ask for another shape are passed
+/// over.
+///
+/// # Errors
+/// 406 when no other clause is left.
+pub fn accept_plain(headers: &HeaderMap) -> Result<Format, ApiError> {
+    let mut seen = false;
+    for value in headers.get_all(header::ACCEPT) {
+        for clause in value.to_str().unwrap_or("").split(',').filter(|c| !c.trim().is_empty()) {
+            seen = true;
+            if let Some(Accept { format, shape: Shape::Object, .. }) = parse_clause(clause) {
+                return Ok(format);
+            }
+        }
+    }
+    if seen { Err(ApiError::not_acceptable(&ACCEPTED)) } else { Ok(Format::Json) }
+}
+
 fn parse_clause(clause: &str) -> Option<Accept> {
     let mut parts = clause.split(';').map(str::trim);
     let format = match parts.next()?.to_ascii_lowercase().as_str() {
@@ -155,6 +173,15 @@ mod tests {
         }
         assert_eq!(accept(&headers(header::ACCEPT, "text/html")).unwrap_err().code(), 406);
         assert_eq!(accept(&headers(header::ACCEPT, "application/yaml")).unwrap().format, Format::Yaml);
+    }
+
+    #[test]
+    fn what_is_not_stored_has_no_table() {
+        let of = |text: &str| accept_plain(&headers(header::ACCEPT, text)).map_err(|e| e.code());
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(of(table), Err(406));
+        assert_eq!(of(&format!("{table},application/json")), Ok(Format::Json));
+        assert_eq!(of("application/vnd.kubernetes.protobuf,application/yaml"), Ok(Format::Yaml));
     }
 
     #[test]

@@ -55,8 +55,9 @@ pub enum Change {
     Remove(Value),
 }
 
-/// How often a change is tried again when somebody else was faster.
-pub const RETRIES: usize = 5;
+/// How often a change is tried again when somebody else was faster. Upstream's store tries until the request's deadline;
+/// a client that named a version gets its conflict from the first try.
+pub const RETRIES: usize = 1000;
 
 impl Registry {
     /// Loads the resources of a scheme from a store; the caches follow it until `token` is cancelled.
@@ -107,6 +108,23 @@ impl Registry {
     /// The caches.
     pub fn cache(&self) -> &WatchCache {
         &self.cache
+    }
+}
+
+/// How a try to change an object went.
+enum Attempt {
+    Written(Written),
+    /// Somebody else wrote first, at this revision when the store says so.
+    Lost(Option<Revision>),
+}
+
+impl Attempt {
+    fn lost(error: StoreError) -> Result<Self, ApiError> {
+        match error {
+            StoreError::Conflict { current, .. } => Ok(Self::Lost(current)),
+            StoreError::NotFound(_) => Ok(Self::Lost(None)),
+            other => Err(store_failure(other)),
+        }
     }
 }
 
@@ -220,14 +238,18 @@ impl Resource {
             let mut current: Value = serde_json::from_slice(&entry.value).map_err(ApiError::internal)?;
             current["metadata"]["resourceVersion"] = json!(entry.revision.to_string());
             let asked = change(&current)?;
-            if let Some(written) = self.perform(&key, entry.value, entry.revision, asked, dry_run).await? {
-                return Ok(written);
+            match self.perform(&key, entry.value, entry.revision, asked, dry_run).await? {
+                Attempt::Written(written) => return Ok(written),
+                // The other write may have been decided and not yet committed: reading before it can be seen would
+                // only lose the same race again. When it never shows, the next attempt says why.
+                Attempt::Lost(Some(winner)) => drop(self.cache.wait_until_fresh(winner).await),
+                Attempt::Lost(None) => {}
             }
         }
         Err(ApiError::modified(self.subject(), name))
     }
 
-    /// Carries out one change; `None` when somebody else wrote first.
+    /// Carries out one change.
     async fn perform(
         &self,
         key: &Key,
@@ -235,11 +257,11 @@ impl Resource {
         revision: Revision,
         change: Change,
         dry_run: bool,
-    ) -> Result<Option<Written>, ApiError> {
+    ) -> Result<Attempt, ApiError> {
         let (mut value, durability) = match change {
             Change::Keep => {
                 let object = self.object(&before, revision, EventKind::Modified)?;
-                return Ok(Some(Written { object, removed: false }));
+                return Ok(Attempt::Written(Written { object, removed: false }));
             }
             Change::Remove(last) => return self.remove(key, revision, last, dry_run).await,
             Change::Write(value) => (value, Durability::Immediate),
@@ -249,37 +271,29 @@ impl Resource {
         // A write that changes nothing is none: no revision, no event.
         if dry_run || bytes == before {
             let object = self.object(&bytes, revision, EventKind::Modified)?;
-            return Ok(Some(Written { object, removed: false }));
+            return Ok(Attempt::Written(Written { object, removed: false }));
         }
         let put = Put { durability, ..Put::update(key.clone(), bytes.clone(), revision) };
         match self.store.put(put).await {
             Ok(revision) => {
                 let object = self.object(&bytes, revision, EventKind::Modified)?;
-                Ok(Some(Written { object, removed: false }))
+                Ok(Attempt::Written(Written { object, removed: false }))
             }
-            Err(StoreError::Conflict { .. } | StoreError::NotFound(_)) => Ok(None),
-            Err(error) => Err(store_failure(error)),
+            Err(error) => Attempt::lost(error),
         }
     }
 
-    async fn remove(
-        &self,
-        key: &Key,
-        revision: Revision,
-        mut last: Value,
-        dry_run: bool,
-    ) -> Result<Option<Written>, ApiError> {
+    async fn remove(&self, key: &Key, revision: Revision, mut last: Value, dry_run: bool) -> Result<Attempt, ApiError> {
         let removed_at = if dry_run {
             revision
         } else {
             match self.store.delete(key, Precondition::Revision(revision)).await {
                 Ok((removed_at, _)) => removed_at,
-                Err(StoreError::Conflict { .. } | StoreError::NotFound(_)) => return Ok(None),
-                Err(error) => return Err(store_failure(error)),
+                Err(error) => return Attempt::lost(error),
             }
         };
         let object = self.object(&encode_stored(&mut last), removed_at, EventKind::Deleted)?;
-        Ok(Some(Written { object, removed: true }))
+        Ok(Attempt::Written(Written { object, removed: true }))
     }
 }
 
@@ -289,10 +303,11 @@ fn spec(kind: &Kind) -> ResourceSpec {
     let empty = json!({});
     let path = |name: &'static str| {
         let path = match (kind.plural, name) {
-            ("events", "source") => "source.component",
-            _ => name,
+            ("events", "source") => FieldPath::at(name, "source.component").or_at("reportingComponent"),
+            ("jobs", "status.successful") => FieldPath::at(name, "status.succeeded"),
+            _ => FieldPath::new(name),
         };
-        FieldPath::at(name, path).or(&(kind.fields.get)(&empty, name))
+        path.or(&(kind.fields.get)(&empty, name))
     };
     ResourceSpec::new(kind.group, kind.plural, kind.namespaced)
         .with_fields(kind.fields.names.iter().map(|name| path(name)))

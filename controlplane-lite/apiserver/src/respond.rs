@@ -38,16 +38,30 @@ pub fn object(call: &Call, code: StatusCode, object: &Object) -> Result<Response
     if plain && call.kind.conversion.is_none() && !call.query.flag("pretty") {
         return Ok(raw(code, "application/json", object.json()));
     }
-    let value = call.served(object.value());
-    let value = match accept.shape {
+    Ok(encode(code, accept.format, &shaped(call, object.value(), accept), &call.query))
+}
+
+/// Answers an object that was not stored: it has no resourceVersion.
+///
+/// # Errors
+/// As [`object`].
+pub fn unstored(call: &Call, code: StatusCode, object: &Object) -> Result<Response<Body>, ApiError> {
+    let accept = negotiate::accept(&call.headers)?;
+    let value = serde_json::from_slice(&object.stored()).map_err(ApiError::internal)?;
+    Ok(encode(code, accept.format, &shaped(call, value, accept), &call.query))
+}
+
+/// A stored form in the shape the client asked for.
+fn shaped(call: &Call, stored: Value, accept: Accept) -> Value {
+    let value = call.served(stored);
+    match accept.shape {
         Shape::Object => value,
         Shape::Metadata => metadata_of(&value, accept),
         Shape::Table => {
             let version = version_of(&value);
             table_of(call, &[value], version, accept, true)
         }
-    };
-    Ok(encode(code, accept.format, &value, &call.query))
+    }
 }
 
 /// Answers any document.
@@ -182,9 +196,35 @@ pub fn version_of(object: &Value) -> Value {
     json!({"resourceVersion": object["metadata"]["resourceVersion"]})
 }
 
+/// Characters that all warnings of an answer may have, as upstream; beyond it each is cut.
+const ALL_WARNINGS: usize = 4 * 1024;
+/// What a warning is cut to then.
+const ONE_WARNING: usize = 256;
+
+/// The warnings that are sent: each once, cut when they are many, and the rest left out when they are too many.
+fn limited(warnings: &[String]) -> Vec<String> {
+    let mut seen = std::collections::HashSet::new();
+    let texts: Vec<&String> = warnings.iter().filter(|text| !text.is_empty() && seen.insert(*text)).collect();
+    let length = |text: &str| text.chars().count();
+    if texts.iter().map(|text| length(text)).sum::<usize>() <= ALL_WARNINGS {
+        return texts.into_iter().cloned().collect();
+    }
+    let mut written = 0;
+    let mut out = Vec::new();
+    for text in texts {
+        if written >= ALL_WARNINGS {
+            break;
+        }
+        let cut: String = text.chars().take(ONE_WARNING).collect();
+        written += length(&cut);
+        out.push(cut);
+    }
+    out
+}
+
 /// Adds a Warning header per text, as upstream encodes them.
 pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
-    for text in warnings {
+    for text in limited(warnings) {
         let quoted = text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\r', '\n'], " ");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(header::WARNING, value);
@@ -200,4 +240,19 @@ pub fn empty() -> Response<Body> {
 /// PartialObjectMetadata in v1.
 pub fn partial(value: &Value) -> Value {
     table::partial_metadata(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_limited() {
+        let few = ["a", "b", "a", ""].map(str::to_owned);
+        assert_eq!(limited(&few), ["a", "b"]);
+        let many: Vec<String> = (0..10_000).map(|n| format!("{n}{}", "é".repeat(1000))).collect();
+        let sent = limited(&many);
+        assert_eq!(sent.len(), ALL_WARNINGS / ONE_WARNING);
+        assert!(sent.iter().all(|text| text.chars().count() == ONE_WARNING));
+    }
 }

@@ -33,6 +33,7 @@ pub async fn answer(
     body: &Bytes,
 ) -> Result<Response<Body>, ApiError> {
     let options = options::write(query, "CreateOptions")?;
+    let format = negotiate::accept_plain(headers)?;
     let decoded = decode_body(kind, headers, body, options.field_validation)?;
     let mut review = decoded.object;
     let subject = Subject::new(kind.group, kind.kind);
@@ -56,14 +57,7 @@ pub async fn answer(
         _ => return Err(ApiError::no_such_path()),
     }
     ensure_map(&mut review, &["metadata"]).entry("creationTimestamp").or_insert(Value::Null);
-    let accept = negotiate::accept(headers)?;
-    let value = match accept.shape {
-        negotiate::Shape::Table => {
-            scheme::table::table(kind, json!({}), [&review], scheme::table::IncludeObject::Metadata, true, server.now())
-        }
-        _ => review,
-    };
-    let mut response = respond::encode(StatusCode::CREATED, accept.format, &value, query);
+    let mut response = respond::encode(StatusCode::CREATED, format, &review, query);
     respond::warn(&mut response, &decoded.warnings);
     Ok(response)
 }

@@ -85,11 +85,13 @@ async fn below(call: Call, request: Request<Body>) -> Result<Response<Body>, Api
         return Ok(endpoints::not_found());
     };
     let verb = call.info.verb.clone();
-    if !known.verbs.contains(&verb.as_str()) || call.info.name.is_empty() {
+    // A proxy takes OPTIONS, too, which is no verb of the API.
+    let proxied = name == "proxy" && request.method() == http::Method::OPTIONS;
+    if !(proxied || known.verbs.contains(&verb.as_str())) || call.info.name.is_empty() {
         return Err(ApiError::method_not_allowed());
     }
     match name.as_str() {
-        "log" => return subresource::node_connect::log(&call).await,
+        "log" => return subresource::node_connect::log(&call, request).await,
         "exec" | "attach" | "portforward" => return subresource::node_connect::connect(&call, request).await,
         "proxy" => return subresource::proxy::proxy(&call, request).await,
         _ => {}
@@ -131,7 +133,7 @@ async fn virtual_kind(
             let call = Call { server: server.clone(), info, query, headers, user, kind: resource.kind, resource };
             subresource::binding::create(&call, body::collect(request.into_body()).await?).await
         }
-        ("", "componentstatuses") => Ok(endpoints::component_statuses(&info, request.headers(), &query)),
+        ("", "componentstatuses") => endpoints::component_statuses(&info, request.headers(), &query),
         _ => {
             let (parts, incoming) = request.into_parts();
             let bytes = body::collect(incoming).await?;

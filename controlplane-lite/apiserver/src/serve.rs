@@ -26,7 +26,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use self::connection::{Connection, Counted, TimedWrites};
 use super::body::{Body, boxed};
+
+mod connection;
+
+pub use connection::Trust;
 
 /// The client's verified certificate chain in DER, leaf first; absent or empty when it showed none. An extension of
 /// every request.
@@ -65,7 +70,11 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Streams one HTTP/2 connection may hold: a client's watches are streams.
-const MAX_STREAMS: u32 = 2_000;
+const MAX_STREAMS: u32 = 1_000;
+/// The same for a connection without a client certificate, as upstream's.
+const MAX_STREAMS_WITHOUT_CERTIFICATE: u32 = 250;
+/// A connection that was told to end has so long for it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// HTTP/2 as ALPN names it. A client that does not ask for it speaks HTTP/1.1.
 const HTTP2: &[u8] = b"h2";
 
@@ -209,43 +218,64 @@ where
     let certificates = PeerCertificates(
         session.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect(),
     );
+    let streams = if certificates.0.is_empty() { MAX_STREAMS_WITHOUT_CERTIFICATE } else { MAX_STREAMS };
+    let state = Arc::new(Connection::default());
+    let io = TokioIo::new(TimedWrites::new(stream, state.clone()));
+    let of_requests = state.clone();
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let answering = of_requests.begin();
+        let state = of_requests.clone();
         let mut request = request.map(boxed);
         request.extensions_mut().insert(certificates.clone());
         request.extensions_mut().insert(PeerAddress(peer));
+        request.extensions_mut().insert(state.trust());
+        let answer = handler(request);
         // A request being decided takes 20 KiB, and hyper keeps room for it as long as its answer streams.
-        Box::pin(handler(request).map(Ok::<_, Infallible>))
+        Box::pin(async move {
+            let response = answer.await;
+            if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                state.upgraded();
+            }
+            Ok::<_, Infallible>(response.map(|body| Counted::wrap(body, answering)))
+        })
     });
-    let io = TokioIo::new(stream);
     if http2 {
-        let connection = Box::pin(http2_builder().serve_connection(io, service));
-        drive(connection, http2::Connection::graceful_shutdown, peer, token).boxed()
+        let connection = Box::pin(http2_builder(streams).serve_connection(io, service));
+        drive(connection, http2::Connection::graceful_shutdown, peer, token, state).boxed()
     } else {
         let connection = Box::pin(http1_builder().serve_connection(io, service).with_upgrades());
-        drive(connection, http1::UpgradeableConnection::graceful_shutdown, peer, token).boxed()
+        drive(connection, http1::UpgradeableConnection::graceful_shutdown, peer, token, state).boxed()
     }
 }
 
-/// Runs a connection to its end; no new requests once `token` is cancelled.
-async fn drive<C>(mut connection: Pin<Box<C>>, shut: fn(Pin<&mut C>), peer: SocketAddr, token: CancellationToken)
-where
+/// Runs a connection to its end; no new requests once `token` is cancelled or it has been idle for a while.
+async fn drive<C>(
+    mut connection: Pin<Box<C>>,
+    shut: fn(Pin<&mut C>),
+    peer: SocketAddr,
+    token: CancellationToken,
+    state: Arc<Connection>,
+) where
     C: Future<Output = hyper::Result<()>>,
 {
-    let mut draining = false;
-    loop {
-        // Cancel-safe: the connection is polled in place, the token stays cancelled.
-        tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    debug!(%peer, %error, "connection");
-                }
-                return;
-            }
-            () = token.cancelled(), if !draining => {
-                draining = true;
-                shut(connection.as_mut());
-            }
+    let said = |ended: hyper::Result<()>| {
+        if let Err(error) = ended {
+            debug!(%peer, %error, "connection");
         }
+    };
+    // Cancel-safe: the connection is polled in place, the token stays cancelled, idleness only counts time.
+    let idle = tokio::select! {
+        ended = connection.as_mut() => return said(ended),
+        () = token.cancelled() => false,
+        () = state.idle() => true,
+    };
+    shut(connection.as_mut());
+    if !idle {
+        return said(connection.await);
+    }
+    // A peer that does not even take its leave is left alone.
+    if let Ok(ended) = tokio::time::timeout(CLOSE_TIMEOUT, connection).await {
+        said(ended);
     }
 }
 
@@ -255,11 +285,11 @@ fn http1_builder() -> http1::Builder {
     builder
 }
 
-fn http2_builder() -> http2::Builder<TokioExecutor> {
+fn http2_builder(streams: u32) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(streams)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(15));
     builder

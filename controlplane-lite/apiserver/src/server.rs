@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
 use super::admission::View;
 use super::allocate::Cidr;
 use super::call::Call;
+use super::documents::Documents;
+use super::flow::Flow;
 use super::metrics::Metrics;
 use super::registry::Registry;
 use super::services::Services;
@@ -20,11 +21,6 @@ use auth::authn::{Authenticator, UserInfo};
 use auth::authz::{Attributes, Authorizer};
 use scheme::{Scheme, meta};
 use storage::watch_cache::Filter;
-
-/// Requests that read, handled at once (upstream's `--max-requests-inflight`).
-const READ_PLACES: usize = 400;
-/// Requests that write, handled at once (upstream's `--max-mutating-requests-inflight`).
-const WRITE_PLACES: usize = 200;
 
 /// Everything a request may need.
 #[derive(Debug)]
@@ -49,18 +45,15 @@ pub struct Server {
     pub unverified_tls: Arc<rustls::ClientConfig>,
     /// Cancelled when the server ends; open watches end with it.
     pub stopping: CancellationToken,
-    pub(super) read_places: Arc<Semaphore>,
-    pub(super) write_places: Arc<Semaphore>,
+    /// How much of the server a request may hold.
+    pub flow: Flow,
+    pub(super) documents: Documents,
     pub(super) service_cidr: Cidr,
     pub(super) advertise: (IpAddr, u16),
     pub(super) bootstrapped: AtomicBool,
 }
 
 impl Server {
-    pub(super) fn places() -> (Arc<Semaphore>, Arc<Semaphore>) {
-        (Arc::new(Semaphore::new(READ_PLACES)), Arc::new(Semaphore::new(WRITE_PLACES)))
-    }
-
     /// The time.
     pub fn now(&self) -> jiff::Timestamp {
         jiff::Timestamp::now()

@@ -11,9 +11,12 @@ use http::{HeaderValue, Request, Response, header};
 use tracing::error;
 
 use super::body::{self, Body};
+use super::flow::{self, Level, Permit, Pools};
+use super::go_duration;
 use super::inprocess::InProcessUser;
+use super::metrics;
 use super::request_info::{self, Query, RequestInfo};
-use super::serve::PeerCertificates;
+use super::serve::{PeerCertificates, Trust};
 use super::server::Server;
 use super::status::{ApiError, Subject};
 use auth::authn::{Credentials, UserInfo};
@@ -21,17 +24,14 @@ use auth::authz::Attributes;
 
 /// A request that does not last may take this long.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// A request waits this long for its turn before it is told to come back.
-const QUEUE: Duration = Duration::from_secs(10);
-
 /// Answers a request, whatever it is.
 pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Body> {
     let started = Instant::now();
     let query = Query::parse(request.uri().query());
     let info = request_info::parse(request.method(), request.uri().path(), &query);
     let long = info.long_running(&query);
-    let known = info.is_resource && server.scheme.by_gvr(&info.group, &info.version, &info.resource).is_some();
-    let in_flight = server.metrics.begin(&info, long);
+    let labels = metrics::Labels::new(server.scheme, &info);
+    let in_flight = server.metrics.begin(labels, long);
     let answer = AssertUnwindSafe(filtered(&server, request, &info, &query, long)).catch_unwind().await;
     let mut response = match answer {
         Ok(Ok(response)) => response,
@@ -53,7 +53,7 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
     if !response.headers().contains_key(header::CACHE_CONTROL) {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     }
-    server.metrics.end(&info, known, response.status().as_u16(), started.elapsed());
+    server.metrics.end(labels, response.status().as_u16(), started.elapsed());
     drop(in_flight);
     response
 }
@@ -76,37 +76,82 @@ async fn filtered(
     // Apart, because a reference to the parts may be held while waiting, and one to the body may not.
     let (parts, body) = request.into_parts();
     let user = authenticate(server, &parts, info).await?;
+    if let Some(trust) = parts.extensions.get::<Trust>()
+        && !user.in_group("system:unauthenticated")
+    {
+        trust.give();
+    }
+    // Whose share a request takes is decided before impersonation: who may act for others is still one client.
+    let inside = parts.extensions.get::<InProcessUser>().is_some();
+    let share = (!inside).then(|| Share { pools: server.flow.pools(Level::of(&user)), user: user.clone() });
     let user = impersonate(server, &parts, user)?;
-    let _turn = if long { None } else { turn(server, &parts, info).await? };
     authorize(server, &user, info, query)?;
-    let request = Request::from_parts(parts, body);
-    let work = super::router::dispatch(server, request, info.clone(), query.clone(), user);
     if long {
-        return work.await;
+        let request = Request::from_parts(parts, body);
+        let response = super::router::dispatch(server, request, info.clone(), query.clone(), user).await?;
+        // Tunnels and logs may pause as long as they like; a watch that nobody reads would collect events.
+        return Ok(if info.verb == "watch" { server.flow.answers.send(response, Vec::new()) } else { response });
     }
     let limit = timeout(query)?;
+    let work = limited(server, Request::from_parts(parts, body), info, query, user, share);
     tokio::time::timeout(limit, work)
         .await
         .unwrap_or_else(|_| Err(ApiError::timeout("Timeout: request did not complete within the allotted timeout")))
 }
 
+/// The part of the server that a request may take.
+struct Share<'a> {
+    pools: &'a Pools,
+    user: UserInfo,
+}
+
+/// Reads the body, then waits for a place, and holds it until the answer was sent: a body that trickles in holds
+/// nothing but its own memory.
+async fn limited(
+    server: &Arc<Server>,
+    request: Request<Body>,
+    info: &RequestInfo,
+    query: &Query,
+    user: UserInfo,
+    share: Option<Share<'_>>,
+) -> Result<Response<Body>, ApiError> {
+    let (parts, body) = request.into_parts();
+    let memory = share.as_ref().map(|share| (share.pools.bodies(), share.user.username.as_str()));
+    let (body, received) = body::receive(body, memory).await?;
+    let length = body.len();
+    let request = Request::from_parts(parts, body::full(body));
+    let mut permits = received;
+    if let Some(share) = &share
+        && info.is_resource
+    {
+        permits.extend(place(share, info, length).await?);
+    }
+    let large = length >= flow::LARGE_BODY;
+    let response = if large {
+        let (own, info, query) = (server.clone(), info.clone(), query.clone());
+        let work = async move { super::router::dispatch(&own, request, info, query, user).await };
+        server.flow.apart(work).await??
+    } else {
+        super::router::dispatch(server, request, info.clone(), query.clone(), user).await?
+    };
+    Ok(server.flow.answers.send(response, permits))
+}
+
+async fn place(share: &Share<'_>, info: &RequestInfo, length: usize) -> Result<Vec<Permit>, ApiError> {
+    let reads = matches!(info.verb.as_str(), "get" | "list");
+    let mut permits = vec![share.pools.place(&share.user, reads).await?];
+    if length >= flow::LARGE_BODY {
+        permits.push(share.pools.room(&share.user, length).await?);
+    }
+    Ok(permits)
+}
+
 /// The client's `timeout` parameter, at most the server's own.
 fn timeout(query: &Query) -> Result<Duration, ApiError> {
     let Some(text) = query.get("timeout").filter(|t| !t.is_empty()) else { return Ok(DEADLINE) };
-    let invalid = || {
+    let asked = go_duration::parse(text).map_err(|_| {
         ApiError::bad_request(format!("invalid timeout specified in the request URL - time: invalid duration {text:?}"))
-    };
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(invalid)?;
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| invalid())?;
-    let seconds = match unit {
-        "ms" => number / 1000.0,
-        "s" => number,
-        "m" => number * 60.0,
-        "h" => number * 3600.0,
-        _ => return Err(invalid()),
-    };
-    let asked = Duration::try_from_secs_f64(seconds).map_err(|_| invalid())?;
+    })?;
     Ok(if asked.is_zero() { DEADLINE } else { asked.min(DEADLINE) })
 }
 
@@ -135,23 +180,6 @@ async fn authenticate(server: &Server, request: &Parts, info: &RequestInfo) -> R
 fn impersonate(server: &Server, request: &Parts, user: UserInfo) -> Result<UserInfo, ApiError> {
     let pairs = || request.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
     super::impersonation::resolve(pairs(), user, &*server.authz)
-}
-
-/// A place among the requests being handled; nobody waits for in-process clients.
-async fn turn(
-    server: &Server,
-    request: &Parts,
-    info: &RequestInfo,
-) -> Result<Option<tokio::sync::OwnedSemaphorePermit>, ApiError> {
-    if request.extensions.get::<InProcessUser>().is_some() || !info.is_resource {
-        return Ok(None);
-    }
-    let reads = matches!(info.verb.as_str(), "get" | "list");
-    let places = if reads { &server.read_places } else { &server.write_places };
-    match tokio::time::timeout(QUEUE, places.clone().acquire_owned()).await {
-        Ok(Ok(permit)) => Ok(Some(permit)),
-        _ => Err(ApiError::too_many_requests("Too many requests, please try again later.", 1)),
-    }
 }
 
 fn authorize(server: &Server, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), ApiError> {
@@ -227,7 +255,9 @@ mod tests {
         assert_eq!(of("500ms").unwrap(), Duration::from_millis(500));
         assert_eq!(of("3h").unwrap(), DEADLINE);
         assert_eq!(of("0s").unwrap(), DEADLINE);
-        for bad in ["5", "x", "5y", "-3s", "s"] {
+        assert_eq!(of("1m0s").unwrap(), DEADLINE);
+        assert_eq!(of("0m1.5s").unwrap(), Duration::from_millis(1500));
+        for bad in ["5", "x", "5y", "s"] {
             assert_eq!(of(bad).unwrap_err().code(), 400, "{bad}");
         }
     }

@@ -216,6 +216,19 @@ pub type Sender = hyper::client::conn::http1::SendRequest<http_body_util::Full<B
 
 /// A TLS connection speaking HTTP/1.1, with a client certificate and key or without.
 pub async fn connect(address: std::net::SocketAddr, ca_pem: &str, identity: Option<(&str, &str)>) -> Sender {
+    let stream = tls(address, ca_pem, identity).await;
+    let (sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection.with_upgrades());
+    sender
+}
+
+/// A TLS connection on which nothing was sent yet.
+pub async fn tls(
+    address: std::net::SocketAddr,
+    ca_pem: &str,
+    identity: Option<(&str, &str)>,
+) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     let mut roots = rustls::RootCertStore::empty();
@@ -234,9 +247,5 @@ pub async fn connect(address: std::net::SocketAddr, ca_pem: &str, identity: Opti
     };
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
-    let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
-    let (sender, connection) =
-        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection.with_upgrades());
-    sender
+    connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
 }

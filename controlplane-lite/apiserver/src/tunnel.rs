@@ -37,7 +37,8 @@ pub struct Target {
 }
 
 impl Target {
-    fn authority(&self) -> String {
+    /// `host:port`.
+    pub fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {

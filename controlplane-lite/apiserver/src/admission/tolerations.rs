@@ -14,10 +14,7 @@ pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, _: &dyn V
     if !request.is("", "pods") || request.operation == Operation::Delete || !request.subresource.is_empty() {
         return Ok(());
     }
-    // On update upstream adds them too, but only where they are missing, which a created pod's never are.
-    if request.operation == Operation::Update {
-        return Ok(());
-    }
+    // On update, too: a client may send a list of its own without them.
     for key in KEYS {
         let tolerated = list_at(pod, &["spec", "tolerations"]).iter().any(|toleration| {
             let text = |field: &str| toleration[field].as_str().unwrap_or("");

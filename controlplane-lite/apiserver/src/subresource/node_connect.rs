@@ -3,14 +3,18 @@
 
 use std::fmt::Write as _;
 
+use bytes::Bytes;
+use futures::StreamExt as _;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde_json::Value;
+use tokio_tungstenite::tungstenite::protocol::Message;
 
 use crate::body::{self, Body};
 use crate::call::{Call, valid};
 use crate::request_info::Query;
 use crate::status::{ApiError, Subject};
 use crate::tunnel::{self, Target};
+use crate::websocket;
 use scheme::access::{int_at, list_at, str_at};
 use scheme::{FieldErrors, Path};
 
@@ -21,13 +25,16 @@ const ERROR_TEXT: usize = 2048;
 ///
 /// # Errors
 /// 400 for options and containers, 404 for the pod, what the kubelet refuses with.
-pub async fn log(call: &Call) -> Result<Response<Body>, ApiError> {
+pub async fn log(call: &Call, mut request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let over_websocket = websocket::is_request(request.headers());
+    let protocol = if over_websocket { websocket::subprotocol(request.headers(), &LOG_PROTOCOLS)? } else { "" };
     let pod = call.resource.read_value(&call.info.namespace, &call.info.name).await?;
     valid(Subject::new("", "PodLogOptions"), &call.info.name, log_errors(&call.query))?;
     let container = container(&pod, call.query.get("container").unwrap_or(""))?;
     let node = str_at(&pod, &["spec", "nodeName"]);
     if node.is_empty() {
-        return Ok(text(body::full("")));
+        let nothing = body::full("");
+        return Ok(if over_websocket { log_socket(&mut request, protocol, nothing) } else { text(nothing) });
     }
     let mut path = format!("/containerLogs/{}/{}/{}", call.info.namespace, call.info.name, encode(&container));
     append_query(&mut path, log_params(&call.query));
@@ -35,9 +42,33 @@ pub async fn log(call: &Call) -> Result<Response<Body>, ApiError> {
     let response = tunnel::get(&target).await?;
     let code = response.status();
     if code.is_success() {
-        return Ok(text(response.into_body()));
+        let log = response.into_body();
+        return Ok(if over_websocket { log_socket(&mut request, protocol, log) } else { text(log) });
     }
     Err(refusal(call, code, response.into_body()).await)
+}
+
+/// Subprotocols of a log over WebSocket; without one it is binary.
+const LOG_PROTOCOLS: [&str; 2] = ["binary.k8s.io", BASE64];
+const BASE64: &str = "base64.binary.k8s.io";
+
+/// A log as WebSocket messages, after an empty one that says the log begins, as upstream.
+fn log_socket(request: &mut Request<Body>, protocol: &str, log: Body) -> Response<Body> {
+    use base64::Engine as _;
+    use http_body_util::BodyExt as _;
+    let encode = protocol == BASE64;
+    let message = move |bytes: Bytes| {
+        if encode {
+            Message::text(base64::engine::general_purpose::STANDARD.encode(&bytes))
+        } else {
+            Message::binary(bytes)
+        }
+    };
+    // A kubelet that goes away ends the log.
+    let parts = log.into_data_stream().take_while(|part| std::future::ready(part.is_ok()));
+    let parts = parts.filter_map(|part| std::future::ready(part.ok()));
+    let first = futures::stream::once(async { Message::binary(Bytes::new()) });
+    websocket::answer(request, protocol, first.chain(parts.map(message)).boxed())
 }
 
 fn text(body: Body) -> Response<Body> {

@@ -1,8 +1,9 @@
 //! proxy of nodes, pods and services: the request goes on to where the object lives.
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::Value;
 
+use self::links::Links;
 use super::node_connect::kubelet;
 use crate::body::{self, Body};
 use crate::call::Call;
@@ -10,6 +11,8 @@ use crate::status::ApiError;
 use crate::tunnel::{self, Target};
 use scheme::access::{int_at, list_at, str_at};
 use storage::watch_cache::Filter;
+
+mod links;
 
 /// `[scheme:]name[:port]` as proxy paths write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,20 +43,26 @@ pub async fn proxy(call: &Call, request: Request<Body>) -> Result<Response<Body>
     // /api/v1/nodes/NAME/proxy/… or /api/v1/namespaces/NS/RESOURCE/NAME/proxy/…
     let skip = if call.info.namespace.is_empty() { 6 } else { 8 };
     let rest = raw_path.splitn(skip + 1, '/').nth(skip);
-    let Some(rest) = rest else {
+    // A page needs the slash for its relative links; other requests mean the root.
+    if rest.is_none() && matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(redirect(raw_path, request.uri().query()));
-    };
+    }
+    let rest = rest.unwrap_or("");
+    let prefix = raw_path.strip_suffix(&format!("/{rest}")).unwrap_or(raw_path).to_owned();
     let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
     let path = format!("/{rest}{query}");
     let wanted = address(&call.info.name)
         .ok_or_else(|| ApiError::bad_request(format!("invalid proxy name {:?}", call.info.name)))?;
     let target = match call.kind.plural {
-        "nodes" => kubelet(call, &wanted.name, path).await?,
+        "nodes" => node(call, &wanted, path).await?,
         "pods" => pod(call, &wanted, path).await?,
         "services" => service(call, &wanted, path).await?,
         _ => return Err(ApiError::no_such_path()),
     };
-    tunnel::forward(request, &target).await
+    let called = request.headers().get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    let links = Links { prefix, hosts: vec![target.authority(), called] };
+    let response = tunnel::forward(request, &target).await?;
+    Ok(if response.status() == StatusCode::SWITCHING_PROTOCOLS { response } else { links.apply(response) })
 }
 
 fn redirect(path: &str, query: Option<&str>) -> Response<Body> {
@@ -76,6 +85,17 @@ fn target(call: &Call, host: &str, port: u16, https: bool, path_and_query: Strin
     }
     let tls = https.then(|| call.server.unverified_tls.clone());
     Ok(Target { host: host.to_owned(), port, tls, path_and_query })
+}
+
+/// A node's kubelet, or another port of the node, to which nothing of ours is shown.
+async fn node(call: &Call, wanted: &Address, path: String) -> Result<Target, ApiError> {
+    let kubelet = kubelet(call, &wanted.name, path).await?;
+    match wanted.port.parse::<u16>() {
+        _ if wanted.port.is_empty() => Ok(kubelet),
+        Ok(port) if port == kubelet.port => Ok(kubelet),
+        Ok(port) => target(call, &kubelet.host, port, wanted.https, kubelet.path_and_query),
+        Err(_) => Err(ApiError::bad_request(format!("node {:?} has no port {:?}", wanted.name, wanted.port))),
+    }
 }
 
 async fn pod(call: &Call, wanted: &Address, path: String) -> Result<Target, ApiError> {

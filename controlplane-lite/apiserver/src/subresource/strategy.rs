@@ -1,10 +1,12 @@
 //! Pure: what a write through a subresource may change, and how it is validated. Upstream's strategies.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Value, json};
 
 use crate::call::Call;
-use scheme::access::{copy_field, list_at};
-use scheme::validation::certificates;
+use scheme::access::{copy_field, list_at, str_at};
+use scheme::validation::{certificates, resize};
 use scheme::{FieldErrors, Path, meta, prepare};
 
 /// Restores what the write may not change.
@@ -14,7 +16,11 @@ pub fn prepare(call: &Call, new: &mut Value, old: &Value) {
         "" => kind.prepare_update(new, old),
         "status" => kind.prepare_status_update(new, old),
         "finalize" => keep_all_but(new, old, |new, kept| copy_path(new, kept, &["spec", "finalizers"])),
-        "approval" => keep_all_but(new, old, |new, kept| copy_path(new, kept, &["status", "conditions"])),
+        "approval" => keep_all_but(new, old, |new, kept| {
+            copy_path(new, kept, &["status", "conditions"]);
+            copy_path(new, kept, &["metadata", "annotations"]);
+            copy_path(new, kept, &["metadata", "labels"]);
+        }),
         "ephemeralcontainers" => {
             keep_all_but(new, old, |new, kept| copy_path(new, kept, &["spec", "ephemeralContainers"]));
             meta::bump_generation(new, old);
@@ -46,6 +52,11 @@ pub fn validate(call: &Call, new: &Value, old: &Value) -> FieldErrors {
             errors
         }
         "ephemeralcontainers" => ephemeral(new, old),
+        "resize" => {
+            let mut errors = FieldErrors::new();
+            resize::pod_resize(new, old, &mut errors);
+            errors
+        }
         _ => FieldErrors::new(),
     }
 }
@@ -66,10 +77,12 @@ fn copy_path(from: &Value, to: &mut Value, path: &[&str; 2]) {
 }
 
 fn copy_resources(from: &Value, to: &mut Value, list: &str) {
-    let wanted: Vec<Value> = list_at(from, &["spec", list]).to_vec();
+    let wanted: HashMap<&str, &Value> =
+        list_at(from, &["spec", list]).iter().map(|c| (str_at(c, &["name"]), c)).collect();
     let Some(containers) = to["spec"].get_mut(list).and_then(Value::as_array_mut) else { return };
     for container in containers {
-        if let Some(new) = wanted.iter().find(|c| c["name"] == container["name"]) {
+        let new = wanted.get(str_at(container, &["name"])).copied();
+        if let Some(new) = new {
             copy_field(container, new, "resources");
             copy_field(container, new, "resizePolicy");
         }
@@ -82,8 +95,9 @@ fn ephemeral(new: &Value, old: &Value) -> FieldErrors {
     let spec = Path::new("spec");
     let path = spec.child("ephemeralContainers");
     let now = list_at(new, &["spec", "ephemeralContainers"]);
+    let by_name: HashMap<&str, &Value> = now.iter().map(|c| (str_at(c, &["name"]), c)).collect();
     for before in list_at(old, &["spec", "ephemeralContainers"]) {
-        match now.iter().find(|c| c["name"] == before["name"]) {
+        match by_name.get(str_at(before, &["name"])).copied() {
             None => errors
                 .forbidden(&path, format!("existing ephemeral containers {} may not be removed\n", before["name"])),
             Some(after) if after != before => {
@@ -94,16 +108,15 @@ fn ephemeral(new: &Value, old: &Value) -> FieldErrors {
         }
     }
     let all = ["containers", "initContainers"].iter().flat_map(|list| list_at(new, &["spec", list]));
-    let mut names: Vec<&Value> = all.map(|c| &c["name"]).collect();
+    let mut names: HashSet<&str> = all.map(|c| str_at(c, &["name"])).collect();
     for (index, container) in now.iter().enumerate() {
         let item = path.index(index);
-        let name = &container["name"];
-        if name.as_str().is_none_or(str::is_empty) {
+        let name = str_at(container, &["name"]);
+        if name.is_empty() {
             errors.required(&item.child("name"), "");
-        } else if names.contains(&name) {
-            errors.duplicate(&item.child("name"), name.clone());
+        } else if !names.insert(name) {
+            errors.duplicate(&item.child("name"), name);
         }
-        names.push(name);
         if container["image"].as_str().is_none_or(str::is_empty) {
             errors.required(&item.child("image"), "");
         }

@@ -25,9 +25,15 @@ const NAME_ATTEMPTS: usize = 8;
 pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError> {
     let options = options::write(&call.query, "CreateOptions")?;
     let decoded = call.decode(call.kind, &body, options.field_validation)?;
+    let mut warnings = decoded.warnings;
+    warnings.extend(scheme::warnings::warnings(call.kind, &decoded.object));
     let object = create_object(call, decoded.object, &options).await?;
-    let mut response = respond::object(call, StatusCode::CREATED, &object)?;
-    respond::warn(&mut response, &decoded.warnings);
+    let mut response = if options.dry_run {
+        respond::unstored(call, StatusCode::CREATED, &object)?
+    } else {
+        respond::object(call, StatusCode::CREATED, &object)?
+    };
+    respond::warn(&mut response, &warnings);
     Ok(response)
 }
 

@@ -1,13 +1,15 @@
 //! DELETE a collection: every object a list would show.
 
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use http::Response;
 
 use crate::body::Body;
 use crate::call::Call;
-use crate::options;
+use crate::options::{self, DeleteOptions};
 use crate::respond;
 use crate::status::ApiError;
+use storage::Object;
 
 /// Deletes all that match, each on its own, and answers the list of what was there.
 ///
@@ -17,13 +19,20 @@ pub async fn deletecollection(call: &Call, body: Bytes) -> Result<Response<Body>
     let list_options = options::list(&call.query, false)?;
     let options = super::delete::delete_options(call, &body)?;
     let page = super::list::page(call, &list_options).await?;
-    for object in &page.items {
-        let one = call.for_object(object.namespace(), object.name());
-        match super::delete::delete_object(&one, object.name(), &options).await {
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
-    }
+    // Several at once share a commit of the store; the first failure ends the rest.
+    futures::stream::iter(page.items.iter().map(Ok))
+        .try_for_each_concurrent(AT_ONCE, |object| delete_one(call, object, &options))
+        .await?;
     respond::list(call, page)
+}
+
+/// Deletes being carried out at once.
+const AT_ONCE: usize = 64;
+
+async fn delete_one(call: &Call, object: &Object, options: &DeleteOptions) -> Result<(), ApiError> {
+    let one = call.for_object(object.namespace(), object.name());
+    match super::delete::delete_object(&one, object.name(), options).await {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
 }

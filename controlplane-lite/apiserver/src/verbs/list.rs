@@ -72,19 +72,23 @@ fn stored_field(served: &str) -> String {
 
 /// What a continue token holds; the wire form is base64 JSON as upstream's, opaque to clients.
 #[derive(Debug, Serialize, Deserialize)]
-struct Token {
+pub struct ContinueToken {
     v: String,
     /// The revision of the first page; -1 continues without consistency.
     rv: i64,
     start: String,
 }
 
-impl Token {
+impl ContinueToken {
     fn encode(&self) -> String {
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    fn decode(text: &str) -> Result<Self, ApiError> {
+    /// Reads a token.
+    ///
+    /// # Errors
+    /// 400 for what is none.
+    pub fn decode(text: &str) -> Result<Self, ApiError> {
         let invalid = |why: String| ApiError::bad_request(format!("continue key is not valid: {why}"));
         let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| invalid(e.to_string()))?;
         let token: Self = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
@@ -108,7 +112,7 @@ pub async fn page(call: &Call, options: &ListOptions) -> Result<respond::Page, A
         let listing = cache.list(&query).await.map_err(cache_failure)?;
         return Ok(finish(call, listing));
     }
-    let token = Token::decode(&options.continue_token)?;
+    let token = ContinueToken::decode(&options.continue_token)?;
     if !options.resource_version.is_empty() && options.resource_version != "0" {
         return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
     }
@@ -121,7 +125,7 @@ pub async fn page(call: &Call, options: &ListOptions) -> Result<respond::Page, A
     match cache.list(&query).await {
         Ok(listing) => Ok(finish(call, listing)),
         Err(error) if too_old(&error) => {
-            let token = Token { rv: -1, ..token };
+            let token = ContinueToken { rv: -1, ..token };
             Err(ApiError::expired_continue(token.encode()))
         }
         Err(error) => Err(cache_failure(error)),
@@ -138,7 +142,8 @@ async fn at_least(call: &Call, options: &ListOptions) -> Result<Option<Revision>
     match (options.version()?, options.version_match) {
         (Some(0), _) => Ok(None),
         (None, _) => call.server.registry.fresh().await.map(|_| None),
-        (Some(version), Some(VersionMatch::Exact)) => {
+        // A page of a version is a page of exactly that one, as upstream.
+        (Some(version), exact) if exact == Some(VersionMatch::Exact) || (exact.is_none() && options.limit > 0) => {
             call.server.registry.cache().wait_until_fresh(Revision(version)).await.map_err(cache_failure)?;
             Ok(Some(Revision(version)))
         }
@@ -151,7 +156,7 @@ async fn at_least(call: &Call, options: &ListOptions) -> Result<Option<Revision>
 
 fn finish(call: &Call, listing: Listing) -> respond::Page {
     let rv = i64::try_from(listing.revision.0).unwrap_or(i64::MAX);
-    let token = listing.next.as_ref().map(|key| Token {
+    let token = listing.next.as_ref().map(|key| ContinueToken {
         v: "meta.k8s.io/v1".into(),
         rv,
         start: call.resource.relative(key).to_owned(),
@@ -171,18 +176,18 @@ mod tests {
 
     #[test]
     fn tokens_survive_and_garbage_does_not() {
-        let token = Token { v: "meta.k8s.io/v1".into(), rv: 7, start: "a/b".into() };
-        let back = Token::decode(&token.encode()).unwrap();
+        let token = ContinueToken { v: "meta.k8s.io/v1".into(), rv: 7, start: "a/b".into() };
+        let back = ContinueToken::decode(&token.encode()).unwrap();
         assert_eq!((back.rv, back.start.as_str()), (7, "a/b"));
         for bad in ["", "x", "!!!", "e30", &URL_SAFE_NO_PAD.encode(r#"{"v":"v9","rv":1,"start":"a"}"#)] {
-            assert_eq!(Token::decode(bad).unwrap_err().code(), 400, "{bad}");
+            assert_eq!(ContinueToken::decode(bad).unwrap_err().code(), 400, "{bad}");
         }
     }
 
     proptest::proptest! {
         #[test]
         fn any_token_is_judged(text in ".{0,60}") {
-            let _ = Token::decode(&text);
+            let _ = ContinueToken::decode(&text);
         }
     }
 }

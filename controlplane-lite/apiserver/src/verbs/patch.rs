@@ -14,7 +14,7 @@ use crate::status::{ApiError, Cause, Subject};
 use scheme::access::str_at;
 use scheme::patch::{self, PatchError, PatchType};
 
-/// Applies a patch to the newest state, again when another writer was faster (up to five times, as upstream), unless
+/// Applies a patch to the newest state, again when another writer was faster (until the deadline, as upstream), unless
 /// the patch itself names a resourceVersion.
 ///
 /// # Errors
@@ -29,6 +29,7 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError>
             .map_err(|error| refused(call, error))?;
         let mut object = patched.object;
         warnings = patched.warnings;
+        warnings.extend(scheme::warnings::warnings(call.kind, &object));
         let (name, namespace) = (str_at(&object, &["metadata", "name"]), str_at(&object, &["metadata", "namespace"]));
         if name != call.info.name {
             return Err(ApiError::bad_request(format!(

@@ -25,6 +25,8 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     let options = options::write(&call.query, "UpdateOptions")?;
     let decoded = call.decode(call.kind, &body, options.field_validation)?;
     let mut object = decoded.object;
+    let mut warnings = decoded.warnings;
+    warnings.extend(scheme::warnings::warnings(call.kind, &object));
     call.settle_namespace(&mut object)?;
     match str_at(&object, &["metadata", "name"]) {
         "" => {
@@ -48,7 +50,7 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
         Err(error) => return Err(error),
     };
     let mut response = respond::object(call, code, &object)?;
-    respond::warn(&mut response, &decoded.warnings);
+    respond::warn(&mut response, &warnings);
     Ok(response)
 }
 
@@ -136,12 +138,18 @@ fn judge(call: &Call, mut new: Value, old: &Value) -> Result<(Change, Grant), Ap
 fn same(new: &Value, old: &Value) -> bool {
     let strip = |v: &Value| {
         let mut v = v.clone();
-        if let Some(metadata) = v["metadata"].as_object_mut() {
-            metadata.remove("resourceVersion");
-        }
+        v["metadata"] = without_version(&v["metadata"]);
         v
     };
     strip(new) == strip(old)
+}
+
+fn without_version(metadata: &Value) -> Value {
+    let mut metadata = metadata.clone();
+    if let Some(map) = metadata.as_object_mut() {
+        map.remove("resourceVersion");
+    }
+    metadata
 }
 
 /// Whether a write only says "still alive", so that the next one repairs a lost one: a lease renewed by its holder, a
@@ -157,7 +165,7 @@ fn heartbeat(call: &Call, new: &Value, old: &Value) -> bool {
                 }
                 spec
             };
-            still(new) == still(old)
+            without_version(&new["metadata"]) == without_version(&old["metadata"]) && still(new) == still(old)
         }
         ("", "nodes", "status") => {
             let still = |node: &Value| {
@@ -168,7 +176,7 @@ fn heartbeat(call: &Call, new: &Value, old: &Value) -> bool {
                 }
                 status
             };
-            new["metadata"] == old["metadata"] && still(new) == still(old)
+            without_version(&new["metadata"]) == without_version(&old["metadata"]) && still(new) == still(old)
         }
         _ => false,
     }

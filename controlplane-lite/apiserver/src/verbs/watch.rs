@@ -4,14 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::SinkExt as _;
 use futures::stream::{BoxStream, StreamExt};
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, Request, Response, header};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Message, Role};
+use tokio_tungstenite::tungstenite::protocol::Message;
 
 use crate::body::{self, Body};
 use crate::call::Call;
@@ -20,11 +17,14 @@ use crate::options::{self, ListOptions};
 use crate::registry::cache_failure;
 use crate::respond;
 use crate::status::ApiError;
+use crate::websocket;
 use storage::Revision;
 use storage::watch_cache::{CacheWatch, WatchItem, WatchRequest, WatchStart};
 
 /// A watch without timeoutSeconds lasts 30 to 60 minutes, as upstream.
 const MIN_SECONDS: u64 = 1800;
+/// No watch lasts longer, so that its end can be computed.
+const MAX_SECONDS: u64 = 366 * 24 * 3600;
 
 /// Starts a watch.
 ///
@@ -40,7 +40,8 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
     if accept.format != Format::Json {
         return Err(ApiError::not_acceptable(&negotiate::ACCEPTED[..1]));
     }
-    let deadline = Instant::now() + Duration::from_secs(options.timeout_seconds.unwrap_or_else(default_timeout));
+    let seconds = options.timeout_seconds.unwrap_or_else(default_timeout).min(MAX_SECONDS);
+    let deadline = Instant::now() + Duration::from_secs(seconds);
     let frames = match start(&call, &options).await {
         Ok(watch) => frames(call.clone(), accept, watch, deadline),
         // A version outside the history is answered inside the stream, where clients' reflectors look for it.
@@ -50,8 +51,10 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
         }
         Err(error) => return Err(error),
     };
-    if is_websocket(request) {
-        return Ok(websocket(request, frames));
+    if websocket::is_request(request.headers()) {
+        // One event per text message.
+        let text = |frame: Bytes| Message::text(String::from_utf8_lossy(frame.trim_ascii_end()).into_owned());
+        return Ok(websocket::answer(request, "", frames.map(text).boxed()));
     }
     let mut response = Response::new(body::stream(frames));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(accept)));
@@ -197,52 +200,4 @@ fn table_bookmark(frame: &Bytes) -> Bytes {
 /// An ERROR event, after which a stream ends.
 pub fn error_frame(error: &ApiError) -> Bytes {
     line("ERROR", error.to_value())
-}
-
-fn is_websocket(request: &Request<Body>) -> bool {
-    let has = |name: header::HeaderName, word: &str| {
-        request.headers().get(name).and_then(|v| v.to_str().ok()).is_some_and(|v| v.to_ascii_lowercase().contains(word))
-    };
-    has(header::UPGRADE, "websocket") && has(header::CONNECTION, "upgrade")
-}
-
-/// Upgrades to a WebSocket that carries one event per text message.
-fn websocket(request: &mut Request<Body>, mut frames: BoxStream<'static, Bytes>) -> Response<Body> {
-    let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY) else {
-        return body::failure(&ApiError::bad_request("a WebSocket request needs Sec-WebSocket-Key"));
-    };
-    let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
-    let upgrade = hyper::upgrade::on(request);
-    tokio::spawn(async move {
-        let Ok(upgraded) = upgrade.await else { return };
-        let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
-        let (mut sink, mut source) = socket.split();
-        loop {
-            // Cancel-safe: a frame not taken stays in the stream, a message not read stays in the socket.
-            tokio::select! {
-                frame = frames.next() => {
-                    let Some(frame) = frame else { break };
-                    let text = String::from_utf8_lossy(frame.trim_ascii_end()).into_owned();
-                    if sink.send(Message::text(text)).await.is_err() {
-                        return;
-                    }
-                }
-                message = source.next() => match message {
-                    None | Some(Err(_) | Ok(Message::Close(_))) => break,
-                    Some(Ok(_)) => {}
-                },
-            }
-        }
-        // The peer may be gone already.
-        let _ = sink.close().await;
-    });
-    let mut response = Response::new(body::full(""));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    if let Ok(accept) = HeaderValue::from_str(&accept) {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    }
-    response
 }

@@ -80,7 +80,7 @@ async fn paths_that_are_no_resources() {
     let metrics = ask(&client, "/metrics", &[]).await;
     let text = std::str::from_utf8(metrics.body()).unwrap();
     assert!(
-        text.contains("apiserver_request_total{verb=\"LIST\",group=\"\",version=\"v1\",resource=\"pods\""),
+        text.contains("apiserver_request_total{verb=\"LIST\",dry_run=\"\",group=\"\",version=\"v1\",resource=\"pods\""),
         "{text}"
     );
     assert!(text.contains("apiserver_request_duration_seconds_bucket"), "{text}");

@@ -6,6 +6,7 @@ mod access;
 mod bad_input;
 mod crud;
 mod documents;
+mod fidelity;
 mod kubectl;
 mod lifecycle;
 mod semantics;

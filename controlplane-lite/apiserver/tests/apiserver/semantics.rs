@@ -256,7 +256,10 @@ async fn events_are_one_thing_in_two_groups() {
 #[tokio::test]
 async fn pods_grow_and_gain_debuggers() {
     let (_server, client) = start().await;
-    pod(&client, "p").await;
+    pod(&client, "other").await;
+    let small = json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}});
+    let body = json!({"metadata": {"name": "p"}, "spec": {"containers": [small]}});
+    expect(post(&client, PODS, &body).await, StatusCode::CREATED);
     let path = format!("{PODS}/p");
     let debugger = json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "i"}], "activeDeadlineSeconds": 9}});
     let kind = "strategic-merge-patch+json";

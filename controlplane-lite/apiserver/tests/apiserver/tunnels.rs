@@ -24,6 +24,9 @@ async fn kubelet(mut request: Request<Body>) -> Response<Body> {
     let certificates = request.extensions().get::<PeerCertificates>().map_or(0, |c| c.0.len());
     let credentials = request.headers().contains_key(header::AUTHORIZATION);
     let Some(protocol) = request.headers().get(header::UPGRADE).cloned() else {
+        if path.contains("page") {
+            return body::raw(StatusCode::OK, "text/html", "<a href=\"/rewriteme\">test</a>");
+        }
         let text = format!("{} {path} certificates={certificates} credentials={credentials}", request.method());
         return body::raw(StatusCode::OK, "text/plain", text);
     };
@@ -107,8 +110,86 @@ async fn nodes_are_proxied() {
     assert_eq!(get(client, &format!("{POD}/proxy/x")).await.0, 400);
 }
 
-/// Opens an upgraded connection and sends a word through it.
-async fn echoed(node: &Node, path: &str, protocol: &str, headers: &[(&str, &str)]) -> String {
+/// Every method goes through, with a path and without one; a page that is asked for without a slash gets one first.
+#[tokio::test]
+async fn proxies_take_every_method() {
+    let node = node().await;
+    let client = &node.cluster.client;
+    for method in ["DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"] {
+        let path = format!("/api/v1/nodes/n/proxy/some/path/with/{method}");
+        let answer = text(send(client, method, &path, "text/plain", "x").await, 200);
+        assert!(answer.starts_with(&format!("{method} /some/path/with/{method} ")), "{answer}");
+    }
+    for method in ["DELETE", "OPTIONS", "PATCH", "POST", "PUT"] {
+        let path = format!("/api/v1/nodes/n/proxy?method={method}");
+        let answer = text(send(client, method, &path, "text/plain", "x").await, 200);
+        assert!(answer.starts_with(&format!("{method} /?method={method} ")), "{answer}");
+    }
+    for method in ["GET", "HEAD"] {
+        let request = Request::builder().method(method).uri("/api/v1/nodes/n/proxy?method=GET");
+        let request = request.body(kube::client::Body::empty()).unwrap();
+        let response = client.send(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::MOVED_PERMANENTLY, "{method}");
+        assert_eq!(response.headers()[header::LOCATION], "/api/v1/nodes/n/proxy/?method=GET");
+    }
+    let page = text(get(client, "/api/v1/nodes/n/proxy/page").await, 200);
+    assert_eq!(page, "<a href=\"/api/v1/nodes/n/proxy/rewriteme\">test</a>");
+}
+
+/// The kubelet's port is the kubelet; another one is another server, and not one on the API server's own machine.
+#[tokio::test]
+async fn the_port_of_a_node_counts() {
+    let node = node().await;
+    let client = &node.cluster.client;
+    let object = expect(get(client, "/api/v1/nodes/n").await, StatusCode::OK);
+    let port = object["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().unwrap();
+    let asked = text(get(client, &format!("/api/v1/nodes/n:{port}/proxy/logs/")).await, 200);
+    assert!(asked.starts_with("GET /logs/ "), "{asked}");
+    assert_eq!(get(client, "/api/v1/nodes/n:1/proxy/logs/").await.0, 400);
+    assert_eq!(get(client, "/api/v1/nodes/n:x/proxy/logs/").await.0, 400);
+}
+
+/// A log as messages of a WebSocket, in each of its subprotocols.
+#[tokio::test]
+async fn logs_come_over_websockets() {
+    use base64::Engine as _;
+    use futures::StreamExt as _;
+    use tokio_tungstenite::tungstenite::protocol::{Message, Role};
+    let node = node().await;
+    let log = "GET /containerLogs/default/p/a certificates=1 credentials=false";
+    for protocol in ["", "binary.k8s.io", "base64.binary.k8s.io"] {
+        let mut headers = vec![("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
+        if !protocol.is_empty() {
+            headers.push(("sec-websocket-protocol", protocol));
+        }
+        let (answer, upgraded) = upgraded(&node, &format!("{POD}/log?container=a"), "websocket", &headers).await;
+        let spoken = answer.get("sec-websocket-protocol").map_or("", |v| v.to_str().unwrap());
+        assert_eq!(spoken, protocol);
+        assert_eq!(answer["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let mut socket =
+            tokio_tungstenite::WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, None).await;
+        let mut text = String::new();
+        while let Some(Ok(message)) = socket.next().await {
+            match message {
+                Message::Binary(bytes) => text.push_str(std::str::from_utf8(&bytes).unwrap()),
+                Message::Text(part) => {
+                    let bytes = base64::engine::general_purpose::STANDARD.decode(part.as_str()).unwrap();
+                    text.push_str(std::str::from_utf8(&bytes).unwrap());
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(text, log, "{protocol}");
+    }
+}
+
+/// Asks for an upgraded connection.
+async fn ask_upgrade(
+    node: &Node,
+    path: &str,
+    protocol: &str,
+    headers: &[(&str, &str)],
+) -> Response<hyper::body::Incoming> {
     let token = admin_token(node).await;
     let mut request = Request::get(path)
         .header("host", "localhost")
@@ -119,7 +200,25 @@ async fn echoed(node: &Node, path: &str, protocol: &str, headers: &[(&str, &str)
         request = request.header(*name, *value);
     }
     let request = request.body(Full::<Bytes>::default()).unwrap();
-    let mut response = node.cluster.connect().await.send_request(request).await.unwrap();
+    node.cluster.connect().await.send_request(request).await.unwrap()
+}
+
+/// Opens one; the answer's headers and the connection.
+async fn upgraded(
+    node: &Node,
+    path: &str,
+    protocol: &str,
+    headers: &[(&str, &str)],
+) -> (header::HeaderMap, hyper::upgrade::Upgraded) {
+    let mut response = ask_upgrade(node, path, protocol, headers).await;
+    assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let upgraded = hyper::upgrade::on(&mut response).await.unwrap();
+    (response.headers().clone(), upgraded)
+}
+
+/// Opens one and sends a word through it.
+async fn echoed(node: &Node, path: &str, protocol: &str, headers: &[(&str, &str)]) -> String {
+    let mut response = ask_upgrade(node, path, protocol, headers).await;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let code = response.status();
         return format!("{code} {:?}", response.into_body().collect().await.unwrap().to_bytes());

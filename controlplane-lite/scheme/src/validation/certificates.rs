@@ -158,6 +158,7 @@ fn signer_name(name: &str, path: &Path<'_>, errors: &mut FieldErrors) {
 
 fn conditions(conditions: &[Value], errors: &mut FieldErrors) {
     let path = STATUS.child("conditions");
+    let mut before = HashSet::new();
     for (i, condition) in conditions.iter().enumerate() {
         let item = path.index(i);
         let (kind, status) = (str_at(condition, &["type"]), str_at(condition, &["status"]));
@@ -170,11 +171,10 @@ fn conditions(conditions: &[Value], errors: &mut FieldErrors) {
         } else if !allowed.contains(&status) {
             errors.not_supported(&item.child("status"), status, allowed);
         }
-        let before = |wanted: &str| conditions[..i].iter().any(|c| str_at(c, &["type"]) == wanted);
-        if kind == "Approved" && before("Denied") || kind == "Denied" && before("Approved") {
+        if kind == "Approved" && before.contains("Denied") || kind == "Denied" && before.contains("Approved") {
             errors.invalid(&item.child("type"), kind, "Approved and Denied conditions are mutually exclusive");
         }
-        if before(kind) {
+        if !before.insert(kind) {
             errors.duplicate(&item.child("type"), kind);
         }
     }

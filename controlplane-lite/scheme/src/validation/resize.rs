@@ -1,6 +1,8 @@
 //! What the `resize` subresource of a pod may change: CPU and memory of containers that run along, in place, without
 //! another class of service.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::container::resources;
@@ -16,9 +18,10 @@ pub fn pod_resize(new: &Value, old: &Value, errors: &mut FieldErrors) {
     }
     for list in ["containers", "initContainers"] {
         let path = spec.child(list);
-        let before = list_at(old, &["spec", list]);
+        let before = list_at(old, &["spec", list]).iter();
+        let before: HashMap<&str, &Value> = before.map(|c| (str_at(c, &["name"]), c)).collect();
         for (i, container) in list_at(new, &["spec", list]).iter().enumerate() {
-            let old = before.iter().find(|c| c["name"] == container["name"]);
+            let old = before.get(str_at(container, &["name"])).copied();
             container_resize(list, container, old.unwrap_or(&Value::Null), &path.index(i), errors);
         }
     }

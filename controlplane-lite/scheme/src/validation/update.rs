@@ -1,6 +1,6 @@
 //! What an update of a pod may change.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -127,11 +127,11 @@ pub fn pod_status(new: &Value, old: &Value, errors: &mut FieldErrors) {
     }
     let status = Path::new("status");
     let path = status.child("containerStatuses");
-    let always = |name: &str| {
-        list_at(old, &["spec", "containers"])
-            .iter()
-            .any(|c| str_at(c, &["name"]) == name && !str_at(c, &["restartPolicy"]).is_empty())
-    };
+    let ruled = list_at(old, &["spec", "containers"]).iter().filter(|c| !str_at(c, &["restartPolicy"]).is_empty());
+    let always: HashSet<&str> = ruled.map(|c| str_at(c, &["name"])).collect();
+    let running = list_at(new, &["status", "containerStatuses"]).iter().enumerate();
+    let running = running.filter(|(_, s)| at(s, &["state", "terminated"]).is_null());
+    let running: HashMap<&str, usize> = running.map(|(i, s)| (str_at(s, &["name"]), i)).collect();
     for before in list_at(old, &["status", "containerStatuses"]) {
         let name = str_at(before, &["name"]);
         let exit = int_at(before, &["state", "terminated", "exitCode"]);
@@ -140,15 +140,11 @@ pub fn pod_status(new: &Value, old: &Value, errors: &mut FieldErrors) {
             ("OnFailure", Some(code)) => code == 0,
             _ => true,
         };
-        if !final_state || always(name) {
+        if !final_state || always.contains(name) {
             continue;
         }
-        let after = list_at(new, &["status", "containerStatuses"])
-            .iter()
-            .enumerate()
-            .find(|(_, s)| str_at(s, &["name"]) == name && at(s, &["state", "terminated"]).is_null());
-        if let Some((i, _)) = after {
-            errors.forbidden(&path.index(i).child("state"), "may not be transitioned to non-terminated state");
+        if let Some(i) = running.get(name) {
+            errors.forbidden(&path.index(*i).child("state"), "may not be transitioned to non-terminated state");
         }
     }
 }

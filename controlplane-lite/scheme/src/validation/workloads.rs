@@ -1,5 +1,7 @@
 //! apps, batch and autoscaling.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{immutable, int_or_percent, non_negative, one_of, pod, scaled};
@@ -192,7 +194,8 @@ pub fn stateful_set(object: &Value, errors: &mut FieldErrors) {
     {
         let volumes = pod.entry("volumes").or_insert_with(|| Value::Array(Vec::new()));
         if let Value::Array(list) = volumes {
-            list.retain(|v| !claims.iter().any(|c| c["name"] == v["name"]));
+            let claimed: HashSet<&str> = claims.iter().map(|c| str_at(c, &["name"])).collect();
+            list.retain(|v| !claimed.contains(str_at(v, &["name"])));
             list.extend(claims);
         }
     }

@@ -1,0 +1,174 @@
+//! Answers on their way out: what a request holds is held until its answer was sent, and an answer that nobody takes is
+//! given up.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use super::body::{Body, BodyError, boxed};
+use super::flow::Permit;
+
+/// An answer whose next part was not asked for during two of these is given up.
+pub const SWEEP: Duration = Duration::from_secs(30);
+/// Answers of this length or less are in the connection's buffers at once.
+const SHORT: u64 = 64 * 1024;
+
+/// The answers being sent that somebody may not take.
+#[derive(Debug, Default)]
+pub struct Answers(Mutex<Vec<Weak<Sending>>>);
+
+/// An answer being sent.
+struct Sending {
+    /// The rest of it, until it was sent or given up.
+    rest: Mutex<Option<Rest>>,
+    /// Whether the connection has yet to ask for more; while it waits for us the answer is not stalled.
+    owed: AtomicBool,
+    /// Parts taken.
+    taken: AtomicU64,
+    /// Parts taken at the last sweep.
+    swept: AtomicU64,
+}
+
+struct Rest {
+    body: Body,
+    _permits: Vec<Permit>,
+}
+
+impl std::fmt::Debug for Sending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sending").field("taken", &self.taken).finish_non_exhaustive()
+    }
+}
+
+impl Answers {
+    /// Lets an answer hold `permits` until it was sent. A short one gives them back at once.
+    pub fn send(&self, response: Response<Body>, permits: Vec<Permit>) -> Response<Body> {
+        if response.body().size_hint().exact().is_some_and(|length| length <= SHORT) {
+            return response;
+        }
+        response.map(|body| {
+            let sending = Arc::new(Sending {
+                rest: Mutex::new(Some(Rest { body, _permits: permits })),
+                owed: AtomicBool::new(true),
+                taken: AtomicU64::new(0),
+                swept: AtomicU64::new(u64::MAX),
+            });
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&sending));
+            boxed(Answer(sending))
+        })
+    }
+
+    /// Gives up the answers that nobody took a part of since the last sweep.
+    pub fn sweep(&self) {
+        let mut given_up = Vec::new();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|sending| {
+            let Some(sending) = sending.upgrade() else { return false };
+            let taken = sending.taken.load(Ordering::Relaxed);
+            let stalled = sending.swept.swap(taken, Ordering::Relaxed) == taken && sending.owed.load(Ordering::Relaxed);
+            if stalled {
+                given_up.push(sending.rest.lock().unwrap_or_else(PoisonError::into_inner).take());
+            }
+            !stalled
+        });
+        // Dropped outside the lock: a watch takes itself out of its resource's list.
+        drop(given_up);
+    }
+}
+
+/// The body that the connection reads.
+struct Answer(Arc<Sending>);
+
+/// The client did not read its answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer was not read")]
+struct NotRead;
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let sending = &self.0;
+        let mut rest = sending.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(inner) = rest.as_mut() else { return Poll::Ready(Some(Err(BodyError(NotRead.into())))) };
+        let polled = Pin::new(&mut inner.body).poll_frame(cx);
+        sending.owed.store(polled.is_ready(), Ordering::Relaxed);
+        sending.taken.fetch_add(1, Ordering::Relaxed);
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+            *rest = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let rest = self.0.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        rest.as_ref().is_some_and(|rest| rest.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.0.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        rest.as_ref().map_or_else(SizeHint::default, |rest| rest.body.size_hint())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::body::{full, stream};
+    use crate::flow::Pool;
+    use futures::StreamExt as _;
+    use http_body_util::BodyExt as _;
+
+    fn endless() -> Body {
+        stream(futures::stream::repeat(Bytes::from_static(b"x")))
+    }
+
+    #[tokio::test]
+    async fn places_are_held_until_the_answer_was_read() {
+        let (answers, pool) = (Answers::default(), Pool::new(2));
+        let short = answers.send(Response::new(full("x")), vec![pool.try_take("a", 1).unwrap()]);
+        assert!(pool.try_take("a", 1).is_some(), "a short answer holds nothing");
+        drop(short);
+        let long = vec![0; 1 << 20];
+        let answer = answers.send(Response::new(full(long)), vec![pool.try_take("a", 1).unwrap()]);
+        assert!(pool.try_take("a", 1).is_none());
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), 1 << 20);
+        assert!(pool.try_take("a", 1).is_some());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_reads_is_given_up() {
+        let (answers, pool) = (Answers::default(), Pool::new(2));
+        let mut answer = answers.send(Response::new(endless()), vec![pool.try_take("a", 1).unwrap()]).into_body();
+        for _ in 0..3 {
+            answer.frame().await.unwrap().unwrap();
+            answers.sweep();
+        }
+        assert!(pool.try_take("a", 1).is_none(), "it is being read");
+        answers.sweep();
+        assert!(pool.try_take("a", 1).is_some());
+        assert!(answer.frame().await.unwrap().is_err());
+        assert!(answers.0.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_waits_for_the_server_is_not_stalled() {
+        let answers = Answers::default();
+        let quiet = futures::stream::once(async { Bytes::from_static(b"x") }).chain(futures::stream::pending());
+        let mut answer = answers.send(Response::new(stream(quiet)), Vec::new()).into_body();
+        answer.frame().await.unwrap().unwrap();
+        assert!(futures::FutureExt::now_or_never(answer.frame()).is_none());
+        for _ in 0..5 {
+            answers.sweep();
+        }
+        // Still pending rather than broken.
+        assert!(futures::FutureExt::now_or_never(answer.frame()).is_none());
+    }
+}

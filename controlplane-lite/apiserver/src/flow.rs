@@ -1,0 +1,342 @@
+//! How much of the server a request may hold: a place among the requests in flight, memory for its body, and time on
+//! threads of its own when its body is large.
+//!
+//! Nodes, components, workloads and strangers each have pools of their own, so that none can take the others' place, and
+//! within a pool one user gets half at most. A place is held until the answer has been sent or given up.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::answer::Answers;
+use super::body::MAX_BODY;
+use super::status::ApiError;
+use auth::authn::UserInfo;
+
+/// A request waits this long for a place before it is told to come back.
+const QUEUE: Duration = Duration::from_secs(10);
+/// Bodies from this size on are decoded on threads of their own: below it, the worst of them take a few milliseconds.
+pub const LARGE_BODY: usize = 32 * 1024;
+/// Threads for large bodies.
+const LARGE_THREADS: usize = 2;
+
+/// Whom a request comes from, as far as its share of the server goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Nodes: their leases must arrive, whatever others do.
+    Nodes,
+    /// The control plane's components and administrators.
+    Components,
+    /// Everybody else with a name.
+    Workloads,
+    /// Who did not say who they are.
+    Strangers,
+}
+
+/// Components that authenticate with a certificate of their own.
+const COMPONENTS: [&str; 4] =
+    ["system:kube-controller-manager", "system:kube-scheduler", "system:kube-apiserver", "system:kube-proxy"];
+
+impl Level {
+    /// The level of a user.
+    pub fn of(user: &UserInfo) -> Self {
+        if user.in_group("system:nodes") {
+            Self::Nodes
+        } else if user.in_group("system:masters") || COMPONENTS.contains(&user.username.as_str()) {
+            Self::Components
+        } else if user.in_group("system:unauthenticated") {
+            Self::Strangers
+        } else {
+            Self::Workloads
+        }
+    }
+}
+
+/// Something of which there is so much, and of which one user gets at most half.
+#[derive(Debug)]
+pub struct Pool {
+    all: Arc<Semaphore>,
+    share: usize,
+    taken: Arc<Mutex<HashMap<Box<str>, usize>>>,
+}
+
+/// A part of a [`Pool`], given back when dropped.
+#[derive(Debug)]
+pub struct Permit {
+    _permit: OwnedSemaphorePermit,
+    user: Box<str>,
+    amount: usize,
+    taken: Arc<Mutex<HashMap<Box<str>, usize>>>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(amount) = taken.get_mut(&self.user) {
+            *amount = amount.saturating_sub(self.amount);
+            if *amount == 0 {
+                taken.remove(&self.user);
+            }
+        }
+    }
+}
+
+impl Pool {
+    /// A pool of `size`.
+    pub fn new(size: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(size)), share: (size / 2).max(1), taken: Arc::default() }
+    }
+
+    /// Notes that a user takes `amount`; false when that is more than their share.
+    fn reserve(&self, user: &str, amount: usize) -> bool {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let has = taken.entry(user.into()).or_default();
+        let fits = *has + amount <= self.share;
+        if fits {
+            *has += amount;
+        } else if *has == 0 {
+            taken.remove(user);
+        }
+        fits
+    }
+
+    fn permit(&self, permit: OwnedSemaphorePermit, user: &str, amount: usize) -> Permit {
+        Permit { _permit: permit, user: user.into(), amount, taken: self.taken.clone() }
+    }
+
+    fn release(&self, user: &str, amount: usize) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(has) = taken.get_mut(user) {
+            *has = has.saturating_sub(amount);
+        }
+    }
+
+    /// Takes `amount` if it is there.
+    pub fn try_take(&self, user: &str, amount: usize) -> Option<Permit> {
+        if !self.reserve(user, amount) {
+            return None;
+        }
+        let many = u32::try_from(amount).unwrap_or(u32::MAX);
+        let Ok(permit) = self.all.clone().try_acquire_many_owned(many) else {
+            self.release(user, amount);
+            return None;
+        };
+        Some(self.permit(permit, user, amount))
+    }
+
+    /// Takes `amount`, waiting a while for others to give it back.
+    pub async fn take(&self, user: &str, amount: usize) -> Option<Permit> {
+        // Also counted while waiting: a user's queue is part of their share. Given back by `Waiting` when the wait is dropped.
+        if !self.reserve(user, amount) {
+            return None;
+        }
+        let mut waiting = Waiting { pool: self, user, amount };
+        let many = u32::try_from(amount).unwrap_or(u32::MAX);
+        match tokio::time::timeout(QUEUE, self.all.clone().acquire_many_owned(many)).await {
+            Ok(Ok(permit)) => {
+                waiting.amount = 0;
+                Some(self.permit(permit, user, amount))
+            }
+            _ => None,
+        }
+    }
+}
+
+struct Waiting<'a> {
+    pool: &'a Pool,
+    user: &'a str,
+    amount: usize,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.pool.release(self.user, self.amount);
+    }
+}
+
+/// The pools of one level.
+#[derive(Debug)]
+pub struct Pools {
+    reads: Pool,
+    writes: Pool,
+    /// Bytes of bodies being received.
+    bodies: Pool,
+    /// Bytes of large bodies being decoded and stored. Each may take some twenty times its length.
+    large: Pool,
+}
+
+impl Pools {
+    fn new(reads: usize, writes: usize, bodies: usize) -> Self {
+        Self {
+            reads: Pool::new(reads),
+            writes: Pool::new(writes),
+            bodies: Pool::new(bodies * MAX_BODY),
+            large: Pool::new(4 * MAX_BODY),
+        }
+    }
+
+    /// Where memory for a body comes from.
+    pub fn bodies(&self) -> &Pool {
+        &self.bodies
+    }
+
+    /// A place among the requests in flight.
+    ///
+    /// # Errors
+    /// 429 when there is none for a while.
+    pub async fn place(&self, user: &UserInfo, reads: bool) -> Result<Permit, ApiError> {
+        let pool = if reads { &self.reads } else { &self.writes };
+        pool.take(&user.username, 1).await.ok_or_else(too_many)
+    }
+
+    /// Room for a large body to be decoded.
+    ///
+    /// # Errors
+    /// 429 when there is none for a while.
+    pub async fn room(&self, user: &UserInfo, length: usize) -> Result<Permit, ApiError> {
+        self.large.take(&user.username, length).await.ok_or_else(too_many)
+    }
+}
+
+/// Upstream's refusal of a request that finds no place.
+pub fn too_many() -> ApiError {
+    ApiError::too_many_requests("Too many requests, please try again later.", 1)
+}
+
+/// All limits.
+#[derive(Debug)]
+pub struct Flow {
+    nodes: Pools,
+    components: Pools,
+    workloads: Pools,
+    strangers: Pools,
+    threads: Threads,
+    /// Answers being sent.
+    pub answers: Answers,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        // Together about upstream's 400 reads and 200 writes in flight.
+        Self {
+            nodes: Pools::new(100, 100, 8),
+            components: Pools::new(150, 100, 16),
+            workloads: Pools::new(200, 100, 16),
+            strangers: Pools::new(20, 10, 2),
+            threads: Threads::default(),
+            answers: Answers::default(),
+        }
+    }
+}
+
+impl Flow {
+    /// The pools of a level.
+    pub fn pools(&self, level: Level) -> &Pools {
+        match level {
+            Level::Nodes => &self.nodes,
+            Level::Components => &self.components,
+            Level::Workloads => &self.workloads,
+            Level::Strangers => &self.strangers,
+        }
+    }
+
+    /// Runs the work of a large body apart from all other requests. Dropping the future stops it at its next wait.
+    ///
+    /// # Errors
+    /// 500 when it panicked or the threads cannot be had.
+    pub async fn apart<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let runtime = self.threads.get().ok_or_else(|| ApiError::internal("no threads for large bodies"))?;
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn_on(work, runtime.handle());
+        match tasks.join_next().await {
+            Some(Ok(done)) => Ok(done),
+            Some(Err(failure)) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
+            _ => Err(ApiError::internal("the request was stopped")),
+        }
+    }
+}
+
+/// Threads that exist from the first large body on.
+#[derive(Debug, Default)]
+struct Threads(OnceLock<Option<Runtime>>);
+
+impl Threads {
+    fn get(&self) -> Option<&Runtime> {
+        let make = || {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(LARGE_THREADS)
+                .thread_name("large-bodies")
+                .enable_all()
+                .build()
+                .ok()
+        };
+        self.0.get_or_init(make).as_ref()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // The last handle may go inside a task, where waiting for threads is not allowed.
+        if let Some(Some(runtime)) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn levels_keep_apart_who_must_not_starve() {
+        for (name, group, expect) in [
+            ("system:node:a", "system:nodes", Level::Nodes),
+            ("admin", "system:masters", Level::Components),
+            ("system:kube-scheduler", "system:authenticated", Level::Components),
+            ("system:serviceaccount:a:b", "system:serviceaccounts", Level::Workloads),
+            ("jane", "system:authenticated", Level::Workloads),
+            ("system:anonymous", "system:unauthenticated", Level::Strangers),
+        ] {
+            assert_eq!(Level::of(&UserInfo::new(name, [group])), expect, "{name}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_user_takes_half_at_most() {
+        let pool = Pool::new(4);
+        let greedy: Vec<Permit> = std::iter::from_fn(|| pool.try_take("a", 1)).collect();
+        assert_eq!(greedy.len(), 2);
+        assert!(pool.take("a", 1).await.is_none());
+        let other = pool.take("b", 2).await.unwrap();
+        // Now all is taken, and who waits in vain has taken nothing.
+        assert!(pool.try_take("c", 1).is_none());
+        assert!(pool.take("c", 1).await.is_none());
+        drop((greedy, other));
+        assert!(pool.taken.lock().unwrap().values().all(|amount| *amount == 0));
+        assert!(pool.try_take("a", 2).is_some() && pool.try_take("c", 2).is_some());
+    }
+
+    #[tokio::test]
+    async fn work_apart_can_be_stopped_and_may_panic() {
+        let flow = Flow::default();
+        assert_eq!(flow.apart(async { 5 }).await.unwrap(), 5);
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        let work = flow.apart(async move {
+            let _held = sender;
+            std::future::pending::<()>().await;
+        });
+        drop(tokio::time::timeout(Duration::from_millis(1), work).await);
+        // The sender goes with the work.
+        assert!(receiver.await.is_err());
+        let panicked = std::panic::AssertUnwindSafe(flow.apart(async { panic!("as a handler may") }));
+        assert!(futures::FutureExt::catch_unwind(panicked).await.is_err());
+    }
+}
