@@ -168,7 +168,7 @@ async fn publish_cluster_info(api: &ApiServer, pki: &Pki, inputs: &ControlPlaneI
 }
 
 fn start_controllers(api: &ApiServer, pki: &Arc<Pki>, inputs: &ControlPlaneInputs, tasks: &Tasks) -> Result<()> {
-    let client = api.client(UserInfo::new("system:kube-controller-manager", ["system:masters"]));
+    let client = api.client(UserInfo::new("system:kube-controller-manager", [""; 0]));
     let pods: Cidr4 =
         inputs.net.cluster_cidr.parse().map_err(|error| UsageError(format!("--cluster-cidr: {error}")))?;
     let range = controllers::nodeipam::Cidr::new(pods.addr(), pods.prefix_len());

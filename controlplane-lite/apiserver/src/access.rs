@@ -116,6 +116,11 @@ impl Access {
         self.issuer.jwks()
     }
 
+    /// The audiences of tokens that are for this API.
+    pub fn audiences(&self) -> &[String] {
+        self.issuer.audiences()
+    }
+
     /// OpenID discovery; `advertised` is the server's `host:port`.
     pub fn openid_configuration(&self, advertised: &str) -> Value {
         self.issuer.openid_configuration(&format!("https://{advertised}/openid/v1/jwks"))
@@ -174,13 +179,17 @@ impl Access {
     }
 }
 
-/// Refuses roles and bindings that would grant more than their writer has, as upstream's RBAC registry does.
+/// Refuses roles and bindings that would grant more than their writer has, as upstream's RBAC registry does: on every
+/// write but one that only lets garbage collection go on.
 ///
 /// # Errors
 /// 403 naming the rules the writer lacks.
-pub fn check_escalation(call: &Call, object: &Value) -> Result<(), ApiError> {
+pub fn check_escalation(call: &Call, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
     let kind = call.resource.kind;
     if kind.group != "rbac.authorization.k8s.io" || call.user.in_group(MASTERS) {
+        return Ok(());
+    }
+    if old.is_some_and(|old| only_garbage_collected(object, old)) {
         return Ok(());
     }
     let namespace = call.info.namespace.as_str();
@@ -194,6 +203,7 @@ pub fn check_escalation(call: &Call, object: &Value) -> Result<(), ApiError> {
         call.server.authz.authorize(&attributes).allowed()
     };
     let views = call.server.access.views.rbac();
+    let name = str_at(object, &["metadata", "name"]);
     let granted: Vec<PolicyRule> = if kind.kind.ends_with("Binding") {
         let binding = Binding::from_json(bytes.as_bytes()).map_err(|e| broken(e.to_string()))?;
         let plural = if binding.role_ref.kind == "Role" { "roles" } else { "clusterroles" };
@@ -205,23 +215,62 @@ pub fn check_escalation(call: &Call, object: &Value) -> Result<(), ApiError> {
             .map_err(|_| ApiError::not_found(subject, &binding.role_ref.name))?
             .to_vec()
     } else {
-        if may("escalate", kind.plural, str_at(object, &["metadata", "name"]), namespace) {
+        if may("escalate", kind.plural, name, namespace) {
             return Ok(());
         }
         Role::from_json(bytes.as_bytes()).map_err(|e| broken(e.to_string()))?.rules
     };
     let lacking = escalation(&*views, &call.user, namespace, &granted);
-    if lacking.is_empty() {
-        return Ok(());
+    if !lacking.is_empty() {
+        return Err(ApiError::forbidden(call.subject(), name, &not_held(call, &lacking)));
     }
-    let rules: Vec<String> = lacking.iter().map(print_rule).collect();
-    let why = format!(
+    // Through its selectors such a role gathers anything, now and later, so its writer must have everything.
+    let aggregates = |role: &Value| !role["aggregationRule"].is_null();
+    if (aggregates(object) || old.is_some_and(aggregates))
+        && !escalation(&*views, &call.user, namespace, &full_authority()).is_empty()
+    {
+        let why = "must have cluster-admin privileges to use the aggregationRule";
+        return Err(ApiError::forbidden(call.subject(), name, why));
+    }
+    Ok(())
+}
+
+/// Whether a write changes nothing but owners and finalizers.
+fn only_garbage_collected(new: &Value, old: &Value) -> bool {
+    let rest = |object: &Value| {
+        let mut object = object.clone();
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            for field in ["finalizers", "ownerReferences", "managedFields", "selfLink", "resourceVersion"] {
+                metadata.remove(field);
+            }
+        }
+        object
+    };
+    rest(new) == rest(old)
+}
+
+fn full_authority() -> [PolicyRule; 2] {
+    let all = || vec!["*".to_owned()];
+    [
+        PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..PolicyRule::default() },
+        PolicyRule { verbs: all(), non_resource_urls: all(), ..PolicyRule::default() },
+    ]
+}
+
+/// Rules named in a refusal at most.
+const NAMED_RULES: usize = 50;
+
+fn not_held(call: &Call, lacking: &[PolicyRule]) -> String {
+    let mut rules: Vec<String> = lacking.iter().take(NAMED_RULES).map(print_rule).collect();
+    if lacking.len() > NAMED_RULES {
+        rules.push("...".to_owned());
+    }
+    format!(
         "user {:?} (groups={:?}) is attempting to grant RBAC permissions not currently held:\n{}",
         call.user.username,
         call.user.groups,
         rules.join("\n")
-    );
-    Err(ApiError::forbidden(call.subject(), str_at(object, &["metadata", "name"]), &why))
+    )
 }
 
 fn print_rule(rule: &PolicyRule) -> String {

@@ -66,8 +66,10 @@ pub trait View: Sync {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value>;
     /// All objects of a resource.
     fn list(&self, group: &str, plural: &str) -> Vec<Value>;
-    /// Whether the user may do that to a cluster-scoped object.
-    fn may(&self, user: &UserInfo, verb: &str, group: &str, plural: &str, name: &str) -> bool;
+    /// Whether the user may do that to an object of a resource, in a namespace or (empty) the cluster.
+    fn may(&self, user: &UserInfo, verb: &str, group: &str, resource: (&str, &str), name: &str) -> bool;
+    /// Whether tokens for the audience are tokens for this API.
+    fn is_own_audience(&self, audience: &str) -> bool;
     /// Five characters for generated names.
     fn suffix(&self) -> String;
 }

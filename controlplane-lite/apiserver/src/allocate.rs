@@ -59,6 +59,11 @@ impl Cidr {
         Ipv4Addr::from(self.base + index)
     }
 
+    /// Whether an address lies in the range.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        u32::from(address).checked_sub(self.base).is_some_and(|offset| offset < self.size())
+    }
+
     /// Position of an address, `None` outside the range, for the network's own and the broadcast address.
     fn index(self, address: Ipv4Addr) -> Option<u32> {
         let offset = u32::from(address).checked_sub(self.base)?;

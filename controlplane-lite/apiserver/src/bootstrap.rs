@@ -1,6 +1,6 @@
 //! What every cluster has from its first second: namespaces, default policy, priority classes, and the `kubernetes`
 //! Service with its endpoints. All of it is created when missing and never overwritten, except what this server owns
-//! (its own endpoints, the default roles' missing rules).
+//! (its own endpoints) and what stored default roles and bindings lack.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -78,9 +78,32 @@ async fn policy(server: &Arc<Server>) -> Result<(), ApiError> {
             "Role" => "roles",
             _ => "rolebindings",
         };
-        ensure(server, "rbac.authorization.k8s.io", plural, object)
+        reconcile_policy(server, plural, object)
     });
     try_join_all(objects).await.map(drop)
+}
+
+/// Creates a default role or binding, or adds what the stored one lacks.
+async fn reconcile_policy(server: &Server, plural: &str, wanted: Value) -> Result<(), ApiError> {
+    let group = "rbac.authorization.k8s.io";
+    let Some(resource) = server.registry.get(group, plural) else { return Ok(()) };
+    let text = |field: &str| str_at(&wanted, &["metadata", field]).to_owned();
+    let (namespace, name) = (text("namespace"), text("name"));
+    let lacks = |stored: &Value| auth::bootstrap_policy::reconcile(stored, &wanted);
+    match resource.cache().get(&namespace, &name) {
+        None => return ensure(server, group, plural, wanted).await,
+        Some(stored) if lacks(&stored.value()).is_none() => return Ok(()),
+        Some(_) => {}
+    }
+    let written = resource
+        .change(&namespace, &name, false, RETRIES, |old| Ok(lacks(old).map_or(Change::Keep, Change::Write)))
+        .await;
+    match written {
+        Ok(_) => tracing::info!(plural, name, "default policy completed"),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
 
 /// Creates an object unless one of its name is there.

@@ -20,6 +20,7 @@ pub mod go_duration;
 mod gzip;
 mod impersonation;
 pub mod inprocess;
+pub mod kubelet;
 pub mod metrics;
 pub mod negotiate;
 pub mod options;
@@ -99,7 +100,8 @@ impl Certificates {
         ips.extend(addresses.iter().filter(|a| !a.is_loopback()));
         let now = jiff::Timestamp::now();
         let serving = pki.leaf("apiserver", &Subject::server("kube-apiserver", dns, ips), now)?;
-        let to_kubelets = Subject::client("system:kube-apiserver", Some("system:masters"));
+        // Upstream's name for it. The default policy lets it use kubelets' APIs, and nothing else.
+        let to_kubelets = Subject::client(auth::bootstrap_policy::KUBELET_CLIENT, None);
         let to_kubelets = pki.leaf("apiserver-kubelet-client", &to_kubelets, now)?;
         Ok(Self {
             serving_cert: serving.cert_pem,
@@ -107,7 +109,7 @@ impl Certificates {
             client_cas: vec![pki.ca().cert_pem().to_owned()],
             kubelet_client_cert: to_kubelets.cert_pem,
             kubelet_client_key: to_kubelets.key_pem,
-            kubelet_ca: None,
+            kubelet_ca: Some(pki.ca().cert_pem().to_owned()),
         })
     }
 }
@@ -210,7 +212,7 @@ impl ApiServer {
         let certificates = &config.certificates;
         let cas: Vec<&str> = certificates.client_cas.iter().map(String::as_str).collect();
         let tls = serve::server_tls(&certificates.serving_cert, &certificates.serving_key, &cas)?;
-        let kubelet_tls = tunnel::client_tls(
+        let kubelet_tls = kubelet::KubeletTls::new(
             &certificates.kubelet_client_cert,
             &certificates.kubelet_client_key,
             certificates.kubelet_ca.as_deref(),

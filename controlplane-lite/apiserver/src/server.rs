@@ -13,6 +13,7 @@ use super::allocate::Cidr;
 use super::call::Call;
 use super::documents::Documents;
 use super::flow::Flow;
+use super::kubelet::{KubeletTls, Own};
 use super::metrics::Metrics;
 use super::registry::Registry;
 use super::services::Services;
@@ -40,7 +41,7 @@ pub struct Server {
     /// Tokens and rules beyond the two questions above.
     pub access: Access,
     /// TLS towards kubelets.
-    pub kubelet_tls: Arc<rustls::ClientConfig>,
+    pub kubelet_tls: KubeletTls,
     /// TLS towards `https:` pods.
     pub unverified_tls: Arc<rustls::ClientConfig>,
     /// Cancelled when the server ends; open watches end with it.
@@ -71,6 +72,11 @@ impl Server {
         bytes[8] = (bytes[8] & 0x3f) | 0x80;
         let hex = |range: std::ops::Range<usize>| bytes[range].iter().map(|b| format!("{b:02x}")).collect::<String>();
         format!("{}-{}-{}-{}-{}", hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16))
+    }
+
+    /// What this server is.
+    pub fn own(&self) -> Own {
+        Own { advertise: self.advertise, services: self.service_cidr }
     }
 
     /// `host:port` as clients are told.
@@ -118,9 +124,14 @@ impl View for Server {
         found
     }
 
-    fn may(&self, user: &UserInfo, verb: &str, group: &str, plural: &str, name: &str) -> bool {
-        let asked = Attributes { name: name.to_owned(), ..Attributes::resource(user.clone(), verb, group, plural, "") };
-        self.authz.authorize(&asked).allowed()
+    fn may(&self, user: &UserInfo, verb: &str, group: &str, resource: (&str, &str), name: &str) -> bool {
+        let (plural, namespace) = resource;
+        let asked = Attributes::resource(user.clone(), verb, group, plural, namespace);
+        self.authz.authorize(&Attributes { name: name.to_owned(), ..asked }).allowed()
+    }
+
+    fn is_own_audience(&self, audience: &str) -> bool {
+        self.access.audiences().iter().any(|own| own == audience)
     }
 
     fn suffix(&self) -> String {

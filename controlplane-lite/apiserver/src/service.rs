@@ -74,7 +74,8 @@ async fn filtered(
     long: bool,
 ) -> Result<Response<Body>, ApiError> {
     // Apart, because a reference to the parts may be held while waiting, and one to the body may not.
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    readable(&parts.headers)?;
     let user = authenticate(server, &parts, info).await?;
     if let Some(trust) = parts.extensions.get::<Trust>()
         && !user.in_group("system:unauthenticated")
@@ -84,7 +85,10 @@ async fn filtered(
     // Whose share a request takes is decided before impersonation: who may act for others is still one client.
     let inside = parts.extensions.get::<InProcessUser>().is_some();
     let share = (!inside).then(|| Share { pools: server.flow.pools(Level::of(&user)), user: user.clone() });
-    let user = impersonate(server, &parts, user)?;
+    let user = super::impersonation::resolve(&parts.headers, user, &*server.authz)?;
+    // Who is asking is settled: nobody behind this, and no backend, is to read it otherwise.
+    super::impersonation::strip(&mut parts.headers);
+    parts.headers.remove(header::AUTHORIZATION);
     authorize(server, &user, info, query)?;
     if long {
         let request = Request::from_parts(parts, body);
@@ -176,10 +180,20 @@ async fn authenticate(server: &Server, request: &Parts, info: &RequestInfo) -> R
     }
 }
 
-/// Acts for whom the Impersonate headers name, when the caller may.
-fn impersonate(server: &Server, request: &Parts, user: UserInfo) -> Result<UserInfo, ApiError> {
-    let pairs = || request.headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
-    super::impersonation::resolve(pairs(), user, &*server.authz)
+/// Refuses a request with a header that decides something and cannot be read, or says two things: acting as if it were
+/// not there would be acting on something nobody asked for.
+fn readable(headers: &http::HeaderMap) -> Result<(), ApiError> {
+    for name in [header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT, header::ACCEPT_ENCODING] {
+        if headers.get_all(&name).iter().any(|value| value.to_str().is_err()) {
+            return Err(ApiError::bad_request(format!("the {name} header cannot be read")));
+        }
+    }
+    for name in [header::AUTHORIZATION, header::CONTENT_TYPE] {
+        if headers.get_all(&name).iter().nth(1).is_some() {
+            return Err(ApiError::bad_request(format!("several {name} headers")));
+        }
+    }
+    Ok(())
 }
 
 fn authorize(server: &Server, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), ApiError> {
@@ -205,6 +219,16 @@ fn authorize(server: &Server, user: &UserInfo, info: &RequestInfo, query: &Query
         check(server, &attributes)?;
     }
     Ok(())
+}
+
+/// Whether the caller of an update may create what is not there yet.
+///
+/// # Errors
+/// 403 without the right to create.
+pub fn authorize_create(call: &Call) -> Result<(), ApiError> {
+    let RequestInfo { group, version, resource, namespace, name, .. } = &call.info;
+    let attributes = Attributes::resource(call.user.clone(), "create", group, resource, namespace);
+    check(&call.server, &Attributes { version: version.clone(), name: name.clone(), ..attributes })
 }
 
 fn check(server: &Server, attributes: &Attributes) -> Result<(), ApiError> {

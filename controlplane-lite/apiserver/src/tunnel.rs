@@ -11,14 +11,14 @@ use http::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tracing::debug;
 
 use super::body::{Body, BoxError, boxed};
-use super::serve::{TlsError, certificates, private_key};
+use super::serve::TlsError;
 use super::status::ApiError;
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,47 +47,22 @@ impl Target {
     }
 }
 
-/// Client TLS towards kubelets: our certificate, and their CA; without a CA the peer is taken at its word, as
-/// upstream does without `--kubelet-certificate-authority`.
-///
-/// # Errors
-/// When a PEM text is broken.
-pub fn client_tls(cert_pem: &str, key_pem: &str, ca_pem: Option<&str>) -> Result<Arc<ClientConfig>, TlsError> {
-    let builder = verifying(ca_pem)?;
-    builder
-        .with_client_auth_cert(certificates("client certificate", cert_pem)?, private_key("client key", key_pem)?)
-        .map(Arc::new)
-        .map_err(|e| TlsError::Rustls { what: "kubelet client", source: e.into() })
-}
-
 /// Client TLS without a certificate of our own and without checking the peer's: proxying to `https:` pods.
 ///
 /// # Errors
 /// When rustls refuses the set-up.
 pub fn unverified_tls() -> Result<Arc<ClientConfig>, TlsError> {
-    Ok(Arc::new(verifying(None)?.with_no_client_auth()))
-}
-
-fn verifying(
-    ca_pem: Option<&str>,
-) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|e| TlsError::Rustls { what: "kubelet client", source: e.into() })?;
-    let Some(ca_pem) = ca_pem else {
-        return Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider))));
-    };
-    let mut roots = RootCertStore::empty();
-    for cert in certificates("kubelet CA", ca_pem)? {
-        roots.add(cert).map_err(|e| TlsError::Rustls { what: "kubelet CA", source: e.into() })?;
-    }
-    Ok(builder.with_root_certificates(roots))
+        .map_err(|e| TlsError::Rustls { what: "proxy client", source: e.into() })?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider)));
+    Ok(Arc::new(builder.with_no_client_auth()))
 }
 
 /// Takes any server certificate; signatures of the handshake are still checked.
 #[derive(Debug)]
-struct AnyServer(Arc<rustls::crypto::CryptoProvider>);
+pub(super) struct AnyServer(pub(super) Arc<rustls::crypto::CryptoProvider>);
 
 impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(

@@ -4,12 +4,17 @@
 
 mod bindings;
 mod controllers;
+mod reconcile;
 mod roles;
 mod users;
 
 use serde_json::{Map, Value, json};
 
 use super::authz::rbac::{PolicyRule, Subject};
+pub use reconcile::reconcile;
+
+/// As whom an API server talks to kubelets.
+pub const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 /// What components that belong to the control plane read.

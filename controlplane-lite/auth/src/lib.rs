@@ -6,4 +6,5 @@
 pub mod authn;
 pub mod authz;
 pub mod bootstrap_policy;
+pub mod pod;
 pub mod views;

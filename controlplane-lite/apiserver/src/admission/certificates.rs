@@ -34,11 +34,18 @@ fn permitted(request: &Request<'_>, verb: &str, view: &dyn View) -> Result<(), A
     let Some(old) = request.old else { return Ok(()) };
     let signer = str_at(old, &["spec", "signerName"]);
     let domain = signer.split('/').next().unwrap_or_default();
-    let may = |name: &str| view.may(request.user, verb, GROUP, "signers", name);
+    let may = |name: &str| view.may(request.user, verb, GROUP, ("signers", ""), name);
     if may(signer) || may(&format!("{domain}/*")) {
         return Ok(());
     }
     Err(request.forbidden(format!("user not permitted to {verb} requests with signerName {signer:?}")))
+}
+
+/// What a CertificateSigningRequest asks for.
+pub(super) fn read(object: &Value) -> Result<pki::Request, String> {
+    let pem = STANDARD.decode(str_at(object, &["spec", "request"])).map_err(|error| error.to_string())?;
+    let pem = String::from_utf8(pem).map_err(|_| "it is not PEM".to_owned())?;
+    pki::Request::from_pem(&pem).map_err(|error| error.to_string())
 }
 
 pub(super) fn subject(request: &Request<'_>, object: Option<&mut Value>, _: &dyn View) -> Result<(), ApiError> {
@@ -50,10 +57,8 @@ pub(super) fn subject(request: &Request<'_>, object: Option<&mut Value>, _: &dyn
     if !asks {
         return Ok(());
     }
-    let pem = STANDARD.decode(str_at(new, &["spec", "request"])).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let unreadable = |why: &str| request.forbidden(format!("could not parse CSR: {why}"));
-    let pem = pem.ok_or_else(|| unreadable("it is not PEM"))?;
-    let asked = pki::Request::from_pem(&pem).map_err(|error| unreadable(&error.to_string()))?;
+    let asked = read(new).map_err(|why| unreadable(&why))?;
     if asked.subject().map_err(unreadable)?.organizations().any(|group| group == MASTERS) {
         return Err(request.forbidden(format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed")));
     }

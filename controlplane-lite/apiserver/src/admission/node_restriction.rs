@@ -1,179 +1,299 @@
-//! NodeRestriction: a kubelet changes its own node, its own pods' status, its own lease, and asks tokens only for pods
-//! it runs.
+//! NodeRestriction: a kubelet changes its own node, its own pods' status, its own lease and CSINode, makes mirror pods
+//! that refer to nothing, and asks tokens only for pods it runs. Upstream's plugin, rule by rule.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Operation, Request, View};
-use crate::status::ApiError;
-use scheme::access::{at, entries_at, str_at};
+use crate::status::{ApiError, Subject};
+use auth::pod::{self, Reference};
+use scheme::access::{at, list_at, str_at};
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
+mod labels;
+mod tokens;
+
 const NODE_LEASES: &str = "kube-node-lease";
 
 pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, view: &dyn View) -> Result<(), ApiError> {
-    let Some(node) = request.user.username.strip_prefix("system:node:") else { return Ok(()) };
-    if !request.user.groups.iter().any(|g| g == "system:nodes") {
-        return Ok(());
-    }
-    if node.is_empty() {
-        return Err(request.forbidden("could not determine node from user"));
-    }
-    let object = object.as_deref();
+    let node = match request.user.node_name() {
+        Some(node) => node,
+        None if request.user.username == "system:node:" && request.user.in_group(auth::authn::NODES) => {
+            return Err(request.forbidden("could not determine node from user \"system:node:\""));
+        }
+        None => return Ok(()),
+    };
+    let restriction = Restriction { request, node, object: object.as_deref(), view };
     match (request.kind.group, request.kind.plural, request.subresource) {
-        ("", "pods", "") => pods(request, node, object, view),
-        ("", "pods", "status") => pod_status(request, node, object),
-        ("", "pods", "eviction") => own_pod(request, node, view, "evict"),
-        ("", "nodes", _) => nodes(request, node, object),
-        ("", "serviceaccounts", "token") => token(request, node, object, view),
-        ("coordination.k8s.io", "leases", _) => lease(request, node, object),
-        ("storage.k8s.io", "csinodes", _) => csi_node(request, node, object),
+        ("", "pods", "") => restriction.pod(),
+        ("", "pods", "status") => restriction.pod_status(),
+        ("", "pods", "eviction") => restriction.eviction(),
+        ("", "pods", other) => Err(request
+            .forbidden(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"))),
+        ("", "nodes", _) => restriction.node(),
+        ("", "persistentvolumeclaims", "status") => restriction.claim_status(),
+        ("", "persistentvolumeclaims", _) => Err(request.forbidden("may only update PVC status")),
+        ("", "serviceaccounts", "token") => restriction.token(),
+        ("coordination.k8s.io", "leases", _) => restriction.lease(),
+        ("storage.k8s.io", "csinodes", _) => restriction.csi_node(),
+        ("resource.k8s.io", "resourceslices", _) => restriction.resource_slice(),
+        ("certificates.k8s.io", "certificatesigningrequests", _) => restriction.signing_request(),
         _ => Ok(()),
     }
 }
 
-fn pods(request: &Request<'_>, node: &str, object: Option<&Value>, view: &dyn View) -> Result<(), ApiError> {
-    match request.operation {
-        Operation::Create => {
-            let Some(pod) = object else { return Ok(()) };
-            if !at(pod, &["metadata", "annotations", MIRROR]).is_string() {
-                return Err(request.forbidden(format!(
-                    "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
-                )));
+/// One request of one node.
+struct Restriction<'a> {
+    request: &'a Request<'a>,
+    node: &'a str,
+    object: Option<&'a Value>,
+    view: &'a dyn View,
+}
+
+impl Restriction<'_> {
+    fn refuse(&self, why: impl AsRef<str>) -> Result<(), ApiError> {
+        Err(self.request.forbidden(why))
+    }
+
+    fn pod(&self) -> Result<(), ApiError> {
+        let node = self.node;
+        match (self.request.operation, self.object) {
+            (Operation::Create, Some(pod)) => self.mirror_pod(pod),
+            (Operation::Delete, _) => {
+                self.own_pod(&format!("node {node:?} can only delete pods with spec.nodeName set to itself"))
             }
-            if str_at(pod, &["spec", "nodeName"]) != node {
-                return Err(
-                    request.forbidden(format!("node {node:?} can only create pods with spec.nodeName set to itself"))
-                );
-            }
-            Ok(())
+            _ => self.refuse(format!(
+                "unexpected operation \"UPDATE\", node {node:?} can only create and delete mirror pods"
+            )),
         }
-        Operation::Update => Err(request.forbidden(format!(
-            "unexpected operation \"UPDATE\", node {node:?} can only create and delete mirror pods"
-        ))),
-        Operation::Delete => own_pod(request, node, view, "delete"),
     }
-}
 
-fn own_pod(request: &Request<'_>, node: &str, view: &dyn View, verb: &str) -> Result<(), ApiError> {
-    let found;
-    let pod = match request.old {
-        Some(pod) => pod,
-        None => match view.get("", "pods", request.namespace, request.name) {
-            Some(pod) => {
-                found = pod;
-                &found
+    fn mirror_pod(&self, pod: &Value) -> Result<(), ApiError> {
+        let node = self.node;
+        if !pod::is_mirror(pod) {
+            return self.refuse(format!(
+                "pod does not have {:?} annotation, node {node:?} can only create mirror pods",
+                pod::MIRROR
+            ));
+        }
+        if str_at(pod, &["spec", "nodeName"]) != node {
+            return self.refuse(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
+        }
+        self.owned_by_node(pod)?;
+        let references = [
+            (Reference::ServiceAccount, "a service account"),
+            (Reference::Secret, "secrets"),
+            (Reference::ConfigMap, "configmaps"),
+            (Reference::ClusterTrustBundle, "clustertrustbundles"),
+            (Reference::PersistentVolumeClaim, "persistentvolumeclaims"),
+            (Reference::ResourceClaim, "resourceclaims"),
+        ];
+        match references.iter().find(|(what, _)| pod::has(pod, *what)) {
+            Some((_, what)) => self.refuse(format!("node {node:?} can not create pods that reference {what}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Exactly one owner: the node's own Node object, as controller.
+    fn owned_by_node(&self, pod: &Value) -> Result<(), ApiError> {
+        let node = self.node;
+        let owner = match list_at(pod, &["metadata", "ownerReferences"]) {
+            [owner] => owner,
+            [] => {
+                return self
+                    .refuse(format!("node {node:?} can only create pods with an owner reference set to itself"));
             }
-            // The registry answers 404.
-            None => return Ok(()),
-        },
-    };
-    if str_at(pod, &["spec", "nodeName"]) != node {
-        return Err(request.forbidden(format!("node {node:?} can only {verb} pods with spec.nodeName set to itself")));
+            _ => {
+                return self
+                    .refuse(format!("node {node:?} can only create pods with a single owner reference set to itself"));
+            }
+        };
+        if owner["apiVersion"] != "v1" || owner["kind"] != "Node" || owner["name"] != node {
+            return self.refuse(format!("node {node:?} can only create pods with an owner reference set to itself"));
+        }
+        if owner["controller"] != true {
+            return self
+                .refuse(format!("node {node:?} can only create pods with a controller owner reference set to itself"));
+        }
+        if owner["blockOwnerDeletion"] == true {
+            return self.refuse(format!("node {node:?} must not set blockOwnerDeletion on an owner reference"));
+        }
+        let Some(stored) = self.view.get("", "nodes", "", node) else {
+            return Err(ApiError::not_found(Subject::new("", "nodes"), node));
+        };
+        let (expected, got) = (str_at(&stored, &["metadata", "uid"]), str_at(owner, &["uid"]));
+        if expected != got {
+            return self.refuse(format!("node {node} UID mismatch: expected {expected} got {got}"));
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn own_pod(&self, why: &str) -> Result<(), ApiError> {
+        let request = self.request;
+        let of = |pod: &Value| str_at(pod, &["spec", "nodeName"]) == self.node;
+        let own = match request.old {
+            Some(pod) => of(pod),
+            None => match self.view.get("", "pods", request.namespace, request.name) {
+                Some(pod) => of(&pod),
+                None => return Err(ApiError::not_found(Subject::new("", "pods"), request.name)),
+            },
+        };
+        if own { Ok(()) } else { self.refuse(why) }
+    }
+
+    fn eviction(&self) -> Result<(), ApiError> {
+        if self.request.operation != Operation::Create {
+            return self.refuse("unexpected operation");
+        }
+        self.own_pod(&format!("node {} can only evict pods with spec.nodeName set to itself", self.node))
+    }
+
+    fn pod_status(&self) -> Result<(), ApiError> {
+        let node = self.node;
+        let (Operation::Update, Some(old), Some(new)) = (self.request.operation, self.request.old, self.object) else {
+            return self.refuse("unexpected operation");
+        };
+        if str_at(old, &["spec", "nodeName"]) != node {
+            return self
+                .refuse(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"));
+        }
+        let differs = |path: &[&str]| !same(at(new, path), at(old, path));
+        if differs(&["metadata", "labels"]) {
+            return self.refuse(format!("node {node:?} cannot update labels through pod status"));
+        }
+        if differs(&["status", "resourceClaimStatuses"]) {
+            return self.refuse(format!("node {node:?} cannot update resource claim statues"));
+        }
+        if differs(&["status", "extendedResourceClaimStatus"]) {
+            return self.refuse(format!("node {node:?} cannot update extended resource claim status"));
+        }
+        Ok(())
+    }
+
+    fn node(&self) -> Result<(), ApiError> {
+        let node = self.node;
+        let name = self.name();
+        if name != node {
+            return self.refuse(format!("node {node:?} is not allowed to modify node {name:?}"));
+        }
+        let Some(new) = self.object else { return Ok(()) };
+        let source = at(new, &["spec", "configSource"]);
+        let Some(old) = self.request.old else {
+            if !source.is_null() {
+                return self.refuse(format!("node {node:?} is not allowed to create pods with a non-nil configSource"));
+            }
+            let forbidden = labels::forbidden(at(new, &["metadata", "labels"]), &Value::Null);
+            if !forbidden.is_empty() {
+                return self.refuse(format!(
+                    "node {node:?} is not allowed to set the following labels: {}",
+                    forbidden.join(", ")
+                ));
+            }
+            return Ok(());
+        };
+        if !source.is_null() && source != at(old, &["spec", "configSource"]) {
+            return self
+                .refuse(format!("node {node:?} is not allowed to update configSource to a new non-nil configSource"));
+        }
+        let differs = |path: &[&str]| !same(at(new, path), at(old, path));
+        if differs(&["spec", "taints"]) {
+            return self.refuse(format!("node {node:?} is not allowed to modify taints"));
+        }
+        let forbidden = labels::forbidden(at(new, &["metadata", "labels"]), at(old, &["metadata", "labels"]));
+        if !forbidden.is_empty() {
+            return self.refuse(format!("is not allowed to modify labels: {}", forbidden.join(", ")));
+        }
+        if differs(&["metadata", "ownerReferences"]) {
+            return self.refuse(format!("node {node:?} is not allowed to modify ownerReferences"));
+        }
+        Ok(())
+    }
+
+    fn claim_status(&self) -> Result<(), ApiError> {
+        let (Operation::Update, Some(old), Some(new)) = (self.request.operation, self.request.old, self.object) else {
+            return self.refuse("unexpected operation");
+        };
+        let kept = |claim: &Value| {
+            let mut claim = claim.clone();
+            if let Some(metadata) = claim["metadata"].as_object_mut() {
+                metadata.remove("resourceVersion");
+                metadata.remove("managedFields");
+            }
+            if let Some(status) = claim.get_mut("status").and_then(Value::as_object_mut) {
+                for field in ["capacity", "conditions", "allocatedResourceStatuses", "allocatedResources"] {
+                    status.remove(field);
+                }
+            }
+            claim
+        };
+        if kept(new) != kept(old) {
+            return self.refuse(format!(
+                "node {:?} is not allowed to update fields other than status.capacity and status.conditions",
+                self.node
+            ));
+        }
+        Ok(())
+    }
+
+    fn lease(&self) -> Result<(), ApiError> {
+        if self.request.namespace != NODE_LEASES {
+            return self.refuse(format!("can only access leases in the {NODE_LEASES:?} system namespace"));
+        }
+        self.own_name("can only access node lease with the same name as the requesting node")
+    }
+
+    fn csi_node(&self) -> Result<(), ApiError> {
+        self.own_name("can only access CSINode with the same name as the requesting node")
+    }
+
+    fn resource_slice(&self) -> Result<(), ApiError> {
+        let of = |slice: Option<&Value>| slice.is_some_and(|s| str_at(s, &["spec", "nodeName"]) == self.node);
+        let (own, verb) = match self.request.operation {
+            Operation::Create => (of(self.object), "create"),
+            Operation::Delete => (of(self.request.old), "delete"),
+            // The authorizer knows the stored slice.
+            Operation::Update => return Ok(()),
+        };
+        if own {
+            return Ok(());
+        }
+        self.refuse(format!("can only {verb} ResourceSlice with the same NodeName as the requesting node"))
+    }
+
+    /// A node asks only for its own certificates.
+    fn signing_request(&self) -> Result<(), ApiError> {
+        let Some(new) = self.object.filter(|_| self.request.operation == Operation::Create) else { return Ok(()) };
+        let signer = str_at(new, &["spec", "signerName"]);
+        if !["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"].contains(&signer) {
+            return Ok(());
+        }
+        let asked = match super::certificates::read(new) {
+            Ok(asked) => asked,
+            Err(why) => return self.refuse(format!("unable to parse csr: {why}")),
+        };
+        let own = format!("system:node:{}", self.node);
+        if asked.subject().is_ok_and(|subject| subject.common_name() == own) {
+            return Ok(());
+        }
+        self.refuse(format!("can only create a node CSR with CN={own}"))
+    }
+
+    /// The name in the path, or in the body of a create.
+    fn name(&self) -> &str {
+        match self.request.name {
+            "" => self.object.map_or("", |o| str_at(o, &["metadata", "name"])),
+            name => name,
+        }
+    }
+
+    fn own_name(&self, why: &str) -> Result<(), ApiError> {
+        if self.name() == self.node { Ok(()) } else { self.refuse(why) }
+    }
 }
 
-fn pod_status(request: &Request<'_>, node: &str, object: Option<&Value>) -> Result<(), ApiError> {
-    let Some(old) = request.old else { return Ok(()) };
-    if str_at(old, &["spec", "nodeName"]) != node {
-        return Err(request
-            .forbidden(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself")));
-    }
-    if let Some(new) = object
-        && at(new, &["metadata", "labels"]) != at(old, &["metadata", "labels"])
-    {
-        return Err(request.forbidden(format!("node {node:?} cannot update labels through pod status")));
-    }
-    Ok(())
+/// Whether two values are the same, where an empty one is as good as none.
+fn same(a: &Value, b: &Value) -> bool {
+    let nothing = |v: &Value| v.is_null() || *v == json!([]) || *v == json!({});
+    a == b || nothing(a) && nothing(b)
 }
 
-/// Labels under these names a kubelet may set on its node.
-fn may_set_label(key: &str) -> bool {
-    const ALLOWED: [&str; 11] = [
-        "kubernetes.io/hostname",
-        "kubernetes.io/os",
-        "kubernetes.io/arch",
-        "beta.kubernetes.io/os",
-        "beta.kubernetes.io/arch",
-        "node.kubernetes.io/instance-type",
-        "beta.kubernetes.io/instance-type",
-        "topology.kubernetes.io/zone",
-        "topology.kubernetes.io/region",
-        "failure-domain.beta.kubernetes.io/zone",
-        "failure-domain.beta.kubernetes.io/region",
-    ];
-    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
-    let within = |suffix: &str| domain == suffix || domain.ends_with(&format!(".{suffix}"));
-    ALLOWED.contains(&key)
-        || within("kubelet.kubernetes.io")
-        || within("node.kubernetes.io")
-        || !(within("kubernetes.io") || within("k8s.io"))
-}
-
-fn nodes(request: &Request<'_>, node: &str, object: Option<&Value>) -> Result<(), ApiError> {
-    let name =
-        if request.name.is_empty() { object.map_or("", |o| str_at(o, &["metadata", "name"])) } else { request.name };
-    if name != node {
-        return Err(request.forbidden(format!("node {node:?} is not allowed to modify node {name:?}")));
-    }
-    let Some(new) = object else { return Ok(()) };
-    if !at(new, &["spec", "configSource"]).is_null() {
-        return Err(request.forbidden(format!("node {node:?} is not allowed to set spec.configSource")));
-    }
-    let changed = entries_at(new, &["metadata", "labels"]).find(|(key, value)| {
-        let before = request.old.map_or(&Value::Null, |old| at(old, &["metadata", "labels", key.as_str()]));
-        before != *value && !may_set_label(key)
-    });
-    if let Some((key, _)) = changed {
-        return Err(request.forbidden(format!("is not allowed to modify the following labels on node {node:?}: {key}")));
-    }
-    if let Some(old) = request.old
-        && at(old, &["spec", "taints"]) != at(new, &["spec", "taints"])
-    {
-        return Err(request.forbidden(format!("node {node:?} is not allowed to modify taints")));
-    }
-    Ok(())
-}
-
-fn token(request: &Request<'_>, node: &str, object: Option<&Value>, view: &dyn View) -> Result<(), ApiError> {
-    let Some(review) = object else { return Ok(()) };
-    let bound = at(review, &["spec", "boundObjectRef"]);
-    let refuse = |why: &str| Err(request.forbidden(format!("node requested token {why}")));
-    if bound.is_null() {
-        return refuse("not bound to a pod");
-    }
-    let text = |field: &str| bound[field].as_str().unwrap_or("");
-    if text("kind") != "Pod" || text("apiVersion") != "v1" {
-        return refuse("not bound to a pod");
-    }
-    if text("uid").is_empty() {
-        return refuse("with a pod binding without a uid");
-    }
-    let Some(pod) = view.get("", "pods", request.namespace, text("name")) else {
-        return Err(ApiError::not_found(super::Subject::new("", "pods"), text("name")));
-    };
-    if str_at(&pod, &["metadata", "uid"]) != text("uid") {
-        return refuse("bound to a pod with a different uid");
-    }
-    if str_at(&pod, &["spec", "nodeName"]) != node {
-        return refuse("bound to a pod scheduled on a different node");
-    }
-    Ok(())
-}
-
-fn lease(request: &Request<'_>, node: &str, object: Option<&Value>) -> Result<(), ApiError> {
-    if request.namespace != NODE_LEASES {
-        return Err(request.forbidden(format!("can only access leases in the {NODE_LEASES:?} system namespace")));
-    }
-    own_name(request, node, object, "can only access node lease with the same name as the requesting node")
-}
-
-fn csi_node(request: &Request<'_>, node: &str, object: Option<&Value>) -> Result<(), ApiError> {
-    own_name(request, node, object, "can only access CSINode with the same name as the requesting node")
-}
-
-fn own_name(request: &Request<'_>, node: &str, object: Option<&Value>, why: &str) -> Result<(), ApiError> {
-    let name =
-        if request.name.is_empty() { object.map_or("", |o| str_at(o, &["metadata", "name"])) } else { request.name };
-    if name == node { Ok(()) } else { Err(request.forbidden(why)) }
-}
+#[cfg(test)]
+mod tests;

@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 
 use super::{Operation, Request, View};
 use crate::status::ApiError;
+use auth::pod::{self, Reference};
 use scheme::access::{at, ensure_map, is_empty, list_at, str_at};
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-const MIRROR: &str = "kubernetes.io/config.mirror";
 const PREFIX: &str = "kube-api-access-";
 /// Seconds; upstream's value that tells clients which cannot refresh tokens apart.
 const TOKEN_SECONDS: i64 = 3607;
@@ -17,7 +17,7 @@ pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, view: &dy
     if !request.is("", "pods") || request.operation != Operation::Create || !request.subresource.is_empty() {
         return Ok(());
     }
-    if at(pod, &["metadata", "annotations", MIRROR]).is_string() {
+    if pod::is_mirror(pod) {
         return admit_mirror(request, pod);
     }
     let mut name = str_at(pod, &["spec", "serviceAccountName"]).to_owned();
@@ -43,19 +43,17 @@ pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, view: &dy
     Ok(())
 }
 
-/// Mirror pods run no container of ours to give a token to, and must not name secrets of an account.
+/// A kubelet makes its mirror pods itself: one must give it no right to other objects.
 fn admit_mirror(request: &Request<'_>, pod: &Value) -> Result<(), ApiError> {
-    if !str_at(pod, &["spec", "serviceAccountName"]).is_empty() {
+    if pod::has(pod, Reference::ServiceAccount) {
         return Err(request.forbidden("a mirror pod may not reference service accounts"));
     }
-    for volume in list_at(pod, &["spec", "volumes"]) {
-        if !is_empty(at(volume, &["secret"])) {
-            return Err(request.forbidden("a mirror pod may not reference secrets"));
-        }
-        let sources = list_at(volume, &["projected", "sources"]);
-        if sources.iter().any(|source| !source["serviceAccountToken"].is_null()) {
-            return Err(request.forbidden("a mirror pod may not use ServiceAccountToken volume projections"));
-        }
+    if pod::has(pod, Reference::Secret) {
+        return Err(request.forbidden("a mirror pod may not reference secrets"));
+    }
+    let mut sources = list_at(pod, &["spec", "volumes"]).iter().flat_map(|v| list_at(v, &["projected", "sources"]));
+    if sources.any(|source| !source["serviceAccountToken"].is_null()) {
+        return Err(request.forbidden("a mirror pod may not use ServiceAccountToken volume projections"));
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::request_info::Query;
 use crate::status::{ApiError, Subject};
 use crate::tunnel::{self, Target};
 use crate::websocket;
-use scheme::access::{int_at, list_at, str_at};
+use scheme::access::{list_at, str_at};
 use scheme::{FieldErrors, Path};
 
 /// Longest error text of a kubelet that is passed on, in bytes.
@@ -175,21 +175,14 @@ fn container(pod: &Value, wanted: &str) -> Result<String, ApiError> {
 /// Where a node's kubelet listens, with our client certificate.
 ///
 /// # Errors
-/// 404 when the node is gone, 500 when it has no address.
+/// 404 when the node is gone, 400 for an address that no kubelet may have, 500 when it has none.
 pub async fn kubelet(call: &Call, node: &str, path_and_query: String) -> Result<Target, ApiError> {
-    let nodes = call.server.registry.get("", "nodes").ok_or_else(ApiError::no_such_path)?;
-    let node_object = nodes.read_value("", node).await?;
-    let addresses = list_at(&node_object, &["status", "addresses"]);
-    let host = ["InternalIP", "Hostname", "ExternalIP"]
-        .iter()
-        .find_map(|kind| addresses.iter().find(|a| a["type"] == **kind))
-        .and_then(|a| a["address"].as_str())
-        .ok_or_else(|| ApiError::internal(format!("no preferred addresses found; known addresses: {addresses:?}")))?;
-    let port = int_at(&node_object, &["status", "daemonEndpoints", "kubeletEndpoint", "Port"])
-        .and_then(|p| u16::try_from(p).ok())
-        .filter(|p| *p > 0)
-        .unwrap_or(10250);
-    Ok(Target { host: host.to_owned(), port, tls: Some(call.server.kubelet_tls.clone()), path_and_query })
+    let server = &call.server;
+    let nodes = server.registry.get("", "nodes").ok_or_else(ApiError::no_such_path)?;
+    let (host, port) = crate::kubelet::endpoint(&nodes.read_value("", node).await?)?;
+    let address = crate::kubelet::resolve(&server.own(), (&host, port)).await?;
+    let tls = server.kubelet_tls.for_node(node).map_err(ApiError::internal)?;
+    Ok(Target { host: address.to_string(), port, tls: Some(tls), path_and_query })
 }
 
 fn log_params(query: &Query) -> Vec<(&'static str, String)> {

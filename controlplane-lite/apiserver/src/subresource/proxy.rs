@@ -76,11 +76,8 @@ fn redirect(path: &str, query: Option<&str>) -> Response<Body> {
 }
 
 fn target(call: &Call, host: &str, port: u16, https: bool, path_and_query: String) -> Result<Target, ApiError> {
-    // The API server must not become a way into its own machine or link.
-    let forbidden = host.parse::<std::net::IpAddr>().map_or(true, |ip| {
-        ip.is_loopback() || ip.is_unspecified() || matches!(ip, std::net::IpAddr::V4(v4) if v4.is_link_local())
-    });
-    if forbidden {
+    let allowed = host.parse().is_ok_and(|ip| call.server.own().may_dial(ip, port));
+    if !allowed {
         return Err(ApiError::bad_request("address not allowed"));
     }
     let tls = https.then(|| call.server.unverified_tls.clone());

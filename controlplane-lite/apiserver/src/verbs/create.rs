@@ -76,7 +76,7 @@ async fn attempt(call: &Call, mut object: Value, options: &WriteOptions) -> Resu
     special_defaults(call, &mut object);
     let name = str_at(&object, &["metadata", "name"]).to_owned();
     valid(call.kind_subject(), &name, kind.validate_create(&object))?;
-    check_escalation(call, &object)?;
+    check_escalation(call, &object, None)?;
     let grant = match server.services.fill(kind, &mut object, None) {
         Ok(grant) => grant,
         Err(errors) => {

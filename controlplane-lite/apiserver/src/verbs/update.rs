@@ -44,6 +44,7 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     let (code, object) = match replace(call, &object, &options).await {
         Ok(written) => (StatusCode::OK, written.object),
         Err(error) if error.is_not_found() && may_create(call, &object) => {
+            crate::service::authorize_create(call)?;
             let created = super::create::create_object(call, object, &options).await?;
             (StatusCode::CREATED, created)
         }
@@ -110,9 +111,7 @@ fn judge(call: &Call, mut new: Value, old: &Value) -> Result<(Change, Grant), Ap
     strategy::prepare(call, &mut new, old);
     call.admit(Operation::Update, Some(&mut new), Some(old))?;
     valid(call.kind_subject(), name, strategy::validate(call, &new, old))?;
-    if new["rules"] != old["rules"] || new["roleRef"] != old["roleRef"] || new["subjects"] != old["subjects"] {
-        check_escalation(call, &new)?;
-    }
+    check_escalation(call, &new, Some(old))?;
     let mut grant = Grant::default();
     if call.info.subresource.is_empty() {
         grant = match call.server.services.fill(kind, &mut new, Some(old)) {

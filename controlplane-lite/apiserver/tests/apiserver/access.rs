@@ -61,7 +61,7 @@ async fn nobody_grants_what_they_lack() {
     let (server, admin) = start().await;
     let clerk = server.client(nobody("clerk"));
     let rules = json!([
-        {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["*"], "verbs": ["create", "update", "get"]},
+        {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["*"], "verbs": ["create", "update", "patch", "get"]},
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]},
     ]);
     grant(&admin, "clerk", rules).await;
@@ -78,6 +78,50 @@ async fn nobody_grants_what_they_lack() {
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "clerk"}]});
     expect(post(&clerk, &format!("{RBAC}/clusterrolebindings"), &binding).await, StatusCode::FORBIDDEN);
+    // A role that gathers others would grant whatever they hold, now or later.
+    let gathering = json!({"clusterRoleSelectors": [{"matchLabels": {"x": "y"}}]});
+    let mut sum = role("configmaps");
+    sum["metadata"]["name"] = json!("sum");
+    sum["aggregationRule"] = gathering.clone();
+    let refused = expect(post(&clerk, &path, &sum).await, StatusCode::FORBIDDEN);
+    assert!(
+        refused["message"].as_str().unwrap().contains("must have cluster-admin privileges to use the aggregationRule")
+    );
+    let own = format!("{path}/clerk");
+    let kind = "merge-patch+json";
+    expect(patch(&clerk, &own, kind, &json!({"aggregationRule": gathering})).await, StatusCode::FORBIDDEN);
+    expect(post(&admin, &path, &sum).await, StatusCode::CREATED);
+    eventually(&clerk, &format!("{path}/sum"), 200).await;
+    let narrower = json!({"aggregationRule": null});
+    expect(patch(&clerk, &format!("{path}/sum"), kind, &narrower).await, StatusCode::FORBIDDEN);
+    // Nor is a label, by which others gather it, given to a role that holds more.
+    expect(post(&admin, &path, &role("secrets")).await, StatusCode::CREATED);
+    eventually(&clerk, &format!("{path}/r-secrets"), 200).await;
+    let label = json!({"metadata": {"labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}}});
+    expect(patch(&clerk, &format!("{path}/r-secrets"), kind, &label).await, StatusCode::FORBIDDEN);
+    let released = json!({"metadata": {"finalizers": []}});
+    expect(patch(&clerk, &format!("{path}/r-secrets"), kind, &released).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn to_put_what_is_not_there_is_to_create_it() {
+    let (server, admin) = start().await;
+    let writer = server.client(nobody("writer"));
+    let rules = json!([{"apiGroups": ["", "rbac.authorization.k8s.io", "coordination.k8s.io"],
+        "resources": ["endpoints", "roles", "leases"], "verbs": ["get", "update"]}]);
+    grant(&admin, "writer", rules).await;
+    let endpoints = "/api/v1/namespaces/default/endpoints";
+    eventually(&writer, &format!("{endpoints}/kubernetes"), 200).await;
+    let new = json!({"metadata": {"name": "new"}});
+    for path in [
+        endpoints,
+        "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles",
+        "/apis/coordination.k8s.io/v1/namespaces/default/leases",
+    ] {
+        let refused = expect(put(&writer, &format!("{path}/new"), &new).await, StatusCode::FORBIDDEN);
+        assert!(refused["message"].as_str().unwrap().contains("User \"writer\" cannot create resource"), "{refused}");
+        expect(put(&admin, &format!("{path}/new"), &new).await, StatusCode::CREATED);
+    }
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ struct Node {
 async fn node() -> Node {
     let cluster = serve().await;
     let now = jiff::Timestamp::now();
-    let subject = Subject::server("kubelet", vec!["localhost".into()], vec!["127.0.0.1".parse().unwrap()]);
+    let subject = Subject::server("system:node:n", vec!["localhost".into()], vec!["127.0.0.1".parse().unwrap()]);
     let cert = cluster.ca.pki.ca().issue(&subject, LEAF_LIFETIME, now).unwrap();
     let tls = server_tls(&cert.cert_pem, &cert.key_pem, &[cluster.ca.pem()]).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

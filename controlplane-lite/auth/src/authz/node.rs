@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::rbac::{PolicyRule, rule_allows};
 use super::{Attributes, Authorizer, Decision};
+use crate::pod::{self, Reference};
 
 /// What the authorizer has to know about the cluster.
 pub trait NodeView: Send + Sync + std::fmt::Debug {
@@ -25,16 +26,6 @@ pub struct NodeAuthorizer {
     view: Arc<dyn NodeView>,
 }
 
-/// What a pod can refer to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reference {
-    Secret,
-    ConfigMap,
-    PersistentVolumeClaim,
-    ServiceAccount,
-    ResourceClaim,
-}
-
 impl NodeAuthorizer {
     /// An authorizer over a view.
     pub fn new(view: Arc<dyn NodeView>) -> Self {
@@ -46,7 +37,7 @@ impl NodeAuthorizer {
         if namespace.is_empty() || name.is_empty() {
             return no("can only access namespaced object of an individual resource name");
         }
-        if self.view.any_pod(node, namespace, &|pod| refers_to(pod, what, name)) {
+        if self.view.any_pod(node, namespace, &|pod| gives(pod, what, name)) {
             return Decision::allow("");
         }
         no(format!("no relationship found between node '{node}' and this object"))
@@ -56,7 +47,7 @@ impl NodeAuthorizer {
         let Some((namespace, claim)) = self.view.claim_of(name) else {
             return no(format!("no relationship found between node '{node}' and this object"));
         };
-        let uses = |pod: &Value| refers_to(pod, Reference::PersistentVolumeClaim, &claim);
+        let uses = |pod: &Value| gives(pod, Reference::PersistentVolumeClaim, &claim);
         if self.view.any_pod(node, &namespace, &uses) {
             return Decision::allow("");
         }
@@ -138,6 +129,11 @@ impl Authorizer for NodeAuthorizer {
     }
 }
 
+/// Whether a pod gives its node the right to an object. A node makes its mirror pods itself, so they give none.
+fn gives(pod: &Value, what: Reference, name: &str) -> bool {
+    !pod::is_mirror(pod) && pod::refers_to(pod, what, name)
+}
+
 fn no(reason: impl Into<String>) -> Decision {
     Decision::no_opinion(reason)
 }
@@ -186,76 +182,6 @@ fn selects(selector: &str, field: &str, value: &str) -> bool {
         let (name, rest) = requirement.split_once('=').unwrap_or((requirement, ""));
         name == field && rest.strip_prefix('=').unwrap_or(rest) == value
     })
-}
-
-/// True when a pod refers to an object of its namespace.
-pub fn refers_to(pod: &Value, what: Reference, name: &str) -> bool {
-    let spec = &pod["spec"];
-    match what {
-        Reference::ServiceAccount => spec["serviceAccountName"] == name,
-        Reference::Secret => {
-            items(&spec["imagePullSecrets"]).any(|secret| secret["name"] == name)
-                || volumes_refer(spec, "secret", "secretName", name)
-                || projected_refer(spec, "secret", name)
-                || environment_refers(spec, "secretRef", "secretKeyRef", name)
-                || SECRET_VOLUMES
-                    .iter()
-                    .any(|(kind, field)| items(&spec["volumes"]).any(|volume| volume[kind][field]["name"] == name))
-                || volumes_refer(spec, "azureFile", "secretName", name)
-        }
-        Reference::ConfigMap => {
-            volumes_refer(spec, "configMap", "name", name)
-                || projected_refer(spec, "configMap", name)
-                || environment_refers(spec, "configMapRef", "configMapKeyRef", name)
-        }
-        Reference::PersistentVolumeClaim => {
-            volumes_refer(spec, "persistentVolumeClaim", "claimName", name)
-                || items(&spec["volumes"]).any(|volume| {
-                    // A generic ephemeral volume's claim is named after pod and volume.
-                    volume["ephemeral"].is_object()
-                        && pod["metadata"]["name"].as_str().zip(volume["name"].as_str()).is_some_and(|(pod, volume)| {
-                            name.strip_prefix(pod).and_then(|n| n.strip_prefix('-')) == Some(volume)
-                        })
-                })
-        }
-        Reference::ResourceClaim => {
-            items(&spec["resourceClaims"]).any(|claim| claim["resourceClaimName"] == name)
-                || items(&pod["status"]["resourceClaimStatuses"]).any(|claim| claim["resourceClaimName"] == name)
-        }
-    }
-}
-
-/// Volume kinds with a reference to a secret, and the field that holds it.
-const SECRET_VOLUMES: [(&str, &str); 8] = [
-    ("cephfs", "secretRef"),
-    ("cinder", "secretRef"),
-    ("flexVolume", "secretRef"),
-    ("iscsi", "secretRef"),
-    ("rbd", "secretRef"),
-    ("scaleIO", "secretRef"),
-    ("storageos", "secretRef"),
-    ("csi", "nodePublishSecretRef"),
-];
-
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    list.as_array().into_iter().flatten()
-}
-
-fn volumes_refer(spec: &Value, kind: &str, field: &str, name: &str) -> bool {
-    items(&spec["volumes"]).any(|volume| volume[kind][field] == name)
-}
-
-fn projected_refer(spec: &Value, kind: &str, name: &str) -> bool {
-    items(&spec["volumes"]).flat_map(|volume| items(&volume["projected"]["sources"])).any(|s| s[kind]["name"] == name)
-}
-
-fn environment_refers(spec: &Value, from: &str, key: &str, name: &str) -> bool {
-    ["containers", "initContainers", "ephemeralContainers"].iter().flat_map(|list| items(&spec[list])).any(
-        |container| {
-            items(&container["envFrom"]).any(|source| source[from]["name"] == name)
-                || items(&container["env"]).any(|variable| variable["valueFrom"][key]["name"] == name)
-        },
-    )
 }
 
 /// What every kubelet may do whatever runs on it.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{READ, account, binding, events, group, named, object, rule, user};
+use super::{KUBELET_CLIENT, READ, account, binding, events, group, named, object, rule, user};
 use crate::authn::{AUTHENTICATED, MASTERS, NODES, UNAUTHENTICATED};
 use crate::authz::rbac::{PolicyRule, Subject};
 
@@ -28,6 +28,8 @@ pub(super) fn cluster_role_bindings() -> Vec<Value> {
         bind("system:volume-scheduler", &[user("system:kube-scheduler")]),
         bind("system:service-account-issuer-discovery", &[group("system:serviceaccounts")]),
         bind("system:cluster-trust-bundle-discovery", &[group("system:serviceaccounts")]),
+        // Logs, exec and the rest of kubelets' APIs, on behalf of those who may.
+        own("copepod:kubelet-api-admin", "system:kubelet-api-admin", user(KUBELET_CLIENT)),
         // An agent is kubelet and proxy in one, with one identity.
         own("copepod:node-proxier", "system:node-proxier", group(NODES)),
         // Joining with a token, and renewing what was joined with.

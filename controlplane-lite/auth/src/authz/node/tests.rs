@@ -1,4 +1,4 @@
-//! Tests of `auth::authz::node`: tables, properties and garbage.
+//! What a kubelet may do, and what it may not.
 
 use super::*;
 use crate::authn::UserInfo;
@@ -140,12 +140,22 @@ fn others_are_not_its_business() {
 }
 
 #[test]
-fn odd_pods_do_not_confuse() {
-    for odd in [json!(null), json!([]), json!({"spec": 3}), json!({"spec": {"volumes": {}, "containers": [1, null]}})] {
-        for what in
-            [Reference::Secret, Reference::ConfigMap, Reference::PersistentVolumeClaim, Reference::ResourceClaim]
-        {
-            assert!(!refers_to(&odd, what, "x"));
-        }
+fn a_mirror_pod_gives_no_rights() {
+    let mut mirror = pod();
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": ""});
+    let authorizer = NodeAuthorizer::new(Arc::new(OnePod(mirror)));
+    let ask = |verb: &str, resource: &str, subresource: &str, name: &str| {
+        let user = UserInfo::node("n1");
+        let asked =
+            Attributes::resource(user, verb, "", resource, if resource.ends_with("volumes") { "" } else { "ns" });
+        authorizer.authorize(&Attributes { name: name.into(), subresource: subresource.into(), ..asked }).allowed()
+    };
+    for secret in ["tls", "pull", "more", "init", "csi"] {
+        assert!(!ask("get", "secrets", "", secret), "{secret}");
     }
+    assert!(!ask("get", "configmaps", "", "conf"));
+    assert!(!ask("get", "persistentvolumeclaims", "", "data"));
+    assert!(!ask("get", "persistentvolumes", "", "pv"));
+    assert!(!ask("create", "serviceaccounts", "token", "robot"));
+    assert!(ask("get", "pods", "", "web"), "the pod itself is the node's");
 }
