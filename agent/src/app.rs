@@ -449,6 +449,7 @@ impl App {
             }
         });
         ServerState {
+            workers: deps.workers.clone(),
             node_name: self.config.node.name.clone(),
             view: Arc::new(directory::PodDirectory::new(desired, deps.status.clone())),
             cache: deps.cache.clone(),

@@ -13,10 +13,12 @@ pub mod url;
 pub mod worker;
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use cri::{ContainerId, RuntimeService};
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, Probe};
 use tokio_util::sync::CancellationToken;
@@ -243,7 +245,7 @@ impl Shared {
             }
             let token = self.token.child_token();
             let worker = self.worker(uid, entry, container, running, kind, probe, outcome);
-            tokio::spawn(worker.run(token.clone()));
+            tokio::spawn(watched(worker, token.clone()));
             entry.counts.entry(key.clone()).or_default();
             entry.workers.insert(key, Running { id: id.clone(), token });
         }
@@ -281,6 +283,18 @@ impl Shared {
             },
             outcome,
             first_delay: first_delay(&Timing::of(probe), since_start, jitter),
+        }
+    }
+}
+
+/// Runs a probe and starts it again when it panics: its container would be probed
+/// no more, and nobody would know.
+async fn watched(worker: Worker<Reporter>, token: CancellationToken) {
+    while AssertUnwindSafe(worker.run(token.clone())).catch_unwind().await.is_err() {
+        tracing::error!(container = %worker.id, "BUG: a probe panicked; it is started again");
+        let pause = tokio::time::sleep(Duration::from_secs(10));
+        if token.run_until_cancelled(pause).await.is_none() {
+            return;
         }
     }
 }

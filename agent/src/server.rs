@@ -40,6 +40,7 @@ use crate::config::ServerSettings;
 use crate::ids::ObjectName;
 use crate::logs::LogWatcher;
 use crate::podcache::PodCache;
+use crate::podworker::PodWorkers;
 use crate::probe::ProbeManager;
 use crate::tasks::TaskRestarts;
 use auth::Authenticator;
@@ -72,6 +73,7 @@ pub struct ServerState {
     /// would need it.
     pub client: Option<kube::Client>,
     pub probes: Arc<ProbeManager>,
+    pub workers: PodWorkers,
     /// What `/logs/` shows, usually `/var/log`.
     pub log_dir: PathBuf,
     /// File systems of `/stats/summary`: the kubelet's root.

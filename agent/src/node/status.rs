@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use cri::types::{Image, Version};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler, NodeStatus,
-    NodeSwapStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeStatus, NodeSwapStatus, NodeSystemInfo,
 };
 use serde_json::{Map, Value, json};
 
@@ -54,13 +54,23 @@ pub fn node_status(input: &NodeInput<'_>) -> NodeStatus {
         node_info: Some(system_info(input)),
         images: Some(images(input.images)),
         runtime_handlers: handlers(input.runtime),
+        features: Some(NodeFeatures {
+            supplemental_groups_policy: input.runtime.as_ref().ok().map(|r| r.supplemental_groups_policy),
+        }),
         ..NodeStatus::default()
     }
 }
 
 fn handlers(runtime: &RuntimeView) -> Option<Vec<NodeRuntimeHandler>> {
     let handlers = &runtime.as_ref().ok()?.handlers;
-    let one = |h: &cri::types::RuntimeHandler| NodeRuntimeHandler { name: Some(h.name.clone()), features: None };
+    let one = |h: &cri::types::RuntimeHandler| NodeRuntimeHandler {
+        name: Some(h.name.clone()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(h.recursive_read_only_mounts),
+            // The runtime may be able to; the agent hands out no users yet.
+            user_namespaces: Some(false),
+        }),
+    };
     (!handlers.is_empty()).then(|| handlers.iter().map(one).collect())
 }
 

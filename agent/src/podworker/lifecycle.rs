@@ -69,7 +69,7 @@ async fn perform(
         return Ok(());
     }
     if hook.tcp_socket.is_some() {
-        // Upstream accepts and ignores it as well.
+        // The API takes it for old objects' sake; upstream fails such a hook, too.
         return Err(HookError::Invalid("tcpSocket is not supported".to_owned()));
     }
     Err(HookError::Invalid("neither exec, httpGet nor sleep".to_owned()))

@@ -54,7 +54,7 @@ pub(super) struct Worker<R> {
 
 impl<R: Report> Worker<R> {
     /// Probes until cancelled, or until a fatal kind fails or startup succeeds.
-    pub async fn run(self, token: CancellationToken) {
+    pub async fn run(&self, token: CancellationToken) {
         // Cancel-safe: a cancelled probe has no result, which is what is wanted.
         tokio::select! {
             () = token.cancelled() => {}

@@ -51,8 +51,10 @@ pub(super) async fn handle(shared: Arc<Shared>, peer: Option<Identity>, request:
         }
         Route::MetricsProbes => reply::figures(metrics::probes(&shared.state.probes.counts())),
         Route::Metrics => {
-            let (name, restarts) = (&shared.state.node_name, shared.state.restarts.counts());
-            reply::figures(metrics::kubelet(name, &shared.state.cache.all(), stats::own_rss(), &restarts))
+            let panics =
+                metrics::Panics { tasks: shared.state.restarts.counts(), workers: shared.state.workers.panics() };
+            let (name, pods) = (&shared.state.node_name, shared.state.cache.all());
+            reply::figures(metrics::kubelet(name, &pods, stats::own_rss(), &panics))
         }
         Route::Configz => reply::json(&*shared.state.configz),
     }

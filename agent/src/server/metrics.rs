@@ -188,14 +188,17 @@ pub fn probes(counts: &[(Arc<Pod>, String, ProbeKind, ProbeCounts)]) -> String {
     text.0
 }
 
-/// `/metrics`: the kubelet itself; `rss` is its resident memory in bytes,
-/// `restarts` says how often parts of it were started again.
-pub fn kubelet(
-    node_name: &str,
-    pods: &[Arc<RuntimePod>],
-    rss: Option<u64>,
-    restarts: &BTreeMap<&'static str, u64>,
-) -> String {
+/// What panicked and was started again, since the agent's start.
+#[derive(Clone, Debug, Default)]
+pub struct Panics {
+    /// Parts of the agent, by name.
+    pub tasks: BTreeMap<&'static str, u64>,
+    /// Pod workers.
+    pub workers: u64,
+}
+
+/// `/metrics`: the kubelet itself; `rss` is its resident memory in bytes.
+pub fn kubelet(node_name: &str, pods: &[Arc<RuntimePod>], rss: Option<u64>, panics: &Panics) -> String {
     let mut text = Text(String::new());
     text.family("kubelet_node_name", "gauge", "[ALPHA] The node's name. The count is always 1.");
     text.sample("kubelet_node_name", &[("node", node_name)], 1, None);
@@ -217,9 +220,11 @@ pub fn kubelet(
     }
     let name = "copepod_agent_task_restarts_total";
     text.family(name, "counter", "Number of times a part of the agent panicked and was started again");
-    for (task, count) in restarts {
+    for (task, count) in &panics.tasks {
         text.sample(name, &[("task", task)], count, None);
     }
+    text.family("copepod_pod_panics.workers_total", "counter", "Pod workers that panicked and were started again");
+    text.sample("copepod_pod_panics.workers_total", &[], panics.workers, None);
     if let Some(rss) = rss {
         text.family("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.");
         text.sample("process_resident_memory_bytes", &[], rss, None);

@@ -184,6 +184,7 @@ async fn serve(
     let port = bound.port();
     let (events, _) = Recorder::channel(8);
     let state = ServerState {
+        workers: agent::podworker::PodWorkers::new(),
         node_name: "n1".into(),
         view: Arc::new(OnePod(pod.clone())),
         cache: cache.clone(),

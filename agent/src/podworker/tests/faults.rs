@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cri::CriError;
-use cri::fake::{Op, runtime_error, unavailable};
+use cri::fake::{Behavior, Op, runtime_error, unavailable};
 use cri::types::{RuntimeHandler, RuntimeStatus};
 
 use super::harness::{Node, deleted, pod};
@@ -171,6 +171,29 @@ async fn a_dead_sandbox_is_made_anew() {
     .await;
     assert!(node.reasons().contains(&"SandboxChanged"));
     assert_eq!(node.container(&p, "a").restart_count, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_sandbox_begins_with_the_first_init_container_whoever_dies_meanwhile() {
+    let node = Node::start().await;
+    for name in ["i1", "i2"] {
+        node.runtime.set_behavior(name, Behavior::ExitsWith(0));
+    }
+    let p = pod("  initContainers: [{name: i1}, {name: i2}]\n  containers: [{name: a}]");
+    node.want(std::slice::from_ref(&p));
+    node.until("ready", |n| n.is_ready(&p)).await;
+    let old = node.runtime.sandboxes()[0].summary.id.clone();
+    node.runtime.exit_sandbox(&old);
+    // The agent dies when the new sandbox is there and nothing in it yet.
+    node.runtime.delay(Op::CreateContainer, 1, Duration::from_secs(3600));
+    let creations = node.runtime.count(Op::CreateContainer);
+    node.until("a new sandbox", |n| n.runtime.count(Op::CreateContainer) > creations).await;
+    let node = node.restart().await;
+    node.want(std::slice::from_ref(&p));
+    node.until("ready again", |n| n.is_ready(&p)).await;
+    let order: Vec<String> = node.runtime.containers().iter().map(|c| c.metadata.name.clone()).collect();
+    assert!(order.ends_with(&["i1", "i2", "a"].map(str::to_owned)), "{order:?}");
+    assert_eq!(node.container(&p, "i2").restart_count, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,8 @@ use crate::testutil::pod;
 struct Server {
     patches: Mutex<Vec<Value>>,
     failures: Mutex<u32>,
+    /// The UIDs that the patches were for.
+    targets: Mutex<Vec<String>>,
 }
 
 #[async_trait]
@@ -19,6 +21,7 @@ impl StatusWriter for Server {
     async fn patch(&self, _: &ObjectName, patch: &Value) -> WriteOutcome {
         let mut failures = self.failures.lock().unwrap();
         self.patches.lock().unwrap().push(patch["status"].clone());
+        self.targets.lock().unwrap().push(patch["metadata"]["uid"].as_str().unwrap().to_owned());
         if *failures > 0 {
             *failures -= 1;
             return WriteOutcome::Failed("scripted".to_owned());
@@ -36,7 +39,7 @@ struct Scene {
     manager: StatusManager,
     server: Arc<Server>,
     token: CancellationToken,
-    _desired: watch::Sender<Arc<DesiredPods>>,
+    desired: watch::Sender<Arc<DesiredPods>>,
 }
 
 impl Drop for Scene {
@@ -51,7 +54,7 @@ impl Scene {
         let (sender, desired) = watch::channel(Arc::new(DesiredPods::default()));
         let (writer, running, stop) = (server.clone(), manager.clone(), token.clone());
         tokio::spawn(async move { running.run(writer, desired, stop).await });
-        Self { manager, server, token, _desired: sender }
+        Self { manager, server, token, desired: sender }
     }
 
     /// What was sent until nothing is left to do: only then the paused time goes on.
@@ -117,4 +120,63 @@ async fn a_refused_status_is_sent_until_it_is_taken() {
     scene.manager.set(&pod, &status("Failed", None));
     scene.manager.set(&pod, &status("Succeeded", None));
     assert_eq!(scene.sent().await, [json!({"phase": "Succeeded"}), json!({"phase": "Succeeded"})]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_static_pod_is_shown_by_its_own_mirror_only() {
+    let scene = Scene::start();
+    let with = |pairs: &[(&str, &str)], uid: &str| {
+        let mut pod = pod("  containers: [{name: a}]");
+        pod.metadata.uid = Some(uid.to_owned());
+        pod.metadata.annotations = Some(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
+        Arc::new(pod)
+    };
+    let source = ("kubernetes.io/config.source", "file");
+    let old = with(&[source, (CONFIG_HASH, "old")], "static-old");
+    let new = with(&[source, (CONFIG_HASH, "new")], "static-new");
+    let show = |hash: &str, uid: &str| {
+        let mirror = with(&[source, (CONFIG_HASH, hash), (CONFIG_MIRROR, hash)], uid);
+        let mirrors = [(ObjectName::of_pod(&mirror), mirror)].into();
+        scene.desired.send_replace(Arc::new(DesiredPods { mirrors, ..DesiredPods::default() }));
+    };
+    let targets = || std::mem::take(&mut *scene.server.targets.lock().unwrap());
+    show("old", "mirror-old");
+    scene.manager.set(&old, &status("Running", None));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(targets(), ["mirror-old"]);
+    // The successor's mirror is there; the old pod still says something.
+    show("new", "mirror-new");
+    scene.manager.set(&old, &status("Failed", None));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(targets(), [""; 0]);
+    scene.manager.set(&new, &status("Pending", None));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(targets(), ["mirror-new"]);
+}
+
+/// What `ApiWriter` makes of a patch refused with `code` when the object has this
+/// UID now, or is gone.
+async fn refused(code: u16, uid: Option<&'static str>) -> WriteOutcome {
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let (status, body) = match (request.method() == http::Method::PATCH, uid) {
+            (true, _) => (code, json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": code})),
+            (_, Some(uid)) => (200, json!({"metadata": {"name": "p", "namespace": "ns", "uid": uid}})),
+            (_, None) => (404, json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404})),
+        };
+        let body = kube::client::Body::from(body.to_string().into_bytes());
+        async move { http::Response::builder().status(status).body(body) }
+    });
+    let writer = ApiWriter::new(kube::Client::new(service, "default"));
+    writer.patch(&ObjectName::new("ns", "p"), &json!({"metadata": {"uid": "u"}, "status": {}})).await
+}
+
+#[tokio::test]
+async fn a_conflict_is_another_pods_only_when_the_object_says_so() {
+    for code in [409, 422] {
+        assert!(matches!(refused(code, Some("u")).await, WriteOutcome::Failed(_)), "{code}: worth another try");
+        assert!(matches!(refused(code, Some("other")).await, WriteOutcome::Gone), "{code}");
+        assert!(matches!(refused(code, None).await, WriteOutcome::Gone), "{code}");
+    }
+    assert!(matches!(refused(404, Some("u")).await, WriteOutcome::Gone));
+    assert!(matches!(refused(500, Some("u")).await, WriteOutcome::Failed(_)));
 }
