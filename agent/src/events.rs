@@ -3,6 +3,8 @@
 pub mod aggregate;
 pub mod write;
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 
@@ -25,12 +27,15 @@ pub struct Involved {
     pub field_path: String,
 }
 
+/// A short word in upstream's spelling; few are not known beforehand.
+pub type Reason = Cow<'static, str>;
+
 /// An event to record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Happening {
     pub involved: Involved,
     pub kind: EventType,
-    pub reason: &'static str,
+    pub reason: Reason,
     pub message: String,
 }
 
@@ -49,18 +54,25 @@ impl Recorder {
     }
 
     /// Records something about a pod.
-    pub fn pod(&self, pod: &Pod, kind: EventType, reason: &'static str, message: impl Into<String>) {
+    pub fn pod(&self, pod: &Pod, kind: EventType, reason: impl Into<Reason>, message: impl Into<String>) {
         self.field(pod, "", kind, reason, message);
     }
 
     /// Records something about a container of a pod. The field path says which
     /// list of the spec holds it.
-    pub fn container(&self, pod: &Pod, name: &str, kind: EventType, reason: &'static str, message: impl Into<String>) {
+    pub fn container(
+        &self,
+        pod: &Pod,
+        name: &str,
+        kind: EventType,
+        reason: impl Into<Reason>,
+        message: impl Into<String>,
+    ) {
         self.field(pod, &container_field_path(pod, name), kind, reason, message);
     }
 
     /// Records something about the node.
-    pub fn node(&self, name: &str, kind: EventType, reason: &'static str, message: impl Into<String>) {
+    pub fn node(&self, name: &str, kind: EventType, reason: impl Into<Reason>, message: impl Into<String>) {
         // Upstream uses the node's name as the UID of these events.
         let involved = Involved {
             kind: "Node",
@@ -70,10 +82,10 @@ impl Recorder {
             resource_version: String::new(),
             field_path: String::new(),
         };
-        self.send(Happening { involved, kind, reason, message: message.into() });
+        self.send(Happening { involved, kind, reason: reason.into(), message: message.into() });
     }
 
-    fn field(&self, pod: &Pod, path: &str, kind: EventType, reason: &'static str, message: impl Into<String>) {
+    fn field(&self, pod: &Pod, path: &str, kind: EventType, reason: impl Into<Reason>, message: impl Into<String>) {
         let text = |v: &Option<String>| v.clone().unwrap_or_default();
         let involved = Involved {
             kind: "Pod",
@@ -83,7 +95,7 @@ impl Recorder {
             resource_version: text(&pod.metadata.resource_version),
             field_path: path.to_owned(),
         };
-        self.send(Happening { involved, kind, reason, message: message.into() });
+        self.send(Happening { involved, kind, reason: reason.into(), message: message.into() });
     }
 
     fn send(&self, happening: Happening) {

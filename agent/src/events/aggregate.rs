@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hasher as _};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{EventType, Happening, Involved};
+use super::{EventType, Happening, Involved, Reason};
 
 /// Distinct happenings remembered; the oldest makes room.
 const CAPACITY: usize = 1024;
@@ -32,7 +32,7 @@ struct Record {
     first: Timestamp,
 }
 
-type SimilarKey = (Involved, EventType, &'static str);
+type SimilarKey = (Involved, EventType, Reason);
 
 /// Remembers what was written. Keys are hashes: a clash merges two events,
 /// which costs a message and nothing else.
@@ -56,7 +56,7 @@ impl Aggregator {
         let mut involved = happening.involved.clone();
         // The object's version does not make another event.
         involved.resource_version.clear();
-        let similar: SimilarKey = (involved, happening.kind, happening.reason);
+        let similar: SimilarKey = (involved, happening.kind, happening.reason.clone());
         let (similar_key, own) = (hash(&similar), hash(&happening.message));
         let crowd = self.similar.entry(similar_key).or_insert_with(|| (now, Vec::new()));
         if now.duration_since(crowd.0) > WINDOW {
@@ -112,7 +112,7 @@ mod tests {
             resource_version: message.len().to_string(),
             field_path: String::new(),
         };
-        Happening { involved, kind: EventType::Warning, reason: "BackOff", message: message.into() }
+        Happening { involved, kind: EventType::Warning, reason: "BackOff".into(), message: message.into() }
     }
 
     #[test]

@@ -34,7 +34,7 @@ fn object(happening: &Happening, write: &Write, node_name: &str) -> Event {
             resource_version: text(&involved.resource_version),
             field_path: text(&involved.field_path),
         },
-        reason: Some(happening.reason.to_owned()),
+        reason: Some(happening.reason.to_string()),
         message: Some(write.message.clone()),
         type_: Some(kind(happening.kind).to_owned()),
         count: Some(write.count),
@@ -75,7 +75,7 @@ pub async fn run(
         };
         tracing::debug!(
             object = %happening.involved.name,
-            reason = happening.reason,
+            reason = %happening.reason,
             kind = kind(happening.kind),
             message = %happening.message,
             "event"

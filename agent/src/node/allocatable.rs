@@ -61,12 +61,12 @@ mod tests {
         let task = tokio::spawn(enforce(tree, limits, events, "n".to_owned(), token.clone()));
         for _ in 0..2 {
             let event = told.recv().await.unwrap();
-            assert_eq!((event.kind, event.reason), (EventType::Warning, "FailedNodeAllocatableEnforcement"));
+            assert_eq!((event.kind, event.reason.as_ref()), (EventType::Warning, "FailedNodeAllocatableEnforcement"));
             assert!(event.message.starts_with("Failed to update Node Allocatable Limits \"kubepods\": "), "{event:?}");
         }
         std::fs::remove_dir(&file).unwrap();
         let event = told.recv().await.unwrap();
-        assert_eq!((event.kind, event.reason), (EventType::Normal, "NodeAllocatableEnforced"));
+        assert_eq!((event.kind, event.reason.as_ref()), (EventType::Normal, "NodeAllocatableEnforced"));
         task.await.unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "7");
         assert!(told.recv().await.is_none(), "it is done");

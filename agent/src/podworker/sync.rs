@@ -58,7 +58,8 @@ impl Worker {
             }
             self.deps.probes.update_pod(&self.pod, &self.runtime);
             if self.deadline().is_some_and(|d| d <= self.deps.clock.now()) {
-                self.fail("DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
+                let message = "Pod was active on the node longer than the specified deadline";
+                self.fail("DeadlineExceeded".to_owned(), "", message);
                 return self.end(EndReason::Finished);
             }
             let view = self.deps.probes.view(&self.uid);
@@ -116,13 +117,10 @@ impl Worker {
         self.wait(None)
     }
 
-    fn fail(&mut self, reason: &str, message: &str) {
-        self.failure = Some(WaitReason { reason: reason.to_owned(), message: message.to_owned() });
-        let event = match reason {
-            "DeadlineExceeded" => "DeadlineExceeded",
-            _ => "AdmissionRejected",
-        };
-        self.deps.events.pod(&self.pod, EventType::Warning, event, message);
+    /// The pod has failed as a whole: its status says so, with `prefix`, and an event.
+    fn fail(&mut self, reason: String, prefix: &str, message: &str) {
+        self.deps.events.pod(&self.pod, EventType::Warning, reason.clone(), message);
+        self.failure = Some(WaitReason { reason, message: format!("{prefix}{message}") });
     }
 
     fn end(&mut self, reason: EndReason) -> Progress {
@@ -155,8 +153,7 @@ impl Worker {
                 Admitted::Yes
             }
             Taken::Refused(refusal) => {
-                let message = format!("Pod was rejected: {}", refusal.message);
-                self.fail(&refusal.reason, &message);
+                self.fail(refusal.reason, "Pod was rejected: ", &refusal.message);
                 Admitted::No
             }
             Taken::Preempt(victims) => {

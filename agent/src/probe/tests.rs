@@ -133,7 +133,7 @@ async fn a_liveness_failure_stands_until_the_container_is_replaced() {
     s.manager.update_pod(&pod, &running);
     until(&s.manager, "a", |p| p.liveness == ProbeOutcome::Failure).await;
     let event = s.events.recv().await.unwrap();
-    assert_eq!((event.reason, event.involved.field_path.as_str()), ("Unhealthy", "spec.containers{c}"));
+    assert_eq!((event.reason.as_ref(), event.involved.field_path.as_str()), ("Unhealthy", "spec.containers{c}"));
     let refused = format!("Liveness probe failed: dial tcp 127.0.0.1:{dead}: connect: connection refused");
     assert_eq!(event.message, refused);
     // The same container is not probed again.

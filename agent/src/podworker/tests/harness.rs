@@ -257,7 +257,8 @@ impl Node {
     }
 
     pub(super) fn reasons(&self) -> Vec<&'static str> {
-        self.events.lock().unwrap().iter().map(|h| h.reason).collect()
+        // Tests are short and compare with literals.
+        self.events.lock().unwrap().iter().map(|h| &*h.reason.to_string().leak()).collect()
     }
 
     pub(super) fn messages(&self) -> Vec<String> {

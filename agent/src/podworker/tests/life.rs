@@ -180,7 +180,11 @@ async fn a_node_that_is_full_refuses() {
     let p = pod("  containers: [{name: a, resources: {requests: {cpu: '3'}}}]");
     node.want(std::slice::from_ref(&p));
     node.until("refused", |n| n.status(&p).phase.as_deref() == Some("Failed")).await;
-    assert_eq!(node.status(&p).reason.as_deref(), Some("OutOfcpu"));
+    let message = "Node didn't have enough resource: cpu, requested: 3000, used: 0, capacity: 2000";
+    let status = node.status(&p);
+    assert_eq!(status.reason.as_deref(), Some("OutOfcpu"));
+    assert_eq!(status.message, Some(format!("Pod was rejected: {message}")));
+    assert!(node.said("OutOfcpu", message));
     assert_eq!(node.runtime.count(Op::RunPodSandbox), 0);
 }
 
