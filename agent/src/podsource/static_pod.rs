@@ -157,6 +157,8 @@ mod tests {
             "apiVersion: v1\nkind: Pod\nspec: 3",
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a}",
             "apiVersion: v1\nkind: Pod\nmetadata: {name: ../a}\nspec: {containers: [{name: a, image: i}]}",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: ../../x}\nspec: {containers: [{name: a, image: i}]}",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: a.b}\nspec: {containers: [{name: a, image: i}]}",
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: []}",
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a}]}",
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: i}, {name: a, image: i}]}",

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use http_body_util::{BodyExt as _, Limited};
 use tokio_util::sync::CancellationToken;
 
 use super::merge::Merger;
@@ -18,22 +16,48 @@ use crate::ids::PodUid;
 const MAX_BYTES: usize = 10 << 20;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-async fn fetch(url: &str, headers: &[(String, String)]) -> Result<String, String> {
-    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
-    let mut request = http::Request::get(url);
+/// Why the URL has no pods for us.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("invalid URL or header")]
+    Request(#[from] http::Error),
+    #[error("no client for it")]
+    Client(#[source] kube::Error),
+    #[error("no answer")]
+    Connection(#[source] kube::Error),
+    #[error("answered {0}")]
+    Status(http::StatusCode),
+    #[error("answer not readable")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("not UTF-8 text")]
+    Text(#[from] std::string::FromUtf8Error),
+    #[error("no answer in time")]
+    Timeout(#[from] tokio::time::error::Elapsed),
+}
+
+/// Reads the URL; https is verified against the system's authorities.
+async fn fetch(url: &str, headers: &[(String, String)]) -> Result<String, FetchError> {
+    let parts = http::Uri::try_from(url).map_err(http::Error::from)?.into_parts();
+    let path = parts.path_and_query.as_ref().map_or("/", |p| p.as_str()).to_owned();
+    let mut server = http::uri::Parts::default();
+    (server.scheme, server.authority) = (parts.scheme, parts.authority);
+    server.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
+    let server = http::Uri::from_parts(server).map_err(http::Error::from)?;
+    let client = kube::Client::try_from(kube::Config::new(server)).map_err(FetchError::Client)?;
+    let mut request = http::Request::get(path);
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    let request = request.body(Empty::new()).map_err(|e| e.to_string())?;
+    let request = request.body(kube::client::Body::empty())?;
     let work = async {
-        let response = client.request(request).await.map_err(|e| e.to_string())?;
+        let response = client.send(request).await.map_err(FetchError::Connection)?;
         if !response.status().is_success() {
-            return Err(format!("answered {}", response.status()));
+            return Err(FetchError::Status(response.status()));
         }
-        let body = Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(|e| e.to_string())?;
-        String::from_utf8(body.to_bytes().to_vec()).map_err(|_| "not UTF-8 text".to_owned())
+        let body = Limited::new(response.into_body(), MAX_BYTES).collect().await.map_err(FetchError::Body)?;
+        Ok(String::from_utf8(body.to_bytes().to_vec())?)
     };
-    tokio::time::timeout(TIMEOUT, work).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+    tokio::time::timeout(TIMEOUT, work).await?
 }
 
 /// One pod, or a list of pods.
@@ -85,7 +109,8 @@ pub async fn run(settings: StaticPods, node_name: String, merger: Merger, clock:
             },
             Err(error) if !complained => {
                 complained = true;
-                tracing::warn!(url, error, "static pods of the URL not readable");
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(url, %error, cause, "static pods of the URL not readable");
             }
             Err(_) => {}
         }
@@ -111,5 +136,36 @@ mod tests {
         for text in ["", "[", "items: [1]", "items: [{kind: Node}]"] {
             assert!(parse(text, "n", "t").is_err(), "{text}");
         }
+    }
+
+    /// Answers one connection with these bytes and returns what was asked.
+    async fn answer(listener: tokio::net::TcpListener, with: &'static [u8]) -> Vec<u8> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut asked = vec![0; 4096];
+        let n = stream.read(&mut asked).await.unwrap();
+        stream.write_all(with).await.unwrap();
+        asked.truncate(n);
+        asked
+    }
+
+    #[tokio::test]
+    async fn http_and_https() {
+        let listen = async || tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listen().await;
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(answer(listener, b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\npods"));
+        let headers = [("X-Key".to_owned(), "1".to_owned())];
+        assert_eq!(fetch(&format!("http://127.0.0.1:{port}/a/b?c=d"), &headers).await.unwrap(), "pods");
+        let asked = String::from_utf8(server.await.unwrap()).unwrap().to_lowercase();
+        assert!(asked.starts_with("get /a/b?c=d http/1.1\r\n") && asked.contains("x-key: 1\r\n"), "{asked}");
+
+        let listener = listen().await;
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(answer(listener, b"HTTP/1.1 200 OK\r\n\r\n"));
+        let error = fetch(&format!("https://127.0.0.1:{port}/"), &[]).await.unwrap_err();
+        assert!(matches!(error, FetchError::Connection(_)), "{error:?}");
+        assert_eq!(server.await.unwrap()[0], 22, "a handshake of TLS and nothing in the clear");
+        assert!(matches!(fetch("no url", &[]).await, Err(FetchError::Request(_))));
     }
 }
