@@ -418,10 +418,9 @@ impl App {
         }
         if let Some(client) = &self.client {
             let (client, name, token) = (client.clone(), config.node.name.clone(), token.clone());
-            tasks.spawn(
-                "mirror pods",
-                podsource::mirror::run(client.clone(), desired.clone(), node, parts.workers.clone(), token.clone()),
-            );
+            let workers = parts.workers.clone();
+            let mirrors = podsource::mirror::run(client.clone(), desired.clone(), node, workers, token.clone());
+            tasks.spawn("mirror pods", mirrors);
             tasks.spawn("pods", async move { podsource::api::run(client, &name, merger, token).await });
         }
         desired

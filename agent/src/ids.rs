@@ -22,6 +22,13 @@ impl PodUid {
         Self::new(pod.metadata.uid.as_deref().unwrap_or_default())
     }
 
+    /// The UID as a file name; `None` when it could lead elsewhere: nobody checks
+    /// what a runtime's label or an object says.
+    pub fn file_name(&self) -> Option<&str> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        (!self.0.is_empty() && self.0.len() <= 253 && self.0.bytes().all(plain)).then_some(&*self.0)
+    }
+
     /// The UID as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -65,5 +72,18 @@ impl ObjectName {
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_lead_nowhere() {
+        assert_eq!(PodUid::new("a1-b_2").file_name(), Some("a1-b_2"));
+        for bad in ["", ".", "..", "../x", "a/b", "a\0", &"a".repeat(254)] {
+            assert_eq!(PodUid::new(bad).file_name(), None, "{bad:?}");
+        }
     }
 }

@@ -82,11 +82,11 @@ impl VolumeSet {
     pub fn pods_on_disk(&self) -> Vec<PodUid> {
         let entries = std::fs::read_dir(&self.config.pods_root).into_iter().flatten().flatten();
         let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter(|name| is_uid(name)).map(PodUid::new).collect()
+        names.map(PodUid::new).filter(|uid| uid.file_name().is_some()).collect()
     }
 
     fn pod_dir(&self, uid: &PodUid) -> Option<PathBuf> {
-        is_uid(uid.as_str()).then(|| self.config.pods_root.join(uid.as_str()))
+        uid.file_name().map(|name| self.config.pods_root.join(name))
     }
 
     fn known(&self) -> Vec<Arc<PodEntry>> {
@@ -97,11 +97,6 @@ impl VolumeSet {
         let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
         pods.entry(uid.clone()).or_default().clone()
     }
-}
-
-/// Whether a UID can be one path component.
-fn is_uid(uid: &str) -> bool {
-    !uid.is_empty() && uid.len() <= 253 && uid.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
 /// The directory of a volume below its pod's.

@@ -8,13 +8,13 @@ use std::time::Duration;
 use cri::types::Image;
 use cri::{CriError, ImageRef, ImageService, images};
 use jiff::{SignedDuration, Timestamp};
-use nix::sys::statvfs::statvfs;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::ImageSettings;
 use crate::events::{EventType, Recorder};
+use crate::node::facts::Disk;
 use crate::plan::image_gc::{ImageRecord, Thresholds, bytes_to_free, removable};
 use crate::podcache::PodCache;
 
@@ -52,12 +52,6 @@ pub struct ImageCollector {
     thresholds: Thresholds,
     /// When each image was first seen and last used.
     seen: HashMap<ImageRef, (Timestamp, Timestamp)>,
-}
-
-/// Capacity and free bytes of a file system.
-fn space(path: &Path) -> Option<(u64, u64)> {
-    let disk = statvfs(path).ok()?;
-    Some((disk.blocks() * disk.fragment_size(), disk.blocks_available() * disk.fragment_size()))
 }
 
 impl ImageCollector {
@@ -118,8 +112,8 @@ impl ImageCollector {
     /// Removes what has to go for the file system to have room.
     pub async fn collect(&mut self) -> Result<(), CriError> {
         let usage = self.images.image_fs_info().await?;
-        let disk = usage.first().and_then(|fs| space(Path::new(&fs.mountpoint)));
-        let wanted = disk.map_or(0, |(capacity, available)| bytes_to_free(capacity, available, &self.thresholds));
+        let disk = usage.first().and_then(|fs| Disk::of(Path::new(&fs.mountpoint)));
+        let wanted = disk.map_or(0, |disk| bytes_to_free(disk.capacity, disk.available, &self.thresholds));
         let freed = self.free(wanted).await?;
         if freed < wanted {
             let text = format!(

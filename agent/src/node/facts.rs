@@ -44,7 +44,7 @@ fn line(path: &str) -> String {
 /// The value of `/proc/meminfo`'s line, in bytes.
 pub fn meminfo(text: &str, name: &str) -> u64 {
     let value = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
-    value.and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    value.and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0).saturating_mul(1024)
 }
 
 /// `PRETTY_NAME` of os-release.
@@ -109,21 +109,44 @@ fn hugepages() -> Vec<(u64, u64)> {
     out
 }
 
+/// A file system's room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes.
+    pub capacity: u64,
+    /// Bytes that are not reserved for root.
+    pub available: u64,
+    pub inodes: u64,
+    pub inodes_free: u64,
+}
+
+impl Disk {
+    /// Of the file system that `path` is on; `None` when it cannot be had.
+    pub fn of(path: &Path) -> Option<Self> {
+        let disk = statvfs(path).ok()?;
+        Some(Self {
+            capacity: disk.blocks() * disk.fragment_size(),
+            available: disk.blocks_available() * disk.fragment_size(),
+            inodes: disk.files(),
+            inodes_free: disk.files_available(),
+        })
+    }
+}
+
 impl Load {
     /// Reads the present load; `root` is on the file system that counts.
     pub fn read(root: &Path) -> Self {
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let disk = statvfs(root).ok();
-        let number = |f: fn(&nix::sys::statvfs::Statvfs) -> u64| disk.as_ref().map_or(0, f);
+        let disk = Disk::of(root).unwrap_or_default();
         // The fourth field is `running/total`.
         let loadavg = line("/proc/loadavg");
         let pids = loadavg.split_whitespace().nth(3).and_then(|f| f.split_once('/')?.1.parse().ok()).unwrap_or(0);
         Self {
             memory_available: meminfo(&memory, "MemAvailable"),
-            disk_capacity: number(|d| d.blocks() * d.fragment_size()),
-            disk_available: number(|d| d.blocks_available() * d.fragment_size()),
-            inodes: number(|d| d.files()),
-            inodes_free: number(|d| d.files_available()),
+            disk_capacity: disk.capacity,
+            disk_available: disk.available,
+            inodes: disk.inodes,
+            inodes_free: disk.inodes_free,
             pids,
         }
     }
@@ -142,5 +165,6 @@ mod tests {
         let machine = Machine::read();
         assert!(machine.cpus > 0 && machine.memory > 0 && !machine.kernel.is_empty());
         assert!(Load::read(Path::new("/")).disk_capacity > 0);
+        assert_eq!(Disk::of(Path::new("/nonexistent")), None);
     }
 }

@@ -28,7 +28,7 @@ fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError 
     move |source| FileError { op, path, source }
 }
 
-/// Whether a UID is a plain file name, so that it cannot lead elsewhere.
+/// Whether a name is a plain file name, so that it cannot lead elsewhere.
 fn is_plain(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0'])
 }
@@ -36,7 +36,7 @@ fn is_plain(name: &str) -> bool {
 /// The directory of a pod below the kubelet's root; `None` for a UID that is no
 /// file name.
 pub fn pod_dir(paths: &Paths, uid: &PodUid) -> Option<PathBuf> {
-    is_plain(uid.as_str()).then(|| paths.root.join("pods").join(uid.as_str()))
+    uid.file_name().map(|name| paths.root.join("pods").join(name))
 }
 
 /// The directory of a pod's logs.

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::ServerState;
+use crate::node::facts;
 use crate::podcache::RuntimePod;
 
 /// CPU time at an earlier look, to tell a rate.
@@ -135,23 +136,16 @@ fn node_figures(root: &Path) -> NodeFigures {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let mut figures = NodeFigures {
         cpu_nanos: cpu_nanos(&stat),
-        memory_total: kibibytes(&meminfo, "MemTotal:"),
-        memory_available: kibibytes(&meminfo, "MemAvailable:"),
+        memory_total: facts::meminfo(&meminfo, "MemTotal"),
+        memory_available: facts::meminfo(&meminfo, "MemAvailable"),
         started_at: boot_time(&stat),
         ..NodeFigures::default()
     };
-    if let Ok(fs) = nix::sys::statvfs::statvfs(root) {
-        figures.fs = (fs.blocks() * fs.fragment_size(), fs.blocks_available() * fs.fragment_size());
-        figures.inodes = (fs.files(), fs.files_free());
+    if let Some(disk) = facts::Disk::of(root) {
+        figures.fs = (disk.capacity, disk.available);
+        figures.inodes = (disk.inodes, disk.inodes_free);
     }
     figures
-}
-
-/// A line of /proc/meminfo in bytes; 0 when it is not there.
-fn kibibytes(meminfo: &str, name: &str) -> u64 {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    number.unwrap_or(0).saturating_mul(1024)
 }
 
 /// Busy time of all processors from /proc/stat: user, nice, system, irq,
@@ -242,8 +236,6 @@ mod tests {
         assert_eq!(cpu_nanos(stat), 25 * 10_000_000);
         assert_eq!(boot_time(stat), Timestamp::from_second(1_600_000_000).ok());
         assert_eq!(cpu_nanos("garbage"), 0);
-        assert_eq!(kibibytes("MemTotal:  2 kB\nMemFree: x\n", "MemTotal:"), 2048);
-        assert_eq!(kibibytes("MemFree: x\n", "MemFree:"), 0);
     }
 
     #[test]

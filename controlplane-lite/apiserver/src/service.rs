@@ -11,6 +11,7 @@ use http::{HeaderValue, Request, Response, header};
 use tracing::error;
 
 use super::body::{self, Body};
+use super::call::Call;
 use super::flow::{self, Level, Permit, Pools};
 use super::go_duration;
 use super::inprocess::InProcessUser;
