@@ -100,6 +100,7 @@ fn run(command: Command, flags: Vec<String>) -> anyhow::Result<()> {
 /// Starts the log, on standard error or in a file.
 fn start_log(cli: &Cli) -> anyhow::Result<()> {
     use tracing_subscriber::filter::EnvFilter;
+    use tracing_subscriber::fmt::writer::BoxMakeWriter;
     // What comes first may be overridden. A packet of any pod makes the DNS libraries warn; the client logs at every
     // attempt, without saying of what, and who uses it tells what failed.
     let quiet = "hickory_proto=error,hickory_net=error,hickory_resolver=error,kube_client=off";

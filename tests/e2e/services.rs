@@ -81,7 +81,7 @@ pub fn client_ip_affinity_holds_and_times_out(cluster: &Cluster) -> Result<()> {
     ensure!(answers.len() == 1, "one client reached {answers:?}");
     let remembered = |service: &str| {
         let name = format!("affinity-{}/{service}/", cluster.namespace());
-        Ok::<_, anyhow::Error>(remembered(&node.run(|| ruleset_of_services())?, &name))
+        Ok::<_, anyhow::Error>(remembered(&node.run(ruleset_of_services)?, &name))
     };
     let timeouts = remembered("sticky")?;
     ensure!(timeouts == [3600], "the kernel remembers one client for {timeouts:?} seconds");
