@@ -1,11 +1,13 @@
 //! What every API client of the control plane is built from: list and watch
-//! ([`reflect`]) into a [`Store`], a [`workqueue`], [`events`], and small facts
+//! ([`reflect`]) into a [`Store`], a [`workqueue`], [`events`], the [`status`] of all of them, and small facts
 //! about API objects ([`objects`], [`tolerations`]). Decides nothing, and knows
 //! neither the API server nor its storage.
 
+pub mod decode;
 pub mod events;
 pub mod objects;
 pub mod reflect;
+pub mod status;
 pub mod store;
 pub mod tolerations;
 pub mod workqueue;
@@ -13,7 +15,9 @@ pub mod workqueue;
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 
-pub use reflect::{Filter, Objects, Sink, reflect};
+pub use decode::Unreadable;
+pub use reflect::{Filter, Objects, Observer, Sink, reflect};
+pub use status::Status;
 pub use store::{Change, ObjectKey, Store, controller_uid, revision};
 
 /// An `Api` for the namespace of `key`.

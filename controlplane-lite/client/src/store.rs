@@ -15,6 +15,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use tokio::sync::watch;
 
+use super::decode::Unreadable;
+
 /// Namespace and name of an object; the namespace is empty for cluster-scoped kinds.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
@@ -276,15 +278,15 @@ impl<K: Resource> Store<K> {
     }
 
     /// A DELETED event.
-    pub(super) fn delete(&self, object: &K) {
-        let key = ObjectKey::of(object.meta());
+    pub(super) fn delete(&self, meta: &ObjectMeta) {
+        let key = ObjectKey::of(meta);
         let old = {
             let mut inner = self.write();
-            inner.seen = inner.seen.max(revision(object.meta()));
-            if let Some(uid) = &object.meta().uid {
+            inner.seen = inner.seen.max(revision(meta));
+            if let Some(uid) = &meta.uid {
                 inner.tombstones.remove(uid);
             }
-            if inner.current_uid(&key) != object.meta().uid.as_deref() {
+            if inner.current_uid(&key) != meta.uid.as_deref() {
                 return;
             }
             inner.remove(&key)
@@ -301,19 +303,22 @@ impl<K: Resource> Store<K> {
     }
 
     /// A complete list at `list_revision`: takes the place of the content, but
-    /// for our own writes that are newer than the list.
-    pub(super) fn replace(&self, objects: Vec<K>, list_revision: u64) {
+    /// for our own writes that are newer than the list, and for the last state of
+    /// objects that are there and cannot be read.
+    pub(super) fn replace(&self, objects: Vec<K>, unreadable: &[Unreadable], list_revision: u64) {
         let mut changes: Vec<OldAndNew<K>> = Vec::new();
         {
             let mut inner = self.write();
             inner.seen = inner.seen.max(list_revision);
             let listed: HashSet<ObjectKey> = objects.iter().map(|o| ObjectKey::of(o.meta())).collect();
+            let kept: HashSet<&str> = unreadable.iter().map(|u| u.uid.as_str()).collect();
             let uids: HashSet<&str> = objects.iter().filter_map(|o| o.meta().uid.as_deref()).collect();
-            inner.tombstones.retain(|uid| uids.contains(uid.as_str()));
+            inner.tombstones.retain(|uid| uids.contains(uid.as_str()) || kept.contains(uid.as_str()));
             let gone: Vec<ObjectKey> = inner
                 .objects
                 .iter()
                 .filter(|(k, o)| !listed.contains(*k) && revision(o.meta()) <= list_revision)
+                .filter(|(_, o)| !o.meta().uid.as_deref().is_some_and(|uid| kept.contains(uid)))
                 .map(|(k, _)| k.clone())
                 .collect();
             for key in gone {
@@ -380,21 +385,21 @@ mod tests {
     #[test]
     fn own_writes_are_seen_at_once_and_survive_an_older_list() {
         let store = Store::<ConfigMap>::new(false);
-        store.replace(vec![cm("a", "1", 5)], 5);
+        store.replace(vec![cm("a", "1", 5)], &[], 5);
         store.written(cm("b", "2", 7));
         assert_eq!(names(&store), ["a@5", "b@7"]);
-        store.replace(vec![cm("a", "1", 5)], 6);
+        store.replace(vec![cm("a", "1", 5)], &[], 6);
         assert_eq!(names(&store), ["a@5", "b@7"]);
-        store.replace(vec![cm("a", "1", 5)], 8);
+        store.replace(vec![cm("a", "1", 5)], &[], 8);
         assert_eq!(names(&store), ["a@5"]);
     }
 
     #[test]
     fn an_answer_older_than_the_watch_is_ignored() {
         let store = Store::<ConfigMap>::new(false);
-        store.replace(vec![], 5);
+        store.replace(vec![], &[], 5);
         store.apply(cm("a", "1", 7));
-        store.delete(&cm("a", "1", 9));
+        store.delete(&cm("a", "1", 9).metadata);
         store.written(cm("a", "1", 7));
         assert!(store.is_empty());
     }
@@ -402,11 +407,11 @@ mod tests {
     #[test]
     fn a_removed_object_is_not_resurrected_by_a_late_event() {
         let store = Store::<ConfigMap>::new(false);
-        store.replace(vec![cm("a", "1", 5)], 5);
+        store.replace(vec![cm("a", "1", 5)], &[], 5);
         store.removed(&ObjectKey::new("ns", "a"), "1");
         store.apply(cm("a", "1", 6));
         assert!(store.is_empty());
-        store.delete(&cm("a", "1", 7));
+        store.delete(&cm("a", "1", 7).metadata);
         store.apply(cm("a", "2", 8));
         assert_eq!(names(&store), ["a@8"]);
     }
@@ -414,9 +419,9 @@ mod tests {
     #[test]
     fn a_late_delete_of_a_predecessor_keeps_the_successor() {
         let store = Store::<ConfigMap>::new(false);
-        store.replace(vec![], 1);
+        store.replace(vec![], &[], 1);
         store.written(cm("a", "2", 9));
-        store.delete(&cm("a", "1", 8));
+        store.delete(&cm("a", "1", 8).metadata);
         assert_eq!(names(&store), ["a@9"]);
     }
 
@@ -424,7 +429,7 @@ mod tests {
     fn the_owner_index_follows_adoption_and_orphaning() {
         use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
         let store = Store::<ConfigMap>::new(true);
-        store.replace(vec![cm("a", "1", 5)], 5);
+        store.replace(vec![cm("a", "1", 5)], &[], 5);
         assert_eq!(store.orphans("ns").len(), 1);
         let mut owned = cm("a", "1", 6);
         owned.metadata.owner_references =
@@ -433,20 +438,20 @@ mod tests {
         assert_eq!((store.orphans("ns").len(), store.owned("u").len()), (0, 1));
         store.apply(cm("a", "1", 7));
         assert_eq!((store.orphans("ns").len(), store.owned("u").len()), (1, 0));
-        store.delete(&cm("a", "1", 8));
+        store.delete(&cm("a", "1", 8).metadata);
         assert_eq!((store.orphans("ns").len(), store.owned("u").len()), (0, 0));
     }
 
     #[test]
     fn subscribers_see_present_objects_and_later_changes_once() {
         let store = Store::<ConfigMap>::new(false);
-        store.replace(vec![cm("a", "1", 5)], 5);
+        store.replace(vec![cm("a", "1", 5)], &[], 5);
         let log = Arc::new(Mutex::new(Vec::new()));
         let sink = log.clone();
         store.subscribe(move |c| sink.lock().unwrap().push((c.old.is_some(), c.new.is_some())));
         store.written(cm("a", "1", 6));
         store.apply(cm("a", "1", 6));
-        store.delete(&cm("a", "1", 7));
+        store.delete(&cm("a", "1", 7).metadata);
         assert_eq!(*log.lock().unwrap(), [(false, true), (true, true), (true, false)]);
     }
 }

@@ -7,14 +7,19 @@ use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::fmt::{Debug, Display};
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
 use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use super::status::{QueueStatus, Status};
 
 /// First delay after a failure, as upstream's item exponential limiter.
 const BACKOFF_BASE: Duration = Duration::from_millis(5);
@@ -41,6 +46,9 @@ pub enum SyncError {
     /// Not finished yet, for a reason that is no failure.
     #[error("{0}")]
     Incomplete(String),
+    /// A fault of ours.
+    #[error("the sync panicked: {0}")]
+    Panicked(String),
 }
 
 impl SyncError {
@@ -85,6 +93,8 @@ struct State<K> {
 pub struct WorkQueue<K> {
     state: Mutex<State<K>>,
     wake: Notify,
+    /// Set once the queue has workers.
+    status: OnceLock<Arc<QueueStatus>>,
 }
 
 impl<K> Debug for WorkQueue<K> {
@@ -108,6 +118,7 @@ impl<K: Hash + Eq + Ord + Clone + Debug + Send + Sync + 'static> WorkQueue<K> {
                 ticket: 0,
             }),
             wake: Notify::new(),
+            status: OnceLock::new(),
         })
     }
 
@@ -119,9 +130,23 @@ impl<K: Hash + Eq + Ord + Clone + Debug + Send + Sync + 'static> WorkQueue<K> {
         }
         if !state.processing.contains(&key) {
             state.queue.push_back(key);
-            drop(state);
-            self.wake.notify_one();
         }
+        let depth = state.queue.len();
+        drop(state);
+        if let Some(status) = self.status.get() {
+            status.added(depth);
+        }
+        self.wake.notify_one();
+    }
+
+    fn report_to(&self, status: Arc<QueueStatus>) {
+        // A queue has one group of workers; a second one would report to the first one's entry.
+        let _ = self.status.set(status);
+    }
+
+    /// How many keys wait.
+    fn depth(&self) -> usize {
+        self.lock().queue.len()
     }
 
     /// Adds a key after a delay; of several delays the shortest counts.
@@ -153,6 +178,9 @@ impl<K: Hash + Eq + Ord + Clone + Debug + Send + Sync + 'static> WorkQueue<K> {
             *n = n.saturating_add(1);
             *n
         };
+        if let Some(status) = self.status.get() {
+            status.retried();
+        }
         self.add_after(key, backoff(failures));
     }
 
@@ -238,38 +266,79 @@ pub fn backoff(failures: u32) -> Duration {
     BACKOFF_BASE.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(BACKOFF_MAX)
 }
 
+/// Where workers run, when they end, and whom they report to.
+#[derive(Debug, Clone)]
+pub struct Runner {
+    /// Holds every task of the component.
+    pub tasks: TaskTracker,
+    /// Ends them.
+    pub token: CancellationToken,
+    /// Shows what they do.
+    pub status: Status,
+}
+
 /// Runs `workers` tasks that call `sync` with keys of the queue until cancelled.
-/// A panic-free sync is assumed; an error is logged once and retried.
-pub fn spawn_workers<K, F, Fut>(
-    name: &'static str,
-    queue: &Arc<WorkQueue<K>>,
-    workers: usize,
-    tasks: &TaskTracker,
-    token: &CancellationToken,
-    sync: F,
-) where
+/// An error is logged once and the key retried, and so is a panic: the worker
+/// lives on.
+pub fn spawn_workers<K, F, Fut>(name: &'static str, queue: &Arc<WorkQueue<K>>, workers: usize, runner: &Runner, sync: F)
+where
     K: Hash + Eq + Ord + Clone + Debug + Send + Sync + 'static,
     F: Fn(K) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Result<Next, SyncError>> + Send,
 {
+    let status = runner.status.queue(name);
+    queue.report_to(status.clone());
     for _ in 0..workers {
-        let (queue, token, sync) = (queue.clone(), token.clone(), sync.clone());
-        tasks.spawn(async move {
+        let (queue, token, sync) = (queue.clone(), runner.token.clone(), sync.clone());
+        let alive = Alive { status: status.clone(), token: token.clone() };
+        runner.tasks.spawn(async move {
+            let alive = alive;
             loop {
                 let key = tokio::select! {
                     // Cancel-safe: `next` takes a key only when it returns it.
                     () = token.cancelled() => return,
                     key = queue.next() => key,
                 };
-                let result = sync(key.clone()).await;
-                settle(name, &queue, &key, result);
+                let began = alive.status.began(queue.depth());
+                // What a sync leaves half done is on the server, and the next one starts from there.
+                let made = std::panic::catch_unwind(AssertUnwindSafe(|| sync(key.clone())));
+                let result = match made {
+                    Ok(made) => AssertUnwindSafe(made).catch_unwind().await,
+                    Err(panic) => Err(panic),
+                };
+                let result = result.unwrap_or_else(|panic| {
+                    alive.status.panicked();
+                    Err(SyncError::Panicked(panic_text(&*panic)))
+                });
+                alive.status.ended(began);
+                conclude(name, &queue, &key, result);
                 queue.done(&key);
             }
         });
     }
 }
 
-fn settle<K>(name: &'static str, queue: &WorkQueue<K>, key: &K, result: Result<Next, SyncError>)
+/// Notices a worker that ends although it was not asked to.
+struct Alive {
+    status: Arc<QueueStatus>,
+    token: CancellationToken,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if !self.token.is_cancelled() {
+            self.status.worker_died();
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+/// Forgets or requeues a key after its sync.
+fn conclude<K>(name: &'static str, queue: &WorkQueue<K>, key: &K, result: Result<Next, SyncError>)
 where
     K: Hash + Eq + Ord + Clone + Debug + Send + Sync + 'static,
 {
@@ -282,7 +351,9 @@ where
         Err(error) => {
             let quiet = error.is_conflict() || matches!(error, SyncError::Incomplete(_));
             let attempt = queue.failures(key) + 1;
-            if quiet || attempt < 4 {
+            if matches!(error, SyncError::Panicked(_)) {
+                tracing::error!(controller = name, ?key, attempt, error = %chain(&error), "sync panicked");
+            } else if quiet || attempt < 4 {
                 tracing::debug!(controller = name, ?key, attempt, error = %chain(&error), "sync will be retried");
             } else {
                 tracing::warn!(controller = name, ?key, attempt, error = %chain(&error), "sync failed");
@@ -344,11 +415,11 @@ mod tests {
     async fn workers_never_hold_one_key_twice() {
         use std::sync::atomic::{AtomicUsize, Ordering};
         let queue = WorkQueue::<u32>::new();
-        let (tasks, token) = (TaskTracker::new(), CancellationToken::new());
+        let runner = runner();
         let (inside, most, runs) =
             (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (i, m, r) = (inside.clone(), most.clone(), runs.clone());
-        spawn_workers("test", &queue, 4, &tasks, &token, move |_key| {
+        spawn_workers("test", &queue, 4, &runner, move |_key| {
             let (i, m, r) = (i.clone(), m.clone(), r.clone());
             async move {
                 m.fetch_max(i.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
@@ -367,8 +438,45 @@ mod tests {
         });
         done.await.expect("six runs");
         assert_eq!(most.load(Ordering::SeqCst), 1);
-        token.cancel();
-        tasks.close();
-        tasks.wait().await;
+        stop(runner).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_is_a_failure_that_is_tried_again() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let (queue, runner, runs) = (WorkQueue::<u32>::new(), runner(), Arc::new(AtomicUsize::new(0)));
+        let counted = runs.clone();
+        spawn_workers("test", &queue, 1, &runner, move |_key| {
+            let run = counted.fetch_add(1, Ordering::SeqCst);
+            // One panic before the future is made, one inside of it.
+            assert!(run != 0, "first");
+            async move {
+                assert!(run != 1, "second");
+                Ok(Next::Wait)
+            }
+        });
+        queue.add(7);
+        let done = tokio::time::timeout(Duration::from_secs(10), async {
+            while runs.load(Ordering::SeqCst) < 3 || queue.failures(&7) > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        done.await.expect("a third run, after back-off");
+        let mut metrics = String::new();
+        runner.status.write_metrics(&mut metrics);
+        assert!(metrics.contains("controller_panics_total{name=\"test\"} 2"), "{metrics}");
+        assert!(metrics.contains("workqueue_retries_total{name=\"test\"} 2"), "{metrics}");
+        stop(runner).await;
+    }
+
+    fn runner() -> Runner {
+        Runner { tasks: TaskTracker::new(), token: CancellationToken::new(), status: Status::default() }
+    }
+
+    async fn stop(runner: Runner) {
+        runner.token.cancel();
+        runner.tasks.close();
+        runner.tasks.wait().await;
+        assert!(runner.status.checks().iter().all(|check| check.failure.is_none()));
     }
 }

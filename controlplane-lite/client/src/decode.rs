@@ -1,0 +1,159 @@
+//! Objects of the API as the typed model reads them, one at a time. Whatever
+//! the API accepts has to be readable: Go's clients write a time that is not set
+//! as `null` and read that as the zero time, where the typed model knows neither.
+//! What still cannot be read keeps its name, so that the others can go on.
+
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::store::ObjectKey;
+
+/// Go's zero time.
+const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+/// The times that the typed model demands, by the field that holds the objects
+/// with them: `conditions` (a list of `metav1.Condition`) and `series` (of
+/// `events.k8s.io`).
+const REQUIRED_TIMES: [(&str, &str); 2] = [("conditions", "lastTransitionTime"), ("series", "lastObservedTime")];
+
+/// One list item or watch event: the object, or what is known of one that the
+/// typed model cannot read. Reading it never fails.
+#[derive(Debug, Clone)]
+pub enum Decoded<K> {
+    /// The object.
+    Object(K),
+    /// Only this is known.
+    Unreadable(Box<Unreadable>),
+}
+
+/// An object that is there and cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its namespace and name.
+    pub key: ObjectKey,
+    /// Its uid; may be empty.
+    pub uid: String,
+    /// Its resource version; 0 when unknown.
+    pub revision: u64,
+    /// What the typed model says.
+    pub error: String,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at resource version {}: {}", self.key, self.revision, self.error)
+    }
+}
+
+impl<'de, K: DeserializeOwned> Deserialize<'de> for Decoded<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&RawValue>::deserialize(deserializer)?;
+        Ok(decode(raw.get()))
+    }
+}
+
+/// Reads one object.
+pub fn decode<K: DeserializeOwned>(json: &str) -> Decoded<K> {
+    let error = match serde_json::from_str(json) {
+        Ok(object) => return Decoded::Object(object),
+        Err(error) => error.to_string(),
+    };
+    let mut value: Value = serde_json::from_str(json).unwrap_or_default();
+    as_go_reads(&mut value, "");
+    match K::deserialize(&value) {
+        Ok(object) => Decoded::Object(object),
+        Err(_) => Decoded::Unreadable(Box::new(Unreadable::new(&value, error))),
+    }
+}
+
+/// A null is an absent field, in a list or a map of values the zero value; a
+/// time that must be there and is not is the zero time.
+fn as_go_reads(value: &mut Value, field: &str) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            if let Some((_, time)) = REQUIRED_TIMES.iter().find(|(holder, _)| *holder == field) {
+                fields.entry(*time).or_insert_with(|| ZERO_TIME.into());
+            }
+            for (name, value) in fields.iter_mut() {
+                as_go_reads(value, name);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                as_go_reads(item, field);
+            }
+        }
+        _ => {}
+    }
+}
+
+impl Unreadable {
+    fn new(object: &Value, error: String) -> Self {
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+        Self {
+            key: ObjectKey::new(text("namespace"), text("name")),
+            uid: text("uid").to_owned(),
+            revision: text("resourceVersion").parse().unwrap_or(0),
+            error,
+        }
+    }
+
+    /// As much of the metadata as is known, for events about the object.
+    pub fn metadata(&self) -> ObjectMeta {
+        ObjectMeta {
+            namespace: Some(self.key.namespace.clone()).filter(|n| !n.is_empty()),
+            name: Some(self.key.name.clone()),
+            uid: Some(self.uid.clone()),
+            resource_version: Some(self.revision.to_string()),
+            ..ObjectMeta::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use k8s_openapi::api::core::v1::{ConfigMap, Service};
+    use kube::core::{ObjectList, WatchEvent};
+    use serde_json::json;
+
+    fn odd() -> Value {
+        let condition =
+            json!({"type": "X", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": null});
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": "odd", "namespace": "ns", "uid": "u", "resourceVersion": "7"},
+            "status": {"conditions": [condition], "loadBalancer": {}},
+        })
+    }
+
+    #[test]
+    fn a_time_that_go_wrote_as_null_is_the_zero_time() {
+        let Decoded::Object(service) = decode::<Service>(&odd().to_string()) else { panic!("it can be read") };
+        let conditions = service.status.unwrap().conditions.unwrap();
+        assert_eq!(conditions[0].last_transition_time.0.to_string(), ZERO_TIME);
+    }
+
+    #[test]
+    fn one_item_that_cannot_be_read_does_not_fail_the_list() {
+        let items = [json!({"metadata": {"name": "a"}}), json!({"metadata": {"name": "b", "uid": "u"}, "data": 1})];
+        let list = json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {}, "items": items});
+        let list: ObjectList<Decoded<ConfigMap>> = serde_json::from_str(&list.to_string()).unwrap();
+        let [Decoded::Object(a), Decoded::Unreadable(b)] = list.items.as_slice() else { panic!("{list:?}") };
+        assert_eq!((a.metadata.name.as_deref(), b.key.name.as_str(), b.uid.as_str()), (Some("a"), "b", "u"));
+        assert!(b.error.contains("invalid type"), "{}", b.error);
+    }
+
+    #[test]
+    fn a_watch_event_that_cannot_be_read_names_its_object() {
+        let event = r#"{"type":"MODIFIED","object":{"metadata":{"name":"b","resourceVersion":"9"},"data":1}}"#;
+        let event: WatchEvent<Decoded<ConfigMap>> = serde_json::from_str(event).unwrap();
+        let WatchEvent::Modified(Decoded::Unreadable(odd)) = event else { panic!("{event:?}") };
+        assert_eq!((odd.key.to_string(), odd.revision), ("b".to_owned(), 9));
+    }
+}
