@@ -49,8 +49,8 @@ fn report(what: &str, pods: usize, took: Duration) {
 fn algorithm(nodes: usize, pods: usize) {
     let mut engine = Engine::new(SchedulerConfig::default().profiles(), Box::new(XorShift::new(7)));
     let now = Timestamp::now();
-    engine.take(Input::Nodes((0..nodes).map(node).collect()), now);
-    engine.take(Input::Pods((0..pods).map(|i| PodInfo::new(pod(i))).collect()), now);
+    engine.take(Input::Nodes((0..nodes).map(node).collect(), vec![]), now);
+    engine.take(Input::Pods((0..pods).map(|i| PodInfo::new(pod(i))).collect(), vec![]), now);
     let start = Instant::now();
     let mut bound = 0;
     while let Some(action) = engine.next(now) {

@@ -11,10 +11,10 @@ use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Sec
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use client::{Filter, Objects, Store, reflect};
+use client::events::Recorder;
+use client::workqueue::Runner;
+use client::{Filter, Objects, Observer, Store, reflect};
 
 use super::bootstrap;
 
@@ -54,7 +54,8 @@ pub struct Informers {
 
 impl Informers {
     /// Starts every watch on `tasks`.
-    pub fn start(client: &Client, tasks: &TaskTracker, token: &CancellationToken) -> Arc<Self> {
+    pub fn start(client: &Client, runner: &Runner, events: &Recorder) -> Arc<Self> {
+        let observed = &Observed { runner, events };
         let root_ca =
             Filter { fields: format!("metadata.name={}", super::accounts::ROOT_CA_NAME), ..Filter::default() };
         let leases: Api<Lease> = Api::namespaced(client.clone(), super::nodelifecycle::LEASE_NAMESPACE);
@@ -63,20 +64,20 @@ impl Informers {
         let (info_in, info) = bootstrap::CLUSTER_INFO;
         let info = Filter { fields: format!("metadata.name={info}"), ..Filter::default() };
         Arc::new(Self {
-            pods: cluster_wide(client, true, "pods", tasks, token),
-            nodes: cluster_wide(client, false, "nodes", tasks, token),
-            deployments: cluster_wide(client, false, "deployments", tasks, token),
-            replica_sets: cluster_wide(client, true, "replicasets", tasks, token),
-            services: cluster_wide(client, false, "services", tasks, token),
-            endpoints: cluster_wide(client, false, "endpoints", tasks, token),
-            endpoint_slices: cluster_wide(client, true, "endpointslices", tasks, token),
-            namespaces: cluster_wide(client, false, "namespaces", tasks, token),
-            service_accounts: cluster_wide(client, false, "serviceaccounts", tasks, token),
-            root_cas: spawn(Api::all(client.clone()), root_ca, false, "configmaps", tasks, token),
-            signing_requests: cluster_wide(client, false, "certificatesigningrequests", tasks, token),
-            bootstrap_tokens: spawn(tokens, of_tokens, false, "secrets", tasks, token),
-            cluster_info: spawn(Api::namespaced(client.clone(), info_in), info, false, "configmaps", tasks, token),
-            node_leases: spawn(leases, Filter::default(), false, "leases", tasks, token),
+            pods: cluster_wide(client, true, "pods", observed),
+            nodes: cluster_wide(client, false, "nodes", observed),
+            deployments: cluster_wide(client, false, "deployments", observed),
+            replica_sets: cluster_wide(client, true, "replicasets", observed),
+            services: cluster_wide(client, false, "services", observed),
+            endpoints: cluster_wide(client, false, "endpoints", observed),
+            endpoint_slices: cluster_wide(client, true, "endpointslices", observed),
+            namespaces: cluster_wide(client, false, "namespaces", observed),
+            service_accounts: cluster_wide(client, false, "serviceaccounts", observed),
+            root_cas: spawn(Api::all(client.clone()), root_ca, false, "configmaps", observed),
+            signing_requests: cluster_wide(client, false, "certificatesigningrequests", observed),
+            bootstrap_tokens: spawn(tokens, of_tokens, false, "secrets", observed),
+            cluster_info: spawn(Api::namespaced(client.clone(), info_in), info, false, "configmaps", observed),
+            node_leases: spawn(leases, Filter::default(), false, "leases", observed),
         })
     }
 
@@ -101,33 +102,30 @@ impl Informers {
     }
 }
 
-fn cluster_wide<K>(
-    client: &Client,
-    by_owner: bool,
-    what: &'static str,
-    tasks: &TaskTracker,
-    token: &CancellationToken,
-) -> Arc<Store<K>>
+/// Where watches run and what they report to.
+struct Observed<'a> {
+    runner: &'a Runner,
+    events: &'a Recorder,
+}
+
+fn cluster_wide<K>(client: &Client, by_owner: bool, what: &'static str, observed: &Observed<'_>) -> Arc<Store<K>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    spawn(Api::all(client.clone()), Filter::default(), by_owner, what, tasks, token)
+    spawn(Api::all(client.clone()), Filter::default(), by_owner, what, observed)
 }
 
-fn spawn<K>(
-    api: Api<K>,
-    filter: Filter,
-    by_owner: bool,
-    what: &'static str,
-    tasks: &TaskTracker,
-    token: &CancellationToken,
-) -> Arc<Store<K>>
+fn spawn<K>(api: Api<K>, filter: Filter, by_owner: bool, what: &'static str, observed: &Observed<'_>) -> Arc<Store<K>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let store = Store::new(by_owner);
     let sink = store.clone();
-    let token = token.clone();
-    tasks.spawn(async move { reflect(&Objects(api), &filter, &*sink, what, token).await });
+    let Observed { runner, events } = observed;
+    let name = if filter.fields.is_empty() { what.to_owned() } else { format!("{what}?{}", filter.fields) };
+    let observer =
+        Observer::named(what, name, &runner.status).with_events((*events).clone(), K::api_version(&()), K::kind(&()));
+    let token = runner.token.clone();
+    runner.tasks.spawn(async move { reflect(&Objects(api), &filter, &*sink, &observer, token).await });
     store
 }

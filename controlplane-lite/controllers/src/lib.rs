@@ -23,7 +23,9 @@ use kube::Client;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use client::Status;
 use client::events::Recorder;
+use client::workqueue::Runner;
 use informers::Informers;
 use nodeipam::Cidr;
 
@@ -54,6 +56,10 @@ pub struct ControllersConfig {
     pub terminated_pod_gc_threshold: usize,
     /// Workers of each of the busy controllers.
     pub workers: usize,
+    /// Which controllers run, as upstream's `--controllers`: `*` for all, `name` for one more, `-name` for one less.
+    pub controllers: Vec<String>,
+    /// Where informers and workers report what they do.
+    pub status: Status,
 }
 
 impl Default for ControllersConfig {
@@ -70,6 +76,8 @@ impl Default for ControllersConfig {
             unhealthy_zone_threshold: 0.55,
             terminated_pod_gc_threshold: 12_500,
             workers: 5,
+            controllers: vec!["*".to_owned()],
+            status: Status::default(),
         }
     }
 }
@@ -83,16 +91,19 @@ pub(crate) struct Context {
     pub(crate) config: Arc<ControllersConfig>,
     pub(crate) tasks: TaskTracker,
     pub(crate) token: CancellationToken,
+    /// The tasks, the token and the status, for workers.
+    pub(crate) runner: Runner,
 }
 
 /// Runs every controller until the token is cancelled, then waits for the work
 /// in hand. Starts before the API server answers are fine: watches retry.
 pub async fn run(client: Client, config: ControllersConfig, token: CancellationToken) {
     let tasks = TaskTracker::new();
-    let informers = Informers::start(&client, &tasks, &token);
+    let runner = Runner { tasks: tasks.clone(), token: token.clone(), status: config.status.clone() };
     let events = Recorder::start(client.clone(), "controller-manager", &tasks, token.clone());
+    let informers = Informers::start(&client, &runner, &events);
     let config = Arc::new(config);
-    let ctx = Context { client, informers, events, config, tasks: tasks.clone(), token: token.clone() };
+    let ctx = Context { client, informers, events, config, tasks: tasks.clone(), token: token.clone(), runner };
     // No plan is made on half a picture.
     let synced = tokio::select! {
         () = token.cancelled() => false,
@@ -107,16 +118,61 @@ pub async fn run(client: Client, config: ControllersConfig, token: CancellationT
     tasks.wait().await;
 }
 
+type Start = fn(&Context);
+
+/// Every controller under upstream's name.
+const CONTROLLERS: [(&str, Start); 11] = [
+    ("serviceaccount-controller", accounts::start),
+    ("bootstrap-signer-controller", bootstrap::start),
+    ("certificatesigningrequest-controller", csr::start),
+    ("node-ipam-controller", nodeipam::start),
+    ("node-lifecycle-controller", nodelifecycle::start),
+    ("deployment-controller", deployment::start),
+    ("replicaset-controller", replicaset::start),
+    ("endpointslice-controller", endpoints::start),
+    ("namespace-controller", namespace::start),
+    ("garbage-collector-controller", garbage::start),
+    ("pod-garbage-collector-controller", podgc::start),
+];
+
+/// The names that `ControllersConfig::controllers` may have.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CONTROLLERS.iter().map(|(name, _)| *name)
+}
+
+/// Whether `name` runs: the first word about it counts, then `*`.
+fn enabled(name: &str, controllers: &[String]) -> bool {
+    for word in controllers {
+        if word == name {
+            return true;
+        }
+        if word.strip_prefix('-') == Some(name) {
+            return false;
+        }
+    }
+    controllers.iter().any(|word| word == "*")
+}
+
 fn start(ctx: &Context) {
-    accounts::start(ctx);
-    bootstrap::start(ctx);
-    csr::start(ctx);
-    nodeipam::start(ctx);
-    nodelifecycle::start(ctx);
-    deployment::start(ctx);
-    replicaset::start(ctx);
-    endpoints::start(ctx);
-    namespace::start(ctx);
-    garbage::start(ctx);
-    podgc::start(ctx);
+    for (_, start) in CONTROLLERS.iter().filter(|(name, _)| enabled(name, &ctx.config.controllers)) {
+        start(ctx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_are_chosen_as_upstream_chooses_them() {
+        let chosen = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            names().filter(|name| enabled(name, &words)).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(&["*"]), names().collect::<Vec<_>>());
+        assert_eq!(chosen(&["replicaset-controller"]), ["replicaset-controller"]);
+        assert_eq!(chosen(&["*", "-replicaset-controller"]).len(), CONTROLLERS.len() - 1);
+        assert_eq!(chosen(&["-replicaset-controller", "replicaset-controller"]), [""; 0], "the first word counts");
+        assert_eq!(chosen(&[]), [""; 0]);
+    }
 }

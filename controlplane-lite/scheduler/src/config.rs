@@ -13,12 +13,14 @@ use super::profile::{DEFAULT_SCHEDULER_NAME, PluginArgs, default_profile};
 #[derive(Debug, Clone, Default)]
 pub struct SchedulerConfig {
     profiles: Vec<Profile>,
+    /// Where informers report what they do.
+    pub status: client::Status,
 }
 
 impl SchedulerConfig {
     /// With these profiles instead of the default one.
     pub fn with_profiles(profiles: Vec<Profile>) -> Self {
-        Self { profiles }
+        Self { profiles, ..Self::default() }
     }
 
     /// The profiles; the default one when none is configured.
@@ -91,7 +93,7 @@ pub fn parse_config(text: &str) -> Result<SchedulerConfig, Vec<String>> {
         profile.percentage_of_nodes_to_score = percentage;
         profiles.push(profile);
     }
-    if problems.is_empty() { Ok(SchedulerConfig { profiles }) } else { Err(problems) }
+    if problems.is_empty() { Ok(SchedulerConfig::with_profiles(profiles)) } else { Err(problems) }
 }
 
 fn expect_text(root: &Map<String, Value>, key: &str, want: &str, problems: &mut Vec<String>) {

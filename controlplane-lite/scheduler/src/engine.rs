@@ -17,14 +17,14 @@ use super::queue::Queue;
 /// Something the scheduler has to know.
 #[derive(Debug)]
 pub enum Input {
-    /// All nodes there are.
-    Nodes(Vec<Node>),
+    /// All nodes there are; of those named their last state stays.
+    Nodes(Vec<Node>, Vec<String>),
     /// A new or changed node.
     Node(Box<Node>),
     /// A node is gone.
     NodeGone(String),
-    /// All pods there are.
-    Pods(Vec<PodInfo>),
+    /// All pods there are; of those with these uids their last state stays.
+    Pods(Vec<PodInfo>, Vec<PodUid>),
     /// A new or changed pod.
     Pod(Box<PodInfo>),
     /// A pod is gone.
@@ -104,10 +104,10 @@ impl Engine {
     /// Takes in what happened.
     pub fn take(&mut self, input: Input, now: Timestamp) {
         match input {
-            Input::Nodes(nodes) => self.replace_nodes(&nodes, now),
+            Input::Nodes(nodes, kept) => self.replace_nodes(&nodes, &kept, now),
             Input::Node(node) => self.node_changed(&node, now),
             Input::NodeGone(name) => self.cache.remove_node(&name),
-            Input::Pods(pods) => self.replace_pods(pods, now),
+            Input::Pods(pods, kept) => self.replace_pods(pods, &kept, now),
             Input::Pod(pod) => self.pod_changed(*pod, now),
             Input::PodGone(uid) => self.pod_gone(&uid, now),
             Input::Bound(uid) => self.cache.bound(&uid, now),
@@ -173,8 +173,9 @@ impl Engine {
         }
     }
 
-    fn replace_nodes(&mut self, nodes: &[Node], now: Timestamp) {
-        let listed: HashSet<&str> = nodes.iter().filter_map(|n| n.metadata.name.as_deref()).collect();
+    fn replace_nodes(&mut self, nodes: &[Node], kept: &[String], now: Timestamp) {
+        let listed = nodes.iter().filter_map(|n| n.metadata.name.as_deref());
+        let listed: HashSet<&str> = listed.chain(kept.iter().map(String::as_str)).collect();
         for name in self.cache.node_names() {
             if !listed.contains(name.as_str()) {
                 self.cache.remove_node(&name);
@@ -199,8 +200,8 @@ impl Engine {
         self.queue.changed(now, |pod, by| profile_of(profiles, pod).is_some_and(|p| hint(p, nodes, pod, slot, by)));
     }
 
-    fn replace_pods(&mut self, pods: Vec<PodInfo>, now: Timestamp) {
-        let listed: HashSet<PodUid> = pods.iter().map(|p| p.uid.clone()).collect();
+    fn replace_pods(&mut self, pods: Vec<PodInfo>, kept: &[PodUid], now: Timestamp) {
+        let listed: HashSet<PodUid> = pods.iter().map(|p| p.uid.clone()).chain(kept.iter().cloned()).collect();
         for uid in self.cache.confirmed().into_iter().chain(self.queue.uids()) {
             if !listed.contains(&uid) {
                 self.pod_gone(&uid, now);

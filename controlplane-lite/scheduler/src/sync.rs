@@ -1,6 +1,7 @@
 //! The scheduler's one task: feeds watch events to the engine and performs its
 //! decisions, many bindings at once.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use super::cycle::XorShift;
 use super::engine::{Action, Engine, Input};
 use super::pod::{PodInfo, PodUid};
 use client::events::Recorder;
-use client::{Filter, Objects, Sink, reflect};
+use client::reflect::Source;
+use client::{Filter, Objects, Observer, Sink, Unreadable, reflect};
 
 /// Requests in flight at once.
 const MAX_IN_FLIGHT: usize = 256;
@@ -29,20 +31,32 @@ const BATCH: usize = 16;
 pub async fn run(client: Client, config: SchedulerConfig, token: CancellationToken) {
     let tasks = TaskTracker::new();
     let (tx, rx) = unbounded_channel();
-    let sink = Arc::new(Feed(tx.clone()));
-    let pods: Api<Pod> = Api::all(client.clone());
-    let nodes: Api<Node> = Api::all(client.clone());
-    let (pod_sink, node_sink) = (sink.clone(), sink);
-    let (pod_token, node_token) = (token.clone(), token.clone());
-    tasks.spawn(async move { reflect(&Objects(pods), &Filter::default(), &*pod_sink, "pods", pod_token).await });
-    tasks.spawn(async move { reflect(&Objects(nodes), &Filter::default(), &*node_sink, "nodes", node_token).await });
     let events = Recorder::start(client.clone(), "default-scheduler", &tasks, token.clone());
+    let pods = Observer::new("pods", &config.status).with_events(events.clone(), "v1", "Pod");
+    let nodes = Observer::new("nodes", &config.status).with_events(events.clone(), "v1", "Node");
+    follow::<Pod>(&client, &tx, pods, &tasks, &token);
+    follow::<Node>(&client, &tx, nodes, &tasks, &token);
     let seed = u64::try_from(Timestamp::now().as_nanosecond() & 0xffff_ffff).unwrap_or(1);
     let engine = Engine::new(config.profiles(), Box::new(XorShift::new(seed)));
     let scheduler = Scheduler { client, events, engine, tx, in_flight: 0, tasks: tasks.clone() };
     scheduler.work(rx, token).await;
     tasks.close();
     tasks.wait().await;
+}
+
+fn follow<K>(
+    client: &Client,
+    tx: &UnboundedSender<Message>,
+    observer: Observer,
+    tasks: &TaskTracker,
+    token: &CancellationToken,
+) where
+    K: kube::Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
+    Objects<K>: Source<K>,
+    Feed: Sink<K>,
+{
+    let (api, feed, token) = (Api::<K>::all(client.clone()), Feed(tx.clone()), token.clone());
+    tasks.spawn(async move { reflect(&Objects(api), &Filter::default(), &feed, &observer, token).await });
 }
 
 /// Turns watch events into inputs on the watch's own task.
@@ -64,8 +78,9 @@ impl Feed {
 }
 
 impl Sink<Pod> for Feed {
-    fn replace(&self, objects: Vec<Pod>, _revision: u64) {
-        self.send(Input::Pods(objects.into_iter().map(PodInfo::new).collect()));
+    fn replace(&self, objects: Vec<Pod>, unreadable: &[Unreadable], _revision: u64) {
+        let kept = unreadable.iter().map(|pod| PodUid(pod.uid.as_str().into())).collect();
+        self.send(Input::Pods(objects.into_iter().map(PodInfo::new).collect(), kept));
     }
     fn apply(&self, object: Pod) {
         self.send(Input::Pod(Box::new(PodInfo::new(object))));
@@ -73,18 +88,24 @@ impl Sink<Pod> for Feed {
     fn delete(&self, object: Pod) {
         self.send(Input::PodGone(PodUid(object.metadata.uid.unwrap_or_default().into())));
     }
+    fn forget(&self, object: &Unreadable) {
+        self.send(Input::PodGone(PodUid(object.uid.as_str().into())));
+    }
     fn progressed(&self, _revision: u64) {}
 }
 
 impl Sink<Node> for Feed {
-    fn replace(&self, objects: Vec<Node>, _revision: u64) {
-        self.send(Input::Nodes(objects));
+    fn replace(&self, objects: Vec<Node>, unreadable: &[Unreadable], _revision: u64) {
+        self.send(Input::Nodes(objects, unreadable.iter().map(|node| node.key.name.clone()).collect()));
     }
     fn apply(&self, object: Node) {
         self.send(Input::Node(Box::new(object)));
     }
     fn delete(&self, object: Node) {
         self.send(Input::NodeGone(object.metadata.name.unwrap_or_default()));
+    }
+    fn forget(&self, object: &Unreadable) {
+        self.send(Input::NodeGone(object.key.name.clone()));
     }
     fn progressed(&self, _revision: u64) {}
 }

@@ -29,7 +29,7 @@ pub(crate) fn start(ctx: &Context) {
         sink.add(change.latest().metadata.namespace.clone().unwrap_or_default());
     });
     let worker = ctx.clone();
-    spawn_workers("serviceaccount", &queue, 2, &ctx.tasks, &ctx.token, move |namespace: String| {
+    spawn_workers("serviceaccount", &queue, 2, &ctx.runner, move |namespace: String| {
         let ctx = worker.clone();
         async move { sync(&ctx, &namespace).await }
     });

@@ -26,7 +26,7 @@ pub(crate) fn start(ctx: &Context) {
     let sink = queue.clone();
     ctx.informers.cluster_info.subscribe(move |_| sink.add(()));
     let worker = ctx.clone();
-    spawn_workers("bootstrap", &queue, 1, &ctx.tasks, &ctx.token, move |()| {
+    spawn_workers("bootstrap", &queue, 1, &ctx.runner, move |()| {
         let ctx = worker.clone();
         async move { sync(&ctx).await }
     });

@@ -47,7 +47,7 @@ pub(crate) fn start(ctx: &Context) {
         requests.list().iter().filter(|r| own(r)).for_each(|r| sink.add(ObjectKey::of(&r.metadata)));
     });
     let worker = ctx.clone();
-    spawn_workers("certificatesigningrequest", &queue, 2, &ctx.tasks, &ctx.token, move |key: ObjectKey| {
+    spawn_workers("certificatesigningrequest", &queue, 2, &ctx.runner, move |key: ObjectKey| {
         let ctx = worker.clone();
         async move { sync(&ctx, &key).await }
     });

@@ -40,7 +40,7 @@ pub(crate) fn start(ctx: &Context) {
         }
     });
     let worker = ctx.clone();
-    spawn_workers("endpointslice", &queue, ctx.config.workers, &ctx.tasks, &ctx.token, move |key| {
+    spawn_workers("endpointslice", &queue, ctx.config.workers, &ctx.runner, move |key| {
         let ctx = worker.clone();
         async move { sync(&ctx, &key).await }
     });

@@ -14,7 +14,7 @@ use crate::Context;
 use crate::namespace::Resource;
 use client::reflect::Metadata;
 use client::workqueue::WorkQueue;
-use client::{Filter, ObjectKey, Sink, Store, reflect};
+use client::{Filter, ObjectKey, Observer, Sink, Store, Unreadable, reflect};
 
 /// Resources whose objects own nothing and are owned by nobody, and change often.
 const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
@@ -80,8 +80,9 @@ struct Feed {
 }
 
 impl Sink<PartialObjectMeta<DynamicObject>> for Feed {
-    fn replace(&self, objects: Vec<PartialObjectMeta<DynamicObject>>, _revision: u64) {
-        let listed: HashSet<&str> = objects.iter().filter_map(|o| o.metadata.uid.as_deref()).collect();
+    fn replace(&self, objects: Vec<PartialObjectMeta<DynamicObject>>, unreadable: &[Unreadable], _revision: u64) {
+        let listed = objects.iter().filter_map(|o| o.metadata.uid.as_deref());
+        let listed: HashSet<&str> = listed.chain(unreadable.iter().map(|u| u.uid.as_str())).collect();
         let known = self.shared.graph().of_resource(self.id);
         for uid in known.iter().filter(|uid| !listed.contains(&***uid)) {
             self.shared.remove(uid);
@@ -98,6 +99,9 @@ impl Sink<PartialObjectMeta<DynamicObject>> for Feed {
         if let Some(uid) = &object.metadata.uid {
             self.shared.remove(uid);
         }
+    }
+    fn forget(&self, object: &Unreadable) {
+        self.shared.remove(&object.uid);
     }
     fn progressed(&self, _revision: u64) {}
 }
@@ -179,8 +183,19 @@ fn watch_metadata(
     let feed = Feed { shared: shared.clone(), id: number, synced: tx };
     let api: Api<DynamicObject> = Api::all_with(ctx.client.clone(), &resource.api);
     let token = ctx.token.clone();
+    let name = format!("metadata/{}", resource_name(&resource.api));
+    let observer = Observer::named("metadata", name, &ctx.runner.status).with_events(
+        ctx.events.named("garbage-collector-controller"),
+        &resource.api.api_version,
+        &resource.api.kind,
+    );
     ctx.tasks.spawn(async move {
-        reflect(&Metadata(api), &Filter::default(), &feed, "metadata", token).await;
+        reflect(&Metadata(api), &Filter::default(), &feed, &observer, token).await;
     });
     rx
+}
+
+/// `deployments.apps`, as upstream names resources.
+fn resource_name(api: &kube::core::ApiResource) -> String {
+    if api.group.is_empty() { api.plural.clone() } else { format!("{}.{}", api.plural, api.group) }
 }

@@ -79,7 +79,7 @@ async fn first_lists(waits: Vec<tokio::sync::watch::Receiver<bool>>) {
 
 fn work(ctx: &Context, shared: &Arc<Shared>) {
     let worker = Worker { ctx: ctx.clone(), shared: shared.clone() };
-    spawn_workers("garbage-collector", &shared.queue, WORKERS, &ctx.tasks, &ctx.token, move |item| {
+    spawn_workers("garbage-collector", &shared.queue, WORKERS, &ctx.runner, move |item| {
         let worker = worker.clone();
         async move {
             match item {

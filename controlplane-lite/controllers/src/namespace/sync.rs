@@ -39,7 +39,7 @@ pub(crate) fn start(ctx: &Context) {
         }
     });
     let worker = ctx.clone();
-    spawn_workers("namespace", &queue, 4, &ctx.tasks, &ctx.token, move |key| {
+    spawn_workers("namespace", &queue, 4, &ctx.runner, move |key| {
         let ctx = worker.clone();
         async move { sync(&ctx, &key).await }
     });

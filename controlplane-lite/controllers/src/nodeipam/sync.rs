@@ -36,7 +36,7 @@ pub(crate) fn start(ctx: &Context) {
         (None, None) => {}
     });
     let worker = ctx.clone();
-    spawn_workers("node-ipam", &queue, 1, &ctx.tasks, &ctx.token, move |key| {
+    spawn_workers("node-ipam", &queue, 1, &ctx.runner, move |key| {
         let (ctx, allocations) = (worker.clone(), allocations.clone());
         async move { sync(&ctx, &allocations, &key).await }
     });

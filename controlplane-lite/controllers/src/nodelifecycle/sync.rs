@@ -61,7 +61,7 @@ pub(super) fn start(ctx: &Context) {
             }
         }
     });
-    spawn_workers("node-lifecycle", &queue, 4, &ctx.tasks, &ctx.token, move |key| {
+    spawn_workers("node-lifecycle", &queue, 4, &ctx.runner, move |key| {
         let worker = worker.clone();
         async move { worker.sync(&key).await }
     });

@@ -38,7 +38,7 @@ pub(super) fn start(ctx: &Context) {
         }
     });
     let worker = ctx.clone();
-    spawn_workers("taint-eviction-controller", &queue, 4, &ctx.tasks, &ctx.token, move |key| {
+    spawn_workers("taint-eviction-controller", &queue, 4, &ctx.runner, move |key| {
         let ctx = worker.clone();
         async move { sync(&ctx, &key).await }
     });

@@ -40,7 +40,7 @@ pub(crate) fn start(ctx: &Context) {
     });
     let unknown = Arc::new(Mutex::new(BTreeMap::new()));
     let worker = ctx.clone();
-    spawn_workers("pod-garbage-collector", &queue, 1, &ctx.tasks, &ctx.token, move |()| {
+    spawn_workers("pod-garbage-collector", &queue, 1, &ctx.runner, move |()| {
         let (ctx, unknown) = (worker.clone(), unknown.clone());
         async move { sync(&ctx, &unknown).await }
     });

@@ -27,7 +27,7 @@ pub(crate) fn start(ctx: &Context) {
         wake_owners(&sink, &sets, |rs| rs.spec.as_ref().map(|s| &s.selector), change);
     });
     let worker = Worker { ctx: ctx.clone(), events: ctx.events.named("replicaset-controller") };
-    spawn_workers("replicaset", &queue, ctx.config.workers, &ctx.tasks, &ctx.token, move |key| {
+    spawn_workers("replicaset", &queue, ctx.config.workers, &ctx.runner, move |key| {
         let worker = worker.clone();
         async move { worker.sync(&key).await }
     });

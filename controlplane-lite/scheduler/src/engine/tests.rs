@@ -9,9 +9,9 @@ use super::*;
 fn engine(nodes: Vec<Node>, pods: Vec<PodInfo>) -> Engine {
     let profiles = vec![default_profile("default-scheduler", &PluginArgs::default())];
     let mut engine = Engine::new(profiles, Box::new(XorShift::new(1)));
-    engine.take(Input::Nodes(nodes), at(0));
+    engine.take(Input::Nodes(nodes, vec![]), at(0));
     assert!(engine.next(at(0)).is_none(), "nothing is decided on half a picture");
-    engine.take(Input::Pods(pods), at(0));
+    engine.take(Input::Pods(pods, vec![]), at(0));
     engine
 }
 
@@ -104,8 +104,8 @@ fn a_relist_drops_what_is_gone() {
     let mut e = engine(vec![node("n", "1", "8Gi")], vec![pod_on("old", "1", "n"), pod("a", "1"), pod("b", "5")]);
     e.next(at(0));
     e.next(at(0));
-    e.take(Input::Nodes(vec![node("n", "1", "8Gi")]), at(60));
-    e.take(Input::Pods(vec![pod("a", "1")]), at(60));
+    e.take(Input::Nodes(vec![node("n", "1", "8Gi")], vec![]), at(60));
+    e.take(Input::Pods(vec![pod("a", "1")], vec![]), at(60));
     assert_eq!(bound(e.next(at(60))), pair("a", "n"));
     assert!(e.next(at(60)).is_none());
 }
