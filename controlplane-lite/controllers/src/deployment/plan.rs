@@ -186,7 +186,8 @@ impl<'a> Step<'a> {
             name: name(&rs.metadata).to_owned(),
             age,
             replicas: replicas(rs),
-            available: available(rs),
+            // A set just shrunk may still count pods that are about to go.
+            available: available(rs).min(replicas(rs)),
             annotated_max: annotation(&rs.metadata, MAX_REPLICAS).and_then(|n| n.parse().ok()),
         };
         by_age.into_iter().enumerate().map(size).collect()
@@ -216,6 +217,11 @@ impl<'a> Step<'a> {
             return;
         }
         if !self.recreate() {
+            // What a set had before its size changed says nothing about which pods stay: its status comes first.
+            let waits = |rs: &&Set| replicas(rs) > 0 && (stale(rs) || available(rs) > replicas(rs));
+            if self.old.iter().copied().chain([new]).any(|rs| waits(&rs)) {
+                return;
+            }
             let old = self.sizes(self.old.iter().copied());
             let new_sizes = self.sizes([new]);
             let shrunk = shrink_old(self.bounds, new_sizes.first(), &old);
@@ -277,6 +283,11 @@ impl<'a> Step<'a> {
 
 fn replicas(rs: &ReplicaSet) -> i32 {
     rs.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
+}
+
+/// Whether the status of a set is older than its spec.
+fn stale(rs: &ReplicaSet) -> bool {
+    rs.metadata.generation > rs.status.as_ref().and_then(|s| s.observed_generation)
 }
 
 fn available(rs: &ReplicaSet) -> i32 {

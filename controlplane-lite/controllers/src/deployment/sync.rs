@@ -32,7 +32,7 @@ pub(crate) fn start(ctx: &Context) {
     let (sink, informers) = (queue.clone(), ctx.informers.clone());
     ctx.informers.pods.subscribe(move |change| pod_ended(&sink, &informers, change));
     let worker = Worker { ctx: ctx.clone(), events: ctx.events.named("deployment-controller") };
-    spawn_workers("deployment", &queue, ctx.config.workers, &ctx.tasks, &ctx.token, move |key| {
+    spawn_workers("deployment", &queue, ctx.config.workers, &ctx.runner, move |key| {
         let worker = worker.clone();
         async move { worker.sync(&key).await }
     });

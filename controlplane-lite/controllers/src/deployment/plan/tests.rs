@@ -47,6 +47,7 @@ impl World {
         if let Some(new) = &plan.create {
             let mut rs = (**new).clone();
             rs.metadata.uid = rs.metadata.name.clone();
+            rs.metadata.generation = Some(1);
             rs.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(self.clock)));
             self.sets.push(rs);
         }
@@ -56,6 +57,7 @@ impl World {
             if let Some((from, to)) = change.replicas {
                 assert_eq!(replicas(rs), from);
                 rs.spec.as_mut().unwrap().replicas = Some(to);
+                rs.metadata.generation = Some(rs.metadata.generation.unwrap_or(1) + 1);
             }
         }
         self.sets.retain(|rs| !plan.delete.contains(&name(&rs.metadata).to_owned()));
@@ -75,7 +77,14 @@ impl World {
             status.replicas = n;
             status.ready_replicas = Some(available);
             status.available_replicas = Some(available);
+            status.observed_generation = rs.metadata.generation;
         }
+    }
+
+    /// Whether the next step shares out a new size.
+    fn resized(&self) -> bool {
+        let desired = |rs: &ReplicaSet| annotation(&rs.metadata, DESIRED_REPLICAS)?.parse().ok();
+        self.sets.iter().any(|rs| replicas(rs) > 0 && desired(rs) != Some(bounds(&self.d).desired))
     }
 
     fn sizes(&self) -> Vec<i32> {
@@ -314,4 +323,69 @@ fn empty_structs_make_no_new_template() {
         &affinity(json!({"topologyKey": "z", "labelSelector": {}})),
         &affinity(json!({"topologyKey": "z"}))
     ));
+}
+
+/// Who acts next.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    /// The Deployment controller plans on what it sees.
+    Deployment,
+    /// The ReplicaSet controller makes pods of the n-th set fit and writes its status.
+    Set(usize),
+    /// Somebody resizes the Deployment.
+    Resize(i32),
+}
+
+fn turns() -> impl proptest::strategy::Strategy<Value = Vec<Turn>> {
+    use proptest::prelude::*;
+    let turn = prop_oneof![
+        4 => Just(Turn::Deployment),
+        2 => (0usize..2).prop_map(Turn::Set),
+        1 => (1i32..20).prop_map(Turn::Resize),
+    ];
+    proptest::collection::vec(turn, 1..40)
+}
+
+proptest::proptest! {
+    /// A rollout to an image that never starts: in whatever order the two controllers and a user act, nobody takes
+    /// good pods below what the strategy promises for the size then asked for.
+    #[test]
+    fn good_pods_are_kept_however_old_the_statuses_are(from in 2i32..20, turns in turns()) {
+        let strategy = json!({"spec": {"strategy": {"rollingUpdate": {"maxSurge": 3, "maxUnavailable": 2}}}});
+        let mut w = World::new(deployment(from, "good", strategy));
+        w.roll();
+        w.update("missing");
+        let good = w.sets[0].metadata.name.clone();
+        let mut pods = from;
+        for turn in turns {
+            let asked = |w: &World| w.sets.iter().find(|rs| rs.metadata.name == good).map_or(0, replicas);
+            let promised = (bounds(&w.d).desired - bounds(&w.d).unavailable).min(pods).min(asked(&w));
+            match turn {
+                // A resize is shared among the sets in proportion, healthy or not.
+                Turn::Deployment if w.resized() => {
+                    w.step();
+                    continue;
+                }
+                Turn::Deployment => drop(w.step()),
+                Turn::Resize(n) => {
+                    w.d.spec.as_mut().unwrap().replicas = Some(n);
+                    w.d.metadata.generation = w.d.metadata.generation.map(|g| g + 1);
+                    continue;
+                }
+                Turn::Set(n) => {
+                    let Some(rs) = w.sets.get_mut(n) else { continue };
+                    let available = if rs.metadata.name == good { replicas(rs) } else { 0 };
+                    let status = rs.status.get_or_insert_default();
+                    (status.replicas, status.available_replicas) = (rs.spec.as_ref().unwrap().replicas.unwrap(), Some(available));
+                    status.observed_generation = rs.metadata.generation;
+                    if rs.metadata.name == good {
+                        pods = available;
+                    }
+                    continue;
+                }
+            }
+            let asked = asked(&w);
+            proptest::prop_assert!(asked.min(pods) >= promised, "{asked} of {pods} good pods stay, {promised} are promised");
+        }
+    }
 }
