@@ -231,4 +231,4 @@ fn cri_mount(mount: &VolumeMount, host_path: &Path, managed: bool) -> Result<Mou
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,3 +7,4 @@ mod harness;
 mod keeping;
 mod life;
 mod pressure;
+mod volumes;

@@ -27,7 +27,7 @@ use crate::ids::ObjectName;
 use crate::objectcache::{ObjectError, ObjectKind, ObjectRef};
 
 #[derive(Debug)]
-struct FakeReader {
+pub(crate) struct FakeReader {
     maps: Mutex<BTreeMap<String, ConfigMap>>,
     secrets: Mutex<BTreeMap<String, Secret>>,
     away: Mutex<bool>,
@@ -40,7 +40,7 @@ struct FakeReader {
 }
 
 impl FakeReader {
-    fn new(token_life: i64) -> Arc<Self> {
+    pub(crate) fn new(token_life: i64) -> Arc<Self> {
         Arc::new(Self {
             maps: Mutex::default(),
             secrets: Mutex::default(),
@@ -53,7 +53,7 @@ impl FakeReader {
         })
     }
 
-    fn set_map(&self, name: &str, data: &[(&str, &str)]) {
+    pub(crate) fn set_map(&self, name: &str, data: &[(&str, &str)]) {
         let data = data.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         self.maps.lock().unwrap().insert(name.into(), ConfigMap { data: Some(data), ..ConfigMap::default() });
         let _ = self.changes.send(ObjectRef { kind: ObjectKind::ConfigMap, name: ObjectName::new("ns", name) });
@@ -109,7 +109,7 @@ impl ObjectReader for FakeReader {
 
 /// Runs a test on a thread of its own with a private mount namespace, so that
 /// nothing is left behind whatever happens.
-fn in_mount_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+pub(crate) fn in_mount_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNS).expect("volume tests need root: they mount in a namespace of their own");
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();

@@ -170,9 +170,12 @@ impl Pki {
 
     fn leaf_of(&self, ca: &Authority, name: &str, subject: &Subject, now: Timestamp) -> Result<CertifiedKey, PkiError> {
         let (cert_path, key_path) = self.paths(name);
-        if let (Some(cert_pem), Some(key_pem)) = (files::read(&cert_path)?, files::read(&key_path)?) {
-            let key = parse_key(&key_path, &key_pem)?;
-            let info = CertInfo::from_pem(&cert_pem).map_err(|reason| garbage(&cert_path, "certificate", reason))?;
+        // A leaf that is damaged is made anew like one that is over: nothing but the
+        // file itself depends on it.
+        let stored = (files::read(&cert_path).ok().flatten(), files::read(&key_path).ok().flatten());
+        if let (Some(cert_pem), Some(key_pem)) = stored
+            && let (Ok(info), Ok(key)) = (CertInfo::from_pem(&cert_pem), parse_key(&key_path, &key_pem))
+        {
             let fits = info.covers(subject) && info.belongs_to(&key) && info.issued_by(ca);
             if fits && info.not_after > now + RENEW_BEFORE {
                 return Ok(CertifiedKey { cert_pem, key_pem });

@@ -93,12 +93,23 @@ fn garbage_names_its_file() {
         let error = Pki::load_or_create(directory.path(), now()).unwrap_err().to_string();
         assert!(error.contains(file), "{file}: {error}");
     }
+}
+
+#[test]
+fn damaged_leaves_are_made_anew() {
     let directory = tempfile::tempdir().unwrap();
     let pki = Pki::load_or_create(directory.path(), now()).unwrap();
-    pki.leaf("apiserver", &server(), now()).unwrap();
-    std::fs::write(directory.path().join("apiserver.crt"), [0xff, 0xfe]).unwrap();
-    let error = pki.leaf("apiserver", &server(), now()).unwrap_err().to_string();
-    assert!(error.contains("apiserver.crt"), "{error}");
+    for file in ["apiserver.crt", "apiserver.key"] {
+        for garbage in
+            [&[0xff, 0xfe][..], b"", b"not pem", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+        {
+            let before = pki.leaf("apiserver", &server(), now()).unwrap();
+            std::fs::write(directory.path().join(file), garbage).unwrap();
+            let repaired = pki.leaf("apiserver", &server(), now()).unwrap();
+            assert_ne!(repaired, before, "{file}");
+            assert_eq!(pki.leaf("apiserver", &server(), now()).unwrap(), repaired, "it is stored");
+        }
+    }
 }
 
 #[test]

@@ -34,6 +34,14 @@ pub(super) struct FakeVolumes {
     pub torn_down: Mutex<Vec<PodUid>>,
     /// The pods handed to `set_up`, in order.
     pub set_up: Mutex<Vec<Arc<Pod>>>,
+    /// Who does it really, if anybody.
+    pub real: Mutex<Option<Arc<dyn PodVolumes>>>,
+}
+
+impl FakeVolumes {
+    fn real(&self) -> Option<Arc<dyn PodVolumes>> {
+        self.real.lock().unwrap().clone()
+    }
 }
 
 fn take(counter: &Mutex<usize>) -> bool {
@@ -50,7 +58,10 @@ impl PodVolumes for FakeVolumes {
         if take(&self.fail_set_up) {
             return Err(VolumeError::SetUp { volume: "v".into(), message: "configmap \"m\" not found".into() });
         }
-        Ok(Arc::default())
+        match self.real() {
+            Some(real) => real.set_up(pod).await,
+            None => Ok(Arc::default()),
+        }
     }
 
     async fn container_mounts(
@@ -66,6 +77,9 @@ impl PodVolumes for FakeVolumes {
     async fn tear_down(&self, uid: &PodUid) -> Result<(), VolumeError> {
         if take(&self.fail_tear_down) {
             return Err(VolumeError::TearDown { volume: "v".into(), message: "device busy".into() });
+        }
+        if let Some(real) = self.real() {
+            real.tear_down(uid).await?;
         }
         self.torn_down.lock().unwrap().push(uid.clone());
         Ok(())
