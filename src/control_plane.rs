@@ -17,6 +17,7 @@ use controlplane_lite::scheduler::{self, SchedulerConfig};
 use controlplane_lite::storage::{self, DatastoreConfig, EtcdConfig, RedbConfig};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -82,6 +83,7 @@ pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlP
     start_scheduler(&api, tasks);
     start_controllers(&api, &pki, &inputs, tasks)?;
     publish_dns(&api, &inputs.net).await.context("publish the DNS Service")?;
+    allow_dns(&api).await.context("let DNS see namespaces")?;
     publish_cluster_info(&api, &pki, &inputs).await.context("publish how to join")?;
     write_admin_kubeconfig(&pki, &inputs, now)?;
     Ok(ControlPlane { api, pki })
@@ -134,6 +136,30 @@ async fn publish_dns(api: &ApiServer, net: &ClusterNet) -> Result<()> {
     // Looked up first: creating it again would find its own address taken.
     if services.get_opt("kube-dns").await?.is_none() {
         services.create(&PostParams::default(), &service).await?;
+    }
+    Ok(())
+}
+
+/// Lets the service proxy, as which nodes ask for what names follow from, see which namespaces there
+/// are. The role is called as that of upstream's server.
+async fn allow_dns(api: &ApiServer) -> Result<()> {
+    let client = api.client(UserInfo::new("system:apiserver", ["system:masters"]));
+    let (roles, bindings) = (Api::<ClusterRole>::all(client.clone()), Api::<ClusterRoleBinding>::all(client));
+    let name = "system:coredns";
+    if roles.get_opt(name).await?.is_none() {
+        let role = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]}],
+        }))?;
+        roles.create(&PostParams::default(), &role).await?;
+    }
+    if bindings.get_opt(name).await?.is_none() {
+        let binding = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:kube-proxy"}],
+        }))?;
+        bindings.create(&PostParams::default(), &binding).await?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Writing rules: the contract of a backend. Implementations: [`netlink`] (the hot path), [`cli`]
-//! (the `nft` program, for checking) and the crate's in-memory fake.
+//! Writing rules: the contract of a backend. Implementations: [`netlink`], and for tests `cli` (the
+//! `nft` program) and an in-memory fake.
 //!
 //! Backends work in the network namespace of the thread that created them, and block: callers in
 //! async code run them on a blocking thread.
@@ -10,6 +10,7 @@ use crate::nft::object::Observed;
 use crate::nft::transaction::Transaction;
 use crate::nft::wire::WireError;
 
+#[cfg(feature = "testing")]
 pub mod cli;
 pub mod netlink;
 

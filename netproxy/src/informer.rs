@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
@@ -315,7 +316,14 @@ impl<T: Kind> Informer<T> {
     /// run of errors is logged once.
     pub async fn run(self, mut told: impl FnMut(Change<T>) -> bool + Send) -> Ended {
         let (resource, metrics) = (T::PLURAL, self.metrics);
-        let mut stream = watch(Api::<Item<T>>::all(self.client), self.config).default_backoff().boxed();
+        let api = Api::<Item<T>>::all(self.client);
+        // Asked beforehand, since the watcher would warn of what is no fault here.
+        if self.optional
+            && matches!(api.list(&ListParams::default().limit(1)).await, Err(kube::Error::Api(status)) if status.code == 403)
+        {
+            return Ended::Forbidden;
+        }
+        let mut stream = watch(api, self.config).default_backoff().boxed();
         let mut listed = BTreeSet::new();
         let mut failing = false;
         while let Some(event) = stream.next().await {

@@ -10,7 +10,6 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::cli::CliBackend;
 use crate::backend::netlink::NetlinkBackend;
 use crate::backend::{NftBackend as _, NftError};
 use crate::cidr::Cidr4;
@@ -55,16 +54,6 @@ pub enum DetectLocal {
     InterfaceNamePrefix(String),
 }
 
-/// Who writes the rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum BackendKind {
-    /// Raw netlink transactions (the hot path).
-    #[default]
-    Netlink,
-    /// The `nft` program: slower, for checking.
-    Nft,
-}
-
 /// What [`run`] needs to know about this node and cluster.
 #[derive(Clone, Debug)]
 pub struct ServiceProxyConfig {
@@ -101,8 +90,6 @@ pub struct ServiceProxyConfig {
     pub min_sync_period: Duration,
     /// Settings of connection tracking to make.
     pub conntrack: ConntrackSettings,
-    /// Who writes the rules.
-    pub backend: BackendKind,
     /// Collectors to count in; register them with [`Metrics::register`].
     pub metrics: Metrics,
 }
@@ -127,7 +114,6 @@ impl ServiceProxyConfig {
             sync_period: Duration::from_secs(30),
             min_sync_period: Duration::ZERO,
             conntrack: ConntrackSettings::default(),
-            backend: BackendKind::default(),
             metrics: Metrics::default(),
         }
     }
@@ -176,18 +162,9 @@ pub async fn run(
     let pace = Pace { sync_period: config.sync_period, min_sync_period: config.min_sync_period };
     let follow_pod_cidr = config.detect_local == DetectLocal::NodeCidr;
     let (node_name, metrics) = (config.node_name, config.metrics);
-    match config.backend {
-        BackendKind::Netlink => {
-            let backend = NetlinkBackend::new().map_err(ServiceProxyError::Unavailable)?;
-            let parts = Parts { backend, conntrack, node_name, node, health, metrics, pace, follow_pod_cidr };
-            Proxy::new(parts).run(changes, tasks).await;
-        }
-        BackendKind::Nft => {
-            let backend = CliBackend::default();
-            let parts = Parts { backend, conntrack, node_name, node, health, metrics, pace, follow_pod_cidr };
-            Proxy::new(parts).run(changes, tasks).await;
-        }
-    }
+    let backend = NetlinkBackend::new().map_err(ServiceProxyError::Unavailable)?;
+    let parts = Parts { backend, conntrack, node_name, node, health, metrics, pace, follow_pod_cidr };
+    Proxy::new(parts).run(changes, tasks).await;
     Ok(())
 }
 

@@ -1,4 +1,5 @@
-//! nft's text syntax for transactions and tables. Pure. Used by `--backend nft` and in golden tests.
+//! nft's text syntax for transactions and tables. Pure. Used in errors, in golden tests and by the backend
+//! that runs the `nft` program, for tests.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
