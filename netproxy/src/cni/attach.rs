@@ -13,8 +13,8 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use super::conflist::{CniConfig, NETWORK};
-use super::hostports;
 use super::hostports::mapping::{self, HostPort};
+use super::hostports::{self, Scope};
 use super::ipam::{self, Holder, Leases, Refusal};
 use super::protocol::{Attached, Environment, Interface, NetworkConfig, PluginError, loopback_result};
 use crate::cidr::Cidr4;
@@ -62,16 +62,17 @@ pub fn add(environment: &Environment, config: &NetworkConfig) -> Result<String, 
 /// Leases an address and the host ports; when there is none or one is taken,
 /// after taking back what the dead hold.
 fn lease(config: &NetworkConfig, subnet: Cidr4, holder: Holder) -> Result<Ipv4Addr, PluginError> {
+    let scope = config.scope()?;
     with_leases(config, |leases| {
         let before = leases.held_by(&holder.container_id, &holder.ifname).and_then(|address| leases.holder(address));
         if before.is_some_and(|before| before.ports != holder.ports) {
             // Asked for again, but for other ports: those it had must not stay behind.
-            drop_leases(leases, subnet, |other| !other.is(&holder.container_id, &holder.ifname))?;
+            drop_leases(leases, scope, |other| !other.is(&holder.container_id, &holder.ifname))?;
         }
         if let Ok(address) = leases.acquire(subnet, holder.clone()) {
             return Ok(address);
         }
-        drop_leases(leases, subnet, |holder| holder.netns.exists())?;
+        drop_leases(leases, scope, |holder| holder.netns.exists())?;
         leases.acquire(subnet, holder).map_err(|refusal| match refusal {
             Refusal::Exhausted => PluginError::exhausted(subnet),
             Refusal::PortTaken { port, by } => {
@@ -90,11 +91,11 @@ fn open_ports(config: &NetworkConfig, address: Ipv4Addr, ports: &[HostPort]) -> 
 }
 
 /// Drops the leases whose holder does not live, after their host ports.
-fn drop_leases(leases: &mut Leases, subnet: Cidr4, lives: impl Fn(&Holder) -> bool) -> Result<(), PluginError> {
+fn drop_leases(leases: &mut Leases, scope: Scope<'_>, lives: impl Fn(&Holder) -> bool) -> Result<(), PluginError> {
     let mut kept = leases.clone();
     let gone = kept.retain(lives);
     if !gone.is_empty() {
-        hostports::close(&kept, subnet, &gone)?;
+        hostports::close(&kept, scope, &gone)?;
     }
     *leases = kept;
     Ok(())
@@ -102,8 +103,8 @@ fn drop_leases(leases: &mut Leases, subnet: Cidr4, lives: impl Fn(&Holder) -> bo
 
 /// The same under the lock.
 fn keep(config: &NetworkConfig, lives: impl Fn(&Holder) -> bool) -> Result<(), PluginError> {
-    let subnet = config.subnet()?;
-    with_leases(config, |leases| drop_leases(leases, subnet, lives))
+    let scope = config.scope()?;
+    with_leases(config, |leases| drop_leases(leases, scope, lives))
 }
 
 fn with_leases<T>(
@@ -244,10 +245,10 @@ pub fn collect(config: &NetworkConfig) -> Result<String, PluginError> {
     let lives = |holder: &Holder| {
         valid.iter().any(|live| live.container_id == holder.container_id && live.ifname == holder.ifname)
     };
-    let subnet = config.subnet()?;
+    let scope = config.scope()?;
     with_leases(config, |leases| {
-        drop_leases(leases, subnet, lives)?;
-        hostports::repair(leases, subnet)
+        drop_leases(leases, scope, lives)?;
+        hostports::repair(leases, scope)
     })?;
     Ok(String::new())
 }
@@ -287,8 +288,8 @@ pub fn loopback(environment: &Environment, config: &NetworkConfig) -> Result<Str
 /// When the leases cannot be read or the kernel refuses.
 pub fn restore_host_ports(config: &CniConfig) -> io::Result<bool> {
     let rebuild = || rebuild_leases(Some(&config.owner));
-    let restored =
-        ipam::with_leases(&config.data_dir, NETWORK, rebuild, |leases| hostports::repair(leases, config.pod_cidr));
+    let scope = Scope { subnet: config.pod_cidr, reserved: &config.reserved_ports };
+    let restored = ipam::with_leases(&config.data_dir, NETWORK, rebuild, |leases| hostports::repair(leases, scope));
     restored?.map_err(io::Error::other)
 }
 

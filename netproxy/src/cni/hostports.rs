@@ -8,7 +8,7 @@
 //!
 //! `mapping` reads and compares ports, `table` decides what the table holds; both are pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use super::ipam::Leases;
@@ -27,6 +27,15 @@ pub mod table;
 use mapping::HostPort;
 use table::TABLE;
 
+/// What of the table is one network's, and what it must not have.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// Containers with these addresses.
+    pub subnet: Cidr4,
+    /// Ports that the node answers on itself.
+    pub reserved: &'a BTreeSet<u16>,
+}
+
 /// Leads the ports of the container at `address` to it. Its lease is written already, so that no
 /// other container of this network has one of them.
 ///
@@ -34,8 +43,7 @@ use table::TABLE;
 /// When the kernel refuses, or a container of another network has one of the ports. Then some of
 /// it may be done: [`close`] undoes it.
 pub fn open(leases: &Leases, config: &NetworkConfig, address: Ipv4Addr, ports: &[HostPort]) -> Result<(), PluginError> {
-    let subnet = config.subnet()?;
-    add(leases, subnet, address, ports)?;
+    add(leases, config.scope()?, address, ports)?;
     // Only now: the rules that keep loopback to the node itself are in place.
     sysctl::route_localnet(&config.bridge)
         .map_err(|error| PluginError::io("let the bridge route loopback addresses", &error))?;
@@ -44,17 +52,18 @@ pub fn open(leases: &Leases, config: &NetworkConfig, address: Ipv4Addr, ports: &
     Ok(())
 }
 
-fn add(leases: &Leases, subnet: Cidr4, address: Ipv4Addr, ports: &[HostPort]) -> Result<(), PluginError> {
+fn add(leases: &Leases, scope: Scope<'_>, address: Ipv4Addr, ports: &[HostPort]) -> Result<(), PluginError> {
     let mut backend = NetlinkBackend::for_table(TABLE)?;
     match backend.run(&table::addition(address, ports), None) {
         // There is no table yet, or something in it is not as the leases say.
         Err(NftError::Refused { .. }) => {}
         other => return Ok(other?),
     }
-    let desired = table::table(leases.with_ports());
-    backend::reconcile(&mut backend, |observed| match table::taken_by(observed, ports, subnet) {
+    let wanted = leases.with_ports(scope.reserved);
+    let desired = table::table(wanted.iter().map(|(address, ports)| (*address, ports.as_slice())));
+    backend::reconcile(&mut backend, |observed| match table::taken_by(observed, ports, scope.subnet) {
         Some(by) => Err(PluginError::port_taken("a host port", &format!("by {by} of another network"))),
-        None => Ok(table::repair(observed, desired.clone(), subnet)),
+        None => Ok(table::repair(observed, desired.clone(), scope.subnet)),
     })?;
     Ok(())
 }
@@ -63,8 +72,8 @@ fn add(leases: &Leases, subnet: Cidr4, address: Ipv4Addr, ports: &[HostPort]) ->
 ///
 /// # Errors
 /// When the kernel refuses; then nothing happened.
-pub fn close(leases: &Leases, subnet: Cidr4, gone: &[(Ipv4Addr, Vec<HostPort>)]) -> Result<(), PluginError> {
-    repair(leases, subnet)?;
+pub fn close(leases: &Leases, scope: Scope<'_>, gone: &[(Ipv4Addr, Vec<HostPort>)]) -> Result<(), PluginError> {
+    repair(leases, scope)?;
     for (address, ports) in gone {
         forget(ports, |flows| mapping::stale_when_closed(ports, *address, flows));
     }
@@ -75,10 +84,11 @@ pub fn close(leases: &Leases, subnet: Cidr4, gone: &[(Ipv4Addr, Vec<HostPort>)])
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn repair(leases: &Leases, subnet: Cidr4) -> Result<bool, PluginError> {
-    let desired = table::table(leases.with_ports());
+pub fn repair(leases: &Leases, scope: Scope<'_>) -> Result<bool, PluginError> {
+    let wanted = leases.with_ports(scope.reserved);
+    let desired = table::table(wanted.iter().map(|(address, ports)| (*address, ports.as_slice())));
     let mut backend = NetlinkBackend::for_table(TABLE)?;
-    backend::reconcile(&mut backend, |observed| Ok(table::repair(observed, desired.clone(), subnet)))
+    backend::reconcile(&mut backend, |observed| Ok(table::repair(observed, desired.clone(), scope.subnet)))
         .map(|done| !done.ops.is_empty())
 }
 

@@ -6,7 +6,7 @@
 //! (the rename did not happen) or a lease whose namespace is gone, which the
 //! next shortage, claim to its ports or collection takes back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::Ipv4Addr;
@@ -73,10 +73,14 @@ impl Leases {
         self.holders.get(&address)
     }
 
-    /// Addresses of holders with host ports, and those ports.
-    pub fn with_ports(&self) -> impl Iterator<Item = (Ipv4Addr, &[HostPort])> {
-        let ports = self.holders.iter().map(|(address, holder)| (*address, holder.ports.as_slice()));
-        ports.filter(|(_, ports)| !ports.is_empty())
+    /// Addresses of holders with host ports, and those ports; none that the node needs itself.
+    pub fn with_ports(&self, reserved: &BTreeSet<u16>) -> Vec<(Ipv4Addr, Vec<HostPort>)> {
+        let free = |holder: &Holder| {
+            let ports = holder.ports.iter().filter(|port| !port.is_among(reserved));
+            ports.copied().collect::<Vec<_>>()
+        };
+        let ports = self.holders.iter().map(|(address, holder)| (*address, free(holder)));
+        ports.filter(|(_, ports)| !ports.is_empty()).collect()
     }
 
     /// Leases a free address, or the one already held, and the holder's host
@@ -267,7 +271,9 @@ mod tests {
         assert_eq!(leases.acquire(subnet, with(1, &[tcp(None, 81)])), Ok(first), "its own ports are no obstacle");
         leases.acquire(subnet, with(2, &[tcp(None, 80)])).unwrap();
         leases.acquire(subnet, holder(3)).unwrap();
-        assert_eq!(leases.with_ports().count(), 2);
+        assert_eq!(leases.with_ports(&BTreeSet::new()).len(), 2);
+        let left = leases.with_ports(&BTreeSet::from([80]));
+        assert_eq!(left, [(first, vec![tcp(None, 81)])], "what the node needs itself leads nowhere");
         let gone = leases.retain(|holder| holder.is("c2", "eth0"));
         assert_eq!(gone, [(first, vec![tcp(None, 81)])], "those without ports have nothing to close");
         assert_eq!(leases.len(), 1);

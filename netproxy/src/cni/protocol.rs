@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::backend::NftError;
 use crate::cidr::Cidr4;
+use crate::cni::hostports::Scope;
 use crate::links::{LinkError, Owner};
 
 /// Versions of the specification, oldest first.
@@ -144,6 +145,14 @@ impl NetworkConfig {
     /// When there is none (code 7).
     pub fn subnet(&self) -> Result<Cidr4, PluginError> {
         self.subnet.ok_or_else(|| PluginError::config("the network configuration has no subnet".to_owned()))
+    }
+
+    /// What of the host ports' table is this network's.
+    ///
+    /// # Errors
+    /// When there is no subnet (code 7).
+    pub fn scope(&self) -> Result<Scope<'_>, PluginError> {
+        Ok(Scope { subnet: self.subnet()?, reserved: &self.reserved_ports })
     }
 
     /// Whose links these are.

@@ -164,7 +164,11 @@ impl Netlink {
         let made = self.handle.link().add(message).execute().await.map_err(refused(step()));
         match made {
             // Somebody was quicker: the next look says who.
-            Err(error) if error.has_code(libc::EEXIST) => return Ok(()),
+            Err(error) if error.has_code(libc::EEXIST) && self.link(&link.name).await?.is_some() => return Ok(()),
+            Err(error) if error.has_code(libc::EEXIST) => {
+                let source = io::Error::other(taken(&link.kind));
+                return Err(LinkError::Kernel { step: step(), source });
+            }
             other => other?,
         }
         let named = LinkUnspec::new_with_name(&link.name).alias(owner.mark()).up().build();
@@ -323,6 +327,16 @@ impl Netlink {
             step: format!("look up the link {name}"),
             source: io::Error::from_raw_os_error(libc::ENODEV),
         })
+    }
+}
+
+/// Why a link cannot be made though nothing has its name.
+fn taken(kind: &Kind) -> String {
+    match kind {
+        Kind::Vxlan { id, port, .. } => {
+            format!("another VXLAN link has the number {id} and the port {port} (ip -d link show type vxlan)")
+        }
+        _ => "there is one like it".to_owned(),
     }
 }
 

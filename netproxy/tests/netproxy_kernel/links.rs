@@ -4,9 +4,9 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use netproxy::firewall;
-use netproxy::links::{BRIDGE, LinkError};
+use netproxy::links::{self, BRIDGE, Kind, Link, LinkError, Netlink};
 use netproxy::network::{Clients, NetworkConfig, run};
-use netproxy::routes::NodeNetwork;
+use netproxy::routes::{DEVICE, NodeNetwork};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -255,6 +255,33 @@ fn fails(config: NetworkConfig) -> LinkError {
         netproxy::network::remove_owned(&owner).await.unwrap();
         error
     })
+}
+
+#[test]
+fn tunnels_that_another_has_are_told_and_routes_are_made() {
+    let (router, api) = (router(), Shared::default());
+    let mut a = TestNode::new("a", &router, 1, 1, &api);
+    let mut near = TestNode::new("near", &router, 1, 2, &api);
+    let mut far = TestNode::new("far", &router, 2, 3, &api);
+    // As flannel makes it.
+    a.namespace.ip("link add flannel.1 type vxlan id 1 local 10.1.1.1 dstport 8472 nolearning");
+    for node in [&mut a, &mut near, &mut far] {
+        node.start(NodeNetwork::Auto, &api);
+    }
+    a.reaches(&near);
+    let owner = a.owner();
+    let told = a.namespace.run(move || {
+        let link = Link {
+            name: DEVICE.to_owned(),
+            kind: Kind::Vxlan { id: 1, local: Ipv4Addr::new(10, 1, 1, 1), port: 8472 },
+            ..links::bridge(&owner, None, [])
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { links::apply(&Netlink::open().unwrap(), &[link], &owner).await.unwrap_err() })
+    });
+    let LinkError::Kernel { step, source } = &told else { panic!("{told}") };
+    assert!(step.contains(DEVICE) && source.to_string().contains("number 1 and the port 8472"), "{step}: {source}");
+    assert!(a.namespace.command("ip", "-o link show").contains("flannel.1"));
 }
 
 /// A chain as iptables makes it, and one rule of somebody's.

@@ -35,6 +35,11 @@ impl HostPort {
         same_port && (self.host_ip == other.host_ip || self.host_ip.is_none() || other.host_ip.is_none())
     }
 
+    /// Whether it is one of the node's own: those are all TCP.
+    pub fn is_among(&self, reserved: &BTreeSet<u16>) -> bool {
+        self.protocol == Protocol::Tcp && reserved.contains(&self.host_port)
+    }
+
     /// Whether a packet for `dst`, with this port's number, is for this port. `local` are the
     /// node's addresses, loopback not needed among them.
     fn answers_on(&self, dst: Ipv4Addr, local: &[Ipv4Addr]) -> bool {
@@ -56,7 +61,7 @@ impl fmt::Display for HostPort {
 /// # Errors
 /// Names the port (code 102).
 pub fn refuse_reserved(ports: &[HostPort], reserved: &BTreeSet<u16>) -> Result<(), PluginError> {
-    let taken = ports.iter().find(|port| port.protocol == Protocol::Tcp && reserved.contains(&port.host_port));
+    let taken = ports.iter().find(|port| port.is_among(reserved));
     taken.map_or(Ok(()), |port| Err(PluginError::port_reserved(&port.to_string())))
 }
 

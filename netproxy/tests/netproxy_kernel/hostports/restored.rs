@@ -1,5 +1,6 @@
 //! Rules of host ports that somebody flushed: they come back at a start, and by themselves.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use netproxy::cni::{self, CniConfig};
@@ -51,6 +52,18 @@ fn a_start_restores_what_somebody_flushed() {
     }
     assert_eq!(node.observed(), None);
     assert_eq!(node.net.node.command("ip", "-o link show type bridge"), "");
+}
+
+#[test]
+fn a_port_that_the_node_needs_from_now_on_leads_nowhere_else() {
+    let node = Node::new();
+    let _pod = node.add(1, &[mapping("", "tcp", 9000), mapping("", "tcp", 9001)]).unwrap();
+    assert_eq!(node.who(&node.net.client, at(NODE_IP, 9000)), Ok(1));
+    // The node starts anew, with one of them for itself.
+    let config = CniConfig { reserved_ports: [9000].into(), ..config(&node) };
+    node.net.node.run(move || assert!(cni::restore_host_ports(&config).unwrap()));
+    assert_eq!(node.who(&node.net.client, at(NODE_IP, 9000)), Err(ErrorKind::ConnectionRefused));
+    assert_eq!(node.who(&node.net.client, at(NODE_IP, 9001)), Ok(1));
 }
 
 #[test]
