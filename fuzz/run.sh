@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")"
 export RUSTFLAGS="--cfg fuzzing -C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 \
 -C llvm-args=-sanitizer-coverage-inline-8bit-counters -C llvm-args=-sanitizer-coverage-pc-table \
--C llvm-args=-sanitizer-coverage-trace-compares -C codegen-units=1"
+-C llvm-args=-sanitizer-coverage-trace-compares"
 target=$(rustc -vV | sed -n 's/^host: //p')
 cargo build --release --target "$target" --bin "$1"
 mkdir -p "corpus/$1"

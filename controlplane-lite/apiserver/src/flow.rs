@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -19,8 +19,21 @@ use auth::authn::UserInfo;
 
 /// A request waits this long for a place before it is told to come back.
 const QUEUE: Duration = Duration::from_secs(10);
-/// Bodies from this size on are decoded on threads of their own: below it, the worst of them take a few milliseconds.
+/// Bodies of this weight and more are decoded on threads of their own: below it, the worst of them take a few milliseconds.
 pub const LARGE_BODY: usize = 32 * 1024;
+/// What a body weighs: its length, or more when it may decode to much more than other bodies of its length.
+pub fn weight(content_type: &str, body: &[u8]) -> usize {
+    let has = |word: &[u8]| body.windows(word.len()).any(|part| part == word);
+    let length = body.len();
+    match content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase().as_str() {
+        // An alias stands for as much as the decoder allows.
+        "application/yaml" if has(b"*") => MAX_BODY,
+        "application/json-patch+json" if has(b"copy") => MAX_BODY,
+        super::protobuf::MEDIA_TYPE => (4 * length).min(MAX_BODY),
+        _ => length,
+    }
+}
+
 /// Threads for large bodies.
 const LARGE_THREADS: usize = 2;
 
@@ -61,100 +74,53 @@ impl Level {
 pub struct Pool {
     all: Arc<Semaphore>,
     share: usize,
-    taken: Arc<Mutex<HashMap<Box<str>, usize>>>,
+    users: Mutex<HashMap<Box<str>, Weak<Semaphore>>>,
 }
 
 /// A part of a [`Pool`], given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    _permit: OwnedSemaphorePermit,
-    user: Box<str>,
-    amount: usize,
-    taken: Arc<Mutex<HashMap<Box<str>, usize>>>,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(amount) = taken.get_mut(&self.user) {
-            *amount = amount.saturating_sub(self.amount);
-            if *amount == 0 {
-                taken.remove(&self.user);
-            }
-        }
-    }
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
 }
 
 impl Pool {
     /// A pool of `size`.
     pub fn new(size: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(size)), share: (size / 2).max(1), taken: Arc::default() }
+        Self { all: Arc::new(Semaphore::new(size)), share: (size / 2).max(1), users: Mutex::default() }
     }
 
-    /// Notes that a user takes `amount`; false when that is more than their share.
-    fn reserve(&self, user: &str, amount: usize) -> bool {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let has = taken.entry(user.into()).or_default();
-        let fits = *has + amount <= self.share;
-        if fits {
-            *has += amount;
-        } else if *has == 0 {
-            taken.remove(user);
+    /// What is left of a user's share. Shares of which nothing is taken are forgotten by and by.
+    fn share_of(&self, user: &str) -> Arc<Semaphore> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = users.get(user).and_then(Weak::upgrade) {
+            return share;
         }
-        fits
-    }
-
-    fn permit(&self, permit: OwnedSemaphorePermit, user: &str, amount: usize) -> Permit {
-        Permit { _permit: permit, user: user.into(), amount, taken: self.taken.clone() }
-    }
-
-    fn release(&self, user: &str, amount: usize) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(has) = taken.get_mut(user) {
-            *has = has.saturating_sub(amount);
+        if users.len() == users.capacity() {
+            users.retain(|_, share| share.strong_count() > 0);
         }
+        let share = Arc::new(Semaphore::new(self.share));
+        users.insert(user.into(), Arc::downgrade(&share));
+        share
     }
 
     /// Takes `amount` if it is there.
     pub fn try_take(&self, user: &str, amount: usize) -> Option<Permit> {
-        if !self.reserve(user, amount) {
-            return None;
-        }
-        let many = u32::try_from(amount).unwrap_or(u32::MAX);
-        let Ok(permit) = self.all.clone().try_acquire_many_owned(many) else {
-            self.release(user, amount);
-            return None;
-        };
-        Some(self.permit(permit, user, amount))
+        let amount = u32::try_from(amount).unwrap_or(u32::MAX);
+        let own = self.share_of(user).try_acquire_many_owned(amount).ok()?;
+        let all = self.all.clone().try_acquire_many_owned(amount).ok()?;
+        Some(Permit { _own: own, _all: all })
     }
 
-    /// Takes `amount`, waiting a while for others to give it back.
+    /// Takes `amount`, waiting a while for others to give it back; who has their share waits for themselves.
     pub async fn take(&self, user: &str, amount: usize) -> Option<Permit> {
-        // Also counted while waiting: a user's queue is part of their share. Given back by `Waiting` when the wait is dropped.
-        if !self.reserve(user, amount) {
-            return None;
-        }
-        let mut waiting = Waiting { pool: self, user, amount };
-        let many = u32::try_from(amount).unwrap_or(u32::MAX);
-        match tokio::time::timeout(QUEUE, self.all.clone().acquire_many_owned(many)).await {
-            Ok(Ok(permit)) => {
-                waiting.amount = 0;
-                Some(self.permit(permit, user, amount))
-            }
-            _ => None,
-        }
-    }
-}
-
-struct Waiting<'a> {
-    pool: &'a Pool,
-    user: &'a str,
-    amount: usize,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.pool.release(self.user, self.amount);
+        let amount = u32::try_from(amount).unwrap_or(u32::MAX);
+        let taken = async {
+            let own = self.share_of(user).acquire_many_owned(amount).await.ok()?;
+            let all = self.all.clone().acquire_many_owned(amount).await.ok()?;
+            Some(Permit { _own: own, _all: all })
+        };
+        tokio::time::timeout(QUEUE, taken).await.ok().flatten()
     }
 }
 
@@ -165,7 +131,7 @@ pub struct Pools {
     writes: Pool,
     /// Bytes of bodies being received.
     bodies: Pool,
-    /// Bytes of large bodies being decoded and stored. Each may take some twenty times its length.
+    /// Weight of large bodies being decoded and stored. Each may take some twenty times its weight.
     large: Pool,
 }
 
@@ -197,8 +163,8 @@ impl Pools {
     ///
     /// # Errors
     /// 429 when there is none for a while.
-    pub async fn room(&self, user: &UserInfo, length: usize) -> Result<Permit, ApiError> {
-        self.large.take(&user.username, length).await.ok_or_else(too_many)
+    pub async fn room(&self, user: &UserInfo, weight: usize) -> Result<Permit, ApiError> {
+        self.large.take(&user.username, weight).await.ok_or_else(too_many)
     }
 }
 
@@ -221,11 +187,11 @@ pub struct Flow {
 
 impl Default for Flow {
     fn default() -> Self {
-        // Together about upstream's 400 reads and 200 writes in flight.
+        // Reads and writes as upstream's 400 and 200 in flight.
         Self {
-            nodes: Pools::new(100, 100, 8),
-            components: Pools::new(150, 100, 16),
-            workloads: Pools::new(200, 100, 16),
+            nodes: Pools::new(200, 200, 8),
+            components: Pools::new(400, 200, 16),
+            workloads: Pools::new(400, 200, 16),
             strangers: Pools::new(20, 10, 2),
             threads: Threads::default(),
             answers: Answers::default(),
@@ -309,6 +275,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn bodies_weigh_what_they_may_become() {
+        for (media, body, expect) in [
+            ("application/json", "{}", 2),
+            ("", "a: *b", 5),
+            ("application/yaml", "a: b", 4),
+            ("application/YAML; charset=utf-8", "a: *b", MAX_BODY),
+            ("application/json-patch+json", r#"[{"op":"add"}]"#, 14),
+            ("application/json-patch+json", r#"[{"op":"copy"}]"#, MAX_BODY),
+            ("application/vnd.kubernetes.protobuf", "k8s", 12),
+        ] {
+            assert_eq!(weight(media, body.as_bytes()), expect, "{media} {body}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_user_takes_half_at_most() {
         let pool = Pool::new(4);
@@ -319,9 +300,21 @@ mod tests {
         // Now all is taken, and who waits in vain has taken nothing.
         assert!(pool.try_take("c", 1).is_none());
         assert!(pool.take("c", 1).await.is_none());
-        drop((greedy, other));
-        assert!(pool.taken.lock().unwrap().values().all(|amount| *amount == 0));
-        assert!(pool.try_take("a", 2).is_some() && pool.try_take("c", 2).is_some());
+        // Who waits for their own share gets it.
+        let (waited, ()) = tokio::join!(pool.take("a", 2), async { drop((greedy, other)) });
+        assert!(waited.is_some() && pool.try_take("c", 2).is_some());
+    }
+
+    #[test]
+    fn users_that_went_are_forgotten() {
+        let pool = Pool::new(4);
+        let stays = pool.try_take("stays", 1);
+        for n in 0..10_000 {
+            assert!(pool.try_take(&format!("u{n}"), 1).is_some());
+        }
+        let users = pool.users.lock().unwrap();
+        assert!(users.len() < 100 && users.contains_key("stays"), "{}", users.len());
+        drop(stays);
     }
 
     #[tokio::test]

@@ -123,16 +123,16 @@ async fn limited(
     let (parts, body) = request.into_parts();
     let memory = share.as_ref().map(|share| (share.pools.bodies(), share.user.username.as_str()));
     let (body, received) = body::receive(body, memory).await?;
-    let length = body.len();
+    let media = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let weight = flow::weight(media, &body);
     let request = Request::from_parts(parts, body::full(body));
     let mut permits = received;
     if let Some(share) = &share
         && info.is_resource
     {
-        permits.extend(place(share, info, length).await?);
+        permits.extend(place(share, info, weight).await?);
     }
-    let large = length >= flow::LARGE_BODY;
-    let response = if large {
+    let response = if weight >= flow::LARGE_BODY {
         let (own, info, query) = (server.clone(), info.clone(), query.clone());
         let work = async move { super::router::dispatch(&own, request, info, query, user).await };
         server.flow.apart(work).await??
@@ -142,11 +142,11 @@ async fn limited(
     Ok(server.flow.answers.send(response, permits))
 }
 
-async fn place(share: &Share<'_>, info: &RequestInfo, length: usize) -> Result<Vec<Permit>, ApiError> {
+async fn place(share: &Share<'_>, info: &RequestInfo, weight: usize) -> Result<Vec<Permit>, ApiError> {
     let reads = matches!(info.verb.as_str(), "get" | "list");
     let mut permits = vec![share.pools.place(&share.user, reads).await?];
-    if length >= flow::LARGE_BODY {
-        permits.push(share.pools.room(&share.user, length).await?);
+    if weight >= flow::LARGE_BODY {
+        permits.push(share.pools.room(&share.user, weight).await?);
     }
     Ok(permits)
 }

@@ -115,6 +115,13 @@ async fn bodies_that_expand_are_refused() {
     }
     all(&world.at_once(2, Method::POST, PODS, "application/yaml", bomb).await, &[400]);
 
+    // As many small ones as there are places.
+    let mut small = "kind: Pod\na0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
+    for level in 1..6 {
+        small.push_str(&format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 8].join(",")));
+    }
+    all(&world.at_once(60, Method::POST, PODS, "application/yaml", small).await, &[422, 429]);
+
     let maps = format!("{{\"x\":[{}]}}", vec!["{\"a\":0}"; 390_000].join(","));
     all(&world.at_once(8, Method::POST, PODS, "application/json", maps).await, &[400, 429]);
 

@@ -43,7 +43,7 @@ async fn a_dry_run_has_no_version() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn patches_of_the_scale_do_not_conflict() {
     let dir = tempfile::tempdir().unwrap();
-    let store = storage::open(&storage::DatastoreConfig::Redb(storage::RedbConfig::new(&dir.path().join("store"))))
+    let store = storage::open(&storage::DatastoreConfig::Redb(storage::RedbConfig::new(dir.path().join("store"))))
         .await
         .unwrap();
     let config = apiserver::Config { store, ..config(&Ca::default()) };

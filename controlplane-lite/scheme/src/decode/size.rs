@@ -65,6 +65,17 @@ impl Budget {
     }
 }
 
+/// Memory that a value takes, about.
+#[must_use]
+pub fn memory(value: &Value) -> usize {
+    NODE + match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => FIRST_ITEMS + items.iter().map(memory).sum::<usize>(),
+        Value::Object(map) => LEAF + map.iter().map(|(key, value)| key.len() + ENTRY + memory(value)).sum::<usize>(),
+        _ => 0,
+    }
+}
+
 /// Length of a value as JSON.
 #[must_use]
 pub fn encoded(value: &Value) -> usize {

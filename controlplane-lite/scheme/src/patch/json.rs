@@ -30,7 +30,7 @@ pub fn apply(current: &Value, patch: &Value) -> Result<Value, PatchError> {
     if operations.len() > MAX_JSON_PATCH_OPERATIONS {
         return Err(PatchError::TooManyOperations(operations.len()));
     }
-    let mut document = Document { root: current.clone(), copied: 0, steps: MAX_STEPS };
+    let mut document = Document { root: current.clone(), copied: 0, memory: 0, steps: MAX_STEPS };
     for operation in operations {
         match operation {
             Value::Object(operation) => {
@@ -69,7 +69,9 @@ impl<'a> Operation<'a> {
 /// The document being patched, and what has been spent on it.
 struct Document {
     root: Value,
+    /// Bytes of JSON that were copied, and the memory they take.
     copied: usize,
+    memory: usize,
     steps: usize,
 }
 
@@ -142,6 +144,10 @@ impl Document {
                 "Unable to complete the copy, the accumulated size increase of copy is {}, exceeding the limit {MAX_COPY_BYTES}",
                 self.copied
             ));
+        }
+        self.memory += size::memory(value);
+        if self.memory > size::MAX_DECODED {
+            return Err(format!("Unable to complete the copy: {}", size::TooLarge));
         }
         let value = value.clone();
         let path = operation.pointer("copy", "path")?;

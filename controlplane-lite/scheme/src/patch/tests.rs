@@ -239,6 +239,10 @@ fn json_patches_cannot_explode() {
     let bomb: Value = (0..30).map(double).collect();
     let Err(PatchError::Unprocessable(text)) = json::apply(&current, &bomb) else { panic!("not refused") };
     assert!(text.starts_with("Unable to complete the copy"), "{text}");
+    let small = json!({"l": vec![json!({"a": 0}); 2_000], "m": {}});
+    let copies: Value = (0..150).map(|n| json!({"op": "copy", "from": "/l", "path": format!("/m/{n}")})).collect();
+    let Err(PatchError::Unprocessable(text)) = json::apply(&small, &copies) else { panic!("not refused") };
+    assert!(text.contains("the decoded object is larger than"), "{text}");
     let many: Value = (0..=MAX_JSON_PATCH_OPERATIONS).map(|_| json!({"op": "test", "path": "/q"})).collect();
     assert_eq!(json::apply(&current, &many), Err(PatchError::TooManyOperations(MAX_JSON_PATCH_OPERATIONS + 1)));
     // Each of these moves every item of a long list.
