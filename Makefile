@@ -1,7 +1,7 @@
 # Everything a machine needs is installed from here; see packaging/.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help deps build install up down test lint bench runtimes kubectls vm
+.PHONY: help deps build install up down test lint bench fuzz runtimes kubectls vm
 
 # How the shipped binary is linked: docs/adr/0010-built-for-size.md. Naming the
 # target keeps procedural macros, which cannot be static, out of it.
@@ -50,3 +50,6 @@ test: lint runtimes kubectls vm ## format, lints, unit and integration tests on 
 
 bench: deps ## print the figures of docs/BENCHMARKS.md
 	@packaging/bench.sh
+
+fuzz: deps ## run each fuzz target for ten minutes, or for FUZZ_SECONDS
+	for target in decode patch selector query certificate_request; do fuzz/run.sh $$target $${FUZZ_SECONDS:-600} || exit 1; done

@@ -234,7 +234,7 @@ where
         Box::pin(async move {
             let response = answer.await;
             if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
-                state.upgraded();
+                state.may_pause();
             }
             Ok::<_, Infallible>(response.map(|body| Counted::wrap(body, answering)))
         })

@@ -92,6 +92,9 @@ async fn filtered(
     parts.headers.remove(header::AUTHORIZATION);
     authorize(server, &user, info, query)?;
     if long {
+        if let Some(trust) = parts.extensions.get::<Trust>().filter(|_| info.verb != "watch") {
+            trust.may_pause();
+        }
         let request = Request::from_parts(parts, body);
         let response = super::router::dispatch(server, request, info.clone(), query.clone(), user).await?;
         // Tunnels and logs may pause as long as they like; a watch that nobody reads would collect events.

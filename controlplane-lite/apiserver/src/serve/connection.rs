@@ -28,7 +28,7 @@ pub struct Connection {
     open: AtomicUsize,
     begun: AtomicU64,
     trusted: AtomicBool,
-    upgraded: AtomicBool,
+    may_pause: AtomicBool,
 }
 
 /// Marks the connection as that of somebody known. An extension of every request from a socket.
@@ -39,6 +39,11 @@ impl Trust {
     /// The request's sender has authenticated.
     pub fn give(&self) {
         self.0.trusted.store(true, Ordering::Relaxed);
+    }
+
+    /// The request is one whose reader may pause as long as they like: a log in a pager.
+    pub fn may_pause(&self) {
+        self.0.may_pause();
     }
 }
 
@@ -65,9 +70,9 @@ impl Connection {
         Trust(self.clone())
     }
 
-    /// The connection is now somebody else's; it may pause as long as it likes.
-    pub fn upgraded(&self) {
-        self.upgraded.store(true, Ordering::Relaxed);
+    /// Whoever reads from the connection may pause as long as they like: it is somebody else's now, or carries a log.
+    pub fn may_pause(&self) {
+        self.may_pause.store(true, Ordering::Relaxed);
     }
 
     /// Returns when no request has been on the connection for a while.
@@ -138,7 +143,7 @@ impl<S> TimedWrites<S> {
             self.waiting = None;
             return written;
         }
-        if self.connection.upgraded.load(Ordering::Relaxed) {
+        if self.connection.may_pause.load(Ordering::Relaxed) {
             return written;
         }
         let waiting =
@@ -215,7 +220,7 @@ mod tests {
         let began = Instant::now();
         let failed = stream.write_all(&[0; 9]).await.unwrap_err();
         assert_eq!((failed.kind(), began.elapsed()), (io::ErrorKind::TimedOut, WRITE_TIMEOUT));
-        connection.upgraded();
+        connection.may_pause();
         let (near, _far) = tokio::io::duplex(8);
         let mut stream = TimedWrites::new(near, connection);
         assert!(tokio::time::timeout(10 * WRITE_TIMEOUT, stream.write_all(&[0; 9])).await.is_err());
