@@ -1,6 +1,7 @@
 //! A node: containerd, the pods' network, Services, DNS and the agent, built
 //! and started in order. Decides nothing itself.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,10 +23,6 @@ use crate::paths::Paths;
 use crate::status::Reporter;
 use crate::tasks::{self, Tasks};
 use crate::{cgroups, doctor, flags, instance, kubeconfig, node_config, runtime};
-
-/// Ports that a node answers on beside the kubelet's own: the API server's, and those of kube-proxy's
-/// metrics and health. No pod may have them as host ports.
-const RESERVED_PORTS: [u16; 3] = [6443, 10249, 10256];
 
 /// What a node is built from.
 #[derive(Clone)]
@@ -110,6 +107,8 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Res
     follow_cluster_dns(&mut inputs.net, &config.dns)?;
     let listening = [proxy.healthz_bind_address, proxy.metrics_bind_address].into_iter().flatten();
     config.node.own_ports = inputs.own_ports.iter().copied().chain(listening.map(|address| address.port())).collect();
+    // Whom the agent admits, the plugin must not refuse.
+    let reserved_ports = config.node.own_ports.iter().copied().chain([config.server.port]).collect();
     if let Some(path) = laid.proxy_kubeconfig.filter(|_| !inputs.proxy_client_is_chosen) {
         inputs.proxy_client = kubeconfig::client(&path).await?;
     }
@@ -134,7 +133,7 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Res
     for other in doctor::neighbours::other_nodes() {
         tracing::warn!("{}", other.message);
     }
-    start_network(&inputs, tasks)?;
+    start_network(&inputs, reserved_ports, tasks)?;
     start_dns(&inputs, cluster.subscribe(), proxy.metrics.dns.clone(), tasks)?;
     let services = cluster.subscribe();
     tasks.spawn("service proxy", |token| async move { Ok(netproxy::services::run(proxy, services, token).await?) });
@@ -167,7 +166,7 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Res
 }
 
 /// Where somebody else gives pods their network, the cluster's DNS still is on this node.
-fn network_config(inputs: &NodeInputs) -> Result<NetworkConfig> {
+fn network_config(inputs: &NodeInputs, reserved_ports: BTreeSet<u16>) -> Result<NetworkConfig> {
     let pods = PodNetworkConfig {
         service_cidr: cidr(&inputs.net.service_cluster_ip_range)?,
         cluster_cidr: cidr(&inputs.net.cluster_cidr)?,
@@ -179,7 +178,7 @@ fn network_config(inputs: &NodeInputs) -> Result<NetworkConfig> {
         },
         conf_dir: inputs.paths.cni_conf(),
         data_dir: inputs.paths.cni_data(),
-        reserved_ports: RESERVED_PORTS.into_iter().chain([inputs.node.port]).collect(),
+        reserved_ports,
     };
     Ok(NetworkConfig {
         owner: instance::owner(&inputs.paths)?,
@@ -191,8 +190,8 @@ fn network_config(inputs: &NodeInputs) -> Result<NetworkConfig> {
 }
 
 /// The pods' network: links, routes and the plugin's configuration.
-fn start_network(inputs: &NodeInputs, tasks: &Tasks) -> Result<()> {
-    let network = network_config(inputs)?;
+fn start_network(inputs: &NodeInputs, reserved_ports: BTreeSet<u16>, tasks: &Tasks) -> Result<()> {
+    let network = network_config(inputs, reserved_ports)?;
     let clients = network::Clients { nodes: inputs.proxy_client.clone(), own_node: inputs.client.clone() };
     tasks.keep("pod network", move |token| {
         let (network, clients) = (network.clone(), clients.clone());

@@ -2,7 +2,7 @@
 //! `healthCheckNodePort`, which load balancers ask whether this node has endpoints.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -176,7 +176,7 @@ fn start(name: &ServiceName, port: u16, addresses: &NodePortAddresses, proxy: He
     let router = Router::new()
         .fallback(any(|State(h): State<Arc<ServiceHealth>>| async move { h.report() }))
         .with_state(Arc::clone(&health));
-    for ip in listen_on(addresses, &local_addresses()) {
+    for ip in listen_on(addresses, &crate::links::local_addresses()) {
         let (router, token) = (router.clone(), token.clone());
         tokio::spawn(async move {
             // Never an error: a port that is taken is tried again.
@@ -197,12 +197,6 @@ fn listen_on(addresses: &NodePortAddresses, local: &[Ipv4Addr]) -> Vec<Ipv4Addr>
             local.iter().filter(served).copied().collect()
         }
     }
-}
-
-fn local_addresses() -> Vec<Ipv4Addr> {
-    let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
-    let v4 = all.filter_map(|interface| Some(IpAddr::V4(interface.address?.as_sockaddr_in()?.ip())));
-    crate::sync::ipv4_only(&v4.collect::<Vec<_>>())
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod owner;
 
 use std::fs::File;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
 use nix::sched::{CloneFlags, setns};
@@ -58,6 +59,13 @@ impl LinkError {
     pub fn has_code(&self, code: i32) -> bool {
         matches!(self, Self::Kernel { source, .. } if source.raw_os_error() == Some(code))
     }
+}
+
+/// The node's IPv4 addresses, for who needs no more of its links; none when they cannot be read.
+#[must_use]
+pub fn local_addresses() -> Vec<Ipv4Addr> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    interfaces.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip())).collect()
 }
 
 /// The pods' bridge, with these addresses.

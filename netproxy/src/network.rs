@@ -27,7 +27,7 @@ use crate::cni::{self, CniConfig, ipam, sysctl};
 use crate::firewall;
 use crate::links::{self, Address, BRIDGE, Holder, LinkError, Netlink, Observed, Owner};
 use crate::routes::kernel::{self, Devices, Present};
-use crate::routes::peers::{ANNOTATION_VTEP_IP, ANNOTATION_VTEP_MAC, Surroundings, Vtep};
+use crate::routes::peers::{ANNOTATION_VTEP_IP, ANNOTATION_VTEP_MAC, Surroundings, Vtep, cluster_range};
 use crate::routes::plan::{self, NodeNetwork, Plan, Route, Via};
 use crate::routes::{DEVICE, tunnel};
 use cluster::Cluster;
@@ -99,13 +99,16 @@ pub async fn run(config: NetworkConfig, clients: Clients, token: CancellationTok
     network.apply().await;
     let nodes = Api::<Node>::all(network.clients.nodes.clone());
     let mut changes = watcher(nodes, watcher::Config::default()).default_backoff().modify(cluster::slim).boxed();
-    let mut again = Instant::now() + RETRY;
+    let (mut again, mut pause) = (Instant::now() + RETRY, RETRY);
     loop {
         let complete = tokio::select! {
             () = token.cancelled() => return Ok(()),
             // Dropping the future of the next event loses no event.
             change = changes.try_next() => match change {
-                Ok(Some(event)) => network.cluster.fold(event),
+                Ok(Some(event)) => {
+                    pause = RETRY;
+                    network.cluster.fold(event)
+                }
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     tracing::debug!(%error, "nodes cannot be watched");
@@ -117,7 +120,9 @@ pub async fn run(config: NetworkConfig, clients: Clients, token: CancellationTok
         };
         if complete {
             let done = network.apply().await && !network.waits();
-            again = Instant::now() + if done { LOOK } else { RETRY };
+            // What stays wrong is not looked at more often than what is right.
+            again = Instant::now() + if done { LOOK } else { pause };
+            pause = if done { RETRY } else { (pause * 2).min(LOOK) };
         }
     }
 }
@@ -165,7 +170,7 @@ impl Network {
         let bridge = self.apply_bridge(addresses, &observed).await?;
         loosen(BRIDGE, problems);
         let pod_mtu = self.apply_routes(&pods, own, (&observed, bridge), problems).await?;
-        self.open_filters(pods.cluster_cidr, problems).await;
+        self.open_filters(cluster_range(pods.cluster_cidr, own), problems).await;
         if let Some(pod_cidr) = own {
             let config = CniConfig {
                 bridge: BRIDGE.to_owned(),
@@ -253,8 +258,9 @@ impl Network {
         if !pods.cluster_cidr.covers(pod_cidr) {
             problems.insert(format!(
                 "the cluster gave this node the podCIDR {pod_cidr}, which is not within --cluster-cidr {}: \
-                 name the cluster's own, or other nodes' pods stay out of reach",
-                pods.cluster_cidr
+                 name the cluster's own; until then {} is taken for it",
+                pods.cluster_cidr,
+                cluster_range(pods.cluster_cidr, Some(pod_cidr))
             ));
         }
         Some(pod_cidr)
@@ -321,7 +327,7 @@ impl Network {
 
     fn surroundings(&self, pods: &PodNetworkConfig, own: Option<Cidr4>, observed: &[Observed]) -> Surroundings {
         Surroundings {
-            cluster_cidr: pods.cluster_cidr,
+            cluster_cidr: cluster_range(pods.cluster_cidr, own),
             service_cidr: pods.service_cidr,
             own,
             addresses: observed.iter().flat_map(|link| link.addresses.iter().map(|(ip, _)| *ip)).collect(),

@@ -19,6 +19,7 @@ use crate::backend::{self, NftBackend, NftError};
 use crate::cidr::Cidr4;
 use crate::conntrack::Flow;
 use crate::conntrack::ctnetlink::{Conntrack, CtNetlink};
+use crate::links;
 use crate::nft::transaction::Transaction;
 
 pub mod mapping;
@@ -47,7 +48,7 @@ pub fn open(leases: &Leases, config: &NetworkConfig, address: Ipv4Addr, ports: &
     // Only now: the rules that keep loopback to the node itself are in place.
     sysctl::route_localnet(&config.bridge)
         .map_err(|error| PluginError::io("let the bridge route loopback addresses", &error))?;
-    let local = local_addresses();
+    let local = links::local_addresses();
     forget(ports, |flows| mapping::stale_when_opened(ports, address, &local, flows));
     Ok(())
 }
@@ -138,10 +139,4 @@ fn forget(ports: &[HostPort], stale: impl Fn(&[Flow]) -> Vec<Flow>) {
         // The specification's place for a plugin's log.
         eprintln!("stale UDP flows of host ports could not be forgotten: {error}");
     }
-}
-
-/// The node's IPv4 addresses; none when they cannot be read.
-fn local_addresses() -> Vec<Ipv4Addr> {
-    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
-    interfaces.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip())).collect()
 }

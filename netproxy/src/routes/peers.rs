@@ -79,6 +79,14 @@ pub fn vtep(node: &Node) -> Option<Vtep> {
     Some(Vtep { mac: Mac::parse(annotations.get(ANNOTATION_VTEP_MAC)?)?, ip })
 }
 
+/// The network that all pods are in: as it was named, unless the cluster gave this node a part that
+/// is elsewhere. Then nobody can tell its size; most clusters' is 16 bits long.
+pub fn cluster_range(named: Cidr4, own: Option<Cidr4>) -> Cidr4 {
+    const USUAL: u8 = 16;
+    let elsewhere = own.filter(|own| !named.covers(*own) && own.prefix_len() > USUAL);
+    elsewhere.and_then(|own| Cidr4::new(own.addr(), USUAL)).unwrap_or(named)
+}
+
 /// What this node knows without asking other nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Surroundings {

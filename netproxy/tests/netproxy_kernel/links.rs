@@ -179,6 +179,20 @@ fn wrong_ranges_go_when_the_right_ones_come() {
     assert!(!addresses.contains("10.96.0.10") && !addresses.contains("10.42.1.1"), "{addresses}");
 }
 
+#[test]
+fn a_cluster_with_another_range_than_the_flags_is_followed() {
+    let (router, api) = (router(), Shared::default());
+    let mut a = TestNode::new("a", &router, 1, 1, &api);
+    let mut own = object("a", a.ip, 1);
+    own["spec"]["podCIDR"] = json!("10.244.1.0/24");
+    api.lock().unwrap().put("a", own);
+    api.lock().unwrap().put("b", node("b", [10, 1, 1, 9], "10.244.2.0/24"));
+    api.lock().unwrap().put("evil", node("evil", [10, 1, 1, 8], "10.1.0.0/24"));
+    a.start(NodeNetwork::Auto, &api);
+    eventually("the other node's pods have a route", || a.shown().contains("10.244.2.0/24 via 10.1.1.9"));
+    assert!(bridge(&a).contains("10.244.1.1/24") && !a.shown().contains("10.1.1.8"), "{}", a.shown());
+}
+
 /// One of each that others make on a machine.
 fn plant(namespace: &Namespace) {
     for args in [

@@ -62,6 +62,19 @@ fn the_family_that_comes_first_does_not_matter() {
 }
 
 #[test]
+fn what_the_cluster_gives_outweighs_the_flag() {
+    for (own, range) in [
+        (None, "10.42.0.0/16"),
+        (Some("10.42.7.0/24"), "10.42.0.0/16"),
+        (Some("10.244.7.0/24"), "10.244.0.0/16"),
+        (Some("10.244.0.0/16"), "10.42.0.0/16"),
+        (Some("0.0.0.0/0"), "10.42.0.0/16"),
+    ] {
+        assert_eq!(cluster_range(net("10.42.0.0/16"), own.map(net)), net(range), "{own:?}");
+    }
+}
+
+#[test]
 fn a_network_that_is_not_a_nodes_is_not_routed_to() {
     for (pod_cidr, why) in [
         ("0.0.0.0/0", "not within the cluster's"),
