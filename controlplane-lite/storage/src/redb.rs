@@ -10,6 +10,11 @@
 //! revision that was handed out for a lost write is never used for another. The
 //! skipped range is remembered as a gap: reads and watches from inside it get
 //! `Compacted`, since what their reader saw never came to pass.
+//!
+//! **After a failed commit** (a disk that is full for a moment) redb refuses all
+//! further work, so the writer closes the file and opens it again. Whatever of the
+//! failed batch did reach the disk is taken back, since its writers were told that
+//! it failed; eventual writes are still in the overlay.
 
 mod read;
 mod schema;
@@ -19,9 +24,9 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 
-use ::redb::{Database, DatabaseError, StorageError};
+use ::redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -45,14 +50,33 @@ struct Visible {
 #[derive(Debug)]
 struct Shared {
     path: String,
-    database: Database,
+    /// Absent while the file is reopened after a failed commit.
+    database: RwLock<Option<Database>>,
     /// Also held while events are published, so that a watch can join between
     /// two revisions.
     visible: Mutex<Visible>,
     fanout: Fanout,
 }
 
+/// How the file is opened; tests put a disk of their own in its place.
+type Open = Box<dyn Fn(&RedbConfig) -> Result<Database, StoreError> + Send>;
+
 impl Shared {
+    fn begin_read(&self) -> Result<ReadTransaction, ::redb::Error> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(database.as_ref().ok_or_else(reopening)?.begin_read()?)
+    }
+
+    fn begin_write(&self) -> Result<WriteTransaction, ::redb::Error> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(database.as_ref().ok_or_else(reopening)?.begin_write()?)
+    }
+
+    /// Puts another database in place of the present one, which is closed.
+    fn install(&self, database: Option<Database>) {
+        *self.database.write().unwrap_or_else(PoisonError::into_inner) = database;
+    }
+
     fn visible(&self) -> std::sync::MutexGuard<'_, Visible> {
         self.visible.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -60,6 +84,10 @@ impl Shared {
     fn check_open(&self) -> Result<(), StoreError> {
         if self.fanout.is_closed() { Err(StoreError::Closed) } else { Ok(()) }
     }
+}
+
+fn reopening() -> ::redb::Error {
+    ::redb::Error::Io(std::io::Error::other("the store could not be reopened after a failed commit yet"))
 }
 
 /// The embedded store.
@@ -74,14 +102,22 @@ pub struct RedbStore {
 impl RedbStore {
     /// Opens or creates the file. Blocks: after a crash redb reads it all.
     pub fn open(config: RedbConfig) -> Result<Self, StoreError> {
+        Self::open_with(config, Box::new(open_database))
+    }
+
+    fn open_with(config: RedbConfig, open: Open) -> Result<Self, StoreError> {
         let path = config.path.display().to_string();
-        let database = open_database(&config)?;
+        let database = open(&config)?;
         let recovered = schema::recover(&database).map_err(|error| broken(&path, "open store", error))?;
         let visible = Visible { revision: recovered.revision, overlay: Arc::default() };
-        let shared =
-            Arc::new(Shared { path: path.clone(), database, visible: Mutex::new(visible), fanout: Fanout::default() });
+        let shared = Arc::new(Shared {
+            path: path.clone(),
+            database: RwLock::new(Some(database)),
+            visible: Mutex::new(visible),
+            fanout: Fanout::default(),
+        });
         let (commands, inbox) = mpsc::channel();
-        let writer = Writer::new(shared.clone(), config, recovered);
+        let writer = Writer::new(shared.clone(), config, open, recovered);
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(&inbox))
@@ -171,6 +207,10 @@ impl Store for RedbStore {
         Ok(self.shared.visible().revision)
     }
 
+    async fn check(&self) -> Result<(), StoreError> {
+        self.ask(Command::Check).await
+    }
+
     async fn close(&self) -> Result<(), StoreError> {
         self.ask(|answer| Command::Close(Some(answer))).await
     }
@@ -181,9 +221,12 @@ fn open_database(config: &RedbConfig) -> Result<Database, StoreError> {
     if let Some(directory) = config.path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         std::fs::create_dir_all(directory).map_err(|source| StoreError::io("create directory of", &path, source))?;
     }
-    // Created here for its mode; redb fills an empty file.
-    let created = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&config.path);
-    created.map_err(|source| StoreError::io("create", &path, source))?;
+    create_file(&config.path).map_err(|source| StoreError::io("create", &path, source))?;
+    let length = std::fs::metadata(&config.path).map_err(|source| StoreError::io("read the size of", &path, source))?;
+    if length.len() == 0 {
+        let reason = "the file is empty: what it held is lost (remove it to begin with an empty cluster)".into();
+        return Err(StoreError::Corrupt { path, reason });
+    }
     let mut builder = Database::builder();
     builder.set_cache_size(config.cache_bytes);
     // A damaged file is refused here instead of failing later in the middle.
@@ -209,6 +252,21 @@ fn open_database(config: &RedbConfig) -> Result<Database, StoreError> {
     Ok(database)
 }
 
+/// Makes a store that is empty and complete, unless there is a file. Under
+/// another name until then, so that an empty file is never a new store.
+fn create_file(path: &Path) -> std::io::Result<()> {
+    if path.try_exists()? {
+        return Ok(());
+    }
+    let unfinished = path.with_extension("new");
+    // Created here for its mode; redb fills an empty file.
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    let backend = ::redb::backends::FileBackend::new(file).map_err(std::io::Error::other)?;
+    drop(Database::builder().create_with_backend(backend).map_err(std::io::Error::other)?);
+    std::fs::File::open(&unfinished)?.sync_all()?;
+    std::fs::rename(&unfinished, path)
+}
+
 /// Makes the file's name durable, as its contents are.
 fn sync_directory(path: &Path) -> std::io::Result<()> {
     match path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
@@ -225,5 +283,7 @@ fn broken(path: &str, operation: &'static str, error: impl Into<::redb::Error>) 
     }
 }
 
+#[cfg(test)]
+mod power_loss;
 #[cfg(test)]
 mod tests;

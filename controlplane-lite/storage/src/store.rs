@@ -52,6 +52,11 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// acknowledged, by whatever server, before the call.
     async fn current_revision(&self) -> Result<Revision, StoreError>;
 
+    /// Whether the store takes writes: for health checks, which set a deadline.
+    async fn check(&self) -> Result<(), StoreError> {
+        self.current_revision().await.map(drop)
+    }
+
     /// Flushes what is pending and stops accepting calls.
     async fn close(&self) -> Result<(), StoreError>;
 }

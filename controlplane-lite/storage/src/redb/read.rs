@@ -1,7 +1,7 @@
 //! Reading the file and the overlay as of one revision.
 
 use bytes::Bytes;
-use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
+use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::schema::{self, COMPACTED, GAPS, LOG, META, VERSIONS};
 use super::{Shared, Visible, broken};
@@ -20,7 +20,7 @@ struct View {
 impl View {
     fn of(shared: &Shared) -> Result<Self, redb::Error> {
         let visible = shared.visible().clone();
-        let read = shared.database.begin_read()?;
+        let read = shared.begin_read()?;
         let versions = read.open_table(VERSIONS)?;
         Ok(Self { visible, read, versions })
     }

@@ -113,6 +113,35 @@ pub(super) fn recover(database: &Database) -> Result<Recovered, redb::Error> {
     Ok(Recovered { revision: Revision(start), reserved, compacted: Revision(compacted) })
 }
 
+/// Takes back changes after `keep` that reached the disk although their commit
+/// failed. Returns what is reserved and compacted.
+pub(super) fn roll_back(database: &Database, keep: Revision) -> Result<(Revision, Revision), redb::Error> {
+    let read = database.begin_read()?;
+    let meta = read.open_table(META)?;
+    let number = |name| Ok::<_, redb::Error>(meta.get(name)?.map_or(0, |guard| guard.value()));
+    let counters = (Revision(number(RESERVED)?), Revision(number(COMPACTED)?));
+    let mut stray = Vec::new();
+    for change in read.open_table(LOG)?.range(keep.0 + 1..)? {
+        let (revision, key) = change?;
+        stray.push((Revision(revision.value()), key.value().to_owned()));
+    }
+    if stray.is_empty() {
+        return Ok(counters);
+    }
+    let write = database.begin_write()?;
+    {
+        let mut log = write.open_table(LOG)?;
+        let mut versions = write.open_table(VERSIONS)?;
+        for (revision, key) in stray {
+            versions.remove(row(&key, revision).as_slice())?;
+            log.remove(revision.0)?;
+        }
+        write.open_table(META)?.insert(REVISION, keep.0)?;
+    }
+    write.commit()?;
+    Ok(counters)
+}
+
 /// Drops up to `rows` changes at or before `horizon` from the history, oldest
 /// first, with the versions they superseded. Returns the new oldest revision.
 pub(super) fn compact(

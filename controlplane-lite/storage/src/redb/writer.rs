@@ -6,11 +6,11 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use redb::{ReadableDatabase, WriteTransaction};
+use redb::WriteTransaction;
 use tokio::sync::oneshot;
 
 use super::schema::{self, LOG, META, RESERVE, RESERVED, REVISION, Recovered, VERSIONS};
-use super::{Overlay, Shared, broken, read};
+use super::{Open, Overlay, Shared, broken, read};
 use crate::config::RedbConfig;
 use crate::store::{Durability, Entry, Event, Key, Precondition, Put, Revision, StoreError, check_precondition};
 
@@ -18,6 +18,10 @@ use crate::store::{Durability, Entry, Event, Key, Precondition, Put, Revision, S
 const MAX_BATCH: usize = 1024;
 /// How long a commit waits for the writers of the previous one to come back.
 const GATHER: Duration = Duration::from_micros(150);
+/// A commit no older than this shows that commits work.
+const FRESH_COMMIT: Duration = Duration::from_secs(1);
+/// Least time between two attempts to reopen the file, which reads it all.
+const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -26,6 +30,8 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) enum Command {
     Write(Write, Answer<Written>),
     Compact(Revision, Answer<()>),
+    /// Commits, to see whether that works.
+    Check(Answer<()>),
     Close(Option<Answer<()>>),
 }
 
@@ -64,10 +70,15 @@ pub(super) struct Writer {
     /// When the oldest eventual write has to be on disk.
     flush_by: Option<Instant>,
     last_batch: usize,
+    open: Open,
+    /// When a commit last succeeded.
+    committed: Option<Instant>,
+    /// Since the last attempt to reopen, when commits fail.
+    failed: Option<Instant>,
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, config: RedbConfig, recovered: Recovered) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, config: RedbConfig, open: Open, recovered: Recovered) -> Self {
         Self {
             shared,
             config,
@@ -77,6 +88,9 @@ impl Writer {
             ages: VecDeque::from([(Instant::now(), recovered.revision)]),
             flush_by: None,
             last_batch: 1,
+            open,
+            committed: None,
+            failed: None,
         }
     }
 
@@ -113,6 +127,7 @@ impl Writer {
             // `batch` takes writes itself.
             Command::Write(_, answer) => drop(answer.send(Err(StoreError::Closed))),
             Command::Compact(before, answer) => drop(answer.send(self.compact(before))),
+            Command::Check(answer) => drop(answer.send(self.check())),
             Command::Close(answer) => {
                 let closed = self.close();
                 if let Some(answer) = answer {
@@ -154,7 +169,55 @@ impl Writer {
         stopped_by
     }
 
+    /// Opens the file again after a failed commit. True when there is nothing to mend.
+    fn mend(&mut self) -> bool {
+        let Some(last) = self.failed else { return true };
+        if last.elapsed() < REOPEN_PAUSE {
+            return false;
+        }
+        self.reopen()
+    }
+
+    fn reopen(&mut self) -> bool {
+        self.failed = Some(Instant::now());
+        // Closed first: a file is open once.
+        self.shared.install(None);
+        let opened = (self.open)(&self.config).and_then(|database| {
+            let counters = schema::roll_back(&database, self.revision);
+            let counters =
+                counters.map_err(|error| broken(&self.shared.path, "take back a failed commit in", error))?;
+            Ok((database, counters))
+        });
+        match opened {
+            Ok((database, (reserved, compacted))) => {
+                self.shared.install(Some(database));
+                (self.reserved, self.compacted) = (reserved, compacted.max(self.compacted));
+                self.failed = None;
+                tracing::info!(path = self.shared.path, "store reopened after a failed commit");
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, path = self.shared.path, "store cannot be reopened; trying again");
+                false
+            }
+        }
+    }
+
+    /// Commits unless a commit has just succeeded.
+    fn check(&mut self) -> Result<(), StoreError> {
+        if self.failed.is_none() && self.committed.is_some_and(|at| at.elapsed() < FRESH_COMMIT) {
+            return Ok(());
+        }
+        self.commit(&Overlay::new(), self.revision).map_err(|error| broken(&self.shared.path, "commit to", error))
+    }
+
     fn write(&mut self, writes: Vec<(Write, Answer<Written>)>) {
+        if !self.mend() {
+            for (_, answer) in writes {
+                drop(answer.send(Err(broken(&self.shared.path, "write to", super::reopening()))));
+            }
+            return;
+        }
         let mut staged = Staged::default();
         if let Err((error, writes)) = self.stage(&mut staged, writes) {
             tracing::error!(error, path = self.shared.path, "store cannot be read");
@@ -187,7 +250,7 @@ impl Writer {
         staged: &mut Staged,
         writes: Vec<(Write, Answer<Written>)>,
     ) -> Result<(), (String, Vec<(Write, Answer<Written>)>)> {
-        let opened = self.shared.database.begin_read().map_err(redb::Error::from);
+        let opened = self.shared.begin_read();
         let versions = match opened.and_then(|read| Ok(read.open_table(VERSIONS)?)) {
             Ok(versions) => versions,
             Err(error) => return Err((error.to_string(), writes)),
@@ -222,8 +285,21 @@ impl Writer {
     /// Puts the overlay and `versions` on disk, with the counters, and forgets a
     /// little old history on the way.
     fn commit(&mut self, versions: &Overlay, newest: Revision) -> Result<(), redb::Error> {
+        if !self.mend() {
+            return Err(super::reopening());
+        }
+        let committed = self.try_commit(versions, newest);
+        match committed {
+            Ok(()) => self.committed = Some(Instant::now()),
+            // redb takes no more work until the file is opened again.
+            Err(_) => drop(self.reopen()),
+        }
+        committed
+    }
+
+    fn try_commit(&mut self, versions: &Overlay, newest: Revision) -> Result<(), redb::Error> {
         let overlay = self.shared.visible().overlay.clone();
-        let write = self.shared.database.begin_write()?;
+        let write = self.shared.begin_write()?;
         persist(&write, overlay.iter().chain(versions), newest, newest.0 + RESERVE)?;
         let rows = 64 + 2 * (overlay.len() + versions.len());
         let compacted = self.compact_some(&write, newest, rows)?;
@@ -299,23 +375,31 @@ impl Writer {
         if before <= self.compacted {
             return Ok(());
         }
-        let mut work = || {
-            // What is compacted must be on disk first.
-            self.commit(&Overlay::new(), self.revision)?;
-            let write = self.shared.database.begin_write()?;
-            let compacted = schema::compact(&write, self.compacted, before, usize::MAX)?;
-            write.commit()?;
-            self.compacted = compacted;
-            Ok(())
-        };
-        work().map_err(|error: redb::Error| broken(&self.shared.path, "compact", error))
+        // What is compacted must be on disk first.
+        let done = self.commit(&Overlay::new(), self.revision).and_then(|()| {
+            let compacted = self.compact_now(before);
+            if compacted.is_err() {
+                self.reopen();
+            }
+            compacted
+        });
+        done.map_err(|error| broken(&self.shared.path, "compact", error))
+    }
+
+    fn compact_now(&mut self, before: Revision) -> Result<(), redb::Error> {
+        let write = self.shared.begin_write()?;
+        let compacted = schema::compact(&write, self.compacted, before, usize::MAX)?;
+        write.commit()?;
+        self.compacted = compacted;
+        Ok(())
     }
 
     /// Flushes and gives back the reserve, so that the next start has no gap.
     fn close(&mut self) -> Result<(), StoreError> {
+        self.mend();
         let overlay = self.shared.visible().overlay.clone();
         let work = || {
-            let write = self.shared.database.begin_write()?;
+            let write = self.shared.begin_write()?;
             persist(&write, overlay.iter(), self.revision, self.revision.0)?;
             write.commit()?;
             Ok(())
