@@ -9,7 +9,7 @@ use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::{Api, Resource as _};
 use tokio::sync::watch;
 
-use super::graph::{Graph, Object, ResourceId, Uid, Work};
+use super::graph::{Graph, Object, Owner, ResourceId, Uid, Work};
 use crate::Context;
 use crate::namespace::Resource;
 use client::reflect::Metadata;
@@ -41,6 +41,13 @@ impl Shared {
         let group = api_version.split_once('/').map_or("", |(g, _)| g);
         let all = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter().find(|r| r.api.group == group && r.api.kind == kind).cloned()
+    }
+
+    /// Whether a resource in the table is of the kind that a reference names, in whatever version.
+    pub(super) fn is_kind(&self, owner: &Owner, id: ResourceId) -> bool {
+        let group = owner.api_version.split_once('/').map_or("", |(g, _)| g);
+        let all = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(id).is_some_and(|r| r.api.group == group && r.api.kind == *owner.kind)
     }
 
     /// Adds a resource to the table; `None` when it is there.

@@ -1,6 +1,6 @@
 //! What becomes of one object, out of what is known of its owners. Pure.
 
-use super::graph::{Graph, Object, Owner, Uid};
+use super::graph::{Graph, Object, Owner, ResourceId, Uid};
 
 /// An owner as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,10 +26,31 @@ pub enum Verdict {
     Delete,
 }
 
+/// Whether an object that is known is the one that a reference of `dependent`
+/// names: a uid alone is no identity, since namespace, kind and name say where
+/// else everybody looks for the owner. `is_kind` compares kinds.
+pub fn refers_to(
+    dependent: &Object,
+    owner: &Owner,
+    known: &Object,
+    is_kind: &dyn Fn(&Owner, ResourceId) -> bool,
+) -> bool {
+    known.name == owner.name
+        && (known.namespace.is_empty() || known.namespace == dependent.namespace)
+        && is_kind(owner, known.resource)
+}
+
 /// Whether the graph alone shows that the object stays: every owner is known
 /// and none of them waits for it. Spares asking the server.
-pub fn evidently_kept(graph: &Graph, object: &Object) -> bool {
-    object.owners.iter().all(|o| graph.get(&o.uid).is_some_and(|owner| !(owner.foreground && o.blocks)))
+pub fn evidently_kept(graph: &Graph, object: &Object, is_kind: &dyn Fn(&Owner, ResourceId) -> bool) -> bool {
+    let kept = |o: &Owner, owner: &Object| refers_to(object, o, owner, is_kind) && !(owner.foreground && o.blocks);
+    object.owners.iter().all(|o| graph.get(&o.uid).is_some_and(|owner| kept(o, owner)))
+}
+
+/// Whether an object about to be deleted in the foreground waits for dependents
+/// that wait for it: then it has to let its owners go first.
+pub fn in_circle(graph: &Graph, uid: &str) -> bool {
+    graph.dependents(uid).any(|(_, dependent)| dependent.foreground)
 }
 
 /// Judges an object by its owners.
@@ -49,7 +70,10 @@ pub fn verdict(owners: &[(Owner, OwnerState)], has_dependents: bool) -> Verdict 
 /// What an object in foreground deletion waits for: its blocking dependents.
 /// Those not being deleted yet are to be looked at. Empty: it may go.
 pub fn blocking(graph: &Graph, uid: &str) -> Vec<Uid> {
-    let blocks = |o: &Object| o.owners.iter().any(|owner| &*owner.uid == uid && owner.blocks);
+    let namespace = graph.get(uid).map(|o| &o.namespace);
+    // A dependent in another namespace means another owner, whatever uid it names.
+    let near = |o: &Object| namespace.is_none_or(|n| n.is_empty() || *n == o.namespace);
+    let blocks = |o: &Object| near(o) && o.owners.iter().any(|owner| &*owner.uid == uid && owner.blocks);
     graph.dependents(uid).filter(|(_, o)| blocks(o)).map(|(u, _)| u.clone()).collect()
 }
 
@@ -83,7 +107,34 @@ mod tests {
         g.observe(&"b".into(), object("b", &[("a", true)]));
         g.observe(&"c".into(), object("c", &[("a", false)]));
         assert_eq!(blocking(&g, "a"), [Uid::from("b")]);
-        let kept = |uid: &str| g.get(uid).is_some_and(|o| evidently_kept(&g, o));
+        let kept = |uid: &str| g.get(uid).is_some_and(|o| evidently_kept(&g, o, &|_, _| true));
         assert!(!kept("b") && kept("c") && kept("a"));
+    }
+
+    #[test]
+    fn an_owner_is_known_by_all_that_its_reference_says() {
+        let (mut g, dependent) = (Graph::default(), object("b", &[("a", true)]));
+        let owner = Object { name: dependent.owners[0].name.clone(), ..object("a", &[]) };
+        let kept = |owner: &Object, same_kind: bool| {
+            let mut g = Graph::default();
+            g.observe(&"a".into(), owner.clone());
+            evidently_kept(&g, &dependent, &|_, _| same_kind)
+        };
+        assert!(kept(&owner, true));
+        assert!(!kept(&owner, false), "another kind");
+        assert!(!kept(&Object { name: "other".into(), ..owner.clone() }, true));
+        assert!(!kept(&Object { namespace: "elsewhere".into(), ..owner.clone() }, true));
+        assert!(kept(&Object { namespace: "".into(), ..owner.clone() }, true), "a cluster-scoped owner");
+        g.observe(&"a".into(), Object { namespace: "elsewhere".into(), deleting: true, foreground: true, ..owner });
+        g.observe(&"b".into(), dependent);
+        assert!(blocking(&g, "a").is_empty(), "a dependent elsewhere does not hold it up");
+    }
+
+    #[test]
+    fn a_circle_is_seen_from_the_second_object() {
+        let mut g = Graph::default();
+        g.observe(&"a".into(), Object { deleting: true, foreground: true, ..object("a", &[("b", true)]) });
+        g.observe(&"b".into(), object("b", &[("a", true)]));
+        assert!(in_circle(&g, "b") && !in_circle(&g, "a"));
     }
 }

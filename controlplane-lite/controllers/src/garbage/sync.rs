@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::{DynamicObject, PartialObjectMeta};
@@ -10,9 +11,10 @@ use serde_json::json;
 
 use super::graph::{FOREGROUND, Graph, ORPHAN, Object, Owner, Uid, Work};
 use super::monitor::{Shared, follow};
-use super::plan::{OwnerState, Verdict, blocking, evidently_kept, verdict};
+use super::plan::{OwnerState, Verdict, blocking, evidently_kept, in_circle, refers_to, verdict};
 use crate::Context;
 use crate::namespace::{Resource, discover};
+use client::events::EventType;
 use client::workqueue::{Next, SyncError, WorkQueue, chain, spawn_workers};
 
 /// How long to wait for the first lists; a resource that cannot be listed must
@@ -129,7 +131,8 @@ impl Worker {
             let graph = self.shared.graph();
             let Some(object) = graph.get(uid) else { return Ok(Next::Wait) };
             // Being deleted already, or evidently wanted.
-            if (object.deleting || evidently_kept(&graph, object)) && !object.foreground {
+            let is_kind = |owner: &Owner, id| self.shared.is_kind(owner, id);
+            if (object.deleting || evidently_kept(&graph, object, &is_kind)) && !object.foreground {
                 return Ok(Next::Wait);
             }
             object.clone()
@@ -144,13 +147,23 @@ impl Worker {
         }
         let mut owners = Vec::new();
         for owner in &*current.owners {
-            owners.push((owner.clone(), self.owner_state(&current, owner).await?));
+            owners.push((owner.clone(), self.owner_state(uid, &current, owner).await?));
         }
         let has_dependents = self.shared.graph().has_dependents(uid);
         match verdict(&owners, has_dependents) {
             Verdict::Keep => {}
             Verdict::DropOwners(useless) => self.drop_owners(&api, &live, &useless).await?,
-            Verdict::DeleteForeground => self.delete(&api, &live, PropagationPolicy::Foreground).await?,
+            Verdict::DeleteForeground => {
+                let circle = in_circle(&self.shared.graph(), uid);
+                if circle {
+                    self.unblock_owners(&api, &live).await?;
+                    let changed = self.live(uid, &current).await?;
+                    let Some((api, live)) = changed else { return Ok(Next::Wait) };
+                    self.delete(&api, &live, PropagationPolicy::Foreground).await?;
+                } else {
+                    self.delete(&api, &live, PropagationPolicy::Foreground).await?;
+                }
+            }
             Verdict::Delete => {
                 let has = |name: &str| live.metadata.finalizers.iter().flatten().any(|f| f == name);
                 let policy = if has(ORPHAN) {
@@ -167,13 +180,17 @@ impl Worker {
     }
 
     /// Whether an owner exists: by the graph, else by asking the server.
-    async fn owner_state(&self, object: &Object, owner: &Owner) -> Result<OwnerState, SyncError> {
+    async fn owner_state(&self, uid: &Uid, object: &Object, owner: &Owner) -> Result<OwnerState, SyncError> {
         let waiting = |foreground: bool| {
             if foreground && owner.blocks { OwnerState::Waiting } else { OwnerState::Solid }
         };
-        let known = self.shared.graph().get(&owner.uid).map(|o| o.foreground);
-        if let Some(foreground) = known {
-            return Ok(waiting(foreground));
+        let is_kind = |owner: &Owner, id| self.shared.is_kind(owner, id);
+        let known = self.shared.graph().get(&owner.uid).cloned();
+        if let Some(known) = known.as_ref().filter(|known| refers_to(object, owner, known, &is_kind)) {
+            return Ok(waiting(known.foreground));
+        }
+        if known.is_some_and(|known| !known.namespace.is_empty() && known.namespace != object.namespace) {
+            self.invalid_namespace(uid, object, owner);
         }
         let Some(resource) = self.resource_of(owner).await? else {
             // A kind nobody serves: perhaps only for the moment.
@@ -190,6 +207,34 @@ impl Worker {
             Some(live) => waiting(Object::new(0, &live.metadata).foreground),
             None => OwnerState::Dangling,
         })
+    }
+
+    /// Says that an owner lies in another namespace than its dependent.
+    fn invalid_namespace(&self, uid: &Uid, object: &Object, owner: &Owner) {
+        let Some(resource) = self.shared.resource(object.resource) else { return };
+        let reference = ObjectReference {
+            api_version: Some(resource.api.api_version.clone()),
+            kind: Some(resource.api.kind.clone()),
+            namespace: Some(object.namespace.to_string()).filter(|n| !n.is_empty()),
+            name: Some(object.name.to_string()),
+            uid: Some(uid.to_string()),
+            ..ObjectReference::default()
+        };
+        let text = format!(
+            "ownerRef [{}/{}, name: {}, uid: {}] does not exist in namespace {:?}",
+            owner.api_version, owner.kind, owner.name, owner.uid, object.namespace
+        );
+        let events = self.ctx.events.named("garbage-collector-controller");
+        events.event_on(reference, EventType::Warning, "OwnerRefInvalidNamespace", text);
+    }
+
+    /// Lets all owners go before this object does.
+    async fn unblock_owners(&self, api: &Api<DynamicObject>, live: &Live) -> Result<(), SyncError> {
+        let mut owners = live.metadata.owner_references.clone().unwrap_or_default();
+        for owner in &mut owners {
+            owner.block_owner_deletion = Some(false);
+        }
+        self.patch(api, live, json!({"ownerReferences": owners})).await
     }
 
     /// The resource of an owner's kind; asks the server again for unknown ones.
