@@ -1,6 +1,6 @@
 //! Watches over nodes: one timer per node, moved on by its leases.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ struct Worker {
     /// What was last heard of each node, by name.
     heard: Arc<Mutex<HashMap<String, Heard>>>,
     permits: Arc<Mutex<Permits>>,
+    /// Nodes that are not ready and whose pods have been marked.
+    marked: Arc<Mutex<HashSet<String>>>,
 }
 
 pub(super) fn start(ctx: &Context) {
@@ -37,6 +39,7 @@ pub(super) fn start(ctx: &Context) {
         events: ctx.events.named("node-controller"),
         heard: Arc::default(),
         permits: Arc::default(),
+        marked: Arc::default(),
     };
     // A lease that moves only notes the time: the node's timer finds it there.
     let (leases, nodes) = (worker.clone(), ctx.informers.nodes.clone());
@@ -83,6 +86,7 @@ impl Worker {
     fn forget(&self, node: &Node) {
         let name = node.metadata.name.clone().unwrap_or_default();
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        self.marked.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
         let text = format!("Node {name} event: Removing Node {name} from Controller");
         self.events.event(node, EventType::Normal, "RemovingNode", text);
     }
@@ -105,10 +109,21 @@ impl Worker {
         if let Some(retry) = self.taint(key, &node, now).await? {
             wake = Some(wake.map_or(retry, |w| w.min(retry)));
         }
-        if ready(&node).is_some_and(|s| s != "True") {
-            self.mark_pods(key).await?;
-        }
+        self.follow_readiness(key, ready(&node).is_some_and(|s| s != "True")).await?;
         Ok(wake.map_or(Next::Wait, Next::After))
+    }
+
+    /// Marks the pods of a node once for each time that it stops being ready: a
+    /// kubelet that still runs knows better from then on.
+    async fn follow_readiness(&self, key: &ObjectKey, not_ready: bool) -> Result<(), SyncError> {
+        let marked = || self.marked.lock().unwrap_or_else(PoisonError::into_inner);
+        if !not_ready {
+            marked().remove(&key.name);
+        } else if !marked().contains(&key.name) {
+            self.mark_pods(key).await?;
+            marked().insert(key.name.clone());
+        }
+        Ok(())
     }
 
     async fn write_conditions(

@@ -1,5 +1,8 @@
 //! Evicts pods that do not bear their node's NoExecute taints.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -7,13 +10,13 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::eviction::{Fate, fate};
+use super::eviction::{Fate, TaintTimes, fate};
 use crate::Context;
 use crate::replicaset::delete_pod;
 use client::events::EventType;
 use client::objects::uid;
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
-use client::{ObjectKey, api_in};
+use client::{Change, ObjectKey, api_in};
 
 pub(super) fn start(ctx: &Context) {
     let queue = WorkQueue::new();
@@ -26,7 +29,10 @@ pub(super) fn start(ctx: &Context) {
         }
     });
     let (sink, pods) = (queue.clone(), ctx.informers.pods.clone());
+    let times = Times::default();
+    let observed = times.clone();
     ctx.informers.nodes.subscribe(move |change| {
+        observe(&observed, change);
         let taints = |n: &Node| n.spec.as_ref().and_then(|s| s.taints.clone());
         let Some(node) = change.new.filter(|n| no_execute(n)) else { return };
         if change.old.is_some_and(|old| taints(old) == taints(node)) {
@@ -39,9 +45,21 @@ pub(super) fn start(ctx: &Context) {
     });
     let worker = ctx.clone();
     spawn_workers("taint-eviction-controller", &queue, 4, &ctx.runner, move |key| {
-        let ctx = worker.clone();
-        async move { sync(&ctx, &key).await }
+        let (ctx, times) = (worker.clone(), times.clone());
+        async move { sync(&ctx, &times, &key).await }
     });
+}
+
+/// Since when taints have been seen, by node.
+type Times = Arc<Mutex<HashMap<String, TaintTimes>>>;
+
+fn observe(times: &Times, change: &Change<'_, Node>) {
+    let name = change.latest().metadata.name.clone().unwrap_or_default();
+    let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
+    match change.new.filter(|node| no_execute(node)) {
+        Some(node) => times.entry(name).or_default().observe(node, Timestamp::now()),
+        None => drop(times.remove(&name)),
+    }
 }
 
 fn node_name(pod: &Pod) -> &str {
@@ -52,10 +70,11 @@ fn no_execute(node: &Node) -> bool {
     node.spec.as_ref().is_some_and(|s| s.taints.iter().flatten().any(|t| t.effect == "NoExecute"))
 }
 
-async fn sync(ctx: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
+async fn sync(ctx: &Context, times: &Times, key: &ObjectKey) -> Result<Next, SyncError> {
     let Some(pod) = ctx.informers.pods.get(key) else { return Ok(Next::Wait) };
     let Some(node) = ctx.informers.nodes.get(&ObjectKey::new("", node_name(&pod))) else { return Ok(Next::Wait) };
-    match fate(&pod, &node, Timestamp::now()) {
+    let times = times.lock().unwrap_or_else(PoisonError::into_inner).get(node_name(&pod)).cloned();
+    match fate(&pod, &node, &times.unwrap_or_default(), Timestamp::now()) {
         Fate::Stay => Ok(Next::Wait),
         Fate::LeaveIn(wait) => Ok(Next::After(wait.unsigned_abs())),
         Fate::Leave => evict(ctx, key, &pod).await,
