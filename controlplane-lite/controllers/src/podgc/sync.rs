@@ -54,13 +54,24 @@ async fn sync(ctx: &Context, unknown: &Mutex<BTreeMap<String, Timestamp>>) -> Re
         let mut unknown = unknown.lock().unwrap_or_else(PoisonError::into_inner);
         plan(&pods, &exists, &mut unknown, threshold, Timestamp::now())
     };
+    // One that cannot be deleted keeps nobody else; the pass comes again for it.
+    let mut failed = None;
     for (pod, cause) in doomed {
-        if cause == Cause::Orphaned && node_lives(ctx, &pod).await? {
-            continue;
+        if let Err(error) = collect(ctx, &pod, cause).await {
+            failed = Some(error);
         }
-        delete(ctx, &pod, cause).await?;
+    }
+    if let Some(error) = failed {
+        return Err(error);
     }
     Ok(wake.map_or(Next::Wait, |w| Next::After(w.unsigned_abs())))
+}
+
+async fn collect(ctx: &Context, pod: &Pod, cause: Cause) -> Result<(), SyncError> {
+    if cause == Cause::Orphaned && node_lives(ctx, pod).await? {
+        return Ok(());
+    }
+    delete(ctx, pod, cause).await
 }
 
 /// Asks the server itself before a pod is declared lost.
