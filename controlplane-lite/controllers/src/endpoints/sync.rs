@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 
-use super::plan::{desired, has_endpoints, selects};
+use super::plan::{ZONE_LABEL, desired, has_endpoints, selects};
 use super::slices::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_LABEL, reconcile};
 use super::subsets::{MANAGED_BY_LABEL as ENDPOINTS_MANAGED_BY_LABEL, endpoints};
 use crate::Context;
@@ -37,6 +37,21 @@ pub(crate) fn start(ctx: &Context) {
     ctx.informers.endpoints.subscribe(move |change| {
         if label(&change.latest().metadata, ENDPOINTS_MANAGED_BY_LABEL).is_some() {
             sink.add(ObjectKey::of(&change.latest().metadata));
+        }
+    });
+    // A slice shows the zone of each endpoint's node.
+    let (sink, slices) = (queue.clone(), ctx.informers.endpoint_slices.clone());
+    ctx.informers.nodes.subscribe(move |change| {
+        let zone = |node: Option<&Arc<Node>>| node.and_then(|n| label(&n.metadata, ZONE_LABEL).map(str::to_owned));
+        if zone(change.old) == zone(change.new) {
+            return;
+        }
+        let name = change.latest().metadata.name.as_deref();
+        let shows = |s: &&Arc<EndpointSlice>| s.endpoints.iter().flatten().any(|e| e.node_name.as_deref() == name);
+        for slice in slices.list().iter().filter(shows) {
+            if let Some(service) = label(&slice.metadata, SERVICE_LABEL) {
+                sink.add(ObjectKey::new(slice.metadata.namespace.clone().unwrap_or_default(), service));
+            }
         }
     });
     let worker = ctx.clone();
