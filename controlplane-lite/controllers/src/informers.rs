@@ -9,6 +9,7 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
@@ -30,6 +31,8 @@ pub struct Informers {
     pub deployments: Arc<Store<Deployment>>,
     /// All replica sets, indexed by controller.
     pub replica_sets: Arc<Store<ReplicaSet>>,
+    /// All disruption budgets of pods.
+    pub disruption_budgets: Arc<Store<PodDisruptionBudget>>,
     /// All services.
     pub services: Arc<Store<Service>>,
     /// All endpoints.
@@ -68,6 +71,7 @@ impl Informers {
             nodes: cluster_wide(client, false, "nodes", observed),
             deployments: cluster_wide(client, false, "deployments", observed),
             replica_sets: cluster_wide(client, true, "replicasets", observed),
+            disruption_budgets: cluster_wide(client, false, "poddisruptionbudgets", observed),
             services: cluster_wide(client, false, "services", observed),
             endpoints: cluster_wide(client, false, "endpoints", observed),
             endpoint_slices: cluster_wide(client, true, "endpointslices", observed),
@@ -88,6 +92,7 @@ impl Informers {
             self.nodes.wait_synced(),
             self.deployments.wait_synced(),
             self.replica_sets.wait_synced(),
+            self.disruption_budgets.wait_synced(),
             self.services.wait_synced(),
             self.endpoints.wait_synced(),
             self.endpoint_slices.wait_synced(),

@@ -6,9 +6,11 @@ pub mod accounts;
 pub mod bootstrap;
 pub mod csr;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod garbage;
 pub mod informers;
+mod mirroring;
 pub mod namespace;
 pub mod nodeipam;
 pub mod nodelifecycle;
@@ -121,7 +123,7 @@ pub async fn run(client: Client, config: ControllersConfig, token: CancellationT
 type Start = fn(&Context);
 
 /// Every controller under upstream's name.
-const CONTROLLERS: [(&str, Start); 11] = [
+const CONTROLLERS: [(&str, Start); 13] = [
     ("serviceaccount-controller", accounts::start),
     ("bootstrap-signer-controller", bootstrap::start),
     ("certificatesigningrequest-controller", csr::start),
@@ -129,7 +131,9 @@ const CONTROLLERS: [(&str, Start); 11] = [
     ("node-lifecycle-controller", nodelifecycle::start),
     ("deployment-controller", deployment::start),
     ("replicaset-controller", replicaset::start),
+    ("disruption-controller", disruption::start),
     ("endpointslice-controller", endpoints::start),
+    ("endpointslice-mirroring-controller", mirroring::start),
     ("namespace-controller", namespace::start),
     ("garbage-collector-controller", garbage::start),
     ("pod-garbage-collector-controller", podgc::start),

@@ -1,0 +1,6 @@
+//! Keeps the status of PodDisruptionBudgets, by which evictions are allowed.
+
+pub(crate) mod plan;
+mod sync;
+
+pub(crate) use sync::start;

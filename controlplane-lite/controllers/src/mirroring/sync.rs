@@ -1,0 +1,84 @@
+//! Watches Endpoints, Services and mirrored slices; performs the plan.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+
+use super::plan::{Changes, MANAGED_BY, mirrored, reconcile};
+use crate::Context;
+use crate::endpoints::slices::{MANAGED_BY_LABEL, SERVICE_LABEL};
+use client::objects::{label, name, uid};
+use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
+use client::{ObjectKey, api_in};
+
+pub(crate) fn start(ctx: &Context) {
+    let queue = WorkQueue::new();
+    let sink = queue.clone();
+    ctx.informers.endpoints.subscribe(move |change| sink.add(ObjectKey::of(&change.latest().metadata)));
+    let sink = queue.clone();
+    ctx.informers.services.subscribe(move |change| sink.add(ObjectKey::of(&change.latest().metadata)));
+    let sink = queue.clone();
+    ctx.informers.endpoint_slices.subscribe(move |change| {
+        let meta = &change.latest().metadata;
+        if let Some(service) = label(meta, SERVICE_LABEL).filter(|_| label(meta, MANAGED_BY_LABEL) == Some(MANAGED_BY))
+        {
+            sink.add(ObjectKey::new(meta.namespace.clone().unwrap_or_default(), service));
+        }
+    });
+    let worker = ctx.clone();
+    spawn_workers("endpointslice-mirroring", &queue, ctx.config.workers, &ctx.runner, move |key| {
+        let ctx = worker.clone();
+        async move { sync(&ctx, &key).await }
+    });
+}
+
+async fn sync(ctx: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
+    let ours = |s: &EndpointSlice| {
+        let meta = &s.metadata;
+        label(meta, SERVICE_LABEL) == Some(&key.name)
+            && label(meta, MANAGED_BY_LABEL) == Some(MANAGED_BY)
+            && meta.deletion_timestamp.is_none()
+    };
+    let existing = ctx.informers.endpoint_slices.list_in(&key.namespace, ours);
+    let service = ctx.informers.services.get(key);
+    let endpoints = ctx.informers.endpoints.get(key).filter(|e| mirrored(e, service.as_deref()));
+    let changes = match endpoints {
+        Some(endpoints) => reconcile(&endpoints, &existing),
+        None => {
+            let delete = existing.iter().map(|s| name(&s.metadata).to_owned()).collect();
+            Changes { delete, ..Changes::default() }
+        }
+    };
+    perform(ctx, key, changes, &existing).await
+}
+
+async fn perform(
+    ctx: &Context,
+    key: &ObjectKey,
+    changes: Changes,
+    existing: &[Arc<EndpointSlice>],
+) -> Result<Next, SyncError> {
+    let (api, slices): (Api<EndpointSlice>, _) = (api_in(&ctx.client, key), &ctx.informers.endpoint_slices);
+    for slice in &changes.create {
+        match api.create(&PostParams::default(), slice).await {
+            Ok(made) => slices.written(made),
+            // The namespace is gone, and the Endpoints with it.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Next::Wait),
+            Err(error) => return Err(SyncError::api("create EndpointSlice of", key)(error)),
+        }
+    }
+    for slice in &changes.update {
+        let made = api.replace(name(&slice.metadata), &PostParams::default(), slice).await;
+        slices.written(made.map_err(SyncError::api("update EndpointSlice of", key))?);
+    }
+    for slice in existing.iter().filter(|s| changes.delete.iter().any(|gone| gone == name(&s.metadata))) {
+        match api.delete(name(&slice.metadata), &DeleteParams::default()).await {
+            Ok(_) => slices.removed(&ObjectKey::of(&slice.metadata), uid(&slice.metadata)),
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(SyncError::api("delete EndpointSlice of", key)(error)),
+        }
+    }
+    Ok(Next::Wait)
+}
