@@ -117,6 +117,21 @@ impl Pools {
         }
     }
 
+    /// Nothing is taken any more.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.cidr, self.port_range);
+    }
+
+    /// Marks what a grant took.
+    pub fn retake(&mut self, grant: &Grant) {
+        for index in grant.taken_ips.iter().filter_map(|address| self.cidr.index(*address)) {
+            self.addresses.take(index);
+        }
+        for port in &grant.taken_ports {
+            self.ports.take((*port).into());
+        }
+    }
+
     /// Frees what a deleted Service held.
     pub fn vacate(&mut self, service: &Value) {
         let grant = Grant { freed_ips: addresses(service), freed_ports: node_ports(service), ..Grant::default() };

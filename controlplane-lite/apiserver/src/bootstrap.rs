@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::registry::{Change, RETRIES, Resource};
 use super::server::Server;
+use super::services::REPAIR_PERIOD;
 use super::status::ApiError;
 use scheme::access::{ensure_map, str_at};
 use scheme::{Kind, meta};
@@ -41,6 +42,7 @@ pub async fn run(server: &Arc<Server>) -> Result<(), ApiError> {
 pub async fn keep(server: Arc<Server>) {
     let mut ticks = tokio::time::interval(REPAIR_EVERY);
     ticks.tick().await;
+    let mut repaired = tokio::time::Instant::now();
     loop {
         // Cancel-safe: a lost tick only delays a repair.
         tokio::select! {
@@ -49,6 +51,12 @@ pub async fn keep(server: Arc<Server>) {
         }
         if let Err(error) = reconcile_service(&server).await {
             warn!(%error, "cannot keep the kubernetes Service");
+        }
+        if repaired.elapsed() >= REPAIR_PERIOD {
+            repaired = tokio::time::Instant::now();
+            if let Err(error) = server.services.repair(&server.registry).await {
+                warn!(%error, "cannot repair what Services hold");
+            }
         }
     }
 }
@@ -163,7 +171,7 @@ async fn reconcile_service(server: &Arc<Server>) -> Result<(), ApiError> {
         match server.services.fill(services.kind, &mut service, None) {
             Ok(grant) => {
                 let made = create(server, &services, "default", KUBERNETES, service).await;
-                server.services.settle(&grant, made.is_ok());
+                grant.answered(&made, false);
                 made.or_else(|error| if error.is_already_exists() { Ok(()) } else { Err(error) })?;
             }
             Err(errors) => warn!(?errors, "cannot give the kubernetes Service its address"),

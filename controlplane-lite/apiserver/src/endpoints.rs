@@ -139,9 +139,11 @@ async fn health(server: &Server, parts: &[&str], query: &Query) -> Response<Body
 async fn passes(server: &Server, check: &str) -> bool {
     match check {
         "etcd" => {
-            let revision = server.registry.current_revision();
-            tokio::time::timeout(HEALTH_TIMEOUT, revision).await.is_ok_and(|r| r.is_ok())
+            // A write, not a look at what is in memory: a store that only reads is not healthy.
+            tokio::time::timeout(HEALTH_TIMEOUT, server.registry.check()).await.is_ok_and(|r| r.is_ok())
         }
+        // The caches follow the store.
+        "informer-sync" => tokio::time::timeout(HEALTH_TIMEOUT, server.registry.fresh()).await.is_ok_and(|r| r.is_ok()),
         "poststarthook/rbac/bootstrap-roles" => server.is_bootstrapped(),
         "shutdown" => !server.stopping.is_cancelled(),
         _ => true,

@@ -97,6 +97,14 @@ impl Registry {
         self.cache.store().current_revision().await.map_err(store_failure)
     }
 
+    /// Whether the store takes writes.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn check(&self) -> Result<(), ApiError> {
+        self.cache.store().check().await.map_err(store_failure)
+    }
+
     /// Waits until the caches show every write that was answered before this call.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ pub struct Server {
     /// The resources stored.
     pub registry: Registry,
     /// What Services hold.
-    pub services: Services,
+    pub services: Arc<Services>,
     /// What is counted.
     pub metrics: Metrics,
     /// Who is asking.

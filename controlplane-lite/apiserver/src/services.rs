@@ -1,19 +1,53 @@
-//! The lock around what Services hold, for the verbs that write them.
+//! What Services hold, for the verbs that write them: grants that end however
+//! their request ends, and the repair of what no request could settle.
+//!
+//! A grant whose write succeeded or was refused is concluded at once. One whose
+//! write ended otherwise (the request was cut off, the store did not say) may or
+//! may not have been stored: what it took stays taken until [`Services::repair`]
+//! has looked at the stored Services.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::allocate::{Cidr, Grant, Pools};
-use super::registry::Resource;
+use super::registry::{Registry, Resource};
+use super::status::ApiError;
 use scheme::{FieldErrors, Kind};
 use storage::Object;
 use storage::watch_cache::Filter;
 
+/// How long a write may go on after its request was cut off.
+const IN_FLIGHT: Duration = Duration::from_secs(60);
+/// Upstream's pace of its repair loops.
+pub const REPAIR_PERIOD: Duration = Duration::from_secs(180);
+
 /// Cluster IPs and node ports of the whole cluster.
 #[derive(Debug)]
 pub struct Services {
-    pools: Mutex<Pools>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    pools: Pools,
+    /// Grants that are not concluded, and since when nobody will conclude them.
+    open: HashMap<u64, (Grant, Option<Instant>)>,
+    ticket: u64,
+    /// What was concluded as written since a repair began to read the stored Services.
+    repairing: Option<Vec<Grant>>,
+}
+
+/// A grant that a write is about to use.
+#[derive(Debug)]
+#[must_use = "a grant is concluded by what became of its write"]
+pub struct Held {
+    services: Arc<Services>,
+    /// None for what holds nothing, and once concluded.
+    ticket: Option<u64>,
 }
 
 fn is_service(kind: &Kind) -> bool {
@@ -22,42 +56,196 @@ fn is_service(kind: &Kind) -> bool {
 
 impl Services {
     /// Nothing taken yet.
-    pub fn new(cidr: Cidr, node_ports: (u16, u16)) -> Self {
-        Self { pools: Mutex::new(Pools::new(cidr, node_ports)) }
+    pub fn new(cidr: Cidr, node_ports: (u16, u16)) -> Arc<Self> {
+        let pools = Pools::new(cidr, node_ports);
+        Arc::new(Self { state: Mutex::new(State { pools, open: HashMap::new(), ticket: 0, repairing: None }) })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pools> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // The bitmaps are valid after every single step, so a panic elsewhere does not spoil them.
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Marks what the stored Services hold.
     pub fn occupy(&self, services: &Resource) {
-        services.cache().for_each(&Filter::all(), |service| self.lock().occupy(&service.value()));
+        services.cache().for_each(&Filter::all(), |service| self.lock().pools.occupy(&service.value()));
+    }
+
+    /// A grant of nothing.
+    pub fn nothing(self: &Arc<Self>) -> Held {
+        Held { services: self.clone(), ticket: None }
     }
 
     /// Completes a Service (other kinds pass untouched).
     ///
     /// # Errors
     /// What is wrong with the fields asked for.
-    pub fn fill(&self, kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<Grant, FieldErrors> {
+    pub fn fill(self: &Arc<Self>, kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<Held, FieldErrors> {
         if !is_service(kind) {
-            return Ok(Grant::default());
+            return Ok(self.nothing());
         }
-        self.lock().fill(object, old, &mut |span| rand::random_range(0..span.max(1)))
+        let mut state = self.lock();
+        let grant = state.pools.fill(object, old, &mut |span| rand::random_range(0..span.max(1)))?;
+        state.ticket += 1;
+        let ticket = state.ticket;
+        state.open.insert(ticket, (grant, None));
+        drop(state);
+        Ok(Held { services: self.clone(), ticket: Some(ticket) })
     }
 
-    /// Ends a grant after the write it was for.
-    pub fn settle(&self, grant: &Grant, written: bool) {
-        if *grant != Grant::default() {
-            self.lock().settle(grant, written);
-        }
-    }
-
-    /// Frees what a removed Service held (other kinds pass).
+    /// Frees what a removed Service held (other kinds pass). Should the caller be
+    /// cut off before, the next repair does it.
     pub fn vacate(&self, kind: &Kind, object: &Object) {
         if is_service(kind) {
-            self.lock().vacate(&object.value());
+            self.lock().pools.vacate(&object.value());
         }
+    }
+
+    /// Makes what is taken what the stored Services and the writes in flight hold.
+    ///
+    /// # Errors
+    /// When the stored Services cannot be read.
+    pub async fn repair(&self, registry: &Registry) -> Result<(), ApiError> {
+        let Some(services) = registry.get("", "services") else { return Ok(()) };
+        self.lock().repairing = Some(Vec::new());
+        // From here on the cache shows every write that was answered before.
+        registry.fresh().await?;
+        let mut stored = Vec::new();
+        services.cache().for_each(&Filter::all(), |service| stored.push(service.value()));
+        self.lock().rebuild(&stored, Instant::now());
+        Ok(())
+    }
+}
+
+impl State {
+    fn rebuild(&mut self, stored: &[Value], now: Instant) {
+        self.open.retain(|_, (_, since)| since.is_none_or(|since| now - since < IN_FLIGHT));
+        self.pools.clear();
+        for service in stored {
+            self.pools.occupy(service);
+        }
+        let concluded = self.repairing.take().unwrap_or_default();
+        for grant in concluded.iter().chain(self.open.values().map(|(grant, _)| grant)) {
+            self.pools.retake(grant);
+        }
+    }
+}
+
+impl Held {
+    /// The write is stored.
+    pub fn written(mut self) {
+        self.conclude(true);
+    }
+
+    /// There was no write, or it did not happen.
+    pub fn refused(mut self) {
+        self.conclude(false);
+    }
+
+    /// Whatever the store's answer says; of an error of its own nothing is known.
+    pub fn answered<T>(self, answer: &Result<T, ApiError>, dry_run: bool) {
+        match answer {
+            _ if dry_run => self.refused(),
+            Ok(_) => self.written(),
+            Err(error) if error.code() < 500 => self.refused(),
+            Err(_) => drop(self),
+        }
+    }
+
+    fn conclude(&mut self, written: bool) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let mut state = self.services.lock();
+        let Some((grant, _)) = state.open.remove(&ticket) else { return };
+        state.pools.settle(&grant, written);
+        if written && let Some(concluded) = &mut state.repairing {
+            concluded.push(grant);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take()
+            && let Some((_, since)) = self.services.lock().open.get_mut(&ticket)
+        {
+            *since = Some(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    /// A range with a handful of addresses.
+    fn services() -> (Arc<Services>, &'static Kind) {
+        let kind = scheme::builtin().kinds().find(|kind| is_service(kind)).unwrap();
+        (Services::new("10.43.0.0/29".parse().unwrap(), (30000, 30003)), kind)
+    }
+
+    fn service(ip: &str) -> Value {
+        json!({"spec": {"type": "ClusterIP", "clusterIP": ip, "ports": [{"port": 80, "protocol": "TCP"}]}})
+    }
+
+    fn free(services: &Arc<Services>, kind: &Kind, ip: &str) -> bool {
+        services.fill(kind, &mut service(ip), None).is_ok_and(|held| {
+            held.refused();
+            true
+        })
+    }
+
+    fn rebuild(services: &Services, stored: &[Value], now: Instant) {
+        services.lock().repairing = Some(Vec::new());
+        services.lock().rebuild(stored, now);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grant_that_was_cut_off_is_kept_until_the_stored_services_tell() {
+        let (services, kind) = services();
+        let (ip, other) = ("10.43.0.2", "10.43.0.3");
+        // Cut off after the write was sent: one was stored, the other not.
+        let stored = async {
+            let _held = (
+                services.fill(kind, &mut service(ip), None).unwrap(),
+                services.fill(kind, &mut service(other), None).unwrap(),
+            );
+            std::future::pending::<()>().await;
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(1), stored).await.is_err());
+        assert!(!free(&services, kind, ip) && !free(&services, kind, other), "nobody knows yet");
+        rebuild(&services, &[], Instant::now());
+        assert!(!free(&services, kind, ip), "the write may still arrive");
+        rebuild(&services, &[service(ip)], Instant::now() + IN_FLIGHT);
+        assert!(!free(&services, kind, ip), "stored");
+        assert!(free(&services, kind, other), "not stored: free again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_of_the_store_decides() {
+        let (services, kind) = services();
+        let held = |ip| services.fill(kind, &mut service(ip), None).unwrap();
+        held("10.43.0.1").answered::<()>(&Ok(()), false);
+        held("10.43.0.2").answered::<()>(&Ok(()), true);
+        held("10.43.0.3").answered::<()>(&Err(ApiError::unauthorized()), false);
+        held("10.43.0.4").answered::<()>(&Err(ApiError::internal("the store did not say")), false);
+        let taken: Vec<bool> = (1..5).map(|n| !free(&services, kind, &format!("10.43.0.{n}"))).collect();
+        assert_eq!(taken, [true, false, false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_repair_frees_what_nobody_holds_and_keeps_what_was_written_meanwhile() {
+        let (services, kind) = services();
+        services.fill(kind, &mut service("10.43.0.1"), None).unwrap().written();
+        services.lock().repairing = Some(Vec::new());
+        // After the repair began to read, and not in what it has read.
+        services.fill(kind, &mut service("10.43.0.2"), None).unwrap().written();
+        let open = services.fill(kind, &mut service("10.43.0.3"), None).unwrap();
+        services.lock().rebuild(&[], Instant::now());
+        assert!(free(&services, kind, "10.43.0.1"), "its Service is gone");
+        assert!(!free(&services, kind, "10.43.0.2") && !free(&services, kind, "10.43.0.3"));
+        open.refused();
+        assert!(free(&services, kind, "10.43.0.3"));
     }
 }

@@ -89,7 +89,7 @@ async fn attempt(call: &Call, mut object: Value, options: &WriteOptions) -> Resu
     } else {
         call.resource.create(namespace, &name, object).await
     };
-    server.services.settle(&grant, result.is_ok() && !options.dry_run);
+    grant.answered(&result, options.dry_run);
     result
 }
 

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use crate::access::check_escalation;
 use crate::admission::Operation;
-use crate::allocate::Grant;
 use crate::body::Body;
 use crate::call::{Call, valid};
 use crate::deletion;
 use crate::options::{self, WriteOptions};
 use crate::registry::{Change, RETRIES, Written};
 use crate::respond;
+use crate::services::Held;
 use crate::status::{ApiError, Cause};
 use crate::subresource::strategy;
 use scheme::access::{ensure_map, str_at};
@@ -80,20 +80,20 @@ pub async fn apply_change<F>(
 where
     F: FnMut(&Value) -> Result<Value, ApiError>,
 {
-    let mut grant = Grant::default();
     let services = &call.server.services;
+    let mut grant = services.nothing();
     let result = call
         .resource
         .change(&call.info.namespace, &call.info.name, options.dry_run, attempts, |old| {
             // A lost race: what that try was granted goes back.
-            services.settle(&std::mem::take(&mut grant), false);
+            std::mem::replace(&mut grant, services.nothing()).refused();
             let new = call.stored(next(old)?);
             let (change, granted) = judge(call, new, old)?;
             grant = granted;
             Ok(change)
         })
         .await;
-    services.settle(&grant, result.is_ok() && !options.dry_run);
+    grant.answered(&result, options.dry_run);
     if let Ok(written) = &result
         && written.removed
         && !options.dry_run
@@ -104,7 +104,7 @@ where
 }
 
 /// Everything between a client's object and the store: preconditions, strategy, admission, validation, allocation.
-fn judge(call: &Call, mut new: Value, old: &Value) -> Result<(Change, Grant), ApiError> {
+fn judge(call: &Call, mut new: Value, old: &Value) -> Result<(Change, Held), ApiError> {
     let kind = call.resource.kind;
     let name = call.info.name.as_str();
     check_preconditions(call, &new, old)?;
@@ -112,13 +112,13 @@ fn judge(call: &Call, mut new: Value, old: &Value) -> Result<(Change, Grant), Ap
     call.admit(Operation::Update, Some(&mut new), Some(old))?;
     valid(call.kind_subject(), name, strategy::validate(call, &new, old))?;
     check_escalation(call, &new, Some(old))?;
-    let mut grant = Grant::default();
+    let mut grant = call.server.services.nothing();
     if call.info.subresource.is_empty() {
         grant = match call.server.services.fill(kind, &mut new, Some(old)) {
             Ok(grant) => grant,
             Err(errors) => {
                 valid(call.kind_subject(), name, errors)?;
-                Grant::default()
+                call.server.services.nothing()
             }
         };
     }
