@@ -77,11 +77,22 @@ pub struct ContinueToken {
     /// The revision of the first page; -1 continues without consistency.
     rv: i64,
     start: String,
+    /// When the first page was answered, in seconds; 0 when nobody said.
+    #[serde(default)]
+    t: i64,
 }
+
+/// A consistent list may take so long: then upstream has compacted its revision, however quiet the resource was.
+const TOKEN_LIFETIME: i64 = 300;
 
 impl ContinueToken {
     fn encode(&self) -> String {
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// Whether the revision is too old to be continued.
+    fn expired(&self, now: i64) -> bool {
+        self.rv > 0 && self.t > 0 && now.saturating_sub(self.t) > TOKEN_LIFETIME
     }
 
     /// Reads a token.
@@ -110,7 +121,7 @@ pub async fn page(call: &Call, options: &ListOptions) -> Result<respond::Page, A
     if options.continue_token.is_empty() {
         query.at = at_least(call, options).await?;
         let listing = cache.list(&query).await.map_err(cache_failure)?;
-        return Ok(finish(call, listing));
+        return Ok(finish(call, listing, call.server.now().as_second()));
     }
     let token = ContinueToken::decode(&options.continue_token)?;
     if !options.resource_version.is_empty() && options.resource_version != "0" {
@@ -118,12 +129,21 @@ pub async fn page(call: &Call, options: &ListOptions) -> Result<respond::Page, A
     }
     let after = call.resource.absolute(&token.start);
     query.after = Some(after.map_err(|e| ApiError::bad_request(format!("continue key is not valid: {e}")))?);
-    match u64::try_from(token.rv) {
-        Ok(revision) => query.at = Some(Revision(revision)),
-        Err(_) => drop(call.server.registry.fresh().await?),
+    if token.expired(call.server.now().as_second()) {
+        return Err(ApiError::expired_continue(ContinueToken { rv: -1, ..token }.encode()));
     }
+    let begun = match u64::try_from(token.rv) {
+        Ok(revision) => {
+            query.at = Some(Revision(revision));
+            token.t
+        }
+        Err(_) => {
+            call.server.registry.fresh().await?;
+            call.server.now().as_second()
+        }
+    };
     match cache.list(&query).await {
-        Ok(listing) => Ok(finish(call, listing)),
+        Ok(listing) => Ok(finish(call, listing, begun)),
         Err(error) if too_old(&error) => {
             let token = ContinueToken { rv: -1, ..token };
             Err(ApiError::expired_continue(token.encode()))
@@ -154,12 +174,13 @@ async fn at_least(call: &Call, options: &ListOptions) -> Result<Option<Revision>
     }
 }
 
-fn finish(call: &Call, listing: Listing) -> respond::Page {
+fn finish(call: &Call, listing: Listing, begun: i64) -> respond::Page {
     let rv = i64::try_from(listing.revision.0).unwrap_or(i64::MAX);
     let token = listing.next.as_ref().map(|key| ContinueToken {
         v: "meta.k8s.io/v1".into(),
         rv,
         start: call.resource.relative(key).to_owned(),
+        t: begun,
     });
     respond::Page {
         items: listing.items,
@@ -176,7 +197,11 @@ mod tests {
 
     #[test]
     fn tokens_survive_and_garbage_does_not() {
-        let token = ContinueToken { v: "meta.k8s.io/v1".into(), rv: 7, start: "a/b".into() };
+        let token = ContinueToken { v: "meta.k8s.io/v1".into(), rv: 7, start: "a/b".into(), t: 1000 };
+        assert!(!token.expired(1300) && token.expired(1301));
+        assert!(!ContinueToken { rv: -1, ..ContinueToken::decode(&token.encode()).unwrap() }.expired(i64::MAX));
+        let silent = ContinueToken::decode(&URL_SAFE_NO_PAD.encode(r#"{"v":"meta.k8s.io/v1","rv":7,"start":"a"}"#));
+        assert!(!silent.unwrap().expired(i64::MAX));
         let back = ContinueToken::decode(&token.encode()).unwrap();
         assert_eq!((back.rv, back.start.as_str()), (7, "a/b"));
         for bad in ["", "x", "!!!", "e30", &URL_SAFE_NO_PAD.encode(r#"{"v":"v9","rv":1,"start":"a"}"#)] {

@@ -179,6 +179,28 @@ async fn a_page_of_a_version_is_exact() {
     assert_eq!(page["metadata"]["resourceVersion"], version);
 }
 
+/// A list that took too long ends, and says how to go on without consistency.
+#[tokio::test]
+async fn continue_tokens_expire() {
+    use base64::Engine as _;
+    let (_server, client) = start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for name in ["a", "b", "c"] {
+        expect(post(&client, maps, &json!({"metadata": {"name": name}})).await, StatusCode::CREATED);
+    }
+    let page = expect(get(&client, &format!("{maps}?limit=1")).await, StatusCode::OK);
+    let token = page["metadata"]["continue"].as_str().unwrap();
+    let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let mut content: Value = serde_json::from_slice(&engine.decode(token).unwrap()).unwrap();
+    content["t"] = json!(content["t"].as_i64().unwrap() - 600);
+    let old = engine.encode(content.to_string());
+    let expired = expect(get(&client, &format!("{maps}?limit=1&continue={old}")).await, StatusCode::GONE);
+    assert_eq!(expired["reason"], "Expired");
+    let fresh = expired["metadata"]["continue"].as_str().unwrap();
+    let next = expect(get(&client, &format!("{maps}?limit=5&continue={fresh}")).await, StatusCode::OK);
+    assert_eq!(next["items"].as_array().map(Vec::len), Some(2));
+}
+
 #[tokio::test]
 async fn documents_have_tags_and_are_compressed() {
     let (_server, client) = start().await;
