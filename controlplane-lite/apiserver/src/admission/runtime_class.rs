@@ -82,9 +82,16 @@ fn tolerate(pod: &mut Value, class: &Value) {
     }
 }
 
+/// Lists longer than this are only rid of equal tolerations: each would be compared with each.
+const MAX_COMPARED: usize = 1000;
+
 /// Both lists in order, without what another toleration includes.
 fn merge(first: &[Value], second: &[Value]) -> Vec<Value> {
     let all: Vec<&Value> = first.iter().chain(second).collect();
+    if all.len() > MAX_COMPARED {
+        let mut seen = std::collections::HashSet::with_capacity(all.len());
+        return all.into_iter().filter(|one| seen.insert(one.to_string())).cloned().collect();
+    }
     let mut merged: Vec<Value> = Vec::new();
     for (index, one) in all.iter().enumerate() {
         let before = merged.iter().any(|other| includes(other, one));
@@ -128,6 +135,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn long_lists_of_tolerations_are_merged_in_linear_time() {
+        let many: Vec<Value> = (0..60_000).map(|n| json!({"key": "k", "value": format!("v{n}")})).collect();
+        assert_eq!(merge(&many, &many), many);
+    }
 
     #[test]
     fn tolerations_that_others_include_are_left_out() {
