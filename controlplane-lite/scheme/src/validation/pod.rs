@@ -133,8 +133,8 @@ fn dns_config(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         if search == "." {
             continue;
         }
-        // Upstream lets underscores stand for dashes here, and a final dot.
-        let masked = search.strip_suffix('.').unwrap_or(search).replace('_', "-");
+        // Upstream lets underscores stand wherever letters may, and a final dot.
+        let masked = search.strip_suffix('.').unwrap_or(search).replace('_', "a");
         for problem in meta::NameRule::Dns1123Subdomain.check(&masked, false) {
             errors.invalid(&list.index(i), search, problem);
         }
