@@ -95,7 +95,7 @@ pub fn build(config: &Config, registry: &Registry) -> Result<Chains, AccessError
         Some(path) => Some(Arc::new(BasicUsers::load(path)?)),
         None => None,
     };
-    let certificates: Option<Arc<dyn Authenticator>> = Some(Arc::new(CertificateAuthenticator));
+    let certificates: Option<Arc<dyn Authenticator>> = Some(Arc::new(CertificateAuthenticator::new(Timestamp::now)));
     let anonymous_paths = config.auth.anonymous_paths.clone();
     let authn = Arc::new(Union { certificates, tokens, basic, anonymous_paths });
     let authz: Arc<dyn Authorizer> = if config.auth.authorize {

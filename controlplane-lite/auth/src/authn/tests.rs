@@ -219,6 +219,11 @@ async fn users_from_files() {
     assert!(StaticTokens::load(Path::new("/nonexistent/users.csv")).unwrap_err().to_string().contains("/nonexistent"));
 }
 
+async fn ask_at(clock: fn() -> Timestamp, chain: &[Vec<u8>]) -> Result<Option<Authenticated>, AuthnError> {
+    let credentials = Credentials { peer_certificates: chain, ..Credentials::default() };
+    CertificateAuthenticator::new(clock).authenticate(credentials).await
+}
+
 #[tokio::test]
 async fn certificates_name_their_user() {
     let directory = tempfile::tempdir().unwrap();
@@ -226,9 +231,7 @@ async fn certificates_name_their_user() {
     let admin = pki.leaf("admin", &Subject::client("jane", Some("ops")), now()).unwrap();
     let (_, pem) = x509_parser::pem::parse_x509_pem(admin.cert_pem.as_bytes()).unwrap();
     let chain = [pem.contents];
-    let ask = |peer_certificates| {
-        CertificateAuthenticator.authenticate(Credentials { peer_certificates, ..Credentials::default() })
-    };
+    let ask = async |peer_certificates: &[Vec<u8>]| ask_at(now, peer_certificates).await;
     let user = ask(&chain).await.unwrap().unwrap().user;
     assert_eq!(
         (user.username.as_str(), user.groups.as_slice()),
@@ -236,6 +239,9 @@ async fn certificates_name_their_user() {
     );
     assert_eq!(ask(&[]).await.unwrap(), None);
     assert!(ask(&[vec![1, 2, 3]]).await.is_err());
+    assert!(ask_at(|| now() + pki::LEAF_LIFETIME, &chain).await.is_ok());
+    let after = || now() + pki::LEAF_LIFETIME + SignedDuration::from_secs(1);
+    assert!(ask_at(after, &chain).await.is_err(), "a connection may outlive its certificate");
 }
 
 #[tokio::test]
@@ -243,7 +249,7 @@ async fn the_union_asks_in_order() {
     let issuer = Arc::new(issuer());
     let token = issuer.issue(&spec(), now()).unwrap().token;
     let union = Union {
-        certificates: Some(Arc::new(CertificateAuthenticator)),
+        certificates: Some(Arc::new(CertificateAuthenticator::new(now))),
         tokens: vec![
             Arc::new(StaticTokens::parse("fixed,jane,u", Path::new("t")).unwrap()),
             Arc::new(ServiceAccountAuthenticator::new(issuer, Arc::new(world("pod-uid")), now)),
