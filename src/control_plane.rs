@@ -202,6 +202,7 @@ fn start_controllers(api: &ApiServer, pki: &Arc<Pki>, inputs: &ControlPlaneInput
         cluster_cidr: Some(range.with_context(|| format!("--cluster-cidr={pods} is no range"))?),
         root_ca_pem: pki.ca().cert_pem().to_owned(),
         signer: Some(pki.clone()),
+        api_names: inputs.args.tls_san.clone(),
         node_monitor_grace_period: Duration::from_secs(inputs.args.node_monitor_grace_period),
         ..ControllersConfig::default()
     };

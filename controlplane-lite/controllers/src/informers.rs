@@ -10,6 +10,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
@@ -45,6 +46,8 @@ pub struct Informers {
     pub service_accounts: Arc<Store<ServiceAccount>>,
     /// The config maps named `kube-root-ca.crt`, and no others.
     pub root_cas: Arc<Store<ConfigMap>>,
+    /// All cluster roles.
+    pub cluster_roles: Arc<Store<ClusterRole>>,
     /// All requests for certificates.
     pub signing_requests: Arc<Store<CertificateSigningRequest>>,
     /// The Secrets that are bootstrap tokens, and no others.
@@ -78,6 +81,7 @@ impl Informers {
             namespaces: cluster_wide(client, false, "namespaces", observed),
             service_accounts: cluster_wide(client, false, "serviceaccounts", observed),
             root_cas: spawn(Api::all(client.clone()), root_ca, false, "configmaps", observed),
+            cluster_roles: cluster_wide(client, false, "clusterroles", observed),
             signing_requests: cluster_wide(client, false, "certificatesigningrequests", observed),
             bootstrap_tokens: spawn(tokens, of_tokens, false, "secrets", observed),
             cluster_info: spawn(Api::namespaced(client.clone(), info_in), info, false, "configmaps", observed),
@@ -99,6 +103,7 @@ impl Informers {
             self.namespaces.wait_synced(),
             self.service_accounts.wait_synced(),
             self.root_cas.wait_synced(),
+            self.cluster_roles.wait_synced(),
             self.signing_requests.wait_synced(),
             self.bootstrap_tokens.wait_synced(),
             self.cluster_info.wait_synced(),

@@ -4,6 +4,7 @@
 
 pub mod accounts;
 pub mod bootstrap;
+mod clusterroles;
 pub mod csr;
 pub mod deployment;
 pub mod disruption;
@@ -44,6 +45,8 @@ pub struct ControllersConfig {
     pub root_ca_pem: String,
     /// Who signs what was approved. `None` leaves signing to somebody else.
     pub signer: Option<Arc<dyn csr::CertificateSigner>>,
+    /// Names and addresses under which clients know the API: no node gets a certificate for them.
+    pub api_names: Vec<String>,
     /// How long a node may be silent before it counts as unreachable.
     pub node_monitor_grace_period: Duration,
     /// How long a node that has never reported may be silent.
@@ -71,6 +74,7 @@ impl Default for ControllersConfig {
             node_cidr_mask: 24,
             root_ca_pem: String::new(),
             signer: None,
+            api_names: Vec::new(),
             node_monitor_grace_period: Duration::from_secs(40),
             node_startup_grace_period: Duration::from_secs(60),
             node_eviction_rate: 0.1,
@@ -123,9 +127,10 @@ pub async fn run(client: Client, config: ControllersConfig, token: CancellationT
 type Start = fn(&Context);
 
 /// Every controller under upstream's name.
-const CONTROLLERS: [(&str, Start); 13] = [
+const CONTROLLERS: [(&str, Start); 14] = [
     ("serviceaccount-controller", accounts::start),
     ("bootstrap-signer-controller", bootstrap::start),
+    ("clusterrole-aggregation-controller", clusterroles::start),
     ("certificatesigningrequest-controller", csr::start),
     ("node-ipam-controller", nodeipam::start),
     ("node-lifecycle-controller", nodelifecycle::start),

@@ -32,13 +32,18 @@ fn pem(node: &str, names: &[&str]) -> String {
 }
 
 /// Asks as somebody; what was stored.
-async fn ask(
+async fn ask(c: &Cluster, user: UserInfo, name: &str, kind: (&str, &str), pem: String) -> CertificateSigningRequest {
+    try_ask(c, user, name, kind, pem).await.unwrap()
+}
+
+/// The same; the code of a refusal.
+async fn try_ask(
     c: &Cluster,
     user: UserInfo,
     name: &str,
     (signer, usage): (&str, &str),
     pem: String,
-) -> CertificateSigningRequest {
+) -> Result<CertificateSigningRequest, u16> {
     let mut request: CertificateSigningRequest = from_value(json!({
         "metadata": {"name": name},
         "spec": {"request": "", "signerName": format!("kubernetes.io/{signer}"), "expirationSeconds": 3600,
@@ -47,7 +52,28 @@ async fn ask(
     .unwrap();
     request.spec.request = ByteString(pem.into_bytes());
     let api: Api<CertificateSigningRequest> = Api::all(c.client_as(user));
-    api.create(&PostParams::default(), &request).await.unwrap()
+    match api.create(&PostParams::default(), &request).await {
+        Err(kube::Error::Api(status)) => Err(status.code),
+        stored => Ok(stored.unwrap()),
+    }
+}
+
+/// Approves as an administrator, and waits until the signer has refused.
+async fn approved_in_vain(c: &Cluster, name: &str) -> Vec<String> {
+    let api: Api<CertificateSigningRequest> = Api::all(c.client.clone());
+    let mut request = api.get(name).await.unwrap();
+    let yes = json!({"conditions": [{"type": "Approved", "status": "True", "reason": "Test"}]});
+    request.status = from_value(yes).unwrap();
+    let _: CertificateSigningRequest =
+        api.replace_subresource("approval", name, &PostParams::default(), &request).await.unwrap();
+    let reasons = |request: CertificateSigningRequest| -> Vec<String> {
+        let conditions = request.status.unwrap().conditions.unwrap();
+        conditions.into_iter().map(|c| format!("{} {}", c.type_, c.reason.unwrap_or_default())).collect()
+    };
+    c.wait_for("a failure", || async { reasons(api.get(name).await.unwrap()).len() == 2 }).await;
+    let failed = api.get(name).await.unwrap();
+    assert_eq!(certificate(&failed), None);
+    reasons(failed)
 }
 
 fn certificate(request: &CertificateSigningRequest) -> Option<CertInfo> {
@@ -80,17 +106,24 @@ async fn nodes_get_their_client_certificates() {
     assert!((3500..=3600).contains(&left), "{left}");
     ask(&c, UserInfo::node("n1"), "renew", CLIENT, pem("n1", &[])).await;
     issued(&c, "renew").await;
-    // A node asks for no other's; nor does anybody whose form is another.
-    ask(&c, UserInfo::node("n1"), "other", CLIENT, pem("n2", &[])).await;
-    ask(&c, joiner(), "named", CLIENT, pem("n1", &["n1"])).await;
-    // What was asked later is done, so these were looked at.
-    ask(&c, joiner(), "later", CLIENT, pem("n3", &[])).await;
-    issued(&c, "later").await;
-    let api: Api<CertificateSigningRequest> = Api::all(c.client.clone());
-    for name in ["other", "named"] {
-        let status = api.get(name).await.unwrap().status.unwrap_or_default();
-        assert_eq!((status.conditions, status.certificate), (None, None), "{name}");
+    // A node asks for no other's, and nobody for two names at once.
+    assert_eq!(try_ask(&c, UserInfo::node("n1"), "other", CLIENT, pem("n2", &[])).await.unwrap_err(), 403);
+    for user in [UserInfo::node("n1"), joiner()] {
+        let refused = try_ask(&c, user, "two", CLIENT, with_two_names("n1", "system:kube-controller-manager")).await;
+        assert!([403, 422].contains(&refused.unwrap_err()));
     }
+    // Whose form is another is not approved here, and not signed though somebody approved it.
+    ask(&c, joiner(), "named", CLIENT, pem("n1", &["n1"])).await;
+    assert_eq!(approved_in_vain(&c, "named").await, ["Approved Test", "Failed SignerValidationFailure"]);
+}
+
+fn with_two_names(node: &str, other: &str) -> String {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
+    params.distinguished_name.push(rcgen::DnType::CommonName, format!("system:node:{node}"));
+    params.distinguished_name.push(rcgen::DnType::CustomDnType(vec![2, 5, 4, 3]), other);
+    params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,17 +146,7 @@ async fn a_serving_certificate_waits_for_the_nodes_addresses() {
 async fn what_an_administrator_approved_wrongly_fails() {
     let (c, _directory) = start().await;
     ask(&c, joiner(), "odd", ("kube-apiserver-client", "server auth"), pem("n1", &[])).await;
-    let api: Api<CertificateSigningRequest> = Api::all(c.client.clone());
-    let mut request = api.get("odd").await.unwrap();
-    let yes = json!({"conditions": [{"type": "Approved", "status": "True", "reason": "Test"}]});
-    request.status = from_value(yes).unwrap();
-    let _: CertificateSigningRequest =
-        api.replace_subresource("approval", "odd", &PostParams::default(), &request).await.unwrap();
-    c.wait_for("a failure", || async {
-        let conditions = api.get("odd").await.unwrap().status.unwrap().conditions.unwrap();
-        conditions.iter().any(|c| c.type_ == "Failed" && c.reason.as_deref() == Some("SignerValidationFailure"))
-    })
-    .await;
+    assert_eq!(approved_in_vain(&c, "odd").await, ["Approved Test", "Failed SignerValidationFailure"]);
 }
 
 fn token(id: &str, expires_in: i64) -> Value {

@@ -8,4 +8,5 @@ mod garbage;
 mod kubectl;
 mod nodes;
 mod restarts;
+mod roles;
 mod workloads;

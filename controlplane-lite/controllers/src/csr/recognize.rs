@@ -126,7 +126,8 @@ fn reached_by(node: &Node) -> BTreeSet<String> {
     addresses.map(|address| normal(&address.address)).collect()
 }
 
-fn normal(name: &str) -> String {
+/// A name or address in one way of writing.
+pub(super) fn normal(name: &str) -> String {
     name.parse::<IpAddr>().map_or_else(|_| name.to_ascii_lowercase(), |ip| ip.to_string())
 }
 
@@ -228,7 +229,12 @@ mod tests {
         }
         // What a node says of itself is not enough to become somebody else.
         assert!(!names_are_the_nodes(&good, &a, &[&node("x", "10.0.0.1")], &none));
-        assert!(!names_are_the_nodes(&good, &a, &[], &BTreeSet::from(["10.0.0.1".to_owned()])));
+        for taken in ["10.0.0.1", "a"] {
+            assert!(
+                !names_are_the_nodes(&good, &a, &[], &BTreeSet::from([taken.to_owned()])),
+                "the API is called {taken}"
+            );
+        }
         for name in ["kubernetes", "kubernetes.default.svc", "localhost", "*.a"] {
             assert!(!names_are_the_nodes(&ask(&[name], [10, 0, 0, 1]), &node(name, "10.0.0.1"), &[], &none), "{name}");
         }

@@ -97,6 +97,7 @@ fn is_of_node(ctx: &Context, asked: &Request, node: &str) -> bool {
         let addresses = api.subsets.iter().flatten().flat_map(|s| s.addresses.iter().flatten());
         taken.extend(addresses.map(|a| a.ip.clone()));
     }
+    taken.extend(ctx.config.api_names.iter().map(|name| recognize::normal(name)));
     recognize::names_are_the_nodes(asked, own, &others, &taken)
 }
 
