@@ -175,6 +175,12 @@ impl Restriction<'_> {
             return self.refuse(format!("node {node:?} is not allowed to modify node {name:?}"));
         }
         let Some(new) = self.object else { return Ok(()) };
+        // Beyond upstream, whose kubelets write none either: routes of all other nodes follow it.
+        let none = Value::Null;
+        let before = self.request.old.unwrap_or(&none);
+        if ["podCIDR", "podCIDRs"].iter().any(|f| !same(at(new, &["spec", f]), at(before, &["spec", f]))) {
+            return self.refuse(format!("node {node:?} is not allowed to set its own podCIDRs"));
+        }
         let source = at(new, &["spec", "configSource"]);
         let Some(old) = self.request.old else {
             if !source.is_null() {
@@ -291,7 +297,7 @@ impl Restriction<'_> {
 
 /// Whether two values are the same, where an empty one is as good as none.
 fn same(a: &Value, b: &Value) -> bool {
-    let nothing = |v: &Value| v.is_null() || *v == json!([]) || *v == json!({});
+    let nothing = |v: &Value| v.is_null() || *v == json!([]) || *v == json!({}) || *v == "";
     a == b || nothing(a) && nothing(b)
 }
 

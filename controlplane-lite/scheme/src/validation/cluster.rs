@@ -160,6 +160,7 @@ pub fn node(object: &Value, errors: &mut FieldErrors) {
             errors.duplicate(&path, taint.clone());
         }
     }
+    pod_ranges(object, &spec, errors);
     let status = Path::new("status");
     for list in ["capacity", "allocatable"] {
         let path = status.child(list);
@@ -168,6 +169,31 @@ pub fn node(object: &Value, errors: &mut FieldErrors) {
                 errors.invalid(&path.key(name), value.clone(), "must be greater than or equal to 0");
             }
         }
+    }
+}
+
+/// One range of each family, and the older field says the same as the newer.
+fn pod_ranges(node: &Value, spec: &Path<'_>, errors: &mut FieldErrors) {
+    let ranges = list_at(node, &["spec", "podCIDRs"]);
+    let path = spec.child("podCIDRs");
+    for (i, range) in ranges.iter().enumerate() {
+        if !range.as_str().is_some_and(super::network::is_cidr) {
+            errors.invalid(&path.index(i), range.clone(), super::network::CIDR_WORDS);
+        }
+    }
+    let is_v6 = |range: &Value| range.as_str().is_some_and(|text| text.contains(':'));
+    match ranges {
+        [first, second] if is_v6(first) == is_v6(second) => {
+            errors.invalid(&path, ranges.to_vec(), "must specify no more than one CIDR for each IP family");
+        }
+        [_, _, _, ..] => {
+            errors.invalid(&path, ranges.to_vec(), "must specify no more than one CIDR for each IP family")
+        }
+        _ => {}
+    }
+    let single = str_at(node, &["spec", "podCIDR"]);
+    if ranges.first().map_or("", |first| first.as_str().unwrap_or_default()) != single {
+        errors.invalid(&spec.child("podCIDR"), single, "must match podCIDRs[0]");
     }
 }
 

@@ -4,6 +4,8 @@
 
 use serde_json::{Value, json};
 
+use super::cluster;
+use crate::field::FieldErrors;
 use crate::patch::merge;
 use crate::{Kind, builtin};
 
@@ -357,4 +359,22 @@ fn long_lists_are_checked_in_linear_time() {
     }
     let gated = pod(json!({"spec": {"schedulingGates": names}}));
     assert!(!update_problems(kind("", "Pod"), &pod(json!({})), &gated).is_empty());
+}
+
+#[test]
+fn a_nodes_pod_ranges_are_ranges_and_agree() {
+    let found = |spec: Value| {
+        let mut errors = FieldErrors::new();
+        cluster::node(&json!({"metadata": {"name": "n"}, "spec": spec}), &mut errors);
+        errors.0.iter().map(|e| e.path.clone()).collect::<Vec<_>>()
+    };
+    let both = |single: &str, list: Value| json!({"podCIDR": single, "podCIDRs": list});
+    assert_eq!(found(json!({})), [""; 0]);
+    assert_eq!(found(both("10.0.0.0/24", json!(["10.0.0.0/24"]))), [""; 0]);
+    assert_eq!(found(both("10.0.0.0/24", json!(["10.0.0.0/24", "fd00::/64"]))), [""; 0]);
+    assert_eq!(found(both("10.0.1.0/24", json!(["10.0.0.0/24"]))), ["spec.podCIDR"], "one field was changed alone");
+    assert_eq!(found(both("10.0.0.0", json!(["10.0.0.0"]))), ["spec.podCIDRs[0]"]);
+    assert_eq!(found(both("10.0.0.0/24", json!(["10.0.0.0/24", "10.0.1.0/24"]))), ["spec.podCIDRs"]);
+    let three = json!(["10.0.0.0/24", "fd00::/64", "fd01::/64"]);
+    assert_eq!(found(both("10.0.0.0/24", three)), ["spec.podCIDRs"]);
 }

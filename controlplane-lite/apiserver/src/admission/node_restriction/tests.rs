@@ -171,7 +171,9 @@ fn a_node_keeps_what_steers_pods_to_it() {
         ..asked(("", "nodes"), Operation::Update)
     };
     type Change = fn(&mut Value);
-    let refuse: [(Change, &str); 7] = [
+    let refuse: [(Change, &str); 9] = [
+        (|n| n["spec"]["podCIDR"] = json!("10.42.9.0/24"), "podCIDRs"),
+        (|n| n["spec"]["podCIDRs"] = json!(["0.0.0.0/0"]), "podCIDRs"),
         (
             |n| drop(n["metadata"]["labels"].as_object_mut().unwrap().remove("node-restriction.kubernetes.io/tier")),
             "labels",
@@ -207,6 +209,8 @@ fn a_node_keeps_what_steers_pods_to_it() {
     let labelled = json!({"metadata": {"name": "a", "labels": {"node-role.kubernetes.io/x": ""}}});
     refused(&create, labelled, &cluster(), "set the following labels: node-role.kubernetes.io/x");
     refused(&create, json!({"metadata": {"name": "b"}}), &cluster(), "not allowed to modify node");
+    let routed = json!({"metadata": {"name": "a"}, "spec": {"podCIDR": "10.42.0.0/24", "podCIDRs": ["10.42.0.0/24"]}});
+    refused(&create, routed, &cluster(), "not allowed to set its own podCIDRs");
 }
 
 #[test]
