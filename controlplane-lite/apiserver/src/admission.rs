@@ -1,7 +1,7 @@
 //! Admission: an ordered chain of pure plugins between authorization and storage, in upstream's default order.
 //!
 //! Plugins see the request, the object and a [`View`] of the cluster; they do no I/O. Doors without a plugin yet, in
-//! their place in the order: LimitRanger (after NamespaceLifecycle), PodSecurity, StorageObjectInUseProtection and
+//! their place in the order: LimitRanger (after NamespaceLifecycle), StorageObjectInUseProtection and
 //! DefaultStorageClass (after Priority), webhooks and ResourceQuota (last).
 
 use serde_json::Value;
@@ -14,10 +14,12 @@ mod certificates;
 mod namespace_lifecycle;
 mod node_restriction;
 mod nodes;
+mod pod_security;
 mod priority;
 mod runtime_class;
 mod service_account;
 mod tolerations;
+mod unbuilt;
 
 /// What a request does to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,17 +79,19 @@ pub trait View: Sync {
 type Plugin = fn(&Request<'_>, Option<&mut Value>, &dyn View) -> Result<(), ApiError>;
 
 /// The chain, in order.
-const CHAIN: [(&str, Plugin); 10] = [
+const CHAIN: [(&str, Plugin); 12] = [
     ("NamespaceLifecycle", namespace_lifecycle::admit),
     ("ServiceAccount", service_account::admit),
     ("NodeRestriction", node_restriction::admit),
     ("TaintNodesByCondition", nodes::admit),
+    ("PodSecurity", pod_security::admit),
     ("Priority", priority::admit),
     ("DefaultTolerationSeconds", tolerations::admit),
     ("RuntimeClass", runtime_class::admit),
     ("CertificateApproval", certificates::approval),
     ("CertificateSigning", certificates::signing),
     ("CertificateSubjectRestriction", certificates::subject),
+    ("Unbuilt", unbuilt::admit),
 ];
 
 /// Runs the chain over `object` (absent for deletes).

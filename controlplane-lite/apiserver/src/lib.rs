@@ -40,6 +40,7 @@ pub mod subresource;
 pub mod testing;
 pub mod tunnel;
 pub mod verbs;
+mod warnings;
 mod websocket;
 
 use std::net::{IpAddr, Ipv4Addr};

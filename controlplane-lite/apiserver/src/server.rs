@@ -20,6 +20,7 @@ use super::services::Services;
 use super::status::ApiError;
 use auth::authn::{Authenticator, UserInfo};
 use auth::authz::{Attributes, Authorizer};
+use scheme::access::str_at;
 use scheme::{Scheme, meta};
 use storage::watch_cache::Filter;
 
@@ -108,6 +109,32 @@ impl Server {
             self.registry.fresh().await?;
         }
         Ok(())
+    }
+}
+
+/// How often, and how many times, a namespace's own account is looked for.
+const ACCOUNT_RETRY: std::time::Duration = std::time::Duration::from_millis(100);
+const ACCOUNT_TRIES: usize = 10;
+
+impl Server {
+    /// A pod that comes right after its namespace waits a moment for the account that a controller makes there, as
+    /// upstream's admission does.
+    pub async fn wait_for_default_account(&self, call: &Call, pod: &Value) {
+        let is_pod = call.kind.group.is_empty() && call.kind.plural == "pods" && call.info.subresource.is_empty();
+        let account = str_at(pod, &["spec", "serviceAccountName"]);
+        if !is_pod || !matches!(account, "" | "default") || auth::pod::is_mirror(pod) {
+            return;
+        }
+        let namespace = call.info.namespace.as_str();
+        let seen = |plural: &str, namespace: &str, name: &str| {
+            self.registry.get("", plural).is_some_and(|r| r.cache().get(namespace, name).is_some())
+        };
+        for _ in 0..ACCOUNT_TRIES {
+            if seen("serviceaccounts", namespace, "default") || !seen("namespaces", "", namespace) {
+                return;
+            }
+            tokio::time::sleep(ACCOUNT_RETRY).await;
+        }
     }
 }
 

@@ -33,7 +33,8 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
     let long = info.long_running(&query);
     let labels = metrics::Labels::new(server.scheme, &info);
     let in_flight = server.metrics.begin(labels, long);
-    let answer = AssertUnwindSafe(filtered(&server, request, &info, &query, long)).catch_unwind().await;
+    let work = AssertUnwindSafe(filtered(&server, request, &info, &query, long)).catch_unwind();
+    let (answer, warnings) = super::warnings::collect(work).await;
     let mut response = match answer {
         Ok(Ok(response)) => response,
         Ok(Err(failure)) => {
@@ -51,6 +52,7 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
             ))
         }
     };
+    super::respond::warn(&mut response, &warnings);
     if !response.headers().contains_key(header::CACHE_CONTROL) {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     }

@@ -121,10 +121,21 @@ impl Drop for Served {
 }
 
 pub async fn serve() -> Served {
+    serve_as(|_| {}).await
+}
+
+/// The same, of a server that is all on this machine: so may be its kubelets.
+pub async fn serve_locally() -> Served {
+    serve_as(|config| config.advertise = (IpAddr::V4(Ipv4Addr::LOCALHOST), 6443)).await
+}
+
+async fn serve_as(change: impl FnOnce(&mut Config)) -> Served {
     let ca = Ca::default();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let server = ApiServer::new(config(&ca)).await.unwrap();
+    let mut config = config(&ca);
+    change(&mut config);
+    let server = ApiServer::new(config).await.unwrap();
     let client = server.client(admin());
     let token = tokio_util::sync::CancellationToken::new();
     let (serving, stop) = (server.clone(), token.clone());

@@ -64,7 +64,7 @@ pub(super) struct Asked {
     pub(super) old: Option<Value>,
 }
 
-fn creating(plural: &'static str) -> Asked {
+pub(super) fn creating(plural: &'static str) -> Asked {
     Asked {
         operation: Operation::Create,
         plural: ("", plural),

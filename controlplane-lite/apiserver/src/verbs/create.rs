@@ -49,6 +49,7 @@ pub async fn create_object(call: &Call, mut object: Value, options: &WriteOption
     call.kind.default(&mut object);
     let mut object = call.stored(object);
     call.server.ensure_namespace_seen(call).await?;
+    call.server.wait_for_default_account(call, &object).await;
     call.admit(Operation::Create, Some(&mut object), None)?;
     let base = str_at(&object, &["metadata", "generateName"]).to_owned();
     let generated = str_at(&object, &["metadata", "name"]).is_empty() && !base.is_empty();

@@ -144,8 +144,82 @@ async fn nodes_keep_to_themselves() {
     expect(get(&kubelet, "/api/v1/namespaces/kube-system/secrets").await, StatusCode::FORBIDDEN);
 }
 
+/// One manifest may hold a namespace and its pods.
 #[tokio::test]
-async fn tokens_are_issued_reviewed_and_die() {
+async fn a_pod_waits_for_its_namespaces_account() {
+    let (_server, client) = start().await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "i"}]}});
+    let account = json!({"metadata": {"name": "default"}});
+    let (pod, account) = tokio::join!(
+        post(&client, "/api/v1/namespaces/default/pods", &pod),
+        post(&client, "/api/v1/namespaces/default/serviceaccounts", &account),
+    );
+    expect(account, StatusCode::CREATED);
+    assert_eq!(expect(pod, StatusCode::CREATED)["spec"]["serviceAccountName"], "default");
+}
+
+#[tokio::test]
+async fn a_namespace_enforces_its_pod_security_level() {
+    let cluster = serve().await;
+    let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+    let client = &cluster.client;
+    expect(patch(client, "/api/v1/namespaces/default", "merge-patch+json", &labels).await, StatusCode::OK);
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    expect(post(client, accounts, &json!({"metadata": {"name": "default"}})).await, StatusCode::CREATED);
+    let (ok, text) = cluster.try_run(&["run", "x", "--image=i", "--privileged"], "").await;
+    assert!(!ok && text.contains("violates PodSecurity \"restricted:latest\": privileged (container \"x\""), "{text}");
+    let text = cluster.run(&["create", "deployment", "d", "--image=i"], "").await;
+    assert!(
+        text.contains("Warning: would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation"),
+        "{text}"
+    );
+    let text = cluster.run(&["create", "quota", "q", "--hard=pods=1"], "").await;
+    assert!(text.contains("Warning: ResourceQuota is not enforced"), "{text}");
+}
+
+#[tokio::test]
+async fn tokens_die_with_what_they_are_bound_to() {
+    let (_server, client) = start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let pods = "/api/v1/namespaces/default/pods";
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let authenticated = async |token: &str, wanted: bool| {
+        let review = json!({"spec": {"token": token}});
+        let wait = async {
+            while (expect(post(&client, reviews, &review).await, StatusCode::CREATED)["status"]["authenticated"]
+                == true)
+                != wanted
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(10), wait).await.expect("the cache follows");
+    };
+    let token = async |bound: Value| {
+        let path = format!("{accounts}/default/token");
+        let issued =
+            expect(post(&client, &path, &json!({"spec": {"boundObjectRef": bound}})).await, StatusCode::CREATED);
+        issued["status"]["token"].as_str().unwrap().to_owned()
+    };
+    expect(post(&client, accounts, &json!({"metadata": {"name": "default"}})).await, StatusCode::CREATED);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "i"}]}});
+    expect(post(&client, pods, &pod).await, StatusCode::CREATED);
+    let of_pod = token(json!({"apiVersion": "v1", "kind": "Pod", "name": "p"})).await;
+    let of_account = token(json!(null)).await;
+    authenticated(&of_pod, true).await;
+    expect(delete(&client, &format!("{pods}/p?gracePeriodSeconds=0")).await, StatusCode::OK);
+    authenticated(&of_pod, false).await;
+    authenticated(&of_account, true).await;
+    expect(delete(&client, &format!("{accounts}/default")).await, StatusCode::OK);
+    authenticated(&of_account, false).await;
+    // Another account of the name is another account.
+    expect(post(&client, accounts, &json!({"metadata": {"name": "default"}})).await, StatusCode::CREATED);
+    eventually(&client, &format!("{accounts}/default"), 200).await;
+    authenticated(&of_account, false).await;
+}
+
+#[tokio::test]
+async fn tokens_are_issued_and_reviewed() {
     let (_server, client) = start().await;
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     expect(post(&client, accounts, &json!({"metadata": {"name": "robot"}})).await, StatusCode::CREATED);

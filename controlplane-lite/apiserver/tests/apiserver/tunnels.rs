@@ -54,9 +54,14 @@ struct Node {
 
 /// A cluster with a node `n`, whose kubelet is the stand-in, and a pod `p` on it.
 async fn node() -> Node {
-    let cluster = serve().await;
+    node_that_shows("system:node:n").await
+}
+
+/// The same with a kubelet whose certificate has this name.
+async fn node_that_shows(name: &str) -> Node {
+    let cluster = serve_locally().await;
     let now = jiff::Timestamp::now();
-    let subject = Subject::server("system:node:n", vec!["localhost".into()], vec!["127.0.0.1".parse().unwrap()]);
+    let subject = Subject::server(name, vec!["localhost".into()], vec!["127.0.0.1".parse().unwrap()]);
     let cert = cluster.ca.pki.ca().issue(&subject, LEAF_LIFETIME, now).unwrap();
     let tls = server_tls(&cert.cert_pem, &cert.key_pem, &[cluster.ca.pem()]).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -108,6 +113,30 @@ async fn nodes_are_proxied() {
     assert_eq!(get(client, "/api/v1/nodes/none/proxy/x").await.0, 404);
     // Neither loopback nor nothing is proxied to as a pod.
     assert_eq!(get(client, &format!("{POD}/proxy/x")).await.0, 400);
+}
+
+#[tokio::test]
+async fn only_the_nodes_own_certificate_is_taken() {
+    for name in ["system:node:other", "kube-apiserver", "n"] {
+        let node = node_that_shows(name).await;
+        let client = &node.cluster.client;
+        let (code, answer) = get(client, &format!("{POD}/log?container=a")).await;
+        let text = answer.to_string();
+        assert!(code == 500 && text.contains("error dialing backend") && text.contains("certificate"), "{code} {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_leads_nobody_back_to_the_api() {
+    let node = node().await;
+    let client = &node.cluster.client;
+    for (address, port) in [("127.0.0.1", 6443), ("0.0.0.0", 10250), ("10.43.0.1", 443), ("169.254.169.254", 80)] {
+        let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": address}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
+        expect(patch(client, "/api/v1/nodes/n/status", "merge-patch+json", &status).await, StatusCode::OK);
+        let refused = text(get(client, "/api/v1/nodes/n/proxy/api").await, 400);
+        assert!(refused.contains("address not allowed"), "{refused}");
+    }
 }
 
 /// Every method goes through, with a path and without one; a page that is asked for without a slash gets one first.

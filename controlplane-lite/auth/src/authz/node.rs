@@ -106,6 +106,13 @@ impl NodeAuthorizer {
                 let own = self.view.attachment_node(&attributes.name).is_some_and(|of| of == node);
                 Some(if own { Decision::allow("") } else { no("can only get its own VolumeAttachments") })
             }
+            // What these are otherwise asked for is nothing of a node's, whatever its static rules say.
+            ("", "secrets" | "configmaps", _) => Some(no("cannot read subresource")),
+            ("", "serviceaccounts", _) => Some(no("can only create tokens for individual service accounts")),
+            ("", "persistentvolumeclaims", "status") => Some(no("can only get/update/patch this type")),
+            ("", "persistentvolumeclaims" | "persistentvolumes", _)
+            | ("resource.k8s.io", "resourceclaims", _)
+            | ("storage.k8s.io", "volumeattachments", _) => Some(no("can only get individual resources of this type")),
             ("coordination.k8s.io", "leases", "") => Some(lease(node, attributes)),
             ("storage.k8s.io", "csinodes", "") => Some(csi_node(node, attributes)),
             ("", "nodes", "") => nodes(node, attributes),

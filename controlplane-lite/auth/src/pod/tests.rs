@@ -1,5 +1,6 @@
 //! What a pod refers to, field by field.
 
+#![allow(clippy::unwrap_used)]
 use super::*;
 use serde_json::json;
 

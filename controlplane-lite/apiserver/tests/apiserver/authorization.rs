@@ -1,0 +1,216 @@
+//! Who may do what to which resource: every resource and verb that discovery names, for five kinds of users. Expected
+//! values are those of upstream's default policy (bootstrap ClusterRoles, the Node authorizer's rules) with the few
+//! rights that an agent has because it is kubelet and proxy in one; a resource without a row fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use apiserver::testing::*;
+use auth::authn::UserInfo;
+use auth::authz::Attributes;
+use http::StatusCode;
+use serde_json::json;
+
+/// A letter for each verb.
+const VERBS: [(char, &str); 8] = [
+    ('c', "create"),
+    ('d', "delete"),
+    ('D', "deletecollection"),
+    ('g', "get"),
+    ('l', "list"),
+    ('p', "patch"),
+    ('u', "update"),
+    ('w', "watch"),
+];
+
+const READ_WRITE: &str = "cdDglpuw";
+const READ: &str = "glw";
+
+/// Resource, what a node may (of objects it has nothing to do with), what an editor of the namespace may.
+const ROWS: &[(&str, &str, &str)] = &[
+    ("bindings", "", ""),
+    ("componentstatuses", "", ""),
+    ("configmaps", "", READ_WRITE),
+    ("endpoints", "glw", READ),
+    ("events", "cpu", READ_WRITE),
+    ("limitranges", "", READ),
+    ("namespaces", "", ""),
+    ("namespaces/finalize", "", ""),
+    ("namespaces/status", "", ""),
+    ("nodes", "cglpuw", ""),
+    ("nodes/proxy", "", ""),
+    ("nodes/status", "pu", ""),
+    ("persistentvolumeclaims", "", READ_WRITE),
+    ("persistentvolumeclaims/status", "", "g"),
+    ("persistentvolumes", "", ""),
+    ("persistentvolumes/status", "", ""),
+    ("pods", "cd", READ_WRITE),
+    ("pods/attach", "", "cg"),
+    ("pods/binding", "", ""),
+    ("pods/ephemeralcontainers", "", ""),
+    ("pods/eviction", "c", "c"),
+    ("pods/exec", "", "cg"),
+    ("pods/log", "", "g"),
+    ("pods/portforward", "", "cg"),
+    ("pods/proxy", "", "cdgpu"),
+    ("pods/resize", "", ""),
+    ("pods/status", "pu", "g"),
+    ("podtemplates", "", ""),
+    ("replicationcontrollers", "", READ_WRITE),
+    ("replicationcontrollers/scale", "", "gpu"),
+    ("replicationcontrollers/status", "", "g"),
+    ("resourcequotas", "", READ),
+    ("resourcequotas/status", "", "g"),
+    ("secrets", "", READ_WRITE),
+    ("serviceaccounts", "", READ_WRITE),
+    ("serviceaccounts/token", "", "c"),
+    ("services", "glw", READ_WRITE),
+    ("services/proxy", "", "cdgpu"),
+    ("services/status", "", "g"),
+    ("apps/controllerrevisions", "", READ),
+    ("apps/daemonsets", "", READ_WRITE),
+    ("apps/daemonsets/status", "", "g"),
+    ("apps/deployments", "", READ_WRITE),
+    ("apps/deployments/scale", "", "gpu"),
+    ("apps/deployments/status", "", "g"),
+    ("apps/replicasets", "", READ_WRITE),
+    ("apps/replicasets/scale", "", "gpu"),
+    ("apps/replicasets/status", "", "g"),
+    ("apps/statefulsets", "", READ_WRITE),
+    ("apps/statefulsets/scale", "", "gpu"),
+    ("apps/statefulsets/status", "", "g"),
+    ("authentication.k8s.io/selfsubjectreviews", "c", "c"),
+    ("authentication.k8s.io/tokenreviews", "c", ""),
+    ("authorization.k8s.io/localsubjectaccessreviews", "c", ""),
+    ("authorization.k8s.io/selfsubjectaccessreviews", "c", "c"),
+    ("authorization.k8s.io/selfsubjectrulesreviews", "c", "c"),
+    ("authorization.k8s.io/subjectaccessreviews", "c", ""),
+    ("autoscaling/horizontalpodautoscalers", "", READ_WRITE),
+    ("autoscaling/horizontalpodautoscalers/status", "", "g"),
+    ("batch/cronjobs", "", READ_WRITE),
+    ("batch/cronjobs/status", "", "g"),
+    ("batch/jobs", "", READ_WRITE),
+    ("batch/jobs/status", "", "g"),
+    ("certificates.k8s.io/certificatesigningrequests", "cglw", ""),
+    ("certificates.k8s.io/certificatesigningrequests/approval", "", ""),
+    ("certificates.k8s.io/certificatesigningrequests/status", "", ""),
+    ("coordination.k8s.io/leases", "", READ_WRITE),
+    ("discovery.k8s.io/endpointslices", "lw", READ),
+    ("events.k8s.io/events", "cpu", ""),
+    ("networking.k8s.io/ingressclasses", "", ""),
+    ("networking.k8s.io/ingresses", "", READ_WRITE),
+    ("networking.k8s.io/ingresses/status", "", "g"),
+    ("networking.k8s.io/ipaddresses", "", ""),
+    ("networking.k8s.io/networkpolicies", "", READ_WRITE),
+    ("networking.k8s.io/servicecidrs", "lw", ""),
+    ("networking.k8s.io/servicecidrs/status", "", ""),
+    ("node.k8s.io/runtimeclasses", "glw", ""),
+    ("policy/poddisruptionbudgets", "", READ_WRITE),
+    ("policy/poddisruptionbudgets/status", "", "g"),
+    ("rbac.authorization.k8s.io/clusterrolebindings", "", ""),
+    ("rbac.authorization.k8s.io/clusterroles", "", ""),
+    ("rbac.authorization.k8s.io/rolebindings", "", ""),
+    ("rbac.authorization.k8s.io/roles", "", ""),
+    ("scheduling.k8s.io/priorityclasses", "", ""),
+    ("storage.k8s.io/csidrivers", "glw", ""),
+    ("storage.k8s.io/csinodes", "c", ""),
+    ("storage.k8s.io/csistoragecapacities", "", ""),
+    ("storage.k8s.io/storageclasses", "", ""),
+    ("storage.k8s.io/volumeattachments", "", ""),
+    ("storage.k8s.io/volumeattachments/status", "", ""),
+    ("storage.k8s.io/volumeattributesclasses", "", ""),
+];
+
+struct Resource {
+    group: String,
+    name: String,
+    namespaced: bool,
+    verbs: BTreeSet<String>,
+}
+
+/// Everything that discovery names, by `group/resource/subresource`; of several versions the verbs of all.
+async fn discovered(client: &kube::Client) -> BTreeMap<String, Resource> {
+    let mut documents = vec!["/api/v1".to_owned()];
+    let groups = expect(get(client, "/apis").await, StatusCode::OK);
+    for group in groups["groups"].as_array().unwrap() {
+        for version in group["versions"].as_array().unwrap() {
+            documents.push(format!("/apis/{}", version["groupVersion"].as_str().unwrap()));
+        }
+    }
+    let mut found: BTreeMap<String, Resource> = BTreeMap::new();
+    for path in documents {
+        let document = expect(get(client, &path).await, StatusCode::OK);
+        let group = path.strip_prefix("/apis/").and_then(|gv| gv.split('/').next()).unwrap_or_default().to_owned();
+        for resource in document["resources"].as_array().unwrap() {
+            let name = resource["name"].as_str().unwrap().to_owned();
+            let key = if group.is_empty() { name.clone() } else { format!("{group}/{name}") };
+            let verbs = resource["verbs"].as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_owned());
+            let namespaced = resource["namespaced"] == true;
+            let group = group.clone();
+            let entry = found.entry(key).or_insert(Resource { group, name, namespaced, verbs: BTreeSet::new() });
+            entry.verbs.extend(verbs);
+        }
+    }
+    found
+}
+
+fn allowed(server: &apiserver::ApiServer, user: &UserInfo, resource: &Resource) -> String {
+    let (name, subresource) = resource.name.split_once('/').unwrap_or((&resource.name, ""));
+    let may = |verb: &str| {
+        let namespace = if resource.namespaced { "team" } else { "" };
+        let named = !["create", "list", "watch", "deletecollection"].contains(&verb) || !subresource.is_empty();
+        let asked = Attributes::resource(user.clone(), verb, &resource.group, name, namespace);
+        let name = if named { "x" } else { "" };
+        let asked = Attributes { subresource: subresource.into(), name: name.into(), ..asked };
+        server.server().authz.authorize(&asked).allowed()
+    };
+    VERBS.iter().filter(|(_, verb)| resource.verbs.contains(*verb) && may(verb)).map(|(letter, _)| letter).collect()
+}
+
+#[tokio::test]
+async fn everybody_may_what_upstreams_policy_says() {
+    let (server, client) = start().await;
+    let binding = json!({"metadata": {"name": "editors"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "editor"}]});
+    expect(post(&client, "/api/v1/namespaces", &json!({"metadata": {"name": "team"}})).await, StatusCode::CREATED);
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/team/rolebindings";
+    expect(post(&client, bindings, &binding).await, StatusCode::CREATED);
+    server.server().registry.fresh().await.unwrap();
+    let account =
+        UserInfo::new("system:serviceaccount:team:robot", ["system:serviceaccounts", "system:serviceaccounts:team"]);
+    let (anonymous, nobody) = (UserInfo::anonymous(), UserInfo::new("nobody", Vec::<String>::new()));
+    let (node, editor) = (UserInfo::node("n1"), UserInfo::new("editor", Vec::<String>::new()));
+    let rows: BTreeMap<&str, (&str, &str)> = ROWS.iter().map(|(key, node, editor)| (*key, (*node, *editor))).collect();
+    assert_eq!(rows.len(), ROWS.len(), "a row twice");
+    let found = discovered(&client).await;
+    let (mut wrong, mut compared) = (Vec::new(), 0);
+    for (key, resource) in &found {
+        let Some((of_node, of_editor)) = rows.get(key.as_str()) else {
+            wrong.push(format!("{key} has no row"));
+            continue;
+        };
+        // Everybody who is known may ask about themselves.
+        let own = if key.starts_with("authentication.k8s.io/self") || key.starts_with("authorization.k8s.io/self") {
+            "c"
+        } else {
+            ""
+        };
+        let users = [
+            ("anonymous", &anonymous, ""),
+            ("nobody", &nobody, own),
+            ("a pod's account", &account, own),
+            ("a node", &node, *of_node),
+            ("an editor", &editor, *of_editor),
+        ];
+        for (who, user, expected) in users {
+            let got = allowed(&server, user, resource);
+            if got != expected {
+                wrong.push(format!("{key}: {who} may {got:?}, not {expected:?}"));
+            }
+            compared += resource.verbs.len();
+        }
+    }
+    wrong.extend(rows.keys().filter(|key| !found.contains_key(**key)).map(|key| format!("{key} is not served")));
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(compared > 1500, "{compared}");
+}
