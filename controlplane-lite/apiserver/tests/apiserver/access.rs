@@ -144,6 +144,49 @@ async fn nodes_keep_to_themselves() {
     expect(get(&kubelet, "/api/v1/namespaces/kube-system/secrets").await, StatusCode::FORBIDDEN);
 }
 
+#[tokio::test]
+async fn a_node_reads_what_its_pods_need_and_makes_no_such_pod_itself() {
+    let (server, admin) = start().await;
+    let node = expect(post(&admin, "/api/v1/nodes", &json!({"metadata": {"name": "a"}})).await, StatusCode::CREATED);
+    let space = "/api/v1/namespaces/default";
+    for name in ["wanted", "other"] {
+        for plural in ["secrets", "configmaps"] {
+            let object = json!({"metadata": {"name": name}});
+            expect(post(&admin, &format!("{space}/{plural}"), &object).await, StatusCode::CREATED);
+        }
+    }
+    let account = json!({"metadata": {"name": "default"}});
+    expect(post(&admin, &format!("{space}/serviceaccounts"), &account).await, StatusCode::CREATED);
+    let kubelet = server.client(UserInfo::node("a"));
+    let mirror = |name: &str, container: Value| {
+        let owner = json!([{"apiVersion": "v1", "kind": "Node", "name": "a", "uid": node["metadata"]["uid"], "controller": true}]);
+        json!({"metadata": {"name": name, "annotations": {"kubernetes.io/config.mirror": "h"}, "ownerReferences": owner},
+            "spec": {"nodeName": "a", "containers": [container]}})
+    };
+    let pods = format!("{space}/pods");
+    let reading =
+        |what: &str| json!({"name": "c", "image": "i", "envFrom": [{format!("{what}Ref"): {"name": "wanted"}}]});
+    let plain = json!({"name": "c", "image": "i"});
+    expect(post(&kubelet, &pods, &mirror("plain", plain)).await, StatusCode::CREATED);
+    for what in ["secret", "configMap"] {
+        expect(post(&kubelet, &pods, &mirror("reader", reading(what))).await, StatusCode::FORBIDDEN);
+    }
+    // Nor does one give rights that somebody else made for it.
+    expect(post(&admin, &pods, &mirror("reader", reading("configMap"))).await, StatusCode::CREATED);
+    server.server().registry.fresh().await.unwrap();
+    for plural in ["secrets", "configmaps"] {
+        expect(get(&kubelet, &format!("{space}/{plural}/wanted")).await, StatusCode::FORBIDDEN);
+    }
+    for (name, what) in [("s", "secret"), ("m", "configMap")] {
+        let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": "a", "containers": [reading(what)]}});
+        expect(post(&admin, &pods, &pod).await, StatusCode::CREATED);
+    }
+    for plural in ["secrets", "configmaps"] {
+        eventually(&kubelet, &format!("{space}/{plural}/wanted"), 200).await;
+        expect(get(&kubelet, &format!("{space}/{plural}/other")).await, StatusCode::FORBIDDEN);
+    }
+}
+
 /// One manifest may hold a namespace and its pods.
 #[tokio::test]
 async fn a_pod_waits_for_its_namespaces_account() {
