@@ -357,6 +357,7 @@ const FIELDS: &[(&str, Setter)] = &[
     ("registerNode", set!(c.node.register = parse)),
     ("registerWithTaints", set!(c.node.taints = parse::<Vec<Taint>>)),
     ("resolvConf", set!(c.paths.resolv_conf = parse)),
+    ("seccompDefault", set!(c.seccomp_default = parse)),
     ("serializeImagePulls", |c, value| {
         if parse::<bool>(value)? {
             c.images.max_parallel_pulls = Some(1);
