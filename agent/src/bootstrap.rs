@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod discovery;
+pub mod patience;
 mod plan;
 mod request;
 pub mod rotate;

@@ -1,5 +1,6 @@
 //! `copepod agent`: a node under any control plane.
 
+use agent::bootstrap::patience;
 use anyhow::{Context, Result};
 use kube::Client;
 
@@ -42,7 +43,8 @@ fn serve(args: &AgentArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
         files::replace(&client_ca, pem(&ca).as_bytes(), 0o600).context("write the authority's certificate")?;
         let client = join::kept_good(Client::try_from(config)?, &args.join, paths, &identity.name, &tasks);
         let proxy_client = match &args.proxy_kubeconfig {
-            None => client.clone(),
+            // Upstream's nodes may not read EndpointSlices.
+            None => patience::patient(client.clone(), "credentials that may be given with --proxy-kubeconfig"),
             Some(path) => kubeconfig::client(path).await?,
         };
         let inputs = NodeInputs {
