@@ -6,6 +6,7 @@
 //! workers start. Order of exit: workers let go, statuses and events go out,
 //! the rest ends.
 
+mod configz;
 mod directory;
 mod root;
 
@@ -433,20 +434,6 @@ impl App {
         desired: DesiredRx,
         restarts: TaskRestarts,
     ) -> ServerState {
-        let configz = serde_json::json!({
-            "kubeletconfig": {
-                "kind": "KubeletConfiguration",
-                "apiVersion": "kubelet.config.k8s.io/v1beta1",
-                "maxPods": self.config.node.max_pods,
-                "clusterDNS": self.config.dns.servers,
-                "clusterDomain": self.config.dns.domain,
-                "containerLogMaxSize": self.config.logs.max_size.to_string(),
-                "containerLogMaxFiles": self.config.logs.max_files,
-                "podPidsLimit": self.config.cgroups.pod_pids_limit.unwrap_or(-1),
-                "seccompDefault": self.config.seccomp_default,
-                "serverTLSBootstrap": self.config.server.tls_bootstrap,
-            }
-        });
         ServerState {
             workers: deps.workers.clone(),
             node_name: self.config.node.name.clone(),
@@ -457,7 +444,7 @@ impl App {
             probes,
             log_dir: std::path::PathBuf::from("/var/log"),
             root_dir: self.config.paths.root.clone(),
-            configz: Arc::new(configz),
+            configz: Arc::new(configz::configz(&self.config)),
             restarts,
         }
     }
