@@ -32,9 +32,12 @@ enum Admitted {
     Yes,
     /// The node refuses it for good.
     No,
-    /// It has to be asked again.
-    Unknown,
+    /// To be asked again after this long.
+    Later(Duration),
 }
+
+/// How often a critical pod looks whether those it pushes out are gone.
+const ROOM_LOOK: Duration = Duration::from_millis(500);
 
 /// Rounds of one sync; more would mean that plan and runtime disagree for ever.
 const MAX_ROUNDS: usize = 64;
@@ -51,10 +54,7 @@ impl Worker {
             match self.admit().await {
                 Admitted::Yes => {}
                 Admitted::No => return self.end(EndReason::Finished),
-                Admitted::Unknown => {
-                    let delay = self.next_retry();
-                    return self.wait(Some(delay));
-                }
+                Admitted::Later(delay) => return self.wait(Some(delay)),
             }
             self.deps.probes.update_pod(&self.pod, &self.runtime);
             if self.deadline().is_some_and(|d| d <= self.deps.clock.now()) {
@@ -94,7 +94,16 @@ impl Worker {
                 None => std::future::pending().await,
             }
         };
-        let work = async { if actions.is_empty() { self.keep().await } else { self.perform(actions).await } };
+        let work = async {
+            if !actions.is_empty() {
+                return self.perform(actions).await;
+            }
+            let retry = self.keep().await;
+            if retry.is_none() {
+                self.failures = 0;
+            }
+            self.wait(retry)
+        };
         tokio::select! {
             biased;
             // None of them is polled again once one is done.
@@ -105,16 +114,16 @@ impl Worker {
     }
 
     /// Keeps a pod for which nothing is to be started: its volumes are set up and
-    /// current, also after a restart of the agent, and its garbage goes.
-    async fn keep(&mut self) -> Progress {
+    /// current, also after a restart of the agent, and its garbage goes. Returns
+    /// when to try again what failed.
+    async fn keep(&mut self) -> Option<Duration> {
         self.publish(Stage::Syncing);
         if let Err(error) = self.deps.volumes.set_up(&self.pod).await {
             self.deps.events.pod(&self.pod, EventType::Warning, "FailedMount", error.to_string());
-            let delay = self.next_retry();
-            return self.wait(Some(delay));
+            return Some(self.next_retry());
         }
         self.collect_garbage().await;
-        self.wait(None)
+        None
     }
 
     /// The pod has failed as a whole: its status says so, with `prefix`, and an event.
@@ -140,7 +149,7 @@ impl Worker {
                 Ok(status) => strict_groups = status.supplemental_groups_policy,
                 Err(error) => {
                     tracing::warn!(pod.uid = %self.uid, %error, "what the runtime can do is not known");
-                    return Admitted::Unknown;
+                    return Admitted::Later(self.next_retry());
                 }
             }
         }
@@ -158,7 +167,7 @@ impl Worker {
             }
             Taken::Preempt(victims) => {
                 self.preempt(&victims);
-                Admitted::Unknown
+                Admitted::Later(ROOM_LOOK)
             }
         }
     }
@@ -202,11 +211,8 @@ impl Worker {
             }
         }
         if actions.create_sandbox.is_none() && ready.is_empty() {
-            return match (self.keep().await, self.wait(soonest)) {
-                (Progress::Wait(Some(a)), Progress::Wait(Some(b))) => Progress::Wait(Some(a.min(b))),
-                (Progress::Wait(None), held_back) => held_back,
-                (kept, _) => kept,
-            };
+            let retry = self.keep().await;
+            return self.wait(retry.into_iter().chain(soonest).min());
         }
         // The first word of a pod tells where it starts.
         self.publish(Stage::Syncing);

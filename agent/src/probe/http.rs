@@ -24,7 +24,8 @@ use super::worker::Verdict;
 const MAX_BODY: usize = 10 * 1024;
 /// Requests of one probe, redirects included.
 const MAX_REQUESTS: usize = 10;
-const AGENT: &str = "kube-probe/1.36";
+const PROBE_AGENT: &str = "kube-probe/1.36";
+const LIFECYCLE_AGENT: &str = "kube-lifecycle/1.36";
 
 /// A request that got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +34,22 @@ enum GetError {
     Request { url: String, message: String },
     #[error("Get {url:?}: {message}")]
     Connection { url: String, message: String },
+    #[error("Get {url:?}: http: server gave HTTP response to HTTPS client")]
+    NotTls { url: String },
 }
 
 struct Answer {
     status: u16,
     location: Option<String>,
     body: String,
+}
+
+impl Answer {
+    /// Where the answer sends the client, if anywhere.
+    fn redirect(&self) -> Option<&str> {
+        let location = self.location.as_deref().filter(|l| !l.is_empty());
+        location.filter(|_| matches!(self.status, 301 | 302 | 303 | 307 | 308))
+    }
 }
 
 /// Sends the request and judges the answer: 200 to 299 is success, a redirect that
@@ -55,12 +66,42 @@ pub async fn probe(target: &HttpTarget, timeout: Duration) -> Verdict {
     }
 }
 
-/// Sends the request once; any answer is success, as lifecycle hooks want it.
+/// Sends the request of a lifecycle hook: any answer is success, redirects are
+/// followed, and a server that speaks no TLS is asked without.
 pub async fn send(target: &HttpTarget, timeout: Duration) -> Result<(), String> {
-    match tokio::time::timeout(timeout, get(target)).await {
-        Ok(result) => result.map(drop).map_err(|error| error.to_string()),
+    let work = async {
+        match send_on(target).await {
+            Err(GetError::NotTls { .. }) => {
+                let mut plain = HttpTarget { https: false, ..target.clone() };
+                plain.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
+                send_on(&plain).await
+            }
+            other => other,
+        }
+    };
+    match tokio::time::timeout(timeout, work).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err(format!("Get {:?}: no answer within {timeout:?}", url_of(target))),
     }
+}
+
+async fn send_on(target: &HttpTarget) -> Result<(), GetError> {
+    let mut current = target.clone();
+    for _ in 0..MAX_REQUESTS {
+        let answer = get(&current, LIFECYCLE_AGENT).await?;
+        let Some(location) = answer.redirect() else { return Ok(()) };
+        let mut next = redirected(&current, location).ok_or_else(|| unreadable(location))?;
+        if next.host != target.host {
+            next.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
+        }
+        current = next;
+    }
+    Err(GetError::Connection { url: url_of(&current), message: format!("stopped after {MAX_REQUESTS} redirects") })
+}
+
+fn unreadable(location: &str) -> GetError {
+    let message = format!("failed to parse Location header {location:?}");
+    GetError::Connection { url: location.to_owned(), message }
 }
 
 fn authority(target: &HttpTarget) -> String {
@@ -78,21 +119,19 @@ fn url_of(target: &HttpTarget) -> String {
 async fn follow(target: &HttpTarget) -> Result<Verdict, GetError> {
     let mut current = target.clone();
     for requests in 1.. {
-        let Answer { status, location, body } = get(&current).await?;
-        let location = location.filter(|_| matches!(status, 301 | 302 | 303 | 307 | 308));
-        if let Some(location) = location {
-            let fail = |message: String| GetError::Connection { url: location.clone(), message };
-            let next = redirected(&current, &location)
-                .ok_or_else(|| fail(format!("failed to parse Location header {location:?}")))?;
+        let answer = get(&current, PROBE_AGENT).await?;
+        if let Some(location) = answer.redirect() {
+            let next = redirected(&current, location).ok_or_else(|| unreadable(location))?;
             if next.host == target.host {
                 if requests >= MAX_REQUESTS {
-                    return Err(fail(format!("stopped after {MAX_REQUESTS} redirects")));
+                    let message = format!("stopped after {MAX_REQUESTS} redirects");
+                    return Err(GetError::Connection { url: location.to_owned(), message });
                 }
                 current = next;
                 continue;
             }
         }
-        return Ok(judged(status, &body));
+        return Ok(judged(answer.status, &answer.body));
     }
     Ok(Verdict::Success)
 }
@@ -122,7 +161,7 @@ fn redirected(from: &HttpTarget, location: &str) -> Option<HttpTarget> {
     Some(next)
 }
 
-fn request(target: &HttpTarget) -> Result<Request<Empty<Bytes>>, GetError> {
+fn request(target: &HttpTarget, agent: &'static str) -> Result<Request<Empty<Bytes>>, GetError> {
     let fail = |message: String| GetError::Request { url: url_of(target), message };
     let mut request = Request::get(target.path.as_str()).body(Empty::new()).map_err(|e| fail(e.to_string()))?;
     let headers = request.headers_mut();
@@ -134,7 +173,7 @@ fn request(target: &HttpTarget) -> Result<Request<Empty<Bytes>>, GetError> {
     }
     let host = HeaderValue::try_from(authority(target)).map_err(|e| fail(e.to_string()))?;
     headers.entry(HOST).or_insert(host);
-    headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
+    headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(agent));
     headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
     for name in [ACCEPT, USER_AGENT] {
@@ -145,8 +184,8 @@ fn request(target: &HttpTarget) -> Result<Request<Empty<Bytes>>, GetError> {
     Ok(request)
 }
 
-async fn get(target: &HttpTarget) -> Result<Answer, GetError> {
-    let request = request(target)?;
+async fn get(target: &HttpTarget, agent: &'static str) -> Result<Answer, GetError> {
+    let request = request(target, agent)?;
     let fail = |message: String| GetError::Connection { url: url_of(target), message };
     let stream = connect(&target.host, target.port).await.map_err(fail)?;
     if !target.https {
@@ -154,7 +193,14 @@ async fn get(target: &HttpTarget) -> Result<Answer, GetError> {
     }
     let name = ServerName::try_from(target.host.clone()).map_err(|e| fail(e.to_string()))?;
     let tls = tokio_rustls::TlsConnector::from(unverified()).connect(name, stream).await;
-    exchange(tls.map_err(|e| fail(e.to_string()))?, request).await.map_err(fail)
+    let tls = tls.map_err(|e| not_tls(target, &e).unwrap_or_else(|| fail(e.to_string())))?;
+    exchange(tls, request).await.map_err(fail)
+}
+
+/// The error of a server that answers a handshake with something else.
+fn not_tls(target: &HttpTarget, error: &std::io::Error) -> Option<GetError> {
+    let cause = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    matches!(cause, rustls::Error::InvalidMessage(_)).then(|| GetError::NotTls { url: url_of(target) })
 }
 
 /// Connects to a pod or node address.

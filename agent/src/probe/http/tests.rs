@@ -82,7 +82,7 @@ async fn headers_are_sent_and_overridden() {
     probe(&target, PLENTY).await;
     let seen = seen.lock().unwrap();
     let get = |i: usize, name: &str| seen[i].get(name).map(|v| v.to_str().unwrap().to_owned());
-    assert_eq!(get(0, "user-agent").unwrap(), AGENT);
+    assert_eq!(get(0, "user-agent").unwrap(), PROBE_AGENT);
     assert_eq!(get(0, "host").unwrap(), format!("127.0.0.1:{port}"));
     assert_eq!(get(1, "host").unwrap(), "me");
     assert_eq!(get(1, "x-a").unwrap(), "1");
@@ -145,4 +145,25 @@ fn a_redirect_to_a_named_host_leaves_the_probes_own_behind() {
     assert_eq!((there.https, there.port, there.path.as_str()), (true, 443, "/y"));
     assert_eq!(there.headers, [("X-A".to_owned(), "1".to_owned())]);
     assert_eq!(redirected(&from, "ht!tp://x\u{1}"), None);
+}
+
+#[tokio::test]
+async fn hooks_are_content_with_any_answer_and_follow_redirects() {
+    let (port, seen) = serve().await;
+    for path in ["/ok", "/bad", "/304", "/here"] {
+        assert_eq!(send(&target(port, path), PLENTY).await, Ok(()), "{path}");
+    }
+    let agents = std::mem::take(&mut *seen.lock().unwrap());
+    assert_eq!(agents.len(), 5, "one of them is a redirect");
+    assert!(agents.iter().all(|h| h["user-agent"] == LIFECYCLE_AGENT));
+    // Without TLS when the server has none, and then without its secrets.
+    let mut secure = HttpTarget { https: true, ..target(port, "/ok") };
+    secure.headers = vec![("Authorization".into(), "secret".into()), ("X-A".into(), "1".into())];
+    assert_eq!(send(&secure, PLENTY).await, Ok(()));
+    let last = seen.lock().unwrap().last().cloned().unwrap();
+    assert!(last.get("authorization").is_none() && last["x-a"] == "1");
+    // A probe stays with what it was told.
+    let Verdict::Failure(text) = probe(&secure, PLENTY).await else { panic!("no TLS there") };
+    assert!(text.ends_with("http: server gave HTTP response to HTTPS client"), "{text}");
+    assert!(send(&target(port, "/loop"), PLENTY).await.unwrap_err().contains("stopped after 10 redirects"));
 }
