@@ -14,6 +14,9 @@ build bench: export RUSTFLAGS := -C link-arg=-fuse-ld=lld -C link-arg=-Wl,--icf=
 COPEPOD := target/$(HOST)/release/copepod
 PREFIX ?= /usr/local
 
+# Tests find kubectl on PATH; where the machine has none, the one that `deps` fetched.
+test: export PATH := $(PATH):$(CURDIR)/target/kubectl/1.33
+
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 

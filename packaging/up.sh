@@ -7,6 +7,8 @@ cd "$(dirname "$0")/.."
 . packaging/progress.sh
 copepod=$1
 shift
+# Where there is none on PATH, the one that setup.sh fetched.
+PATH=$PATH:$PWD/target/kubectl/1.33
 
 # One request. bash speaks TCP; nothing else needs to be installed for it.
 ask() {
@@ -40,4 +42,4 @@ address=$(kubectl get service hello -o jsonpath='{.spec.clusterIP}')
 step "wait until all three answer" three_answer
 echo "six requests to http://$address/:"
 for _ in {1..6}; do ask; done | sed '/^$/d'
-echo "use it: export KUBECONFIG=$KUBECONFIG; put copepod on PATH: make install; end it: make down"
+echo "use it: export KUBECONFIG=$KUBECONFIG; $(command -v kubectl) get pods -A; put copepod on PATH: make install; end it: make down"
