@@ -227,6 +227,13 @@ pub struct ControlPlaneArgs {
     /// Seconds that a node may be silent before it counts as unreachable.
     #[arg(long, default_value_t = 40)]
     pub node_monitor_grace_period: u64,
+    /// Controllers to run: `*` for all, `name` for one, `-name` for all but that one. Names are those of
+    /// upstream's kube-controller-manager.
+    #[arg(long, value_delimiter = ',', default_value = "*", allow_hyphen_values = true)]
+    pub controllers: Vec<String>,
+    /// Leave scheduling to somebody else.
+    #[arg(long)]
+    pub disable_scheduler: bool,
     /// A file of `token,user,uid[,"group,…"]` lines.
     #[arg(long)]
     pub token_auth_file: Option<PathBuf>,

@@ -15,23 +15,32 @@ use controlplane_lite::controllers::{self, ControllersConfig};
 use controlplane_lite::pki::{Pki, Subject};
 use controlplane_lite::scheduler::{self, SchedulerConfig};
 use controlplane_lite::storage::{self, DatastoreConfig, EtcdConfig, RedbConfig};
+use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use netproxy::cidr::Cidr4;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::{ClusterNet, ControlPlaneArgs};
 use crate::node::{Identity, UsageError};
 use crate::paths::Paths;
+use crate::server_lease::ServerLease;
 use crate::tasks::Tasks;
-use crate::{credentials, flags, kubeconfig, ports, sys};
+use crate::{credentials, flags, instance, kubeconfig, ports, sys};
 
 /// Ports that Services may claim on every node, as upstream has them.
 const NODE_PORTS: (u16, u16) = (30000, 32767);
+
+/// How long one etcd may take to accept a connection.
+const ETCD_CONNECT: Duration = Duration::from_secs(5);
+/// Says which nodes are the control plane's, as kubeadm.
+const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
 
 /// What a control plane is built from.
 #[derive(Clone, Debug)]
@@ -63,6 +72,9 @@ pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlP
         let size = std::fs::metadata(inputs.paths.store()).ok().map(|metadata| metadata.len());
         check_store(&inputs.paths, pki.directory().join("admin.crt").exists(), size)?;
     }
+    if let Some(datastore) = &inputs.args.datastore {
+        reach_etcd(datastore.strip_prefix("etcd://").unwrap_or(datastore)).await?;
+    }
     let store = storage::open(&datastore(&inputs)?).await.context("open the store")?;
     let api = ApiServer::new(apiserver::Config {
         store,
@@ -80,13 +92,33 @@ pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlP
         let api = api.clone();
         tasks.spawn("API server", |token| async move { Ok(api.serve(listener, token).await?) });
     }
-    start_scheduler(&api, tasks);
+    if inputs.args.datastore.is_some() {
+        let client = api.client(UserInfo::new("system:apiserver", ["system:masters"]));
+        let lease = ServerLease::take(client, instance::owner(&inputs.paths)?.id()).await?;
+        tasks.spawn("server lease", |token| lease.keep(token));
+    }
+    if !inputs.args.disable_scheduler {
+        start_scheduler(&api, tasks);
+    }
     start_controllers(&api, &pki, &inputs, tasks)?;
     publish_dns(&api, &inputs.net).await.context("publish the DNS Service")?;
     allow_dns(&api).await.context("let DNS see namespaces")?;
     publish_cluster_info(&api, &pki, &inputs).await.context("publish how to join")?;
     write_admin_kubeconfig(&pki, &inputs, now)?;
     Ok(ControlPlane { api, pki })
+}
+
+/// Fails unless one of the hosts takes connections: the client's own error would not say why.
+async fn reach_etcd(hosts: &str) -> Result<()> {
+    let mut problems = Vec::new();
+    for host in hosts.split(',') {
+        match tokio::time::timeout(ETCD_CONNECT, tokio::net::TcpStream::connect(host)).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => problems.push(format!("{host}: {error}")),
+            Err(_) => problems.push(format!("{host}: no answer within {} s", ETCD_CONNECT.as_secs())),
+        }
+    }
+    bail!("etcd cannot be reached: {}", problems.join("; "))
 }
 
 /// A cluster that ran before has a store. One that is lost must not become a new, empty cluster, whose
@@ -204,6 +236,7 @@ fn start_controllers(api: &ApiServer, pki: &Arc<Pki>, inputs: &ControlPlaneInput
         signer: Some(pki.clone()),
         api_names: inputs.args.tls_san.clone(),
         node_monitor_grace_period: Duration::from_secs(inputs.args.node_monitor_grace_period),
+        controllers: inputs.args.controllers.clone(),
         ..ControllersConfig::default()
     };
     tasks.keep("controllers", move |token| {
@@ -271,7 +304,30 @@ fn write_admin_kubeconfig(pki: &Pki, inputs: &ControlPlaneInputs, now: Timestamp
     kubeconfig::write(&inputs.paths.admin_kubeconfig(), &config)
 }
 
+/// Labels the node as soon as it has registered. A node may not do that itself.
+async fn label_node(client: Client, name: String, token: CancellationToken) -> Result<()> {
+    let nodes = Api::<Node>::all(client);
+    let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut changes = watcher(nodes.clone(), only).default_backoff().applied_objects().boxed();
+    while let Some(change) = token.run_until_cancelled(changes.next()).await.flatten() {
+        let has = |node: &Node| node.metadata.labels.iter().flatten().any(|(label, _)| label == CONTROL_PLANE_LABEL);
+        if change.is_ok_and(|node| !has(&node)) {
+            let patch = json!({"metadata": {"labels": {CONTROL_PLANE_LABEL: ""}}});
+            if let Err(error) = nodes.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+                tracing::warn!(%error, "the control plane's node is not labelled");
+            }
+        }
+    }
+    Ok(())
+}
+
 impl ControlPlane {
+    /// Keeps the label of the node that this control plane runs on.
+    pub fn keep_label(&self, node: &str, tasks: &Tasks) {
+        let (client, node) = (self.api.client(UserInfo::new("system:apiserver", ["system:masters"])), node.to_owned());
+        tasks.keep("node label", move |token| label_node(client.clone(), node.clone(), token));
+    }
+
     /// The API as a node, over no socket.
     pub fn node_client(&self, node: &str) -> Client {
         self.api.client(UserInfo::new(format!("system:node:{node}"), ["system:nodes"]))

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use controlplane_lite::controllers;
 use netproxy::cidr::Cidr4;
 
 use crate::cli::{
@@ -154,6 +155,13 @@ fn control_plane(args: &ControlPlaneArgs, problems: &mut Problems) {
             format!("--tls-san={san}: neither an address nor a domain name")
         });
     }
+    for word in &args.controllers {
+        let name = word.strip_prefix('-').unwrap_or(word);
+        problems.check(word == "*" || controllers::names().any(|known| known == name), || {
+            let known: Vec<_> = controllers::names().collect();
+            format!("--controllers: {name:?} is none of {}", known.join(", "))
+        });
+    }
     if let Some(datastore) = &args.datastore {
         let hosts = datastore.strip_prefix("etcd://").filter(|hosts| hosts.split(',').all(is_host_and_port));
         problems.check(hosts.is_some(), || format!("--datastore={datastore}: etcd://host:port[,host:port…] is needed"));
@@ -244,6 +252,7 @@ mod tests {
             &["up", "--tls-san=*.example.com,192.0.2.1", "--node-labels=a=,example.com/b=c-d"],
             &["up", "--container-runtime-endpoint=unix:///run/c.sock", "--cni=none"],
             &["server", "--datastore=etcd://192.0.2.1:2379,etcd-1:2379"],
+            &["server", "--controllers=-deployment-controller,*", "--disable-scheduler"],
             &["kubeconfig", "--server=https://[2001:db8::1]:6443"],
             &["kubeconfig", "--server=https://api.example.com"],
         ] {
@@ -296,6 +305,7 @@ mod tests {
             &["up", "--service-cluster-ip-range=11.0.0.0/8"],
             &["up", "--node-ip=::1"],
             &["up", "--node-name="],
+            &["server", "--controllers=nope"],
             &["server", "--datastore=etcd://"],
             &["server", "--datastore=etcd://a:1,"],
         ] {

@@ -24,6 +24,7 @@ mod progress;
 mod ready;
 mod resident;
 mod runtime;
+mod server_lease;
 mod status;
 mod sys;
 mod tasks;

@@ -1,8 +1,11 @@
 //! `copepod agent`: a node under any control plane.
 
+use std::time::Duration;
+
 use agent::bootstrap::patience;
 use anyhow::{Context, Result};
 use kube::Client;
+use tokio_util::sync::CancellationToken;
 
 use super::run_until_signalled;
 use crate::cli::AgentArgs;
@@ -10,7 +13,10 @@ use crate::node::{self, Identity, NodeInputs};
 use crate::paths::Paths;
 use crate::status::Reporter;
 use crate::sys::memory;
-use crate::{doctor, files, flags, instance, join, kubeconfig};
+use crate::{doctor, errors, files, flags, instance, join, kubeconfig};
+
+/// How long to wait before an API server that does not answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Runs until SIGTERM; pods run on.
 ///
@@ -39,6 +45,7 @@ fn serve(args: &AgentArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
         let config = kubeconfig::client_config(&kubeconfig).await?;
         let client_ca = paths.kubelet().join("client-ca.pem");
         instance::make_private_dir(&paths.kubelet())?;
+        let url = config.cluster_url.to_string();
         let ca = config.root_cert.clone().unwrap_or_default();
         files::replace(&client_ca, pem(&ca).as_bytes(), 0o600).context("write the authority's certificate")?;
         let client = join::kept_good(Client::try_from(config)?, &args.join, paths, &identity.name, &tasks);
@@ -47,6 +54,8 @@ fn serve(args: &AgentArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
             None => patience::patient(client.clone(), "credentials that may be given with --proxy-kubeconfig"),
             Some(path) => kubeconfig::client(path).await?,
         };
+        let asking = client.clone();
+        tasks.keep("API server", move |token| say_whether_it_answers(asking.clone(), url.clone(), token));
         let inputs = NodeInputs {
             identity,
             paths: paths.clone(),
@@ -64,6 +73,32 @@ fn serve(args: &AgentArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
         };
         node::start(inputs, &tasks, reporter.clone()).await
     })
+}
+
+/// Says once that the API server does not answer, and once that it does. All others try again in silence.
+async fn say_whether_it_answers(client: Client, url: String, token: CancellationToken) -> Result<()> {
+    let mut told = false;
+    loop {
+        match client.apiserver_version().await {
+            // Whatever it answers, it answers.
+            Ok(_) | Err(kube::Error::Api(_)) => {
+                if told {
+                    tracing::info!(server = url, "the API server answers");
+                }
+                token.cancelled().await;
+                return Ok(());
+            }
+            Err(error) if !told => {
+                told = true;
+                let cause = errors::one_line(&error.into());
+                tracing::warn!(server = url, cause, "the API server does not answer; trying again until it does");
+            }
+            Err(_) => {}
+        }
+        if token.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 /// DER certificates as one PEM text.

@@ -57,6 +57,7 @@ fn serve(args: &UpArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
             &tasks,
         )
         .await?;
+        control_plane.keep_label(&identity.name, &tasks);
         let serving = control_plane.kubelet_serving(&identity)?;
         let inputs = NodeInputs {
             client: control_plane.node_client(&identity.name),

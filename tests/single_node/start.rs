@@ -42,6 +42,11 @@ fn a_node_that_is_told_to_be_ready_is() -> Result<()> {
     machine.run(&[&proxied[..], &["up", "--detach", "--cgroup-root", &root]].concat())?;
     wait::until("the service account", SOON, || machine.kubectl(&POD))?;
     machine.kubectl(&["wait", "pod/hello", "--for=condition=Ready", "--timeout=90s"])?;
+    wait::until("the node's role", SOON, || {
+        let nodes = machine.kubectl(&["get", "nodes", "--no-headers"])?;
+        ensure!(nodes.split_whitespace().nth(2) == Some("control-plane"), "{nodes}");
+        Ok(())
+    })?;
     // The Node object says Ready throughout: that is the last process's word.
     for signal in ["-9", "-TERM", "-9"] {
         let pid = machine.process("copepod", "up")?.pid.to_string();
@@ -149,4 +154,40 @@ fn a_cluster_outlives_its_program_and_its_description() -> Result<()> {
     machine.copepod(&["cluster", "delete", machine.name()])?;
     machine.copepod(&["cluster", "delete", "zzz"])?;
     machine.expect_unchanged_since(&before)
+}
+
+/// A second server on one etcd is refused while the first lives, and takes over when it is gone.
+#[test]
+fn an_etcd_has_one_server() -> Result<()> {
+    let machine = Machine::new("etcd")?;
+    let etcd = ["etcd", "--data-dir", "/var/lib/etcd", "--log-level", "error"];
+    let mut etcd = machine.command(&etcd).spawn()?;
+    let datastore = "--datastore=etcd://127.0.0.1:2379";
+    // Upstream's scheduler and controllers could take these places.
+    let first = ["server", datastore, "--disable-scheduler", "--controllers=*,-deployment-controller", "--log=warn"];
+    let config = "--kubeconfig=/var/lib/copepod/admin.kubeconfig";
+    wait::until("etcd", SOON, || machine.run(&["etcdctl", "endpoint", "health"]))?;
+    let mut serving = machine.command(&[&[COPEPOD], &first[..]].concat()).spawn()?;
+    wait::until("the lease", SOON, || {
+        machine.run(&["kubectl", config, "get", "lease", "copepod-server", "--namespace=kube-system"])
+    })?;
+    let second = ["server", datastore, "--data-dir=/var/lib/second", "--run-dir=/run/second", "--secure-port=6444"];
+    let second = [&[COPEPOD, "--log=warn"], &second[..]].concat();
+    refused(machine.try_run(&second)?, "uses this etcd: two at once are not supported yet")?;
+    machine.run(&["kubectl", config, "create", "deployment", "idle", "--image=none"])?;
+    machine.kill_9(machine.process("copepod", "server")?.pid)?;
+    serving.wait()?;
+    let mut serving = machine.command(&second).spawn()?;
+    let config = "--kubeconfig=/var/lib/second/admin.kubeconfig";
+    wait::until("the second server", SOON, || {
+        // The deployment controller runs in this one.
+        let sets = machine.run(&["kubectl", config, "get", "replicasets", "--no-headers"])?;
+        ensure!(sets.contains("idle-"), "{sets}");
+        Ok(())
+    })?;
+    machine.copepod(&["down", "--data-dir=/var/lib/second", "--run-dir=/run/second"])?;
+    serving.wait()?;
+    etcd.kill()?;
+    etcd.wait()?;
+    Ok(())
 }
