@@ -309,7 +309,6 @@ fn some<T: serde::de::DeserializeOwned>(value: Value) -> Result<Option<T>, Strin
 const FIELDS: &[(&str, Setter)] = &[
     ("address", set!(c.server.address = parse::<IpAddr>)),
     ("allowedUnsafeSysctls", set!(c.allowed_unsafe_sysctls = parse)),
-    ("seccompDefault", set!(c.seccomp_default = parse)),
     ("authentication", authentication),
     ("authorization", authorization),
     ("cgroupDriver", driver),
