@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use controlplane_lite::apiserver::{self, ApiServer, AuthOptions, Certificates};
 use controlplane_lite::auth::authn::UserInfo;
+use controlplane_lite::client::Status;
 use controlplane_lite::controllers::bootstrap::CLUSTER_INFO;
 use controlplane_lite::controllers::{self, ControllersConfig};
 use controlplane_lite::pki::{Pki, Subject};
@@ -27,6 +28,7 @@ use netproxy::cidr::Cidr4;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::beside::Beside;
 use crate::cli::{ClusterNet, ControlPlaneArgs};
 use crate::node::{Identity, UsageError};
 use crate::paths::Paths;
@@ -97,10 +99,12 @@ pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlP
         let lease = ServerLease::take(client, instance::owner(&inputs.paths)?.id()).await?;
         tasks.spawn("server lease", |token| lease.keep(token));
     }
+    let status = Status::default();
     if !inputs.args.disable_scheduler {
-        start_scheduler(&api, tasks);
+        start_scheduler(&api, status.of("scheduler/"), tasks);
     }
-    start_controllers(&api, &pki, &inputs, tasks)?;
+    start_controllers(&api, &pki, &inputs, status.clone(), tasks)?;
+    api.add_component(Arc::new(Beside { status, tasks: tasks.states() }));
     publish_dns(&api, &inputs.net).await.context("publish the DNS Service")?;
     allow_dns(&api).await.context("let DNS see namespaces")?;
     publish_cluster_info(&api, &pki, &inputs).await.context("publish how to join")?;
@@ -135,12 +139,14 @@ fn check_store(paths: &Paths, ran_before: bool, size: Option<u64>) -> Result<()>
     Ok(())
 }
 
-fn start_scheduler(api: &ApiServer, tasks: &Tasks) {
+fn start_scheduler(api: &ApiServer, status: Status, tasks: &Tasks) {
     let client = api.client(UserInfo::new("system:kube-scheduler", [""; 0]));
     tasks.keep("scheduler", move |token| {
         let client = client.clone();
+        let mut config = SchedulerConfig::default();
+        config.status = status.clone();
         async move {
-            scheduler::run(client, SchedulerConfig::default(), token).await;
+            scheduler::run(client, config, token).await;
             Ok(())
         }
     });
@@ -225,7 +231,13 @@ async fn publish_cluster_info(api: &ApiServer, pki: &Pki, inputs: &ControlPlaneI
     Ok(())
 }
 
-fn start_controllers(api: &ApiServer, pki: &Arc<Pki>, inputs: &ControlPlaneInputs, tasks: &Tasks) -> Result<()> {
+fn start_controllers(
+    api: &ApiServer,
+    pki: &Arc<Pki>,
+    inputs: &ControlPlaneInputs,
+    status: Status,
+    tasks: &Tasks,
+) -> Result<()> {
     let client = api.client(UserInfo::new("system:kube-controller-manager", [""; 0]));
     let pods: Cidr4 =
         inputs.net.cluster_cidr.parse().map_err(|error| UsageError(format!("--cluster-cidr: {error}")))?;
@@ -237,6 +249,7 @@ fn start_controllers(api: &ApiServer, pki: &Arc<Pki>, inputs: &ControlPlaneInput
         api_names: inputs.args.tls_san.clone(),
         node_monitor_grace_period: Duration::from_secs(inputs.args.node_monitor_grace_period),
         controllers: inputs.args.controllers.clone(),
+        status,
         ..ControllersConfig::default()
     };
     tasks.keep("controllers", move |token| {

@@ -1,5 +1,6 @@
 //! Credentials for members of a cluster, issued from its certificates on disk.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -23,6 +24,18 @@ pub fn node_kubeconfig(pki: &Path, name: &str, server: &str) -> Result<Value> {
 /// When the cluster's authority cannot be read.
 pub fn proxy_kubeconfig(pki: &Path, server: &str) -> Result<Value> {
     user_kubeconfig(pki, "system:kube-proxy", None, server)
+}
+
+/// A serving certificate for the kubelet of the node `name`, which the API server takes for nobody else's.
+///
+/// # Errors
+/// When the cluster's authority cannot be read.
+pub fn node_serving(pki: &Path, name: &str, ip: IpAddr) -> Result<CertifiedKey> {
+    kubeconfig::require(&pki.join("ca.key"))?;
+    let now = Timestamp::now();
+    let pki = Pki::load_or_create(pki, now).context("load the cluster's certificates")?;
+    let subject = Subject::server(&format!("system:node:{name}"), vec![name.to_owned()], vec![ip]);
+    pki.ca().issue(&subject, LEAF_LIFETIME, now).with_context(|| format!("issue a serving certificate for {name}"))
 }
 
 /// A kubeconfig with a client certificate for any user.

@@ -1,5 +1,6 @@
 //! The one binary: parse arguments, build tasks, start, drain.
 
+mod beside;
 mod cgroups;
 mod cli;
 mod cluster;

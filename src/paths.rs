@@ -40,6 +40,11 @@ impl Paths {
         self.data.join("proxy.kubeconfig")
     }
 
+    /// A kubelet's serving certificate that whoever made the node issued, and its key.
+    pub fn issued_serving(&self) -> (PathBuf, PathBuf) {
+        (self.data.join("kubelet-serving.crt"), self.data.join("kubelet-serving.key"))
+    }
+
     /// The kubelet's root: pods, volumes, serving certificate.
     pub fn kubelet(&self) -> PathBuf {
         self.data.join("kubelet")

@@ -99,14 +99,18 @@ pub fn create(options: &CreateOptions) -> Result<()> {
 struct Wishes {
     /// Further arguments.
     args: Vec<String>,
-    /// Content of the configuration file.
+    /// Content of the control plane's configuration file.
     config: String,
+    /// The same of workers, whose kubelets are given a serving certificate.
+    worker_config: String,
 }
 
 impl Wishes {
     fn new(options: &CreateOptions) -> Result<Self> {
         let (args, files) = start::split_config(&options.extra_args)?;
-        Ok(Self { args, config: start::node_config(&files)? })
+        let serving = node_paths(&options.node_data_dir).issued_serving();
+        let config = start::node_config(&files, None)?;
+        Ok(Self { args, config, worker_config: start::node_config(&files, Some(&serving))? })
     }
 }
 
@@ -170,7 +174,7 @@ fn start_node(
     let listener = match node.plan.role {
         Role::ControlPlane => Some(listen(state.api_port)?),
         Role::Worker => {
-            write_node_kubeconfig(dir, node, state)?;
+            write_node_credentials(dir, node, state)?;
             None
         }
     };
@@ -186,10 +190,19 @@ fn start_node(
         listen_fd: listener.as_ref().map(AsRawFd::as_raw_fd),
     };
     let config = dir.node_data(name).join(NODE_CONFIG);
-    crate::files::replace(&config, wishes.config.as_bytes(), 0o600)?;
+    let text = match node.plan.role {
+        Role::ControlPlane => &wishes.config,
+        Role::Worker => &wishes.worker_config,
+    };
+    crate::files::replace(&config, text.as_bytes(), 0o600)?;
     let spec_path = dir.node_spec(name);
     crate::files::replace(&spec_path, &serde_json::to_vec_pretty(&spec)?, 0o600)?;
     launch(&dir.netns(name), &spec_path)
+}
+
+/// What lies below a node's data directory.
+fn node_paths(data: &Path) -> paths::Paths {
+    paths::Paths { data: data.to_owned(), run: PathBuf::new(), log: PathBuf::new() }
 }
 
 fn node_args(dir: &ClusterDir, node: &NodePlan, wishes: &Wishes, options: &CreateOptions) -> Vec<String> {
@@ -209,7 +222,7 @@ fn node_args(dir: &ClusterDir, node: &NodePlan, wishes: &Wishes, options: &Creat
         "--resolv-conf=".to_owned(),
     ];
     if node.role == Role::Worker {
-        let node_paths = paths::Paths { data: options.node_data_dir.clone(), run: PathBuf::new(), log: PathBuf::new() };
+        let node_paths = node_paths(&options.node_data_dir);
         args.push(format!("--kubeconfig={}", node_paths.node_kubeconfig().display()));
         args.push(format!("--proxy-kubeconfig={}", node_paths.proxy_kubeconfig().display()));
     }
@@ -253,11 +266,14 @@ fn admin_kubeconfig(dir: &ClusterDir, node: &NodeState, api_port: u16) -> Result
     Ok(admin)
 }
 
-fn write_node_kubeconfig(dir: &ClusterDir, node: &NodeState, state: &ClusterState) -> Result<()> {
+fn write_node_credentials(dir: &ClusterDir, node: &NodeState, state: &ClusterState) -> Result<()> {
     let control_plane = &state.nodes[0].plan;
-    let from = paths::Paths { data: dir.node_data(&control_plane.name), run: PathBuf::new(), log: PathBuf::new() };
-    let to = paths::Paths { data: dir.node_data(&node.plan.name), run: PathBuf::new(), log: PathBuf::new() };
+    let (from, to) = (node_paths(&dir.node_data(&control_plane.name)), node_paths(&dir.node_data(&node.plan.name)));
     let server = format!("https://{}:6443", control_plane.ip);
+    let (cert, key) = to.issued_serving();
+    let serving = credentials::node_serving(&from.pki(), &node.plan.name, node.plan.ip.into())?;
+    crate::files::replace(&cert, serving.cert_pem.as_bytes(), 0o600)?;
+    crate::files::replace(&key, serving.key_pem.as_bytes(), 0o600)?;
     let config = credentials::node_kubeconfig(&from.pki(), &node.plan.name, &server)?;
     kubeconfig::write(&to.node_kubeconfig(), &config)?;
     kubeconfig::write(&to.proxy_kubeconfig(), &credentials::proxy_kubeconfig(&from.pki(), &server)?)

@@ -48,23 +48,28 @@ pub fn split_config(extra: &[String]) -> Result<(Vec<String>, Vec<PathBuf>), Usa
     Ok((rest, files))
 }
 
-/// The nodes' configuration: what `files` say, over the defaults of local clusters.
+/// The nodes' configuration: what `files` say, over the defaults of local clusters. `serving` is where the kubelet
+/// finds its serving certificate and key.
 ///
 /// # Errors
 /// Every problem of the files.
-pub fn node_config(files: &[PathBuf]) -> Result<String> {
+pub fn node_config(files: &[PathBuf], serving: Option<&(PathBuf, PathBuf)>) -> Result<String> {
     let mut texts = Vec::new();
     for file in files {
         let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
         texts.push((file.as_path(), text));
     }
     node_config::check(&texts).map_err(|problems| UsageError(problems.join("\n")))?;
-    Ok(over_defaults(texts.iter().map(|(_, text)| text.as_str()))?)
+    let mut kubelet = kubelet_defaults();
+    if let Some((cert, key)) = serving {
+        kubelet["tlsCertFile"] = json!(cert);
+        kubelet["tlsPrivateKeyFile"] = json!(key);
+    }
+    Ok(over_defaults(kubelet, texts.iter().map(|(_, text)| text.as_str()))?)
 }
 
 /// The documents of `texts`, the kubelet's laid over the defaults.
-fn over_defaults<'t>(texts: impl Iterator<Item = &'t str>) -> serde_norway::Result<String> {
-    let mut kubelet = kubelet_defaults();
+fn over_defaults<'t>(mut kubelet: Value, texts: impl Iterator<Item = &'t str>) -> serde_norway::Result<String> {
     let mut documents = Vec::new();
     for text in texts {
         for document in serde_norway::Deserializer::from_str(text) {
@@ -168,7 +173,7 @@ mod tests {
     fn what_is_configured_wins_over_the_defaults() {
         let kubelet = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\nmaxPods: 7\nimageGCHighThresholdPercent: 90\n";
         let proxy = "kind: KubeProxyConfiguration\napiVersion: kubeproxy.config.k8s.io/v1alpha1\n";
-        let text = over_defaults([&format!("{kubelet}---\n{proxy}") as &str].into_iter()).unwrap();
+        let text = over_defaults(kubelet_defaults(), [&format!("{kubelet}---\n{proxy}") as &str].into_iter()).unwrap();
         let documents: Vec<Value> =
             serde_norway::Deserializer::from_str(&text).map(|document| Value::deserialize(document).unwrap()).collect();
         assert_eq!(documents[0]["maxPods"], 7);
@@ -184,8 +189,8 @@ mod tests {
         let file = dir.path().join("k.yaml");
         fs::write(&file, "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: many\n")
             .unwrap();
-        let told = format!("{:#}", node_config(&[file]).unwrap_err());
+        let told = format!("{:#}", node_config(&[file], None).unwrap_err());
         assert!(told.contains("k.yaml: KubeletConfiguration: maxPods"), "{told}");
-        assert!(node_config(&[dir.path().join("none")]).is_err());
+        assert!(node_config(&[dir.path().join("none")], None).is_err());
     }
 }

@@ -223,8 +223,8 @@ pub fn kubelet(node_name: &str, pods: &[Arc<RuntimePod>], rss: Option<u64>, pani
     for (task, count) in &panics.tasks {
         text.sample(name, &[("task", task)], count, None);
     }
-    text.family("copepod_pod_panics.workers_total", "counter", "Pod workers that panicked and were started again");
-    text.sample("copepod_pod_panics.workers_total", &[], panics.workers, None);
+    text.family("copepod_pod_worker_panics_total", "counter", "Pod workers that panicked and were started again");
+    text.sample("copepod_pod_worker_panics_total", &[], panics.workers, None);
     if let Some(rss) = rss {
         text.family("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.");
         text.sample("process_resident_memory_bytes", &[], rss, None);

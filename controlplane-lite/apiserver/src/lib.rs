@@ -12,6 +12,7 @@ pub mod answer;
 pub mod body;
 mod bootstrap;
 pub mod call;
+pub mod components;
 pub mod deletion;
 mod documents;
 pub mod endpoints;
@@ -242,6 +243,7 @@ impl ApiServer {
             documents: documents::Documents::default(),
             service_cidr: cidr,
             advertise: config.advertise,
+            components: components::Components::default(),
             bootstrapped: false.into(),
         });
         let running = Arc::new(running.drop_guard());
@@ -267,6 +269,11 @@ impl ApiServer {
             () = token.cancelled() => self.server.stopping.cancel(),
         }
         serving.await
+    }
+
+    /// Lets `component` answer under this server's `/healthz` and `/metrics`.
+    pub fn add_component(&self, component: Arc<dyn components::Component>) {
+        self.server.components.add(component);
     }
 
     /// A client without a socket, acting as `user`.

@@ -11,6 +11,7 @@ use super::access::Access;
 use super::admission::View;
 use super::allocate::Cidr;
 use super::call::Call;
+use super::components::Components;
 use super::documents::Documents;
 use super::flow::Flow;
 use super::kubelet::{KubeletTls, Own};
@@ -49,6 +50,8 @@ pub struct Server {
     pub stopping: CancellationToken,
     /// How much of the server a request may hold.
     pub flow: Flow,
+    /// What else answers under `/healthz` and `/metrics`.
+    pub components: Components,
     pub(super) documents: Documents,
     pub(super) service_cidr: Cidr,
     pub(super) advertise: (IpAddr, u16),

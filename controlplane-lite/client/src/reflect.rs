@@ -312,7 +312,7 @@ impl<K: Resource + Clone + Send + 'static> Informer<'_, K> {
                 Ok(WatchEvent::Error(status)) if status.code == 410 => return Ok(Outcome::Relist),
                 Ok(WatchEvent::Error(status)) => return Err(kube::Error::Api(status)),
                 // No event at all, and it would come again from the same revision: a list goes past it.
-                Err(error @ kube::Error::SerdeError(_)) => return Err(error),
+                Err(error @ (kube::Error::SerdeError(_) | kube::Error::Api(_))) => return Err(error),
                 // What was delivered stays delivered: continue from the last event.
                 Err(error) => {
                     tracing::debug!(%error, "watch interrupted");

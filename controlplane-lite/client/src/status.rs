@@ -14,9 +14,13 @@ const INFORMER_PATIENCE: Duration = Duration::from_secs(60);
 /// A sync that runs for so long does not come to an end.
 const SYNC_PATIENCE: Duration = Duration::from_secs(300);
 
-/// The entries of one component. Clones share them.
+/// The entries of components that share a process. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Status(Arc<Mutex<Entries>>);
+pub struct Status {
+    entries: Arc<Mutex<Entries>>,
+    /// What the names of entries made here begin with.
+    prefix: &'static str,
+}
 
 #[derive(Debug, Default)]
 struct Entries {
@@ -76,36 +80,46 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Status {
-    /// A new informer's entry.
+    /// The same entries for a component whose names begin with `prefix`.
+    #[must_use]
+    pub fn of(&self, prefix: &'static str) -> Self {
+        Self { entries: self.entries.clone(), prefix }
+    }
+
+    /// A new informer's entry, in place of one of that name: a component that was started again begins anew.
     pub fn informer(&self, name: impl Into<String>) -> Arc<InformerStatus> {
         let entry = Arc::new(InformerStatus {
-            name: name.into(),
+            name: format!("{}{}", self.prefix, name.into()),
             unreadable: AtomicU64::new(0),
             lists: AtomicU64::new(0),
             watches: AtomicU64::new(0),
             // Until the first list is in, an informer has not succeeded.
             state: Mutex::new(InformerState { failing: Some((Instant::now(), "not listed yet".to_owned())) }),
         });
-        lock(&self.0).informers.push(entry.clone());
+        let informers = &mut lock(&self.entries).informers;
+        informers.retain(|other| other.name != entry.name);
+        informers.push(entry.clone());
         entry
     }
 
-    /// A new work queue's entry.
+    /// A new work queue's entry, in place of one of that name.
     pub(crate) fn queue(&self, name: impl Into<String>) -> Arc<QueueStatus> {
         let entry = Arc::new(QueueStatus {
-            name: name.into(),
+            name: format!("{}{}", self.prefix, name.into()),
             adds: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             state: Mutex::default(),
         });
-        lock(&self.0).queues.push(entry.clone());
+        let queues = &mut lock(&self.entries).queues;
+        queues.retain(|other| other.name != entry.name);
+        queues.push(entry.clone());
         entry
     }
 
     /// Every check, in the order in which the entries were made.
     pub fn checks(&self) -> Vec<Check> {
-        let (now, entries) = (Instant::now(), lock(&self.0));
+        let (now, entries) = (Instant::now(), lock(&self.entries));
         let informers = entries
             .informers
             .iter()
@@ -119,7 +133,7 @@ impl Status {
 
     /// Appends every metric in the text format of Prometheus.
     pub fn write_metrics(&self, out: &mut String) {
-        let (now, entries) = (Instant::now(), lock(&self.0));
+        let (now, entries) = (Instant::now(), lock(&self.entries));
         let informers = &entries.informers;
         family(out, "informer_unreadable_objects", "gauge", "name", informers, |i| (&i.name, count(&i.unreadable)));
         family(out, "informer_lists_total", "counter", "name", informers, |i| (&i.name, count(&i.lists)));

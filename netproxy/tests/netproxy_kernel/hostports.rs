@@ -25,6 +25,7 @@ use crate::tables::normalised;
 use crate::world::{Served, evenly, node_port, port};
 use crate::{SHORT, eventually};
 
+mod others;
 mod restored;
 
 const OWNER: &str = "instance-1";
@@ -254,114 +255,6 @@ fn a_taken_port_is_refused_and_nothing_is_left() {
     assert_eq!(node.who(&node.net.client, at(NODE_IP, 80)), Err(ErrorKind::ConnectionRefused));
     node.delete(&second).unwrap();
     assert_eq!(node.elements(), 0);
-}
-
-#[test]
-fn containers_of_another_network_keep_their_ports() {
-    let node = Node::new();
-    make_bridge(&node.net.node, "copepod8", Ipv4Addr::new(10, 42, 8, 1));
-    let namespaces = [Namespace::new(), Namespace::new()];
-    let elsewhere = |command, index: usize, host_port| {
-        let mut more = ports(&[mapping("", "tcp", host_port)]);
-        more["name"] = json!("other");
-        more["bridge"] = json!("copepod8");
-        more["subnet"] = json!("10.42.8.0/24");
-        node.call(command, &format!("other-{index}"), netns(&namespaces[index]), more)
-    };
-    elsewhere("ADD", 0, 80).unwrap();
-    let (table, links) = (node.observed(), node.links());
-    let error = node.add(1, &[mapping("", "tcp", 80)]).err().unwrap();
-    assert_eq!(error["code"], 102, "{error}");
-    assert!(error["details"].as_str().unwrap().contains("10.42.8.2"), "{error}");
-    assert_eq!((node.observed(), node.links(), node.leases().contains("pod-1")), (table, links, false));
-    let pod = node.add(1, &[mapping("", "tcp", 81)]).unwrap();
-    assert_eq!(elsewhere("ADD", 1, 81).unwrap_err()["code"], 102);
-    elsewhere("CHECK", 0, 80).unwrap();
-    node.collect(&[&pod]);
-    assert_eq!(node.elements(), 6);
-    elsewhere("DEL", 0, 80).unwrap();
-    assert_eq!((node.elements(), node.who(&node.net.client, at(NODE_IP, 81))), (3, Ok(1)));
-}
-
-#[test]
-fn the_nodes_own_ports_stay_the_nodes() {
-    let node = Node::new();
-    node.net.node.run(|| {
-        // Answers as nobody's container would.
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 10250)).unwrap();
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let _ = std::io::Write::write_all(&mut stream, &[99, 0, 0, 0, 0]);
-            }
-        });
-    });
-    for host_ip in ["", "127.0.0.1", "192.0.2.1"] {
-        let mappings = [mapping("", "tcp", 8000), mapping(host_ip, "tcp", 10250)];
-        let error = node.add(1, &mappings).err().unwrap();
-        assert_eq!(error["code"], 102, "{error}");
-        assert_eq!((node.links(), node.leases().contains("pod-1")), (0, false), "nothing is left of it");
-    }
-    let _pod = node.add(1, &[mapping("", "udp", 10250), mapping("", "tcp", 10251)]).unwrap();
-    for from in [&node.net.client, &node.net.node] {
-        assert_eq!(node.who(from, at(NODE_IP, 10250)), Ok(99));
-        assert_eq!(node.who(from, at(NODE_IP, 10251)), Ok(1));
-    }
-}
-
-#[test]
-fn a_check_sees_what_somebody_took_away() {
-    let node = Node::new();
-    let check = |pod: &Pod, more: Value| node.call("CHECK", &pod.id, netns(&pod.namespace), more);
-    for (index, damage) in ["link set eth0 down", "addr flush dev eth0", "route del default"].into_iter().enumerate() {
-        let pod = node.add(u8::try_from(index).unwrap(), &[]).unwrap();
-        let address = format!("{}/24", pod.address);
-        let said = |address: &str, ifname| json!({"prevResult": {"ips": [{"address": address}], "interfaces": [{"name": ifname}]}});
-        check(&pod, said(&address, "eth0")).unwrap();
-        assert_eq!(check(&pod, said("10.42.7.99/24", "eth0")).unwrap_err()["code"], 101);
-        assert_eq!(check(&pod, said(&address, "eth1")).unwrap_err()["code"], 101);
-        pod.namespace.ip(damage);
-        assert_eq!(check(&pod, json!({})).unwrap_err()["code"], 101, "{damage}");
-    }
-    let pod = node.add(7, &[]).unwrap();
-    node.net.node.ip(&format!("link set {} nomaster", links::veth_name(&pod.id, "eth0")));
-    assert_eq!(check(&pod, json!({})).unwrap_err()["code"], 101);
-}
-
-#[test]
-fn without_its_bridge_the_plugin_is_not_available() {
-    let node = Node::new();
-    let status = || node.call("STATUS", "", PathBuf::new(), json!({}));
-    status().unwrap();
-    let attach = || node.add(1, &[]).err().unwrap();
-    node.net.node.ip(&format!("link set {BRIDGE} down"));
-    assert_eq!(status().unwrap_err()["code"], 50);
-    node.net.node.ip(&format!("link delete {BRIDGE}"));
-    assert_eq!(status().unwrap_err()["code"], 50);
-    assert!(attach()["msg"].as_str().unwrap().contains(BRIDGE));
-    // One of somebody else is no bridge of ours.
-    node.net.node.ip(&format!("link add {BRIDGE} type bridge"));
-    assert_eq!(status().unwrap_err()["code"], 50);
-    assert!(attach()["msg"].as_str().unwrap().contains("not copepod's"), "{}", attach());
-    assert_eq!((node.links(), node.leases().contains("pod-1")), (0, false));
-}
-
-#[test]
-fn a_damaged_file_of_leases_is_made_anew_from_what_is_there() {
-    let node = Node::new();
-    let mappings = [mapping("", "tcp", 80), mapping("192.0.2.1", "udp", 53)];
-    let (first, second) = (node.add(1, &mappings).unwrap(), node.add(2, &[]).unwrap());
-    for damage in ["", "{", "[1]"] {
-        std::fs::write(node.data.path().join("copepod.json"), damage).unwrap();
-        // Neither an address nor a port is given twice.
-        assert_eq!(node.add(3, &[mapping("", "tcp", 80)]).err().unwrap()["code"], 102);
-        let third = node.add(3, &[]).unwrap();
-        assert!(![first.address, second.address].contains(&third.address), "{}", third.address);
-        node.check(&first, &mappings).unwrap();
-        node.delete(&third).unwrap();
-        assert_eq!(node.who(&node.net.client, at(NODE_IP, 80)), Ok(1));
-    }
-    node.delete(&first).unwrap();
-    assert_eq!((node.elements(), node.links()), (0, 1));
 }
 
 #[test]

@@ -170,10 +170,9 @@ fn encode(open: &mut Open, item: &WatchItem) -> Bytes {
     line(kind.as_str(), value)
 }
 
+/// A frame as Go writes it: readers that take an object as it stands have to know the type before it.
 fn line(kind: &str, object: Value) -> Bytes {
-    let mut text = json!({"type": kind, "object": object}).to_string();
-    text.push('\n');
-    text.into()
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into()
 }
 
 fn reshaped_bookmark(frame: &Bytes, accept: Accept) -> Bytes {

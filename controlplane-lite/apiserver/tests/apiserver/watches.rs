@@ -163,6 +163,19 @@ async fn tables_and_metadata_are_watched_too() {
     assert_eq!(event["object"].get("data"), None);
 }
 
+/// Informers that keep an object as it stands until they know what it is read it after its type, as Go writes it.
+#[tokio::test]
+async fn the_type_stands_before_the_object() {
+    let (_server, client) = start().await;
+    make(&client, "a", "x").await;
+    for accept in ["application/json", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"] {
+        let path = format!("{MAPS}?watch=1&resourceVersion=0&timeoutSeconds=1");
+        let request = http::Request::get(path).header("accept", accept).body(kube::client::Body::empty()).unwrap();
+        let answer = client.send(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        assert!(answer.starts_with(b"{\"type\":\"ADDED\",\"object\":{"), "{accept}: {answer:?}");
+    }
+}
+
 #[tokio::test]
 async fn pages_are_consistent() {
     let (_server, client) = start().await;

@@ -136,3 +136,12 @@ async fn a_frame_that_is_no_event_leads_to_a_new_list() {
     assert_eq!(names(&store), ["a@11"]);
     assert_eq!(*source.begun.lock().unwrap(), ["9", "12"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_whose_type_comes_last_leads_to_a_new_list() {
+    let lists = vec![list(9, &[]), list(12, &[good("a", 11)])];
+    let frame = format!(r#"{{"object":{},"type":"ADDED"}}"#, good("a", 11));
+    let (store, source, _) = run(lists, vec![vec![frame]]).await;
+    assert_eq!(names(&store), ["a@11"]);
+    assert_eq!(*source.begun.lock().unwrap(), ["9", "12"]);
+}

@@ -1,3 +1,5 @@
+//! Which filters stand in the way, and what is done about it: tables and properties.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 

@@ -1,3 +1,5 @@
+//! What links come to, from description and kernel state: tables and properties.
+
 #![allow(clippy::unwrap_used)]
 use proptest::prelude::*;
 

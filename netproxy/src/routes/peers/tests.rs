@@ -1,3 +1,5 @@
+//! What is believed of other nodes: tables, and properties over garbage.
+
 #![allow(clippy::unwrap_used)]
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -1,3 +1,5 @@
+//! Which routes are made and removed: tables and properties.
+
 #![allow(clippy::unwrap_used)]
 use proptest::prelude::*;
 
