@@ -79,6 +79,11 @@ const UNREAD: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "a pod with claims of dynamic resources is refused by name",
+        &["PodResourceClaim resourceClaimName", "PodResourceClaim resourceClaimTemplateName"],
+    ),
+    ("unknown to the CRI messages in use; README says so", &["Lifecycle stopSignal"]),
+    (
         "not built yet; no protection is lost by it",
         &[
             "Container resizePolicy",

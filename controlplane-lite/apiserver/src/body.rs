@@ -76,6 +76,7 @@ pub async fn receive(mut body: Body, memory: Option<(&Pool, &str)>) -> Result<(B
     let mut parts: Vec<Bytes> = Vec::new();
     let mut length = 0;
     if http_body::Body::size_hint(&body).lower() > MAX_BODY as u64 {
+        discard(body).await;
         return Err(ApiError::too_large(MAX_BODY));
     }
     loop {
@@ -87,6 +88,7 @@ pub async fn receive(mut body: Body, memory: Option<(&Pool, &str)>) -> Result<(B
         let Ok(data) = frame.into_data() else { continue };
         length += data.len();
         if length > MAX_BODY {
+            discard(body).await;
             return Err(ApiError::too_large(MAX_BODY));
         }
         if let Some((pool, user)) = memory
@@ -103,6 +105,23 @@ pub async fn receive(mut body: Body, memory: Option<(&Pool, &str)>) -> Result<(B
     Ok((body, permits))
 }
 
+/// Reads some of a body that is too large, and keeps nothing: many clients read no answer before they have written
+/// their request, and a connection that is closed under them takes the answer along.
+async fn discard(mut body: Body) {
+    let mut left = 2 * MAX_BODY;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(data) = frame.data_ref() else { continue };
+            let Some(rest) = left.checked_sub(data.len()) else { break };
+            left = rest;
+        }
+    };
+    // A client that is slower than that gets what comes of it.
+    let _ = tokio::time::timeout(DISCARD, reading).await;
+}
+
+/// Longest time that a body which is too large is read for its client's sake.
+const DISCARD: Duration = Duration::from_secs(2);
 /// What is reserved for a body at first.
 const RESERVE: usize = 4096;
 /// A client that sends no part of its body for so long is not waited for.
@@ -210,6 +229,8 @@ impl<T: WriteItem + Unpin> http_body::Body for ListBody<T> {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
+
     use super::*;
 
     impl WriteItem for String {
@@ -249,6 +270,23 @@ mod tests {
         // Who sends nothing is not waited for.
         let stuck = stream(futures::stream::pending());
         assert_eq!(receive(stuck, Some((&pool, "a"))).await.expect_err("stuck").code(), 408);
+    }
+
+    /// Clients that write all before they read meet the answer, and an endless body is not read for ever.
+    #[tokio::test]
+    async fn a_body_that_is_too_large_is_read_some_way() {
+        const PART: usize = 1 << 20;
+        for (parts, read) in [(4, 4), (usize::MAX, 3 * MAX_BODY / PART + 1)] {
+            let pulled = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+            let count = pulled.clone();
+            let body = futures::stream::iter(0..parts).map(move |_| {
+                count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                Bytes::from(vec![b'x'; PART])
+            });
+            assert_eq!(receive(stream(body), None).await.expect_err("too large").code(), 413);
+            let pulled = pulled.load(std::sync::atomic::Ordering::Relaxed);
+            assert!(pulled.abs_diff(read) <= 1, "{pulled} of {parts} parts were read");
+        }
     }
 
     #[tokio::test]
