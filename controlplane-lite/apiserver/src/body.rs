@@ -72,7 +72,8 @@ pub async fn collect(body: Body) -> Result<Bytes, ApiError> {
 /// 413 over the limit, 429 when the pool or the share is spent, 400 when the connection breaks, 408 when nothing more comes.
 pub async fn receive(mut body: Body, memory: Option<(&Pool, &str)>) -> Result<(Bytes, Vec<Permit>), ApiError> {
     let mut permits = Vec::new();
-    let mut reserved = 0;
+    let mut reserved = RESERVE;
+    let whole = http_body::Body::size_hint(&body).exact().and_then(|length| usize::try_from(length).ok());
     let mut parts: Vec<Bytes> = Vec::new();
     let mut length = 0;
     if http_body::Body::size_hint(&body).lower() > MAX_BODY as u64 {
@@ -94,10 +95,10 @@ pub async fn receive(mut body: Body, memory: Option<(&Pool, &str)>) -> Result<(B
         if let Some((pool, user)) = memory
             && length > reserved
         {
-            // By and by, so that a small body takes little and a long one does not ask for each of its frames.
-            let more = (length - reserved).max(reserved).clamp(RESERVE, MAX_BODY);
-            permits.push(pool.try_take(user, more).ok_or_else(flow::too_many)?);
-            reserved += more;
+            // What it says it has, or by and by, so that a long one does not ask for each of its frames.
+            let wanted = whole.unwrap_or(2 * reserved).clamp(length, MAX_BODY);
+            permits.push(pool.take(user, wanted - reserved).await.ok_or_else(flow::too_many)?);
+            reserved = wanted;
         }
         parts.push(data);
     }
@@ -122,8 +123,8 @@ async fn discard(mut body: Body) {
 
 /// Longest time that a body which is too large is read for its client's sake.
 const DISCARD: Duration = Duration::from_secs(2);
-/// What is reserved for a body at first.
-const RESERVE: usize = 4096;
+/// What every body has without asking, as much as a connection buffers anyhow: no shortage of memory keeps a lease out.
+const RESERVE: usize = 16 * 1024;
 /// A client that sends no part of its body for so long is not waited for.
 const NEXT_PART: Duration = Duration::from_secs(10);
 
@@ -259,13 +260,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bodies_take_memory_as_they_come() {
         let pool = Pool::new(2 * MAX_BODY);
-        let (small, held) = receive(full("x"), Some((&pool, "a"))).await.expect("fits");
-        assert_eq!((&*small, held.len()), (&b"x"[..], 1));
-        let (_, most) = receive(full(vec![b'x'; MAX_BODY - 2 * RESERVE]), Some((&pool, "a"))).await.expect("fits");
-        let over = receive(full(vec![b'x'; 2 * RESERVE]), Some((&pool, "a"))).await.expect_err("no share left");
+        let (_, most) = receive(full(vec![b'x'; MAX_BODY]), Some((&pool, "a"))).await.expect("fits");
+        let over = receive(full(vec![b'x'; 3 * RESERVE]), Some((&pool, "a"))).await.expect_err("no share left");
         assert_eq!(over.code(), 429);
-        assert!(receive(full(vec![b'x'; 2 * RESERVE]), Some((&pool, "b"))).await.is_ok());
-        drop((held, most));
+        assert!(receive(full(vec![b'x'; 3 * RESERVE]), Some((&pool, "b"))).await.is_ok());
+        // A lease always has its memory, whatever else its node sends.
+        let (small, held) = receive(full("x"), Some((&pool, "a"))).await.expect("fits");
+        assert_eq!((&*small, held.len()), (&b"x"[..], 0));
+        drop(most);
         assert_eq!(receive(full(vec![b'x'; MAX_BODY + 1]), None).await.expect_err("too large").code(), 413);
         // Who sends nothing is not waited for.
         let stuck = stream(futures::stream::pending());

@@ -2,7 +2,7 @@
 //! threads of its own when its body is large.
 //!
 //! Nodes, components, workloads and strangers each have pools of their own, so that none can take the others' place, and
-//! within a pool one user gets half at most. A place is held until the answer has been sent or given up.
+//! within a pool one user gets half at most, and of memory for bodies an eighth. A place is held until the answer has been sent or given up.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -28,7 +28,8 @@ pub fn weight(content_type: &str, body: &[u8]) -> usize {
     match content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase().as_str() {
         // An alias stands for as much as the decoder allows.
         "application/yaml" if has(b"*") => MAX_BODY,
-        "application/json-patch+json" if has(b"copy") => MAX_BODY,
+        // A backslash may hide the word.
+        "application/json-patch+json" if has(b"copy") || has(b"\\") => MAX_BODY,
         super::protobuf::MEDIA_TYPE => (4 * length).min(MAX_BODY),
         _ => length,
     }
@@ -69,7 +70,7 @@ impl Level {
     }
 }
 
-/// Something of which there is so much, and of which one user gets at most half.
+/// Something of which there is so much, and of which one user gets at most a share.
 #[derive(Debug)]
 pub struct Pool {
     all: Arc<Semaphore>,
@@ -85,9 +86,14 @@ pub struct Permit {
 }
 
 impl Pool {
-    /// A pool of `size`.
+    /// A pool of `size`, of which one user gets half.
     pub fn new(size: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(size)), share: (size / 2).max(1), users: Mutex::default() }
+        Self::shared(size, (size / 2).max(1))
+    }
+
+    /// A pool of `size`, of which one user gets `share`.
+    pub fn shared(size: usize, share: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(size)), share, users: Mutex::default() }
     }
 
     /// What is left of a user's share. Shares of which nothing is taken are forgotten by and by.
@@ -140,7 +146,7 @@ impl Pools {
         Self {
             reads: Pool::new(reads),
             writes: Pool::new(writes),
-            bodies: Pool::new(bodies * MAX_BODY),
+            bodies: Pool::shared(bodies * MAX_BODY, (bodies / 8).max(1) * MAX_BODY),
             large: Pool::new(4 * MAX_BODY),
         }
     }
@@ -284,6 +290,7 @@ mod tests {
             ("application/YAML; charset=utf-8", "a: *b", MAX_BODY),
             ("application/json-patch+json", r#"[{"op":"add"}]"#, 14),
             ("application/json-patch+json", r#"[{"op":"copy"}]"#, MAX_BODY),
+            ("application/json-patch+json", r#"[{"op":"c\u006fpy"}]"#, MAX_BODY),
             ("application/vnd.kubernetes.protobuf", "k8s", 12),
         ] {
             assert_eq!(weight(media, body.as_bytes()), expect, "{media} {body}");

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +59,8 @@ pub enum Change {
 /// How often a change is tried again when somebody else was faster. Upstream's store tries until the request's deadline;
 /// a client that named a version gets its conflict from the first try.
 pub const RETRIES: usize = 1000;
+/// Bytes of a stored object.
+pub const MAX_OBJECT: usize = 3 << 20;
 
 impl Registry {
     /// Loads the resources of a scheme from a store; the caches follow it until `token` is cancelled.
@@ -205,7 +208,7 @@ impl Resource {
     /// # Errors
     /// 409 when the name is taken.
     pub async fn create(&self, namespace: &str, name: &str, mut value: Value) -> Result<Object, ApiError> {
-        let bytes = encode_stored(&mut value);
+        let bytes = encoded(&mut value)?;
         let put = Put::create(self.key(namespace, name)?, bytes.clone());
         match self.store.put(put).await {
             Ok(revision) => self.object(&bytes, revision, EventKind::Added),
@@ -275,7 +278,8 @@ impl Resource {
             Change::Write(value) => (value, Durability::Immediate),
             Change::Beat(value) => (value, Durability::Eventual),
         };
-        let bytes = encode_stored(&mut value);
+        let bytes = encoded(&mut value)?;
+        drop(value);
         // A write that changes nothing is none: no revision, no event.
         if dry_run || bytes == before {
             let object = self.object(&bytes, revision, EventKind::Modified)?;
@@ -303,6 +307,16 @@ impl Resource {
         let object = self.object(&encode_stored(&mut last), removed_at, EventKind::Deleted)?;
         Ok(Attempt::Written(Written { object, removed: true }))
     }
+}
+
+/// An object as it is stored. Requests are bounded by their bodies, objects by this: patch upon patch would make one
+/// that every watcher is sent and every list reads, as large as somebody likes. etcd's own limit is half of it.
+fn encoded(value: &mut Value) -> Result<Bytes, ApiError> {
+    let bytes = encode_stored(value);
+    if bytes.len() > MAX_OBJECT {
+        return Err(ApiError::upstream(413, "etcdserver: request is too large"));
+    }
+    Ok(bytes)
 }
 
 /// The keys of a kind, and where its selectable fields are found in stored objects. Their values when absent are what

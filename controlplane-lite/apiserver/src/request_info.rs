@@ -182,11 +182,10 @@ impl RequestInfo {
     }
 
     /// Whether the request may last: watches, logs, tunnels and proxies are exempt from deadlines and limits.
-    pub fn long_running(&self, query: &Query) -> bool {
+    pub fn long_running(&self) -> bool {
         self.is_resource
             && (self.verb == "watch"
-                || matches!(self.subresource.as_str(), "proxy" | "attach" | "exec" | "portforward")
-                || (self.subresource == "log" && query.flag("follow")))
+                || matches!(self.subresource.as_str(), "proxy" | "attach" | "exec" | "portforward" | "log"))
     }
 }
 
@@ -239,7 +238,7 @@ mod tests {
             let query = Query::parse(Some(&query));
             let info = parse(&Method::GET, &path, &query);
             let _ = info.authorization_name(&query);
-            let _ = info.long_running(&query);
+            let _ = info.long_running();
         }
     }
 }

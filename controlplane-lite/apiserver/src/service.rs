@@ -30,7 +30,7 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
     let started = Instant::now();
     let query = Query::parse(request.uri().query());
     let info = request_info::parse(request.method(), request.uri().path(), &query);
-    let long = info.long_running(&query);
+    let long = info.long_running();
     let labels = metrics::Labels::new(server.scheme, &info);
     let in_flight = server.metrics.begin(labels, long);
     let work = AssertUnwindSafe(filtered(&server, request, &info, &query, long)).catch_unwind();
@@ -131,24 +131,44 @@ async fn limited(
     let media = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let weight = flow::weight(media, &body);
     let request = Request::from_parts(parts, body::full(body));
+    // A small patch of a large object is as much work as the object.
+    let weight = weight.max(stored_size(server, info));
+    let reads = matches!(info.verb.as_str(), "get" | "list");
     let mut permits = received;
+    let mut places = Vec::new();
     if let Some(share) = &share
         && info.is_resource
     {
-        permits.extend(place(share, info, weight).await?);
+        places = place(share, reads, weight).await?;
     }
     let response = if weight >= flow::LARGE_BODY {
         let (own, info, query) = (server.clone(), info.clone(), query.clone());
         let work = async move { super::router::dispatch(&own, request, info, query, user).await };
-        server.flow.apart(work).await??
+        // The warnings of a request belong to its task.
+        let (answer, warnings) = server.flow.apart(super::warnings::collect(work)).await?;
+        warnings.into_iter().for_each(super::warnings::add);
+        answer?
     } else {
         super::router::dispatch(server, request, info.clone(), query.clone(), user).await?
     };
+    // What a write answers is as large as its object; a list may be large, and whoever reads it slowly holds a place.
+    if reads {
+        permits.append(&mut places);
+    }
     Ok(server.flow.answers.send(response, permits))
 }
 
-async fn place(share: &Share<'_>, info: &RequestInfo, weight: usize) -> Result<Vec<Permit>, ApiError> {
-    let reads = matches!(info.verb.as_str(), "get" | "list");
+/// Bytes of the object that a change is about, as far as the caches know.
+fn stored_size(server: &Server, info: &RequestInfo) -> usize {
+    if !matches!(info.verb.as_str(), "patch" | "update") || info.name.is_empty() {
+        return 0;
+    }
+    let resource = server.registry.get(&info.group, &info.resource);
+    let object = resource.and_then(|resource| resource.cache().get(&info.namespace, &info.name));
+    object.map_or(0, |object| object.json_bytes().len())
+}
+
+async fn place(share: &Share<'_>, reads: bool, weight: usize) -> Result<Vec<Permit>, ApiError> {
     let mut permits = vec![share.pools.place(&share.user, reads).await?];
     if weight >= flow::LARGE_BODY {
         permits.push(share.pools.room(&share.user, weight).await?);

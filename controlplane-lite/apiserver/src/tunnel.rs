@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tracing::debug;
@@ -121,9 +121,7 @@ pub async fn forward(mut request: Request<Body>, target: &Target) -> Result<Resp
         match tokio::try_join!(on_client, on_backend) {
             Ok((client, backend)) => {
                 let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-                if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
-                    debug!(%error, "tunnel ended");
-                }
+                carry(&mut client, &mut backend).await;
             }
             Err(error) => debug!(%error, "tunnel not established"),
         }
@@ -133,6 +131,29 @@ pub async fn forward(mut request: Request<Body>, target: &Target) -> Result<Resp
     *switched.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *switched.headers_mut() = parts.headers;
     Ok(switched)
+}
+
+/// Carries bytes both ways until one side is done, as upstream: a side that never closes must not keep the other.
+async fn carry<A, B>(client: &mut A, backend: &mut B)
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let ((mut from_client, mut to_client), (mut from_backend, mut to_backend)) =
+        (tokio::io::split(client), tokio::io::split(backend));
+    // Cancel-safe: what the other direction still carries has no reader any more.
+    let ended = tokio::select! {
+        ended = tokio::io::copy(&mut from_client, &mut to_backend) => ended,
+        ended = tokio::io::copy(&mut from_backend, &mut to_client) => ended,
+    };
+    if let Err(error) = ended {
+        debug!(%error, "tunnel ended");
+    }
+    for end in [to_client.shutdown().await, to_backend.shutdown().await] {
+        if let Err(error) = end {
+            debug!(%error, "tunnel closed by its other end");
+        }
+    }
 }
 
 /// Sends a request of our own to `target`.

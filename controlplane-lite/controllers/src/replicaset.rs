@@ -4,4 +4,4 @@ pub mod plan;
 pub mod pods;
 mod sync;
 
-pub(super) use sync::{delete_pod, start};
+pub(super) use sync::{delete_pod, namespace_terminating, start};

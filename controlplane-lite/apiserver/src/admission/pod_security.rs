@@ -91,7 +91,6 @@ fn significant(new: &Value, old: &Value) -> bool {
         for list in ["containers", "initContainers", "ephemeralContainers"] {
             let containers = spec.get_mut(list).and_then(Value::as_array_mut);
             for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
-                container.remove("image");
                 container.remove("resources");
             }
         }

@@ -16,6 +16,8 @@ use scheme::access::{ensure_map, int_at, is_empty, str_at};
 use scheme::selector::LabelSelector;
 use storage::watch_cache::Filter;
 
+/// How often an eviction is judged again because its pod changed, as upstream's EvictionsRetry.
+const EVICTION_RETRIES: usize = 20;
 /// Names in disruptedPods of a budget at most, as upstream.
 const MAX_DISRUPTED: usize = 2000;
 
@@ -34,16 +36,87 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     }
     let mut options = options::delete(&options_query(), Some(&eviction["deleteOptions"]))?;
     options.dry_run |= write.dry_run;
-    let pod = call.resource.read_value(&call.info.namespace, name).await?;
+    let mut pod = call.resource.read_value(&call.info.namespace, name).await?;
     call.admit(Operation::Create, None, Some(&pod))?;
-    if !ignores_budget(&pod) {
-        check_budget(call, &pod, &options).await?;
+    for _ in 0..EVICTION_RETRIES {
+        match evict(call, &pod, options.clone()).await {
+            Err(error) if error.is_conflict() && options.resource_version.is_none() => {
+                // It is no longer what it was judged by.
+                pod = call.resource.read_value(&call.info.namespace, name).await?;
+            }
+            other => {
+                other?;
+                return respond::document(call, StatusCode::CREATED, &status::success(Some(201)));
+            }
+        }
     }
+    Err(ApiError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10))
+}
+
+/// Judges the pod as it is, says in it why it goes, and deletes it. A pod that goes without taking from a budget must
+/// still be the one that was judged: it may have become ready meanwhile, and count.
+async fn evict(call: &Call, pod: &Value, mut options: DeleteOptions) -> Result<(), ApiError> {
+    let name = call.info.name.as_str();
+    let free = if ignores_budget(pod) { true } else { check_budget(call, pod, &options).await? == Taken::Nothing };
+    let deleting = !pod["metadata"]["deletionTimestamp"].is_null();
     if options.uid.is_none() {
-        options.uid = Some(str_at(&pod, &["metadata", "uid"]).to_owned());
+        options.uid = Some(str_at(pod, &["metadata", "uid"]).to_owned());
     }
-    delete_object(&call.for_object(&call.info.namespace, name), name, &options).await?;
-    respond::document(call, StatusCode::CREATED, &status::success(Some(201)))
+    if free && !deleting && options.resource_version.is_none() && !is_over(pod) {
+        options.resource_version = Some(str_at(pod, &["metadata", "resourceVersion"]).to_owned());
+    }
+    if !options.dry_run && !deleting {
+        let (uid, version) = (options.uid.clone(), options.resource_version.clone());
+        let written = call
+            .resource
+            .change(&call.info.namespace, name, false, RETRIES, |pod| {
+                let is = |field: &str, want: &Option<String>| {
+                    want.as_deref().is_none_or(|want| str_at(pod, &["metadata", field]) == want)
+                };
+                if !is("uid", &uid) || !is("resourceVersion", &version) {
+                    return Err(ApiError::conflict(call.resource.subject(), name, "the pod has changed"));
+                }
+                Ok(Change::Write(with_disruption_target(pod)))
+            })
+            .await?;
+        if options.resource_version.is_some() {
+            options.resource_version = Some(written.object.revision().to_string());
+        }
+    }
+    delete_object(&call.for_object(&call.info.namespace, name), name, &options).await.map(drop)
+}
+
+/// The pod with the condition that says who ends it, as upstream's addConditionAndDeletePod writes it.
+fn with_disruption_target(pod: &Value) -> Value {
+    let now = crate::deletion::timestamp(jiff::Timestamp::now());
+    let condition = json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting", "lastTransitionTime": now,
+    });
+    let mut next = pod.clone();
+    let status = ensure_map(&mut next, &["status"]);
+    let conditions = status.entry("conditions").or_insert_with(|| json!([]));
+    if !conditions.is_array() {
+        *conditions = json!([]);
+    }
+    if let Some(conditions) = conditions.as_array_mut() {
+        conditions.retain(|condition| condition["type"] != "DisruptionTarget");
+        conditions.push(condition);
+    }
+    next
+}
+
+fn is_over(pod: &Value) -> bool {
+    matches!(str_at(pod, &["status", "phase"]), "Succeeded" | "Failed")
+}
+
+/// What an eviction takes from the pod's budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    /// One disruption, or there is no budget.
+    Disruption,
+    /// Nothing, since the pod is not ready.
+    Nothing,
 }
 
 fn options_query() -> crate::request_info::Query {
@@ -56,8 +129,10 @@ fn ignores_budget(pod: &Value) -> bool {
         || !pod["metadata"]["deletionTimestamp"].is_null()
 }
 
-async fn check_budget(call: &Call, pod: &Value, options: &DeleteOptions) -> Result<(), ApiError> {
-    let Some(budgets) = call.server.registry.get("policy", "poddisruptionbudgets") else { return Ok(()) };
+async fn check_budget(call: &Call, pod: &Value, options: &DeleteOptions) -> Result<Taken, ApiError> {
+    let Some(budgets) = call.server.registry.get("policy", "poddisruptionbudgets") else {
+        return Ok(Taken::Disruption);
+    };
     call.server.registry.fresh().await?;
     let mut matching: Vec<Value> = Vec::new();
     budgets.cache().for_each(&Filter::all().in_namespace(&call.info.namespace), |budget| {
@@ -70,7 +145,7 @@ async fn check_budget(call: &Call, pod: &Value, options: &DeleteOptions) -> Resu
         }
     });
     let budget = match matching.as_slice() {
-        [] => return Ok(()),
+        [] => return Ok(Taken::Disruption),
         [one] => str_at(one, &["metadata", "name"]).to_owned(),
         _ => {
             return Err(ApiError::plain(
@@ -80,12 +155,17 @@ async fn check_budget(call: &Call, pod: &Value, options: &DeleteOptions) -> Resu
         }
     };
     let pod_name = str_at(pod, &["metadata", "name"]);
+    let mut took = Taken::Disruption;
     let taken = budgets
-        .change(&call.info.namespace, &budget, options.dry_run, RETRIES, |budget| take(budget, pod_name, pod))
+        .change(&call.info.namespace, &budget, options.dry_run, RETRIES, |budget| {
+            let change = take(budget, pod_name, pod)?;
+            took = if matches!(change, Change::Keep) { Taken::Nothing } else { Taken::Disruption };
+            Ok(change)
+        })
         .await;
     match taken {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_not_found() => Ok(()),
+        Ok(_) => Ok(took),
+        Err(error) if error.is_not_found() => Ok(Taken::Disruption),
         Err(error) if error.is_conflict() => {
             Err(ApiError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10))
         }

@@ -163,6 +163,29 @@ async fn evictions_ask_the_budget() {
     assert_eq!(left["status"]["disruptionsAllowed"], 0);
     let marked = expect(get(&client, &format!("{PODS}/p")).await, StatusCode::OK);
     assert!(marked["metadata"]["deletionTimestamp"].is_string());
+    // Upstream's addConditionAndDeletePod.
+    let conditions = marked["status"]["conditions"].as_array().unwrap();
+    let target = conditions.iter().find(|c| c["type"] == "DisruptionTarget").unwrap();
+    assert_eq!((&target["status"], &target["reason"]), (&json!("True"), &json!("EvictionByEvictionAPI")));
+}
+
+/// Each patch is small enough, and the object that they would make is not.
+#[tokio::test]
+async fn objects_do_not_grow_without_bound() {
+    let (_server, client) = start().await;
+    expect(post(&client, MAPS, &json!({"metadata": {"name": "grows"}})).await, StatusCode::CREATED);
+    let more = |n: usize| {
+        let labels: serde_json::Map<String, Value> =
+            (0..20_000).map(|i| (format!("l{n}-{i}"), "x".repeat(40).into())).collect();
+        json!({"metadata": {"labels": labels}})
+    };
+    let mut codes = Vec::new();
+    for n in 0..4 {
+        codes.push(patch(&client, &format!("{MAPS}/grows"), "merge-patch+json", &more(n)).await.0);
+    }
+    assert_eq!(codes, [200, 200, 413, 413]);
+    let kept = expect(get(&client, &format!("{MAPS}/grows")).await, StatusCode::OK);
+    assert_eq!(kept["metadata"]["labels"].as_object().unwrap().len(), 40_000);
 }
 
 #[tokio::test]

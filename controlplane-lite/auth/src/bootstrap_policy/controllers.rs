@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::{ClusterRole, READ, account, binding, events, paths, rule, user};
+use super::{ClusterRole, READ, account, binding, events, named, paths, rule, user};
 use crate::authz::rbac::PolicyRule;
 
 pub(super) fn cluster_roles() -> Vec<ClusterRole> {
@@ -253,7 +253,20 @@ fn identities() -> Vec<(&'static str, Vec<PolicyRule>)> {
                     "certificates.k8s.io",
                     "certificatesigningrequests/approval,certificatesigningrequests/status",
                 ),
-                rule("approve,sign", "certificates.k8s.io", "signers"),
+                // Upstream's controller does not approve kubelets' serving certificates: here it compares them with Nodes.
+                named(
+                    "approve",
+                    "certificates.k8s.io",
+                    "signers",
+                    "kubernetes.io/kube-apiserver-client-kubelet,kubernetes.io/kubelet-serving",
+                ),
+                named(
+                    "sign",
+                    "certificates.k8s.io",
+                    "signers",
+                    "kubernetes.io/kube-apiserver-client,kubernetes.io/kube-apiserver-client-kubelet,\
+                     kubernetes.io/kubelet-serving,kubernetes.io/legacy-unknown",
+                ),
                 rule("create", "authorization.k8s.io", "subjectaccessreviews"),
                 events(),
             ],

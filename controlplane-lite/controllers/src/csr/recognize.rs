@@ -131,6 +131,9 @@ pub(super) fn normal(name: &str) -> String {
     name.parse::<IpAddr>().map_or_else(|_| name.to_ascii_lowercase(), |ip| ip.to_string())
 }
 
+/// A node with more names and addresses than that is none.
+const MAX_NAMES: usize = 100;
+
 /// Whether the names asked for are all of this node's and nobody else's. `taken` are addresses of Services and of the
 /// API itself.
 pub(super) fn names_are_the_nodes(asked: &Request, node: &Node, others: &[&Node], taken: &BTreeSet<String>) -> bool {
@@ -141,7 +144,11 @@ pub(super) fn names_are_the_nodes(asked: &Request, node: &Node, others: &[&Node]
         Ok(ip) => ip.is_loopback() || ip.is_unspecified(),
         Err(_) => name == "localhost" || name.contains('*') || name == "kubernetes" || name.starts_with("kubernetes."),
     };
-    let elsewhere = |name: &String| taken.contains(name) || others.iter().any(|other| reached_by(other).contains(name));
+    if wanted.len() > MAX_NAMES {
+        return false;
+    }
+    let others: BTreeSet<String> = others.iter().flat_map(|other| reached_by(other)).collect();
+    let elsewhere = |name: &String| taken.contains(name) || others.contains(name);
     !wanted.is_empty() && wanted == reached_by(node) && !wanted.iter().any(|name| special(name) || elsewhere(name))
 }
 

@@ -56,7 +56,6 @@ pub fn plan(budget: &PodDisruptionBudget, pods: &[&Pod], scale: Result<i32, Stri
         // Nobody is evicted by a budget that cannot be computed.
         Err(error) => PodDisruptionBudgetStatus {
             disruptions_allowed: Some(0),
-            observed_generation: budget.metadata.generation,
             conditions: Some(condition(budget, 0, Some(error), now)),
             ..before
         },
@@ -122,6 +121,11 @@ fn disrupted(budget: &PodDisruptionBudget, pods: &[&Pod], now: Timestamp) -> Dis
 /// The conditions with `DisruptionAllowed` as it is now.
 fn condition(budget: &PodDisruptionBudget, allowed: i32, error: Option<String>, now: Timestamp) -> Vec<Condition> {
     let mut all = budget.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+    // What could not be computed says nothing of the present spec, as in upstream's failSafe.
+    let generation = match &error {
+        Some(_) => budget.status.as_ref().and_then(|status| status.observed_generation),
+        None => budget.metadata.generation,
+    };
     let (status, reason, message) = match error {
         Some(error) => ("False", "SyncFailed", error),
         None if allowed > 0 => ("True", "SufficientPods", String::new()),
@@ -136,7 +140,7 @@ fn condition(budget: &PodDisruptionBudget, allowed: i32, error: Option<String>, 
         reason: reason.to_owned(),
         message,
         last_transition_time: since,
-        observed_generation: budget.metadata.generation,
+        observed_generation: generation,
     });
     all
 }
@@ -170,8 +174,10 @@ mod tests {
     fn numbers(spec: &Value, ready: usize, broken: usize, scale: Result<i32, String>) -> (i32, i32, i32, i32) {
         let pods: Vec<Pod> = (0..ready + broken).map(|n| pod(&format!("p{n}"), n < ready, false)).collect();
         let pods: Vec<&Pod> = pods.iter().collect();
+        // A status that could not be computed says nothing of the present spec (upstream's failSafe).
         let s = plan(&budget(spec, &json!({})), &pods, scale, at(0)).status;
-        assert_eq!(s.observed_generation, Some(3));
+        let failed = s.conditions.iter().flatten().any(|c| c.reason == "SyncFailed");
+        assert_eq!(s.observed_generation, (!failed).then_some(3));
         let n = Option::unwrap;
         (n(s.disruptions_allowed), n(s.current_healthy), n(s.desired_healthy), n(s.expected_pods))
     }
@@ -197,6 +203,7 @@ mod tests {
         let conditions = unknown.status.conditions.unwrap();
         assert_eq!(unknown.status.disruptions_allowed, Some(0));
         assert_eq!((conditions[0].reason.as_str(), conditions[0].message.as_str()), ("SyncFailed", "why"));
+        assert_eq!((unknown.status.observed_generation, conditions[0].observed_generation), (None, None));
         let garbage = numbers(&json!({"maxUnavailable": "many"}), 1, 0, Ok(1));
         assert_eq!(garbage.0, 0);
     }

@@ -9,6 +9,7 @@ use kube::api::{DeleteParams, PostParams};
 use super::plan::{Changes, MANAGED_BY, mirrored, reconcile};
 use crate::Context;
 use crate::endpoints::slices::{MANAGED_BY_LABEL, SERVICE_LABEL};
+use crate::replicaset::namespace_terminating;
 use client::objects::{label, name, uid};
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
 use client::{ObjectKey, api_in};
@@ -64,8 +65,10 @@ async fn perform(
     for slice in &changes.create {
         match api.create(&PostParams::default(), slice).await {
             Ok(made) => slices.written(made),
-            // The namespace is gone, and the Endpoints with it.
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Next::Wait),
+            // The namespace is gone or going, and the Endpoints with it.
+            Err(kube::Error::Api(status)) if status.code == 404 || namespace_terminating(&status) => {
+                return Ok(Next::Wait);
+            }
             Err(error) => return Err(SyncError::api("create EndpointSlice of", key)(error)),
         }
     }

@@ -64,12 +64,11 @@ pub fn fate(pod: &Pod, node: &Node, times: &TaintTimes, now: Timestamp) -> Fate 
 /// Until when the pod bears the taint; `None` for ever.
 fn deadline(pod: &Pod, taint: &Taint, since: Timestamp) -> Option<Timestamp> {
     let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_ref());
-    let mut bearing = tolerations.into_iter().flatten().filter(|t| tolerates(t, taint)).peekable();
-    if bearing.peek().is_none() {
+    // The first of several tolerations counts, as in upstream's GetMatchingTolerations; without a limit it is for ever.
+    let Some(first) = tolerations.into_iter().flatten().find(|t| tolerates(t, taint)) else {
         return Some(Timestamp::MIN);
-    }
-    // The shortest of several tolerations counts; one without a limit sets none.
-    let seconds = bearing.filter_map(|t| t.toleration_seconds).min()?.max(0);
+    };
+    let seconds = first.toleration_seconds?.max(0);
     // A pod that came later has its time from then.
     let since = since.max(created(&pod.metadata));
     since.checked_add(SignedDuration::from_secs(seconds)).ok()

@@ -196,7 +196,7 @@ pub(crate) async fn delete_pod(ctx: &Context, api: &Api<Pod>, pod: &Pod) -> Resu
     }
 }
 
-fn namespace_terminating(status: &kube::core::Status) -> bool {
+pub(crate) fn namespace_terminating(status: &kube::core::Status) -> bool {
     let causes = status.details.iter().flat_map(|d| &d.causes);
     status.code == 403 && causes.into_iter().any(|c| c.reason == "NamespaceTerminating")
 }

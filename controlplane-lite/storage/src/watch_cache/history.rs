@@ -97,7 +97,9 @@ impl History {
     fn too_much(&self, now: Instant) -> bool {
         let Some((at, _)) = self.changes.front() else { return false };
         let many = self.changes.len() > MIN_CHANGES;
-        many && (self.changes.len() > MAX_CHANGES || self.bytes > MAX_BYTES || now.duration_since(*at) > MAX_AGE)
+        let few_but_huge = self.changes.len() > 1 && self.bytes > 16 * MAX_BYTES;
+        few_but_huge
+            || many && (self.changes.len() > MAX_CHANGES || self.bytes > MAX_BYTES || now.duration_since(*at) > MAX_AGE)
     }
 
     /// The changes after `revision`, oldest first.

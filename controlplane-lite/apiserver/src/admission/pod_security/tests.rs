@@ -184,9 +184,11 @@ async fn a_running_pod_may_still_change_what_is_no_matter_of_security() {
     let old = pod(json!({"hostNetwork": true}), json!({"image": "a"}));
     let update = |old: &Value| Asked { operation: Operation::Update, old: Some(old.clone()), ..creating("pods") };
     let mut new = old.clone();
-    new["spec"]["containers"][0]["image"] = json!("b");
     new["metadata"]["labels"] = json!({"x": "y"});
-    warned(&update(&old), new, &view).await.0.unwrap();
+    warned(&update(&old), new.clone(), &view).await.0.unwrap();
+    // Upstream's isSignificantContainerUpdate: another image is another program with these rights.
+    new["spec"]["containers"][0]["image"] = json!("b");
+    assert!(warned(&update(&old), new, &view).await.0.is_err());
     let mut ephemeral = old.clone();
     ephemeral["spec"]["ephemeralContainers"] = json!([{"name": "debug", "securityContext": {"privileged": true}}]);
     let asked = Asked { subresource: "ephemeralcontainers", ..update(&old) };
