@@ -170,7 +170,9 @@ impl Network {
         let bridge = self.apply_bridge(addresses, &observed).await?;
         loosen(BRIDGE, problems);
         let pod_mtu = self.apply_routes(&pods, own, (&observed, bridge), problems).await?;
-        self.open_filters(cluster_range(pods.cluster_cidr, own), problems).await;
+        // A range that is only guessed would open filters for others' packets.
+        let open = own.filter(|own| !pods.cluster_cidr.covers(*own)).unwrap_or(pods.cluster_cidr);
+        self.open_filters(open, problems).await;
         if let Some(pod_cidr) = own {
             let config = CniConfig {
                 bridge: BRIDGE.to_owned(),
@@ -248,10 +250,15 @@ impl Network {
             problems.insert(format!("the podCIDR {pod_cidr} is too small for pods"));
         }
         gateway?;
-        let foreign = foreign_networks(observed, &self.config.owner).find(|(_, net)| net.overlaps(pod_cidr));
-        if let Some((link, net)) = foreign {
+        let cluster = cluster_range(pods.cluster_cidr, Some(pod_cidr));
+        let clashes =
+            |ip: Ipv4Addr, net: Cidr4| pod_cidr.contains(ip) || net.overlaps(pod_cidr) && !net.covers(cluster);
+        let mut foreign = foreign_addresses(observed, &self.config.owner);
+        let foreign = foreign.find(|(_, ip, net)| clashes(*ip, *net));
+        if let Some((link, _, net)) = foreign {
             problems.insert(format!(
-                "the podCIDR {pod_cidr} overlaps {net}, which the link {link} has and is not copepod's: pods get no network"
+                "the podCIDR {pod_cidr} overlaps {net}, which the link {link} has and is not copepod's: pods get no \
+                 network until it is gone (ip link delete {link}) or has other addresses"
             ));
             return None;
         }
@@ -331,7 +338,7 @@ impl Network {
             service_cidr: pods.service_cidr,
             own,
             addresses: observed.iter().flat_map(|link| link.addresses.iter().map(|(ip, _)| *ip)).collect(),
-            links: foreign_networks(observed, &self.config.owner).map(|(_, net)| net).collect(),
+            links: foreign_addresses(observed, &self.config.owner).map(|(_, _, net)| net).collect(),
         }
     }
 
@@ -387,9 +394,14 @@ impl Network {
 }
 
 /// Networks that links of others have.
-fn foreign_networks<'a>(observed: &'a [Observed], owner: &'a Owner) -> impl Iterator<Item = (&'a str, Cidr4)> {
+/// Addresses of links that are not the owner's, with the networks they are in. A network around
+/// the whole cluster's does not clash with it: the longer prefix decides.
+fn foreign_addresses<'a>(
+    observed: &'a [Observed],
+    owner: &'a Owner,
+) -> impl Iterator<Item = (&'a str, Ipv4Addr, Cidr4)> {
     observed.iter().filter(|link| !link.is_of(owner)).flat_map(|link| {
-        link.addresses.iter().filter_map(|(ip, len)| Some((link.name.as_str(), Cidr4::new(*ip, *len)?)))
+        link.addresses.iter().filter_map(|(ip, len)| Some((link.name.as_str(), *ip, Cidr4::new(*ip, *len)?)))
     })
 }
 

@@ -184,7 +184,7 @@ async fn existing(netlink: &Netlink, name: &str) -> Result<Observed, LinkError> 
 pub fn delete(environment: &Environment, config: &NetworkConfig) -> Result<String, PluginError> {
     let host_name = veth_name(&environment.container_id, &environment.ifname);
     let removed = match &config.owner {
-        Some(owner) => with_netlink(async |netlink| netlink.remove(&host_name, owner).await),
+        Some(owner) => with_netlink(async |netlink| netlink.remove_port(&host_name, owner).await),
         // An attachment from before links had owners: it goes with its namespace.
         None => Ok(()),
     };

@@ -243,6 +243,18 @@ impl Netlink {
         }
     }
 
+    /// Removes the pod's end `name` if it is the owner's, or nobody's: links were not marked at first, and the name
+    /// itself is made of the container's id. A missing one is success.
+    ///
+    /// # Errors
+    /// When it is somebody else's, or the kernel refuses.
+    pub async fn remove_port(&self, name: &str, owner: &Owner) -> Result<(), LinkError> {
+        match self.link(name).await? {
+            Some(link) if link.kind == Kind::Veth && link.alias.is_none() => self.delete(link.index).await,
+            _ => self.remove(name, owner).await,
+        }
+    }
+
     async fn delete(&self, index: u32) -> Result<(), LinkError> {
         let removed = self.handle.link().del(index).execute().await;
         match removed.map_err(refused(format!("remove link {index}"))) {

@@ -99,6 +99,12 @@ fn a_network_that_is_not_a_nodes_is_not_routed_to() {
     inside.links.push(net("10.42.9.0/24"));
     let nodes = [("n".to_owned(), peer("10.42.9.0/25", "192.168.1.7", 0))].into();
     assert_eq!(inside.believe(&nodes, &Tables::default()).0, []);
+    // A wide network around the whole cluster's is nobody's in particular; an own address in it still is.
+    let mut wide = surroundings();
+    wide.links.push(net("10.0.0.0/8"));
+    assert_eq!(wide.believe(&nodes, &Tables::default()).0.len(), 1);
+    wide.addresses.push([10, 42, 9, 3].into());
+    assert_eq!(wide.believe(&nodes, &Tables::default()).0, []);
 }
 
 #[test]
