@@ -33,7 +33,7 @@ where
         .build()
         .context("start the runtime")?;
     open_files::raise();
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
         let (tasks, supervisor) = tasks::group();
@@ -59,5 +59,11 @@ where
             () = &mut stop => return supervisor.run(async {}).await,
         }
         supervisor.run(stop).await
-    })
+    });
+    // A call that hangs in the kernel, on a dead network file system for instance, must not keep the process.
+    runtime.shutdown_timeout(STUCK);
+    result
 }
+
+/// How long calls that hang are waited for at the end.
+const STUCK: std::time::Duration = std::time::Duration::from_secs(5);

@@ -90,14 +90,15 @@ pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlP
     })
     .await
     .context("start the API server")?;
-    for listener in listeners {
-        let api = api.clone();
-        tasks.spawn("API server", |token| async move { Ok(api.serve(listener, token).await?) });
-    }
+    // Before the first request is taken: two servers would hand out the same addresses.
     if inputs.args.datastore.is_some() {
         let client = api.client(UserInfo::new("system:apiserver", ["system:masters"]));
         let lease = ServerLease::take(client, instance::owner(&inputs.paths)?.id()).await?;
         tasks.spawn("server lease", |token| lease.keep(token));
+    }
+    for listener in listeners {
+        let api = api.clone();
+        tasks.spawn("API server", |token| async move { Ok(api.serve(listener, token).await?) });
     }
     let status = Status::default();
     if !inputs.args.disable_scheduler {

@@ -111,7 +111,7 @@ fn foreign(paths: &Paths) -> Option<PathBuf> {
     let own = |files: &[PathBuf]| files.iter().any(|file| file.exists());
     let data = own(&[paths.data_stamp(), paths.pki(), paths.admin_kubeconfig(), paths.node_kubeconfig()]);
     let run = own(&[paths.run_stamp(), paths.pid_file()]);
-    let in_data = [paths.containerd_root(), paths.kubelet()].into_iter().filter(|_| !data);
+    let in_data = [paths.containerd_root(), paths.kubelet(), paths.data.join("server")].into_iter().filter(|_| !data);
     let in_run = [paths.containerd_run(), paths.cni_data()].into_iter().filter(|_| !run);
     in_data.chain(in_run).find(|directory| directory.exists())
 }

@@ -53,6 +53,12 @@ pub(super) fn kill_all(dir: &Path) {
     }
 }
 
+/// Whether there is a process in a cgroup or below it, also one of another PID namespace.
+pub(super) fn is_occupied(dir: &Path) -> bool {
+    let lists = with_descendants(dir).into_iter().filter_map(|d| fs::read_to_string(d.join("cgroup.procs")).ok());
+    lists.into_iter().any(|list| !list.trim().is_empty())
+}
+
 /// Whether the kernel has the file and takes the value.
 fn put(file: &Path, value: &str) -> bool {
     OpenOptions::new().write(true).open(file).and_then(|mut file| file.write_all(value.as_bytes())).is_ok()

@@ -280,6 +280,10 @@ impl CgroupTree {
             .flat_map(|root| paths.iter().map(move |p| root.join(p)))
             .filter(|dir| dir.is_dir())
             .collect();
+        // Stopping a slice ends what is in it: of a pod that is not ours, nothing may end.
+        if leftovers == Leftovers::Keep && dirs.iter().any(|dir| kill::is_occupied(dir)) {
+            return Ok(());
+        }
         if self.driver() == CgroupDriver::Systemd {
             for path in paths.iter().filter(|p| dirs.iter().any(|d| d.ends_with(p))) {
                 systemd::stop_slice(&path.file_name().unwrap_or_default().to_string_lossy()).await?;

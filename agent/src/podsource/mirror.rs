@@ -110,6 +110,8 @@ pub async fn run(
 }
 
 async fn perform(client: &kube::Client, action: MirrorAction) -> Result<(), kube::Error> {
+    // What is to be deleted and is gone already is well; a namespace that is not there yet is waited for.
+    let deletes = matches!(action, MirrorAction::Delete { .. });
     let result = match action {
         MirrorAction::Create(pod) => {
             let api: Api<Pod> = Api::namespaced(client.clone(), &ObjectName::of_pod(&pod).namespace);
@@ -126,8 +128,8 @@ async fn perform(client: &kube::Client, action: MirrorAction) -> Result<(), kube
         }
     };
     match result {
-        // It exists or is gone already: the watch tells which.
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        // It exists, or is another by now: the watch tells which.
+        Err(kube::Error::Api(status)) if status.code == 409 || deletes && status.code == 404 => Ok(()),
         other => other,
     }
 }

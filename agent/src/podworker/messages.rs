@@ -2,6 +2,7 @@
 //! log's tail, and the kernel's word on whether it killed them for memory.
 
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -46,7 +47,7 @@ struct Job {
 impl Job {
     fn of(status: &ContainerStatus) -> Self {
         let inside = status.annotations.get(labels::CONTAINER_TERMINATION_PATH);
-        let mount = inside.and_then(|p| status.mounts.iter().find(|m| m.container_path == *p));
+        let mount = inside.and_then(|p| status.mounts.iter().rfind(|m| m.container_path == *p));
         let fall_back =
             status.annotations.get(labels::CONTAINER_TERMINATION_POLICY).is_some_and(|p| p == "FallbackToLogsOnError");
         let log = (fall_back && status.exit_code != 0 && !status.log_path.is_empty())
@@ -65,8 +66,14 @@ impl Job {
 
 /// The last `limit` bytes of a file as text; never more, however large it grew.
 fn tail(path: &Path, limit: u64) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let length = file.metadata()?.len();
+    // The pod may have put anything there: a pipe without a writer would never be opened.
+    let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOFOLLOW;
+    let mut file = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Ok(String::new());
+    }
+    let length = about.len();
     file.seek(SeekFrom::Start(length.saturating_sub(limit)))?;
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes)?;
@@ -79,6 +86,19 @@ mod tests {
     use super::*;
     use crate::testutil::{instance, pod, runtime};
     use cri::types::Mount;
+
+    /// A pod may have a pipe or a link where its message is looked for: neither holds anybody up, nor leads elsewhere.
+    #[test]
+    fn only_files_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pipe, file, link) = (dir.path().join("p"), dir.path().join("f"), dir.path().join("l"));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        std::fs::write(&file, "bye").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(tail(&pipe, 10).unwrap(), "");
+        assert_eq!(tail(&file, 10).unwrap(), "bye");
+        assert!(tail(&link, 10).is_err());
+    }
 
     #[tokio::test]
     async fn files_and_logs() {
