@@ -150,18 +150,23 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Res
     let (ready, mut serves) = watch::channel(false);
     tasks.spawn("agent", |token| agent::app::run(agent, ready, token));
     let (token, mut states) = (tasks.token().clone(), tasks.states());
-    tokio::spawn(token.run_until_cancelled_owned(async move {
-        if serves.wait_for(|serves| *serves).await.is_err() {
-            return;
-        }
-        reporter.ready();
-        // What fails afterwards, and what runs again.
-        while states.changed().await.is_ok() {
-            let states = states.borrow_and_update().clone();
-            let problem = |(name, state): (_, tasks::State)| Some(format!("{name}: {}", state.problem?));
-            reporter.problems(states.into_iter().filter_map(problem).collect());
-        }
-    }));
+    tokio::spawn(async move {
+        let told = async {
+            if serves.wait_for(|serves| *serves).await.is_err() {
+                return;
+            }
+            reporter.ready();
+            // What fails afterwards, and what runs again.
+            while states.changed().await.is_ok() {
+                let states = states.borrow_and_update().clone();
+                let problem = |(name, state): (_, tasks::State)| Some(format!("{name}: {}", state.problem?));
+                reporter.problems(states.into_iter().filter_map(problem).collect());
+            }
+        };
+        token.run_until_cancelled(told).await;
+        token.cancelled().await;
+        reporter.stopping();
+    });
     Ok(())
 }
 

@@ -44,10 +44,29 @@ pub fn last_lines(log: &Path) -> String {
 /// # Errors
 /// When the kubeconfig is no use or `timeout` has passed.
 pub fn wait_for_nodes(path: &Path, count: usize, timeout: Duration) -> Result<()> {
+    wait_for_nodes_while(path, count, timeout, || true).map(drop)
+}
+
+/// The same while `served`, whether somebody is there to make them Ready; `false` when nobody is any more.
+///
+/// # Errors
+/// When the kubeconfig is no use or `timeout` has passed.
+pub fn wait_for_nodes_while(path: &Path, count: usize, timeout: Duration, served: impl Fn() -> bool) -> Result<bool> {
+    let gone = async {
+        while served() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let client = kubeconfig::client(path).await?;
-        let ready = tokio::time::timeout(timeout, nodes_ready(client, count)).await;
+        let ready = async {
+            tokio::select! {
+                ready = nodes_ready(client, count) => ready.map(|()| served()),
+                () = gone => Ok(false),
+            }
+        };
+        let ready = tokio::time::timeout(timeout, ready).await;
         ready.unwrap_or_else(|_| bail!("{count} node(s) are not Ready within {} s", timeout.as_secs()))
     })
 }

@@ -15,6 +15,8 @@ pub enum Phase {
     Starting,
     /// The node serves pods.
     Ready,
+    /// The process was told to end.
+    Stopping,
     /// The process ended with an error.
     Failed,
 }
@@ -59,6 +61,11 @@ impl Reporter {
     /// Tells that the node serves pods, but not what does not run.
     pub fn problems(&self, problems: Vec<String>) {
         self.report(Phase::Ready, "", problems);
+    }
+
+    /// Tells that the process was told to end: what it was ready for counts no longer.
+    pub fn stopping(&self) {
+        self.report(Phase::Stopping, "", Vec::new());
     }
 
     /// Tells how the process ends.

@@ -126,7 +126,7 @@ fn look(node: &NodeState, log: &Path) -> Result<Option<()>> {
     match status::read(&of_node.status_file()) {
         // Before it has a /run of its own, the machine's is seen there.
         Some(told) if is_own_run(&of_node.run) => match told.phase {
-            Phase::Starting => Ok(None),
+            Phase::Starting | Phase::Stopping => Ok(None),
             Phase::Ready => Ok(Some(())),
             Phase::Failed => bail!("{}", told.message),
         },

@@ -82,27 +82,9 @@ fn detach(args: &UpArgs, paths: &Paths, typed: &[String]) -> Result<()> {
     let starting = step("start copepod");
     let deadline = Instant::now() + START;
     let mut child = None;
-    ready::wait_until(START, || {
-        let holder = pidfile::holder(&paths.pid_file())?;
-        let told = status::read(&paths.status_file());
-        if let Some(child) = &mut child {
-            return follow(child, told, paths);
-        }
-        let Some(pid) = holder else {
-            child = Some(spawn(args, paths)?);
-            return Ok(None);
-        };
-        // A process that was just killed has the lock until it is gone.
-        let Some(told) = told.filter(|told| i64::from(told.pid) == i64::from(pid)) else { return Ok(None) };
-        if let Some(new) = status::difference(typed, &told.flags) {
-            bail!("copepod runs already, as process {pid}, and not with {new}: copepod down --keep-data ends it");
-        }
-        Ok((told.phase == Phase::Ready && process::is_alive(pid)).then_some(()))
-    })
-    .with_context(|| format!("copepod does not get ready; its log is {}", paths.log_file().display()))?;
     let admin = paths.admin_kubeconfig();
-    ready::wait_for_nodes(&admin, 1, deadline.saturating_duration_since(Instant::now()))
-        .with_context(|| format!("see {}", paths.log_file().display()))?;
+    // A process that is about to end may be met: then the next one is waited for.
+    while !is_up(args, paths, typed, &mut child, deadline)? {}
     starting.done();
     for problem in status::read(&paths.status_file()).into_iter().flat_map(|told| told.problems) {
         eprintln!("warn  {problem}");
@@ -111,6 +93,37 @@ fn detach(args: &UpArgs, paths: &Paths, typed: &[String]) -> Result<()> {
     println!("the node is ready; the API is at {}", name.as_str().unwrap_or_default());
     println!("export KUBECONFIG={}", admin.display());
     Ok(())
+}
+
+/// Waits until copepod runs, started here where it does not, and its node is Ready; `false` when the process that was
+/// waited for is no longer there to be ready.
+fn is_up(args: &UpArgs, paths: &Paths, typed: &[String], child: &mut Option<Child>, deadline: Instant) -> Result<bool> {
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let pid = ready::wait_until(left(), || {
+        let holder = pidfile::holder(&paths.pid_file())?;
+        let told = status::read(&paths.status_file());
+        if let Some(child) = child {
+            return follow(child, told, paths);
+        }
+        let Some(pid) = holder else {
+            *child = Some(spawn(args, paths)?);
+            return Ok(None);
+        };
+        // A process that was just killed has the lock until it is gone.
+        let Some(told) = told.filter(|told| i64::from(told.pid) == i64::from(pid)) else { return Ok(None) };
+        if let Some(new) = status::difference(typed, &told.flags) {
+            bail!("copepod runs already, as process {pid}, and not with {new}: copepod down --keep-data ends it");
+        }
+        Ok((told.phase == Phase::Ready && process::is_alive(pid)).then_some(told.pid))
+    })
+    .with_context(|| format!("copepod does not get ready; its log is {}", paths.log_file().display()))?;
+    let serves = || {
+        let told = status::read(&paths.status_file());
+        let ready = told.is_some_and(|told| told.pid == pid && told.phase == Phase::Ready);
+        ready && i32::try_from(pid).is_ok_and(process::is_alive)
+    };
+    ready::wait_for_nodes_while(&paths.admin_kubeconfig(), 1, left(), serves)
+        .with_context(|| format!("see {}", paths.log_file().display()))
 }
 
 /// Starts copepod in the background, where nothing is known to be in its way.
@@ -134,7 +147,7 @@ fn spawn(args: &UpArgs, paths: &Paths) -> Result<Child> {
 }
 
 /// What the child's state means: done, not yet, or why never.
-fn follow(child: &mut Child, told: Option<status::Status>, paths: &Paths) -> Result<Option<()>> {
+fn follow(child: &mut Child, told: Option<status::Status>, paths: &Paths) -> Result<Option<u32>> {
     let told = told.filter(|told| told.pid == child.id());
     if let Some(exit) = child.try_wait()? {
         match told {
@@ -142,5 +155,5 @@ fn follow(child: &mut Child, told: Option<status::Status>, paths: &Paths) -> Res
             _ => bail!("copepod ended with {exit}; its last words:\n{}", ready::last_lines(&paths.log_file())),
         }
     }
-    Ok(told.filter(|told| told.phase == Phase::Ready).map(drop))
+    Ok(told.filter(|told| told.phase == Phase::Ready).map(|told| told.pid))
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::machine::{COPEPOD, Machine};
 use crate::wait;
@@ -20,7 +20,12 @@ fn up(machine: &Machine, more: &[&str]) -> Result<(bool, String)> {
 
 fn up_well(machine: &Machine, more: &[&str]) -> Result<()> {
     let (success, told) = up(machine, more)?;
-    ensure!(success, "{told}");
+    if !success {
+        let nodes = machine.kubectl(&["get", "nodes", "-o", "yaml"]).unwrap_or_else(|error| error.to_string());
+        let log = std::fs::read_to_string(machine.path("/var/lib/copepod/copepod.log")).unwrap_or_default();
+        let end: Vec<_> = log.lines().rev().take(60).collect();
+        bail!("{told}\n{nodes}\n{}", end.into_iter().rev().collect::<Vec<_>>().join("\n"));
+    }
     Ok(())
 }
 
