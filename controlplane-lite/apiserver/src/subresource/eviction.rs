@@ -40,8 +40,8 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     call.admit(Operation::Create, None, Some(&pod))?;
     for _ in 0..EVICTION_RETRIES {
         match evict(call, &pod, options.clone()).await {
-            Err(error) if error.is_conflict() && options.resource_version.is_none() => {
-                // It is no longer what it was judged by.
+            // It is no longer what it was judged by. Only what took nothing from a budget is judged again.
+            Err(error) if error.is_conflict() && ignores_budget(&pod) && is_asked_for(&pod, &options) => {
                 pod = call.resource.read_value(&call.info.namespace, name).await?;
             }
             other => {
@@ -57,6 +57,10 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
 /// still be the one that was judged: it may have become ready meanwhile, and count.
 async fn evict(call: &Call, pod: &Value, mut options: DeleteOptions) -> Result<(), ApiError> {
     let name = call.info.name.as_str();
+    // Before anything is taken from a budget.
+    if options.uid.as_deref().is_some_and(|asked| asked != str_at(pod, &["metadata", "uid"])) {
+        return Err(ApiError::conflict(call.resource.subject(), name, "the UID in the precondition is not the pod's"));
+    }
     let free = if ignores_budget(pod) { true } else { check_budget(call, pod, &options).await? == Taken::Nothing };
     let deleting = !pod["metadata"]["deletionTimestamp"].is_null();
     if options.uid.is_none() {
@@ -104,6 +108,12 @@ fn with_disruption_target(pod: &Value) -> Value {
         conditions.push(condition);
     }
     next
+}
+
+/// Whether the client's own preconditions leave the choice of what is evicted to us, as far as this pod goes.
+fn is_asked_for(pod: &Value, options: &DeleteOptions) -> bool {
+    let uid = str_at(pod, &["metadata", "uid"]);
+    options.resource_version.is_none() && options.uid.as_deref().is_none_or(|asked| asked == uid)
 }
 
 fn is_over(pod: &Value) -> bool {

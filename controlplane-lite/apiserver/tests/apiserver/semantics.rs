@@ -158,6 +158,15 @@ async fn evictions_ask_the_budget() {
     assert_eq!(refused["details"]["causes"][0]["reason"], "DisruptionBudget");
     let allow = json!({"status": {"disruptionsAllowed": 1}});
     expect(patch(&client, &format!("{budgets}/b/status"), "merge-patch+json", &allow).await, StatusCode::OK);
+    // Another pod is meant: that takes nothing.
+    let other = json!({"metadata": {"name": "p", "namespace": "default"},
+        "deleteOptions": {"preconditions": {"uid": "00000000-0000-0000-0000-000000000000"}}});
+    let wide = json!({"status": {"disruptionsAllowed": 5}});
+    expect(patch(&client, &format!("{budgets}/b/status"), "merge-patch+json", &wide).await, StatusCode::OK);
+    expect(post(&client, &format!("{PODS}/p/eviction"), &other).await, StatusCode::CONFLICT);
+    let kept = expect(get(&client, &format!("{budgets}/b")).await, StatusCode::OK);
+    assert_eq!(kept["status"]["disruptionsAllowed"], 5);
+    expect(patch(&client, &format!("{budgets}/b/status"), "merge-patch+json", &allow).await, StatusCode::OK);
     expect(post(&client, &format!("{PODS}/p/eviction"), &eviction).await, StatusCode::CREATED);
     let left = expect(get(&client, &format!("{budgets}/b")).await, StatusCode::OK);
     assert_eq!(left["status"]["disruptionsAllowed"], 0);
