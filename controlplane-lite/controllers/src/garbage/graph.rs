@@ -78,6 +78,18 @@ impl Object {
     }
 }
 
+/// Whether a reference names the kind of a resource type.
+pub type IsKind<'a> = dyn Fn(&Owner, ResourceId) -> bool + 'a;
+
+/// Whether an object that is known is the one that a reference of `dependent`
+/// names: a uid alone is no identity, since namespace, kind and name say where
+/// else everybody looks for the owner.
+pub fn refers_to(dependent: &Object, owner: &Owner, known: &Object, is_kind: &IsKind<'_>) -> bool {
+    known.name == owner.name
+        && (known.namespace.is_empty() || known.namespace == dependent.namespace)
+        && is_kind(owner, known.resource)
+}
+
 /// Something to look at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Work {
@@ -121,8 +133,11 @@ impl Graph {
         self.dependents.get(uid).is_some_and(|d| !d.is_empty())
     }
 
-    /// A new or changed object; what to look at because of it.
-    pub fn observe(&mut self, uid: &Uid, object: Object) -> Vec<Work> {
+    /// A new or changed object; what to look at because of it. `is_kind` compares kinds.
+    ///
+    /// A reference whose uid is known by another name, namespace or kind names no owner that anybody else would find,
+    /// so its holder is looked at (upstream: `addDependentToOwners` in pkg/controller/garbagecollector/graph_builder.go).
+    pub fn observe(&mut self, uid: &Uid, object: Object, is_kind: &IsKind<'_>) -> Vec<Work> {
         let mut work = Vec::new();
         let before = self.objects.insert(uid.clone(), object.clone());
         if before.as_ref() == Some(&object) {
@@ -142,7 +157,7 @@ impl Graph {
         for owner in &*object.owners {
             self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
             let known = self.objects.get(&owner.uid);
-            if known.is_none_or(|o| o.foreground) {
+            if known.is_none_or(|o| o.foreground || !refers_to(&object, owner, o, is_kind)) {
                 work.push(Work::Delete(uid.clone()));
             }
         }
@@ -209,6 +224,10 @@ pub(super) mod tests {
         }
     }
 
+    pub fn same_kind(_: &Owner, _: ResourceId) -> bool {
+        true
+    }
+
     pub fn delete(uid: &str) -> Work {
         Work::Delete(uid.into())
     }
@@ -216,18 +235,34 @@ pub(super) mod tests {
     #[test]
     fn a_dependent_of_an_unknown_owner_is_looked_at() {
         let mut g = Graph::default();
-        assert_eq!(g.observe(&"a".into(), object("a", &[])), []);
-        assert_eq!(g.observe(&"b".into(), object("b", &[("a", false)])), []);
-        assert_eq!(g.observe(&"c".into(), object("c", &[("x", false)])), [delete("c")]);
-        assert_eq!(g.observe(&"c".into(), object("c", &[("x", false)])), [], "nothing changed");
+        assert_eq!(g.observe(&"a".into(), object("a", &[]), &same_kind), []);
+        assert_eq!(g.observe(&"b".into(), object("b", &[("a", false)]), &same_kind), []);
+        assert_eq!(g.observe(&"c".into(), object("c", &[("x", false)]), &same_kind), [delete("c")]);
+        assert_eq!(g.observe(&"c".into(), object("c", &[("x", false)]), &same_kind), [], "nothing changed");
+    }
+
+    #[test]
+    fn a_dependent_that_names_another_object_is_looked_at() {
+        let dependent = object("b", &[("a", false)]);
+        let named = Object { name: "a".into(), ..object("a", &[]) };
+        let looked_at = |owner: Object, kind: bool| {
+            let mut g = Graph::default();
+            g.observe(&"a".into(), owner, &same_kind);
+            g.observe(&"b".into(), dependent.clone(), &|_, _| kind)
+        };
+        assert_eq!(looked_at(named.clone(), true), []);
+        assert_eq!(looked_at(Object { namespace: "".into(), ..named.clone() }, true), [], "a cluster-scoped owner");
+        assert_eq!(looked_at(named.clone(), false), [delete("b")], "another kind");
+        assert_eq!(looked_at(Object { name: "c".into(), ..named.clone() }, true), [delete("b")]);
+        assert_eq!(looked_at(Object { namespace: "other".into(), ..named }, true), [delete("b")]);
     }
 
     #[test]
     fn the_end_of_an_owner_concerns_its_dependents() {
         let mut g = Graph::default();
-        g.observe(&"a".into(), object("a", &[]));
-        g.observe(&"b".into(), object("b", &[("a", false)]));
-        g.observe(&"c".into(), object("c", &[("b", false)]));
+        g.observe(&"a".into(), object("a", &[]), &same_kind);
+        g.observe(&"b".into(), object("b", &[("a", false)]), &same_kind);
+        g.observe(&"c".into(), object("c", &[("b", false)]), &same_kind);
         assert_eq!(g.remove("a"), [delete("b")]);
         assert_eq!(g.remove("b"), [delete("c")]);
         assert_eq!(g.remove("b"), []);
@@ -237,11 +272,11 @@ pub(super) mod tests {
     #[test]
     fn foreground_concerns_both_sides() {
         let mut g = Graph::default();
-        g.observe(&"a".into(), object("a", &[]));
-        g.observe(&"b".into(), object("b", &[("a", true)]));
+        g.observe(&"a".into(), object("a", &[]), &same_kind);
+        g.observe(&"b".into(), object("b", &[("a", true)]), &same_kind);
         let waiting = Object { deleting: true, foreground: true, ..object("a", &[]) };
-        assert_eq!(g.observe(&"a".into(), waiting), [delete("a"), delete("b")]);
-        assert_eq!(g.observe(&"b".into(), object("b", &[("a", false)])), [delete("a"), delete("b")]);
+        assert_eq!(g.observe(&"a".into(), waiting, &same_kind), [delete("a"), delete("b")]);
+        assert_eq!(g.observe(&"b".into(), object("b", &[("a", false)]), &same_kind), [delete("a"), delete("b")]);
         assert_eq!(g.remove("b"), [delete("a")]);
     }
 
@@ -249,6 +284,6 @@ pub(super) mod tests {
     fn orphaning_is_noticed() {
         let mut g = Graph::default();
         let waiting = Object { deleting: true, orphaning: true, ..object("a", &[]) };
-        assert_eq!(g.observe(&"a".into(), waiting), [Work::Orphan("a".into())]);
+        assert_eq!(g.observe(&"a".into(), waiting, &same_kind), [Work::Orphan("a".into())]);
     }
 }

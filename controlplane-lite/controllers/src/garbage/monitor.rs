@@ -63,7 +63,10 @@ impl Shared {
 
     fn observe(&self, id: ResourceId, meta: &ObjectMeta) {
         let Some(uid) = &meta.uid else { return };
-        let work = self.graph().observe(&Uid::from(uid.as_str()), Object::new(id, meta));
+        let work = {
+            let is_kind = |owner: &Owner, id| self.is_kind(owner, id);
+            self.graph().observe(&Uid::from(uid.as_str()), Object::new(id, meta), &is_kind)
+        };
         self.enqueue(work);
     }
 
@@ -164,6 +167,7 @@ fn subscribe<K: kube::Resource + Send + Sync + 'static>(
         let key = ObjectKey::of(change.latest().meta());
         let mut work = Vec::new();
         {
+            let is_kind = |owner: &Owner, id| shared.is_kind(owner, id);
             let mut graph = shared.graph();
             let current = cache.get(&key);
             let uid = current.as_ref().and_then(|c| c.meta().uid.as_deref());
@@ -173,7 +177,7 @@ fn subscribe<K: kube::Resource + Send + Sync + 'static>(
                 }
             }
             if let (Some(uid), Some(current)) = (uid, &current) {
-                work.extend(graph.observe(&Uid::from(uid), Object::new(number, current.meta())));
+                work.extend(graph.observe(&Uid::from(uid), Object::new(number, current.meta()), &is_kind));
             }
         }
         shared.enqueue(work);

@@ -1,6 +1,6 @@
 //! What becomes of one object, out of what is known of its owners. Pure.
 
-use super::graph::{Graph, Object, Owner, ResourceId, Uid};
+use super::graph::{Graph, IsKind, Object, Owner, Uid, refers_to};
 
 /// An owner as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,23 +26,9 @@ pub enum Verdict {
     Delete,
 }
 
-/// Whether an object that is known is the one that a reference of `dependent`
-/// names: a uid alone is no identity, since namespace, kind and name say where
-/// else everybody looks for the owner. `is_kind` compares kinds.
-pub fn refers_to(
-    dependent: &Object,
-    owner: &Owner,
-    known: &Object,
-    is_kind: &dyn Fn(&Owner, ResourceId) -> bool,
-) -> bool {
-    known.name == owner.name
-        && (known.namespace.is_empty() || known.namespace == dependent.namespace)
-        && is_kind(owner, known.resource)
-}
-
 /// Whether the graph alone shows that the object stays: every owner is known
 /// and none of them waits for it. Spares asking the server.
-pub fn evidently_kept(graph: &Graph, object: &Object, is_kind: &dyn Fn(&Owner, ResourceId) -> bool) -> bool {
+pub fn evidently_kept(graph: &Graph, object: &Object, is_kind: &IsKind<'_>) -> bool {
     let kept = |o: &Owner, owner: &Object| refers_to(object, o, owner, is_kind) && !(owner.foreground && o.blocks);
     object.owners.iter().all(|o| graph.get(&o.uid).is_some_and(|owner| kept(o, owner)))
 }
@@ -79,7 +65,7 @@ pub fn blocking(graph: &Graph, uid: &str) -> Vec<Uid> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::graph::tests::object;
+    use super::super::graph::tests::{object, same_kind};
     use super::*;
 
     fn check(states: &[OwnerState], has_dependents: bool, want: Verdict) {
@@ -103,9 +89,9 @@ mod tests {
     #[test]
     fn blocking_dependents_and_evident_cases() {
         let mut g = Graph::default();
-        g.observe(&"a".into(), Object { deleting: true, foreground: true, ..object("a", &[]) });
-        g.observe(&"b".into(), object("b", &[("a", true)]));
-        g.observe(&"c".into(), object("c", &[("a", false)]));
+        g.observe(&"a".into(), Object { deleting: true, foreground: true, ..object("a", &[]) }, &same_kind);
+        g.observe(&"b".into(), object("b", &[("a", true)]), &same_kind);
+        g.observe(&"c".into(), object("c", &[("a", false)]), &same_kind);
         assert_eq!(blocking(&g, "a"), [Uid::from("b")]);
         let kept = |uid: &str| g.get(uid).is_some_and(|o| evidently_kept(&g, o, &|_, _| true));
         assert!(!kept("b") && kept("c") && kept("a"));
@@ -115,26 +101,30 @@ mod tests {
     fn an_owner_is_known_by_all_that_its_reference_says() {
         let (mut g, dependent) = (Graph::default(), object("b", &[("a", true)]));
         let owner = Object { name: dependent.owners[0].name.clone(), ..object("a", &[]) };
-        let kept = |owner: &Object, same_kind: bool| {
+        let kept = |owner: &Object, kind: bool| {
             let mut g = Graph::default();
-            g.observe(&"a".into(), owner.clone());
-            evidently_kept(&g, &dependent, &|_, _| same_kind)
+            g.observe(&"a".into(), owner.clone(), &same_kind);
+            evidently_kept(&g, &dependent, &|_, _| kind)
         };
         assert!(kept(&owner, true));
         assert!(!kept(&owner, false), "another kind");
         assert!(!kept(&Object { name: "other".into(), ..owner.clone() }, true));
         assert!(!kept(&Object { namespace: "elsewhere".into(), ..owner.clone() }, true));
         assert!(kept(&Object { namespace: "".into(), ..owner.clone() }, true), "a cluster-scoped owner");
-        g.observe(&"a".into(), Object { namespace: "elsewhere".into(), deleting: true, foreground: true, ..owner });
-        g.observe(&"b".into(), dependent);
+        g.observe(
+            &"a".into(),
+            Object { namespace: "elsewhere".into(), deleting: true, foreground: true, ..owner },
+            &same_kind,
+        );
+        g.observe(&"b".into(), dependent, &same_kind);
         assert!(blocking(&g, "a").is_empty(), "a dependent elsewhere does not hold it up");
     }
 
     #[test]
     fn a_circle_is_seen_from_the_second_object() {
         let mut g = Graph::default();
-        g.observe(&"a".into(), Object { deleting: true, foreground: true, ..object("a", &[("b", true)]) });
-        g.observe(&"b".into(), object("b", &[("a", true)]));
+        g.observe(&"a".into(), Object { deleting: true, foreground: true, ..object("a", &[("b", true)]) }, &same_kind);
+        g.observe(&"b".into(), object("b", &[("a", true)]), &same_kind);
         assert!(in_circle(&g, "b") && !in_circle(&g, "a"));
     }
 }

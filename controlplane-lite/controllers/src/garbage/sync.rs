@@ -9,9 +9,9 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPoli
 use kube::core::{DynamicObject, PartialObjectMeta};
 use serde_json::json;
 
-use super::graph::{FOREGROUND, Graph, ORPHAN, Object, Owner, Uid, Work};
+use super::graph::{FOREGROUND, Graph, ORPHAN, Object, Owner, Uid, Work, refers_to};
 use super::monitor::{Shared, follow};
-use super::plan::{OwnerState, Verdict, blocking, evidently_kept, in_circle, refers_to, verdict};
+use super::plan::{OwnerState, Verdict, blocking, evidently_kept, in_circle, verdict};
 use crate::Context;
 use crate::namespace::{Resource, discover};
 use client::events::EventType;
