@@ -86,7 +86,7 @@ fn root() -> &'static Path {
 
 fn sources() -> Vec<Source> {
     let mut found = Vec::new();
-    for part in ["src", "tests", "quantity", "cri", "netproxy", "agent", "controlplane-lite"] {
+    for part in ["src", "tests", "harness", "quantity", "cri", "netproxy", "agent", "controlplane-lite"] {
         collect(&root().join(part), &mut found);
     }
     assert!(found.len() > 20, "the walk found only {} files", found.len());
@@ -150,6 +150,25 @@ fn pure_modules_only_decide() {
     report(offences);
 }
 
+/// Whole programs are judged by what they did, not by how long it took: waits, and their one limit, are the
+/// harness's.
+#[test]
+fn scenarios_look_at_no_clock() {
+    let mut offences = Vec::new();
+    for source in sources() {
+        if !["tests/e2e/", "tests/single_node/"].iter().any(|part| source.name.starts_with(part)) {
+            continue;
+        }
+        for (number, line) in code_lines(&source.text) {
+            let clocks = ["Instant::now", ".elapsed()", "Duration::from_", "thread::sleep", "SystemTime::now"];
+            if let Some(word) = clocks.iter().find(|word| line.contains(*word)) {
+                offences.push(format!("{}:{number}: {word}", source.name));
+            }
+        }
+    }
+    report(offences);
+}
+
 #[test]
 fn unsafe_stays_in_sys() {
     let mut offences = Vec::new();
@@ -203,6 +222,7 @@ fn mentions(line: &str, word: &str) -> bool {
 /// Each crate of the workspace, and which others it may depend on.
 const CRATES: &[(&str, &[&str])] = &[
     ("quantity", &[]),
+    ("harness", &[]),
     ("cri", &[]),
     ("netproxy", &[]),
     ("agent", &["cri", "netproxy", "quantity"]),
@@ -227,6 +247,11 @@ fn manifests_point_one_way() {
             let depends = manifest
                 .lines()
                 .any(|line| line.starts_with(&format!("{other}.")) || line.starts_with(&format!("{other} =")));
+            if *other == "harness" {
+                let shipped = manifest.split("[dev-dependencies]").next().unwrap();
+                assert!(!shipped.contains("\nharness"), "{path} depends on {other} beyond its tests");
+                continue;
+            }
             // A crate's tests may turn on features of the crate itself.
             assert!(!depends || *other == own || may.contains(other), "{path} depends on {other}");
         }

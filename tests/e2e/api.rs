@@ -1,12 +1,10 @@
 //! The API's semantics over the wire: watches, pages, access.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
+use harness::{program, time};
 use serde_json::Value;
 
 use crate::support::cluster::Cluster;
-use crate::support::wait;
 
 pub fn watches_and_pages(cluster: &Cluster) -> Result<()> {
     let namespace = cluster.namespace();
@@ -54,9 +52,9 @@ pub fn access_is_controlled(cluster: &Cluster) -> Result<()> {
     let user = format!("--as=system:serviceaccount:{account}");
     let can = |verb: &str, kind: &str| -> Result<String> {
         let output = cluster.kubectl_output(&["auth", "can-i", verb, kind, &user], None)?;
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        Ok(output.stdout.trim().to_owned())
     };
-    wait::until("the role's effect", Duration::from_secs(5), || {
+    time::until("the role's effect", || {
         ensure!(can("list", "pods")? == "yes");
         Ok(())
     })?;
@@ -70,21 +68,19 @@ pub fn access_is_controlled(cluster: &Cluster) -> Result<()> {
         let mut command = std::process::Command::new("kubectl");
         command.args(["--kubeconfig=/dev/null", "--insecure-skip-tls-verify", "--server", &server]);
         command.args(["--token", token.trim(), "--namespace", &namespace]).args(arguments);
-        anyhow::Ok(command.output()?)
+        program::run(&mut command, None)
     };
     ensure!(with_token(&["get", "pods"])?.status.success(), "the token does not work");
     let refused = with_token(&["get", "secrets"])?;
-    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let message = refused.stderr;
     let expected = format!(
         "secrets is forbidden: User \"system:serviceaccount:{account}\" cannot list resource \"secrets\" in API group \"\" in the namespace \"{namespace}\""
     );
     ensure!(message.contains(&expected), "{message}");
-    let wrong = std::process::Command::new("kubectl")
-        .args(["--kubeconfig=/dev/null", "--insecure-skip-tls-verify", "--token=nonsense", "--server"])
-        .arg(server_of(cluster)?)
-        .args(["get", "pods"])
-        .output()?;
-    let message = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    let mut wrong = std::process::Command::new("kubectl");
+    wrong.args(["--kubeconfig=/dev/null", "--insecure-skip-tls-verify", "--token=nonsense", "--server"]);
+    wrong.arg(server_of(cluster)?).args(["get", "pods"]);
+    let message = program::run(&mut wrong, None)?.stderr;
     ensure!(message.contains("Unauthorized") || message.contains("must be logged in"), "{message}");
     Ok(())
 }

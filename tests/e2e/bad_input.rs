@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use harness::program;
 use serde_json::{Value, json};
 
 use crate::support::cluster::Cluster;
@@ -116,8 +117,8 @@ fn bad_configurations(cluster: &Cluster) -> Result<()> {
         // In a namespace of its own: a start that is not refused must not
         // touch the machine's network.
         nsenter(&mut command, cluster);
-        let output = command.output()?;
-        anyhow::Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+        let ended = program::run(&mut command, None)?;
+        anyhow::Ok((ended.status.code(), ended.stderr))
     };
     let (code, told) = run(&["up", "--node-ip=127.0.0.1", "--config", file.to_str().context("a path")?], None)?;
     ensure!(code == Some(2), "exit code {code:?}: {told}");

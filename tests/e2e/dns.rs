@@ -1,11 +1,9 @@
 //! Names as pods resolve them.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
+use harness::time;
 
 use crate::support::cluster::Cluster;
-use crate::support::wait;
 
 pub fn pods_resolve_names(cluster: &Cluster) -> Result<()> {
     let namespace = cluster.namespace();
@@ -33,7 +31,7 @@ pub fn pods_resolve_names(cluster: &Cluster) -> Result<()> {
         ensure!(!expected.is_empty(), "{arguments:?}: anything contains nothing");
         let mut command = vec!["exec", "named", "--", "demo"];
         command.extend(arguments);
-        wait::until(&format!("{arguments:?}"), Duration::from_secs(20), || {
+        time::until(&format!("{arguments:?}"), || {
             let answer = cluster.kubectl(&command)?;
             ensure!(answer.contains(expected), "{answer:?} has no {expected}");
             Ok(())

@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use harness::time;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::cluster::Cluster;
-use crate::support::net::http_get;
-use crate::support::wait;
+use harness::net::http_get;
 
 /// Kills a process of the cluster under test.
 fn kill_9(pid: i32) -> Result<()> {
@@ -51,7 +50,7 @@ pub fn a_killed_container_restarts_with_back_off(cluster: &Cluster) -> Result<()
     let first = demo_processes(init, "victim")?;
     ensure!(first.len() == 1, "{first:?}");
     kill_9(first[0])?;
-    wait::until("the first restart", Duration::from_secs(20), || {
+    time::until("the first restart", || {
         let status = status()?;
         ensure!(status["restartCount"] == 1 && !status["state"]["running"].is_null(), "{status}");
         Ok(())
@@ -59,18 +58,18 @@ pub fn a_killed_container_restarts_with_back_off(cluster: &Cluster) -> Result<()
     let status_now = status()?;
     let last = &status_now["lastState"]["terminated"];
     ensure!(last["exitCode"] == 137 && last["reason"] == "Error", "{last}");
-    let second = wait::until("the new process", Duration::from_secs(10), || {
+    let second = time::until("the new process", || {
         let pids = demo_processes(init, "victim")?;
         pids.first().copied().context("none yet")
     })?;
     kill_9(second)?;
-    wait::until("back-off", Duration::from_secs(10), || {
+    time::until("back-off", || {
         let status = status()?;
         ensure!(status["state"]["waiting"]["reason"] == "CrashLoopBackOff", "{status}");
         Ok(())
     })?;
     ensure!(cluster.kubectl(&["get", "pod", "victim"])?.contains("CrashLoopBackOff"));
-    wait::until("the second restart", Duration::from_secs(40), || {
+    time::until("the second restart", || {
         let status = status()?;
         ensure!(status["restartCount"] == 2 && !status["state"]["running"].is_null(), "{status}");
         Ok(())
@@ -109,12 +108,12 @@ fn adopts(cluster: &Cluster, node: &str, address: std::net::SocketAddr) -> Resul
         let result = (|| {
             let old = cluster.copepod_of(node)?;
             kill_9(old)?;
-            wait::until("a new copepod", Duration::from_secs(20), || {
+            time::until("a new copepod", || {
                 let new = cluster.copepod_of(node)?;
                 ensure!(new != old, "still the old one");
                 Ok(())
             })?;
-            wait::until("the node's word", Duration::from_secs(60), || serves_again(cluster, node))
+            time::until("the node's word", || serves_again(cluster, node))
         })();
         done.store(true, Ordering::Relaxed);
         let failed = client.join().map_err(|_| anyhow::anyhow!("the client panicked"))??;
@@ -214,7 +213,7 @@ pub fn acknowledged_writes_survive_kill_9(cluster: &Cluster) -> Result<()> {
         let written = written.lock().unwrap().clone();
         anyhow::Ok(written)
     })?;
-    wait::until("the API's return", Duration::from_secs(60), || cluster.kubectl(&["get", "--raw", "/readyz"]))?;
+    time::until("the API's return", || cluster.kubectl(&["get", "--raw", "/readyz"]))?;
     let kept = cluster.kubectl(&["get", "configmaps", "-o", "name"])?;
     let kept: std::collections::BTreeSet<_> = kept.lines().map(|line| line.trim_start_matches("configmap/")).collect();
     if let Some(lost) = acknowledged.iter().find(|name| !kept.contains(name.as_str())) {

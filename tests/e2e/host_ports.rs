@@ -1,16 +1,13 @@
 //! Ports of nodes that lead into pods.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use harness::time;
 
 use crate::services::node_ip;
 use crate::support::cluster::Cluster;
-use crate::support::net::{Namespace, udp_ask};
-use crate::support::wait;
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use harness::net::{Namespace, udp_ask};
 
 /// A pod on `node` whose ports are these, in YAML's short form.
 fn pod(name: &str, node: &str, ports: &str) -> String {
@@ -24,7 +21,7 @@ fn pod(name: &str, node: &str, ports: &str) -> String {
 
 fn http(from: &Namespace, address: impl Into<SocketAddr>, expected: &str) -> Result<()> {
     let address = address.into();
-    wait::until(&format!("{expected} at {address}"), PATIENCE, || {
+    time::until(&format!("{expected} at {address}"), || {
         let answer = from.get(address, "/hostname")?;
         ensure!(answer == expected, "{answer} answered");
         Ok(())
@@ -34,7 +31,7 @@ fn http(from: &Namespace, address: impl Into<SocketAddr>, expected: &str) -> Res
 /// The demo's UDP echo; asked on a new socket each time.
 fn echo(from: &Namespace, address: impl Into<SocketAddr>) -> Result<()> {
     let address = address.into();
-    wait::until(&format!("an echo from {address}"), PATIENCE, || {
+    time::until(&format!("an echo from {address}"), || {
         let socket = from.run(|| {
             let socket = UdpSocket::bind("0.0.0.0:0")?;
             socket.connect(address)?;
@@ -68,7 +65,7 @@ pub fn a_host_port_answers_until_its_pod_goes(cluster: &Cluster) -> Result<()> {
     };
     closed(node_ip(cluster, &first)?)?;
     cluster.kubectl(&["delete", "pod", "exposed"])?;
-    wait::until("the port is closed", PATIENCE, || closed(ip))?;
+    time::until("the port is closed", || closed(ip))?;
     // The next pod has it.
     cluster.apply(&pod("successor", &second, ports))?;
     cluster.wait_ready("successor")?;
@@ -94,7 +91,7 @@ pub fn one_host_port_serves_pods_of_other_addresses_and_protocols(cluster: &Clus
     echo(&inside, (ip, 54323))?;
     // Every address is each of them: the scheduler finds no room for it on this node.
     cluster.apply(&pod("pod4", &node, &port("0.0.0.0", 8080, "TCP")))?;
-    wait::until("the conflict is told", PATIENCE, || {
+    time::until("the conflict is told", || {
         let pod = cluster.get("pod", "pod4")?;
         let conditions = pod["status"]["conditions"].as_array().context("no conditions")?;
         let message = conditions.iter().find(|condition| condition["type"] == "PodScheduled");

@@ -4,13 +4,12 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use harness::{program, time};
 
 use crate::support::cluster::Cluster;
-use crate::support::net::http_get;
-use crate::support::wait;
+use harness::net::http_get;
 
 /// Where `make kubectls` puts further versions.
 const VERSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/kubectl");
@@ -32,17 +31,8 @@ struct Kubectl<'a> {
 
 impl Kubectl<'_> {
     fn run(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.cluster.kubectl_command(&self.program).args(arguments).stdin(Stdio::null()).output()?;
-        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(
-            output.status.success(),
-            "{} {}: {}\n{}{stdout}",
-            self.program,
-            arguments.join(" "),
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(stdout)
+        let ended = program::run(self.cluster.kubectl_command(&self.program).args(arguments), None)?;
+        ended.success(&format!("{} {}", self.program, arguments.join(" ")))
     }
 
     /// Runs and looks for words in what is printed.
@@ -79,7 +69,7 @@ pub fn works_in_every_version(cluster: &Cluster) -> Result<()> {
         let name = format!("k{index}");
         reads_and_writes(&kubectl, &name).with_context(|| kubectl.program.clone())?;
         streams(&kubectl, &name).with_context(|| kubectl.program.clone())?;
-        kubectl.run(&["delete", "deployment,service", &name, "--timeout=60s"])?;
+        kubectl.run(&["delete", "deployment,service", &name, &time::kubectl_timeout()])?;
     }
     Ok(())
 }
@@ -96,8 +86,10 @@ fn reads_and_writes(kubectl: &Kubectl<'_>, name: &str) -> Result<()> {
     kubectl.shows(&["apply", "-f", path], &["created"])?;
     kubectl.shows(&["apply", "-f", path], &["unchanged"])?;
     kubectl.shows(&["diff", "-f", path], &[])?;
-    kubectl
-        .shows(&["rollout", "status", &format!("deployment/{name}"), "--timeout=60s"], &["successfully rolled out"])?;
+    kubectl.shows(
+        &["rollout", "status", &format!("deployment/{name}"), &time::kubectl_timeout()],
+        &["successfully rolled out"],
+    )?;
     kubectl.shows(&["get", "pods", "-o", "wide"], &["NAME", "READY", "STATUS", "NODE", "1/1", "Running"])?;
     kubectl.shows(&["get", "deployment", name], &["UP-TO-DATE", "AVAILABLE", "1/1"])?;
     kubectl.shows(&["get", "nodes", "-o", "wide"], &["Ready", "control-plane", "containerd://", "INTERNAL-IP"])?;
@@ -106,7 +98,10 @@ fn reads_and_writes(kubectl: &Kubectl<'_>, name: &str) -> Result<()> {
     kubectl.shows(&["describe", "pods", "-l", &format!("app={name}")], &["Started", "Events", "QoS Class"])?;
     kubectl.shows(&["describe", "nodes"], &["Allocatable", "Non-terminated Pods", "Allocated resources"])?;
     kubectl.shows(&["scale", &format!("deployment/{name}"), "--replicas=2"], &["scaled"])?;
-    kubectl.shows(&["wait", "--for=condition=Available", &format!("deployment/{name}"), "--timeout=60s"], &["met"])?;
+    kubectl.shows(
+        &["wait", "--for=condition=Available", &format!("deployment/{name}"), &time::kubectl_timeout()],
+        &["met"],
+    )?;
     kubectl.shows(&["expose", "deployment", name, "--port=80", "--target-port=8080"], &["exposed"])?;
     kubectl.shows(&["get", "service", name], &["ClusterIP", "80/TCP"])?;
     kubectl.shows(&["explain", "deployment.spec.strategy"], &["rollingUpdate", "DESCRIPTION"])?;
@@ -130,10 +125,12 @@ fn reads_and_writes(kubectl: &Kubectl<'_>, name: &str) -> Result<()> {
         &["patched"],
     )?;
     kubectl.shows(&["set", "env", &format!("deployment/{name}"), "A=1"], &["env updated"])?;
-    kubectl.shows(&["rollout", "status", &format!("deployment/{name}"), "--timeout=60s"], &["successfully"])?;
+    kubectl
+        .shows(&["rollout", "status", &format!("deployment/{name}"), &time::kubectl_timeout()], &["successfully"])?;
     kubectl.shows(&["rollout", "history", &format!("deployment/{name}")], &["REVISION", "2"])?;
     kubectl.shows(&["rollout", "undo", &format!("deployment/{name}")], &["rolled back"])?;
-    kubectl.shows(&["rollout", "status", &format!("deployment/{name}"), "--timeout=60s"], &["successfully"])?;
+    kubectl
+        .shows(&["rollout", "status", &format!("deployment/{name}"), &time::kubectl_timeout()], &["successfully"])?;
     kubectl.shows(&["get", "events"], &["Scheduled", "Pulled", "Created", "Started"])?;
     kubectl.shows(&["create", "token", "default"], &["ey"])?;
     kubectl.shows(
@@ -154,7 +151,7 @@ fn streams(kubectl: &Kubectl<'_>, name: &str) -> Result<()> {
         "name",
     ])?;
     let pod = pod.lines().next().context("a pod runs")?.trim_start_matches("pod/").to_owned();
-    kubectl.run(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=30s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), &time::kubectl_timeout()])?;
     exec_and_attach(kubectl, &pod)?;
     logs(kubectl, &pod)?;
     port_forward(kubectl, &pod)?;
@@ -165,15 +162,12 @@ fn streams(kubectl: &Kubectl<'_>, name: &str) -> Result<()> {
 fn exec_and_attach(kubectl: &Kubectl<'_>, pod: &str) -> Result<()> {
     kubectl.shows(&["exec", pod, "--", "demo", "echo", "out"], &["out"])?;
     let mut failing = kubectl.cluster.kubectl_command(&kubectl.program);
-    let status = failing.args(["exec", pod, "--", "demo", "exit", "7"]).stdin(Stdio::null()).output()?;
-    ensure!(status.status.code() == Some(7), "exit code {:?}", status.status.code());
+    let failed = program::run(failing.args(["exec", pod, "--", "demo", "exit", "7"]), None)?;
+    ensure!(failed.status.code() == Some(7), "{failed:?}");
     // Standard input travels, and its end too.
     let mut cat = kubectl.cluster.kubectl_command(&kubectl.program);
-    cat.args(["exec", "-i", pod, "--", "demo", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut cat = cat.spawn()?;
-    std::io::Write::write_all(&mut cat.stdin.take().context("a pipe")?, b"through and back")?;
-    let output = cat.wait_with_output()?;
-    ensure!(output.stdout == b"through and back", "{output:?}");
+    let ended = program::run(cat.args(["exec", "-i", pod, "--", "demo", "cat"]), Some("through and back"))?;
+    ensure!(ended.stdout == "through and back", "{ended:?}");
     // A terminal on our side, made by script(1), gives one on the other.
     let line = format!(
         "{} --kubeconfig {} -n {} exec -it {pod} -- demo tty",
@@ -181,10 +175,9 @@ fn exec_and_attach(kubectl: &Kubectl<'_>, pod: &str) -> Result<()> {
         kubectl.cluster.kubeconfig().display(),
         kubectl.cluster.namespace()
     );
-    let output =
-        std::process::Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(output.status.success() && !text.contains("not a tty"), "{text}");
+    let text = program::run(std::process::Command::new("script").args(["-qec", &line, "/dev/null"]), None)?;
+    let text = text.success("script")?;
+    ensure!(!text.contains("not a tty"), "{text}");
     Ok(())
 }
 
@@ -197,9 +190,9 @@ fn logs(kubectl: &Kubectl<'_>, pod: &str) -> Result<()> {
         let _ = lines.read_line(&mut line);
         let _ = sender.send(line);
     });
-    wait::until("a followed line", Duration::from_secs(20), || {
+    time::until("a followed line", || {
         kubectl.run(&["exec", pod, "--", "demo", "http-get", "http://127.0.0.1:8080/log?msg=marker"])?;
-        let line = heard.recv_timeout(Duration::from_millis(300))?;
+        let line = heard.recv_timeout(time::attempt() / 20)?;
         ensure!(line.contains("marker"), "{line:?}");
         Ok(())
     })?;

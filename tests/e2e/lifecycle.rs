@@ -1,13 +1,12 @@
 //! Deployments over time, and what goes with whom.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use harness::time;
 
 use crate::support::cluster::Cluster;
-use crate::support::net::http_get;
-use crate::support::wait;
+use harness::net::http_get;
 
 fn web(name: &str, version: &str) -> String {
     format!(
@@ -57,7 +56,7 @@ pub fn deployments_roll_and_roll_back(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["rollout", "resume", "deployment/roll"])?;
     cluster.wait_rollout("roll")?;
     cluster.kubectl(&["scale", "deployment/roll", "--replicas=1"])?;
-    wait::until("one pod", Duration::from_secs(60), || {
+    time::until("one pod", || {
         let pods = cluster.pods("roll")?.len();
         ensure!(pods == 1, "{pods} pods");
         Ok(())
@@ -115,7 +114,7 @@ pub fn deletion_propagates(cluster: &Cluster) -> Result<()> {
     cluster.apply(&web("tree", "one"))?;
     cluster.wait_rollout("tree")?;
     ensure!(uid("replicasets")? == before, "the orphan was not adopted");
-    cluster.kubectl(&["delete", "deployment", "tree", "--cascade=foreground", "--timeout=90s"])?;
+    cluster.kubectl(&["delete", "deployment", "tree", "--cascade=foreground", &time::kubectl_timeout()])?;
     ensure!(uid("replicasets").is_err() && uid("pods").is_err(), "dependents outlive a foreground deletion");
     Ok(())
 }

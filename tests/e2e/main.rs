@@ -20,6 +20,8 @@ mod support;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use harness::token;
+use harness::watchdog::Watchdog;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -71,6 +73,13 @@ fn main() -> ExitCode {
         let trials = SCENARIOS.iter().map(|(name, _)| trial(name, nothing, None)).collect();
         return libtest_mimic::run(&arguments, trials).exit_code();
     }
+    let _token = match token::take() {
+        Ok(token) => token,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let cluster = match Cluster::create("e2e", 3) {
         Ok(cluster) => Arc::new(cluster),
         Err(error) => {
@@ -84,7 +93,7 @@ fn main() -> ExitCode {
     let trials = SCENARIOS.iter().map(|(name, scenario)| trial(name, *scenario, Some(cluster.clone()))).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     if conclusion.has_failed() {
-        cluster.tell_state();
+        eprintln!("{}", cluster.state());
     }
     let left = cluster.delete();
     if let Err(error) = left {
@@ -113,7 +122,13 @@ fn delete_when_told_to_end(cluster: &Arc<Cluster>) -> nix::Result<()> {
 
 fn trial(name: &'static str, scenario: Scenario, cluster: Option<Arc<Cluster>>) -> Trial {
     Trial::test(name, move || match cluster {
-        Some(cluster) => cluster.in_own_namespace(name, scenario).map_err(|error| Failed::from(format!("{error:#}"))),
+        Some(cluster) => {
+            let (shown, ended) = (Arc::clone(&cluster), Arc::clone(&cluster));
+            // Without its cluster every wait of the scenario fails.
+            let end = move || drop(ended.delete());
+            let _watchdog = Watchdog::start(name, move || shown.state(), end);
+            cluster.in_own_namespace(name, scenario).map_err(|error| Failed::from(format!("{error:#}")))
+        }
         None => Ok(()),
     })
 }

@@ -1,14 +1,13 @@
 //! More than one node: spreading, reaching across, and losing one.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use harness::time;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::support::cluster::Cluster;
-use crate::support::wait;
 
 pub fn pods_spread_and_reach_each_other(cluster: &Cluster) -> Result<()> {
     cluster.apply(
@@ -58,8 +57,8 @@ pub fn pods_of_a_dead_node_are_replaced(cluster: &Cluster) -> Result<()> {
     let there = cluster.pods("moving")?.iter().filter(|pod| pod["spec"]["nodeName"] == lost.as_str()).count();
     ensure!(there > 0, "no pod is on {lost}");
     kill(Pid::from_raw(cluster.init_of(&lost)?), Signal::SIGKILL)?;
-    cluster.kubectl(&["wait", "--for=condition=Ready=unknown", &format!("node/{lost}"), "--timeout=120s"])?;
-    wait::until("pods elsewhere", Duration::from_secs(90), || {
+    cluster.kubectl(&["wait", "--for=condition=Ready=unknown", &format!("node/{lost}"), &time::kubectl_timeout()])?;
+    time::until("pods elsewhere", || {
         let pods = cluster.pods("moving")?;
         let running = pods.iter().filter(|pod| {
             let ready = pod["status"]["conditions"].as_array().is_some_and(|conditions| {
@@ -73,7 +72,7 @@ pub fn pods_of_a_dead_node_are_replaced(cluster: &Cluster) -> Result<()> {
     })?;
     // What the dead node cannot confirm is let go with its object.
     cluster.kubectl(&["delete", "node", &lost])?;
-    wait::until("the lost pods' end", Duration::from_secs(90), || {
+    time::until("the lost pods' end", || {
         let left = cluster.pods("moving")?.len();
         ensure!(left == 3, "{left} pods");
         Ok(())

@@ -1,13 +1,12 @@
 //! What a PodSpec says, seen from inside the container and on the node.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use harness::time;
 use serde_json::Value;
 
 use crate::support::cluster::Cluster;
-use crate::support::wait;
 
 fn exec(cluster: &Cluster, pod: &str, arguments: &[&str]) -> Result<String> {
     let mut command = vec!["exec", pod, "--", "demo"];
@@ -99,7 +98,7 @@ pub fn mounted_files_follow_their_objects(cluster: &Cluster) -> Result<()> {
     cluster.wait_ready("reader")?;
     ensure!(exec(cluster, "reader", &["cat", "/live/key"])?.trim() == "old");
     cluster.kubectl(&["patch", "configmap", "live", "-p", r#"{"data":{"key":"new"}}"#])?;
-    wait::until("the new content", Duration::from_secs(20), || {
+    time::until("the new content", || {
         let content = exec(cluster, "reader", &["cat", "/live/key"])?;
         ensure!(content.trim() == "new", "{content}");
         Ok(())
@@ -121,7 +120,7 @@ spec:
   - {name: main, image: 'copepod.local/demo:latest', args: [cat, /v/one], volumeMounts: [{name: v, mountPath: /v}]}
 ",
     )?;
-    cluster.kubectl(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/ordered", "--timeout=60s"])?;
+    cluster.kubectl(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/ordered", &time::kubectl_timeout()])?;
     ensure!(cluster.kubectl(&["logs", "ordered", "-c", "second"])?.trim() == "1");
     ensure!(cluster.kubectl(&["logs", "ordered"])?.trim() == "1");
     let pod = cluster.get("pod", "ordered")?;
@@ -153,11 +152,11 @@ spec:
     cluster.wait_ready("probed")?;
     let get = |url: &str| exec(cluster, "probed", &["http-get", url]);
     get("http://127.0.0.1:8080/readyz?fail=1").ok();
-    cluster.kubectl(&["wait", "--for=condition=Ready=false", "pod/probed", "--timeout=30s"])?;
+    cluster.kubectl(&["wait", "--for=condition=Ready=false", "pod/probed", &time::kubectl_timeout()])?;
     get("http://127.0.0.1:8080/readyz?fail=0").ok();
     cluster.wait_ready("probed")?;
     get("http://127.0.0.1:8090/healthz?fail=1").ok();
-    wait::until("the sick container's restart", Duration::from_secs(40), || {
+    time::until("the sick container's restart", || {
         let pod = cluster.get("pod", "probed")?;
         let statuses = pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
         let sick = statuses.iter().find(|status| status["name"] == "sick").context("no status")?;
@@ -180,9 +179,10 @@ pub fn graceful_deletion_runs_pre_stop(cluster: &Cluster) -> Result<()> {
           lifecycle: {{preStop: {{exec: {{command: [demo, write, /v/stopped, 'yes']}}}}}}}}]}}}}"
     ))?;
     cluster.wait_ready("leaving")?;
-    let started = std::time::Instant::now();
-    cluster.kubectl(&["delete", "pod", "leaving", "--timeout=60s"])?;
-    ensure!(started.elapsed() < Duration::from_secs(15), "SIGTERM was not enough: {:?}", started.elapsed());
+    let codes = cluster.follow("pod", "leaving", "{.status.containerStatuses[0].state.terminated.exitCode}")?;
+    cluster.kubectl(&["delete", "pod", "leaving", &time::kubectl_timeout()])?;
+    let code = time::until("how it ended", || codes.last().context("not told yet"))?;
+    ensure!(code != "137", "SIGTERM was not enough");
     let init = cluster.init_of(node)?;
     let written = fs::read_to_string(format!("/proc/{init}/root/run/e2e-leaving/stopped"))?;
     ensure!(written.trim() == "yes", "{written}");
@@ -241,20 +241,20 @@ pub fn static_pods_have_mirrors(cluster: &Cluster) -> Result<()> {
         ),
     )?;
     let mirror = format!("fixed-{node}");
-    wait::until("the mirror pod", Duration::from_secs(30), || cluster.get("pod", &mirror))?;
+    time::until("the mirror pod", || cluster.get("pod", &mirror))?;
     cluster.wait_ready(&mirror)?;
     let pod: Value = cluster.get("pod", &mirror)?;
     ensure!(pod["metadata"]["annotations"]["kubernetes.io/config.source"] == "file", "{}", pod["metadata"]);
     // Deleting the mirror stops nothing: it comes back.
     cluster.kubectl(&["delete", "pod", &mirror, "--grace-period=0", "--force", "--wait=false"])?;
-    wait::until("the mirror's return", Duration::from_secs(30), || {
+    time::until("the mirror's return", || {
         let again = cluster.get("pod", &mirror)?;
         ensure!(again["metadata"]["uid"] != pod["metadata"]["uid"], "still the old one");
         Ok(())
     })?;
     fs::remove_file(&file)?;
     fs::remove_file(directory.join("broken.yaml"))?;
-    wait::until("the mirror's end", Duration::from_secs(60), || {
+    time::until("the mirror's end", || {
         ensure!(cluster.get("pod", &mirror).is_err(), "it is still there");
         Ok(())
     })
@@ -288,12 +288,12 @@ pub fn runtime_classes_choose_handlers(cluster: &Cluster) -> Result<()> {
     cluster.wait_ready("plain")?;
     let plain = cluster.get("pod", "plain")?;
     ensure!(plain["spec"]["overhead"] == serde_json::json!({"cpu": "10m", "memory": "8Mi"}), "{}", plain["spec"]);
-    wait::until("why it does not start", Duration::from_secs(30), || {
+    time::until("why it does not start", || {
         let events = cluster.kubectl(&["get", "events", "--field-selector", "involvedObject.name=unheard-of"])?;
         ensure!(events.lines().any(|l| l.contains("FailedCreatePodSandBox") && l.contains("gvisor")), "{events}");
         Ok(())
     })?;
     ensure!(cluster.get("pod", "unheard-of")?["status"]["phase"] == "Pending", "nothing started it");
-    cluster.kubectl(&["delete", "pod", "unheard-of", "--timeout=30s"])?;
-    cluster.kubectl(&["delete", "pod", "plain", "--timeout=30s"]).map(drop)
+    cluster.kubectl(&["delete", "pod", "unheard-of", &time::kubectl_timeout()])?;
+    cluster.kubectl(&["delete", "pod", "plain", &time::kubectl_timeout()]).map(drop)
 }

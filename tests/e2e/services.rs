@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use harness::time;
 use serde_json::Value;
 
 use crate::support::cluster::Cluster;
-use crate::support::net::udp_ask;
-use crate::support::wait;
+use harness::net::udp_ask;
 
 /// Three pods behind a NodePort Service, as the repository's example has them.
 const HELLO: &str = include_str!("../../examples/hello.yaml");
@@ -44,7 +43,7 @@ pub fn hello_is_served_in_exact_turn(cluster: &Cluster) -> Result<()> {
 fn wait_for_all_three(cluster: &Cluster, address: SocketAddr) -> Result<()> {
     for node in cluster.nodes() {
         let namespace = cluster.node_namespace(&node);
-        wait::until("three pods answer", Duration::from_secs(20), || {
+        time::until("three pods answer", || {
             let answers = namespace.tally(address, "/hostname", 6)?;
             ensure!(answers.len() == 3, "{node} sees {answers:?}");
             Ok(())
@@ -86,7 +85,7 @@ pub fn client_ip_affinity_holds_and_times_out(cluster: &Cluster) -> Result<()> {
     let timeouts = remembered("sticky")?;
     ensure!(timeouts == [3600], "the kernel remembers one client for {timeouts:?} seconds");
     node.get(brief, "/hostname")?;
-    wait::until("the choice is forgotten", Duration::from_secs(60), || {
+    time::until("the choice is forgotten", || {
         let timeouts = remembered("brief")?;
         ensure!(timeouts.is_empty(), "{timeouts:?}");
         Ok(())
@@ -130,12 +129,12 @@ pub fn udp_survives_the_replacement_of_its_only_pod(cluster: &Cluster) -> Result
         socket.connect(address)?;
         Ok(socket)
     })?;
-    wait::until("the first echo", Duration::from_secs(20), || udp_ask(&socket, "one"))?;
+    time::until("the first echo", || udp_ask(&socket, "one"))?;
     cluster.kubectl(&["rollout", "restart", "deployment/echo"])?;
     cluster.wait_rollout("echo")?;
     let after = cluster.pods("echo")?.into_iter().find(|pod| pod["metadata"]["deletionTimestamp"].is_null());
     ensure!(after.context("a pod")?["metadata"]["name"] != before, "the pod was not replaced");
-    wait::until("an echo of the new pod", Duration::from_secs(20), || {
+    time::until("an echo of the new pod", || {
         let answer = udp_ask(&socket, "two")?;
         ensure!(answer.contains("two"), "{answer}");
         Ok(())
@@ -148,9 +147,8 @@ pub fn a_service_without_endpoints_refuses(cluster: &Cluster) -> Result<()> {
     )?;
     let address = cluster.service("nobody", 80)?;
     let node = cluster.node_namespace(&cluster.nodes()[0]);
-    wait::until("a refusal", Duration::from_secs(20), || {
-        let answer =
-            node.run(|| Ok(std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).map(drop)))?;
+    time::until("a refusal", || {
+        let answer = node.run(|| Ok(std::net::TcpStream::connect_timeout(&address, time::attempt()).map(drop)))?;
         let error = answer.err().context("somebody answers")?;
         ensure!(error.kind() == std::io::ErrorKind::ConnectionRefused, "{error}");
         Ok(())
@@ -167,7 +165,7 @@ pub fn a_pod_reaches_itself_through_its_service(cluster: &Cluster) -> Result<()>
     )?;
     cluster.wait_ready("self")?;
     let address = cluster.service("self", 80)?;
-    wait::until("the pod's own answer", Duration::from_secs(20), || {
+    time::until("the pod's own answer", || {
         let url = format!("http://{address}/hostname");
         let answer = cluster.kubectl(&["exec", "self", "--", "demo", "http-get", "--timeout", "3", &url])?;
         ensure!(answer.trim() == "self", "{answer}");

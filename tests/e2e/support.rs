@@ -1,6 +1,3 @@
-//! What scenarios stand on: the cluster, kubectl, waiting, and connections
-//! made from inside its namespaces.
+//! What scenarios stand on: the cluster that they share.
 
 pub mod cluster;
-pub mod net;
-pub mod wait;

@@ -1,16 +1,13 @@
 //! `copepod cluster create`, killed at bad moments.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use harness::machine::Machine;
+use harness::time;
 use nix::sys::stat::Mode;
 
-use crate::machine::{COPEPOD, Machine, open_without_waiting};
-use crate::wait;
-
-/// Longest wait for a process to come or go.
-const SOON: Duration = Duration::from_secs(30);
+use crate::machine::{self, COPEPOD, open_without_waiting};
 
 fn create(machine: &Machine, nodes: &str) -> Result<std::process::Child> {
     let mut command = machine.command(&[COPEPOD, "cluster", "create", machine.name(), "--no-merge", "--nodes", nodes]);
@@ -19,8 +16,8 @@ fn create(machine: &Machine, nodes: &str) -> Result<std::process::Child> {
 
 #[test]
 fn a_node_that_nobody_recorded_does_not_begin() -> Result<()> {
-    let machine = Machine::new("unrecorded")?;
-    let before = machine.traces()?;
+    let machine = machine::new("unrecorded")?;
+    let before = machine.picture()?;
     // Whoever starts the node's first process opens its log before that: a pipe
     // holds it there until the creator, which waits for its word, is dead.
     let logs = format!("/var/lib/copepod/clusters/{0}/nodes/{0}-control-plane/log", machine.name());
@@ -28,11 +25,11 @@ fn a_node_that_nobody_recorded_does_not_begin() -> Result<()> {
     let log = machine.path(&logs).join("node-init.log");
     nix::unistd::mkfifo(&log, Mode::S_IRUSR | Mode::S_IWUSR)?;
     let mut creator = create(&machine, "1")?;
-    wait::until("the node's start", SOON, || machine.process("copepod", "node-init"))?;
+    time::until("the node's start", || machine.process("copepod", "node-init"))?;
     machine.kill_9(machine.process("copepod", "cluster")?.pid)?;
     creator.wait()?;
     let _log = open_without_waiting(&log)?;
-    wait::until("the end of what was started", SOON, || {
+    time::until("the end of what was started", || {
         let left = machine.processes()?;
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
@@ -43,10 +40,10 @@ fn a_node_that_nobody_recorded_does_not_begin() -> Result<()> {
 
 #[test]
 fn a_cluster_whose_creator_was_killed_is_deleted() -> Result<()> {
-    let machine = Machine::new("abandoned")?;
-    let before = machine.traces()?;
+    let machine = machine::new("abandoned")?;
+    let before = machine.picture()?;
     let mut creator = create(&machine, "2")?;
-    wait::until("the worker's copepod", SOON, || machine.process("copepod", "agent"))?;
+    time::until("the worker's copepod", || machine.process("copepod", "agent"))?;
     machine.kill_9(machine.process("copepod", "cluster")?.pid)?;
     creator.wait()?;
     machine.copepod(&["cluster", "delete", machine.name()])?;
@@ -55,14 +52,14 @@ fn a_cluster_whose_creator_was_killed_is_deleted() -> Result<()> {
 
 #[test]
 fn a_cluster_with_pods_is_deleted() -> Result<()> {
-    let machine = Machine::new("populated")?;
-    let before = machine.traces()?;
+    let machine = machine::new("populated")?;
+    let before = machine.picture()?;
     machine.copepod(&["cluster", "create", machine.name(), "--no-merge", "--wait", "90"])?;
     let config = format!("--kubeconfig=/var/lib/copepod/clusters/{}/kubeconfig", machine.name());
     let kubectl = |arguments: &[&str]| machine.run(&[&["kubectl", &config], arguments].concat());
     let image = "--image=copepod.local/demo:latest";
-    wait::until("the service account", SOON, || kubectl(&["run", "hello", image, "--image-pull-policy=IfNotPresent"]))?;
-    kubectl(&["wait", "pod/hello", "--for=condition=Ready", "--timeout=90s"])?;
+    time::until("the service account", || kubectl(&["run", "hello", image, "--image-pull-policy=IfNotPresent"]))?;
+    kubectl(&["wait", "pod/hello", "--for=condition=Ready", &time::kubectl_timeout()])?;
     machine.copepod(&["cluster", "delete", machine.name()])?;
     machine.expect_unchanged_since(&before)
 }
@@ -71,8 +68,8 @@ fn a_cluster_with_pods_is_deleted() -> Result<()> {
 /// and the machine's own node has its files in them.
 #[test]
 fn what_ends_leaves_another_cluster_its_data() -> Result<()> {
-    let machine = Machine::new("two")?;
-    let before = machine.traces()?;
+    let machine = machine::new("two")?;
+    let before = machine.picture()?;
     let names = ["a", "b"].map(|one| format!("{}{one}", machine.name()));
     let directories = ["/var/lib/clusters-a", "/var/lib/clusters-b"];
     for (name, directory) in names.iter().zip(directories) {
@@ -84,8 +81,8 @@ fn what_ends_leaves_another_cluster_its_data() -> Result<()> {
     let config = format!("--kubeconfig={}/clusters/{}/kubeconfig", directories[1], names[1]);
     let kubectl = |arguments: &[&str]| machine.run(&[&["kubectl", &config], arguments].concat());
     let image = "--image=copepod.local/demo:latest";
-    wait::until("the service account", SOON, || kubectl(&["run", "hello", image, "--image-pull-policy=IfNotPresent"]))?;
-    kubectl(&["wait", "pod/hello", "--for=condition=Ready", "--timeout=90s"])?;
+    time::until("the service account", || kubectl(&["run", "hello", image, "--image-pull-policy=IfNotPresent"]))?;
+    kubectl(&["wait", "pod/hello", "--for=condition=Ready", &time::kubectl_timeout()])?;
     let shims = || -> Result<Vec<u32>> {
         let shims = machine.processes()?.into_iter().filter(|p| p.arguments[0].contains("containerd-shim"));
         Ok(shims.map(|shim| shim.pid).collect())

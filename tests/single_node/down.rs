@@ -2,20 +2,17 @@
 
 use std::fs;
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
+use harness::machine::Machine;
+use harness::time;
 
-use crate::machine::{COPEPOD, Machine, SETTINGS};
-use crate::wait;
+use crate::machine::{self, COPEPOD, SETTINGS};
 
 /// What `make up` runs.
 const UP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/up.sh");
 
 /// A pod that needs no registry.
 const IMAGE: &str = "--image=copepod.local/demo:latest";
-/// Longest wait for something to happen on a busy machine.
-const SOON: Duration = Duration::from_secs(90);
 
 /// Objects of others, of every kind that a node makes. The shim is a local cluster's: its daemon has
 /// the same path as the node's, in a mount namespace of its own.
@@ -40,7 +37,7 @@ setsid unshare --mount bash -c 'mount -t tmpfs none /run; mkdir -p /run/copepod/
 fn plant(machine: &Machine) -> Result<()> {
     let cgroup = format!("/sys/fs/cgroup/pids{}", machine.cgroup_root());
     machine.run(&["bash", "-c", OTHERS, "x", &cgroup])?;
-    wait::until("others' processes", SOON, || {
+    time::until("others' processes", || {
         let running = machine.processes()?;
         let has = |words: &[&str]| {
             running
@@ -58,11 +55,11 @@ fn plant(machine: &Machine) -> Result<()> {
 
 #[test]
 fn down_touches_nothing_of_others() -> Result<()> {
-    let machine = Machine::new("others")?;
+    let machine = machine::new("others")?;
     plant(&machine)?;
     // The name that k3s, flannel and CRI-O give their bridge.
     machine.run(&["ip", "link", "add", "cni0", "type", "bridge"])?;
-    let before = machine.traces()?;
+    let before = machine.picture()?;
     // Where no node ever was.
     let told = machine.copepod(&["down"])?;
     ensure!(told.contains("copepod never ran"), "{told}");
@@ -73,7 +70,7 @@ fn down_touches_nothing_of_others() -> Result<()> {
     machine.copepod(&["down"])?;
     machine.expect_unchanged_since(&before)?;
     machine.copepod(&["up", "--detach", "--cgroup-root", &machine.cgroup_root()])?;
-    let running = machine.traces()?;
+    let running = machine.picture()?;
     // Another pair of directories, where nothing ran, beside a node that runs.
     machine.copepod(&["down", "--data-dir", "/var/lib/nothing", "--run-dir", "/run/nothing"])?;
     machine.expect_unchanged_since(&running)?;
@@ -107,15 +104,15 @@ fn copepod_pid(machine: &Machine) -> Result<u32> {
 
 #[test]
 fn down_leaves_nothing() -> Result<()> {
-    let machine = Machine::new("down")?;
-    let before = machine.traces()?;
+    let machine = machine::new("down")?;
+    let before = machine.picture()?;
     make_up(&machine)?;
     let pid = copepod_pid(&machine)?;
     // Running it again is harmless.
     make_up(&machine)?;
     ensure!(copepod_pid(&machine)? == pid, "copepod was started again");
     machine.expect_cgroups_in_place()?;
-    let all = machine.left_since(&before)?;
+    let all = machine.picture()?.left_since(&before);
     for kind in ["process", "mount", "cgroup", "link", "route", "nft", "file"] {
         ensure!(all.iter().any(|trace| trace.starts_with(kind)), "no {kind} is seen of a running node: {all:?}");
     }
@@ -127,8 +124,8 @@ fn down_leaves_nothing() -> Result<()> {
 
 #[test]
 fn down_clears_up_after_kill_9() -> Result<()> {
-    let machine = Machine::new("kill")?;
-    let before = machine.traces()?;
+    let machine = machine::new("kill")?;
+    let before = machine.picture()?;
     make_up(&machine)?;
     machine.kill_9(copepod_pid(&machine)?)?;
     machine.copepod(&["down"])?;
@@ -142,10 +139,10 @@ fn down_clears_up_after_kill_9() -> Result<()> {
 
 #[test]
 fn a_cgroup_root_of_somebody_else_stays() -> Result<()> {
-    let machine = Machine::new("root")?;
+    let machine = machine::new("root")?;
     let root = std::path::Path::new("/sys/fs/cgroup/pids").join(&machine.cgroup_root()[1..]);
     fs::create_dir(&root).with_context(|| format!("make {}", root.display()))?;
-    let before = machine.traces()?;
+    let before = machine.picture()?;
     machine.copepod(&["up", "--detach", "--cgroup-root", &machine.cgroup_root()])?;
     machine.copepod(&["down"])?;
     machine.expect_unchanged_since(&before)?;
@@ -155,15 +152,15 @@ fn a_cgroup_root_of_somebody_else_stays() -> Result<()> {
 
 #[test]
 fn data_is_kept_when_asked_for() -> Result<()> {
-    let machine = Machine::new("keep")?;
-    let before = machine.traces()?;
+    let machine = machine::new("keep")?;
+    let before = machine.picture()?;
     make_up(&machine)?;
     let uid = || machine.kubectl(&["get", "deployment", "hello", "-o", "jsonpath={.metadata.uid}"]);
     let deployment = uid()?;
     let blobs = machine.path("/var/lib/copepod/containerd/io.containerd.content.v1.content/blobs/sha256");
     let images = fs::read_dir(&blobs)?.count();
     machine.copepod(&["down", "--keep-data"])?;
-    let left = machine.left_since(&before)?;
+    let left = machine.picture()?.left_since(&before);
     let elsewhere = |trace: &&String| !trace.starts_with("file var/lib/copepod");
     ensure!(!left.iter().any(|trace| elsewhere(&trace)), "left beside data: {:?}", left.iter().find(elsewhere));
     ensure!(images > 0 && fs::read_dir(&blobs)?.count() == images, "images are lost");
@@ -176,7 +173,7 @@ fn data_is_kept_when_asked_for() -> Result<()> {
 
 #[test]
 fn settings_are_restored_and_logs_on_a_disk_of_their_own_removed() -> Result<()> {
-    let machine = Machine::new("set")?;
+    let machine = machine::new("set")?;
     let set = |setting: &str, value: &str| machine.run(&["bash", "-c", &format!("echo {value} > /proc/sys/{setting}")]);
     for (setting, value) in SETTINGS.iter().zip(["0", "1", "0"]) {
         set(setting, value)?;
@@ -185,22 +182,25 @@ fn settings_are_restored_and_logs_on_a_disk_of_their_own_removed() -> Result<()>
     machine.run(&["bash", "-c", "mkdir /var/log/pods && mount -t tmpfs none /var/log/pods"])?;
     fs::create_dir_all(machine.path("/var/log/pods/default_theirs_1-2"))?;
     fs::write(machine.path("/var/log/pods/default_theirs_1-2/0.log"), "said")?;
-    let before = machine.traces()?;
+    let before = machine.picture()?;
     let up = || machine.copepod(&["up", "--detach", "--cgroup-root", &machine.cgroup_root()]);
     up()?;
-    let changed = machine.left_since(&before)?;
+    let changed = machine.picture()?.left_since(&before);
     let changed: Vec<_> = changed.iter().filter(|trace| trace.starts_with("setting")).collect();
     ensure!(changed == ["setting net/ipv4/ip_forward is 1"], "what is other links' own stays: {changed:?}");
-    wait::until("a pod", SOON, || machine.kubectl(&["run", "said", IMAGE, "--image-pull-policy=IfNotPresent"]))?;
-    machine.kubectl(&["wait", "pod/said", "--for=condition=Ready", "--timeout=90s"])?;
-    ensure!(machine.left_since(&before)?.iter().any(|trace| trace.contains("/pods/default_said_")), "no logs are seen");
+    time::until("a pod", || machine.kubectl(&["run", "said", IMAGE, "--image-pull-policy=IfNotPresent"]))?;
+    machine.kubectl(&["wait", "pod/said", "--for=condition=Ready", &time::kubectl_timeout()])?;
+    ensure!(
+        machine.picture()?.left_since(&before).iter().any(|trace| trace.contains("/pods/default_said_")),
+        "no logs are seen"
+    );
     machine.copepod(&["down"])?;
     machine.expect_unchanged_since(&before)?;
     // What somebody set while the node ran is not ours to undo.
     up()?;
     set("net/ipv4/conf/all/rp_filter", "2")?;
     machine.copepod(&["down"])?;
-    let left = machine.left_since(&before)?;
+    let left = machine.picture()?.left_since(&before);
     let left: Vec<_> = left.iter().filter(|trace| trace.starts_with("setting")).collect();
     ensure!(left == ["setting net/ipv4/conf/all/rp_filter is 2"], "{left:?}");
     Ok(())

@@ -2,17 +2,16 @@
 //! command that `copepod token create` prints; and is told why when it may not.
 
 use std::process::Child;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use harness::machine::Machine;
+use harness::program::{self, Ended};
+use harness::time;
 
-use crate::machine::{COPEPOD, Machine};
-use crate::wait;
+use crate::machine::{self, COPEPOD};
 
 const SERVER: &str = "203.0.113.1";
 const WORKER: &str = "203.0.113.2";
-/// Longest wait for something to happen on a busy machine.
-const SOON: Duration = Duration::from_secs(90);
 
 /// Starts copepod and lets it run.
 fn start(machine: &Machine, arguments: &[&str]) -> Result<Child> {
@@ -34,9 +33,9 @@ fn log(machine: &Machine) -> String {
 /// Tries to join with what cannot work: exit code 1, and one line to tell why.
 fn refused(worker: &Machine, arguments: &[&str], code: i32, why: &str) -> Result<()> {
     let base = ["agent", "--node-name", "worker", "--node-ip", WORKER, "--log", "error"];
-    let output = worker.command(&[&[COPEPOD], &base[..], arguments].concat()).output()?;
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.code() == Some(code), "{arguments:?}: {:?}: {told}", output.status);
+    let Ended { status, stderr: told, .. } =
+        program::run(&mut worker.command(&[&[COPEPOD], &base[..], arguments].concat()), None)?;
+    ensure!(status.code() == Some(code), "{arguments:?}: {status:?}: {told}");
     ensure!(told.lines().count() == 1 && told.contains(why), "{arguments:?}: {told}");
     ensure!(!worker.path("/var/lib/copepod/kubelet.kubeconfig").exists(), "a kubeconfig was written");
     Ok(())
@@ -62,7 +61,7 @@ fn refusals(server: &Machine, worker: &Machine, (url, token): (&str, &str)) -> R
     refused(worker, &["--server", url, "--token", "garbage"], 2, "--token: a bootstrap token is")?;
     refused(worker, &["--server", url, "--token", token, "--ca-cert-hash", "x"], 2, "64 hexadecimal digits")?;
     let short = server.copepod(&["token", "create", "--ttl", "1s"])?;
-    wait::until("the end of a token", SOON, || {
+    time::until("the end of a token", || {
         ensure!(!server.copepod(&["token", "list"])?.contains(short.trim()), "it is still listed");
         Ok(())
     })?;
@@ -71,12 +70,12 @@ fn refusals(server: &Machine, worker: &Machine, (url, token): (&str, &str)) -> R
 
 #[test]
 fn a_worker_joins_by_the_printed_command() -> Result<()> {
-    let (server, worker) = (Machine::new("joined")?, Machine::new("joining")?);
-    let before = worker.traces()?;
+    let (server, worker) = (machine::new("joined")?, machine::new("joining")?);
+    let before = worker.picture()?;
     server.cable((SERVER, &worker, WORKER))?;
     let control_plane = start(&server, &["server", "--advertise-address", SERVER])?;
     let create = ["token", "create", "--print-join-command", "--description", "a test"];
-    let printed = wait::until("the control plane", SOON, || server.copepod(&create))?;
+    let printed = time::until("the control plane", || server.copepod(&create))?;
     let words: Vec<&str> = printed.split_whitespace().collect();
     ensure!(words[..2] == ["copepod", "agent"] && words.len() == 8, "{printed}");
     let (url, token) = (words[3], words[5]);
@@ -90,12 +89,14 @@ fn a_worker_joins_by_the_printed_command() -> Result<()> {
     let own = ["--node-name", "worker", "--node-ip", WORKER, "--cgroup-root", &root, "--config", config];
     let join: Vec<&str> = words[1..].iter().copied().chain(own).collect();
     let agent = start(&worker, &join)?;
-    wait::until("the worker", SOON, || ready(&server)).with_context(|| log(&worker))?;
+    time::until("the worker", || ready(&server)).with_context(|| log(&worker))?;
     let image = "--image=copepod.local/demo:latest";
     server.kubectl(&["run", "hello", image, "--image-pull-policy=IfNotPresent"])?;
-    server.kubectl(&["wait", "pod/hello", "--for=condition=Ready", "--timeout=90s"]).with_context(|| log(&worker))?;
+    server
+        .kubectl(&["wait", "pod/hello", "--for=condition=Ready", &time::kubectl_timeout()])
+        .with_context(|| log(&worker))?;
 
-    wait::until("the serving certificate", SOON, || {
+    time::until("the serving certificate", || {
         let shown = server.kubectl(&["get", "csr", "--no-headers"])?;
         let issued = |line: &str| line.contains("kubelet-serving") && line.ends_with("Approved,Issued");
         ensure!(shown.lines().any(|line| issued(line.trim_end())), "{shown}");
@@ -115,7 +116,7 @@ fn a_worker_joins_by_the_printed_command() -> Result<()> {
     };
     let last = heartbeat()?;
     let agent = start(&worker, &join)?;
-    wait::until("a sign of life", SOON, || {
+    time::until("a sign of life", || {
         ensure!(heartbeat()? != last, "the lease is as it was");
         ready(&server)
     })
@@ -131,10 +132,10 @@ fn a_worker_joins_by_the_printed_command() -> Result<()> {
 
 #[test]
 fn a_bootstrap_kubeconfig_will_do() -> Result<()> {
-    let (server, worker) = (Machine::new("booted")?, Machine::new("booting")?);
+    let (server, worker) = (machine::new("booted")?, machine::new("booting")?);
     server.cable((SERVER, &worker, WORKER))?;
     let control_plane = start(&server, &["server", "--advertise-address", SERVER])?;
-    let token = wait::until("the control plane", SOON, || server.copepod(&["token", "create"]))?;
+    let token = time::until("the control plane", || server.copepod(&["token", "create"]))?;
     let ca = "jsonpath={.clusters[0].cluster.certificate-authority-data}";
     let ca = server.kubectl(&["config", "view", "--raw", "-o", ca])?;
     let bootstrap = |token: &str| {
@@ -154,7 +155,7 @@ fn a_bootstrap_kubeconfig_will_do() -> Result<()> {
     let root = worker.cgroup_root();
     let own = ["agent", "--node-name", "worker", "--node-ip", WORKER, "--cgroup-root", &root];
     let agent = start(&worker, &[&own[..], &file].concat())?;
-    wait::until("the worker", SOON, || ready(&server)).with_context(|| log(&worker))?;
+    time::until("the worker", || ready(&server)).with_context(|| log(&worker))?;
     let written = std::fs::read_to_string(worker.path("/var/lib/copepod/kubelet.kubeconfig"))?;
     ensure!(written.contains("kubelet-client-current.pem") && !written.contains(token.trim()), "{written}");
     end(&worker, agent)?;

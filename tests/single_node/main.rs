@@ -8,5 +8,3 @@ mod join;
 mod machine;
 mod privileges;
 mod start;
-#[path = "../e2e/support/wait.rs"]
-mod wait;

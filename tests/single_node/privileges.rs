@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::machine::{COPEPOD, Machine};
+use crate::machine::{self, COPEPOD};
 
 /// Who takes what away, and the words of the one line.
 const LACKS: &[(&[&str], &str)] = &[
@@ -27,8 +27,8 @@ const COMMANDS: &[&[&str]] = &[
 
 #[test]
 fn a_lack_is_one_line_that_says_what_to_do() -> Result<()> {
-    let machine = Machine::new("lacks")?;
-    let before = machine.traces()?;
+    let machine = machine::new("lacks")?;
+    let before = machine.picture()?;
     for (without, expected) in LACKS {
         for command in COMMANDS {
             let (success, told) = machine.try_run(&[without, &[COPEPOD][..], command].concat())?;
@@ -45,7 +45,7 @@ fn a_lack_is_one_line_that_says_what_to_do() -> Result<()> {
 
 #[test]
 fn another_user_is_told_to_be_root() -> Result<()> {
-    let machine = Machine::new("user")?;
+    let machine = machine::new("user")?;
     machine.run(&["install", "-d", "-m", "0700", "/run/copepod"])?;
     // Nobody may not look into the directory of the build.
     machine.run(&["install", COPEPOD, "/run/program"])?;
@@ -57,7 +57,7 @@ fn another_user_is_told_to_be_root() -> Result<()> {
 
 #[test]
 fn a_complete_machine_is_told_so() -> Result<()> {
-    let machine = Machine::new("whole")?;
+    let machine = machine::new("whole")?;
     let told = machine.copepod(&["doctor"])?;
     ensure!(told.lines().last() == Some("  ok  this machine can be a node"), "{told}");
     ensure!(machine.run(&["nft", "list", "ruleset"])?.is_empty(), "the check left rules behind");

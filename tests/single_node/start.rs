@@ -1,15 +1,13 @@
 //! What is told of a start: that it works, although something odd came before, or at once why not.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use harness::machine::Machine;
+use harness::time;
 
-use crate::machine::{COPEPOD, Machine};
-use crate::wait;
+use crate::machine::{self, COPEPOD};
 
-/// Longest wait for something to happen on a busy machine.
-const SOON: Duration = Duration::from_secs(90);
 const POD: [&str; 4] = ["run", "hello", "--image=copepod.local/demo:latest", "--image-pull-policy=IfNotPresent"];
 
 /// `copepod up --detach` with more arguments.
@@ -39,15 +37,15 @@ fn refused((success, told): (bool, String), reason: &str) -> Result<()> {
 
 #[test]
 fn a_node_that_is_told_to_be_ready_is() -> Result<()> {
-    let machine = Machine::new("ready")?;
-    let before = machine.traces()?;
+    let machine = machine::new("ready")?;
+    let before = machine.picture()?;
     // A proxy that is not there, and exceptions that nobody can read.
     let root = machine.cgroup_root();
     let proxied = ["env", "HTTPS_PROXY=http://127.0.0.1:9", "https_proxy=odd", "NO_PROXY=a,,", COPEPOD];
     machine.run(&[&proxied[..], &["up", "--detach", "--cgroup-root", &root]].concat())?;
-    wait::until("the service account", SOON, || machine.kubectl(&POD))?;
-    machine.kubectl(&["wait", "pod/hello", "--for=condition=Ready", "--timeout=90s"])?;
-    wait::until("the node's role", SOON, || {
+    time::until("the service account", || machine.kubectl(&POD))?;
+    machine.kubectl(&["wait", "pod/hello", "--for=condition=Ready", &time::kubectl_timeout()])?;
+    time::until("the node's role", || {
         let nodes = machine.kubectl(&["get", "nodes", "--no-headers"])?;
         ensure!(nodes.split_whitespace().nth(2) == Some("control-plane"), "{nodes}");
         Ok(())
@@ -72,8 +70,8 @@ fn a_node_that_is_told_to_be_ready_is() -> Result<()> {
 
 #[test]
 fn a_start_that_cannot_be_is_told_at_once() -> Result<()> {
-    let machine = Machine::new("told")?;
-    let before = machine.traces()?;
+    let machine = machine::new("told")?;
+    let before = machine.picture()?;
     for (port, flag) in [(10250, "--port"), (6443, "--secure-port")] {
         let held = machine.listen(port)?;
         refused(
@@ -100,14 +98,14 @@ fn a_start_that_cannot_be_is_told_at_once() -> Result<()> {
 
 #[test]
 fn pods_run_while_the_kubelets_port_is_taken() -> Result<()> {
-    let machine = Machine::new("port")?;
+    let machine = machine::new("port")?;
     let held = machine.listen(10250)?;
     let root = machine.cgroup_root();
     let mut foreground = machine.command(&[COPEPOD, "up", "--cgroup-root", &root, "--log", "warn"]).spawn()?;
-    wait::until("a pod", SOON, || machine.kubectl(&POD))?;
-    machine.kubectl(&["wait", "pod/hello", "--for=condition=Ready", "--timeout=90s"])?;
+    time::until("a pod", || machine.kubectl(&POD))?;
+    machine.kubectl(&["wait", "pod/hello", "--for=condition=Ready", &time::kubectl_timeout()])?;
     drop(held);
-    wait::until("logs", SOON, || machine.kubectl(&["logs", "hello"]))?;
+    time::until("logs", || machine.kubectl(&["logs", "hello"]))?;
     machine.copepod(&["down"])?;
     foreground.wait()?;
     Ok(())
@@ -115,8 +113,8 @@ fn pods_run_while_the_kubelets_port_is_taken() -> Result<()> {
 
 #[test]
 fn arguments_for_nodes_are_tried_before_there_is_a_cluster() -> Result<()> {
-    let machine = Machine::new("tried")?;
-    let before = machine.traces()?;
+    let machine = machine::new("tried")?;
+    let before = machine.picture()?;
     let create = |more: &[&str]| {
         machine.try_run(&[&[COPEPOD, "cluster", "create", machine.name(), "--no-merge", "--"], more].concat())
     };
@@ -133,8 +131,8 @@ fn arguments_for_nodes_are_tried_before_there_is_a_cluster() -> Result<()> {
 /// The program of a running cluster is replaced, its description lost.
 #[test]
 fn a_cluster_outlives_its_program_and_its_description() -> Result<()> {
-    let machine = Machine::new("lost")?;
-    let before = machine.traces()?;
+    let machine = machine::new("lost")?;
+    let before = machine.picture()?;
     machine.run(&["install", COPEPOD, "/var/lib/copepod-program"])?;
     let program = "/var/lib/copepod-program";
     let config = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 7\n";
@@ -149,7 +147,7 @@ fn a_cluster_outlives_its_program_and_its_description() -> Result<()> {
     let init = machine.process("copepod-program", "node-init")?.pid;
     let first = machine.process("copepod-program", "up")?.pid;
     machine.kill_9(first)?;
-    let again = wait::until("another copepod", SOON, || machine.process("copepod", "up"))?;
+    let again = time::until("another copepod", || machine.process("copepod", "up"))?;
     ensure!(again.pid != first && machine.process("copepod-program", "node-init")?.pid == init, "the node ended");
     let description = machine.path(&format!("/var/lib/copepod/clusters/{}/cluster.json", machine.name()));
     fs::write(&description, "{")?;
@@ -164,16 +162,16 @@ fn a_cluster_outlives_its_program_and_its_description() -> Result<()> {
 /// A second server on one etcd is refused while the first lives, and takes over when it is gone.
 #[test]
 fn an_etcd_has_one_server() -> Result<()> {
-    let machine = Machine::new("etcd")?;
+    let machine = machine::new("etcd")?;
     let etcd = ["etcd", "--data-dir", "/var/lib/etcd", "--log-level", "error"];
     let mut etcd = machine.command(&etcd).spawn()?;
     let datastore = "--datastore=etcd://127.0.0.1:2379";
     // Upstream's scheduler and controllers could take these places.
     let first = ["server", datastore, "--disable-scheduler", "--controllers=*,-deployment-controller", "--log=warn"];
     let config = "--kubeconfig=/var/lib/copepod/admin.kubeconfig";
-    wait::until("etcd", SOON, || machine.run(&["etcdctl", "endpoint", "health"]))?;
+    time::until("etcd", || machine.run(&["etcdctl", "endpoint", "health"]))?;
     let mut serving = machine.command(&[&[COPEPOD], &first[..]].concat()).spawn()?;
-    wait::until("the lease", SOON, || {
+    time::until("the lease", || {
         machine.run(&["kubectl", config, "get", "lease", "copepod-server", "--namespace=kube-system"])
     })?;
     let second = ["server", datastore, "--data-dir=/var/lib/second", "--run-dir=/run/second", "--secure-port=6444"];
@@ -184,7 +182,7 @@ fn an_etcd_has_one_server() -> Result<()> {
     serving.wait()?;
     let mut serving = machine.command(&second).spawn()?;
     let config = "--kubeconfig=/var/lib/second/admin.kubeconfig";
-    wait::until("the second server", SOON, || {
+    time::until("the second server", || {
         // The deployment controller runs in this one.
         let sets = machine.run(&["kubectl", config, "get", "replicasets", "--no-headers"])?;
         ensure!(sets.contains("idle-"), "{sets}");

@@ -1,18 +1,16 @@
 //! The cluster under test, made and deleted by the program itself.
 
 use std::fs;
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use harness::net::Namespace;
+use harness::program::{self, Ended};
+use harness::time;
 use serde_json::Value;
-
-use super::net::Namespace;
-use super::wait;
 
 /// The address of the onlooker in the switch namespace: a client outside all nodes.
 const ONLOOKER: &str = "10.89.0.1/24";
@@ -34,7 +32,7 @@ impl Cluster {
         let cluster = Self { name, data, namespace: Mutex::new("default".to_owned()) };
         let made = cluster.copepod(&["cluster", "create", &cluster.name, "--no-merge", "--nodes", &nodes.to_string()]);
         if let Err(error) = made.and_then(|_| cluster.add_onlooker()) {
-            cluster.tell_state();
+            eprintln!("{}", cluster.state());
             let _ = cluster.delete();
             return Err(error);
         }
@@ -70,24 +68,24 @@ impl Cluster {
         fs::remove_dir_all(self.data.path()).context("remove the directory of clusters")
     }
 
-    /// Prints what helps to understand a failure.
-    pub fn tell_state(&self) {
+    /// What helps to understand a failure.
+    pub fn state(&self) -> String {
+        let mut text = String::new();
         for arguments in [
             &["get", "nodes", "-o", "wide"][..],
             &["get", "pods", "-A", "-o", "wide"],
             &["get", "events", "-A", "--sort-by=.lastTimestamp"],
         ] {
-            if let Ok(output) = self.kubectl_output(arguments, None) {
-                eprintln!("{}", String::from_utf8_lossy(&output.stdout));
-            }
+            text += &self.kubectl_output(arguments, None).map_or_else(|error| error.to_string(), |ended| ended.stdout);
         }
         let nodes = self.dir().join("nodes");
         for node in fs::read_dir(nodes).into_iter().flatten().flatten() {
             let log = fs::read_to_string(node.path().join("log/copepod.log")).unwrap_or_default();
             let last: Vec<_> = log.lines().rev().take(60).collect();
-            eprintln!("--- {}", node.path().display());
-            eprintln!("{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
+            text += &format!("--- {}\n{last}\n", node.path().display());
         }
+        text
     }
 
     /// The directory of the cluster.
@@ -148,11 +146,7 @@ impl Cluster {
     pub fn copepod(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_copepod"));
         command.args(arguments).arg("--data-dir").arg(self.data.path()).env_remove("KUBECONFIG");
-        let output = command.output().context("run copepod")?;
-        if !output.status.success() {
-            bail!("copepod {arguments:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        program::run(&mut command, None)?.success(&format!("copepod {arguments:?}"))
     }
 
     /// Runs a scenario in a Kubernetes namespace made for it and removed afterwards.
@@ -165,7 +159,7 @@ impl Cluster {
             eprintln!("{}", self.kubectl(&["get", "all,events", "-o", "wide"]).unwrap_or_default());
         }
         *self.namespace.lock().unwrap() = "default".to_owned();
-        let removed = self.kubectl(&["delete", "namespace", &namespace, "--timeout=90s"]);
+        let removed = self.kubectl(&["delete", "namespace", &namespace, &time::kubectl_timeout()]);
         result.and(removed.map(drop))
     }
 
@@ -183,12 +177,12 @@ impl Cluster {
 
     /// Runs kubectl; its standard output.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        checked(arguments, self.kubectl_output(arguments, None)?)
+        self.kubectl_output(arguments, None)?.success(&format!("kubectl {}", arguments.join(" ")))
     }
 
     /// Runs kubectl with a text on its standard input.
     pub fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
-        checked(arguments, self.kubectl_output(arguments, Some(input))?)
+        self.kubectl_output(arguments, Some(input))?.success(&format!("kubectl {}", arguments.join(" ")))
     }
 
     /// A kubectl command for this cluster and the scenario's namespace.
@@ -200,15 +194,20 @@ impl Cluster {
     }
 
     /// Runs kubectl whatever comes of it.
-    pub fn kubectl_output(&self, arguments: &[&str], input: Option<&str>) -> Result<Output> {
+    pub fn kubectl_output(&self, arguments: &[&str], input: Option<&str>) -> Result<Ended> {
+        program::run(self.kubectl_command("kubectl").args(arguments), input)
+    }
+
+    /// Watches what a JSONPath shows of an object.
+    pub fn follow(&self, kind: &str, name: &str, path: &str) -> Result<Followed> {
+        let shown = tempfile::NamedTempFile::new()?;
         let mut command = self.kubectl_command("kubectl");
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
-        let mut child = command.spawn().context("run kubectl")?;
-        if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
-            stdin.write_all(input.as_bytes())?;
-        }
-        Ok(child.wait_with_output()?)
+        command.args(["get", kind, name, "--watch", "-o", &format!("jsonpath=x{path}{{\"\\n\"}}")]);
+        let child = command.stdin(Stdio::null()).stdout(shown.reopen()?).spawn().context("run kubectl")?;
+        let followed = Followed { child, shown };
+        // Its first line shows that it watches.
+        time::until("the watch", || followed.lines()?.first().map(drop).context("not yet"))?;
+        Ok(followed)
     }
 
     /// Applies a manifest.
@@ -231,12 +230,12 @@ impl Cluster {
 
     /// Waits until a pod is Ready.
     pub fn wait_ready(&self, pod: &str) -> Result<()> {
-        self.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=60s"]).map(drop)
+        self.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), &time::kubectl_timeout()]).map(drop)
     }
 
     /// Waits until a Deployment has rolled out.
     pub fn wait_rollout(&self, deployment: &str) -> Result<()> {
-        self.kubectl(&["rollout", "status", &format!("deployment/{deployment}"), "--timeout=90s"]).map(drop)
+        self.kubectl(&["rollout", "status", &format!("deployment/{deployment}"), &time::kubectl_timeout()]).map(drop)
     }
 
     /// The cluster IP of a Service with a port.
@@ -250,9 +249,7 @@ impl Cluster {
     pub fn wait_served(&self, address: SocketAddr) -> Result<()> {
         for node in self.nodes() {
             let namespace = self.node_namespace(&node);
-            wait::until(&format!("{address} from {node}"), Duration::from_secs(20), || {
-                namespace.get(address, "/hostname")
-            })?;
+            time::until(&format!("{address} from {node}"), || namespace.get(address, "/hostname"))?;
         }
         Ok(())
     }
@@ -262,21 +259,35 @@ impl Cluster {
         let ip = |arguments: &str| -> Result<()> {
             let mut command = Command::new("nsenter");
             command.arg(format!("--net={}", switch.path().display())).arg("ip").args(arguments.split(' '));
-            let output = command.output()?;
-            anyhow::ensure!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-            Ok(())
+            program::run(&mut command, None)?.success(&format!("ip {arguments}")).map(drop)
         };
         ip(&format!("address add {ONLOOKER} dev br0"))
     }
 }
 
-fn checked(arguments: &[&str], output: Output) -> Result<String> {
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !output.status.success() {
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!("kubectl {}: {}\n{stderr}{stdout}", arguments.join(" "), output.status);
+/// A watch by kubectl; it ends when this is dropped.
+pub struct Followed {
+    child: Child,
+    shown: tempfile::NamedTempFile,
+}
+
+impl Followed {
+    fn lines(&self) -> Result<Vec<String>> {
+        let text = fs::read_to_string(self.shown.path())?;
+        Ok(text.lines().filter_map(|line| line.strip_prefix('x')).map(str::to_owned).collect())
     }
-    Ok(stdout)
+
+    /// The last value that was shown and was not empty.
+    pub fn last(&self) -> Option<String> {
+        self.lines().ok()?.into_iter().rev().find(|line| !line.is_empty())
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 fn processes_mentioning(text: &str) -> Result<Vec<String>> {

@@ -1,18 +1,15 @@
-//! Connections from inside a cluster's network namespaces.
+//! Connections from inside network namespaces.
 
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sched::{CloneFlags, setns};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use nix::sched::{CloneFlags, setns};
-
-/// Longest wait for one connection or answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::time;
 
 /// A network namespace by path.
 #[derive(Clone, Debug)]
@@ -58,7 +55,7 @@ impl Namespace {
 
 /// Asks once over an existing socket, so that its connection tracking entry is used.
 pub fn udp_ask(socket: &UdpSocket, text: &str) -> Result<String> {
-    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    socket.set_read_timeout(Some(time::attempt() / 4))?;
     socket.send(text.as_bytes())?;
     let mut answer = [0; 1500];
     let length = socket.recv(&mut answer)?;
@@ -67,8 +64,9 @@ pub fn udp_ask(socket: &UdpSocket, text: &str) -> Result<String> {
 
 /// GET over HTTP/1.0 from the current namespace.
 pub fn http_get(address: SocketAddr, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("connect to {address}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream =
+        TcpStream::connect_timeout(&address, time::attempt()).with_context(|| format!("connect to {address}"))?;
+    stream.set_read_timeout(Some(time::attempt()))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).with_context(|| format!("read from {address}"))?;
