@@ -1,7 +1,7 @@
 # Everything a machine needs is installed from here; see packaging/.
-SHELL := /bin/bash
+SHELL := /bin/bash -o pipefail
 .DEFAULT_GOAL := help
-.PHONY: help deps build install up down test lint bench fuzz runtimes kubectls vm
+.PHONY: help deps build install up down test test-slow lint bench fuzz runtimes kubectls vm
 
 # How the shipped binary is linked: docs/adr/0010-built-for-size.md. Naming the
 # target keeps procedural macros, which cannot be static, out of it.
@@ -15,10 +15,10 @@ COPEPOD := target/$(HOST)/release/copepod
 PREFIX ?= /usr/local
 
 # Tests find kubectl on PATH; where the machine has none, the one that `deps` fetched.
-test: export PATH := $(PATH):$(CURDIR)/target/kubectl/1.33
+test test-slow: export PATH := $(PATH):$(CURDIR)/target/kubectl/1.33
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 deps: ## install what is missing on a fresh Debian 12 or 13
 	@packaging/setup.sh
@@ -49,7 +49,13 @@ lint: deps
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 test: lint runtimes kubectls vm ## format, lints, unit and integration tests on the real thing
-	cargo test --workspace --locked
+	cargo test --workspace --locked 2>&1 | packaging/suites.sh
+
+# Built with all processors: what is to be slow is what is tested.
+test-slow: runtimes kubectls vm ## the same tests with QUOTA percent of the processors, 25 by default
+	cargo test --workspace --locked --no-run
+	COPEPOD_TEST_TIME_FACTOR=$$((200 / $${QUOTA:-25})) \
+		packaging/quota.sh $${QUOTA:-25} cargo test --workspace --locked 2>&1 | packaging/suites.sh
 
 bench: deps ## print the figures of docs/BENCHMARKS.md
 	@packaging/bench.sh
