@@ -1,5 +1,9 @@
 //! The command line: every command and flag, parsed and nothing more.
 
+mod cluster;
+mod image;
+mod token;
+
 use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -7,8 +11,10 @@ use std::path::PathBuf;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::cluster::ClusterName;
 use crate::paths::Paths;
+pub use cluster::ClusterCommand;
+pub use image::{ImageCommand, ImageLoadArgs};
+pub use token::{TokenCommand, TokenCreateArgs, TokenWhere};
 
 /// Where a node keeps its files unless it is told otherwise.
 const DATA_DIR: &str = "/var/lib/copepod";
@@ -310,61 +316,6 @@ pub struct JoinArgs {
     pub cert_dir: Option<PathBuf>,
 }
 
-/// `copepod token …`.
-#[derive(Debug, Subcommand)]
-pub enum TokenCommand {
-    /// Make a token and print it.
-    Create(TokenCreateArgs),
-    /// Show all tokens.
-    List(TokenWhere),
-    /// Delete tokens, named by their id or as a whole.
-    Delete(TokenDeleteArgs),
-}
-
-/// Whose tokens.
-#[derive(Args, Clone, Debug)]
-pub struct TokenWhere {
-    #[command(flatten)]
-    pub paths: DataDir,
-    /// The administrator's credentials; this machine's control plane's by default.
-    #[arg(long)]
-    pub kubeconfig: Option<PathBuf>,
-}
-
-/// `copepod token create`.
-#[derive(Args, Clone, Debug)]
-pub struct TokenCreateArgs {
-    /// The token; a random one by default.
-    pub token: Option<String>,
-    /// How long it is good, such as `1h30m`; 0 is for ever.
-    #[arg(long, default_value = "24h")]
-    pub ttl: String,
-    /// What it is for, in words.
-    #[arg(long, default_value = "")]
-    pub description: String,
-    /// What it may be used for.
-    #[arg(long, value_delimiter = ',', default_values = ["signing", "authentication"])]
-    pub usages: Vec<String>,
-    /// Groups that who uses it is in.
-    #[arg(long, value_delimiter = ',', default_values = ["system:bootstrappers:kubeadm:default-node-token"])]
-    pub groups: Vec<String>,
-    /// Print the whole command that joins a node, instead of the token alone.
-    #[arg(long)]
-    pub print_join_command: bool,
-    #[command(flatten)]
-    pub place: TokenWhere,
-}
-
-/// `copepod token delete`.
-#[derive(Args, Clone, Debug)]
-pub struct TokenDeleteArgs {
-    /// Ids or whole tokens.
-    #[arg(required = true)]
-    pub tokens: Vec<String>,
-    #[command(flatten)]
-    pub place: TokenWhere,
-}
-
 /// `copepod down`.
 #[derive(Args, Clone, Debug)]
 pub struct DownArgs {
@@ -373,83 +324,6 @@ pub struct DownArgs {
     /// Keep the store and the images.
     #[arg(long)]
     pub keep_data: bool,
-}
-
-/// `copepod cluster …`.
-#[derive(Debug, Subcommand)]
-pub enum ClusterCommand {
-    /// Make a cluster and wait for its nodes to be Ready.
-    Create(ClusterCreateArgs),
-    /// Show the clusters of this machine.
-    List(ClusterDirArgs),
-    /// Remove a cluster and everything of it.
-    Delete(ClusterDeleteArgs),
-}
-
-/// Where the clusters are.
-#[derive(Args, Clone, Debug)]
-pub struct ClusterDirArgs {
-    /// The machine's data directory.
-    #[arg(long, default_value = DATA_DIR)]
-    pub data_dir: PathBuf,
-}
-
-/// `copepod cluster create`.
-#[derive(Args, Clone, Debug)]
-pub struct ClusterCreateArgs {
-    /// Name of the cluster.
-    pub name: ClusterName,
-    /// How many nodes: one control plane, the rest workers.
-    #[arg(long, default_value_t = 1)]
-    pub nodes: usize,
-    /// Port of the API on 127.0.0.1; any free one by default.
-    #[arg(long, default_value_t = 0)]
-    pub api_port: u16,
-    /// Seconds to wait for all nodes to be Ready.
-    #[arg(long, default_value_t = 120)]
-    pub wait: u64,
-    /// Do not touch the user's own kubeconfig.
-    #[arg(long)]
-    pub no_merge: bool,
-    #[command(flatten)]
-    pub dir: ClusterDirArgs,
-    /// Further arguments for every node, after `--`.
-    #[arg(last = true)]
-    pub extra: Vec<String>,
-}
-
-/// `copepod cluster delete`.
-#[derive(Args, Clone, Debug)]
-pub struct ClusterDeleteArgs {
-    /// Name of the cluster.
-    pub name: ClusterName,
-    #[command(flatten)]
-    pub dir: ClusterDirArgs,
-}
-
-/// `copepod image …`.
-#[derive(Debug, Subcommand)]
-pub enum ImageCommand {
-    /// Import an archive (OCI layout or `docker save`) into the node.
-    Load(ImageLoadArgs),
-}
-
-/// `copepod image load`.
-#[derive(Args, Clone, Debug)]
-pub struct ImageLoadArgs {
-    /// The archive.
-    pub file: PathBuf,
-    #[command(flatten)]
-    pub data: DataDir,
-    /// Directory for sockets and process ids; the one that the node of the data directory uses by default.
-    #[arg(long)]
-    pub run_dir: Option<PathBuf>,
-    /// Load the image into every node of this local cluster.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["run_dir", "container_runtime_endpoint"])]
-    pub cluster: Option<ClusterName>,
-    /// CRI socket of a containerd that is not copepod's own.
-    #[arg(long, conflicts_with = "run_dir")]
-    pub container_runtime_endpoint: Option<String>,
 }
 
 /// `copepod kubeconfig`.
