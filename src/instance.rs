@@ -3,25 +3,19 @@
 //! (directories that were missing before, the network) is listed beside it.
 
 use std::fs::{self, DirBuilder};
-use std::io::{self, ErrorKind};
-use std::os::linux::net::SocketAddrExt;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use cri::containerd;
 use netproxy::links::Owner;
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
 use crate::paths::Paths;
 use crate::pidfile::{self, Held};
-
-/// Abstract sockets belong to a network namespace, and so do links, routes and rules.
-const NETWORK_LOCK: &str = "copepod/node";
 
 /// In the data directory: what outlives a reboot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,45 +203,6 @@ pub fn note_network(paths: &Paths) -> Result<()> {
     write(&paths.run_stamp(), &stamp)
 }
 
-/// The right to make links, routes and rules in this network namespace; it ends with the process.
-#[derive(Debug)]
-pub struct NetworkLock {
-    _listener: UnixListener,
-}
-
-/// Takes the network namespace; `None` when another node has it.
-///
-/// # Errors
-/// When the kernel has no such sockets.
-pub fn lock_network() -> io::Result<Option<NetworkLock>> {
-    match UnixListener::bind_addr(&SocketAddr::from_abstract_name(NETWORK_LOCK)?) {
-        Ok(listener) => Ok(Some(NetworkLock { _listener: listener })),
-        Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Takes the network namespace.
-///
-/// # Errors
-/// Names the node that has it.
-pub fn network() -> Result<NetworkLock> {
-    if let Some(lock) = lock_network().context("take the network namespace")? {
-        return Ok(lock);
-    }
-    let holder = network_holder().map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
-    bail!(
-        "{holder} is a copepod node in this network namespace already: pods' network and Service rules \
-         are one node's; end it with copepod down and its --data-dir and --run-dir"
-    )
-}
-
-/// The process that has this network namespace.
-fn network_holder() -> Option<i32> {
-    let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(NETWORK_LOCK).ok()?).ok()?;
-    getsockopt(&stream, PeerCredentials).ok().map(|peer| peer.pid()).filter(|pid| *pid > 0)
-}
-
 /// Makes a directory for its owner alone.
 pub fn make_private_dir(path: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("make {}", path.display()))
@@ -344,18 +299,6 @@ mod tests {
             assert_eq!(find(&a).unwrap(), None);
             fs::remove_dir_all(root.path().join(theirs)).unwrap();
         }
-    }
-
-    #[test]
-    fn a_network_namespace_has_one_master() {
-        let Some(lock) = lock_network().unwrap() else {
-            let holder = network_holder().unwrap();
-            panic!("a node runs here: {holder}");
-        };
-        assert_eq!(network_holder(), i32::try_from(std::process::id()).ok());
-        assert!(network().unwrap_err().to_string().contains("already"));
-        drop(lock);
-        assert_eq!(network_holder(), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod instance;
 mod join;
 mod kubeconfig;
 mod log_file;
+mod network_lock;
 mod node;
 mod node_config;
 mod open_files;

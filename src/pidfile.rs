@@ -1,39 +1,110 @@
-//! One copepod per run directory: a locked file with its process id.
+//! One copepod per run directory, and one node per network namespace: a locked file with its process id.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
-use std::path::Path;
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-/// The lock; dropping it, or dying, frees the run directory.
+use crate::ready;
+use crate::sys::process;
+
+/// How long a lock that nobody alive has may be in the way.
+const PASSING: Duration = Duration::from_secs(10);
+
+/// The lock; dropping it, or dying, frees what it stands for.
 #[derive(Debug)]
 pub struct Held {
+    path: PathBuf,
     _lock: Flock<File>,
 }
 
-/// Takes the lock and writes this process's id.
+impl Held {
+    /// Removes the file, and with it the lock.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn remove(self) -> Result<()> {
+        std::fs::remove_file(&self.path).with_context(|| format!("remove {}", self.path.display()))
+    }
+}
+
+/// What came of asking for the lock.
+#[derive(Debug)]
+enum Asked {
+    Got(Flock<File>),
+    /// Who asks [`holder`] has it for a moment, and so have children that are just being made beside
+    /// it, which inherit it until their program begins; likewise those of a process that died.
+    Passing,
+    /// The process that has it, in the file's words.
+    Running(String),
+}
+
+/// Takes the lock and writes this process's id; the other process's id where one has it.
+///
+/// # Errors
+/// When the file cannot be locked or written.
+pub fn try_hold(path: &Path) -> Result<Result<Held, String>> {
+    let asked = ready::wait_until(PASSING, || {
+        Ok(match ask(path)? {
+            Asked::Got(lock) => Some(Ok(lock)),
+            Asked::Running(pid) => Some(Err(pid)),
+            Asked::Passing => None,
+        })
+    });
+    let mut lock = match asked.with_context(|| format!("lock {}", path.display()))? {
+        Ok(lock) => lock,
+        Err(pid) => return Ok(Err(pid)),
+    };
+    lock.set_len(0)?;
+    lock.rewind()?;
+    writeln!(lock, "{}", std::process::id())?;
+    Ok(Ok(Held { path: path.to_owned(), _lock: lock }))
+}
+
+/// Takes the lock of a run directory.
 ///
 /// # Errors
 /// When another process holds it: says which.
 pub fn hold(path: &Path) -> Result<Held> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    let file = file.with_context(|| format!("open {}", path.display()))?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut lock) => {
-            lock.set_len(0)?;
-            lock.rewind()?;
-            writeln!(lock, "{}", std::process::id())?;
-            Ok(Held { _lock: lock })
-        }
-        Err((mut file, Errno::EWOULDBLOCK)) => {
-            let mut pid = String::new();
-            file.read_to_string(&mut pid)?;
-            bail!("copepod runs already, as process {}: copepod down ends it", pid.trim())
-        }
-        Err((_, error)) => Err(error).with_context(|| format!("lock {}", path.display())),
+    match try_hold(path)? {
+        Ok(held) => Ok(held),
+        Err(pid) => bail!("copepod runs already, as process {pid}: copepod down ends it"),
+    }
+}
+
+fn ask(path: &Path) -> Result<Asked> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) if is_at(&lock, path)? => return Ok(Asked::Got(lock)),
+        // Removed by who had it before.
+        Ok(_) => return Ok(Asked::Passing),
+        Err((file, Errno::EWOULDBLOCK)) => file,
+        Err((_, error)) => return Err(error.into()),
+    };
+    let mut file = match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Ok(_) => return Ok(Asked::Passing),
+        Err((file, Errno::EWOULDBLOCK)) => file,
+        Err((_, error)) => return Err(error.into()),
+    };
+    let mut pid = String::new();
+    file.read_to_string(&mut pid)?;
+    let pid = pid.trim();
+    let lives = pid.parse().is_ok_and(process::is_alive);
+    Ok(if lives { Asked::Running(pid.to_owned()) } else { Asked::Passing })
+}
+
+/// Whether the file is the one that others find at `path`.
+fn is_at(file: &File, path: &Path) -> Result<bool> {
+    let own = file.metadata()?;
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (own.dev(), own.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -73,5 +144,63 @@ mod tests {
         drop(held);
         assert_eq!(holder(&path).unwrap(), None, "a file of the dead holds nothing");
         hold(&path).unwrap();
+    }
+
+    #[test]
+    fn a_look_at_the_lock_keeps_nobody_from_taking_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        std::fs::write(&path, "1\n").unwrap();
+        // As `holder`, in the moment between taking and giving back; or a child made in that moment.
+        let looking = Flock::lock(File::open(&path).unwrap(), FlockArg::LockSharedNonblock).unwrap();
+        assert!(matches!(ask(&path).unwrap(), Asked::Passing));
+        drop(looking);
+        hold(&path).unwrap();
+    }
+
+    #[test]
+    fn children_of_the_dead_keep_the_lock_for_a_moment_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        std::fs::write(&path, format!("{}\n", dead.id())).unwrap();
+        let child = Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusiveNonblock).unwrap();
+        assert!(matches!(ask(&path).unwrap(), Asked::Passing));
+        std::fs::write(
+            &path,
+            format!(
+                "{}
+",
+                std::process::id()
+            ),
+        )
+        .unwrap();
+        assert!(matches!(ask(&path).unwrap(), Asked::Running(_)), "in the way for good");
+        drop(child);
+        hold(&path).unwrap();
+    }
+
+    #[test]
+    fn many_who_look_while_children_are_made_are_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let going = || !stop.load(std::sync::atomic::Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while going() {
+                    holder(&path).unwrap();
+                }
+            });
+            scope.spawn(|| {
+                while going() {
+                    std::process::Command::new("true").status().unwrap();
+                }
+            });
+            let taken: Vec<_> = (0..200).map(|_| hold(&path).map(drop)).collect();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(taken.iter().all(Result::is_ok), "{taken:?}");
+        });
     }
 }

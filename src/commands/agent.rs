@@ -13,7 +13,7 @@ use crate::node::{self, Identity, NodeInputs};
 use crate::paths::Paths;
 use crate::status::Reporter;
 use crate::sys::memory;
-use crate::{doctor, errors, files, flags, instance, join, kubeconfig};
+use crate::{doctor, errors, files, flags, instance, join, kubeconfig, network_lock};
 
 /// How long to wait before an API server that does not answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ pub fn run(args: &AgentArgs, typed: Vec<String>) -> Result<()> {
 }
 
 fn serve(args: &AgentArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
-    let _network = instance::network()?;
+    let _network = network_lock::take()?;
     run_until_signalled(async |tasks| {
         let identity = Identity::new(&args.node)?;
         let kubeconfig = join::credentials(&args.join, paths, &identity.name).await?;
@@ -55,7 +55,7 @@ fn serve(args: &AgentArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
             Some(path) => kubeconfig::client(path).await?,
         };
         let asking = client.clone();
-        tasks.keep("API server", move |token| say_whether_it_answers(asking.clone(), url.clone(), token));
+        tasks.keep("API server", move |token| report_reachability(asking.clone(), url.clone(), token));
         let inputs = NodeInputs {
             identity,
             paths: paths.clone(),
@@ -76,7 +76,7 @@ fn serve(args: &AgentArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
 }
 
 /// Says once that the API server does not answer, and once that it does. All others try again in silence.
-async fn say_whether_it_answers(client: Client, url: String, token: CancellationToken) -> Result<()> {
+async fn report_reachability(client: Client, url: String, token: CancellationToken) -> Result<()> {
     let mut told = false;
     loop {
         match client.apiserver_version().await {

@@ -16,7 +16,7 @@ use crate::instance::{self, Instance};
 use crate::paths::Paths;
 use crate::progress::step;
 use crate::sys::process::Process;
-use crate::{cgroups, files, pidfile, runtime, sys};
+use crate::{cgroups, files, network_lock, pidfile, runtime, sys};
 
 /// How long copepod may take to drain.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -70,9 +70,7 @@ async fn remove_everything(paths: &Paths, node: &Instance, keep: Keep) -> Failur
         options.directories_of_others = node.directories_of_others();
         failures.note("containers", containerd::purge(&options, keep).await);
     }
-    if node.run.as_ref().is_some_and(|run| run.network) {
-        remove_network(paths, node, &mut failures).await;
-    }
+    remove_network(paths, node, &mut failures).await;
     failures.note("volumes", unmount_below(&paths.kubelet()));
     for tree in &trees {
         failures.note("cgroups", cgroups::remove_pods(tree, &pods).await);
@@ -105,16 +103,21 @@ async fn remove_everything(paths: &Paths, node: &Instance, keep: Keep) -> Failur
 /// Links, routes, rules and kernel settings. They belong to a network namespace, of which one node
 /// at a time is the master: what another one that runs has adopted is no longer this node's.
 async fn remove_network(paths: &Paths, node: &Instance, failures: &mut Failures) {
-    match instance::lock_network() {
-        Ok(Some(_lock)) => {
-            match node.owner() {
-                Ok(owner) => failures.note("pod network", netproxy::network::remove_owned(&owner).await),
-                Err(error) => failures.note("pod network", Err(error)),
+    let made = node.run.as_ref().is_some_and(|run| run.network);
+    match network_lock::try_take() {
+        Ok(Ok(lock)) => {
+            if made {
+                match node.owner() {
+                    Ok(owner) => failures.note("pod network", netproxy::network::remove_owned(&owner).await),
+                    Err(error) => failures.note("pod network", Err(error)),
+                }
+                failures.note("pod network", netproxy::cni::cleanup(&paths.cni_data(), &paths.cni_conf()));
+                failures.note("kernel settings", netproxy::cni::restore_node(&paths.sysctls_note()));
             }
-            failures.note("pod network", netproxy::cni::cleanup(&paths.cni_data(), &paths.cni_conf()));
-            failures.note("kernel settings", netproxy::cni::restore_node(&paths.sysctls_note()));
+            failures.note("network lock", lock.remove());
         }
-        Ok(None) => {}
+        Ok(Err(pid)) if made => println!("links, routes and rules stay: process {pid} is a node that uses them"),
+        Ok(Err(_)) => {}
         Err(error) => failures.note("pod network", Err(error)),
     }
 }

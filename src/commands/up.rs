@@ -13,7 +13,7 @@ use crate::paths::Paths;
 use crate::progress::step;
 use crate::status::{self, Phase, Reporter};
 use crate::sys::process;
-use crate::{doctor, flags, instance, kubeconfig, pidfile, ports, ready};
+use crate::{doctor, flags, instance, kubeconfig, network_lock, pidfile, ports, ready};
 
 /// How long a start in the background may take until the node is Ready.
 const START: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ pub fn run(args: &UpArgs, typed: Vec<String>) -> Result<()> {
 }
 
 fn serve(args: &UpArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
-    let _network = instance::network()?;
+    let _network = network_lock::take()?;
     run_until_signalled(async |tasks| {
         let identity = Identity::new(&args.node)?;
         let control_plane = control_plane::start(

@@ -25,6 +25,26 @@ pub fn other_nodes() -> Vec<Finding> {
     judge(&processes(Path::new("/proc")), rules)
 }
 
+/// Another node of copepod's in this network namespace, whatever it sees as its files.
+pub fn other_copepod() -> Option<u32> {
+    let proc = Path::new("/proc");
+    let others = processes(proc).into_iter().filter(|process| process.pid != std::process::id());
+    let mut nodes =
+        others.filter(|process| process.name == "copepod" && is_copepod_node(&proc.join(process.pid.to_string())));
+    nodes.next().map(|process| process.pid)
+}
+
+/// Whether the process below `/proc` is root's, and runs as a node: anybody may call a program copepod.
+fn is_copepod_node(process: &Path) -> bool {
+    let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+    let is_roots = status.lines().any(|line| line.split_whitespace().eq(["Uid:", "0", "0", "0", "0"]));
+    let line = fs::read(process.join("cmdline")).unwrap_or_default();
+    let mut words = line.split(|byte| *byte == 0).skip(1);
+    let runs = words.next().is_some_and(|word| word == b"up" || word == b"agent");
+    // Who starts one in the background waits for it, and is none.
+    is_roots && runs && !words.any(|word| word == b"--detach")
+}
+
 /// Filters of others that pods' packets would meet.
 pub fn filters(cluster_cidr: Cidr4) -> Vec<Finding> {
     let lines =
@@ -101,5 +121,23 @@ mod tests {
             add(pid, namespace, name);
         }
         assert_eq!(processes(proc.path()), [Process { pid: 5, name: "kubelet".to_owned() }]);
+    }
+
+    #[test]
+    fn roots_copepods_that_run_as_a_node_count() {
+        let proc = tempfile::tempdir().unwrap();
+        let is_node = |uid: &str, words: &[&str]| {
+            fs::write(proc.path().join("status"), format!("Name:\tcopepod\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"))
+                .unwrap();
+            fs::write(proc.path().join("cmdline"), words.join("\0")).unwrap();
+            is_copepod_node(proc.path())
+        };
+        assert!(is_node("0", &["copepod", "up"]) && is_node("0", &["/usr/bin/copepod", "agent", "--kubeconfig=k"]));
+        assert!(!is_node("1000", &["copepod", "up"]), "anybody can start that");
+        for words in
+            [&["copepod", "up", "--detach"][..], &["copepod", "down"], &["copepod", "node-init", "x"], &["copepod"]]
+        {
+            assert!(!is_node("0", words), "{words:?}");
+        }
     }
 }

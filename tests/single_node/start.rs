@@ -194,3 +194,21 @@ fn an_etcd_has_one_server() -> Result<()> {
     etcd.wait()?;
     Ok(())
 }
+
+/// What any user of the machine can do must not keep a node from starting, nor `down` from removing it.
+#[test]
+fn only_root_decides_whose_the_network_is() -> Result<()> {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    let machine = machine::new("claimed")?;
+    let before = machine.picture()?;
+    // Names of abstract sockets are anybody's.
+    let claim = || Ok(UnixListener::bind_addr(&SocketAddr::from_abstract_name("copepod/node")?)?);
+    let _claimed = machine.network().run(claim)?;
+    machine.copepod(&["up", "--detach", "--cgroup-root", &machine.cgroup_root()])?;
+    let others = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let (entered, told) = machine.try_run(&[&others[..], &["ls", "/run/copepod.network"]].concat())?;
+    ensure!(!entered && told.contains("Permission denied"), "anybody sees the locks: {told}");
+    machine.copepod(&["down"])?;
+    machine.expect_unchanged_since(&before)
+}
