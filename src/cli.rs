@@ -18,7 +18,7 @@ pub use token::{TokenCommand, TokenCreateArgs, TokenWhere};
 
 /// Where a node keeps its files unless it is told otherwise.
 const DATA_DIR: &str = "/var/lib/copepod";
-const RUN_DIR: &str = "/run/copepod";
+pub const RUN_DIR: &str = "/run/copepod";
 const POD_LOGS_DIR: &str = "/var/log/pods";
 
 /// Heading of what every command takes.

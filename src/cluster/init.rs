@@ -59,7 +59,11 @@ pub fn launch(path: &Path) -> Result<()> {
     writeln!(std::io::stdout(), "{}", first.id()).context("tell the first process's id")
 }
 
-fn read_spec(path: &Path) -> Result<NodeSpec> {
+/// What a node is started with.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn read_spec(path: &Path) -> Result<NodeSpec> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is malformed", path.display()))
 }

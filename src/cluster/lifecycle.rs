@@ -54,9 +54,9 @@ pub struct CreateOptions {
 /// Says which step failed; what was made stays for `delete` to remove.
 pub fn create(options: &CreateOptions) -> Result<()> {
     let dir = ClusterDir::new(&paths::clusters_dir(&options.data_dir), &options.name);
-    let wishes = Wishes::new(options)?;
+    let settings = NodeSettings::new(options)?;
     for node in plan::nodes(&options.name, options.nodes).map_err(|error| UsageError(format!("--nodes: {error}")))? {
-        start::try_arguments(&node_args(&dir, &node, &wishes, options))?;
+        start::try_arguments(&node_args(&dir, &node, &settings, options))?;
     }
     let mut state = match dir.load()? {
         Some(state) if state.nodes.len() != options.nodes => {
@@ -72,7 +72,7 @@ pub fn create(options: &CreateOptions) -> Result<()> {
         network::connect_node(&dir.switch(), &dir.netns(&node.plan.name), index, node.plan.ip)?;
     }
     laid.done();
-    let admin = start_nodes(&dir, &mut state, &wishes, options)?;
+    let admin = start_nodes(&dir, &mut state, &settings, options)?;
     kubeconfig::write(&dir.kubeconfig(), &admin)?;
     let waiting = step("wait for the nodes to be Ready");
     for node in &state.nodes {
@@ -96,7 +96,7 @@ pub fn create(options: &CreateOptions) -> Result<()> {
 }
 
 /// What every node is started with beside its own name and address.
-struct Wishes {
+struct NodeSettings {
     /// Further arguments.
     args: Vec<String>,
     /// Content of the control plane's configuration file.
@@ -105,7 +105,7 @@ struct Wishes {
     worker_config: String,
 }
 
-impl Wishes {
+impl NodeSettings {
     fn new(options: &CreateOptions) -> Result<Self> {
         let (args, files) = start::split_config(&options.extra_args)?;
         let serving = node_paths(&options.node_data_dir).issued_serving();
@@ -131,7 +131,12 @@ fn listen(port: u16) -> Result<TcpListener> {
 
 /// Starts every node that does not run; the control plane first, since the
 /// workers' credentials come from it. Returns the administrator's kubeconfig.
-fn start_nodes(dir: &ClusterDir, state: &mut ClusterState, wishes: &Wishes, options: &CreateOptions) -> Result<Value> {
+fn start_nodes(
+    dir: &ClusterDir,
+    state: &mut ClusterState,
+    settings: &NodeSettings,
+    options: &CreateOptions,
+) -> Result<Value> {
     let mut admin = Value::Null;
     for index in 0..state.nodes.len() {
         let node = state.nodes[index].clone();
@@ -141,7 +146,7 @@ fn start_nodes(dir: &ClusterDir, state: &mut ClusterState, wishes: &Wishes, opti
             if let Some(process) = running(&node)? {
                 process.wait(STOP_GRACE)?;
             }
-            let (init, mut gate) = start_node(dir, &node, state, wishes, options)?;
+            let (init, mut gate) = start_node(dir, &node, state, settings, options)?;
             state.nodes[index].init = Some(init);
             // Recorded before it begins: should we die in between, it ends by itself.
             dir.save(state)?;
@@ -162,7 +167,7 @@ fn start_node(
     dir: &ClusterDir,
     node: &NodeState,
     state: &ClusterState,
-    wishes: &Wishes,
+    settings: &NodeSettings,
     options: &CreateOptions,
 ) -> Result<(InitProcess, ChildStdin)> {
     let name = &node.plan.name;
@@ -186,13 +191,13 @@ fn start_node(
         data: dir.node_data(name),
         data_dir: options.node_data_dir.clone(),
         log: dir.node_log(name),
-        args: node_args(dir, &node.plan, wishes, options),
+        args: node_args(dir, &node.plan, settings, options),
         listen_fd: listener.as_ref().map(AsRawFd::as_raw_fd),
     };
     let config = dir.node_data(name).join(NODE_CONFIG);
     let text = match node.plan.role {
-        Role::ControlPlane => &wishes.config,
-        Role::Worker => &wishes.worker_config,
+        Role::ControlPlane => &settings.config,
+        Role::Worker => &settings.worker_config,
     };
     crate::files::replace(&config, text.as_bytes(), 0o600)?;
     let spec_path = dir.node_spec(name);
@@ -205,7 +210,7 @@ fn node_paths(data: &Path) -> paths::Paths {
     paths::Paths { data: data.to_owned(), run: PathBuf::new(), log: PathBuf::new() }
 }
 
-fn node_args(dir: &ClusterDir, node: &NodePlan, wishes: &Wishes, options: &CreateOptions) -> Vec<String> {
+fn node_args(dir: &ClusterDir, node: &NodePlan, settings: &NodeSettings, options: &CreateOptions) -> Vec<String> {
     let command = match node.role {
         Role::ControlPlane => "up",
         Role::Worker => "agent",
@@ -226,7 +231,7 @@ fn node_args(dir: &ClusterDir, node: &NodePlan, wishes: &Wishes, options: &Creat
         args.push(format!("--kubeconfig={}", node_paths.node_kubeconfig().display()));
         args.push(format!("--proxy-kubeconfig={}", node_paths.proxy_kubeconfig().display()));
     }
-    args.extend(wishes.args.iter().cloned());
+    args.extend(settings.args.iter().cloned());
     args
 }
 
@@ -381,7 +386,7 @@ pub fn run_dirs(data_dir: &Path, name: &ClusterName) -> Result<Vec<(String, Path
     let dir = ClusterDir::new(&paths::clusters_dir(data_dir), name);
     let state = dir.load()?.with_context(|| format!("there is no cluster {name}"))?;
     let run_dir = |node: &NodeState| {
-        let run = start::run_dir(node).with_context(|| format!("{} does not run", node.plan.name))?;
+        let run = start::run_dir(&dir, node)?.with_context(|| format!("{} does not run", node.plan.name))?;
         Ok((node.plan.name.clone(), run))
     };
     state.nodes.iter().map(run_dir).collect()

@@ -11,8 +11,9 @@ use clap::Parser;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::init;
 use super::state::{ClusterDir, NodeState};
-use crate::cli::{Cli, Command};
+use crate::cli::{self, Cli, Command};
 use crate::node::UsageError;
 use crate::status::{self, Phase};
 use crate::{flags, node_config, paths, ready};
@@ -114,18 +115,18 @@ pub fn try_arguments(arguments: &[String]) -> Result<(), UsageError> {
 pub fn wait(dir: &ClusterDir, node: &NodeState, timeout: Duration) -> Result<()> {
     let name = &node.plan.name;
     let log = dir.node_log(name).join("copepod.log");
-    let look = || look(node, &log).with_context(|| format!("{name} does not start"));
+    let look = || look(dir, node, &log).with_context(|| format!("{name} does not start"));
     ready::wait_until(timeout, look).with_context(|| format!("{name} is not ready; its log is {}", log.display()))
 }
 
-fn look(node: &NodeState, log: &Path) -> Result<Option<()>> {
-    let Some(run) = run_dir(node) else {
+fn look(dir: &ClusterDir, node: &NodeState, log: &Path) -> Result<Option<()>> {
+    let Some(run) = run_dir(dir, node)? else {
         bail!("it ended; its last words:\n{}", ready::last_lines(log));
     };
     let of_node = paths::Paths { data: PathBuf::new(), run, log: PathBuf::new() };
     match status::read(&of_node.status_file()) {
         // Before it has a /run of its own, the machine's is seen there.
-        Some(told) if is_own_run(&of_node.run) => match told.phase {
+        Some(told) if is_own_run(node) => match told.phase {
             Phase::Starting | Phase::Stopping => Ok(None),
             Phase::Ready => Ok(Some(())),
             Phase::Failed => bail!("{}", told.message),
@@ -135,14 +136,33 @@ fn look(node: &NodeState, log: &Path) -> Result<Option<()>> {
 }
 
 /// The run directory of a node that runs, as the machine sees it.
-pub fn run_dir(node: &NodeState) -> Option<PathBuf> {
-    let init = node.init.filter(|init| init.is_alive())?;
-    Some(PathBuf::from(format!("/proc/{}/root/run/copepod", init.pid)))
+///
+/// # Errors
+/// When it is not known how the node was started.
+pub fn run_dir(dir: &ClusterDir, node: &NodeState) -> Result<Option<PathBuf>> {
+    let Some(init) = node.init.filter(|init| init.is_alive()) else { return Ok(None) };
+    let spec = init::read_spec(&dir.node_spec(&node.plan.name))?;
+    Ok(Some(PathBuf::from(format!("/proc/{}/root{}", init.pid, run_dir_asked(&spec.args).display()))))
 }
 
-fn is_own_run(run: &Path) -> bool {
+/// The run directory that a node is started with.
+fn run_dir_asked(arguments: &[String]) -> PathBuf {
+    let words = std::iter::once("copepod").chain(arguments.iter().map(String::as_str));
+    match Cli::try_parse_from(words).map(|cli| cli.command) {
+        Ok(Command::Up(args)) => args.paths.directories.run_dir,
+        Ok(Command::Agent(args)) => args.paths.directories.run_dir,
+        // Tried before they were written.
+        _ => cli::RUN_DIR.into(),
+    }
+}
+
+/// Whether the node has a /run of its own already.
+fn is_own_run(node: &NodeState) -> bool {
     let device = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.dev());
-    run.parent().is_some_and(|parent| device(parent) != device(Path::new("/run")))
+    node.init.is_some_and(|init| {
+        let own = device(Path::new(&format!("/proc/{}/root/run", init.pid)));
+        own.is_some() && own != device(Path::new("/run"))
+    })
 }
 
 #[cfg(test)]
@@ -160,6 +180,16 @@ mod tests {
         let told = |arguments: &[&str]| try_arguments(&words(arguments)).unwrap_err().0;
         assert!(told(&["up", "--nope"]).contains("unexpected argument '--nope'"), "{}", told(&["up", "--nope"]));
         assert!(told(&["agent", "--kubeconfig=/k", "--node-labels=x"]).contains("--node-labels=x"));
+    }
+
+    #[test]
+    fn nodes_are_looked_for_in_the_run_directory_that_they_are_given() {
+        for command in [&["up"][..], &["agent", "--kubeconfig=/k"]] {
+            let asked = |more: &[&str]| run_dir_asked(&words(&[command, more].concat()));
+            assert_eq!(asked(&[]), Path::new("/run/copepod"));
+            assert_eq!(asked(&["--run-dir=/run/x", "--port=1"]), Path::new("/run/x"));
+            assert_eq!(asked(&["--run-dir", "/run/x"]), Path::new("/run/x"));
+        }
     }
 
     #[test]
