@@ -17,7 +17,7 @@ pub use image::{ImageCommand, ImageLoadArgs};
 pub use token::{TokenCommand, TokenCreateArgs, TokenWhere};
 
 /// Where a node keeps its files unless it is told otherwise.
-const DATA_DIR: &str = "/var/lib/copepod";
+pub const DATA_DIR: &str = "/var/lib/copepod";
 pub const RUN_DIR: &str = "/run/copepod";
 const POD_LOGS_DIR: &str = "/var/log/pods";
 

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::files;
 use crate::paths::Paths;
 use crate::pidfile::{self, Held};
+use crate::unmarked;
 
 /// In the data directory: what outlives a reboot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +86,26 @@ pub fn start(paths: &Paths) -> Result<Held> {
     if let Some(theirs) = foreign(paths) {
         bail!("{} is not copepod's: name another directory than the one it is in", theirs.display());
     }
+    unmarked::refuse(paths)?;
+    mark(paths)
+}
+
+/// Marks the directories of a node that did so itself never, for it to be ended.
+///
+/// # Errors
+/// When it is somebody's who marks.
+pub fn adopt_unmarked(paths: &Paths) -> Result<Instance> {
+    drop(mark(paths)?);
+    note_network(paths)?;
+    note_logs(paths, &paths.log)?;
+    let mut stamp: DataStamp = read(&paths.data_stamp())?.context("the data directory bears no mark")?;
+    // It made them, and everything in them but local clusters.
+    stamp.made.extend([paths.data.clone(), paths.run.clone()]);
+    write(&paths.data_stamp(), &stamp)?;
+    find(paths)?.context("the directories bear no mark")
+}
+
+fn mark(paths: &Paths) -> Result<Held> {
     let shared = containerd::SHARED_DIRECTORIES.map(PathBuf::from);
     let possible = [paths.data.clone(), paths.run.clone()].into_iter().chain(shared);
     let missing: Vec<_> = possible.filter(|path| !path.exists()).collect();

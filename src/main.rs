@@ -31,6 +31,7 @@ mod status;
 mod sys;
 mod tasks;
 mod token;
+mod unmarked;
 
 use std::process::ExitCode;
 

@@ -16,7 +16,7 @@ use super::state::{ClusterDir, NodeState};
 use crate::cli::{self, Cli, Command};
 use crate::node::UsageError;
 use crate::status::{self, Phase};
-use crate::{flags, node_config, paths, ready};
+use crate::{flags, node_config, paths, ready, unmarked};
 
 /// A `KubeletConfiguration` of the nodes. The machine's disk is not the nodes' own: how full it is
 /// says nothing about them, and images that were loaded by hand could not be pulled again.
@@ -123,8 +123,15 @@ fn look(dir: &ClusterDir, node: &NodeState, log: &Path) -> Result<Option<()>> {
     let Some(run) = run_dir(dir, node)? else {
         bail!("it ended; its last words:\n{}", ready::last_lines(log));
     };
-    let of_node = paths::Paths { data: PathBuf::new(), run, log: PathBuf::new() };
+    let of_node = paths::Paths { data: dir.node_data(&node.plan.name), run, log: PathBuf::new() };
     match status::read(&of_node.status_file()) {
+        // It tells nothing, and never will.
+        None if is_own_run(node) && unmarked::is_here(&of_node) => {
+            let pid = node.init.map_or(0, |init| init.pid);
+            bail!(
+                "it runs with an earlier copepod: kill {pid} ends it and keeps its data, then create the cluster again"
+            )
+        }
         // Before it has a /run of its own, the machine's is seen there.
         Some(told) if is_own_run(node) => match told.phase {
             Phase::Starting | Phase::Stopping => Ok(None),

@@ -16,7 +16,7 @@ use crate::instance::{self, Instance};
 use crate::paths::Paths;
 use crate::progress::step;
 use crate::sys::process::Process;
-use crate::{cgroups, files, network_lock, pidfile, runtime, sys};
+use crate::{cgroups, files, network_lock, pidfile, runtime, sys, unmarked};
 
 /// How long copepod may take to drain.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -39,12 +39,19 @@ impl Failures {
 /// Lists what could not be removed.
 pub fn run(args: &DownArgs) -> Result<()> {
     let paths = args.paths.paths();
-    let Some(node) = instance::find(&paths)? else {
+    let found = instance::find(&paths)?;
+    // Read before it is removed.
+    let unmarked = unmarked::links(&paths);
+    if found.is_none() && !unmarked::is_here(&paths) {
         println!("no node to end: copepod never ran with {} and {}", paths.data.display(), paths.run.display());
         return Ok(());
-    };
+    }
     let ending = step("end the node");
     stop_copepod(&paths)?;
+    let node = match found {
+        Some(node) => node,
+        None => instance::adopt_unmarked(&paths)?,
+    };
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let keep = if args.keep_data { Keep::Images } else { Keep::Nothing };
     let failures = tokio.block_on(remove_everything(&paths, &node, keep));
@@ -52,6 +59,7 @@ pub fn run(args: &DownArgs) -> Result<()> {
         bail!("not everything is removed:\n{}", failures.0.join("\n"));
     }
     ending.done();
+    unmarked::report_links(&unmarked);
     Ok(())
 }
 

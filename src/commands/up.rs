@@ -13,7 +13,7 @@ use crate::paths::Paths;
 use crate::progress::step;
 use crate::status::{self, Phase, Reporter};
 use crate::sys::process;
-use crate::{doctor, flags, instance, kubeconfig, network_lock, pidfile, ports, ready};
+use crate::{doctor, flags, instance, kubeconfig, network_lock, pidfile, ports, ready, unmarked};
 
 /// How long a start in the background may take until the node is Ready.
 const START: Duration = Duration::from_secs(60);
@@ -79,6 +79,7 @@ fn serve(args: &UpArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
 /// Starts this very command without `--detach`, in a session of its own, and returns when its node
 /// is Ready or as soon as it is known that it will not be.
 fn detach(args: &UpArgs, paths: &Paths, typed: &[String]) -> Result<()> {
+    unmarked::refuse(paths)?;
     let starting = step("start copepod");
     let deadline = Instant::now() + START;
     let mut child = None;

@@ -205,3 +205,37 @@ fn settings_are_restored_and_logs_on_a_disk_of_their_own_removed() -> Result<()>
     ensure!(left == ["setting net/ipv4/conf/all/rp_filter is 2"], "{left:?}");
     Ok(())
 }
+
+/// Takes the marks off a node, as one was before there were marks, and gives its bridge the name it had then.
+const UNMARK: &str = r#"set -e
+rm -r /var/lib/copepod/instance.json /run/copepod/owner.json /run/copepod/status.json /run/copepod.network
+sed -i 's/"copepod0"/"cni0"/' /run/copepod/cni/net.d/*
+ip link set copepod0 down
+ip link set copepod0 name cni0
+ip link set cni0 up
+for link in /sys/class/net/*; do ip link set dev "${link##*/}" alias ""; done
+"#;
+
+#[test]
+fn a_node_from_before_marks_is_ended_by_the_command_that_is_told() -> Result<()> {
+    let machine = machine::new("unmarked")?;
+    let before = machine.picture()?;
+    make_up(&machine)?;
+    let uid = || machine.kubectl(&["get", "deployment", "hello", "-o", "jsonpath={.metadata.uid}"]);
+    let deployment = uid()?;
+    machine.kill_9(copepod_pid(&machine)?)?;
+    machine.run(&["bash", "-c", UNMARK])?;
+    let (success, told) = machine.try_run(&[COPEPOD, "up", "--detach", "--cgroup-root", &machine.cgroup_root()])?;
+    let line = told.lines().last().unwrap_or_default();
+    ensure!(!success && line.contains("copepod down --keep-data, and start again"), "{told}");
+    let told = machine.copepod(&["down", "--keep-data"])?;
+    ensure!(told.contains("ip link delete cni0"), "{told}");
+    machine.run(&["ip", "link", "delete", "cni0"])?;
+    let left = machine.picture()?.left_since(&before);
+    let others: Vec<_> =
+        left.iter().filter(|trace| !trace.starts_with("file ") && !trace.starts_with("setting ")).collect();
+    ensure!(others.is_empty(), "{others:?}");
+    make_up(&machine)?;
+    ensure!(uid()? == deployment, "the Deployment is another");
+    machine.copepod(&["down"]).map(drop)
+}
