@@ -4,6 +4,7 @@ mod beside;
 mod cgroups;
 mod cli;
 mod cluster;
+mod cluster_net;
 mod commands;
 mod control_plane;
 mod credentials;

@@ -45,6 +45,11 @@ impl Paths {
         (self.data.join("kubelet-serving.crt"), self.data.join("kubelet-serving.key"))
     }
 
+    /// What the cluster last said of its networks.
+    pub fn cluster_net(&self) -> PathBuf {
+        self.data.join("cluster-net.json")
+    }
+
     /// The kubelet's root: pods, volumes, serving certificate.
     pub fn kubelet(&self) -> PathBuf {
         self.data.join("kubelet")
@@ -131,6 +136,7 @@ impl Paths {
             self.proxy_kubeconfig(),
             self.kubelet(),
             self.containerd_root(),
+            self.cluster_net(),
             crate::log_file::aside(&log),
             log,
         ]

@@ -13,7 +13,7 @@ use crate::node::{self, Identity, NodeInputs};
 use crate::paths::Paths;
 use crate::status::Reporter;
 use crate::sys::memory;
-use crate::{doctor, errors, files, flags, instance, join, kubeconfig, network_lock};
+use crate::{cluster_net, doctor, errors, files, flags, instance, join, kubeconfig, network_lock};
 
 /// How long to wait before an API server that does not answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -31,13 +31,13 @@ pub fn run(args: &AgentArgs, typed: Vec<String>) -> Result<()> {
     }
     let paths = args.paths.paths();
     let _held = instance::start(&paths)?;
-    let reporter = Reporter::new(&paths, typed);
-    let result = serve(args, &paths, &reporter);
+    let reporter = Reporter::new(&paths, typed.clone());
+    let result = serve(args, &paths, &reporter, &typed);
     reporter.ended(&result);
     result
 }
 
-fn serve(args: &AgentArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
+fn serve(args: &AgentArgs, paths: &Paths, reporter: &Reporter, typed: &[String]) -> Result<()> {
     let _network = network_lock::take()?;
     run_until_signalled(async |tasks| {
         let identity = Identity::new(&args.node)?;
@@ -56,10 +56,11 @@ fn serve(args: &AgentArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
         };
         let asking = client.clone();
         tasks.keep("API server", move |token| report_reachability(asking.clone(), url.clone(), token));
+        let net = cluster_net::resolve(&args.net, typed, &proxy_client, &paths.cluster_net()).await?;
         let inputs = NodeInputs {
             identity,
             paths: paths.clone(),
-            net: args.net.clone(),
+            net,
             node: args.node.clone(),
             client,
             proxy_client,

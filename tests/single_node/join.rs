@@ -73,7 +73,9 @@ fn a_worker_joins_by_the_printed_command() -> Result<()> {
     let (server, worker) = (machine::new("joined")?, machine::new("joining")?);
     let before = worker.picture()?;
     server.cable((SERVER, &worker, WORKER))?;
-    let control_plane = start(&server, &["server", "--advertise-address", SERVER])?;
+    // Not the range that a node takes by itself.
+    let range = ["--service-cluster-ip-range", "10.96.0.0/16"];
+    let control_plane = start(&server, &[&["server", "--advertise-address", SERVER][..], &range].concat())?;
     let create = ["token", "create", "--print-join-command", "--description", "a test"];
     let printed = time::until("the control plane", || server.copepod(&create))?;
     let words: Vec<&str> = printed.split_whitespace().collect();
@@ -90,6 +92,11 @@ fn a_worker_joins_by_the_printed_command() -> Result<()> {
     let join: Vec<&str> = words[1..].iter().copied().chain(own).collect();
     let agent = start(&worker, &join)?;
     time::until("the worker", || ready(&server)).with_context(|| log(&worker))?;
+    time::until("the cluster's DNS address", || {
+        let shown = worker.run(&["ip", "-4", "address", "show", "copepod0"])?;
+        ensure!(shown.contains("10.96.0.10/32") && !shown.contains("10.43."), "{shown}");
+        Ok(())
+    })?;
     let image = "--image=copepod.local/demo:latest";
     server.kubectl(&["run", "hello", image, "--image-pull-policy=IfNotPresent"])?;
     server
