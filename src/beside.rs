@@ -6,6 +6,7 @@ use controlplane_lite::apiserver::components::Component;
 use controlplane_lite::client::Status;
 use tokio::sync::watch;
 
+use crate::log_file;
 use crate::tasks::States;
 
 /// What runs beside the API server.
@@ -21,6 +22,8 @@ impl Component for Beside {
     fn checks(&self) -> Vec<(String, Option<String>)> {
         let tasks = self.tasks.borrow();
         let tasks = tasks.iter().map(|(name, state)| (format!("task/{}", dashed(name)), state.problem.clone()));
+        let log = std::iter::once(("log".to_owned(), log_file::problem()));
+        let tasks = log.chain(tasks);
         tasks.chain(self.status.checks().into_iter().map(|check| (check.name, check.failure))).collect()
     }
 

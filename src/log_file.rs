@@ -11,6 +11,14 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Size at which a log is put aside: with the one before, a log takes twice as much at most.
 const MAX_SIZE: u64 = 10 << 20;
 
+/// Why the last line could not be written: a process has one log, which whoever logs writes to.
+static PROBLEM: Mutex<Option<String>> = Mutex::new(None);
+
+/// Why the log is not written at present.
+pub fn problem() -> Option<String> {
+    PROBLEM.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// The open log; clones write to the same one.
 #[derive(Clone, Debug)]
 pub struct LogFile(Arc<Mutex<Open>>);
@@ -75,7 +83,13 @@ impl Open {
 
 impl Write for LogFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes);
+        let problem = written.as_ref().err().map(ToString::to_string);
+        let mut known = PROBLEM.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != problem {
+            *known = problem;
+        }
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -112,5 +126,11 @@ mod tests {
         // A start goes on where the last one ended.
         LogFile::with(&path, 100, |_| {}).unwrap().write_all(b"again\n").unwrap();
         assert!(fs::read_to_string(&path).unwrap().ends_with("line 1002\nagain\n"));
+        // A log that cannot be written is known until it can be again.
+        assert_eq!(problem(), None);
+        LogFile::with(Path::new("/dev/full"), 100, |_| {}).unwrap().write_all(b"x\n").unwrap_err();
+        assert!(problem().unwrap().contains("No space left"));
+        LogFile::with(&path, 100, |_| {}).unwrap().write_all(b"room\n").unwrap();
+        assert_eq!(problem(), None);
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use agent::cgroup::CgroupTree;
 use agent::config::CgroupDriver;
 use anyhow::{Context, Result, bail};
+use controlplane_lite::apiserver::endpoints;
 use kube::Client;
 use netproxy::cidr::Cidr4;
 use netproxy::cluster::{Cluster, Subscription};
@@ -244,6 +245,7 @@ fn agent_config(inputs: &NodeInputs) -> Result<agent::config::AgentConfig> {
     config.paths.pod_logs = inputs.paths.log.clone();
     config.paths.resolv_conf = inputs.resolv_conf().unwrap_or_else(|| "/dev/null".into());
     config.node.ips = vec![inputs.identity.ip];
+    config.node.version = endpoints::GIT_VERSION.to_owned();
     config.dns.servers = vec![flags::dns_address(&inputs.net)?.to_string()];
     config.dns.domain = inputs.net.cluster_domain.clone();
     config.cgroups.root = inputs.node.cgroup_root.clone();

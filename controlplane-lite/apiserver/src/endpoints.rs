@@ -19,7 +19,7 @@ use scheme::discovery::{self, AggregatedVersion};
 use scheme::openapi;
 
 /// What `/version` and nodes report.
-pub const GIT_VERSION: &str = "v1.36.0+copepod";
+pub const GIT_VERSION: &str = concat!("v1.36.0+copepod.", env!("CARGO_PKG_VERSION"));
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Answers a path.
@@ -107,8 +107,10 @@ async fn health(server: &Server, parts: &[&str], query: &Query) -> Response<Body
     if endpoint == "readyz" {
         names.extend(["informer-sync", "shutdown"]);
     }
-    let beside = if endpoint == "healthz" { server.components.checks() } else { Vec::new() };
-    names.extend(beside.iter().map(|(name, _)| name.as_str()));
+    let mut beside = server.components.checks();
+    // The other endpoints judge the server alone, and its log, which the process writes.
+    beside.retain(|(name, _)| endpoint == "healthz" || name == "log");
+    names.extend(beside.iter().map(|(name, _)| name.as_str()).filter(|name| !CHECKS.contains(name)));
     if !only.is_empty() {
         if !names.contains(&only.as_str()) {
             return not_found();
