@@ -114,6 +114,9 @@ pub fn anonymous(server: &str, ca_pem: &str) -> Value {
     })
 }
 
+/// The extension of a context that names the one that was current before it.
+const BEFORE: &str = "copepod.local/before";
+
 /// `base` with the entries of `added` put in or replaced by name, and `added`'s
 /// context made the current one.
 ///
@@ -121,6 +124,7 @@ pub fn anonymous(server: &str, ca_pem: &str) -> Value {
 /// When `base` is no kubeconfig.
 pub fn merge(base: Value, added: &Value) -> Result<Value> {
     let mut merged = as_config(base)?;
+    let before = context_before(&merged, &added["current-context"]);
     for section in ["clusters", "users", "contexts"] {
         for entry in added[section].as_array().into_iter().flatten() {
             let list = section_of(&mut merged, section)?;
@@ -129,20 +133,40 @@ pub fn merge(base: Value, added: &Value) -> Result<Value> {
         }
     }
     merged["current-context"] = added["current-context"].clone();
+    let own =
+        section_of(&mut merged, "contexts")?.iter_mut().find(|context| context["name"] == added["current-context"]);
+    if let (Some(own), Some(before)) = (own, before) {
+        own["context"]["extensions"] = json!([{"name": BEFORE, "extension": {"context": before}}]);
+    }
     Ok(merged)
 }
 
-/// `base` without the cluster, user and context called `name`.
+/// The context that was current before `name` is, or was when that was merged first.
+fn context_before(config: &Value, name: &Value) -> Option<Value> {
+    let current = &config["current-context"];
+    if current != name {
+        return current.as_str().filter(|current| !current.is_empty()).map(|current| json!(current));
+    }
+    let contexts = config["contexts"].as_array()?;
+    let own = contexts.iter().find(|context| context["name"] == *name)?;
+    let extensions = own["context"]["extensions"].as_array()?;
+    Some(extensions.iter().find(|extension| extension["name"] == BEFORE)?["extension"]["context"].clone())
+}
+
+/// `base` without the cluster, user and context called `name`; the context that was current before is so again.
 ///
 /// # Errors
 /// When `base` is no kubeconfig.
 pub fn without(base: Value, name: &str) -> Result<Value> {
     let mut left = as_config(base)?;
+    let before = context_before(&left, &json!(name));
     for section in ["clusters", "users", "contexts"] {
         section_of(&mut left, section)?.retain(|old| old["name"] != name);
     }
     if left["current-context"] == name {
-        left["current-context"] = json!("");
+        let contexts = section_of(&mut left, "contexts")?;
+        let before = before.filter(|before| contexts.iter().any(|context| context["name"] == *before));
+        left["current-context"] = before.unwrap_or_else(|| json!(""));
     }
     Ok(left)
 }
@@ -217,10 +241,12 @@ mod tests {
         assert_eq!(merged["extensions"], base["extensions"]);
         let again = merge(merged.clone(), &entry("dev")).unwrap();
         assert_eq!(again, merged, "merging twice changes nothing");
-        let mut left = without(merged, "dev").unwrap();
-        assert_eq!(left["current-context"], "");
-        left["current-context"] = json!("work");
-        assert_eq!(left, base);
+        // What was current before is so again, unless it is gone or somebody chose another.
+        assert_eq!(without(merged.clone(), "dev").unwrap(), base);
+        assert_eq!(without(without(merged.clone(), "work").unwrap(), "dev").unwrap()["current-context"], "");
+        let other = merge(merged, &entry("other")).unwrap();
+        assert_eq!(without(other.clone(), "dev").unwrap()["current-context"], "other");
+        assert_eq!(without(other, "other").unwrap()["current-context"], "dev");
     }
 
     #[test]
