@@ -38,7 +38,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How often to look whether everything is as it was made.
 const LOOK: Duration = Duration::from_secs(30);
 /// How long a node waits for its part of the pod network before it says so.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A node's network.
 #[derive(Clone, Debug, PartialEq, Eq)]
