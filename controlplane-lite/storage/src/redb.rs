@@ -9,13 +9,15 @@
 //! ahead in each commit, and a start after a crash skips the reserved ones, so a
 //! revision that was handed out for a lost write is never used for another. The
 //! skipped range is remembered as a gap: reads and watches from inside it get
-//! `Compacted`, since what their reader saw never came to pass.
+//! `Compacted`, since what their reader saw never came to pass. A file that ends
+//! before what was acknowledged is damaged and refused.
 //!
-//! **After a failed commit** (a disk that is full for a moment) redb refuses all
-//! further work, so the writer closes the file and opens it again. Whatever of the
-//! failed batch did reach the disk is taken back, since its writers were told that
+//! **After a failed commit or read** (a disk that is full or away for a moment) redb
+//! refuses all further work, so the writer closes the file and opens it again. Whatever
+//! of a failed batch did reach the disk is taken back, since its writers were told that
 //! it failed; eventual writes are still in the overlay.
 
+mod acknowledged;
 mod read;
 mod schema;
 mod writer;
@@ -34,6 +36,7 @@ use tokio::sync::oneshot;
 use super::config::RedbConfig;
 use super::fanout::{Fanout, replay_then};
 use super::store::{Entry, Event, EventStream, Key, Page, Precondition, Put, Range, Revision, Store, StoreError};
+use acknowledged::Acknowledged;
 use writer::{Command, Write, Writer, Written};
 
 /// Versions that are visible but not on disk yet; `None` is a deletion.
@@ -50,7 +53,7 @@ struct Visible {
 #[derive(Debug)]
 struct Shared {
     path: String,
-    /// Absent while the file is reopened after a failed commit.
+    /// Absent while the file is reopened after a failure.
     database: RwLock<Option<Database>>,
     /// Also held while events are published, so that a watch can join between
     /// two revisions.
@@ -87,7 +90,7 @@ impl Shared {
 }
 
 fn reopening() -> ::redb::Error {
-    ::redb::Error::Io(std::io::Error::other("the store could not be reopened after a failed commit yet"))
+    ::redb::Error::Io(std::io::Error::other("the store could not be reopened after a failure yet"))
 }
 
 /// The embedded store.
@@ -102,12 +105,24 @@ pub struct RedbStore {
 impl RedbStore {
     /// Opens or creates the file. Blocks: after a crash redb reads it all.
     pub fn open(config: RedbConfig) -> Result<Self, StoreError> {
-        Self::open_with(config, Box::new(open_database))
+        Self::open_with(config, Box::new(open_database), |config| {
+            let beside = Acknowledged::beside(&config.path);
+            beside.map_err(|source| {
+                StoreError::io("note what is acknowledged beside", config.path.display().to_string(), source)
+            })
+        })
     }
 
-    fn open_with(config: RedbConfig, open: Open) -> Result<Self, StoreError> {
+    fn open_with(
+        config: RedbConfig,
+        open: Open,
+        acknowledged: impl Fn(&RedbConfig) -> Result<Acknowledged, StoreError>,
+    ) -> Result<Self, StoreError> {
         let path = config.path.display().to_string();
         let database = open(&config)?;
+        let acknowledged = acknowledged(&config)?;
+        let last = schema::last(&database).map_err(|error| broken(&path, "open store", error))?;
+        acknowledged.check(&path, last)?;
         let recovered = schema::recover(&database).map_err(|error| broken(&path, "open store", error))?;
         let visible = Visible { revision: recovered.revision, overlay: Arc::default() };
         let shared = Arc::new(Shared {
@@ -117,7 +132,7 @@ impl RedbStore {
             fanout: Fanout::default(),
         });
         let (commands, inbox) = mpsc::channel();
-        let writer = Writer::new(shared.clone(), config, open, recovered);
+        let writer = Writer::new(shared.clone(), config, (open, acknowledged), recovered);
         let writer = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run(&inbox))
@@ -143,7 +158,16 @@ impl RedbStore {
         self.shared.check_open()?;
         let shared = self.shared.clone();
         let done = tokio::task::spawn_blocking(move || read(&shared)).await;
-        done.map_err(|source| StoreError::io(operation, self.shared.path.clone(), source))?
+        self.noted(done.map_err(|source| StoreError::io(operation, self.shared.path.clone(), source))?)
+    }
+
+    /// Has the file opened again when it could not be read: redb refuses everything after one failed read.
+    fn noted<T>(&self, read: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Io { .. } | StoreError::Corrupt { .. }) = &read {
+            // Fails only when the writer has stopped.
+            let _ = self.commands.send(Command::ReadFailed);
+        }
+        read
     }
 }
 
@@ -162,7 +186,7 @@ impl Store for RedbStore {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         self.shared.check_open()?;
         // A few pages from the cache: cheaper than changing threads.
-        read::get(&self.shared, key)
+        self.noted(read::get(&self.shared, key))
     }
 
     async fn list(&self, range: Range) -> Result<Page, StoreError> {

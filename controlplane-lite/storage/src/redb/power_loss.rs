@@ -1,4 +1,4 @@
-//! The store on a disk that loses what was not synced, and that is full for a moment.
+//! The store on a disk that loses what was not synced, and that is full or away for a moment.
 
 #![allow(clippy::unwrap_used)]
 use std::io;
@@ -17,6 +17,8 @@ struct Platter {
     full: AtomicBool,
     /// Whether it writes and then fails to say so.
     unsure: AtomicBool,
+    /// Whether it cannot be read.
+    unreadable: AtomicBool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -44,7 +46,10 @@ impl Disk {
             builder.set_cache_size(config.cache_bytes);
             builder.create_with_backend(disk.clone()).map_err(|error| StoreError::io("open", "disk", error))
         };
-        RedbStore::open_with(RedbConfig::new("disk"), Box::new(open))
+        // Without a cache every read asks the disk.
+        RedbStore::open_with(RedbConfig { cache_bytes: 0, ..RedbConfig::new("disk") }, Box::new(open), |_| {
+            Ok(Acknowledged::default())
+        })
     }
 }
 
@@ -53,6 +58,9 @@ impl StorageBackend for Disk {
         Ok(self.0.live.lock().unwrap().len() as u64)
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.0.unreadable.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         let (live, from) = (self.0.live.lock().unwrap(), usize::try_from(offset).unwrap());
         let bytes = live.get(from..from + out.len()).ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
         out.copy_from_slice(bytes);
@@ -144,4 +152,26 @@ async fn a_commit_that_reached_the_disk_and_failed_did_not_happen() {
     assert_eq!(texts(&store).await, ["a=1", "c=1"]);
     drop(store);
     assert_eq!(texts(&disk.open().unwrap()).await, ["a=1", "c=1"]);
+}
+
+#[tokio::test]
+async fn a_disk_that_could_not_be_read_is_read_again() {
+    let disk = Disk::default();
+    let store = disk.open().unwrap();
+    store.put(Put::create(key("a"), "1")).await.unwrap();
+    disk.0.unreadable.store(true, Ordering::SeqCst);
+    store.get(&key("a")).await.unwrap_err();
+    store.list(Range::default()).await.unwrap_err();
+    store.put(Put::create(key("b"), "1")).await.unwrap_err();
+    disk.0.unreadable.store(false, Ordering::SeqCst);
+    // Nobody writes: the reads alone have to bring the store back.
+    let again = async {
+        while store.get(&key("a")).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), again).await.expect("reads go on");
+    assert_eq!(texts(&store).await, ["a=1"]);
+    store.put(Put::create(key("c"), "1")).await.unwrap();
+    assert_eq!(texts(&store).await, ["a=1", "c=1"]);
 }

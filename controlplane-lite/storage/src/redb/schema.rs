@@ -74,6 +74,16 @@ pub(super) struct Recovered {
     pub(super) compacted: Revision,
 }
 
+/// The last revision in the file, zero in a new one.
+pub(super) fn last(database: &Database) -> Result<Revision, redb::Error> {
+    let read = database.begin_read()?;
+    match read.open_table(META) {
+        Ok(meta) => Ok(Revision(meta.get(REVISION)?.map_or(0, |guard| guard.value()))),
+        Err(TableError::TableDoesNotExist(_)) => Ok(Revision(0)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Reads the counters, creates the tables of a new file, and steps over the
 /// revisions a crash may have lost.
 pub(super) fn recover(database: &Database) -> Result<Recovered, redb::Error> {
@@ -114,11 +124,20 @@ pub(super) fn recover(database: &Database) -> Result<Recovered, redb::Error> {
 }
 
 /// Takes back changes after `keep` that reached the disk although their commit
-/// failed. Returns what is reserved and compacted.
-pub(super) fn roll_back(database: &Database, keep: Revision) -> Result<(Revision, Revision), redb::Error> {
+/// failed. Returns what is reserved and compacted. Refuses a file that has lost
+/// what was `durable`.
+pub(super) fn roll_back(
+    database: &Database,
+    keep: Revision,
+    durable: Revision,
+) -> Result<(Revision, Revision), redb::Error> {
     let read = database.begin_read()?;
     let meta = read.open_table(META)?;
     let number = |name| Ok::<_, redb::Error>(meta.get(name)?.map_or(0, |guard| guard.value()));
+    let last = number(REVISION)?;
+    if last < durable.0 {
+        return Err(redb::Error::Corrupted(format!("it ends at revision {last}, but {durable} was acknowledged")));
+    }
     let counters = (Revision(number(RESERVED)?), Revision(number(COMPACTED)?));
     let mut stray = Vec::new();
     for change in read.open_table(LOG)?.range(keep.0 + 1..)? {

@@ -51,7 +51,9 @@ async fn eventual_writes_reach_the_disk_by_themselves() {
 fn crash(directory: &tempfile::TempDir) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     std::fs::create_dir(copy.path().join("sub")).unwrap();
-    std::fs::copy(directory.path().join("sub/state.redb"), copy.path().join("sub/state.redb")).unwrap();
+    for name in ["state.redb", "state.redb.acknowledged"] {
+        std::fs::copy(directory.path().join("sub").join(name), copy.path().join("sub").join(name)).unwrap();
+    }
     copy
 }
 
@@ -145,8 +147,47 @@ async fn damaged_files_are_refused() {
     check("flipped bits", &flipped);
     check("empty", b"");
     std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(path.with_extension("redb.acknowledged")).unwrap();
     assert!(RedbStore::open(config(&directory)).is_ok(), "no file is a new store");
     assert!(!path.with_extension("new").exists());
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
+}
+
+/// Damages every page that the last commit wrote, so that only the one before it is whole.
+fn without_the_last_commit(before: &[u8], after: &[u8]) -> Vec<u8> {
+    let mut damaged = after.to_vec();
+    for (index, page) in damaged.chunks_mut(4096).enumerate().skip(1) {
+        let old = before.get(index * 4096..(index + 1) * 4096).unwrap_or_default();
+        if old != page {
+            page.iter_mut().for_each(|byte| *byte ^= 0x5a);
+        }
+    }
+    damaged
+}
+
+#[tokio::test]
+async fn a_store_that_lost_its_last_commit_is_refused() {
+    for clean in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = config(&directory).path;
+        let store = RedbStore::open(config(&directory)).unwrap();
+        for n in 0..20 {
+            store.put(Put::create(key(&format!("key-{n}")), vec![7; 500])).await.unwrap();
+        }
+        let before = std::fs::read(&path).unwrap();
+        store.put(Put::create(key("last"), "acknowledged")).await.unwrap();
+        let killed = std::fs::read(&path).unwrap();
+        drop(store);
+        let after = if clean { std::fs::read(&path).unwrap() } else { killed };
+        std::fs::write(&path, without_the_last_commit(&before, &after)).unwrap();
+        match RedbStore::open(config(&directory)) {
+            Err(StoreError::Corrupt { .. }) => {}
+            Err(other) => panic!("clean: {clean}: {other:?}"),
+            Ok(store) => {
+                let last = store.get(&key("last")).await.unwrap();
+                panic!("clean: {clean}: opened at {:?}, with {last:?}", store.current_revision().await);
+            }
+        }
+    }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use redb::WriteTransaction;
 use tokio::sync::oneshot;
 
+use super::acknowledged::Acknowledged;
 use super::schema::{self, LOG, META, RESERVE, RESERVED, REVISION, Recovered, VERSIONS};
 use super::{Open, Overlay, Shared, broken, read};
 use crate::config::RedbConfig;
@@ -32,6 +33,8 @@ pub(super) enum Command {
     Compact(Revision, Answer<()>),
     /// Commits, to see whether that works.
     Check(Answer<()>),
+    /// A reader met an error of the disk.
+    ReadFailed,
     Close(Option<Answer<()>>),
 }
 
@@ -71,14 +74,24 @@ pub(super) struct Writer {
     flush_by: Option<Instant>,
     last_batch: usize,
     open: Open,
+    /// The newest revision on disk, and where that is noted.
+    durable: Revision,
+    acknowledged: Acknowledged,
     /// When a commit last succeeded.
     committed: Option<Instant>,
-    /// Since the last attempt to reopen, when commits fail.
+    /// Since the last attempt to reopen, when the file cannot be used.
     failed: Option<Instant>,
+    /// When the file was last opened.
+    opened: Instant,
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, config: RedbConfig, open: Open, recovered: Recovered) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        config: RedbConfig,
+        (open, acknowledged): (Open, Acknowledged),
+        recovered: Recovered,
+    ) -> Self {
         Self {
             shared,
             config,
@@ -89,8 +102,11 @@ impl Writer {
             flush_by: None,
             last_batch: 1,
             open,
+            durable: recovered.revision,
+            acknowledged,
             committed: None,
             failed: None,
+            opened: Instant::now(),
         }
     }
 
@@ -128,6 +144,7 @@ impl Writer {
             Command::Write(_, answer) => drop(answer.send(Err(StoreError::Closed))),
             Command::Compact(before, answer) => drop(answer.send(self.compact(before))),
             Command::Check(answer) => drop(answer.send(self.check())),
+            Command::ReadFailed => self.read_failed(),
             Command::Close(answer) => {
                 let closed = self.close();
                 if let Some(answer) = answer {
@@ -169,7 +186,16 @@ impl Writer {
         stopped_by
     }
 
-    /// Opens the file again after a failed commit. True when there is nothing to mend.
+    /// Opens the file again, unless a failed read is from before it was opened.
+    fn read_failed(&mut self) {
+        if self.failed.is_some() {
+            self.mend();
+        } else if self.opened.elapsed() >= REOPEN_PAUSE {
+            self.reopen();
+        }
+    }
+
+    /// Opens the file again after a failure. True when there is nothing to mend.
     fn mend(&mut self) -> bool {
         let Some(last) = self.failed else { return true };
         if last.elapsed() < REOPEN_PAUSE {
@@ -183,7 +209,7 @@ impl Writer {
         // Closed first: a file is open once.
         self.shared.install(None);
         let opened = (self.open)(&self.config).and_then(|database| {
-            let counters = schema::roll_back(&database, self.revision);
+            let counters = schema::roll_back(&database, self.revision, self.durable);
             let counters =
                 counters.map_err(|error| broken(&self.shared.path, "take back a failed commit in", error))?;
             Ok((database, counters))
@@ -193,7 +219,8 @@ impl Writer {
                 self.shared.install(Some(database));
                 (self.reserved, self.compacted) = (reserved, compacted.max(self.compacted));
                 self.failed = None;
-                tracing::info!(path = self.shared.path, "store reopened after a failed commit");
+                self.opened = Instant::now();
+                tracing::info!(path = self.shared.path, "store reopened after a failure");
                 true
             }
             Err(error) => {
@@ -224,6 +251,7 @@ impl Writer {
             for (_, answer) in writes {
                 drop(answer.send(Err(StoreError::io("read", self.shared.path.clone(), error.clone()))));
             }
+            self.read_failed();
         }
         let Some(newest) = staged.events.last().map(Event::revision) else { return };
         let commit = staged.durable || newest.next() >= self.reserved;
@@ -304,6 +332,8 @@ impl Writer {
         let rows = 64 + 2 * (overlay.len() + versions.len());
         let compacted = self.compact_some(&write, newest, rows)?;
         write.commit()?;
+        self.durable = newest;
+        self.acknowledged.note(newest);
         self.compacted = compacted;
         self.reserved = Revision(newest.0 + RESERVE);
         self.flush_by = None;
@@ -405,7 +435,9 @@ impl Writer {
             Ok(())
         };
         self.shared.fanout.close();
-        work().map_err(|error: redb::Error| broken(&self.shared.path, "flush", error))
+        work().map_err(|error: redb::Error| broken(&self.shared.path, "flush", error))?;
+        self.acknowledged.note(self.revision);
+        Ok(())
     }
 }
 
