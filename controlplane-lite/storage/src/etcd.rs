@@ -166,7 +166,8 @@ impl Store for EtcdStore {
         }
         if start >= end && end != [0] {
             let revision = self.current_revision().await?;
-            return Ok(Page { entries: Vec::new(), revision: range.at.unwrap_or(revision), more: false });
+            let (entries, revision) = (Vec::new(), range.at.unwrap_or(revision));
+            return Ok(Page { entries, revision, more: false, left_out: range.count.then_some(0) });
         }
         let limit = i64::try_from(range.limit).unwrap_or(i64::MAX);
         let options = GetOptions::new().with_range(end).with_limit(limit);
@@ -181,8 +182,10 @@ impl Store for EtcdStore {
         let revision = range.at.unwrap_or_else(|| revision_of(response.header()));
         let more = response.more();
         let kvs = response.take_kvs();
+        // etcd counts the whole range whatever the limit.
+        let left_out = u64::try_from(response.count()).unwrap_or_default().saturating_sub(kvs.len() as u64);
         let entries = kvs.iter().filter_map(|kv| Some(entry(self::key(&self.prefix, kv)?, kv))).collect();
-        Ok(Page { entries, revision, more })
+        Ok(Page { entries, revision, more, left_out: range.count.then_some(left_out) })
     }
 
     async fn put(&self, put: Put) -> Result<Revision, StoreError> {

@@ -123,7 +123,8 @@ impl Store for MemoryStore {
         let limit = if range.limit == 0 { usize::MAX } else { range.limit };
         let entries = found.by_ref().take(limit).collect();
         let more = found.next().is_some();
-        Ok(Page { entries, revision, more })
+        let left_out = range.count.then(|| u64::from(more) + found.count() as u64);
+        Ok(Page { entries, revision, more, left_out })
     }
 
     async fn put(&self, put: Put) -> Result<Revision, StoreError> {

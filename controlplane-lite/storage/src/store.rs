@@ -213,6 +213,8 @@ pub struct Range {
     pub limit: usize,
     /// As of this revision; `None` for now.
     pub at: Option<Revision>,
+    /// Also say how many entries a limit left out: a walk over all of them in some stores.
+    pub count: bool,
 }
 
 impl Range {
@@ -230,6 +232,8 @@ pub struct Page {
     pub revision: Revision,
     /// True when the limit cut the page short.
     pub more: bool,
+    /// How many entries the limit left out, if that was asked for.
+    pub left_out: Option<u64>,
 }
 
 /// One change, or the news that there was none.

@@ -89,29 +89,63 @@ pub(super) fn list(shared: &Shared, range: &Range) -> Result<Page, StoreError> {
         view.readable(at).map_err(fail)??;
     }
     let limit = if range.limit == 0 { usize::MAX } else { range.limit };
-    let mut collector = Collector { entries: Vec::new(), limit: limit.saturating_add(1) };
+    let mut collector = Collector { entries: Vec::new(), limit, left_out: 0, count: range.count };
     collect(&view, range, at, &mut collector).map_err(fail)?;
-    let mut entries = collector.entries;
-    let more = entries.len() > limit;
-    entries.truncate(limit);
-    Ok(Page { entries, revision: at, more })
+    let Collector { entries, left_out, .. } = collector;
+    Ok(Page { entries, revision: at, more: left_out > 0, left_out: range.count.then_some(left_out) })
 }
 
 struct Collector {
     entries: Vec<Entry>,
     limit: usize,
+    left_out: u64,
+    /// Go on behind the limit, counting.
+    count: bool,
 }
 
 impl Collector {
+    /// One entry too many is looked at, to know whether there are more.
     fn full(&self) -> bool {
-        self.entries.len() >= self.limit
+        self.left_out > 0 && !self.count
     }
 
-    fn add(&mut self, key: Key, revision: Revision, value: Option<Bytes>) {
-        if let Some(value) = value
-            && !self.full()
-        {
-            self.entries.push(Entry { key, value, revision });
+    /// Takes one version; `value` is decoded only for what fits.
+    fn add(
+        &mut self,
+        key: impl FnOnce() -> Result<Key, redb::Error>,
+        revision: Revision,
+        value: Value<'_>,
+    ) -> Result<(), redb::Error> {
+        if !value.is_value() {
+            return Ok(());
+        }
+        if self.entries.len() >= self.limit {
+            self.left_out += 1;
+        } else if let Some(value) = value.bytes() {
+            self.entries.push(Entry { key: key()?, value, revision });
+        }
+        Ok(())
+    }
+}
+
+/// A version's value where it is: copied only when it is wanted.
+enum Value<'v> {
+    Row(&'v [u8]),
+    Overlaid(Option<Bytes>),
+}
+
+impl Value<'_> {
+    fn is_value(&self) -> bool {
+        match self {
+            Self::Row(row) => schema::is_value(row),
+            Self::Overlaid(value) => value.is_some(),
+        }
+    }
+
+    fn bytes(self) -> Option<Bytes> {
+        match self {
+            Self::Row(row) => schema::decode(row),
+            Self::Overlaid(value) => value,
         }
     }
 }
@@ -145,15 +179,14 @@ fn collect(view: &View, range: &Range, at: Revision, out: &mut Collector) -> Res
             continue;
         }
         while let Some((other, revision, value)) = overlay.next_if(|(other, ..)| other.as_str() < key) {
-            out.add(other, revision, value);
+            out.add(|| Ok(other), revision, Value::Overlaid(value))?;
         }
         match overlay.next_if(|(other, ..)| other.as_str() == key) {
-            Some((other, revision, value)) => out.add(other, revision, value),
-            None => out.add(schema::key(key)?, revision, schema::decode(row.1.value())),
+            Some((other, revision, value)) => out.add(|| Ok(other), revision, Value::Overlaid(value))?,
+            None => out.add(|| schema::key(key), revision, Value::Row(row.1.value()))?,
         }
     }
-    overlay.for_each(|(key, revision, value)| out.add(key, revision, value));
-    Ok(())
+    overlay.try_for_each(|(key, revision, value)| out.add(|| Ok(key), revision, Value::Overlaid(value)))
 }
 
 /// The newest overlaid version of each wanted key, in key order.

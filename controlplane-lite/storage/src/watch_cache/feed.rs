@@ -1,6 +1,7 @@
 //! The task that follows the store and keeps all caches current. When its watch
-//! breaks it lists everything anew and goes on; readers notice nothing but a
-//! shorter history.
+//! breaks it goes on from the last change it saw; when the store has forgotten what
+//! came next, it lists everything anew, and readers notice nothing but a shorter
+//! history.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -18,9 +19,20 @@ use super::{Command, ROOT, ResourceSpec, Shared};
 const CHUNK: usize = 256;
 /// Entries read at once while loading.
 const PAGE: usize = 1000;
+/// How often aged history is given back while nothing changes.
+const TRIM_EVERY: Duration = Duration::from_secs(30);
 /// Pauses between attempts to reach a store that fails.
 const RETRY: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(5)];
+
+/// How a watch of the store ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Broken {
+    /// The store may still know what came next.
+    Resumable,
+    /// It does not.
+    Compacted,
+}
 
 pub(super) struct Feed {
     shared: Arc<Shared>,
@@ -54,21 +66,23 @@ impl Feed {
     async fn run(mut self, events: EventStream, token: CancellationToken) {
         let mut events = events.ready_chunks(CHUNK);
         let mut attempt = 0;
+        let mut trim = tokio::time::interval(TRIM_EVERY);
+        trim.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 // Each arm is cancel-safe: a chunk or command is taken whole or not at all.
                 () = token.cancelled() => break,
+                _ = trim.tick() => self.trim(Instant::now()),
                 command = self.inbox.recv() => match command {
                     Some(command) => self.obey(command).await,
                     None => break,
                 },
                 chunk = events.next() => {
-                    let broken = chunk.is_none_or(|chunk| self.apply(chunk));
-                    if !broken {
+                    let Some(broken) = chunk.map_or(Some(Broken::Resumable), |chunk| self.apply(chunk)) else {
                         attempt = 0;
                         continue;
-                    }
-                    match self.recover(&mut attempt, &token).await {
+                    };
+                    match self.recover(broken, &mut attempt, &token).await {
                         Some(stream) => events = stream.ready_chunks(CHUNK),
                         None => break,
                     }
@@ -80,24 +94,32 @@ impl Feed {
         }
     }
 
-    /// Applies events in order and tells readers; true when the stream broke.
-    fn apply(&self, chunk: Vec<Result<Event, StoreError>>) -> bool {
+    fn trim(&self, now: Instant) {
+        let caches: Vec<_> = read(&self.shared.resources).values().cloned().collect();
+        for cache in caches {
+            cache.trim(now);
+        }
+    }
+
+    /// Applies events in order and tells readers; how the stream broke, if it did.
+    fn apply(&self, chunk: Vec<Result<Event, StoreError>>) -> Option<Broken> {
         let now = Instant::now();
         let mut reached = *self.progress.borrow();
-        let mut broken = false;
+        let mut broken = None;
         let resources = read(&self.shared.resources);
         for event in chunk {
             let event = match event {
                 Ok(event) => event,
                 // Someone shut the store down; `recover` finds out and ends the feed.
                 Err(StoreError::Closed) => {
-                    broken = true;
+                    broken = Some(Broken::Resumable);
                     break;
                 }
                 Err(error) => {
+                    let lost = matches!(error, StoreError::Compacted { .. });
+                    broken = Some(if lost { Broken::Compacted } else { Broken::Resumable });
                     let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "watch of the store broke; listing anew");
-                    broken = true;
+                    tracing::warn!(error, "watch of the store broke");
                     break;
                 }
             };
@@ -111,9 +133,17 @@ impl Feed {
         broken
     }
 
-    /// Lists everything and opens a new watch, as often as it takes.
-    async fn recover(&self, attempt: &mut usize, token: &CancellationToken) -> Option<EventStream> {
+    /// Goes on where the watch broke, or lists everything and opens a new one, as often as it takes.
+    async fn recover(&self, mut broken: Broken, attempt: &mut usize, token: &CancellationToken) -> Option<EventStream> {
         loop {
+            // A store that ends each resumed watch at once is listed.
+            let resumed =
+                if broken == Broken::Resumable && *attempt < RETRY.len() { self.resume().await } else { None };
+            if let Some(events) = resumed {
+                *attempt += 1;
+                return Some(events);
+            }
+            broken = Broken::Compacted;
             match self.reload().await {
                 Ok(events) => return Some(events),
                 Err(StoreError::Closed) => return None,
@@ -129,6 +159,14 @@ impl Feed {
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// A watch from where the last one broke: no reader misses a state, and history stays. None when the store
+    /// cannot tell what happened since, or is not what was watched (restored from a backup, it is behind us).
+    async fn resume(&self) -> Option<EventStream> {
+        let at = *self.progress.borrow();
+        let current = self.shared.store.current_revision().await.ok()?;
+        if current < at { None } else { self.shared.store.watch("", at).await.ok() }
     }
 
     async fn reload(&self) -> Result<EventStream, StoreError> {
@@ -177,7 +215,7 @@ impl Feed {
         let mut entries = Vec::new();
         let mut after = None;
         loop {
-            let range = Range { prefix: prefix.into(), after, limit: PAGE, at: Some(at) };
+            let range = Range { prefix: prefix.into(), after, limit: PAGE, at: Some(at), count: false };
             let page = self.shared.store.list(range).await?;
             entries.extend(page.entries);
             if !page.more {

@@ -61,9 +61,23 @@ impl Change {
 
 /// Always kept, however old: quiet resources remember their last changes.
 const MIN_CHANGES: usize = 64;
-const MAX_CHANGES: usize = 16_384;
-const MAX_BYTES: usize = 4 << 20;
+/// Younger changes are kept under any load that [`FRESH`] has room for, so that a watch that broke can be resumed.
+/// Upstream's eventFreshDuration (staging/src/k8s.io/apiserver/pkg/storage/cacher/watch_cache.go): the default
+/// bookmark period and a little more.
+pub(super) const FRESH_FOR: Duration = Duration::from_secs(75);
 const MAX_AGE: Duration = Duration::from_secs(300);
+
+/// How much may be remembered.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    changes: usize,
+    bytes: usize,
+}
+
+/// Of changes that are still fresh; their number is upstream's defaultUpperBoundCapacity.
+const FRESH: Bound = Bound { changes: 100 * 1024, bytes: 64 << 20 };
+/// Of older ones.
+const AGED: Bound = Bound { changes: 16_384, bytes: 4 << 20 };
 
 /// The last changes, oldest first.
 #[derive(Debug)]
@@ -87,24 +101,95 @@ impl History {
     pub(super) fn push(&mut self, change: Arc<Change>, now: Instant) {
         self.bytes += change.weight();
         self.changes.push_back((now, change));
+        self.trim(now);
+    }
+
+    /// Forgets what is too old or too much. Also to be called when nothing changes: what was fresh ages.
+    pub(super) fn trim(&mut self, now: Instant) {
+        let before = self.changes.len();
         while self.too_much(now) {
             let Some((_, oldest)) = self.changes.pop_front() else { break };
             self.bytes -= oldest.weight();
             self.since = oldest.revision;
         }
+        if self.changes.len() < before / 2 {
+            self.changes.shrink_to_fit();
+        }
     }
 
     fn too_much(&self, now: Instant) -> bool {
         let Some((at, _)) = self.changes.front() else { return false };
-        let many = self.changes.len() > MIN_CHANGES;
-        let few_but_huge = self.changes.len() > 1 && self.bytes > 16 * MAX_BYTES;
-        few_but_huge
-            || many && (self.changes.len() > MAX_CHANGES || self.bytes > MAX_BYTES || now.duration_since(*at) > MAX_AGE)
+        let age = now.duration_since(*at);
+        let exceeds = |bound: Bound| self.changes.len() > bound.changes || self.bytes > bound.bytes;
+        if self.changes.len() <= MIN_CHANGES {
+            return self.changes.len() > 1 && exceeds(FRESH);
+        }
+        age > MAX_AGE || exceeds(if age > FRESH_FOR { AGED } else { FRESH })
     }
 
     /// The changes after `revision`, oldest first.
     pub(super) fn after(&self, revision: Revision) -> impl DoubleEndedIterator<Item = &Arc<Change>> {
         let from = self.changes.partition_point(|(_, change)| change.revision <= revision);
         self.changes.range(from..).map(|(_, change)| change)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn object(bytes: usize) -> Arc<Object> {
+        let json = format!(r#"{{"metadata":{{"name":"a","namespace":"n"}},"data":"{}"}}"#, "x".repeat(bytes));
+        Arc::new(Object::parse(json.as_bytes(), Revision(1), EventKind::Modified, &Arc::from([])).unwrap())
+    }
+
+    fn change(number: u64, object: &Arc<Object>) -> Arc<Change> {
+        let key = Key::new("/k").unwrap();
+        let change = Change::new(key, object.clone(), Some(object.clone()));
+        Arc::new(Change { revision: Revision(number), ..change })
+    }
+
+    /// `rate` changes of `bytes` in each of `seconds`; the age of what can be resumed from then.
+    fn resumable(rate: u64, bytes: usize, seconds: u64) -> (u64, History) {
+        let (start, mut history, object) = (Instant::now(), History::new(Revision(1)), object(bytes));
+        for second in 0..seconds {
+            for n in 0..rate {
+                history.push(change(2 + second * rate + n, &object), start + Duration::from_secs(second));
+            }
+        }
+        (seconds - history.since().0.saturating_sub(1).div_ceil(rate), history)
+    }
+
+    #[test]
+    fn changes_last_as_long_as_upstreams_under_load() {
+        for (rate, bytes) in [(50, 10_000), (500, 500), (1_000, 10)] {
+            let (age, history) = resumable(rate, bytes, 200);
+            assert!(age >= FRESH_FOR.as_secs(), "{rate}/s of {bytes} bytes: {age} s");
+            assert!(history.bytes <= FRESH.bytes && history.changes.len() <= FRESH.changes);
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded_under_any_load() {
+        let (_, history) = resumable(20, 1 << 20, 20);
+        assert!(history.bytes <= FRESH.bytes, "{}", history.bytes);
+        let (_, history) = resumable(20_000, 1, 8);
+        assert!(history.changes.len() <= FRESH.changes);
+    }
+
+    #[test]
+    fn what_was_fresh_is_given_back_when_it_has_aged() {
+        let (start, mut history, object) = (Instant::now(), History::new(Revision(1)), object(10_000));
+        for number in 2..2_002 {
+            history.push(change(number, &object), start);
+        }
+        assert!(history.bytes > AGED.bytes);
+        history.trim(start + FRESH_FOR);
+        assert_eq!(history.since(), Revision(1), "all of it is still fresh");
+        history.trim(start + FRESH_FOR + Duration::from_secs(1));
+        assert!(history.bytes <= AGED.bytes && history.changes.len() >= MIN_CHANGES);
+        let newest = history.after(history.since()).last().unwrap().revision;
+        assert_eq!(newest, Revision(2_001), "the oldest go first");
     }
 }

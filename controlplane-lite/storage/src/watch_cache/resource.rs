@@ -12,6 +12,9 @@ use super::watch::{CacheWatch, WatchRequest, WatchStart};
 use super::watchers::Watchers;
 use super::{CacheError, Filter, ResourceSpec, Shared};
 
+/// Entries read from the store at once when a selector decides which of them count.
+const STORED_CHUNK: usize = 500;
+
 /// What to list.
 #[derive(Clone, Debug, Default)]
 pub struct ListQuery {
@@ -156,16 +159,37 @@ impl ResourceCache {
         Ok(Some(page(query, at, all.into_iter())))
     }
 
+    /// A page out of the store's history, reading no more of it than the page takes.
     async fn list_stored(&self, query: &ListQuery) -> Result<Listing, CacheError> {
         let shared = self.shared.upgrade().ok_or(CacheError::Stopped)?;
         let (_, prefix) = self.range(&query.filter, None);
-        let stored = shared.store.list(Range { prefix, after: query.after.clone(), limit: 0, at: query.at }).await?;
-        let objects: Vec<_> = stored
-            .entries
-            .iter()
-            .filter_map(|entry| Some((&entry.key, Arc::new(self.parse(entry, EventKind::Modified)?))))
-            .collect();
-        Ok(page(query, stored.revision, objects.iter().map(|(key, object)| (*key, object))))
+        let limit = match query.limit {
+            0 => 0,
+            limit if query.filter.is_range() => limit,
+            // A selector leaves some out; one more tells whether there is a next page.
+            limit => limit.saturating_add(1).max(STORED_CHUNK),
+        };
+        let count = query.filter.is_range();
+        let mut range = Range { prefix, after: query.after.clone(), limit, at: query.at, count };
+        let mut found: Vec<(Key, Arc<Object>)> = Vec::new();
+        loop {
+            let stored = shared.store.list(range.clone()).await?;
+            range.at = Some(stored.revision);
+            range.after = stored.entries.last().map(|entry| entry.key.clone());
+            let parsed = stored.entries.iter().filter_map(|entry| {
+                let object = self.parse(entry, EventKind::Modified).filter(|object| query.filter.matches(object))?;
+                Some((entry.key.clone(), Arc::new(object)))
+            });
+            found.extend(parsed);
+            if count {
+                let items = found.into_iter().map(|(_, object)| object).collect();
+                let (next, remaining) = if stored.more { (range.after, stored.left_out) } else { (None, None) };
+                return Ok(Listing { items, revision: stored.revision, next, remaining });
+            }
+            if !stored.more || found.len() > query.limit {
+                return Ok(page(query, stored.revision, found.iter().map(|(key, object)| (key, object))));
+            }
+        }
     }
 
     /// Starts a watch.
@@ -240,20 +264,33 @@ impl ResourceCache {
         self.write().set(key, object.map(Arc::new), event.revision(), now);
     }
 
+    /// Gives back history that has aged.
+    pub(super) fn trim(&self, now: Instant) {
+        self.write().history.trim(now);
+    }
+
     /// Replaces everything by a complete list as of `at`, telling watches only
-    /// what differs.
+    /// what differs. An object of the same name and another uid is another object:
+    /// its predecessor was deleted at some revision before.
     pub(super) fn replace(&self, entries: Vec<Entry>, at: Revision, now: Instant) {
         let mut state = self.write();
         let mut changed = Vec::new();
         let mut gone: std::collections::BTreeSet<Key> = state.objects.keys().cloned().collect();
         for entry in entries {
             gone.remove(&entry.key);
-            let have = state.objects.get(&entry.key).map(|object| object.revision());
-            if have != Some(entry.revision) {
-                let kind = if have.is_some() { EventKind::Modified } else { EventKind::Added };
-                let object = self.parse(&entry, kind).map(Arc::new);
-                changed.push((entry.revision, entry.key, object));
+            let have = state.objects.get(&entry.key);
+            if have.is_some_and(|have| have.revision() == entry.revision) {
+                continue;
             }
+            let mut object = self.parse(&entry, EventKind::Modified);
+            let recreated = have.zip(object.as_ref()).is_some_and(|(have, object)| have.uid() != object.uid());
+            if recreated {
+                changed.push((Revision(entry.revision.0 - 1), entry.key.clone(), None));
+            }
+            if have.is_none() || recreated {
+                object = self.parse(&entry, EventKind::Added);
+            }
+            changed.push((entry.revision, entry.key, object.map(Arc::new)));
         }
         changed.extend(gone.into_iter().map(|key| (at, key, None)));
         changed.sort_by_key(|(revision, ..)| *revision);

@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used)]
 use super::super::memory::MemoryStore;
 use super::super::object::EventKind;
-use super::super::store::{Precondition, Put};
+use super::super::store::{Entry, EventStream, Page, Precondition, Put, Range};
 use super::*;
 use futures::StreamExt;
 use serde_json::json;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 struct World {
     store: Arc<dyn Store>,
@@ -102,6 +103,152 @@ async fn pages_stay_at_their_revision() {
     assert_eq!(listing.revision, first.revision);
     let future = ListQuery { at: Some(Revision(999)), ..ListQuery::default() };
     assert!(matches!(world.pods.list(&future).await, Err(CacheError::TooLarge { .. })));
+}
+
+#[tokio::test]
+async fn pages_out_of_the_store_are_read_page_by_page() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let world = world_on(store.clone()).await;
+    for n in 0..1_300 {
+        let label = if n % 400 == 0 { "rare" } else { "x" };
+        world.put("ns", &format!("p{n:04}"), label, "").await;
+    }
+    let then = world.pods.revision();
+    for n in (0..1_300).step_by(7) {
+        world.delete("ns", &format!("p{n:04}")).await;
+    }
+    let counting = Arc::new(Unsteady::new(store));
+    let world = world_on(counting.clone()).await;
+    let read_before = counting.read.load(Ordering::SeqCst);
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let query = ListQuery { limit: 100, at: Some(then), after, ..ListQuery::default() };
+        let page = world.pods.list(&query).await.unwrap();
+        assert_eq!(page.revision, then);
+        seen.extend(page.items.iter().map(|pod| pod.name().to_owned()));
+        assert_eq!(page.remaining, page.next.is_some().then_some(1_300 - seen.len() as u64));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, (0..1_300).map(|n| format!("p{n:04}")).collect::<Vec<_>>());
+    assert_eq!(counting.read.load(Ordering::SeqCst) - read_before, 1_300, "each entry is read for one page");
+    let rare = Filter::all().matching(|pod| pod.label("app") == Some("rare"));
+    let query = ListQuery { limit: 3, at: Some(then), filter: rare, ..ListQuery::default() };
+    let page = world.pods.list(&query).await.unwrap();
+    let names: Vec<_> = page.items.iter().map(|pod| pod.name().to_owned()).collect();
+    assert_eq!((names, page.remaining), (["p0000", "p0400", "p0800"].map(String::from).to_vec(), None));
+    let rest = world.pods.list(&ListQuery { after: page.next, ..query }).await.unwrap();
+    assert_eq!((rest.items.len(), rest.items[0].name(), rest.next), (1, "p1200", None));
+}
+
+/// A store whose watches end when told, that may have forgotten what came then, and that counts what is read.
+#[derive(Debug)]
+struct Unsteady {
+    inner: Arc<dyn Store>,
+    breaks: tokio::sync::watch::Sender<()>,
+    forgetful: AtomicBool,
+    lists: AtomicUsize,
+    read: AtomicUsize,
+}
+
+impl Unsteady {
+    fn new(inner: Arc<dyn Store>) -> Self {
+        Self {
+            inner,
+            breaks: tokio::sync::watch::Sender::new(()),
+            forgetful: AtomicBool::default(),
+            lists: AtomicUsize::default(),
+            read: AtomicUsize::default(),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for Unsteady {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.inner.get(key).await
+    }
+    async fn list(&self, range: Range) -> Result<Page, StoreError> {
+        let page = self.inner.list(range).await?;
+        self.lists.fetch_add(1, Ordering::SeqCst);
+        self.read.fetch_add(page.entries.len(), Ordering::SeqCst);
+        Ok(page)
+    }
+    async fn put(&self, put: Put) -> Result<Revision, StoreError> {
+        self.inner.put(put).await
+    }
+    async fn delete(&self, key: &Key, precondition: Precondition) -> Result<(Revision, Entry), StoreError> {
+        self.inner.delete(key, precondition).await
+    }
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<EventStream, StoreError> {
+        let current = self.inner.current_revision().await?;
+        if self.forgetful.load(Ordering::SeqCst) && after < current {
+            let lost = StoreError::Compacted { requested: after, oldest: Some(current) };
+            return Ok(futures::stream::once(async move { Err(lost) }).boxed());
+        }
+        let mut breaks = self.breaks.subscribe();
+        let ended = async move { drop(breaks.changed().await) };
+        let broken = futures::stream::once(async { Err(StoreError::io("watch", "store", "the leader is gone")) });
+        Ok(self.inner.watch(prefix, after).await?.take_until(ended).chain(broken).boxed())
+    }
+    async fn request_progress(&self) -> Result<(), StoreError> {
+        self.inner.request_progress().await
+    }
+    async fn compact(&self, before: Revision) -> Result<(), StoreError> {
+        self.inner.compact(before).await
+    }
+    async fn current_revision(&self) -> Result<Revision, StoreError> {
+        self.inner.current_revision().await
+    }
+    async fn close(&self) -> Result<(), StoreError> {
+        self.inner.close().await
+    }
+}
+
+/// Deletes and creates a pod anew while the cache does not look; what a watch that was open is told.
+async fn recreated_behind_a_break(forgetful: bool) -> (Vec<(EventKind, String)>, World, Arc<Unsteady>, Revision) {
+    let memory: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let store = Arc::new(Unsteady::new(memory.clone()));
+    let world = world_on(store.clone()).await;
+    let object = |uid: &str| json!({"metadata": {"namespace": "ns", "name": "a", "uid": uid}}).to_string();
+    let key = pods().key("ns", "a").unwrap();
+    let first = store.put(Put::create(key.clone(), object("one"))).await.unwrap();
+    world.cache.wait_until_fresh(first).await.unwrap();
+    let lists = store.lists.load(Ordering::SeqCst);
+    let mut watch = world.pods.watch(WatchRequest::new(Filter::all(), WatchStart::Now)).unwrap();
+    store.forgetful.store(forgetful, Ordering::SeqCst);
+    // The cache learns of the break when it runs next; until then nothing yields to it.
+    store.breaks.send_replace(());
+    futures::executor::block_on(async {
+        memory.delete(&key, Precondition::Any).await.unwrap();
+        memory.put(Put::create(key.clone(), object("two"))).await.unwrap()
+    });
+    let seen = tokio::time::timeout(Duration::from_secs(20), async {
+        let mut seen = Vec::new();
+        while let Some(Ok(WatchItem::Event { kind, object })) = watch.next().await {
+            seen.push((kind, object.uid().to_owned()));
+            if kind == EventKind::Added {
+                break;
+            }
+        }
+        seen
+    });
+    let seen = seen.await.unwrap();
+    assert_eq!(store.lists.load(Ordering::SeqCst) > lists, forgetful, "listed anew");
+    (seen, world, store, first)
+}
+
+#[tokio::test]
+async fn what_was_created_anew_behind_a_broken_watch_is_not_a_change() {
+    for forgetful in [false, true] {
+        let (seen, world, _store, first) = recreated_behind_a_break(forgetful).await;
+        let told = [(EventKind::Deleted, "one".to_owned()), (EventKind::Added, "two".to_owned())];
+        assert_eq!(seen, told, "forgetful: {forgetful}");
+        let resumed = world.pods.watch(WatchRequest::new(Filter::all(), WatchStart::After(first)));
+        assert_eq!(resumed.is_ok(), !forgetful, "history reaches behind the break where the store could tell it");
+    }
 }
 
 #[tokio::test]

@@ -108,8 +108,9 @@ async fn lists(store: Shared) {
     let mut after = None;
     let mut paged = Vec::new();
     loop {
-        let page = store.list(Range { after, limit: 3, ..Range::prefix("/r/pods/") }).await.unwrap();
+        let page = store.list(Range { after, limit: 3, count: true, ..Range::prefix("/r/pods/") }).await.unwrap();
         assert_eq!(page.revision, last);
+        assert_eq!(page.left_out, Some((sorted.len() - paged.len() - page.entries.len()) as u64));
         paged.extend(page.entries.iter().map(|entry| entry.key.to_string()));
         after = page.entries.last().map(|entry| entry.key.clone());
         if !page.more {
@@ -123,6 +124,7 @@ async fn lists(store: Shared) {
     assert_eq!(names(&store, before).await, sorted, "a start before the prefix is the prefix");
     let exact = store.list(Range { limit: 4, ..Range::prefix("/r/pods/") }).await.unwrap();
     assert!(!exact.more, "a full last page is the last page");
+    assert_eq!(exact.left_out, None, "not asked for");
 }
 
 async fn past(store: Shared) {
@@ -137,7 +139,8 @@ async fn past(store: Shared) {
     let seen: Vec<_> =
         page.entries.iter().map(|e| format!("{}={}", e.key, String::from_utf8_lossy(&e.value))).collect();
     assert_eq!(seen, ["/p/a=1", "/p/b=1", "/p/c=1"]);
-    let second = Range { at: Some(then), after: Some(key("/p/a")), limit: 1, ..Range::prefix("/p/") };
+    let second = Range { at: Some(then), after: Some(key("/p/a")), limit: 1, count: true, ..Range::prefix("/p/") };
+    assert_eq!(store.list(second.clone()).await.unwrap().left_out, Some(1), "as it was");
     let page = store.list(second).await.unwrap();
     assert_eq!((page.entries[0].key.as_str(), page.more), ("/p/b", true));
     assert_eq!(names(&store, Range::prefix("/p/")).await, ["/p/b", "/p/c", "/p/d"]);
