@@ -41,10 +41,14 @@ pub fn zone(node: &Node) -> String {
     format!("{}/{}", part("topology.kubernetes.io/region"), part("topology.kubernetes.io/zone"))
 }
 
+/// Nodes with this label say nothing about their zone, as upstream's isNodeExcludedFromDisruptionChecks
+/// (pkg/controller/nodelifecycle/node_lifecycle_controller.go).
+const EXCLUDED: &str = "node.kubernetes.io/exclude-disruption";
+
 /// State and size of every zone.
 pub fn states<'a>(nodes: impl IntoIterator<Item = &'a Node>, threshold: f64) -> BTreeMap<String, (ZoneState, usize)> {
     let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-    for node in nodes {
+    for node in nodes.into_iter().filter(|node| label(&node.metadata, EXCLUDED).is_none()) {
         let (good, bad) = counts.entry(zone(node)).or_default();
         match ready(node) {
             Some("True") => *good += 1,
@@ -144,6 +148,14 @@ mod tests {
         ] {
             assert_eq!(cluster(good, bad)["/"].0, want, "{good} {bad}");
         }
+    }
+
+    #[test]
+    fn excluded_nodes_disturb_no_zone() {
+        let excluded = || json!({"metadata": {"labels": {EXCLUDED: ""}}});
+        let mut nodes: Vec<Node> = (0..5).map(|i| node(&format!("spot{i}"), Some("Unknown"), excluded())).collect();
+        nodes.push(node("n", Some("True"), json!({})));
+        assert_eq!(states(&nodes, LIMITS.threshold)["/"], (ZoneState::Normal, 1));
     }
 
     #[test]

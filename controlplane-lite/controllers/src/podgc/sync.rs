@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 
-use super::plan::{Cause, plan};
+use super::plan::{Cause, NodeState, plan, state};
 use crate::Context;
 use client::ObjectKey;
 use client::objects::{deleting, terminated, uid};
@@ -23,7 +23,7 @@ pub(crate) fn start(ctx: &Context) {
     let queue = WorkQueue::new();
     let sink = queue.clone();
     ctx.informers.nodes.subscribe(move |change| {
-        if change.new.is_none() {
+        if state(change.new.map(|node| &**node)) != NodeState::Here {
             sink.add(());
         }
     });
@@ -31,10 +31,10 @@ pub(crate) fn start(ctx: &Context) {
     ctx.informers.pods.subscribe(move |change| {
         let Some(pod) = change.new else { return };
         let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or("");
-        let lost = !node.is_empty() && nodes.get(&ObjectKey::new("", node)).is_none();
-        if node.is_empty() && deleting(&pod.metadata) {
+        let found = if node.is_empty() { None } else { Some(state(nodes.get(&ObjectKey::new("", node)).as_deref())) };
+        if deleting(&pod.metadata) && matches!(found, None | Some(NodeState::OutOfService)) {
             sink.add(());
-        } else if lost || terminated(pod) {
+        } else if found == Some(NodeState::Missing) || terminated(pod) {
             sink.add_after((), PERIOD);
         }
     });
@@ -48,11 +48,11 @@ pub(crate) fn start(ctx: &Context) {
 
 async fn sync(ctx: &Context, unknown: &Mutex<BTreeMap<String, Timestamp>>) -> Result<Next, SyncError> {
     let pods = ctx.informers.pods.list();
-    let exists = |name: &str| ctx.informers.nodes.get(&ObjectKey::new("", name)).is_some();
+    let node = |name: &str| state(ctx.informers.nodes.get(&ObjectKey::new("", name)).as_deref());
     let threshold = ctx.config.terminated_pod_gc_threshold;
     let (doomed, wake) = {
         let mut unknown = unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        plan(&pods, &exists, &mut unknown, threshold, Timestamp::now())
+        plan(&pods, &node, &mut unknown, threshold, Timestamp::now())
     };
     // One that cannot be deleted keeps nobody else; the pass comes again for it.
     let mut failed = None;
@@ -85,8 +85,8 @@ async fn delete(ctx: &Context, pod: &Pod, cause: Cause) -> Result<(), SyncError>
     let key = ObjectKey::of(&pod.metadata);
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &key.namespace);
     tracing::info!(pod = %key, ?cause, "deleting pod");
-    if !terminated(pod) && cause == Cause::Orphaned {
-        mark_failed(&api, pod, &key).await?;
+    if !terminated(pod) {
+        mark_failed(&api, pod, &key, cause).await?;
     }
     let preconditions = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
     let params = DeleteParams::default().grace_period(0).preconditions(preconditions);
@@ -100,15 +100,16 @@ async fn delete(ctx: &Context, pod: &Pod, cause: Cause) -> Result<(), SyncError>
     }
 }
 
-/// A pod whose node is gone has failed: its controller counts it so.
-async fn mark_failed(api: &Api<Pod>, pod: &Pod, key: &ObjectKey) -> Result<(), SyncError> {
+/// A pod that nobody runs has failed: its controller counts it so.
+async fn mark_failed(api: &Api<Pod>, pod: &Pod, key: &ObjectKey, cause: Cause) -> Result<(), SyncError> {
     let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::now());
     let condition = json!({
         "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
         "message": "PodGC: node no longer exists", "lastTransitionTime": now,
     });
+    let conditions = if cause == Cause::Orphaned { vec![condition] } else { Vec::new() };
     let patch =
-        json!({"metadata": {"uid": uid(&pod.metadata)}, "status": {"phase": "Failed", "conditions": [condition]}});
+        json!({"metadata": {"uid": uid(&pod.metadata)}, "status": {"phase": "Failed", "conditions": conditions}});
     match api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
