@@ -2,6 +2,7 @@
 //! into EndpointSlices, since service proxies read slices only.
 
 mod plan;
+mod repack;
 mod sync;
 
 pub(crate) use sync::start;

@@ -1,12 +1,15 @@
-//! Which slices mirror an Endpoints object, and what has to change. Pure.
+//! Which slices mirror an Endpoints object, and what has to change; as upstream's
+//! pkg/controller/endpointslicemirroring/reconciler.go. Pure.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service};
+use k8s_openapi::api::core::v1::{EndpointAddress, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::repack::{Group, repack};
 use crate::endpoints::slices::{MANAGED_BY_LABEL, SERVICE_LABEL};
 use client::objects::{annotation, controller_ref, label, name};
 
@@ -18,7 +21,7 @@ const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 const NOT_MIRRORED: [&str; 2] =
     ["endpoints.kubernetes.io/last-change-trigger-time", "kubectl.kubernetes.io/last-applied-configuration"];
 /// Addresses of one subset at most, as upstream.
-const MAX_ENDPOINTS: usize = 1000;
+pub const MAX_ENDPOINTS: usize = 1000;
 
 /// What to do with the slices of one Endpoints object.
 #[derive(Debug, Default, PartialEq)]
@@ -29,6 +32,10 @@ pub struct Changes {
     pub update: Vec<EndpointSlice>,
     /// Names of slices that nothing needs.
     pub delete: Vec<String>,
+    /// Addresses that are none.
+    pub invalid: usize,
+    /// Addresses beyond what one subset may have.
+    pub skipped: usize,
 }
 
 /// Whether the Endpoints are somebody's own, and to be mirrored.
@@ -42,29 +49,72 @@ pub fn mirrored(endpoints: &Endpoints, service: Option<&Service>) -> bool {
         && service.is_some_and(|s| !selects(s))
 }
 
-/// Brings the existing slices in line with the Endpoints.
+/// Brings the existing slices in line with the Endpoints: a slice for each family of each group of addresses.
 pub fn reconcile(endpoints: &Endpoints, existing: &[Arc<EndpointSlice>]) -> Changes {
     let mut changes = Changes::default();
+    let mut wanted = Vec::new();
+    for group in repack(endpoints.subsets.as_deref().unwrap_or_default()) {
+        let (by_family, invalid, skipped) = mirror(&group);
+        changes.invalid += invalid;
+        changes.skipped += skipped;
+        let families = ["IPv4", "IPv6"].into_iter().zip(by_family).filter(|(_, endpoints)| !endpoints.is_empty());
+        wanted.extend(families.map(|(family, mirrored)| slice(endpoints, &group, family, mirrored)));
+    }
     let mut spare: Vec<&Arc<EndpointSlice>> = existing.iter().collect();
-    for subset in endpoints.subsets.iter().flatten() {
-        for (family, of_family) in [("IPv4", false), ("IPv6", true)] {
-            let Some(want) = slice(endpoints, subset, family, of_family) else { continue };
-            // A slice's family never changes; one with the same ports needs the least change.
-            let fits = |s: &&Arc<EndpointSlice>| s.address_type == family;
-            let same_ports = spare.iter().position(|s| fits(s) && s.ports == want.ports);
-            let Some(at) = same_ports.or_else(|| spare.iter().position(fits)) else {
-                changes.create.push(want);
-                continue;
-            };
-            let have = spare.remove(at);
-            let next = EndpointSlice { metadata: merged(&have.metadata, &want.metadata), ..want };
-            if next != **have {
-                changes.update.push(next);
-            }
+    let mut without = Vec::new();
+    for want in wanted {
+        // One with the same ports needs the least change.
+        match spare.iter().position(|s| s.address_type == want.address_type && s.ports == want.ports) {
+            Some(at) => changes.keep(spare.remove(at), want),
+            None => without.push(want),
+        }
+    }
+    for want in without {
+        // A slice's family never changes.
+        match spare.iter().position(|s| s.address_type == want.address_type) {
+            Some(at) => changes.keep(spare.remove(at), want),
+            None => changes.create.push(want),
         }
     }
     changes.delete = spare.into_iter().map(|s| name(&s.metadata).to_owned()).collect();
     changes
+}
+
+impl Changes {
+    /// Makes an existing slice what is wanted.
+    fn keep(&mut self, have: &Arc<EndpointSlice>, want: EndpointSlice) {
+        let next = EndpointSlice { metadata: merged(&have.metadata, &want.metadata), ..want };
+        if next != **have {
+            self.update.push(next);
+        }
+    }
+}
+
+/// The endpoints of a group, IPv4 and IPv6 apart, how many addresses are none, and how many are too many.
+fn mirror(group: &Group) -> ([Vec<Endpoint>; 2], usize, usize) {
+    let (mut v4, mut v6, mut invalid) = (Vec::new(), Vec::new(), 0);
+    let mut addresses = group.addresses.iter();
+    for (address, ready) in addresses.by_ref() {
+        match parse_ip(&address.ip) {
+            Some(ip @ IpAddr::V4(_)) => v4.push(endpoint(address, ip, *ready)),
+            Some(ip @ IpAddr::V6(_)) => v6.push(endpoint(address, ip, *ready)),
+            None => invalid += 1,
+        }
+        if v4.len() + v6.len() == MAX_ENDPOINTS {
+            break;
+        }
+    }
+    ([v4, v6], invalid, addresses.count())
+}
+
+/// An address as Go's older parser reads it: zeros may lead an octet, and an IPv4 address in IPv6 form is one.
+fn parse_ip(text: &str) -> Option<IpAddr> {
+    let octets = || {
+        let octet = |part: &str| if part.bytes().all(|b| b.is_ascii_digit()) { part.parse::<u8>().ok() } else { None };
+        let octets: Vec<u8> = text.split('.').map(octet).collect::<Option<_>>()?;
+        Some(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?)))
+    };
+    text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical()).or_else(octets)
 }
 
 /// The metadata of an existing slice with what the mirror sets.
@@ -77,21 +127,11 @@ fn merged(have: &ObjectMeta, want: &ObjectMeta) -> ObjectMeta {
     }
 }
 
-fn slice(endpoints: &Endpoints, subset: &EndpointSubset, family: &str, v6: bool) -> Option<EndpointSlice> {
-    let all = |addresses: &Option<Vec<EndpointAddress>>, ready: bool| {
-        let addresses = addresses.clone().unwrap_or_default().into_iter();
-        addresses.filter(move |a| a.ip.contains(':') == v6).map(move |a| endpoint(a, ready)).collect::<Vec<_>>()
-    };
-    let mut mirrored = all(&subset.addresses, true);
-    mirrored.extend(all(&subset.not_ready_addresses, false));
-    mirrored.truncate(MAX_ENDPOINTS);
-    if mirrored.is_empty() {
-        return None;
-    }
-    let ports = subset.ports.iter().flatten().map(|port| EndpointPort {
-        name: Some(port.name.clone().unwrap_or_default()),
+fn slice(endpoints: &Endpoints, group: &Group, family: &str, mirrored: Vec<Endpoint>) -> EndpointSlice {
+    let ports = group.ports.iter().map(|port| EndpointPort {
+        name: port.name.clone(),
         port: Some(port.port),
-        protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())),
+        protocol: port.protocol.clone(),
         app_protocol: port.app_protocol.clone(),
     });
     let meta = &endpoints.metadata;
@@ -100,7 +140,7 @@ fn slice(endpoints: &Endpoints, subset: &EndpointSubset, family: &str, v6: bool)
     labels.insert(MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned());
     let mut annotations: BTreeMap<String, String> = meta.annotations.clone().unwrap_or_default();
     annotations.retain(|key, _| !NOT_MIRRORED.contains(&key.as_str()));
-    Some(EndpointSlice {
+    EndpointSlice {
         metadata: ObjectMeta {
             generate_name: Some(format!("{}-", name(meta))),
             namespace: meta.namespace.clone(),
@@ -112,16 +152,16 @@ fn slice(endpoints: &Endpoints, subset: &EndpointSubset, family: &str, v6: bool)
         address_type: family.to_owned(),
         endpoints: Some(mirrored),
         ports: Some(ports.collect()),
-    })
+    }
 }
 
-fn endpoint(address: EndpointAddress, ready: bool) -> Endpoint {
+fn endpoint(address: &EndpointAddress, ip: IpAddr, ready: bool) -> Endpoint {
     Endpoint {
-        addresses: vec![address.ip],
+        addresses: vec![ip.to_string()],
         conditions: Some(EndpointConditions { ready: Some(ready), ..EndpointConditions::default() }),
-        hostname: address.hostname.filter(|hostname| !hostname.is_empty()),
-        node_name: address.node_name,
-        target_ref: address.target_ref,
+        hostname: address.hostname.clone().filter(|hostname| !hostname.is_empty()),
+        node_name: address.node_name.clone(),
+        target_ref: address.target_ref.clone(),
         ..Endpoint::default()
     }
 }
@@ -188,7 +228,41 @@ mod tests {
         assert_eq!((moved.create.len(), moved.update.len(), moved.delete.len()), (0, 1, 0));
         assert_eq!(moved.update[0].metadata.name.as_deref(), Some("external-abc"));
         let more = reconcile(&endpoints(&json!([subset("10.0.0.2", 81), subset("10.0.0.1", 80)])), &stored);
-        assert_eq!((more.create.len(), more.update.len(), more.delete.len()), (1, 1, 0));
+        assert_eq!((more.create.len(), more.update.len(), more.delete.len()), (1, 0, 0), "the one that fits stays");
         assert_eq!(reconcile(&endpoints(&json!([])), &stored).delete, ["external-abc"]);
+    }
+
+    #[test]
+    fn a_slice_that_fits_is_not_given_to_another_group() {
+        let subset = |ip: &str, port: i32| json!({"addresses": [{"ip": ip}], "ports": [{"port": port}]});
+        let both = endpoints(&json!([subset("10.0.0.1", 80), subset("10.0.0.2", 81)]));
+        let mut stored = reconcile(&both, &[]).create;
+        for (n, slice) in stored.iter_mut().enumerate() {
+            slice.metadata.name = Some(format!("external-{n}"));
+        }
+        let stored: Vec<_> = stored.into_iter().map(Arc::new).collect();
+        // The first group has new ports and would take any slice.
+        let changed = endpoints(&json!([subset("10.0.0.1", 99), subset("10.0.0.2", 81)]));
+        let changes = reconcile(&changed, &[stored[1].clone(), stored[0].clone()]);
+        assert_eq!((changes.create.len(), changes.update.len(), changes.delete.len()), (0, 1, 0));
+        assert_eq!(changes.update[0].metadata.name, stored[0].metadata.name);
+    }
+
+    #[test]
+    fn addresses_that_are_none_or_too_many_are_left_out_and_counted() {
+        let ips: Vec<Value> = (0..1_205).map(|n| json!({"ip": format!("10.0.{}.{}", n / 250, n % 250)})).collect();
+        let subsets = json!([
+            {"addresses": ips, "ports": [{"port": 1}]},
+            {"addresses": [{"ip": "010.0.0.1"}, {"ip": "::ffff:10.0.0.2"}, {"ip": "host"}], "ports": [{"port": 2}]},
+        ]);
+        let changes = reconcile(&endpoints(&subsets), &[]);
+        assert_eq!((changes.invalid, changes.skipped, changes.create.len()), (1, 205, 2));
+        let of = |port: i32| {
+            let with = |s: &&EndpointSlice| s.ports.as_ref().unwrap()[0].port == Some(port);
+            let slice = changes.create.iter().find(with).unwrap();
+            slice.endpoints.iter().flatten().map(|e| e.addresses[0].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(1).len(), MAX_ENDPOINTS);
+        assert_eq!(of(2), ["10.0.0.1", "10.0.0.2"]);
     }
 }

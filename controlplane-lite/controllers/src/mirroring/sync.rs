@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 
-use super::plan::{Changes, MANAGED_BY, mirrored, reconcile};
+use super::plan::{Changes, MANAGED_BY, MAX_ENDPOINTS, mirrored, reconcile};
 use crate::Context;
 use crate::endpoints::slices::{MANAGED_BY_LABEL, SERVICE_LABEL};
 use crate::replicaset::namespace_terminating;
+use client::events::EventType;
 use client::objects::{label, name, uid};
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
 use client::{ObjectKey, api_in};
@@ -46,13 +48,34 @@ async fn sync(ctx: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
     let service = ctx.informers.services.get(key);
     let endpoints = ctx.informers.endpoints.get(key).filter(|e| mirrored(e, service.as_deref()));
     let changes = match endpoints {
-        Some(endpoints) => reconcile(&endpoints, &existing),
+        Some(endpoints) => {
+            let changes = reconcile(&endpoints, &existing);
+            tell(ctx, &endpoints, &changes);
+            changes
+        }
         None => {
             let delete = existing.iter().map(|s| name(&s.metadata).to_owned()).collect();
             Changes { delete, ..Changes::default() }
         }
     };
     perform(ctx, key, changes, &existing).await
+}
+
+/// Says in events which addresses have no mirror.
+fn tell(ctx: &Context, endpoints: &Endpoints, changes: &Changes) {
+    let events = ctx.events.named("endpoint-slice-mirroring-controller");
+    let Changes { invalid, skipped, .. } = changes;
+    if *invalid > 0 {
+        let text = format!("Skipped {invalid} invalid IP addresses when mirroring to EndpointSlices");
+        events.event(endpoints, EventType::Warning, "InvalidIPAddress", text);
+    }
+    if *skipped > 0 {
+        let text = format!(
+            "A max of {MAX_ENDPOINTS} addresses can be mirrored to EndpointSlices per Endpoints subset. {skipped} \
+             addresses were skipped"
+        );
+        events.event(endpoints, EventType::Warning, "TooManyAddressesToMirror", text);
+    }
 }
 
 async fn perform(
