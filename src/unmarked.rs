@@ -60,7 +60,8 @@ fn bridge(configuration: &Value) -> Option<String> {
 
 /// Says which of the links are still there.
 pub fn report_links(links: &[String]) {
-    for link in links.iter().filter(|link| Path::new("/sys/class/net").join(link).exists()) {
+    // Asked of the kernel: what is mounted as /sys may show another network namespace.
+    for link in links.iter().filter(|link| nix::net::if_::if_nametoindex(link.as_str()).is_ok()) {
         println!("the link {link} was that node's and bears no mark: where nobody else uses it, ip link delete {link}");
     }
 }

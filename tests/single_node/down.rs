@@ -213,7 +213,7 @@ sed -i 's/"copepod0"/"cni0"/' /run/copepod/cni/net.d/*
 ip link set copepod0 down
 ip link set copepod0 name cni0
 ip link set cni0 up
-for link in /sys/class/net/*; do ip link set dev "${link##*/}" alias ""; done
+for link in $(ip -brief link | sed 's/[@ ].*//'); do ip link set dev "$link" alias ""; done
 "#;
 
 #[test]
