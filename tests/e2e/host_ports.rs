@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
+use harness::net::{Namespace, udp_ask};
 use harness::time;
 
 use crate::services::node_ip;
 use crate::support::cluster::Cluster;
-use harness::net::{Namespace, udp_ask};
 
 /// A pod on `node` whose ports are these, in YAML's short form.
 fn pod(name: &str, node: &str, ports: &str) -> String {

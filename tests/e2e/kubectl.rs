@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use harness::net::http_get;
 use harness::{program, time};
 
 use crate::support::cluster::Cluster;
-use harness::net::http_get;
 
 /// Where `make kubectls` puts further versions.
 const VERSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/kubectl");

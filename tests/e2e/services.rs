@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use harness::net::udp_ask;
 use harness::time;
 use serde_json::Value;
 
 use crate::support::cluster::Cluster;
-use harness::net::udp_ask;
 
 /// Three pods behind a NodePort Service, as the repository's example has them.
 const HELLO: &str = include_str!("../../examples/hello.yaml");
