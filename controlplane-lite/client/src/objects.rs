@@ -9,19 +9,23 @@ use kube::core::{Selector, SelectorExt};
 
 use crate::ObjectKey;
 
-/// A parsed label selector. An empty or unparsable one matches nothing, as
-/// upstream's workload controllers treat it.
+/// A parsed label selector. One that cannot be parsed matches nothing.
 #[derive(Debug, Clone)]
 pub struct Matcher(Option<Selector>);
 
 impl Matcher {
-    /// Parses a selector.
+    /// Parses the selector of a workload: an empty one matches nothing, as upstream's controllers treat it.
     pub fn new(selector: &LabelSelector) -> Self {
         let empty = selector.match_labels.as_ref().is_none_or(|m| m.is_empty())
             && selector.match_expressions.as_ref().is_none_or(|e| e.is_empty());
         if empty {
             return Self(None);
         }
+        Self::or_everything(selector)
+    }
+
+    /// Parses a selector of which an empty one matches everything, as upstream's LabelSelectorAsSelector.
+    pub fn or_everything(selector: &LabelSelector) -> Self {
         Self(Selector::try_from(selector.clone()).ok())
     }
 

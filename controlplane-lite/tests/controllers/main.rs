@@ -1,6 +1,7 @@
 //! Scheduler and controllers against the real API server in memory, with a
 //! kubelet that only writes status.
 
+mod budgets;
 mod certificates;
 mod cluster;
 mod faults;

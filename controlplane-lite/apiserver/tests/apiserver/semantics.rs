@@ -140,44 +140,6 @@ async fn concurrent_services_never_share_an_address() {
     assert_eq!(addresses.len(), 50);
 }
 
-#[tokio::test]
-async fn evictions_ask_the_budget() {
-    let (_server, client) = start().await;
-    pod(&client, "p").await;
-    bind(&client, "p").await;
-    let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
-    expect(patch(&client, &format!("{PODS}/p/status"), "strategic-merge-patch+json", &status).await, StatusCode::OK);
-    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
-    let budget =
-        json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}});
-    expect(post(&client, budgets, &budget).await, StatusCode::CREATED);
-    let observed = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}});
-    expect(patch(&client, &format!("{budgets}/b/status"), "merge-patch+json", &observed).await, StatusCode::OK);
-    let eviction = json!({"metadata": {"name": "p", "namespace": "default"}});
-    let refused = expect(post(&client, &format!("{PODS}/p/eviction"), &eviction).await, StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(refused["details"]["causes"][0]["reason"], "DisruptionBudget");
-    let allow = json!({"status": {"disruptionsAllowed": 1}});
-    expect(patch(&client, &format!("{budgets}/b/status"), "merge-patch+json", &allow).await, StatusCode::OK);
-    // Another pod is meant: that takes nothing.
-    let other = json!({"metadata": {"name": "p", "namespace": "default"},
-        "deleteOptions": {"preconditions": {"uid": "00000000-0000-0000-0000-000000000000"}}});
-    let wide = json!({"status": {"disruptionsAllowed": 5}});
-    expect(patch(&client, &format!("{budgets}/b/status"), "merge-patch+json", &wide).await, StatusCode::OK);
-    expect(post(&client, &format!("{PODS}/p/eviction"), &other).await, StatusCode::CONFLICT);
-    let kept = expect(get(&client, &format!("{budgets}/b")).await, StatusCode::OK);
-    assert_eq!(kept["status"]["disruptionsAllowed"], 5);
-    expect(patch(&client, &format!("{budgets}/b/status"), "merge-patch+json", &allow).await, StatusCode::OK);
-    expect(post(&client, &format!("{PODS}/p/eviction"), &eviction).await, StatusCode::CREATED);
-    let left = expect(get(&client, &format!("{budgets}/b")).await, StatusCode::OK);
-    assert_eq!(left["status"]["disruptionsAllowed"], 0);
-    let marked = expect(get(&client, &format!("{PODS}/p")).await, StatusCode::OK);
-    assert!(marked["metadata"]["deletionTimestamp"].is_string());
-    // Upstream's addConditionAndDeletePod.
-    let conditions = marked["status"]["conditions"].as_array().unwrap();
-    let target = conditions.iter().find(|c| c["type"] == "DisruptionTarget").unwrap();
-    assert_eq!((&target["status"], &target["reason"]), (&json!("True"), &json!("EvictionByEvictionAPI")));
-}
-
 /// Each patch is small enough, and the object that they would make is not.
 #[tokio::test]
 async fn objects_do_not_grow_without_bound() {

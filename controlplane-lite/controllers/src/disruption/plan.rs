@@ -1,5 +1,6 @@
 //! The status of a PodDisruptionBudget, out of its pods and the sizes of their
-//! controllers. Pure.
+//! controllers, and pods whose disruption never came; as upstream's
+//! pkg/controller/disruption/disruption.go. Pure.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +10,15 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatu
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use client::objects::{deleting, name, ready};
+use client::objects::{deleting, name, pod_condition, ready, terminated};
 
 /// How long an evicted pod may take to be marked for deletion.
 const DELETION_TIMEOUT: SignedDuration = SignedDuration::from_secs(120);
+/// How long a pod that is to be disrupted may stay.
+const STALE_MARK: SignedDuration = SignedDuration::from_secs(120);
 const DISRUPTION_ALLOWED: &str = "DisruptionAllowed";
+/// The condition of a pod that is about to be ended.
+pub(super) const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
 /// A new status, and what else follows.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +29,17 @@ pub struct Plan {
     pub not_deleted: Vec<String>,
     /// When the next evicted pod runs out of time.
     pub wake: Option<SignedDuration>,
+}
+
+/// Whether a pod is marked for a disruption that does not come, and how long to wait before the mark is taken back.
+/// What the kubelet marked is being ended, however long that takes.
+pub fn stale_mark(pod: &Pod, now: Timestamp) -> Option<SignedDuration> {
+    let mark = pod_condition(pod, DISRUPTION_TARGET).filter(|c| c.status == "True")?;
+    if deleting(&pod.metadata) || terminated(pod) || mark.reason.as_deref() == Some("TerminationByKubelet") {
+        return None;
+    }
+    let since = mark.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+    Some((STALE_MARK - now.duration_since(since)).max(SignedDuration::ZERO))
 }
 
 /// Whether the sizes of the pods' controllers have to be known.
@@ -221,6 +237,26 @@ mod tests {
         let late = plan(&budget, &pods, Ok(0), at(120));
         assert_eq!((names(&late), late.status.current_healthy), (None, Some(2)));
         assert_eq!((late.not_deleted, late.wake), (vec!["a".to_owned()], None));
+    }
+
+    #[test]
+    fn a_mark_without_a_disruption_is_taken_back_after_two_minutes() {
+        let marked = |patch: &Value| -> Pod {
+            let mark = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+                "lastTransitionTime": at(0).to_string()});
+            let mut value = json!({"metadata": {"name": "p"}, "status": {"phase": "Running", "conditions": [mark]}});
+            json_patch::merge(&mut value, patch);
+            from_value(value).unwrap()
+        };
+        let waits = |patch: Value, now| stale_mark(&marked(&patch), at(now)).map(|d| d.as_secs());
+        assert_eq!(waits(json!({}), 30), Some(90));
+        assert_eq!(waits(json!({}), 500), Some(0));
+        assert_eq!(waits(json!({"metadata": {"deletionTimestamp": at(1).to_string()}}), 500), None);
+        assert_eq!(waits(json!({"status": {"phase": "Failed"}}), 500), None);
+        for (status, reason) in [("False", "EvictionByEvictionAPI"), ("True", "TerminationByKubelet")] {
+            let condition = json!({"type": "DisruptionTarget", "status": status, "reason": reason});
+            assert_eq!(waits(json!({"status": {"conditions": [condition]}}), 500), None, "{status} {reason}");
+        }
     }
 
     #[test]

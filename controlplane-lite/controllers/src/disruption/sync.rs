@@ -1,19 +1,21 @@
 //! Watches budgets, pods and their controllers; writes what the plan says.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
 
-use super::plan::{needs_scale, plan};
+use super::plan::{DISRUPTION_TARGET, needs_scale, plan, stale_mark};
+use super::scale::{Scale, scale};
 use crate::Context;
-use client::events::EventType;
-use client::objects::{Matcher, controller_key, controller_of, name, uid};
+use client::events::{EventType, Recorder};
+use client::objects::{Matcher, name, uid};
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
 use client::{Change, ObjectKey, api_in};
 
@@ -49,10 +51,56 @@ pub(crate) fn start(ctx: &Context) {
         let ctx = worker.clone();
         async move { sync(&ctx, &key).await }
     });
+    start_unmarking(ctx);
 }
 
+/// Takes back marks of pods that were to be disrupted and were not.
+fn start_unmarking(ctx: &Context) {
+    let queue: Queue = WorkQueue::new();
+    let sink = queue.clone();
+    ctx.informers.pods.subscribe(move |change| {
+        let wait = change.new.and_then(|pod| stale_mark(pod, Timestamp::now()));
+        if let Some(wait) = wait {
+            sink.add_after(ObjectKey::of(&change.latest().metadata), wait.unsigned_abs());
+        }
+    });
+    let worker = ctx.clone();
+    spawn_workers("disruption-stale-pod", &queue, 1, &ctx.runner, move |key| {
+        let ctx = worker.clone();
+        async move { unmark(&ctx, &key).await }
+    });
+}
+
+async fn unmark(ctx: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
+    let now = Timestamp::now();
+    let pod = ctx.informers.pods.get(key);
+    let Some((pod, wait)) = pod.and_then(|pod| stale_mark(&pod, now).map(|wait| (pod, wait))) else {
+        return Ok(Next::Wait);
+    };
+    if wait.is_positive() {
+        return Ok(Next::After(wait.unsigned_abs()));
+    }
+    let condition = json!({
+        "type": DISRUPTION_TARGET, "status": "False", "reason": null, "message": null, "lastTransitionTime": Time(now),
+    });
+    let meta = &pod.metadata;
+    let patch = json!({
+        // As it was seen: an eviction that has just begun marks it anew.
+        "metadata": {"uid": uid(meta), "resourceVersion": meta.resource_version},
+        "status": {"conditions": [condition]},
+    });
+    let api: Api<Pod> = api_in(&ctx.client, key);
+    match api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(&patch)).await {
+        Ok(written) => ctx.informers.pods.written(written),
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => return Err(SyncError::api("reset DisruptionTarget of Pod", key)(error)),
+    }
+    Ok(Next::Wait)
+}
+
+/// What a budget selects. In policy/v1 an empty selector selects every pod, an absent one none.
 fn matcher(budget: &PodDisruptionBudget) -> Option<Matcher> {
-    budget.spec.as_ref()?.selector.as_ref().map(Matcher::new)
+    budget.spec.as_ref()?.selector.as_ref().map(Matcher::or_everything)
 }
 
 /// Wakes the budgets that select the pod, before or after.
@@ -62,8 +110,19 @@ fn pod_changed(ctx: &Context, queue: &Queue, change: &Change<'_, Pod>) {
         let pods = [change.old, change.new];
         matcher(budget).is_some_and(|m| pods.into_iter().flatten().any(|pod| m.matches(&pod.metadata)))
     };
-    for budget in ctx.informers.disruption_budgets.list_in(namespace, hit) {
+    let budgets = ctx.informers.disruption_budgets.list_in(namespace, hit);
+    for budget in &budgets {
         queue.add(ObjectKey::of(&budget.metadata));
+    }
+    let Some(pod) = change.new else { return };
+    let of_pod = budgets.iter().filter(|b| matcher(b).is_some_and(|m| m.matches(&pod.metadata)));
+    if of_pod.count() > 1 {
+        let text = format!(
+            "Pod {namespace:?}/{:?} matches multiple PodDisruptionBudgets; it cannot be evicted.",
+            name(&pod.metadata)
+        );
+        let events = ctx.events.named("controllermanager");
+        events.event(&**pod, EventType::Warning, "MultiplePodDisruptionBudgets", text);
     }
 }
 
@@ -78,13 +137,10 @@ async fn sync(ctx: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
     let events = ctx.events.named("controllermanager");
     let pods = matcher(&budget).map(|m| ctx.informers.pods.list_in(&key.namespace, |p| m.matches(&p.metadata)));
     let pods = pods.unwrap_or_default();
-    let scale = if needs_scale(&budget) { scale(ctx, key, &pods).await? } else { Ok(0) };
-    if let Err(error) = &scale {
-        let text = format!("Failed to calculate the number of expected pods: {error}");
-        events.event(&*budget, EventType::Warning, "CalculateExpectedPodCountFailed", text);
-    }
+    let scale = if needs_scale(&budget) { scale(ctx, key, &pods).await? } else { Ok(Scale::default()) };
+    tell(&events, &budget, pods.is_empty(), &scale);
     let selected: Vec<&Pod> = pods.iter().map(|p| &**p).collect();
-    let plan = plan(&budget, &selected, scale, Timestamp::now());
+    let plan = plan(&budget, &selected, scale.map(|scale| scale.size), Timestamp::now());
     for pod in pods.iter().filter(|p| plan.not_deleted.iter().any(|n| n == name(&p.metadata))) {
         let text = format!("Pod was expected by PDB {key} to be deleted but it wasn't");
         events.event(&**pod, EventType::Warning, "NotDeleted", text);
@@ -102,47 +158,26 @@ async fn sync(ctx: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
     Ok(plan.wake.map_or(Next::Wait, |wake| Next::After(wake.unsigned_abs())))
 }
 
-/// The sum of the sizes of the controllers of these pods. Pods without a controller count for nothing.
-async fn scale(ctx: &Context, key: &ObjectKey, pods: &[Arc<Pod>]) -> Result<Result<i32, String>, SyncError> {
-    let mut sizes: BTreeMap<String, i32> = BTreeMap::new();
-    for pod in pods {
-        let Some(owner) = controller_of(&pod.metadata) else { continue };
-        if sizes.contains_key(&owner.uid) {
-            continue;
-        }
-        let size = match owner.kind.as_str() {
-            "ReplicaSet" => replica_set_size(ctx, pod, &mut sizes),
-            "StatefulSet" => {
-                let api: Api<StatefulSet> = api_in(&ctx.client, key);
-                let found = api.get_opt(&owner.name).await.map_err(SyncError::api("get StatefulSet", &owner.name))?;
-                found.map(|set| set.spec.and_then(|s| s.replicas).unwrap_or(1))
-            }
-            "ReplicationController" => {
-                let api: Api<ReplicationController> = api_in(&ctx.client, key);
-                let found = api.get_opt(&owner.name).await;
-                let found = found.map_err(SyncError::api("get ReplicationController", &owner.name))?;
-                found.map(|rc| rc.spec.and_then(|s| s.replicas).unwrap_or(1))
-            }
-            kind => {
-                return Ok(Err(format!("{kind} {} does not implement the scale subresource", owner.name)));
-            }
-        };
-        let Some(size) = size else {
-            return Ok(Err(format!("found no controllers for pod {:?}", name(&pod.metadata))));
-        };
-        sizes.insert(owner.uid.clone(), size);
+/// Says in events what keeps a budget from meaning what its owner thinks it does.
+fn tell(events: &Recorder, budget: &PodDisruptionBudget, no_pods: bool, scale: &Result<Scale, String>) {
+    if no_pods {
+        events.event(budget, EventType::Normal, "NoPods", "No matching pods found");
     }
-    Ok(Ok(sizes.values().copied().fold(0, i32::saturating_add)))
-}
-
-/// The size of a pod's ReplicaSet. That of a Deployment's is the Deployment's, counted once for all its sets.
-fn replica_set_size(ctx: &Context, pod: &Pod, sizes: &mut BTreeMap<String, i32>) -> Option<i32> {
-    let set = ctx.informers.replica_sets.get(&controller_key::<ReplicaSet>(&pod.metadata)?)?;
-    let Some(deployment) = controller_key::<Deployment>(&set.metadata) else {
-        return Some(set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1));
-    };
-    let deployment = ctx.informers.deployments.get(&deployment)?;
-    let size = deployment.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);
-    sizes.insert(uid(&deployment.metadata).to_owned(), size);
-    Some(0)
+    match scale {
+        Ok(Scale { unmanaged, .. }) if !unmanaged.is_empty() => {
+            let text = format!(
+                "Pods selected by this PodDisruptionBudget were found to be unmanaged ({} of them, {} among them). As a \
+                 result, the status of the PDB cannot be calculated correctly, which may result in undefined behavior. \
+                 To account for these pods please set \".spec.minAvailable\" field of the PDB to an integer value.",
+                unmanaged.len(),
+                unmanaged[0]
+            );
+            events.event(budget, EventType::Warning, "UnmanagedPods", text);
+        }
+        Ok(_) => {}
+        Err(error) => {
+            let text = format!("Failed to calculate the number of expected pods: {error}");
+            events.event(budget, EventType::Warning, "CalculateExpectedPodCountFailed", text);
+        }
+    }
 }
