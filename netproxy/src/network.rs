@@ -168,7 +168,7 @@ impl Network {
         let present = self.ours(&observed, BRIDGE).filter(|_| own.is_none()).map(|bridge| &bridge.addresses);
         let addresses = gateway.into_iter().chain(present.into_iter().flatten().copied()).chain(self.dns_address());
         let bridge = self.apply_bridge(addresses, &observed).await?;
-        loosen(BRIDGE, problems);
+        settle(BRIDGE, problems);
         let pod_mtu = self.apply_routes(&pods, own, (&observed, bridge), problems).await?;
         // A range that is only guessed would open filters for others' packets.
         let open = own.filter(|own| !pods.cluster_cidr.covers(*own)).unwrap_or(pods.cluster_cidr);
@@ -299,7 +299,7 @@ impl Network {
         // goes wrong with tunnels keeps no route from being made.
         if let (Some(own), Some(link_mtu)) = (own.filter(|_| needed), link_mtu) {
             let made = self.make_tunnel(own, link_mtu).await;
-            loosen(DEVICE, problems);
+            settle(DEVICE, problems);
             match made {
                 Ok(device) if Some(device) != devices.tunnel => {
                     devices.tunnel = Some(device);
@@ -405,8 +405,10 @@ fn foreign_addresses<'a>(
     })
 }
 
-fn loosen(link: &str, problems: &mut BTreeSet<String>) {
-    problems.extend(sysctl::loosen_reverse_path(link).err().map(|error| error.to_string()));
+/// Makes the settings of a link of ours, again and again: whoever reloads settings of the machine means all links.
+fn settle(link: &str, problems: &mut BTreeSet<String>) {
+    let made = [sysctl::loosen_reverse_path(link), sysctl::learn_nothing(link)];
+    problems.extend(made.into_iter().filter_map(|made| Some(made.err()?.to_string())));
 }
 
 /// What could not be removed.

@@ -69,6 +69,26 @@ pub fn loosen_reverse_path(link: &str) -> io::Result<()> {
     set(Path::new("/proc/sys"), &format!("net/ipv4/conf/{link}/rp_filter"), "2")
 }
 
+/// What IPv6 learns from neighbours on a link: routes and addresses from routers, and better ways to somewhere.
+const LEARNED: [&str; 3] = ["accept_ra", "autoconf", "accept_redirects"];
+
+/// Has IPv6 learn nothing on a link of ours: a pod that calls itself a router would get the node's own traffic
+/// (CVE-2020-10749). Upstream's plugin turns `accept_ra` off on the same links (containernetworking/plugins,
+/// plugins/main/bridge/bridge.go and pkg/ip/link_linux.go). A kernel without IPv6 has no such settings.
+///
+/// # Errors
+/// Names the setting that cannot be made.
+pub fn learn_nothing(link: &str) -> io::Result<()> {
+    learn_nothing_in(Path::new("/proc/sys"), link)
+}
+
+fn learn_nothing_in(root: &Path, link: &str) -> io::Result<()> {
+    LEARNED.iter().try_for_each(|setting| match set(root, &format!("net/ipv6/conf/{link}/{setting}"), "0") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    })
+}
+
 /// Undoes what [`prepare_node`] noted, unless somebody else has changed it since.
 ///
 /// # Errors
@@ -208,6 +228,25 @@ mod tests {
                 assert_eq!(get(dir.path(), setting), value, "{setting}");
             }
         }
+    }
+
+    #[test]
+    fn links_learn_nothing_where_there_is_ipv6() {
+        let dir = tempfile::tempdir().unwrap();
+        learn_nothing_in(dir.path(), "copepod.1").unwrap();
+        assert!(!dir.path().join("net").exists(), "nothing is made up");
+        let link = dir.path().join("net/ipv6/conf/copepod.1");
+        fs::create_dir_all(&link).unwrap();
+        // As old kernels: some are there, some are not.
+        for (setting, value) in [("accept_ra", "2\n"), ("accept_redirects", "1\n"), ("forwarding", "1\n")] {
+            fs::write(link.join(setting), value).unwrap();
+        }
+        learn_nothing_in(dir.path(), "copepod.1").unwrap();
+        let values = ["accept_ra", "accept_redirects", "forwarding"].map(|setting| get(&link, setting));
+        assert_eq!(values, ["0", "0", "1"]);
+        fs::remove_file(link.join("accept_ra")).unwrap();
+        fs::create_dir(link.join("accept_ra")).unwrap();
+        assert!(learn_nothing_in(dir.path(), "copepod.1").unwrap_err().to_string().contains("accept_ra"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 use super::model::{Address, Change, Kind, Link, Mac, Observed};
 use super::owner::Owner;
 use super::{Clash, LinkError};
+use crate::cni::sysctl;
 
 /// A connection to the kernel in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -171,6 +172,8 @@ impl Netlink {
             }
             other => other?,
         }
+        // Before it is up, and anybody is heard on it. Where that cannot be set, who keeps the link says so.
+        let _ = sysctl::learn_nothing(&link.name);
         let named = LinkUnspec::new_with_name(&link.name).alias(owner.mark()).up().build();
         self.set(named, step()).await?;
         let index = self.index(&link.name).await?;
@@ -180,7 +183,7 @@ impl Netlink {
         Ok(())
     }
 
-    /// Makes a veth pair in one request, so that no half of it can be left somewhere, and marks it.
+    /// Makes a veth pair in one request, so that no half of it can be left somewhere, marks the end here and brings it up.
     /// One of ours with that name, left by an attempt that died half-way, makes room.
     ///
     /// # Errors
@@ -198,7 +201,12 @@ impl Netlink {
             made = self.try_veth(veth, owner).await;
         }
         made?;
+        // Nothing is heard on it before it is up. Upstream goes on where that cannot be set, too: what a port of a
+        // bridge hears is the bridge's.
+        let _ = sysctl::learn_nothing(veth.host);
         let mut message = named(veth.host);
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
         let noted = format!("{} {}", owner.mark(), veth.note);
         let alias = if veth.note.is_empty() || noted.len() > MAX_ALIAS { owner.mark() } else { noted };
         message.attributes.push(LinkAttribute::IfAlias(alias));
@@ -215,8 +223,6 @@ impl Netlink {
         peer.attributes.push(LinkAttribute::NetNsFd(veth.netns));
         peer.attributes.extend(veth.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
         let mut message = named(veth.host);
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
         if veth.mtu > 0 {
             peer.attributes.push(LinkAttribute::Mtu(veth.mtu));
             message.attributes.push(LinkAttribute::Mtu(veth.mtu));
