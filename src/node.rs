@@ -14,9 +14,11 @@ use kube::Client;
 use netproxy::cidr::Cidr4;
 use netproxy::cluster::{Cluster, Subscription};
 use netproxy::cni;
+use netproxy::cni::hostports::mapping::ReservedPort;
 use netproxy::network::{self, NetworkConfig, PodNetworkConfig};
-use netproxy::routes::NodeNetwork;
+use netproxy::routes::{NodeNetwork, TUNNEL_PORT};
 use netproxy::services::ServiceProxyConfig;
+use netproxy::snapshot::convert::protocol;
 use tokio::sync::watch;
 
 use crate::cli::{self, ClusterNet, Cni, NodeArgs};
@@ -106,10 +108,9 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Res
     let mut proxy = proxy_config(&inputs)?;
     let laid = node_config::lay_over(&inputs.node.config, &mut config, &mut proxy)?;
     follow_cluster_dns(&mut inputs.net, &config.dns)?;
-    let listening = [proxy.healthz_bind_address, proxy.metrics_bind_address].into_iter().flatten();
-    config.node.own_ports = inputs.own_ports.iter().copied().chain(listening.map(|address| address.port())).collect();
+    config.node.own_ports = own_ports(&inputs, &proxy);
     // Whom the agent admits, the plugin must not refuse.
-    let reserved_ports = config.node.own_ports.iter().copied().chain([config.server.port]).collect();
+    let reserved_ports = reserved(&config.node.own_ports, config.server.port);
     if let Some(path) = laid.proxy_kubeconfig.filter(|_| !inputs.proxy_client_is_chosen) {
         inputs.proxy_client = kubeconfig::client(&path).await?;
     }
@@ -171,8 +172,23 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Res
     Ok(())
 }
 
+/// What this process answers on beside the kubelet's server, tunnels among it where there may be some.
+fn own_ports(inputs: &NodeInputs, proxy: &ServiceProxyConfig) -> Vec<(&'static str, u16)> {
+    let listening = [proxy.healthz_bind_address, proxy.metrics_bind_address].into_iter().flatten();
+    let listening = inputs.own_ports.iter().copied().chain(listening.map(|address| address.port()));
+    let routed = matches!(inputs.node.node_network, cli::NodeNetwork::Routes | cli::NodeNetwork::None);
+    let tunnels = (inputs.node.cni == Cni::Bridge && !routed).then_some(("UDP", TUNNEL_PORT));
+    listening.map(|port| ("TCP", port)).chain(tunnels).collect()
+}
+
+/// The same for the plugin, with the kubelet's.
+fn reserved(own_ports: &[(&'static str, u16)], kubelet: u16) -> BTreeSet<ReservedPort> {
+    let all = own_ports.iter().copied().chain([("TCP", kubelet)]);
+    all.filter_map(|(name, port)| Some(ReservedPort(protocol(name)?, port))).collect()
+}
+
 /// Where somebody else gives pods their network, the cluster's DNS still is on this node.
-fn network_config(inputs: &NodeInputs, reserved_ports: BTreeSet<u16>) -> Result<NetworkConfig> {
+fn network_config(inputs: &NodeInputs, reserved_ports: BTreeSet<ReservedPort>) -> Result<NetworkConfig> {
     let pods = PodNetworkConfig {
         service_cidr: cidr(&inputs.net.service_cluster_ip_range)?,
         cluster_cidr: cidr(&inputs.net.cluster_cidr)?,
@@ -196,7 +212,7 @@ fn network_config(inputs: &NodeInputs, reserved_ports: BTreeSet<u16>) -> Result<
 }
 
 /// The pods' network: links, routes and the plugin's configuration.
-fn start_network(inputs: &NodeInputs, reserved_ports: BTreeSet<u16>, tasks: &Tasks) -> Result<()> {
+fn start_network(inputs: &NodeInputs, reserved_ports: BTreeSet<ReservedPort>, tasks: &Tasks) -> Result<()> {
     let network = network_config(inputs, reserved_ports)?;
     let clients = network::Clients { nodes: inputs.proxy_client.clone(), own_node: inputs.client.clone() };
     tasks.keep("pod network", move |token| {

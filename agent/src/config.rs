@@ -81,9 +81,9 @@ pub struct NodeSettings {
     /// Version to report as `kubeletVersion`.
     pub version: String,
     pub provider_id: Option<String>,
-    /// TCP ports that processes of this node beside the kubelet's server listen
+    /// Protocols and ports that this node beside the kubelet's server answers
     /// on: no pod gets them as host ports.
-    pub own_ports: Vec<u16>,
+    pub own_ports: Vec<(&'static str, u16)>,
 }
 
 /// cgroups of pods.

@@ -11,12 +11,12 @@
 //! `attach` does what a request asks. The bridge is not made here: the node keeps it.
 //!
 //! Host ports are as upstream's `portmap` plugin makes them: on every address
-//! of the node, 127.0.0.1 included, or on the one that `hostIP` names; clients'
+//! of the node but cluster DNS's, 127.0.0.1 included, or on the one that `hostIP` names; clients'
 //! addresses are kept, except for a pod that reaches itself and for the node at
 //! its loopback address. For the latter `route_localnet` is turned on for the
 //! bridge, and a rule keeps others from the node's loopback addresses. A
 //! `hostIP` of IPv6 is ignored. Unlike upstream, where the last container to ask
-//! for a port gets it, a port that is taken is an error.
+//! for a port gets it, a port that is taken is an error, by another container or by the node itself.
 
 mod attach;
 mod conflist;

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cidr::Cidr4;
+use crate::cni::hostports::mapping::ReservedPort;
 use crate::cni::{self, CniConfig, ipam, sysctl};
 use crate::firewall;
 use crate::links::{self, Address, BRIDGE, Holder, LinkError, Netlink, Observed, Owner};
@@ -71,7 +72,7 @@ pub struct PodNetworkConfig {
     /// Where leases are kept.
     pub data_dir: PathBuf,
     /// Ports of the node that no pod may have.
-    pub reserved_ports: BTreeSet<u16>,
+    pub reserved_ports: BTreeSet<ReservedPort>,
 }
 
 /// Who tells of nodes, and who may change this node's object.
@@ -181,6 +182,7 @@ impl Network {
                 mtu: pod_mtu,
                 data_dir: pods.data_dir,
                 reserved_ports: pods.reserved_ports,
+                dns_address: self.config.dns_address,
             };
             self.configure_pods(config, &pods.conf_dir, problems);
         }

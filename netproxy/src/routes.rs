@@ -17,4 +17,4 @@ pub(crate) mod plan;
 pub(crate) mod tunnel;
 
 pub use plan::NodeNetwork;
-pub use tunnel::DEVICE;
+pub use tunnel::{DEVICE, PORT as TUNNEL_PORT};

@@ -277,7 +277,10 @@ impl NodeKeeper {
     ) {
         let next = NodeView {
             pressures: self.pressures.borrow().clone(),
-            own_ports: self.settings.own_ports.iter().copied().chain([self.port]).filter(|port| *port != 0).collect(),
+            own_ports: {
+                let all = self.settings.own_ports.iter().copied().chain([("TCP", self.port)]);
+                all.filter(|(_, port)| *port != 0).collect()
+            },
             host_ips: seen.ips.iter().map(ToString::to_string).collect(),
             allocatable: status.allocatable.clone().unwrap_or_default(),
             memory_capacity: i64::try_from(seen.machine.memory).unwrap_or(i64::MAX),

@@ -33,8 +33,8 @@ pub struct NodeRoom<'a> {
     pub strict_groups: bool,
     /// What the node runs short of.
     pub pressures: &'a Pressures,
-    /// TCP ports that the node's own processes listen on.
-    pub own_ports: &'a [u16],
+    /// Protocols and ports that the node itself answers on.
+    pub own_ports: &'a [(&'static str, u16)],
 }
 
 fn sums(pods: &[&Pod]) -> Sums {
@@ -151,7 +151,9 @@ fn check(pod: &Pod, room: &NodeRoom<'_>) -> Result<(), Refusal> {
     let mine = host_ports(pod);
     let taken: Vec<_> = room.others.iter().flat_map(|p| host_ports(p)).collect();
     // A pod's host port would take the node's own connections, whoever listens.
-    let own = |m: &(String, String, i32)| m.1 == "TCP" && room.own_ports.iter().any(|port| i32::from(*port) == m.2);
+    let own = |m: &(String, String, i32)| {
+        room.own_ports.iter().any(|(protocol, port)| *protocol == m.1 && i32::from(*port) == m.2)
+    };
     if mine.iter().any(|m| own(m) || taken.iter().any(|t| ports_clash(m, t))) {
         let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return refuse("NodePorts", message.to_owned());
@@ -232,7 +234,7 @@ mod tests {
             allowed_unsafe_sysctls: &[],
             strict_groups: false,
             pressures: &Pressures::new(),
-            own_ports: &[10250],
+            own_ports: &[("TCP", 10250), ("UDP", 8472)],
         };
         let cases = [
             ("  containers: [{name: a, resources: {requests: {cpu: 300m}}}]", None),
@@ -253,6 +255,11 @@ mod tests {
             ),
             ("  containers: [{name: a, ports: [{containerPort: 10250}]}]", None),
             ("  containers: [{name: a, ports: [{containerPort: 1, hostPort: 10250, protocol: UDP}]}]", None),
+            (
+                "  containers: [{name: a, ports: [{containerPort: 1, hostPort: 8472, protocol: UDP}]}]",
+                Some("NodePorts"),
+            ),
+            ("  containers: [{name: a, ports: [{containerPort: 1, hostPort: 8472}]}]", None),
             ("  nodeSelector: {disk: hdd}\n  containers: [{name: a}]", Some("NodeAffinity")),
             ("  os: {name: windows}\n  containers: [{name: a}]", Some("PodOSNotSupported")),
             (

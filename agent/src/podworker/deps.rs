@@ -37,8 +37,8 @@ pub struct NodeView {
     pub network_problem: Option<String>,
     /// What the node runs short of.
     pub pressures: Pressures,
-    /// TCP ports that the node's own processes listen on.
-    pub own_ports: Vec<u16>,
+    /// Protocols and ports that the node itself answers on.
+    pub own_ports: Vec<(&'static str, u16)>,
     /// The node object as last seen.
     pub node: Option<Arc<Node>>,
 }

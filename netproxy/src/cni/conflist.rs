@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::PLUGIN_NAMES;
+use super::hostports::mapping::ReservedPort;
 use crate::cidr::Cidr4;
 use crate::links::Owner;
 
@@ -31,7 +33,9 @@ pub struct CniConfig {
     /// Whose links these are.
     pub owner: Owner,
     /// Ports of the node that no pod may have.
-    pub reserved_ports: BTreeSet<u16>,
+    pub reserved_ports: BTreeSet<ReservedPort>,
+    /// Where cluster DNS answers, if that is on this node.
+    pub dns_address: Option<Ipv4Addr>,
 }
 
 impl CniConfig {
@@ -50,6 +54,7 @@ impl CniConfig {
                 "dataDir": self.data_dir,
                 "owner": self.owner.id(),
                 "reservedPorts": self.reserved_ports,
+                "dnsAddress": self.dns_address,
                 // The runtime tells us of host ports only when asked to.
                 "capabilities": {"portMappings": true},
             }],
@@ -97,6 +102,7 @@ pub fn install_plugin(directory: &Path, program: &Path) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::nft::object::Protocol;
 
     #[test]
     fn what_is_written_is_what_the_plugin_reads() {
@@ -107,7 +113,8 @@ mod tests {
             mtu: 1450,
             data_dir: "/run/x".into(),
             owner: Owner::new("instance-1").unwrap(),
-            reserved_ports: [6443, 10250].into(),
+            reserved_ports: [ReservedPort(Protocol::Tcp, 6443), ReservedPort(Protocol::Udp, 8472)].into(),
+            dns_address: Some(Ipv4Addr::new(10, 43, 0, 10)),
         };
         write_conflist(dir.path(), &config).unwrap();
         write_conflist(dir.path(), &config).unwrap();
@@ -121,6 +128,7 @@ mod tests {
         assert_eq!(read.subnet, Some(config.pod_cidr));
         assert_eq!((read.mtu, read.bridge.as_str()), (1450, "copepod0"));
         assert_eq!((read.owner, read.reserved_ports), (Some(config.owner), config.reserved_ports));
+        assert_eq!(read.dns_address, config.dns_address);
         let versions = list["cniVersions"].as_array().unwrap();
         assert!(versions.contains(&list["cniVersion"]) && versions.contains(&Value::from("1.1.0")));
         assert_eq!(single["capabilities"]["portMappings"], true, "else the runtime keeps host ports to itself");

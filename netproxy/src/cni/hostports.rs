@@ -9,6 +9,7 @@
 //! `mapping` reads and compares ports, `table` decides what the table holds; both are pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::Ipv4Addr;
 
 use super::ipam::Leases;
@@ -20,12 +21,13 @@ use crate::cidr::Cidr4;
 use crate::conntrack::Flow;
 use crate::conntrack::ctnetlink::{Conntrack, CtNetlink};
 use crate::links;
+use crate::nft::object::Table;
 use crate::nft::transaction::Transaction;
 
 pub mod mapping;
 pub mod table;
 
-use mapping::HostPort;
+use mapping::{HostPort, ReservedPort};
 use table::TABLE;
 
 /// What of the table is one network's, and what it must not have.
@@ -34,7 +36,17 @@ pub struct Scope<'a> {
     /// Containers with these addresses.
     pub subnet: Cidr4,
     /// Ports that the node answers on itself.
-    pub reserved: &'a BTreeSet<u16>,
+    pub reserved: &'a BTreeSet<ReservedPort>,
+    /// Where cluster DNS answers on this node.
+    pub dns: Option<Ipv4Addr>,
+}
+
+impl Scope<'_> {
+    /// The table as `leases` want it.
+    fn table(&self, leases: &Leases) -> Table {
+        let wanted = leases.with_ports(self.reserved);
+        table::table(wanted.iter().map(|(address, ports)| (*address, ports.as_slice())), self.dns)
+    }
 }
 
 /// Leads the ports of the container at `address` to it. Its lease is written already, so that no
@@ -48,7 +60,8 @@ pub fn open(leases: &Leases, config: &NetworkConfig, address: Ipv4Addr, ports: &
     // Only now: the rules that keep loopback to the node itself are in place.
     sysctl::route_localnet(&config.bridge)
         .map_err(|error| PluginError::io("let the bridge route loopback addresses", &error))?;
-    let local = links::local_addresses();
+    let mut local = links::local_addresses();
+    local.retain(|address| Some(*address) != config.dns_address);
     forget(ports, |flows| mapping::stale_when_opened(ports, address, &local, flows));
     Ok(())
 }
@@ -60,8 +73,7 @@ fn add(leases: &Leases, scope: Scope<'_>, address: Ipv4Addr, ports: &[HostPort])
         Err(NftError::Refused { .. }) => {}
         other => return Ok(other?),
     }
-    let wanted = leases.with_ports(scope.reserved);
-    let desired = table::table(wanted.iter().map(|(address, ports)| (*address, ports.as_slice())));
+    let desired = scope.table(leases);
     backend::reconcile(&mut backend, |observed| match table::taken_by(observed, ports, scope.subnet) {
         Some(by) => Err(PluginError::port_taken("a host port", &format!("by {by} of another network"))),
         None => Ok(table::repair(observed, desired.clone(), scope.subnet)),
@@ -86,11 +98,28 @@ pub fn close(leases: &Leases, scope: Scope<'_>, gone: &[(Ipv4Addr, Vec<HostPort>
 /// # Errors
 /// When the kernel refuses.
 pub fn repair(leases: &Leases, scope: Scope<'_>) -> Result<bool, PluginError> {
-    let wanted = leases.with_ports(scope.reserved);
-    let desired = table::table(wanted.iter().map(|(address, ports)| (*address, ports.as_slice())));
+    let desired = scope.table(leases);
     let mut backend = NetlinkBackend::for_table(TABLE)?;
     backend::reconcile(&mut backend, |observed| Ok(table::repair(observed, desired.clone(), scope.subnet)))
         .map(|done| !done.ops.is_empty())
+}
+
+/// As [`repair`], and has `bridge` route loopback addresses where there are ports: it may be another one than when
+/// they were opened. A bridge that is missing has nothing to route yet.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn restore(leases: &Leases, scope: Scope<'_>, bridge: &str) -> Result<bool, PluginError> {
+    let restored = repair(leases, scope)?;
+    if !leases.with_ports(scope.reserved).is_empty() {
+        match sysctl::route_localnet(bridge) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(PluginError::io("let the bridge route loopback addresses", &error));
+            }
+            _ => {}
+        }
+    }
+    Ok(restored)
 }
 
 /// Which ports lead to which container, by the kernel's table.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::hostports::mapping::HostPort;
+use super::hostports::mapping::{HostPort, ReservedPort};
 use crate::cidr::Cidr4;
 
 /// Who holds an address.
@@ -74,7 +74,7 @@ impl Leases {
     }
 
     /// Addresses of holders with host ports, and those ports; none that the node needs itself.
-    pub fn with_ports(&self, reserved: &BTreeSet<u16>) -> Vec<(Ipv4Addr, Vec<HostPort>)> {
+    pub fn with_ports(&self, reserved: &BTreeSet<ReservedPort>) -> Vec<(Ipv4Addr, Vec<HostPort>)> {
         let free = |holder: &Holder| {
             let ports = holder.ports.iter().filter(|port| !port.is_among(reserved));
             ports.copied().collect::<Vec<_>>()
@@ -272,7 +272,7 @@ mod tests {
         leases.acquire(subnet, with(2, &[tcp(None, 80)])).unwrap();
         leases.acquire(subnet, holder(3)).unwrap();
         assert_eq!(leases.with_ports(&BTreeSet::new()).len(), 2);
-        let left = leases.with_ports(&BTreeSet::from([80]));
+        let left = leases.with_ports(&BTreeSet::from([ReservedPort(Protocol::Tcp, 80)]));
         assert_eq!(left, [(first, vec![tcp(None, 81)])], "what the node needs itself leads nowhere");
         let gone = leases.retain(|holder| holder.is("c2", "eth0"));
         assert_eq!(gone, [(first, vec![tcp(None, 81)])], "those without ports have nothing to close");

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::backend::NftError;
 use crate::cidr::Cidr4;
 use crate::cni::hostports::Scope;
+use crate::cni::hostports::mapping::ReservedPort;
 use crate::links::{LinkError, Owner};
 
 /// Versions of the specification, oldest first.
@@ -125,7 +126,10 @@ pub struct NetworkConfig {
     pub owner: Option<Owner>,
     /// Ports of the node that no pod may have.
     #[serde(default)]
-    pub reserved_ports: BTreeSet<u16>,
+    pub reserved_ports: BTreeSet<ReservedPort>,
+    /// Where cluster DNS answers, if that is on this node.
+    #[serde(default)]
+    pub dns_address: Option<Ipv4Addr>,
     /// What ADD has answered, on CHECK and DEL.
     #[serde(default)]
     pub prev_result: Value,
@@ -152,7 +156,7 @@ impl NetworkConfig {
     /// # Errors
     /// When there is no subnet (code 7).
     pub fn scope(&self) -> Result<Scope<'_>, PluginError> {
-        Ok(Scope { subnet: self.subnet()?, reserved: &self.reserved_ports })
+        Ok(Scope { subnet: self.subnet()?, reserved: &self.reserved_ports, dns: self.dns_address })
     }
 
     /// Whose links these are.

@@ -22,7 +22,7 @@ pub const DEVICE: &str = "copepod.1";
 /// The virtual network's number.
 const VNI: u32 = 1;
 /// The UDP port that tunnels use; flannel's.
-const PORT: u16 = 8472;
+pub const PORT: u16 = 8472;
 
 /// The device on a node with this end and pod network, where the node's own link carries `link_mtu`.
 pub fn link(vtep: Vtep, pod_cidr: Cidr4, link_mtu: u32) -> Link {

@@ -10,7 +10,7 @@ use netproxy::backend::NftBackend;
 use netproxy::backend::cli::{CliBackend, list_json};
 use netproxy::backend::netlink::NetlinkBackend;
 use netproxy::cni;
-use netproxy::cni::hostports::mapping::HostPort;
+use netproxy::cni::hostports::mapping::{HostPort, ReservedPort};
 use netproxy::cni::hostports::table::{TABLE, repair, table};
 use netproxy::conntrack::ctnetlink::{Conntrack, CtNetlink};
 use netproxy::links::{self, BRIDGE, Link, Netlink, Owner};
@@ -31,6 +31,7 @@ mod restored;
 const OWNER: &str = "instance-1";
 const SUBNET: &str = "10.42.7.0/24";
 const BRIDGE_IP: Ipv4Addr = Ipv4Addr::new(10, 42, 7, 1);
+const DNS: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 10);
 
 /// A node with the plugin's configuration.
 struct Node {
@@ -58,7 +59,7 @@ fn netns(namespace: &Namespace) -> PathBuf {
 fn call(data: &Path, command: &str, (id, netns): (&str, &Path), more: &Value) -> Result<Value, Value> {
     let mut config = json!({
         "cniVersion": "1.1.0", "name": "copepod", "type": "copepod-cni", "bridge": BRIDGE, "subnet": SUBNET, "dataDir": data,
-        "owner": OWNER, "reservedPorts": [10250],
+        "owner": OWNER, "reservedPorts": ["10250/tcp", "8472/udp"], "dnsAddress": DNS,
     });
     for (field, value) in more.as_object().unwrap() {
         config[field] = value.clone();
@@ -443,7 +444,7 @@ fn both_backends_make_the_same_table() {
         let host_port = |host_ip, protocol| HostPort { host_ip, protocol, host_port: 80, container_port: 8080 };
         let mappings =
             [host_port(None, Protocol::Tcp), host_port(Some(NODE_IP), Protocol::Udp), host_port(None, Protocol::Sctp)];
-        let desired = table([(Ipv4Addr::new(10, 42, 7, 2), mappings.as_slice())]);
+        let desired = table([(Ipv4Addr::new(10, 42, 7, 2), mappings.as_slice())], Some(DNS));
         let listing = backend.list().unwrap();
         let tx = repair(listing.table.as_ref(), desired, SUBNET.parse().unwrap());
         backend.run(&tx, listing.generation).unwrap();

@@ -12,9 +12,11 @@ use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use futures::StreamExt;
+use netproxy::cni::hostports::mapping::ReservedPort;
 use netproxy::links::{BRIDGE, Owner};
 use netproxy::network::{Clients, NetworkConfig, PodNetworkConfig, remove_owned, run};
 use netproxy::routes::{DEVICE, NodeNetwork};
+use netproxy::snapshot::Protocol;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -142,7 +144,7 @@ impl TestNode {
                 node_network,
                 conf_dir: self.dir.path().join("net.d"),
                 data_dir: self.dir.path().join("leases"),
-                reserved_ports: [10250].into(),
+                reserved_ports: [ReservedPort(Protocol::Tcp, 10250)].into(),
             }),
         }
     }

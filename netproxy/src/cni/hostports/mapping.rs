@@ -35,9 +35,9 @@ impl HostPort {
         same_port && (self.host_ip == other.host_ip || self.host_ip.is_none() || other.host_ip.is_none())
     }
 
-    /// Whether it is one of the node's own: those are all TCP.
-    pub fn is_among(&self, reserved: &BTreeSet<u16>) -> bool {
-        self.protocol == Protocol::Tcp && reserved.contains(&self.host_port)
+    /// Whether it is one of the node's own.
+    pub fn is_among(&self, reserved: &BTreeSet<ReservedPort>) -> bool {
+        reserved.contains(&ReservedPort(self.protocol, self.host_port))
     }
 
     /// Whether a packet for `dst`, with this port's number, is for this port. `local` are the
@@ -56,11 +56,47 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// A port that the node itself answers on, written as `8472/udp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "ReservedText")]
+pub struct ReservedPort(pub Protocol, pub u16);
+
+/// How configurations have it: a number alone, of versions before, is TCP's.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ReservedText {
+    Number(u16),
+    Text(String),
+}
+
+impl TryFrom<ReservedText> for ReservedPort {
+    type Error = String;
+
+    fn try_from(text: ReservedText) -> Result<Self, String> {
+        let text = match text {
+            ReservedText::Number(number) => return Ok(Self(Protocol::Tcp, number)),
+            ReservedText::Text(text) => text,
+        };
+        let read = || {
+            let (number, protocol) = text.split_once('/')?;
+            let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|p| p.as_str() == protocol);
+            Some(Self(protocol?, number.parse().ok()?))
+        };
+        read().ok_or_else(|| format!("{text:?} is not a port like 8472/udp"))
+    }
+}
+
+impl From<ReservedPort> for String {
+    fn from(ReservedPort(protocol, number): ReservedPort) -> Self {
+        format!("{number}/{}", protocol.as_str())
+    }
+}
+
 /// Refuses ports that the node itself answers on: a pod there would get what is meant for the node.
 ///
 /// # Errors
 /// Names the port (code 102).
-pub fn refuse_reserved(ports: &[HostPort], reserved: &BTreeSet<u16>) -> Result<(), PluginError> {
+pub fn refuse_reserved(ports: &[HostPort], reserved: &BTreeSet<ReservedPort>) -> Result<(), PluginError> {
     let taken = ports.iter().find(|port| port.is_among(reserved));
     taken.map_or(Ok(()), |port| Err(PluginError::port_reserved(&port.to_string())))
 }
@@ -232,6 +268,26 @@ mod tests {
         }
         let same = json!({"portMappings": [good, good]});
         assert_eq!(wanted(&same).unwrap().len(), 1, "twice the same is once");
+    }
+
+    #[test]
+    fn ports_of_the_node_are_of_one_protocol() {
+        let reserved: BTreeSet<ReservedPort> = serde_json::from_value(json!(["8472/udp", "6443/tcp", 10250])).unwrap();
+        let expected = [(Protocol::Tcp, 6443), (Protocol::Tcp, 10250), (Protocol::Udp, 8472)];
+        assert_eq!(reserved, expected.map(|(protocol, number)| ReservedPort(protocol, number)).into());
+        assert_eq!(serde_json::to_value(&reserved).unwrap(), json!(["6443/tcp", "10250/tcp", "8472/udp"]));
+        for (protocol, number, refused) in [
+            (Protocol::Udp, 8472, true),
+            (Protocol::Tcp, 8472, false),
+            (Protocol::Tcp, 10250, true),
+            (Protocol::Udp, 10250, false),
+            (Protocol::Sctp, 6443, false),
+        ] {
+            assert_eq!(refuse_reserved(&[port(None, protocol, number)], &reserved).is_err(), refused, "{number}");
+        }
+        for bad in ["8472", "8472/", "/udp", "8472/icmp", "70000/udp", "udp/8472"] {
+            assert!(serde_json::from_value::<ReservedPort>(json!(bad)).is_err(), "{bad}");
+        }
     }
 
     #[test]

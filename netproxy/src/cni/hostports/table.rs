@@ -119,10 +119,10 @@ pub fn addition(address: Ipv4Addr, ports: &[HostPort]) -> Transaction {
     Transaction { ops: ops.collect(), stale_chains: Vec::new() }
 }
 
-/// The table with these containers' ports.
+/// The table with these containers' ports; none on the address where cluster DNS answers.
 #[must_use]
-pub fn table<'a>(containers: impl IntoIterator<Item = (Ipv4Addr, &'a [HostPort])>) -> Table {
-    let mut table = base();
+pub fn table<'a>(containers: impl IntoIterator<Item = (Ipv4Addr, &'a [HostPort])>, dns: Option<Ipv4Addr>) -> Table {
+    let mut table = base(dns);
     for (address, ports) in containers {
         for (set, key, value) in elements(address, ports) {
             table.declare(set.spec()).elements.insert(key, value);
@@ -195,19 +195,22 @@ pub fn repair(observed: Option<&Observed>, mut desired: Table, subnet: Cidr4) ->
     diff(observed, &desired)
 }
 
-fn base() -> Table {
+fn base(dns: Option<Ipv4Addr>) -> Table {
     let mut table = Table::default();
     for id in SetId::ALL {
         table.declare(id.spec());
     }
     let jump = |chain: &str| Statement::Verdict(Verdict::Jump(chain.into()));
-    let local = || vec![Statement::FibLocal(Side::Daddr), jump(HOSTPORTS)];
+    // Cluster DNS has an address of its own on the pods' bridge. To the kernel it is the node's like every other; to
+    // those who ask there it is a Service's, which no container's port may take.
+    let not_dns = dns.map(|address| Statement::AddrIn { side: Side::Daddr, net: Cidr4::host(address), negate: true });
+    let local = || not_dns.clone().into_iter().chain([Statement::FibLocal(Side::Daddr), jump(HOSTPORTS)]);
     // What the node sends to its loopback addresses is translated in the output hook; what comes
     // from a link with such an address is nobody's business.
     let mut from_links = vec![loopback(Side::Daddr, true)];
     from_links.extend(local());
     table.add_chain("nat-prerouting", Some((ChainKind::Nat, Hook::Prerouting, DSTNAT)), [from_links]);
-    table.add_chain("nat-output", Some((ChainKind::Nat, Hook::Output, DSTNAT)), [local()]);
+    table.add_chain("nat-output", Some((ChainKind::Nat, Hook::Output, DSTNAT)), [local().collect()]);
     table.add_chain("nat-postrouting", Some((ChainKind::Nat, Hook::Postrouting, SRCNAT)), masquerade());
     let check = vec![Statement::CtStateNew, loopback(Side::Daddr, false), jump(LOOPBACK_CHECK)];
     table.add_chain("filter-input", Some((ChainKind::Filter, Hook::Input, FILTER)), [check]);

@@ -32,25 +32,55 @@ fn containers_of_another_network_keep_their_ports() {
 #[test]
 fn the_nodes_own_ports_stay_the_nodes() {
     let node = Node::new();
-    node.net.node.run(|| {
-        // Answers as nobody's container would.
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 10250)).unwrap();
-        std::thread::spawn(move || {
-            for mut stream in listener.incoming().flatten() {
-                let _ = std::io::Write::write_all(&mut stream, &[99, 0, 0, 0, 0]);
-            }
-        });
-    });
+    answer(&node.net.node, Ipv4Addr::UNSPECIFIED, 10250);
     for host_ip in ["", "127.0.0.1", "192.0.2.1"] {
         let mappings = [mapping("", "tcp", 8000), mapping(host_ip, "tcp", 10250)];
         let error = node.add(1, &mappings).err().unwrap();
         assert_eq!(error["code"], 102, "{error}");
         assert_eq!((node.links(), node.leases().contains("pod-1")), (0, false), "nothing is left of it");
     }
-    let _pod = node.add(1, &[mapping("", "udp", 10250), mapping("", "tcp", 10251)]).unwrap();
+    // Tunnels end on a UDP port.
+    assert_eq!(node.add(1, &[mapping("", "udp", 8472)]).err().unwrap()["code"], 102);
+    let _pod = node.add(1, &[mapping("", "udp", 10251), mapping("", "tcp", 10251), mapping("", "tcp", 8472)]).unwrap();
     for from in [&node.net.client, &node.net.node] {
         assert_eq!(node.who(from, at(NODE_IP, 10250)), Ok(99));
         assert_eq!(node.who(from, at(NODE_IP, 10251)), Ok(1));
+    }
+}
+
+/// Answers on a port as nobody's container would.
+fn answer(node: &Namespace, address: Ipv4Addr, port: u16) {
+    node.run(move || {
+        let (listener, socket) =
+            (TcpListener::bind((address, port)).unwrap(), UdpSocket::bind((address, port)).unwrap());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = std::io::Write::write_all(&mut stream, &[99, 0, 0, 0, 0]);
+            }
+        });
+        std::thread::spawn(move || {
+            while let Ok((_, from)) = socket.recv_from(&mut [0; 64]) {
+                let _ = socket.send_to(&[99], from);
+            }
+        });
+    });
+}
+
+/// Cluster DNS answers at an address of its own on the pods' bridge, which is the node's like every other.
+#[test]
+fn cluster_dns_stays_the_nodes_whatever_port_a_container_has() {
+    let node = Node::new();
+    node.net.node.ip(&format!("addr add {DNS}/32 dev {BRIDGE}"));
+    answer(&node.net.node, DNS, 53);
+    let mappings = [mapping("", "udp", 53), mapping("", "tcp", 53), mapping(&DNS.to_string(), "tcp", 54)];
+    let (pod, other) = (node.add(1, &mappings).unwrap(), node.add(2, &[]).unwrap());
+    for (from, namespace) in [("the node", &node.net.node), ("a pod", &other.namespace), ("itself", &pod.namespace)] {
+        let socket = udp_socket(namespace, Ipv4Addr::UNSPECIFIED);
+        assert_eq!(ask_udp(&socket, at(DNS, 53)).unwrap(), 99, "UDP from {from}");
+        assert_eq!(node.who(namespace, at(DNS, 53)), Ok(99), "TCP from {from}");
+        assert_eq!(node.who(namespace, at(DNS, 54)), Err(ErrorKind::ConnectionRefused), "its other ports from {from}");
+        let socket = udp_socket(namespace, Ipv4Addr::UNSPECIFIED);
+        assert_eq!(ask_udp(&socket, at(NODE_IP, 53)).unwrap(), 1, "the node's own address from {from}");
     }
 }
 

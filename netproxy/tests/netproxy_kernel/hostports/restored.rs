@@ -1,6 +1,7 @@
 //! Rules of host ports that somebody flushed: they come back at a start, and by themselves.
 
 use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use netproxy::cni::{self, CniConfig};
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use netproxy::links::{BRIDGE, Owner};
 use netproxy::network::remove_owned;
 
-use super::{Node, OWNER, SUBNET, at, mapping};
+use super::{BRIDGE_IP, DNS, Node, OWNER, Protocol, ReservedPort, SUBNET, at, make_bridge, mapping};
 use crate::eventually;
 use crate::net::NODE_IP;
 
@@ -17,7 +18,8 @@ fn config(node: &Node) -> CniConfig {
     CniConfig {
         bridge: BRIDGE.to_owned(),
         owner: Owner::new(OWNER).unwrap(),
-        reserved_ports: [10250].into(),
+        reserved_ports: [ReservedPort(Protocol::Tcp, 10250)].into(),
+        dns_address: Some(DNS),
         pod_cidr: SUBNET.parse().unwrap(),
         mtu: 0,
         data_dir: node.data.path().to_owned(),
@@ -54,13 +56,32 @@ fn a_start_restores_what_somebody_flushed() {
     assert_eq!(node.net.node.command("ip", "-o link show type bridge"), "");
 }
 
+/// What a bridge lets pass goes with it.
+#[test]
+fn a_bridge_made_anew_leads_loopback_to_containers_again() {
+    let node = Node::new();
+    let config = config(&node);
+    let _pod = node.add(1, &[mapping("", "tcp", 80)]).unwrap();
+    let loopback = || node.who(&node.net.node, at(Ipv4Addr::LOCALHOST, 80));
+    assert_eq!(loopback(), Ok(1));
+    node.net.node.ip(&format!("link delete {BRIDGE}"));
+    let restore = || {
+        let config = config.clone();
+        node.net.node.run(move || cni::restore_host_ports(&config).unwrap())
+    };
+    assert!(!restore(), "without a bridge there is nothing to do");
+    make_bridge(&node.net.node, BRIDGE, BRIDGE_IP);
+    assert!(!restore(), "the rules were there");
+    eventually("its ports hand on again", || loopback() == Ok(1));
+}
+
 #[test]
 fn a_port_that_the_node_needs_from_now_on_leads_nowhere_else() {
     let node = Node::new();
     let _pod = node.add(1, &[mapping("", "tcp", 9000), mapping("", "tcp", 9001)]).unwrap();
     assert_eq!(node.who(&node.net.client, at(NODE_IP, 9000)), Ok(1));
     // The node starts anew, with one of them for itself.
-    let config = CniConfig { reserved_ports: [9000].into(), ..config(&node) };
+    let config = CniConfig { reserved_ports: [ReservedPort(Protocol::Tcp, 9000)].into(), ..config(&node) };
     node.net.node.run(move || assert!(cni::restore_host_ports(&config).unwrap()));
     assert_eq!(node.who(&node.net.client, at(NODE_IP, 9000)), Err(ErrorKind::ConnectionRefused));
     assert_eq!(node.who(&node.net.client, at(NODE_IP, 9001)), Ok(1));

@@ -10,6 +10,7 @@ use crate::tracer::{Outcome, Packet, Tracer};
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const OTHER_NODE_IP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+const DNS: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 10);
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 fn pod(last: u8) -> Ipv4Addr {
@@ -35,7 +36,7 @@ fn containers() -> Vec<(Ipv4Addr, Vec<HostPort>)> {
 }
 
 fn of(containers: &[(Ipv4Addr, Vec<HostPort>)]) -> Table {
-    table(containers.iter().map(|(address, ports)| (*address, ports.as_slice())))
+    table(containers.iter().map(|(address, ports)| (*address, ports.as_slice())), Some(DNS))
 }
 
 #[test]
@@ -70,8 +71,16 @@ fn packets_reach_the_containers_behind_ports() {
         (node, LOOPBACK, LOOPBACK, tcp, 10248, to(LOOPBACK, 10248)),
         (node, NODE, LOOPBACK, tcp, 10248, to(LOOPBACK, 10248)),
         (outside, pod(2), NODE, tcp, 10250, to(NODE, 10250)),
+        // Cluster DNS is the node's, and no address for containers' ports.
+        (outside, pod(2), DNS, tcp, 80, to(DNS, 80)),
+        (outside, pod(1), DNS, tcp, 80, to(DNS, 80)),
+        (node, NODE, DNS, tcp, 80, to(DNS, 80)),
+        (node, DNS, DNS, tcp, 83, to(DNS, 83)),
+        (node, DNS, NODE, tcp, 80, to(pod(1), 8080)),
     ] {
-        let mut tracer = Tracer::new(of(&containers()), &[NODE, OTHER_NODE_IP]);
+        let mut all = containers();
+        all.push((pod(5), vec![port(Some(DNS), Protocol::Tcp, 83, 8080)]));
+        let mut tracer = Tracer::new(of(&all), &[NODE, OTHER_NODE_IP, DNS]);
         let packet = Packet { from_node, src, dst, protocol, dport };
         assert_eq!(tracer.send(packet), expected, "{packet:?}");
     }
@@ -107,12 +116,12 @@ fn the_table_reads_as_meant() {
          dnat ip to meta l4proto . th dport map @ports\n\
          chain loopback-check\n  fib saddr type local return\n  ct status dnat return\n  drop\n\
          chain nat-output\n  type nat hook output priority -99; policy accept;\n  \
-         fib daddr type local jump hostports\n\
+         ip daddr != 10.43.0.10/32 fib daddr type local jump hostports\n\
          chain nat-postrouting\n  type nat hook postrouting priority 101; policy accept;\n  \
          ct status dnat ip saddr . ip daddr @hairpin masquerade fully-random\n  \
          ct status dnat ip saddr 127.0.0.0/8 ip daddr @containers masquerade fully-random\n\
          chain nat-prerouting\n  type nat hook prerouting priority -99; policy accept;\n  \
-         ip daddr != 127.0.0.0/8 fib daddr type local jump hostports\n"
+         ip daddr != 127.0.0.0/8 ip daddr != 10.43.0.10/32 fib daddr type local jump hostports\n"
     );
 }
 
