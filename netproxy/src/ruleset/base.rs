@@ -1,5 +1,7 @@
 //! What every table has before the first Service: base chains, dispatch, refusal, masquerade. Pure.
 
+use std::net::Ipv4Addr;
+
 use super::NodeView;
 use super::lanes::LaneKind;
 use super::names::SetId;
@@ -89,7 +91,7 @@ fn services(node: &NodeView) -> Vec<Vec<Statement>> {
 /// Matches for the addresses that accept NodePort traffic, one rule's beginning each. Loopback is
 /// left out: without `route_localnet` the answers could not come back.
 fn local_addresses(node: &NodeView) -> Vec<Vec<Statement>> {
-    let loopback = Cidr4::new(std::net::Ipv4Addr::new(127, 0, 0, 0), 8).expect("8 is a prefix length");
+    let loopback = Cidr4::new(Ipv4Addr::new(127, 0, 0, 0), 8).expect("8 is a prefix length");
     let no_loopback = Statement::AddrIn { side: Side::Daddr, net: loopback, negate: true };
     let local = Statement::FibLocal(Side::Daddr);
     match &node.node_port_addresses {
@@ -144,6 +146,15 @@ fn postrouting(node: &NodeView) -> Vec<Vec<Statement>> {
         // The mark has done its duty; an encapsulated packet must not carry it on.
         vec![Statement::MarkIsSet(mark), Statement::ClearMark(mark), Statement::Masquerade],
     ];
+    if !node.masquerade_outbound.is_empty() {
+        // What is for everybody who listens keeps its source (upstream's ipmasq plugin package leaves out 224.0.0.0/4
+        // alike): neighbours on the pods' bridge answer to that, and mDNS believes no other.
+        for (first, prefix_len) in [(Ipv4Addr::new(224, 0, 0, 0), 4), (Ipv4Addr::BROADCAST, 32)] {
+            let net = Cidr4::new(first, prefix_len).expect("both are networks");
+            let everybody = Statement::AddrIn { side: Side::Daddr, net, negate: false };
+            rules.push(vec![everybody, Statement::Verdict(Verdict::Return)]);
+        }
+    }
     // Nobody beyond the cluster knows the way to a pod: its packets carry the node's address.
     for net in &node.masquerade_outbound {
         let within = |side, negate| Statement::AddrIn { side, net: *net, negate };

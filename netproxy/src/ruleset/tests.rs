@@ -361,6 +361,23 @@ fn ports_beyond_the_limit_share_lanes() {
     assert!(own(&world, 1) && own(&world, total - 1));
 }
 
+/// As upstream's `ipmasq` (containernetworking/plugins, pkg/ip): an answer to the node's address would miss who asked.
+#[test]
+fn what_pods_send_to_everybody_keeps_their_address() {
+    let mut world = World::new(NodeView { masquerade_outbound: vec!["10.42.0.0/16".parse().unwrap()], ..node() });
+    let mut tracer = world.tracer();
+    for (dst, masqueraded) in [
+        (OUTSIDE, true),
+        (ep(1).addr, false),
+        (Ipv4Addr::new(224, 0, 0, 251), false),
+        (Ipv4Addr::new(239, 255, 255, 250), false),
+        (Ipv4Addr::BROADCAST, false),
+    ] {
+        let packet = Packet { protocol: Protocol::Udp, ..to(POD, dst, 5353) };
+        assert_eq!(tracer.send(packet), Outcome::Delivered { to: (dst, 5353), masqueraded }, "{dst}");
+    }
+}
+
 #[test]
 fn names_stay_readable_and_within_limits() {
     let long = ServicePortName {
