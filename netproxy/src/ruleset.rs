@@ -9,8 +9,8 @@
 //!   Changing an endpoint then changes an element of a data map, which costs the kernel next to
 //!   nothing, however many Services there are.
 //! * The first [`lanes::OWN_LANES`] ports have lanes of their own and are served in exact turn.
-//!   Ports beyond share lanes with others of the same number of endpoints: then the turn is that
-//!   of the lane, and a single port's share is only even on average.
+//!   Ports beyond share lanes with others of the same number of endpoints: there every connection
+//!   takes any of them, as with upstream's proxy, and shares are even on average.
 //! * Session affinity, Local traffic policy and source ranges need rules of their own: such ports
 //!   get chains (`cluster-`, `local-`, `policy-`, `firewall-`) in which rule k of N takes every
 //!   (N-k)th connection that reaches it, which is exact turn again.

@@ -49,6 +49,7 @@ pub struct Tracer {
     pub links: HashMap<Ipv4Addr, &'static str>,
     local: BTreeSet<Ipv4Addr>,
     turns: HashMap<(Name, usize, usize), u32>,
+    chances: u64,
     affinity: HashMap<(Name, Ipv4Addr), u64>,
 }
 
@@ -79,7 +80,8 @@ impl Tracer {
     #[must_use]
     pub fn new(table: Table, local: &[Ipv4Addr]) -> Self {
         let local = local.iter().copied().collect();
-        Self { table, now: 0, links: HashMap::new(), local, turns: HashMap::new(), affinity: HashMap::new() }
+        let (links, turns, affinity) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { table, now: 0, links, local, turns, chances: 0, affinity }
     }
 
     fn is_local(&self, addr: Ipv4Addr) -> bool {
@@ -230,6 +232,12 @@ impl Tracer {
         turn
     }
 
+    /// Some number below `of`: the same ones each time a test runs, one after the other without a pattern.
+    fn chance(&mut self, of: u32) -> u32 {
+        self.chances = self.chances.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from(self.chances >> 33).unwrap_or_default() % of.max(1)
+    }
+
     fn key(&mut self, fields: &[Field], place: &(Name, usize, usize), state: &State) -> Key {
         fields.iter().fold(Key::new(), |key, field| match field {
             Field::Saddr => key.addr(state.packet.src),
@@ -237,6 +245,7 @@ impl Tracer {
             Field::L4Proto => key.proto(state.packet.protocol),
             Field::Dport => key.port(state.packet.dport),
             Field::Turn(of) => key.index(self.turn(place, *of)),
+            Field::Chance(of) => key.index(self.chance(*of)),
         })
     }
 }

@@ -37,7 +37,7 @@ fn put_statement(w: &mut Writer, statement: &Statement) {
             put_lookup(w, set.as_str(), None);
         }
         Statement::Turn(of) => {
-            put_numgen(w, *of, NFT_REG_1);
+            put_numgen(w, NFT_NG_INCREMENTAL, *of, NFT_REG_1);
             put_cmp(w, NFT_CMP_EQ, &0u32.to_ne_bytes());
         }
         Statement::MarkIsSet(mask) => {
@@ -120,7 +120,8 @@ fn put_key(w: &mut Writer, key: &[Field]) {
             Field::Daddr => put_payload(w, NFT_PAYLOAD_NETWORK_HEADER, 16, 4, register),
             Field::Dport => put_payload(w, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register),
             Field::L4Proto => put_meta_load(w, NFT_META_L4PROTO, register),
-            Field::Turn(of) => put_numgen(w, *of, register),
+            Field::Turn(of) => put_numgen(w, NFT_NG_INCREMENTAL, *of, register),
+            Field::Chance(of) => put_numgen(w, NFT_NG_RANDOM, *of, register),
         }
     }
 }
@@ -228,11 +229,11 @@ fn put_lookup(w: &mut Writer, set: &str, dreg: Option<u32>) {
     });
 }
 
-fn put_numgen(w: &mut Writer, modulus: u32, register: u32) {
+fn put_numgen(w: &mut Writer, kind: u32, modulus: u32, register: u32) {
     expression(w, "numgen", |w| {
         w.put_be32(NFTA_NG_DREG, register);
         w.put_be32(NFTA_NG_MODULUS, modulus.max(1));
-        w.put_be32(NFTA_NG_TYPE, NFT_NG_INCREMENTAL);
+        w.put_be32(NFTA_NG_TYPE, kind);
         w.put_be32(NFTA_NG_OFFSET, 0);
     });
 }

@@ -192,6 +192,7 @@ fn key_text(key: &[Field]) -> String {
         Field::L4Proto => "meta l4proto".to_owned(),
         Field::Dport => "th dport".to_owned(),
         Field::Turn(of) => format!("numgen inc mod {of}"),
+        Field::Chance(of) => format!("numgen random mod {of}"),
     });
     parts.collect::<Vec<_>>().join(" . ")
 }

@@ -30,6 +30,8 @@ pub enum Field {
     Dport,
     /// `numgen inc mod N`: counts connections, 0 to N-1, one counter per rule.
     Turn(u32),
+    /// `numgen random mod N`: any number, 0 to N-1.
+    Chance(u32),
 }
 
 /// How to refuse a packet.

@@ -162,3 +162,4 @@ pub const NFTA_NG_MODULUS: u16 = 2;
 pub const NFTA_NG_TYPE: u16 = 3;
 pub const NFTA_NG_OFFSET: u16 = 4;
 pub const NFT_NG_INCREMENTAL: u32 = 0;
+pub const NFT_NG_RANDOM: u32 = 1;

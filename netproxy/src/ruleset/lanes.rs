@@ -46,19 +46,22 @@ impl LaneKind {
         }
     }
 
-    /// The key of its map for `turns` endpoints.
+    /// The key of its map, `which` being how it picks an endpoint.
     #[must_use]
-    pub fn key(self, turns: u32) -> Vec<Field> {
+    pub fn key(self, which: Field) -> Vec<Field> {
         match self {
-            Self::Cluster | Self::External => vec![Field::Daddr, Field::L4Proto, Field::Dport, Field::Turn(turns)],
-            Self::NodePort => vec![Field::L4Proto, Field::Dport, Field::Turn(turns)],
+            Self::Cluster | Self::External => vec![Field::Daddr, Field::L4Proto, Field::Dport, which],
+            Self::NodePort => vec![Field::L4Proto, Field::Dport, which],
         }
     }
 
     /// The rules of a lane for `endpoints` endpoints.
     #[must_use]
     pub fn rules(self, endpoints: u32, own: bool, mark: u32) -> Vec<Rule> {
-        let pick = Rule(vec![Statement::DnatMap { key: self.key(endpoints), map: self.map(own).name() }]);
+        // One counter for several ports would tie them to each other: whoever calls two of them in turn would meet
+        // the same endpoint of each for ever.
+        let which = if own { Field::Turn(endpoints) } else { Field::Chance(endpoints) };
+        let pick = Rule(vec![Statement::DnatMap { key: self.key(which), map: self.map(own).name() }]);
         match self {
             Self::Cluster => vec![pick],
             Self::External | Self::NodePort => vec![Rule(vec![Statement::SetMark(mark)]), pick],
