@@ -108,6 +108,7 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Res
     let mut proxy = proxy_config(&inputs)?;
     let laid = node_config::lay_over(&inputs.node.config, &mut config, &mut proxy)?;
     follow_cluster_dns(&mut inputs.net, &config.dns)?;
+    proxy.dns_address = Some(flags::dns_address(&inputs.net)?);
     config.node.own_ports = own_ports(&inputs, &proxy);
     // Whom the agent admits, the plugin must not refuse.
     let reserved_ports = reserved(&config.node.own_ports, config.server.port);

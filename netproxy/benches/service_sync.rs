@@ -57,6 +57,7 @@ impl World {
             masquerade_all: false,
             masquerade_outbound: Vec::new(),
             masquerade_mark: 0x4000,
+            dns_address: None,
         };
         let mut state = State::new();
         for index in 0..services {

@@ -7,9 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
-use crate::ruleset::{Frontend, frontends};
-use crate::snapshot::{Protocol, Resolved, ServiceName};
+use crate::ruleset::Frontend;
+use crate::ruleset::claims::{Claim, claims_of};
+use crate::snapshot::{Protocol, Resolved, ServiceName, ServicePortName};
 
 pub mod ctnetlink;
 pub mod tuning;
@@ -44,7 +46,8 @@ impl Flow {
     }
 }
 
-type Serving = BTreeSet<(Ipv4Addr, u16)>;
+/// A Service port's claim of a frontend, and who serves it; `None` when that is another proxy's to say.
+type Serving = (Claim, Option<Arc<BTreeSet<(Ipv4Addr, u16)>>>);
 
 /// The UDP frontends of all Services and who serves them.
 #[derive(Debug, Default)]
@@ -60,8 +63,15 @@ impl UdpServices {
     pub fn update(&mut self, name: &ServiceName, ports: &[Resolved]) {
         let mut now: BTreeMap<Frontend, Serving> = BTreeMap::new();
         for resolved in ports.iter().filter(|r| r.port.protocol == Protocol::Udp) {
-            let serving: Serving = resolved.endpoints.iter().filter(|e| e.serving).map(|e| (e.addr, e.port)).collect();
-            now.extend(frontends(&resolved.port).map(|frontend| (frontend, serving.clone())));
+            let endpoints = resolved.endpoints.iter().filter(|e| e.serving).map(|e| (e.addr, e.port));
+            let serving = resolved.port.proxied.then(|| Arc::new(endpoints.collect()));
+            let (port, protocol) = (Arc::clone(&resolved.port.port_name), Protocol::Udp);
+            let name = ServicePortName { service: name.clone(), port, protocol };
+            for (frontend, claim) in claims_of(&name, &resolved.port) {
+                if now.get(&frontend).is_none_or(|there| claim < there.0) {
+                    now.insert(frontend, (claim, serving.clone()));
+                }
+            }
         }
         let before = self.services.remove(name).unwrap_or_default();
         if before == now {
@@ -93,9 +103,13 @@ impl UdpServices {
     /// not translated counts only when it was for one of them.
     #[must_use]
     pub fn stale(&self, flows: &[Flow], node_ips: &[Ipv4Addr]) -> Vec<Flow> {
+        // Of several that claim a frontend the same one has it as in the rules.
         let mut wanted: HashMap<Frontend, &Serving> = HashMap::new();
         for (frontend, serving) in self.services.values().flatten() {
-            wanted.insert(*frontend, serving);
+            let there = wanted.entry(*frontend).or_insert(serving);
+            if serving.0 < there.0 {
+                *there = serving;
+            }
         }
         let is_stale = |flow: &&Flow| {
             let to = flow.original;
@@ -105,8 +119,9 @@ impl UdpServices {
                 matches!(frontend, Frontend::Ip(..)) || flow.translated() || node_ips.contains(&to.dst)
             };
             [by_ip, by_port].iter().filter(|f| ours(f)).any(|frontend| match wanted.get(frontend) {
-                Some(serving) if serving.is_empty() => flow.translated(),
-                Some(serving) => !serving.contains(&(flow.reply.src, flow.reply.sport)),
+                Some((_, None)) => false,
+                Some((_, Some(serving))) if serving.is_empty() => flow.translated(),
+                Some((_, Some(serving))) => !serving.contains(&(flow.reply.src, flow.reply.sport)),
                 None => self.removed.contains(frontend) && flow.translated(),
             })
         };

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::cidr::Cidr4;
 use crate::nft::diff::diff;
-use crate::nft::object::{Chain, Key, Name, Protocol, SetSpec, Table, Value};
+use crate::nft::object::{Chain, Key, Name, SetSpec, Table, Value};
 use crate::nft::statement::{Rule, Side, Statement};
 use crate::nft::transaction::Transaction;
 use crate::services::NodePortAddresses;
@@ -29,11 +29,14 @@ use crate::snapshot::{ServiceName, ServicePort, ServicePortName};
 use crate::topology::{Chosen, uses_local};
 
 pub mod base;
+pub mod claims;
 pub mod lanes;
 pub mod names;
 pub mod probe;
 pub mod service;
 
+use claims::{Claim, Claims, Origin, claims_of};
+pub use claims::{Frontend, frontends};
 use lanes::{Lane, LaneAllocator};
 use names::SetId;
 
@@ -54,6 +57,9 @@ pub struct NodeView {
     pub masquerade_outbound: Vec<Cidr4>,
     /// The packet mark that asks for masquerade: one bit.
     pub masquerade_mark: u32,
+    /// Where cluster DNS answers on this node. That need be no Service's ClusterIP; no other address of a Service may
+    /// be it.
+    pub dns_address: Option<Ipv4Addr>,
 }
 
 /// How traffic of pods is recognised, as upstream's `detectLocalMode` says.
@@ -111,22 +117,6 @@ pub struct PortInput {
     pub port: Arc<ServicePort>,
     /// Which endpoints serve it on this node.
     pub chosen: Chosen,
-}
-
-/// A destination clients use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Frontend {
-    /// A virtual address and port.
-    Ip(Ipv4Addr, Protocol, u16),
-    /// A port on the node's addresses.
-    NodePort(Protocol, u16),
-}
-
-/// All frontends of a port.
-pub fn frontends(port: &ServicePort) -> impl Iterator<Item = Frontend> + '_ {
-    let ips = std::iter::once(&port.cluster_ip).chain(&port.external_ips).chain(&port.load_balancer_ips);
-    let node_port = (port.node_port != 0).then_some(Frontend::NodePort(port.protocol, port.node_port));
-    ips.map(|ip| Frontend::Ip(*ip, port.protocol, port.port)).chain(node_port)
 }
 
 /// An object several fragments may need.
@@ -213,8 +203,7 @@ pub struct NoLocalEndpoints {
 pub struct Ruleset {
     node: NodeView,
     compiled: HashMap<ServiceName, Vec<Compiled>>,
-    /// Who wants a frontend; the first by name has it.
-    claims: HashMap<Frontend, Vec<ServicePortName>>,
+    claims: Claims,
     shared: HashMap<Shared, u32>,
     lanes: LaneAllocator,
     no_local: NoLocalEndpoints,
@@ -227,7 +216,7 @@ impl Ruleset {
         Self {
             node,
             compiled: HashMap::new(),
-            claims: HashMap::new(),
+            claims: Claims::default(),
             shared: HashMap::new(),
             lanes: LaneAllocator::default(),
             no_local: NoLocalEndpoints::default(),
@@ -368,9 +357,11 @@ impl Ruleset {
     }
 
     fn compile(&mut self, name: ServicePortName, input: &PortInput) -> Compiled {
-        let owned: BTreeSet<Frontend> = frontends(&input.port)
-            .filter(|f| self.claims.get(f).and_then(|names| names.first()) == Some(&name))
-            .collect();
+        if !input.port.proxied {
+            let port = Arc::clone(&input.port);
+            return Compiled { name, port, fragment: Fragment::default(), no_local: false };
+        }
+        let owned: BTreeSet<Frontend> = frontends(&input.port).filter(|f| self.claims.has(&name, *f)).collect();
         let own_lane = service::uses_lane(input) && self.lanes.claim(&name);
         let request = service::Request { name: &name, input, owned: &owned, own_lane, node: &self.node };
         let fragment = service::fragment(&request);
@@ -380,25 +371,13 @@ impl Ruleset {
 
     /// Updates who claims which frontend; returns the Services whose share changed.
     fn reclaim(&mut self, name: &ServiceName, ports: &[(ServicePortName, PortInput)]) -> BTreeSet<ServiceName> {
-        let mut affected = BTreeSet::new();
-        let wanted: BTreeSet<(Frontend, &ServicePortName)> =
-            ports.iter().flat_map(|(port, input)| frontends(&input.port).map(move |f| (f, port))).collect();
-        let had = self.compiled.get(name).into_iter().flatten().flat_map(|c| frontends(&c.port));
-        let touched: BTreeSet<Frontend> = wanted.iter().map(|(f, _)| *f).chain(had).collect();
-        for frontend in touched {
-            let names = self.claims.entry(frontend).or_default();
-            let first = names.first().cloned();
-            names.retain(|claimant| claimant.service != *name);
-            names.extend(wanted.iter().filter(|(f, _)| *f == frontend).map(|(_, port)| (*port).clone()));
-            names.sort_unstable();
-            if names.first() != first.as_ref() {
-                affected.extend(first.into_iter().chain(names.first().cloned()).map(|port| port.service));
-            }
-            if names.is_empty() {
-                self.claims.remove(&frontend);
-            }
-        }
-        affected
+        let had = self.compiled.get(name).into_iter().flatten().flat_map(|c| claims_of(&c.name, &c.port));
+        let dns = self.node.dns_address;
+        let may = |frontend: &Frontend, claim: &Claim| {
+            claim.origin == Origin::Cluster || !matches!(frontend, Frontend::Ip(ip, ..) if Some(*ip) == dns)
+        };
+        let wanted = ports.iter().flat_map(|(name, input)| claims_of(name, &input.port));
+        self.claims.exchange(had, wanted.filter(|(frontend, claim)| may(frontend, claim)))
     }
 
     fn count_shared(&mut self, counts: HashMap<Shared, i64>, mut sides: Option<&mut (Table, Table)>) {

@@ -75,6 +75,8 @@ pub struct ServiceProxyConfig {
     /// Networks of pods whose packets to elsewhere are masqueraded; for pod networks that leave
     /// this to us.
     pub masquerade_outbound: Vec<Cidr4>,
+    /// Where cluster DNS answers on this node.
+    pub dns_address: Option<Ipv4Addr>,
     /// The packet mark bit that asks for masquerade, 0 to 31 (`masqueradeBit`, 14 upstream).
     pub masquerade_bit: u8,
     /// Where `/healthz` and `/livez` answer; `None` for nowhere. Upstream: 0.0.0.0:10256.
@@ -106,6 +108,7 @@ impl ServiceProxyConfig {
             node_port_addresses: NodePortAddresses::default(),
             masquerade_all: false,
             masquerade_outbound: Vec::new(),
+            dns_address: None,
             detect_local: DetectLocal::default(),
             masquerade_bit: 14,
             healthz_bind_address: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10256))),
@@ -235,6 +238,7 @@ fn node_view(config: &ServiceProxyConfig) -> Result<NodeView, ServiceProxyError>
         node_port_addresses: config.node_port_addresses.clone(),
         masquerade_all: config.masquerade_all,
         masquerade_outbound: config.masquerade_outbound.iter().filter(bounded).copied().collect(),
+        dns_address: config.dns_address,
         masquerade_mark,
     })
 }

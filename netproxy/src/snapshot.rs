@@ -47,9 +47,9 @@ pub struct ServicePort {
     /// `spec.ports[].nodePort`, 0 for none.
     pub node_port: u16,
     /// Addresses served like the ClusterIP, for clients outside.
-    pub external_ips: Vec<Ipv4Addr>,
+    pub external_ips: Arc<[Ipv4Addr]>,
     /// `status.loadBalancer.ingress[].ip` with ipMode VIP.
-    pub load_balancer_ips: Vec<Ipv4Addr>,
+    pub load_balancer_ips: Arc<[Ipv4Addr]>,
     /// Who may use the load balancer addresses; `None` for everyone.
     pub source_ranges: Option<Vec<Cidr4>>,
     /// Seconds a client stays with its endpoint (ClientIP affinity).
@@ -60,6 +60,8 @@ pub struct ServicePort {
     pub external_local: bool,
     /// `spec.healthCheckNodePort`, 0 for none.
     pub health_check_node_port: u16,
+    /// Whether it is this proxy that serves it. Another's has its ClusterIP all the same, and nobody else may.
+    pub proxied: bool,
 }
 
 impl ServicePort {
@@ -72,13 +74,14 @@ impl ServicePort {
             cluster_ip,
             port,
             node_port: 0,
-            external_ips: Vec::new(),
-            load_balancer_ips: Vec::new(),
+            external_ips: Arc::default(),
+            load_balancer_ips: Arc::default(),
             source_ranges: None,
             affinity: None,
             internal_local: false,
             external_local: false,
             health_check_node_port: 0,
+            proxied: true,
         }
     }
 }
@@ -142,7 +145,7 @@ pub struct Slice {
 /// A change seen by a watch.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// A Service; no ports when it is not for us (headless, ExternalName, another proxy's).
+    /// A Service; no ports when nobody serves it (headless, ExternalName).
     Service(ServiceName, Vec<ServicePort>),
     /// A Service is gone.
     ServiceGone(ServiceName),

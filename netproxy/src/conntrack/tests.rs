@@ -17,7 +17,7 @@ fn name() -> ServiceName {
 fn ports(protocol: Protocol, serving: &[u8]) -> Vec<Resolved> {
     let port = ServicePort {
         node_port: 30053,
-        external_ips: vec![Ipv4Addr::new(198, 51, 100, 1)],
+        external_ips: [Ipv4Addr::new(198, 51, 100, 1)].into(),
         ..ServicePort::new(protocol, VIP, 53)
     };
     let endpoint =
@@ -81,4 +81,32 @@ fn only_udp_and_only_changes_count() {
     services.done();
     services.update(&name(), &ports(Protocol::Udp, &[1]));
     assert!(!services.pending());
+}
+
+/// The rules lead a contested address to one Service: flows to the other's endpoints are the stale ones.
+#[test]
+fn a_contested_address_is_the_one_services_that_the_rules_say() {
+    let external = |last: u8| {
+        let port = ServicePort {
+            external_ips: [VIP].into(),
+            ..ServicePort::new(Protocol::Udp, Ipv4Addr::new(10, 43, 0, 66), 53)
+        };
+        vec![Resolved { port: Arc::new(port), endpoints: vec![Endpoint::new(pod(last), 5353)] }]
+    };
+    let named = |name: &str| ServiceName { namespace: "ns".into(), name: name.into() };
+    let mut services = UdpServices::default();
+    for (thief, last) in [("a", 66), ("z", 67)] {
+        services.update(&named(thief), &external(last));
+    }
+    assert!(!stale(&services, flow(VIP, 53, (pod(66), 5353))) && stale(&services, flow(VIP, 53, (pod(67), 5353))));
+    services.update(&name(), &ports(Protocol::Udp, &[1]));
+    for (from, expected) in [(1, false), (66, true), (67, true)] {
+        assert_eq!(stale(&services, flow(VIP, 53, (pod(from), 5353))), expected, "pod {from}");
+    }
+    // Of what another proxy serves nothing is known here.
+    let another = ServicePort { proxied: false, ..ServicePort::new(Protocol::Udp, VIP, 53) };
+    services.update(&name(), &[Resolved { port: Arc::new(another), endpoints: Vec::new() }]);
+    for from in [1, 66, 67] {
+        assert!(!stale(&services, flow(VIP, 53, (pod(from), 5353))), "pod {from}");
+    }
 }

@@ -14,7 +14,7 @@ pub fn table(node: &NodeView) -> Table {
     let service = ServiceName { namespace: "probe".into(), name: "probe".into() };
     let port = ServicePort {
         node_port: 1,
-        load_balancer_ips: vec![Ipv4Addr::new(192, 0, 2, 2)],
+        load_balancer_ips: [Ipv4Addr::new(192, 0, 2, 2)].into(),
         source_ranges: Some(Vec::new()),
         ..ServicePort::new(Protocol::Tcp, Ipv4Addr::new(192, 0, 2, 1), 1)
     };

@@ -46,7 +46,7 @@ pub fn fragment(request: &Request<'_>) -> Fragment {
 pub fn uses_lane(input: &PortInput) -> bool {
     let PortInput { port, chosen } = input;
     let outside = frontends(port).nth(1).is_some();
-    chosen.any && port.affinity.is_none() && (!port.internal_local || (outside && !port.external_local))
+    port.proxied && chosen.any && port.affinity.is_none() && (!port.internal_local || (outside && !port.external_local))
 }
 
 struct Builder<'a> {
@@ -165,7 +165,7 @@ impl Builder<'_> {
         }
         // A node that may use the address may have the address itself, and then speak from it.
         if self.request.node.node_ips.iter().any(|ip| ranges.iter().any(|net| net.contains(*ip))) {
-            for ip in &port.load_balancer_ips {
+            for ip in port.load_balancer_ips.iter() {
                 rules.push(Rule(vec![from(crate::cidr::Cidr4::host(*ip)), goto()]));
             }
         }

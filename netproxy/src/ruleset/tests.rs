@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::nft::apply::apply;
+use crate::nft::object::Protocol;
 use crate::nft::render::{rule_text, table_text};
 use crate::snapshot::{Change, Endpoint, Slice, State};
 use crate::topology::{Place, choose};
@@ -24,6 +25,7 @@ fn node() -> NodeView {
         masquerade_all: false,
         masquerade_outbound: Vec::new(),
         masquerade_mark: 0x4000,
+        dns_address: None,
     }
 }
 
@@ -186,7 +188,7 @@ fn local_policies() {
     let both = ServicePort {
         internal_local: true,
         external_local: true,
-        external_ips: vec![Ipv4Addr::new(198, 51, 100, 1)],
+        external_ips: [Ipv4Addr::new(198, 51, 100, 1)].into(),
         ..port()
     };
     let mut world = served(both, vec![ep(1), remote.clone()]);
@@ -214,7 +216,7 @@ fn source_ranges_guard_load_balancer_addresses() {
     let lb = Ipv4Addr::new(198, 51, 100, 1);
     let at = |ranges: &[&str]| {
         let source_ranges = Some(ranges.iter().map(|r| r.parse().unwrap()).collect());
-        let guarded = ServicePort { load_balancer_ips: vec![lb], source_ranges, ..port() };
+        let guarded = ServicePort { load_balancer_ips: [lb].into(), source_ranges, ..port() };
         served(guarded, vec![ep(1)]).tracer()
     };
     let mut tracer = at(&["203.0.113.0/24"]);
@@ -224,8 +226,8 @@ fn source_ranges_guard_load_balancer_addresses() {
     assert_eq!(at(&["0.0.0.0/0"]).send(to(POD, lb, 80)), delivered(1, true));
     assert_eq!(at(&[]).send(to(OUTSIDE, lb, 80)), Outcome::Dropped, "a list of nothing readable admits nobody");
     let both = ServicePort {
-        load_balancer_ips: vec![lb],
-        external_ips: vec![lb],
+        load_balancer_ips: [lb].into(),
+        external_ips: [lb].into(),
         source_ranges: Some(vec!["203.0.113.0/24".parse().unwrap()]),
         ..port()
     };
@@ -475,4 +477,5 @@ fn golden_base_and_service() {
     );
 }
 
+mod claims;
 mod properties;

@@ -33,23 +33,36 @@ fn port_number(number: i32) -> Option<u16> {
     u16::try_from(number).ok().filter(|n| *n != 0)
 }
 
-/// The ports we serve: none for headless and ExternalName Services, for those of another proxy and
-/// those without an IPv4 ClusterIP.
+/// The ports of a Service: none for headless and ExternalName Services and those without an IPv4 ClusterIP. One of
+/// another proxy is told for its ClusterIP alone.
 #[must_use]
 pub fn service_ports(service: &Service) -> Vec<ServicePort> {
     let spec = &service.spec;
-    if service.metadata.labels.contains_key(LABEL_SERVICE_PROXY_NAME) || spec.r#type == "ExternalName" {
+    if spec.r#type == "ExternalName" {
         return Vec::new();
     }
     let Some(cluster_ip) = vips(spec.cluster_ips.iter().chain([&spec.cluster_ip])).next() else {
         return Vec::new();
     };
-    let template = ServicePort {
-        port_name: "".into(),
-        protocol: Protocol::Tcp,
-        cluster_ip,
-        port: 0,
-        node_port: 0,
+    let proxied = !service.metadata.labels.contains_key(LABEL_SERVICE_PROXY_NAME);
+    let bare = ServicePort { proxied, ..ServicePort::new(Protocol::Tcp, cluster_ip, 0) };
+    let template = if proxied { template(service, bare) } else { bare };
+    let ports = spec.ports.iter().filter_map(|port| {
+        Some(ServicePort {
+            port_name: port.name.as_str().into(),
+            protocol: protocol(&port.protocol)?,
+            port: port_number(port.port)?,
+            node_port: port_number(port.node_port).filter(|_| proxied).unwrap_or(0),
+            ..template.clone()
+        })
+    });
+    ports.collect()
+}
+
+/// What all ports of a Service have in common.
+fn template(service: &Service, bare: ServicePort) -> ServicePort {
+    let spec = &service.spec;
+    ServicePort {
         external_ips: sorted(vips(spec.external_ips.iter()).collect()),
         load_balancer_ips: load_balancer_ips(service),
         source_ranges: source_ranges(spec),
@@ -57,17 +70,8 @@ pub fn service_ports(service: &Service) -> Vec<ServicePort> {
         internal_local: spec.internal_traffic_policy == "Local",
         external_local: spec.external_traffic_policy == "Local",
         health_check_node_port: port_number(spec.health_check_node_port).unwrap_or(0),
-    };
-    let ports = spec.ports.iter().filter_map(|port| {
-        Some(ServicePort {
-            port_name: port.name.as_str().into(),
-            protocol: protocol(&port.protocol)?,
-            port: port_number(port.port)?,
-            node_port: port_number(port.node_port).unwrap_or(0),
-            ..template.clone()
-        })
-    });
-    ports.collect()
+        ..bare
+    }
 }
 
 /// Addresses that may be virtual: rules for the node's own loopback or for everything would cut
@@ -78,13 +82,13 @@ fn vips<'a>(texts: impl Iterator<Item = &'a String>) -> impl Iterator<Item = Ipv
         .filter(|ip| !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || ip.is_broadcast()))
 }
 
-fn sorted(mut addresses: Vec<Ipv4Addr>) -> Vec<Ipv4Addr> {
+fn sorted(mut addresses: Vec<Ipv4Addr>) -> Arc<[Ipv4Addr]> {
     addresses.sort_unstable();
     addresses.dedup();
-    addresses
+    addresses.into()
 }
 
-fn load_balancer_ips(service: &Service) -> Vec<Ipv4Addr> {
+fn load_balancer_ips(service: &Service) -> Arc<[Ipv4Addr]> {
     let ingress = service.status.load_balancer.ingress.iter();
     // With ipMode Proxy the load balancer must see the traffic itself.
     let served = ingress.filter(|i| i.ip_mode.as_deref().unwrap_or("VIP") == "VIP");

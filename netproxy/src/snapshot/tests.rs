@@ -43,8 +43,8 @@ fn reads_a_full_service() {
     assert_eq!(ports.len(), 2);
     let http = &ports[0];
     assert_eq!((&*http.port_name, http.protocol, http.port, http.node_port), ("http", Protocol::Tcp, 80, 30080));
-    assert_eq!(http.external_ips, [Ipv4Addr::new(198, 51, 100, 7)]);
-    assert_eq!(http.load_balancer_ips, [Ipv4Addr::new(198, 51, 100, 9)]);
+    assert_eq!(*http.external_ips, [Ipv4Addr::new(198, 51, 100, 7)]);
+    assert_eq!(*http.load_balancer_ips, [Ipv4Addr::new(198, 51, 100, 9)]);
     assert_eq!(http.source_ranges, Some(vec!["203.0.113.0/24".parse().unwrap()]));
     assert_eq!((http.affinity, http.internal_local, http.external_local), (Some(10_800), true, true));
     assert_eq!(http.health_check_node_port, 31234);
@@ -69,9 +69,11 @@ fn ignores_what_is_not_ours_and_what_makes_no_sense() {
     {
         assert_eq!(with(json!({"clusterIP": "10.43.0.1", "ports": [port, {"name": "b", "port": 81}]})), 1, "{port}");
     }
-    let mut other = service(json!({"clusterIP": "10.43.0.1", "ports": ports}));
+    let mut other = service(json!({"type": "NodePort", "clusterIP": "10.43.0.1", "externalIPs": ["198.51.100.7"],
+        "ports": [{"port": 80, "nodePort": 30080}], "externalTrafficPolicy": "Local"}));
     other.metadata.labels = [(LABEL_SERVICE_PROXY_NAME.to_owned(), "cilium".to_owned())].into();
-    assert!(service_ports(&other).is_empty());
+    let claimed = ServicePort::new(Protocol::Tcp, Ipv4Addr::new(10, 43, 0, 1), 80);
+    assert_eq!(service_ports(&other), [ServicePort { proxied: false, ..claimed }]);
     assert!(service_ports(&Service::default()).is_empty());
 }
 

@@ -216,8 +216,8 @@ fn source_ranges_guard_load_balancer_addresses_only() {
     let (lb, external) = (Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(198, 51, 100, 2));
     let ranges = |range: &str| Some(vec![range.parse().unwrap()]);
     let guarded = ServicePort {
-        load_balancer_ips: vec![lb],
-        external_ips: vec![external],
+        load_balancer_ips: [lb].into(),
+        external_ips: [external].into(),
         source_ranges: ranges("203.0.113.0/24"),
         ..port()
     };

@@ -20,7 +20,7 @@ fn everything() -> World {
     world.service("plain", vec![base(1), ServicePort { protocol: Protocol::Udp, ..base(1) }]);
     world.service("sticky", vec![ServicePort { affinity: Some(10_800), ..base(2) }]);
     world.service("local", vec![ServicePort { external_local: true, internal_local: true, ..base(3) }]);
-    let lb = vec![Ipv4Addr::new(198, 51, 100, 9)];
+    let lb = [Ipv4Addr::new(198, 51, 100, 9)].into();
     let ranges = ["203.0.113.0/24", "0.0.0.0/0", "192.0.2.1/32", "10.128.0.0/9"];
     let source_ranges = Some(ranges.iter().map(|r| r.parse().unwrap()).collect());
     world.service("guarded", vec![ServicePort { load_balancer_ips: lb, source_ranges, ..base(4) }]);

@@ -36,6 +36,7 @@ pub fn node_view() -> NodeView {
         masquerade_all: false,
         masquerade_outbound: Vec::new(),
         masquerade_mark: 0x4000,
+        dns_address: None,
     }
 }
 

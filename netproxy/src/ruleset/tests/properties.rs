@@ -8,12 +8,12 @@ fn any_port() -> impl Strategy<Value = ServicePort> {
     let addresses = proptest::collection::vec(1u8..5, 0..3);
     (0u8..6, 0u16..4, addresses, any::<[bool; 5]>(), any::<bool>()).prop_map(|(vip, node_port, lbs, flags, udp)| {
         let [affinity, internal_local, external_local, external, ranges] = flags;
-        let lbs: Vec<_> = lbs.into_iter().map(|last| Ipv4Addr::new(198, 51, 100, last)).collect();
+        let lbs: Arc<[_]> = lbs.into_iter().map(|last| Ipv4Addr::new(198, 51, 100, last)).collect();
         ServicePort {
             cluster_ip: Ipv4Addr::new(10, 43, 0, vip),
             node_port: if node_port == 0 { 0 } else { 30000 + node_port },
             protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
-            external_ips: if external { lbs.clone() } else { Vec::new() },
+            external_ips: if external { Arc::clone(&lbs) } else { Arc::default() },
             load_balancer_ips: lbs,
             source_ranges: ranges.then(|| vec!["203.0.113.0/24".parse().unwrap()]),
             affinity: affinity.then_some(10),
