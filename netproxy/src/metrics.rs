@@ -58,6 +58,8 @@ pub struct Metrics {
     pub cleanup_failures: Counter,
     /// `kubeproxy_conntrack_reconciler_deleted_entries_total`
     pub conntrack_deleted: Counter,
+    /// `copepod_netproxy_unserved_frontends`
+    pub unserved_frontends: Gauge,
     /// Of the watches.
     pub informer: crate::informer::Metrics,
     /// Of cluster DNS.
@@ -90,6 +92,7 @@ impl Default for Metrics {
             sync_failures: Counter::default(),
             cleanup_failures: Counter::default(),
             conntrack_deleted: Counter::default(),
+            unserved_frontends: Gauge::default(),
             informer: crate::informer::Metrics::default(),
             dns: crate::dns::Metrics::default(),
         }
@@ -101,6 +104,9 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         self.informer.register(registry);
         self.dns.register(registry);
+        let help = "Addresses with ports, and node ports, of Services that are too large to be served as a whole";
+        let own = registry.sub_registry_with_prefix("copepod_netproxy");
+        own.register("unserved_frontends", help, self.unserved_frontends.clone());
         let registry = registry.sub_registry_with_prefix("kubeproxy");
         registry.register("proxy_healthz", "Cumulative proxy healthz HTTP status", self.healthz.clone());
         registry.register("proxy_livez", "Cumulative proxy livez HTTP status", self.livez.clone());
@@ -209,6 +215,7 @@ mod tests {
             "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv4\"} 1",
             "kubeproxy_sync_proxy_rules_no_local_endpoints{ip_family=\"IPv4\",traffic_policy=\"external\"} 3",
             "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv4\"} 0",
+            "copepod_netproxy_unserved_frontends 0",
         ] {
             assert!(text.contains(line), "{line} not in\n{text}");
         }

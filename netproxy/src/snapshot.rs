@@ -13,6 +13,7 @@ use crate::cidr::Cidr4;
 pub use crate::informer::ObjectName as ServiceName;
 pub use crate::nft::object::Protocol;
 
+pub mod bound;
 pub mod convert;
 
 /// One port of a Service.
@@ -142,6 +143,16 @@ pub struct Slice {
     pub endpoints: Vec<Endpoint>,
 }
 
+impl Slice {
+    /// The numbers that a Service port has here.
+    fn numbers(&self, port: &ServicePort) -> impl Iterator<Item = u16> {
+        let of_port = move |(name, protocol, _): &&(Arc<str>, Protocol, u16)| {
+            *name == port.port_name && *protocol == port.protocol
+        };
+        self.ports.iter().filter(of_port).map(|(_, _, number)| *number)
+    }
+}
+
 /// A change seen by a watch.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -170,6 +181,15 @@ struct Entry {
 impl Entry {
     fn is_empty(&self) -> bool {
         self.ports.is_empty() && self.slices.is_empty()
+    }
+
+    /// What of each port is served, and how many of its frontends are not.
+    fn fit(&self) -> impl Iterator<Item = (Option<Arc<ServicePort>>, usize)> {
+        let mut left = bound::MAX_ELEMENTS;
+        self.ports.iter().map(move |port| {
+            let of_slice = |slice: &Slice| slice.numbers(port).count() * slice.endpoints.len();
+            bound::fit(port, self.slices.values().map(of_slice).sum(), &mut left)
+        })
     }
 }
 
@@ -283,15 +303,19 @@ impl State {
         self.services.iter().filter(|(_, entry)| !entry.ports.is_empty()).map(|(name, _)| name)
     }
 
-    /// The ports of one Service with their endpoints; empty when it is not served.
+    /// The ports of one Service with their endpoints, as far as its share goes ([`bound`]); empty when it is not
+    /// served.
     #[must_use]
     pub fn resolve(&self, name: &ServiceName) -> Vec<Resolved> {
         let Some(entry) = self.services.get(name) else { return Vec::new() };
-        entry
-            .ports
-            .iter()
-            .map(|port| Resolved { port: Arc::clone(port), endpoints: endpoints_of(port, entry.slices.values()) })
-            .collect()
+        let fitting = entry.fit().filter_map(|(port, _)| port);
+        fitting.map(|port| Resolved { endpoints: endpoints_of(&port, entry.slices.values()), port }).collect()
+    }
+
+    /// How many frontends of a Service are not served, because they are too many.
+    #[must_use]
+    pub fn unserved(&self, name: &ServiceName) -> usize {
+        self.services.get(name).map_or(0, |entry| entry.fit().map(|(_, unserved)| unserved).sum())
     }
 }
 
@@ -304,12 +328,7 @@ fn has_hints(entry: &Entry) -> bool {
 fn endpoints_of<'a>(port: &ServicePort, slices: impl Iterator<Item = &'a Slice>) -> Vec<Endpoint> {
     let mut found: Vec<Endpoint> = Vec::new();
     for slice in slices {
-        let numbers = slice
-            .ports
-            .iter()
-            .filter(|(name, protocol, _)| *name == port.port_name && *protocol == port.protocol)
-            .map(|(_, _, number)| *number);
-        for number in numbers {
+        for number in slice.numbers(port) {
             found.extend(slice.endpoints.iter().map(|e| Endpoint { port: number, ..e.clone() }));
         }
     }

@@ -28,8 +28,10 @@ use crate::snapshot::{Change, Resolved, ServiceName, State};
 use crate::topology::{Place, choose};
 
 pub mod events;
+mod unserved;
 
 use events::Event;
+use unserved::Unserved;
 
 /// Changes folded in at once.
 const BURST: usize = 4096;
@@ -102,6 +104,8 @@ pub struct Proxy<B, C> {
     full_sync_at: Instant,
     backoff: Duration,
     udp: UdpServices,
+    /// Frontends of Services that are too many to be served.
+    unserved: Unserved,
     triggers: Vec<i64>,
     health: Health,
     health_checks: HealthCheckNodePorts,
@@ -144,6 +148,7 @@ where
             full_sync_at: Instant::now() + FULL_SYNC_PERIOD,
             backoff: BACKOFF_FIRST,
             udp: UdpServices::default(),
+            unserved: Unserved::default(),
             triggers: Vec::new(),
             health_checks: HealthCheckNodePorts::new(parts.health.clone(), addresses),
             health: parts.health,
@@ -302,6 +307,7 @@ where
     fn compile(&mut self, changed: BTreeSet<ServiceName>) -> Option<Transaction> {
         let (state, node_name) = (&self.state, self.node_name.as_str());
         for name in &changed {
+            self.unserved.note(name, state.unserved(name), &self.metrics.unserved_frontends);
             let ports = state.resolve(name);
             self.udp.update(name, &ports);
             let health_check = ports.iter().find(|r| r.port.external_local && r.port.health_check_node_port != 0);

@@ -8,6 +8,7 @@ use super::names::{SetId, affinity_set, port_base, port_chain};
 use super::{Fragment, Frontend, NodeView, PortInput, Shared, frontends};
 use crate::nft::object::{Key, Name, Value, Verdict};
 use crate::nft::statement::{Field, Rule, Side, Statement};
+use crate::snapshot::bound::MANY_ADDRESSES;
 use crate::snapshot::{Endpoint, ServicePortName};
 
 /// What to compile.
@@ -121,13 +122,16 @@ impl Builder<'_> {
         // An address that is both is a load balancer's: its source ranges must not be got around.
         let balanced: Vec<_> = port.load_balancer_ips.iter().map(|ip| self.ip(*ip)).filter(owned).collect();
         let external = port.external_ips.iter().map(|ip| self.ip(*ip)).filter(owned);
-        let external: Vec<_> = external.filter(|f| !balanced.contains(f)).collect();
+        let guarded: BTreeSet<Frontend> = balanced.iter().copied().collect();
+        let external: Vec<_> = external.filter(|f| !guarded.contains(f)).collect();
         let node_port = Some(Frontend::NodePort(port.protocol, port.node_port)).filter(owned);
         let by_address = [external.as_slice(), &balanced].concat();
         if by_address.is_empty() && node_port.is_none() {
             return;
         }
-        let plain = port.affinity.is_none() && !port.external_local;
+        // In a lane every address has an element for each endpoint.
+        let few = by_address.len() <= MANY_ADDRESSES;
+        let plain = port.affinity.is_none() && !port.external_local && few;
         let policy = if plain { None } else { Some(self.policy()) };
         let mut target = None;
         if !by_address.is_empty() {

@@ -200,3 +200,31 @@ fn a_new_zone_changes_what_has_hints() {
     state.apply(Change::Zone(Some("b".into())));
     assert!(state.take_changed().is_empty());
 }
+
+#[test]
+fn a_service_has_its_share_of_the_table_and_no_more() {
+    let svc = || ServiceName { namespace: "ns".into(), name: "svc".into() };
+    let ports = |count: u16| {
+        let port = |number: u16| ServicePort {
+            port_name: number.to_string().into(),
+            ..ServicePort::new(Protocol::Tcp, Ipv4Addr::new(10, 43, 0, 1), number)
+        };
+        (1..=count).map(port).collect::<Vec<_>>()
+    };
+    let slice = |count: u16| {
+        let endpoint = |index: u32| Endpoint::new(Ipv4Addr::from_bits(0x0a2a_0000 + index), 0);
+        let ports = (1..=count).map(|number| (number.to_string().into(), Protocol::Tcp, 8080)).collect();
+        Slice { ports, endpoints: (0..1000).map(endpoint).collect() }
+    };
+    let mut state = State::new();
+    state.apply(Change::Service(svc(), ports(100)));
+    state.apply(Change::Slice(svc(), "a".into(), slice(100)));
+    let count = |state: &State| state.resolve(&svc()).iter().map(|r| r.endpoints.len()).sum::<usize>();
+    assert_eq!((state.resolve(&svc()).len(), state.unserved(&svc()), count(&state)), (100, 0, 100_000));
+    state.apply(Change::Service(svc(), ports(2000)));
+    state.apply(Change::Slice(svc(), "a".into(), slice(2000)));
+    assert_eq!(state.resolve(&svc()).len() + state.unserved(&svc()), 2000);
+    assert!(count(&state) <= bound::MAX_ELEMENTS);
+    state.apply(Change::ServiceGone(svc()));
+    assert_eq!((state.resolve(&svc()).len(), state.unserved(&svc())), (0, 0));
+}

@@ -353,3 +353,18 @@ async fn waits_for_the_nodes_part_of_the_pod_network_and_follows_it() {
     assert_eq!(harness.nft.transactions().len(), writes + 1, "only the move is written");
     harness.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_too_large_is_told_and_counted() {
+    let harness = synced(FakeNft::default(), Protocol::Tcp, &[1]).await;
+    let addresses = (0..200_000u32).map(|index| Ipv4Addr::from_bits(0x6440_0000 + index)).collect();
+    let large = ServicePort { external_ips: addresses, ..port(Protocol::Tcp) };
+    harness.see(Change::Service(name("svc"), vec![large])).await;
+    harness.until("what does not fit is counted", |h| h.metrics.unserved_frontends.get() > 60_000).await;
+    harness.until("the rest is served", |h| h.nft.table().unwrap().sets["service-ips"].elements.len() > 100_000).await;
+    assert!(harness.serves(1), "its ClusterIP, too");
+    harness.see(service(Protocol::Tcp)).await;
+    harness.until("it shrank", |h| h.metrics.unserved_frontends.get() == 0).await;
+    harness.stop().await;
+}
+

@@ -35,6 +35,26 @@ fn what_the_cluster_gave_is_not_taken_by_an_external_address() {
     }
 }
 
+/// Each address is an element, not each with each endpoint.
+#[test]
+fn many_addresses_cost_no_more_than_one_element_each() {
+    let addresses: Vec<_> = (0..3000).map(|index| Ipv4Addr::from_bits(0xc633_0000 + index)).collect();
+    let endpoints: Vec<_> = (1..=100).map(ep).collect();
+    let mut world = World::new(node());
+    world.service("svc", vec![external([10, 43, 0, 66], addresses.clone())]).endpoints("svc", endpoints);
+    let tx = world.sync();
+    assert!(tx.len() < 5000, "{} requests", tx.len());
+    let elements: usize = world.ruleset.table().sets.values().map(|set| set.elements.len()).sum();
+    assert!(elements < 5000, "{elements} elements");
+    let mut tracer = world.tracer();
+    for addr in [addresses[0], addresses[2999]] {
+        let counts = count(&mut tracer, to(OUTSIDE, addr, 80), 200);
+        assert!(counts.len() == 100 && counts.values().all(|n| *n == 2), "{counts:?}");
+    }
+    let Outcome::Delivered { masqueraded, .. } = tracer.send(to(POD, addresses[7], 80)) else { panic!("not served") };
+    assert!(masqueraded, "as ever for external addresses");
+}
+
 /// What another proxy serves, cluster DNS on its node among it, has no rules here, and nobody else gets its address.
 #[test]
 fn what_another_proxy_serves_is_nobodys_to_take() {
