@@ -32,6 +32,8 @@ pub struct Metrics {
     pub sync_full_duration: Histogram,
     /// `kubeproxy_sync_partial_proxy_rules_duration_seconds`
     pub sync_partial_duration: Histogram,
+    /// `kubeproxy_conntrack_reconciler_sync_duration_seconds`
+    pub conntrack_duration: Histogram,
     /// `kubeproxy_network_programming_duration_seconds`
     pub network_programming: Histogram,
     /// `kubeproxy_sync_proxy_rules_last_timestamp_seconds`
@@ -79,6 +81,7 @@ impl Default for Metrics {
             sync_duration: seconds(),
             sync_full_duration: seconds(),
             sync_partial_duration: seconds(),
+            conntrack_duration: seconds(),
             network_programming: Histogram::new(programming),
             last_sync: Gauge::default(),
             last_queued: Gauge::default(),
@@ -122,6 +125,11 @@ impl Metrics {
             "sync_partial_proxy_rules_duration_seconds",
             "SyncProxyRules latency in seconds for partial syncs",
             self.sync_partial_duration.clone(),
+        );
+        registry.register(
+            "conntrack_reconciler_sync_duration_seconds",
+            "ReconcileConntrackFlowsLatency latency in seconds",
+            self.conntrack_duration.clone(),
         );
         registry.register(
             "network_programming_duration_seconds",
@@ -215,6 +223,7 @@ mod tests {
             "kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family=\"IPv4\"} 1",
             "kubeproxy_sync_proxy_rules_no_local_endpoints{ip_family=\"IPv4\",traffic_policy=\"external\"} 3",
             "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv4\"} 0",
+            "kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family=\"IPv4\"} 0",
             "copepod_netproxy_unserved_frontends 0",
         ] {
             assert!(text.contains(line), "{line} not in\n{text}");

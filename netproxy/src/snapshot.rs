@@ -231,30 +231,32 @@ impl State {
         self.zone.as_deref()
     }
 
-    /// Folds one change in.
-    pub fn apply(&mut self, change: Change) {
+    /// Folds one change in; tells whether anything differs from before.
+    pub fn apply(&mut self, change: Change) -> bool {
         match change {
             Change::Service(name, ports) => self.set_ports(name, ports),
             Change::ServiceGone(name) => self.set_ports(name, Vec::new()),
-            Change::ServicesListed => self.services_synced = true,
+            Change::ServicesListed => !std::mem::replace(&mut self.services_synced, true),
             Change::Slice(service, slice, content) => self.set_slice(service, slice, Some(content)),
             Change::SliceGone(service, slice) => self.set_slice(service, slice, None),
-            Change::SlicesListed => self.slices_synced = true,
+            Change::SlicesListed => !std::mem::replace(&mut self.slices_synced, true),
             Change::Zone(zone) => {
-                if self.zone != zone {
+                let moved = self.zone != zone;
+                if moved {
                     self.zone = zone;
                     // Hints may choose other endpoints now.
                     let hinted = self.services.iter().filter(|(_, entry)| has_hints(entry));
                     self.changed.extend(hinted.map(|(name, _)| name.clone()));
                 }
+                moved
             }
         }
     }
 
-    fn set_ports(&mut self, name: ServiceName, ports: Vec<ServicePort>) {
+    fn set_ports(&mut self, name: ServiceName, ports: Vec<ServicePort>) -> bool {
         let known = self.services.get(&name).map_or(&[][..], |entry| &entry.ports);
         if known.iter().map(|p| &**p).eq(ports.iter()) {
-            return;
+            return false;
         }
         let entry = self.services.entry(name.clone()).or_default();
         entry.ports = ports.into_iter().map(Arc::new).collect();
@@ -262,12 +264,13 @@ impl State {
             self.services.remove(&name);
         }
         self.changed.insert(name);
+        true
     }
 
-    fn set_slice(&mut self, service: ServiceName, slice: Arc<str>, content: Option<Slice>) {
+    fn set_slice(&mut self, service: ServiceName, slice: Arc<str>, content: Option<Slice>) -> bool {
         let known = self.services.get(&service).and_then(|entry| entry.slices.get(&slice));
         if known == content.as_ref() {
-            return;
+            return false;
         }
         let entry = self.services.entry(service.clone()).or_default();
         match content {
@@ -286,6 +289,7 @@ impl State {
         if served {
             self.changed.insert(service);
         }
+        true
     }
 
     /// The Services that changed since the last call.

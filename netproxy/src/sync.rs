@@ -106,7 +106,10 @@ pub struct Proxy<B, C> {
     udp: UdpServices,
     /// Frontends of Services that are too many to be served.
     unserved: Unserved,
+    /// When the changes that are not written yet began, in milliseconds since 1970.
     triggers: Vec<i64>,
+    /// When this proxy came into being, alike.
+    started: i64,
     health: Health,
     health_checks: HealthCheckNodePorts,
     metrics: Metrics,
@@ -150,6 +153,7 @@ where
             udp: UdpServices::default(),
             unserved: Unserved::default(),
             triggers: Vec::new(),
+            started: Timestamp::now().as_millisecond(),
             health_checks: HealthCheckNodePorts::new(parts.health.clone(), addresses),
             health: parts.health,
             metrics: parts.metrics,
@@ -245,8 +249,11 @@ where
                     }
                     Change::ServicesListed | Change::SlicesListed | Change::Zone(_) => {}
                 }
-                self.triggers.extend(trigger);
-                self.state.apply(change);
+                // As upstream: what began before this process is not its latency, and what changes nothing has none
+                // (pkg/proxy/endpointschangetracker.go).
+                if self.state.apply(change) {
+                    self.triggers.extend(trigger.filter(|began| *began > self.started));
+                }
             }
         }
     }
@@ -403,6 +410,7 @@ where
         }
         let udp = std::mem::take(&mut self.udp);
         let node_ips = self.node_ips.clone();
+        let began = std::time::Instant::now();
         let (udp, result) = self
             .blocking(move |_, conntrack| {
                 let deleted = delete_stale(conntrack, &udp, &node_ips);
@@ -410,6 +418,7 @@ where
             })
             .await;
         self.udp = udp;
+        self.metrics.conntrack_duration.observe(began.elapsed().as_secs_f64());
         match result {
             Ok(deleted) => {
                 self.udp.done();

@@ -79,7 +79,21 @@ impl Harness {
     }
 
     async fn see(&self, change: Change) {
-        self.changes.send(Event::Change(change, Some(0))).await.unwrap();
+        self.see_since(change, 0).await;
+    }
+
+    /// A change that began then, in milliseconds since 1970.
+    async fn see_since(&self, change: Change, began: i64) {
+        self.changes.send(Event::Change(change, Some(began))).await.unwrap();
+    }
+
+    /// How often the latency of a change was measured.
+    fn measured(&self) -> String {
+        let (mut text, mut registry) = (String::new(), prometheus_client::registry::Registry::default());
+        self.metrics.register(&mut registry);
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let name = "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv4\"} ";
+        text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned()
     }
 
     /// Lets the loop work until `condition` holds; virtual time passes as it sleeps.
@@ -365,6 +379,27 @@ async fn a_service_that_is_too_large_is_told_and_counted() {
     assert!(harness.serves(1), "its ClusterIP, too");
     harness.see(service(Protocol::Tcp)).await;
     harness.until("it shrank", |h| h.metrics.unserved_frontends.get() == 0).await;
+    harness.stop().await;
+}
+
+/// As upstream: what was there before the proxy is not its latency, nor what changes nothing.
+#[tokio::test(start_paused = true)]
+async fn latency_is_that_of_changes_since_the_start() {
+    let before = Timestamp::now().as_millisecond() - 60_000;
+    let harness = Harness::start(FakeNft::default());
+    harness.see(service(Protocol::Tcp)).await;
+    harness.see_since(slice(&[1]), before).await;
+    harness.see(Change::ServicesListed).await;
+    harness.see(Change::SlicesListed).await;
+    harness.until("the first sync", |h| h.serves(1)).await;
+    assert_eq!(harness.measured(), "0", "the slice is older than the proxy");
+    let now = Timestamp::now().as_millisecond() + 1;
+    harness.see_since(slice(&[2]), now).await;
+    harness.until("a change", |h| h.serves(2) && h.measured() == "1").await;
+    harness.see_since(slice(&[2]), now).await;
+    harness.see_since(slice(&[3]), now).await;
+    harness.until("another", |h| h.serves(3)).await;
+    assert_eq!(harness.measured(), "2", "the same again is none");
     harness.stop().await;
 }
 
