@@ -223,11 +223,11 @@ impl Ruleset {
         }
     }
 
-    /// Recognises pods' traffic otherwise from now on; tells whether that is a change. Then all
-    /// Services have to be compiled again and the table to be compared as a whole.
-    pub fn set_local(&mut self, local: LocalTraffic) -> bool {
-        let changed = self.node.local != local;
-        self.node.local = local;
+    /// Recognises pods' traffic otherwise from now on, and masquerades that of other networks; tells whether that is
+    /// a change. Then all Services have to be compiled again and the table to be compared as a whole.
+    pub fn set_pod_networks(&mut self, local: LocalTraffic, masquerade_outbound: Vec<Cidr4>) -> bool {
+        let changed = (&self.node.local, &self.node.masquerade_outbound) != (&local, &masquerade_outbound);
+        (self.node.local, self.node.masquerade_outbound) = (local, masquerade_outbound);
         changed
     }
 

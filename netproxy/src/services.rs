@@ -23,7 +23,7 @@ use crate::nft::TABLE;
 use crate::nft::diff::diff;
 use crate::nft::transaction::Transaction;
 use crate::ruleset::{LocalTraffic, NodeView, probe};
-use crate::sync::{Pace, Parts, Proxy, events, ipv4_only};
+use crate::sync::{Pace, Parts, PodCidr, Proxy, events, ipv4_only};
 
 /// Changes that may wait while a transaction runs; others wait in the subscription.
 const WATCH_QUEUE: usize = 1024;
@@ -163,10 +163,15 @@ pub async fn run(
     let passing = events::pass_on(subscription, config.node_name.clone(), sender);
     tokio::spawn(tasks.clone().run_until_cancelled_owned(passing));
     let pace = Pace { sync_period: config.sync_period, min_sync_period: config.min_sync_period };
-    let follow_pod_cidr = config.detect_local == DetectLocal::NodeCidr;
+    let pod_cidr = match config.detect_local {
+        DetectLocal::NodeCidr => PodCidr::IsLocal,
+        // Pods' network is ours.
+        _ if !config.masquerade_outbound.is_empty() => PodCidr::IsWithin,
+        _ => PodCidr::Ignored,
+    };
     let (node_name, metrics) = (config.node_name, config.metrics);
     let backend = NetlinkBackend::new().map_err(ServiceProxyError::Unavailable)?;
-    let parts = Parts { backend, conntrack, node_name, node, health, metrics, pace, follow_pod_cidr };
+    let parts = Parts { backend, conntrack, node_name, node, health, metrics, pace, pod_cidr };
     Proxy::new(parts).run(changes, tasks).await;
     Ok(())
 }

@@ -28,9 +28,11 @@ use crate::snapshot::{Change, Resolved, ServiceName, State};
 use crate::topology::{Place, choose};
 
 pub mod events;
+mod place;
 mod unserved;
 
 use events::Event;
+pub use place::PodCidr;
 use unserved::Unserved;
 
 /// Changes folded in at once.
@@ -74,8 +76,8 @@ pub struct Parts<B, C> {
     pub metrics: Metrics,
     /// How often to act.
     pub pace: Pace,
-    /// Whether pods' traffic is what comes from this node's part of the pod network.
-    pub follow_pod_cidr: bool,
+    /// What this node's part of the pod network tells of pods' traffic.
+    pub pod_cidr: PodCidr,
 }
 
 /// The loop's state.
@@ -98,7 +100,9 @@ pub struct Proxy<B, C> {
     rest_until: Option<Instant>,
     check_at: Instant,
     pace: Pace,
-    follow_pod_cidr: bool,
+    pod_cidr: PodCidr,
+    /// Pods' traffic and networks as they were named.
+    named: (LocalTraffic, Vec<Cidr4>),
     /// Whether this node's part of the pod network is known, where that matters.
     placed: bool,
     full_sync_at: Instant,
@@ -132,6 +136,7 @@ where
     #[must_use]
     pub fn new(parts: Parts<B, C>) -> Self {
         let addresses = parts.node.node_port_addresses.clone();
+        let named = (parts.node.local.clone(), parts.node.masquerade_outbound.clone());
         Self {
             node_name: parts.node_name,
             node_ips: parts.node.node_ips.clone(),
@@ -146,8 +151,9 @@ where
             rest_until: None,
             check_at: Instant::now() + parts.pace.sync_period,
             pace: parts.pace,
-            follow_pod_cidr: parts.follow_pod_cidr,
-            placed: !parts.follow_pod_cidr,
+            pod_cidr: parts.pod_cidr,
+            named,
+            placed: parts.pod_cidr != PodCidr::IsLocal,
             full_sync_at: Instant::now() + FULL_SYNC_PERIOD,
             backoff: BACKOFF_FIRST,
             udp: UdpServices::default(),
@@ -260,9 +266,10 @@ where
 
     /// Follows this node's part of the pod network. Should it move, every Service is compiled anew.
     fn place(&mut self, pod_cidr: Option<Cidr4>) {
-        let Some(net) = pod_cidr.filter(|_| self.follow_pod_cidr) else { return };
+        let Some(net) = pod_cidr else { return };
+        let Some((local, outbound)) = self.pod_cidr.networks(&self.named, net) else { return };
         self.placed = true;
-        if self.ruleset.set_local(LocalTraffic::from_networks(vec![net])) {
+        if self.ruleset.set_pod_networks(local, outbound) {
             self.applied = false;
             let all: Vec<ServiceName> = self.state.services().cloned().collect();
             all.into_iter().for_each(|name| self.state.touch(name));

@@ -34,7 +34,7 @@ fn node() -> NodeView {
         service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
         node_port_addresses: NodePortAddresses::AllLocal,
         masquerade_all: false,
-        masquerade_outbound: Vec::new(),
+        masquerade_outbound: vec!["10.42.0.0/16".parse().unwrap()],
         masquerade_mark: 0x4000,
         dns_address: None,
     }
@@ -52,10 +52,10 @@ struct Harness {
 
 impl Harness {
     fn start(nft: FakeNft) -> Self {
-        Self::with(nft, Pace::default(), false)
+        Self::with(nft, Pace::default(), PodCidr::Ignored)
     }
 
-    fn with(nft: FakeNft, pace: Pace, follow_pod_cidr: bool) -> Self {
+    fn with(nft: FakeNft, pace: Pace, pod_cidr: PodCidr) -> Self {
         let (changes, receiver) = mpsc::channel(16);
         let (conntrack, metrics, token) = (FakeConntrack::default(), Metrics::default(), CancellationToken::new());
         let health = Health::new(Timestamp::now(), pace.sync_period * 2);
@@ -66,7 +66,7 @@ impl Harness {
             node: node(),
             health: health.clone(),
             pace: pace.clone(),
-            follow_pod_cidr,
+            pod_cidr,
             metrics: metrics.clone(),
         };
         let task = tokio::spawn(Proxy::new(parts).run(receiver, token.clone()));
@@ -322,7 +322,7 @@ async fn a_sync_that_makes_no_progress_is_unhealthy_until_it_does() {
 #[tokio::test(start_paused = true)]
 async fn rests_between_transactions_when_told_to() {
     let pace = Pace { min_sync_period: Duration::from_secs(20), ..Pace::default() };
-    let harness = Harness::with(FakeNft::default(), pace, false);
+    let harness = Harness::with(FakeNft::default(), pace, PodCidr::Ignored);
     harness.see(service(Protocol::Tcp)).await;
     harness.see(Change::ServicesListed).await;
     harness.see(Change::SlicesListed).await;
@@ -345,7 +345,7 @@ async fn rests_between_transactions_when_told_to() {
 
 #[tokio::test(start_paused = true)]
 async fn waits_for_the_nodes_part_of_the_pod_network_and_follows_it() {
-    let harness = Harness::with(FakeNft::default(), Pace::default(), true);
+    let harness = Harness::with(FakeNft::default(), Pace::default(), PodCidr::IsLocal);
     harness.see(service(Protocol::Tcp)).await;
     harness.see(Change::ServicesListed).await;
     harness.see(Change::SlicesListed).await;
@@ -403,3 +403,32 @@ async fn latency_is_that_of_changes_since_the_start() {
     harness.stop().await;
 }
 
+/// Routes take the range around this node's part for the cluster's; so must the rules, or nothing of pods would come
+/// back from elsewhere.
+#[tokio::test(start_paused = true)]
+async fn a_part_outside_the_named_network_moves_what_is_masqueraded() {
+    let harness = Harness::with(FakeNft::default(), Pace::default(), PodCidr::IsWithin);
+    harness.see(service(Protocol::Tcp)).await;
+    harness.see(Change::ServicesListed).await;
+    harness.see(Change::SlicesListed).await;
+    harness.see(slice(&[1])).await;
+    let tells = |h: &Harness, net: &str| {
+        let table = h.nft.table().unwrap_or_default();
+        let says = |chain: &str, text: &str| {
+            let rules = table.chains.get(chain).map(|chain| chain.rules.as_slice()).unwrap_or_default();
+            rules.iter().any(|rule| crate::nft::render::rule_text(rule).contains(text))
+        };
+        says("services", &format!("ip saddr != {net} "))
+            && says("nat-postrouting", &format!("ip saddr {net} ip daddr != {net} masquerade"))
+    };
+    harness.until("the named network", |h| tells(h, "10.42.0.0/16")).await;
+    harness.see_node("10.42.3.0/24").await;
+    let writes = harness.nft.transactions().len();
+    harness.see_node("10.99.3.0/24").await;
+    harness.until("the network around it", |h| tells(h, "10.99.0.0/16") && !tells(h, "10.42.0.0/16")).await;
+    assert_eq!(harness.nft.transactions().len(), writes + 1);
+    assert!(harness.serves(1));
+    harness.see_node("10.42.3.0/24").await;
+    harness.until("the named network again", |h| tells(h, "10.42.0.0/16")).await;
+    harness.stop().await;
+}
