@@ -221,7 +221,7 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared
         () = shared.token.cancelled() => return Ok(()),
         done = handshake => done.map_err(|_| "TLS handshake took too long")?.map_err(|e| e.to_string())?,
     };
-    let peer = stream.get_ref().1.peer_certificates().and_then(|certs| auth::identity_of(certs.first()?));
+    let peer = stream.get_ref().1.peer_certificates().and_then(|certs| auth::Peer::of(certs.first()?));
     let service = {
         let shared = shared.clone();
         hyper::service::service_fn(move |request| {

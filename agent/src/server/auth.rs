@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Request, StatusCode};
+use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::Api;
@@ -46,15 +47,35 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// The user of a client certificate that TLS has verified: common name and
-/// organizations. `None` without a common name.
-pub fn identity_of(certificate: &CertificateDer<'_>) -> Option<Identity> {
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
-    let groups = parsed.subject().iter_organization().filter_map(|o| Some(o.as_str().ok()?.to_owned()));
-    let mut groups: Vec<String> = groups.collect();
-    groups.push("system:authenticated".into());
-    Some(Identity { name, groups, ..Identity::default() })
+/// Who is at the other end of a connection, by the certificate that TLS has verified when it began.
+/// Connections last; so the certificate's own time is looked at for each request, as upstream's x509
+/// authenticator does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    identity: Identity,
+    /// Seconds since the epoch, both included.
+    valid: (i64, i64),
+}
+
+impl Peer {
+    /// The user is the certificate's common name, the groups its organizations. `None` without a
+    /// common name.
+    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let name = parsed.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
+        let groups = parsed.subject().iter_organization().filter_map(|o| Some(o.as_str().ok()?.to_owned()));
+        let mut groups: Vec<String> = groups.collect();
+        groups.push("system:authenticated".into());
+        let validity = parsed.validity();
+        let valid = (validity.not_before.timestamp(), validity.not_after.timestamp());
+        Some(Self { identity: Identity { name, groups, ..Identity::default() }, valid })
+    }
+
+    /// The user, while the certificate holds.
+    fn at(&self, now: Timestamp) -> Option<&Identity> {
+        let (from, to) = self.valid;
+        (from..=to).contains(&now.as_second()).then_some(&self.identity)
+    }
 }
 
 /// Decides over requests.
@@ -126,7 +147,7 @@ impl Authenticator {
 
     /// Lets a request pass or says why not. `peer` comes from the connection's
     /// client certificate.
-    pub async fn check<B>(&self, peer: Option<&Identity>, request: &Request<B>) -> Result<Identity, Refusal> {
+    pub async fn check<B>(&self, peer: Option<&Peer>, request: &Request<B>) -> Result<Identity, Refusal> {
         let user = self.authenticate(peer, request).await?;
         if user.groups.iter().any(|group| group == MASTERS) || self.authorization == Authorization::AlwaysAllow {
             return Ok(user);
@@ -148,15 +169,16 @@ impl Authenticator {
         Err(Refusal { status: StatusCode::FORBIDDEN, message })
     }
 
-    async fn authenticate<B>(&self, peer: Option<&Identity>, request: &Request<B>) -> Result<Identity, Refusal> {
-        if let Some(peer) = peer {
-            return Ok(peer.clone());
+    async fn authenticate<B>(&self, peer: Option<&Peer>, request: &Request<B>) -> Result<Identity, Refusal> {
+        if let Some(user) = peer.and_then(|peer| peer.at(Timestamp::now())) {
+            return Ok(user.clone());
         }
         let header = request.headers().get(http::header::AUTHORIZATION);
         match header.and_then(|value| bearer(value.to_str().ok()?)) {
             Some(token) if self.tokens_by_webhook => self.review_token(token).await,
             Some(_) => Err(unauthorized()),
-            None if self.anonymous => Ok(Identity {
+            // Whose certificate has ended is not nobody.
+            None if self.anonymous && peer.is_none() => Ok(Identity {
                 name: "system:anonymous".into(),
                 groups: vec!["system:unauthenticated".into()],
                 ..Identity::default()

@@ -7,7 +7,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::auth::Identity;
+use super::auth::Peer;
 use super::reply::{self, Body};
 use super::route::{self, NoRoute, Route, Target, query};
 use super::{Shared, logs, metrics, session, stats};
@@ -16,7 +16,7 @@ use super::{Shared, logs, metrics, session, stats};
 const RUN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Answers one request of a connection whose certificate names `peer`.
-pub(super) async fn handle(shared: Arc<Shared>, peer: Option<Identity>, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn handle(shared: Arc<Shared>, peer: Option<Peer>, request: Request<Incoming>) -> Response<Body> {
     if let Err(refusal) = shared.auth.check(peer.as_ref(), &request).await {
         return reply::error(refusal.status, refusal.message);
     }

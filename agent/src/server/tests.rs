@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod front;
+
 use std::time::Duration;
 
 use tokio::net::TcpListener;

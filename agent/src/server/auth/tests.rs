@@ -30,6 +30,10 @@ fn settings(authorization: Authorization) -> ServerSettings {
     }
 }
 
+fn lasting(identity: Identity) -> Peer {
+    Peer { identity, valid: (i64::MIN, i64::MAX) }
+}
+
 /// An API server that knows the token `good` of user `tom` and allows `allowed`.
 fn api(allowed: &'static [&'static str]) -> (kube::Client, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
@@ -99,9 +103,10 @@ async fn without_credentials_nobody_passes() {
 #[tokio::test]
 async fn masters_need_no_api_server_and_others_do() {
     let auth = Authenticator::new(&settings(Authorization::Webhook), None, "n1");
-    let mut peer = Identity { name: "kube-apiserver".into(), groups: vec![MASTERS.into()], ..Identity::default() };
+    let master = Identity { name: "kube-apiserver".into(), groups: vec![MASTERS.into()], ..Identity::default() };
+    let mut peer = lasting(master);
     auth.check(Some(&peer), &request("/exec/a/b/c", None)).await.unwrap();
-    peer.groups.clear();
+    peer.identity.groups.clear();
     let refusal = auth.check(Some(&peer), &request("/exec/a/b/c", None)).await.unwrap_err();
     assert_eq!(refusal.status, StatusCode::FORBIDDEN);
 }
@@ -116,7 +121,7 @@ async fn an_api_server_that_fails_lets_nobody_pass() {
     let auth = Authenticator::new(&settings(Authorization::Webhook), Some(client), "n1");
     let refusal = auth.check(None, &request("/pods", Some("good"))).await.unwrap_err();
     assert_eq!(refusal.status, StatusCode::UNAUTHORIZED);
-    let peer = Identity { name: "x".into(), ..Identity::default() };
+    let peer = lasting(Identity { name: "x".into(), ..Identity::default() });
     let refusal = auth.check(Some(&peer), &request("/pods", None)).await.unwrap_err();
     assert_eq!(refusal.status, StatusCode::INTERNAL_SERVER_ERROR);
 }
@@ -131,17 +136,18 @@ fn certificates_name_users() {
         }
         params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().clone()
     };
-    let user = identity_of(&make(&[
+    let user = Peer::of(&make(&[
         (rcgen::DnType::CommonName, "system:node:a"),
         (rcgen::DnType::OrganizationName, "system:nodes"),
     ]))
-    .unwrap();
+    .unwrap()
+    .identity;
     assert_eq!(
         (user.name.as_str(), user.groups),
         ("system:node:a", vec!["system:nodes".to_owned(), "system:authenticated".into()])
     );
-    assert_eq!(identity_of(&make(&[(rcgen::DnType::OrganizationName, "o")])), None);
-    assert_eq!(identity_of(&CertificateDer::from(vec![1, 2, 3])), None);
+    assert_eq!(Peer::of(&make(&[(rcgen::DnType::OrganizationName, "o")])), None);
+    assert_eq!(Peer::of(&CertificateDer::from(vec![1, 2, 3])), None);
     assert_eq!(bearer("bearer  x "), Some("x"));
     assert_eq!(bearer("Basic x"), None);
 }
@@ -157,4 +163,22 @@ async fn caches_forget_and_stay_small() {
         cache.put(key, "b", Duration::from_secs(1000));
     }
     assert!(cache.0.len() <= CACHE_SIZE);
+}
+
+#[tokio::test]
+async fn a_certificate_counts_while_it_holds_and_another_proof_may_take_its_place() {
+    let (client, _) = api(&["proxy", "pods"]);
+    let open = ServerSettings { anonymous: true, ..settings(Authorization::AlwaysAllow) };
+    let auth = Authenticator::new(&open, Some(client), "n1");
+    let now = Timestamp::now().as_second();
+    let peer = |valid| Peer { identity: Identity { name: "x".into(), ..Identity::default() }, valid };
+    let name = async |peer: &Peer, token| {
+        let answer = auth.check(Some(peer), &request("/pods", token)).await;
+        answer.map(|user| user.name).map_err(|refusal| refusal.status)
+    };
+    assert_eq!(name(&peer((now - 10, now + 1000)), None).await, Ok("x".to_owned()));
+    for ended in [(now - 10, now - 5), (now + 1000, now + 2000)] {
+        assert_eq!(name(&peer(ended), None).await, Err(StatusCode::UNAUTHORIZED), "not even as nobody");
+        assert_eq!(name(&peer(ended), Some("good")).await, Ok("tom".to_owned()));
+    }
 }
