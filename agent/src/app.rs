@@ -280,7 +280,7 @@ impl App {
         let workers = PodWorkers::new();
         let (objects, registry): (Arc<dyn ObjectReader>, Arc<dyn ObjectRegistry>) = match &self.client {
             Some(client) => {
-                let cache = Arc::new(ObjectCache::new(client.clone(), token.clone()));
+                let cache = Arc::new(ObjectCache::new(client.clone(), tasks.clone()));
                 (cache.clone(), cache)
             }
             None => (Arc::new(NoObjects::default()), Arc::new(NoObjects::default())),

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::refs::references;
 use super::{ObjectError, ObjectKind, ObjectReader, ObjectRef, ObjectRegistry};
 use crate::ids::{ObjectName, PodUid};
+use crate::tasks::Tasks;
 
 /// What is known of one object.
 #[derive(Clone, Debug)]
@@ -49,7 +50,7 @@ pub struct ObjectCache {
     client: kube::Client,
     entries: Mutex<HashMap<ObjectRef, Entry>>,
     changes: broadcast::Sender<ObjectRef>,
-    token: CancellationToken,
+    tasks: Tasks,
 }
 
 impl fmt::Debug for ObjectCache {
@@ -65,10 +66,10 @@ const FIRST_ANSWER: Duration = Duration::from_secs(2);
 const TOKEN_PAUSES: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(200)];
 
 impl ObjectCache {
-    /// An empty cache. Cancelling `token` ends every watch.
-    pub fn new(client: kube::Client, token: CancellationToken) -> Self {
+    /// An empty cache, whose watches are of `tasks`: one that panics is started again, and counted.
+    pub fn new(client: kube::Client, tasks: Tasks) -> Self {
         let (changes, _) = broadcast::channel(256);
-        Self { client, entries: Mutex::default(), changes, token }
+        Self { client, entries: Mutex::default(), changes, tasks }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ObjectRef, Entry>> {
@@ -77,23 +78,15 @@ impl ObjectCache {
 
     fn watch(&self, object: &ObjectRef) -> Entry {
         let (tx, known) = watch::channel(Known::Unknown);
-        let token = self.token.child_token();
-        let (client, object, changes) = (self.client.clone(), object.clone(), self.changes.clone());
-        let ended = token.clone();
-        tokio::spawn(async move {
-            let follow = async {
-                match object.kind {
-                    ObjectKind::ConfigMap => {
-                        let api: Api<ConfigMap> = Api::namespaced(client, &object.name.namespace);
-                        follow(api, &object, &tx, &changes, |m| Known::ConfigMap(Arc::new(m))).await;
-                    }
-                    ObjectKind::Secret => {
-                        let api: Api<Secret> = Api::namespaced(client, &object.name.namespace);
-                        follow(api, &object, &tx, &changes, |s| Known::Secret(Arc::new(s))).await;
-                    }
-                }
-            };
-            ended.run_until_cancelled(follow).await;
+        let (tx, object) = (Arc::new(tx), Arc::new(object.clone()));
+        let token = self.tasks.token().child_token();
+        let (client, changes, ended) = (self.client.clone(), self.changes.clone(), token.clone());
+        self.tasks.keep("object watch", move || {
+            let (client, changes, ended) = (client.clone(), changes.clone(), ended.clone());
+            let (tx, object) = (tx.clone(), object.clone());
+            async move {
+                ended.run_until_cancelled(follow_object(client, &object, &tx, &changes)).await;
+            }
         });
         Entry { users: BTreeSet::new(), known, token }
     }
@@ -105,6 +98,25 @@ impl ObjectCache {
         match tokio::time::timeout(FIRST_ANSWER, answer).await {
             Ok(Ok(known)) => known.clone(),
             _ => Known::Unknown,
+        }
+    }
+}
+
+/// Follows an object of either kind; never ends by itself.
+async fn follow_object(
+    client: kube::Client,
+    object: &ObjectRef,
+    tx: &watch::Sender<Known>,
+    changes: &broadcast::Sender<ObjectRef>,
+) {
+    match object.kind {
+        ObjectKind::ConfigMap => {
+            let api: Api<ConfigMap> = Api::namespaced(client, &object.name.namespace);
+            follow(api, object, tx, changes, |m| Known::ConfigMap(Arc::new(m))).await;
+        }
+        ObjectKind::Secret => {
+            let api: Api<Secret> = Api::namespaced(client, &object.name.namespace);
+            follow(api, object, tx, changes, |s| Known::Secret(Arc::new(s))).await;
         }
     }
 }
@@ -306,7 +318,13 @@ mod tests {
                 Ok::<_, std::convert::Infallible>(http::Response::builder().status(status).body(body).unwrap())
             }
         });
-        ObjectCache::new(kube::Client::new(service, "default"), CancellationToken::new())
+        cache_of(kube::Client::new(service, "default")).0
+    }
+
+    fn cache_of(client: kube::Client) -> (ObjectCache, crate::tasks::TaskRestarts) {
+        let restarts = crate::tasks::TaskRestarts::default();
+        let tasks = Tasks::new(tokio::sync::mpsc::unbounded_channel().0, restarts.clone());
+        (ObjectCache::new(client, tasks), restarts)
     }
 
     #[tokio::test(start_paused = true)]
@@ -321,5 +339,37 @@ mod tests {
                 assert!(began.elapsed() < Duration::from_millis(60), "{:?}", began.elapsed());
             }
         }
+    }
+
+    /// A server whose first answer makes whoever reads it panic.
+    fn shaky(asked: Arc<AtomicUsize>) -> kube::Client {
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let first = asked.fetch_add(1, Ordering::SeqCst) == 0;
+            let watches = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+            async move {
+                assert!(!first, "the first answer");
+                if watches {
+                    std::future::pending::<()>().await;
+                }
+                let map =
+                    json!({"metadata": {"name": "cm", "namespace": "ns", "resourceVersion": "1"}, "data": {"k": "1"}});
+                let list = json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": [map]});
+                let body = kube::client::Body::from(list.to_string().into_bytes());
+                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_panics_is_started_again_and_counted() {
+        let (cache, restarts) = cache_of(shaky(Arc::default()));
+        let mut changes = cache.changes();
+        cache.register_pod(&crate::testutil::pod("  containers: []\n  volumes: [{name: v, configMap: {name: cm}}]"));
+        let object = tokio::time::timeout(Duration::from_secs(60), changes.recv()).await.expect("the watch goes on");
+        assert_eq!(object.unwrap().kind, ObjectKind::ConfigMap);
+        let found = cache.config_map(&ObjectName::new("ns", "cm")).await.unwrap();
+        assert_eq!(found.data.as_ref().unwrap()["k"], "1");
+        assert_eq!(restarts.counts()["object watch"], 1);
     }
 }
