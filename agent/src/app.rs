@@ -25,7 +25,6 @@ use crate::config::AgentConfig;
 use crate::contract::{ChangeSink, PodVolumes, ProbeSink};
 use crate::convert::fields::FieldContext;
 use crate::convert::resources::PodCgroupLimits;
-use crate::convert::service_env::ServiceLink;
 use crate::events::{self, Recorder};
 use crate::eviction::EvictionManager;
 use crate::eviction::signals::MachineSignals;
@@ -43,6 +42,7 @@ use crate::podsource::file::FileSource;
 use crate::podsource::merge::Merger;
 use crate::podsource::{self, DesiredRx};
 use crate::podworker::admission::Admission;
+use crate::podworker::deps::ServicesRx;
 use crate::podworker::kernel_log::KernelLog;
 use crate::podworker::{Deps, Dispatcher, PodWorkers, WorkerSettings, housekeeping};
 use crate::probe::ProbeManager;
@@ -341,12 +341,8 @@ impl App {
         Parts { deps, workers, pleg, relisted, probes, unused_images }
     }
 
-    fn start_services(
-        &self,
-        tasks: &Tasks,
-        token: &CancellationToken,
-    ) -> watch::Receiver<Option<Arc<Vec<ServiceLink>>>> {
-        let known = self.client.is_none().then(|| Arc::new(Vec::new()));
+    fn start_services(&self, tasks: &Tasks, token: &CancellationToken) -> ServicesRx {
+        let known = self.client.is_none().then(Arc::default);
         let (tx, rx) = watch::channel(known);
         if let Some(client) = &self.client {
             tasks.spawn("services", services::run(client.clone(), tx, token.clone()));

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Service;
-
 /// What the variables need of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceLink {
@@ -19,30 +17,6 @@ pub struct LinkPort {
     pub name: String,
     pub protocol: String,
     pub port: i32,
-}
-
-impl ServiceLink {
-    /// The link of a Service that has an address of its own and ports.
-    pub fn of(service: &Service) -> Option<Self> {
-        let spec = service.spec.as_ref()?;
-        let cluster_ip = spec.cluster_ip.clone().filter(|ip| !ip.is_empty() && ip != "None")?;
-        let ports = spec.ports.iter().flatten().map(|p| LinkPort {
-            name: p.name.clone().unwrap_or_default(),
-            protocol: p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
-            port: p.port,
-        });
-        let ports: Vec<LinkPort> = ports.collect();
-        if ports.is_empty() {
-            return None;
-        }
-        let meta = &service.metadata;
-        Some(Self {
-            namespace: meta.namespace.clone().unwrap_or_default(),
-            name: meta.name.clone().unwrap_or_default(),
-            cluster_ip,
-            ports,
-        })
-    }
 }
 
 fn variable(name: &str) -> String {

@@ -17,13 +17,13 @@ use crate::config::{DnsSettings, Paths};
 use crate::contract::{PodProbes, PodVolumes};
 use crate::convert::quantity::ResourceList;
 use crate::convert::resources::{MemoryControl, ResourceContext, hugepage_size};
-use crate::convert::service_env::ServiceLink;
 use crate::events::Recorder;
 use crate::image::ImagePuller;
 use crate::objectcache::{ObjectReader, ObjectRegistry};
 use crate::plan::eviction::Pressures;
 use crate::podcache::PodCache;
 use crate::runtimeclass::RuntimeClasses;
+use crate::services::ServiceLinks;
 use crate::status::StatusManager;
 
 /// What pods need to know of their node, at this moment.
@@ -63,7 +63,7 @@ pub struct WorkerSettings {
 }
 
 /// Services as pods see them in their environment; `None` until all are known.
-pub type ServicesRx = watch::Receiver<Option<Arc<Vec<ServiceLink>>>>;
+pub type ServicesRx = watch::Receiver<Option<Arc<ServiceLinks>>>;
 
 /// Everything a worker uses that is not its own.
 pub struct Deps {
