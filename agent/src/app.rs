@@ -359,8 +359,14 @@ impl App {
     ) -> UnusedImages {
         let name = self.config.node.name.clone();
         let settings = &self.config.images;
-        let collector =
-            ImageCollector::new(self.images.clone(), cache.clone(), recorder.clone(), self.clock, name, settings);
+        let collector = ImageCollector::new(
+            self.images.clone(),
+            self.runtime.clone(),
+            recorder.clone(),
+            self.clock,
+            name,
+            settings,
+        );
         let (unused_images, requests) = UnusedImages::channel();
         tasks.spawn("image collector", collector.run(requests, token.clone()));
         let policy = RotationPolicy {

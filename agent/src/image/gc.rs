@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cri::types::Image;
-use cri::{CriError, ImageRef, ImageService, images};
+use cri::types::{ContainerFilter, Image};
+use cri::{CriError, ImageRef, ImageService, RuntimeService, images};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,6 @@ use crate::config::ImageSettings;
 use crate::events::{EventType, Recorder};
 use crate::node::facts::Disk;
 use crate::plan::image_gc::{ImageRecord, Thresholds, bytes_to_free, removable};
-use crate::podcache::PodCache;
 
 const PERIOD: Duration = Duration::from_secs(300);
 
@@ -45,7 +44,7 @@ impl UnusedImages {
 #[derive(Debug)]
 pub struct ImageCollector {
     images: Arc<dyn ImageService>,
-    cache: Arc<PodCache>,
+    runtime: Arc<dyn RuntimeService>,
     events: Recorder,
     clock: Clock,
     node_name: String,
@@ -58,7 +57,7 @@ impl ImageCollector {
     /// A collector that has seen no image.
     pub fn new(
         images: Arc<dyn ImageService>,
-        cache: Arc<PodCache>,
+        runtime: Arc<dyn RuntimeService>,
         events: Recorder,
         clock: Clock,
         node_name: String,
@@ -70,7 +69,7 @@ impl ImageCollector {
             min_age: SignedDuration::try_from(settings.min_age).unwrap_or(SignedDuration::ZERO),
             enough_free: settings.enough_free,
         };
-        Self { images, cache, events, clock, node_name, thresholds, seen: HashMap::new() }
+        Self { images, runtime, events, clock, node_name, thresholds, seen: HashMap::new() }
     }
 
     /// Runs until cancelled, and removes all that is unused when `requests` says so.
@@ -95,18 +94,21 @@ impl ImageCollector {
         }
     }
 
-    fn in_use(&self, images: &[Image]) -> HashSet<String> {
-        let pods = self.cache.all();
-        let named: HashSet<&str> = pods
+    /// Images of all containers there are, dead ones too. As upstream
+    /// (pkg/kubelet/images/image_gc_manager.go) it is the runtime that is asked: nobody else knows of
+    /// containers before the first list, or of a pod that could not be read.
+    async fn in_use(&self, images: &[Image]) -> Result<HashSet<String>, CriError> {
+        let containers = self.runtime.list_containers(&ContainerFilter::default()).await?;
+        let named: HashSet<&str> = containers
             .iter()
-            .flat_map(|p| p.containers.iter())
-            .flat_map(|c| [c.status.image.as_str(), c.status.image_ref.as_str()])
+            .flat_map(|c| [c.image.as_str(), c.image_ref.as_str()])
+            .filter(|n| !n.is_empty())
             .collect();
         let used = |i: &&Image| {
             named.contains(i.id.as_str())
                 || i.repo_tags.iter().chain(&i.repo_digests).any(|name| named.contains(name.as_str()))
         };
-        images.iter().filter(used).map(|i| i.id.to_string()).collect()
+        Ok(images.iter().filter(used).map(|i| i.id.to_string()).collect())
     }
 
     /// Removes what has to go for the file system to have room.
@@ -128,7 +130,8 @@ impl ImageCollector {
     /// in all; returns how many bytes those had that went.
     async fn free(&mut self, wanted: u64) -> Result<u64, CriError> {
         let images = self.images.list_images().await?;
-        let (now, used) = (self.clock.now(), self.in_use(&images));
+        let used = self.in_use(&images).await?;
+        let now = self.clock.now();
         self.seen.retain(|id, _| images.iter().any(|i| i.id == *id));
         for image in &images {
             let record = self.seen.entry(image.id.clone()).or_insert((now, now));
@@ -162,10 +165,9 @@ impl ImageCollector {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use cri::fake::{FakeRuntime, Op, runtime_error};
-    use cri::types::ContainerState;
+    use cri::types::{ContainerConfig, ContainerMetadata, SandboxConfig, SandboxMetadata};
 
     use super::*;
-    use crate::testutil::{instance, pod, runtime};
 
     /// Thresholds that nothing meets, for images of any age.
     fn everything_must_go() -> ImageSettings {
@@ -179,26 +181,37 @@ mod tests {
         }
     }
 
+    /// A container of the image, which nobody but the runtime knows of.
+    async fn container(fake: &FakeRuntime, image: &str) -> cri::ContainerId {
+        let metadata = SandboxMetadata { name: image.into(), uid: image.into(), namespace: "ns".into(), attempt: 0 };
+        let sandbox = SandboxConfig { metadata, ..SandboxConfig::default() };
+        let id = fake.run_pod_sandbox(&sandbox, "").await.unwrap();
+        let metadata = ContainerMetadata { name: "c".into(), attempt: 0 };
+        let config = ContainerConfig { metadata, image: image.into(), ..ContainerConfig::default() };
+        let container = fake.create_container(&id, &config, &sandbox).await.unwrap();
+        fake.start_container(&container).await.unwrap();
+        container
+    }
+
     #[tokio::test]
     async fn only_what_nobody_needs_is_removed() {
         let fake = FakeRuntime::new();
-        for name in [images::PAUSE, images::DEMO, "by-name:1", "by-id:1", "idle:1"] {
+        for name in [images::PAUSE, images::DEMO, "running:1", "dead:1", "idle:1"] {
             fake.add_image(name);
         }
-        let by_id = fake.list_images().await.unwrap().into_iter().find(|i| i.repo_tags == ["by-id:1"]).unwrap().id;
-        let pod = pod("  containers: [{name: a}, {name: b}]");
-        let (_, mut a) = instance(&pod, "a", 0, ContainerState::Running, 0);
-        let (sandbox, mut b) = instance(&pod, "b", 0, ContainerState::Exited, 0);
-        (a.image, a.image_ref) = ("by-name:1".into(), String::new());
-        (b.image, b.image_ref) = (String::new(), by_id.to_string());
-        let cache = Arc::new(PodCache::new());
-        cache.put(runtime(vec![], vec![(sandbox.clone(), a), (sandbox, b)]));
+        container(&fake, "running:1").await;
+        fake.exit_container(&container(&fake, "dead:1").await, 1);
         let (events, mut told) = Recorder::channel(8);
         let settings = everything_must_go();
-        let mut collector = ImageCollector::new(fake.clone(), cache, events, Clock::System, "n1".into(), &settings);
+        let mut collector =
+            ImageCollector::new(fake.clone(), fake.clone(), events, Clock::System, "n1".into(), &settings);
+        // While it is not known what is in use, all of it may be.
+        fake.fail_next(Op::ListContainers, 1, runtime_error(Op::ListContainers, "restarting"));
+        collector.collect().await.unwrap_err();
+        assert_eq!(fake.images().len(), 5);
         collector.collect().await.unwrap();
         let left: HashSet<String> = fake.list_images().await.unwrap().into_iter().flat_map(|i| i.repo_tags).collect();
-        let kept = [images::PAUSE, images::DEMO, "by-name:1", "by-id:1"].map(str::to_owned);
+        let kept = [images::PAUSE, images::DEMO, "running:1", "dead:1"].map(str::to_owned);
         assert_eq!(left, HashSet::from(kept));
         assert_eq!(told.try_recv().unwrap().reason, "FreeDiskSpaceFailed");
     }
@@ -208,9 +221,9 @@ mod tests {
         let fake = FakeRuntime::new();
         ["a:1", "b:1", "c:1"].iter().for_each(|name| fake.add_image(name));
         fake.fail_next(Op::RemoveImage, 1, runtime_error(Op::RemoveImage, "in use by a snapshot"));
-        let (settings, cache) = (everything_must_go(), Arc::new(PodCache::new()));
-        let events = Recorder::channel(8).0;
-        let mut collector = ImageCollector::new(fake.clone(), cache, events, Clock::System, "n1".into(), &settings);
+        let (settings, events) = (everything_must_go(), Recorder::channel(8).0);
+        let mut collector =
+            ImageCollector::new(fake.clone(), fake.clone(), events, Clock::System, "n1".into(), &settings);
         collector.collect().await.unwrap();
         assert_eq!(fake.images().len(), 1, "the stuck one");
         collector.collect().await.unwrap();

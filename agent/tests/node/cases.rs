@@ -1,13 +1,11 @@
 //! What the agent has to do on a real runtime.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent::clock::Clock;
 use agent::config::ImageSettings;
 use agent::events::Recorder;
 use agent::image::gc::ImageCollector;
-use agent::podcache::PodCache;
 use anyhow::{Context, Result, ensure};
 use cri::types::{ContainerFilter, ContainerState, ContainerStatus, SandboxFilter, SandboxState};
 use cri::{ImageService, RuntimeService, images};
@@ -245,8 +243,8 @@ pub async fn built_in_images_stay(w: &mut OneNode) -> Result<()> {
         enough_free: u64::MAX,
     };
     let (events, _) = Recorder::channel(8);
-    let (client, cache) = (w.runtime.client.clone(), Arc::new(PodCache::new()));
-    let mut collector = ImageCollector::new(client, cache, events, Clock::System, "n1".to_owned(), &settings);
+    let client = w.runtime.client.clone();
+    let mut collector = ImageCollector::new(client.clone(), client, events, Clock::System, "n1".to_owned(), &settings);
     collector.collect().await?;
     let left = w.runtime.client.list_images().await?;
     for name in [images::PAUSE, images::DEMO] {
