@@ -52,7 +52,7 @@ use crate::services;
 use crate::status::StatusManager;
 use crate::status::manager::ApiWriter;
 use crate::tasks::{TaskRestarts, Tasks};
-use crate::volume::{VolumeConfig, VolumeSet};
+use crate::volume::{VolumeConfig, VolumeManager};
 
 /// What the agent is given by the process it lives in.
 #[derive(Clone)]
@@ -307,7 +307,7 @@ impl App {
             allocatable: view.allocatable.clone(),
         };
         let volume_config = VolumeConfig { pods_root: self.config.paths.root.join("pods"), fields };
-        let volumes = VolumeSet::new(volume_config, objects.clone(), recorder.clone(), sink);
+        let volumes = VolumeManager::new(volume_config, objects.clone(), recorder.clone(), sink);
         tasks.spawn("volumes", {
             let (volumes, token) = (volumes.clone(), token.clone());
             async move { volumes.run(token).await }

@@ -1,27 +1,31 @@
 //! Volumes of pods: scratch space, host paths, and files made from API objects.
 //!
-//! [`VolumeSet`] implements [`PodVolumes`]. What to do is decided by [`plan`]
-//! and [`payload`] (both pure); [`atomic`], [`mounts`], [`subpath`] do it.
-//! Each sync of a pod calls [`PodVolumes::set_up`], which brings up or adopts
-//! and follows the pod's own metadata; [`VolumeSet::run`] follows objects and the
-//! lives of tokens. It does not create a pod's own directory, /etc/hosts or
-//! termination logs, and attaches no disks.
+//! [`VolumeManager`] implements [`PodVolumes`]. A kind of volume is one file and one line in the table
+//! of [`plugins`]; [`reconciler`] keeps those of every admitted pod as they should be. Writing files
+//! all at once, mounts, subpaths and `fsGroup` are [`atomic_writer`]'s, [`mounts`]', [`subpath`]'s and
+//! [`ownership`]'s. A pod's own directory, /etc/hosts and termination logs are not made here, and no
+//! disks are attached.
 //!
 //! On the node a volume is `<pods root>/<uid>/volumes/<plugin>/<name>`, a bound
 //! subPath `<pods root>/<uid>/volume-subpaths/<volume>/<container>/<index>`.
 
-pub mod atomic;
-pub mod empty_dir;
-pub mod host_path;
+mod atomic_volume;
+mod atomic_writer;
+mod config_map;
+mod downward_api;
+mod empty_dir;
+mod host_path;
 mod jobs;
 pub mod mounts;
-pub mod ownership;
-pub mod payload;
-pub mod plan;
-pub mod projected;
-mod state;
-pub mod subpath;
-mod update;
+mod ownership;
+mod payload;
+mod plugins;
+mod projected;
+mod reconciler;
+mod secret;
+mod service_account_token;
+mod spec;
+mod subpath;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -37,8 +41,10 @@ use crate::convert::fields::FieldContext;
 use crate::events::Recorder;
 use crate::ids::PodUid;
 use crate::objectcache::{ObjectReader, ObjectRef};
-use plan::{Source, VolumePlan};
-use state::PodEntry;
+use reconciler::{PodEntry, PodState};
+
+/// Why nothing is set up any more.
+const ENDED: &str = "the pod's volumes are being removed";
 
 /// What the volumes of a node need to know.
 #[derive(Clone, Debug)]
@@ -51,26 +57,26 @@ pub struct VolumeConfig {
 }
 
 /// All volumes of all pods of this node.
-pub struct VolumeSet {
+pub struct VolumeManager {
     config: VolumeConfig,
     reader: Arc<dyn ObjectReader>,
     events: Recorder,
     sink: ChangeSink,
     pods: Mutex<HashMap<PodUid, Arc<PodEntry>>>,
-    /// Changes since construction, until [`VolumeSet::run`] takes them over.
+    /// Changes since construction, until [`VolumeManager::run`] takes them over.
     changes: Mutex<Option<broadcast::Receiver<ObjectRef>>>,
-    /// Tells [`VolumeSet::run`] that a deadline may have moved.
+    /// Tells [`VolumeManager::run`] that a deadline may have moved.
     deadlines: Notify,
 }
 
-impl std::fmt::Debug for VolumeSet {
+impl std::fmt::Debug for VolumeManager {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VolumeSet").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("VolumeManager").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
-impl VolumeSet {
-    /// A set that knows no pod yet; what stands on disk is adopted by
+impl VolumeManager {
+    /// A manager that knows no pod yet; what stands on disk is adopted by
     /// [`PodVolumes::set_up`] or removed by [`PodVolumes::tear_down`]. `sink`
     /// hears of pods whose set-up failed and may succeed now.
     pub fn new(config: VolumeConfig, reader: Arc<dyn ObjectReader>, events: Recorder, sink: ChangeSink) -> Arc<Self> {
@@ -99,17 +105,8 @@ impl VolumeSet {
     }
 }
 
-/// The directory of a volume below its pod's.
-fn volume_dir(pod_dir: &Path, plan: &VolumePlan) -> PathBuf {
-    match &plan.source {
-        Source::EmptyDir(_) => pod_dir.join("volumes/kubernetes.io~empty-dir").join(&plan.name),
-        Source::Projected(projected) => pod_dir.join("volumes").join(projected.plugin).join(&plan.name),
-        Source::HostPath { path, .. } => PathBuf::from(path),
-    }
-}
-
 #[async_trait]
-impl PodVolumes for VolumeSet {
+impl PodVolumes for VolumeManager {
     async fn set_up(&self, pod: &Arc<Pod>) -> Result<Arc<MountedVolumes>, VolumeError> {
         let uid = PodUid::of(pod);
         let Some(pod_dir) = self.pod_dir(&uid) else {
@@ -118,7 +115,7 @@ impl PodVolumes for VolumeSet {
         let entry = self.entry(&uid);
         let mut state = entry.state.lock().await;
         let before = state.deadline();
-        let result = self.bring_up(&entry, &mut state, pod, &pod_dir).await;
+        let result = self.reconcile(&entry, &mut state, pod, &pod_dir).await;
         if state.deadline() != before {
             self.deadlines.notify_one();
         }
@@ -132,8 +129,11 @@ impl PodVolumes for VolumeSet {
         env: &[(String, String)],
         volumes: &MountedVolumes,
     ) -> Result<Vec<Mount>, VolumeError> {
-        let plans = plan::plan(pod).map_err(|e| VolumeError::SetUp { volume: e.volume, message: e.message })?;
-        let jobs = &self.entry(&PodUid::of(pod)).jobs;
+        let uid = PodUid::of(pod);
+        let pod_dir = self.pod_dir(&uid).unwrap_or_default();
+        let known = plugins::volumes(pod, &pod_dir);
+        let known = known.map_err(|e| VolumeError::SetUp { volume: e.volume, message: e.message })?;
+        let jobs = &self.entry(&uid).jobs;
         let mut mounts = Vec::new();
         for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
             let fail = |message: String| VolumeError::ContainerMount {
@@ -152,7 +152,7 @@ impl PodVolumes for VolumeSet {
                     jobs.run(move || subpath::bind(&source, &sub_path, &target)).await.map_err(fail)?
                 }
             };
-            let managed = plans.iter().any(|p| p.name == mount.name && matches!(p.source, Source::Projected(_)));
+            let managed = known.iter().any(|volume| volume.name() == mount.name && volume.is_managed());
             mounts.push(cri_mount(mount, &host_path, managed).map_err(fail)?);
         }
         Ok(mounts)
@@ -164,23 +164,19 @@ impl PodVolumes for VolumeSet {
         // Who waits for the API server waits no longer, and who comes later sees
         // that all is over.
         entry.ended.cancel();
-        let _state = entry.state.lock().await;
+        let mut state = entry.state.lock().await;
+        // Nothing of it is due any more, should what follows fail.
+        *state = PodState::default();
         // Mounting that somebody began and dropped has to end before.
         entry.jobs.settled().await;
-        let removed = entry.jobs.run(move || {
-            for name in ["volume-subpaths", "volumes"] {
-                let dir = pod_dir.join(name);
-                mounts::unmount_and_remove(&dir).map_err(|error| format!("remove {}: {error}", dir.display()))?;
-            }
-            Ok(())
-        });
+        let removed = entry.jobs.run(move || plugins::tear_down_all(&pod_dir));
         removed.await.map_err(|message| VolumeError::TearDown { volume: "all".into(), message })?;
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         Ok(())
     }
 }
 
-impl VolumeSet {
+impl VolumeManager {
     fn sub_path_target(
         &self,
         pod: &Pod,
@@ -190,7 +186,7 @@ impl VolumeSet {
     ) -> Result<PathBuf, String> {
         let uid = PodUid::of(pod);
         let dir = self.pod_dir(&uid).ok_or_else(|| format!("invalid pod UID {uid:?}"))?;
-        if !plan::is_plain_name(&container.name) || !plan::is_plain_name(&mount.name) {
+        if !spec::is_plain_name(&container.name) || !spec::is_plain_name(&mount.name) {
             return Err("container and volume names must be DNS labels".into());
         }
         Ok(dir.join("volume-subpaths").join(&mount.name).join(&container.name).join(index.to_string()))

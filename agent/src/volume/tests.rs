@@ -35,6 +35,8 @@ pub(crate) struct FakeReader {
     hung: tokio::sync::Notify,
     hangs: std::sync::atomic::AtomicBool,
     issued: AtomicU32,
+    /// How often a token was asked for.
+    asked: AtomicU32,
     token_life: i64,
     changes: broadcast::Sender<ObjectRef>,
 }
@@ -48,6 +50,7 @@ impl FakeReader {
             hung: tokio::sync::Notify::new(),
             hangs: false.into(),
             issued: AtomicU32::new(0),
+            asked: AtomicU32::new(0),
             token_life,
             changes: broadcast::channel(16).0,
         })
@@ -93,6 +96,7 @@ impl ObjectReader for FakeReader {
         name: &ObjectName,
         spec: &TokenRequestSpec,
     ) -> Result<TokenRequest, ObjectError> {
+        assert!(self.asked.fetch_add(1, Ordering::SeqCst) < 1000, "without a pause");
         self.found("serviceaccount", name, Some(()))?;
         assert_eq!(spec.bound_object_ref.as_ref().unwrap().uid.as_deref(), Some("uid-1"));
         let n = self.issued.fetch_add(1, Ordering::SeqCst) + 1;
@@ -110,30 +114,37 @@ impl ObjectReader for FakeReader {
 /// Runs a test on a thread of its own with a private mount namespace, so that
 /// nothing is left behind whatever happens.
 pub(crate) fn in_mount_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    in_mount_namespace_on(|builder| builder, test);
+}
+
+fn in_mount_namespace_on<F: Future<Output = ()>>(
+    with: fn(&mut tokio::runtime::Builder) -> &mut tokio::runtime::Builder,
+    test: impl FnOnce() -> F + Send + 'static,
+) {
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNS).expect("volume tests need root: they mount in a namespace of their own");
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(test());
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        with(builder.enable_all()).build().unwrap().block_on(test());
     });
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
 }
 
-fn set_at(dir: &Path, reader: &Arc<FakeReader>) -> Arc<VolumeSet> {
+fn set_at(dir: &Path, reader: &Arc<FakeReader>) -> Arc<VolumeManager> {
     let config = VolumeConfig { pods_root: dir.join("pods"), fields: FieldContext::default() };
     let (events, receiver) = Recorder::channel(64);
     // The receiver only has to stay open.
     std::mem::forget(receiver);
-    VolumeSet::new(config, reader.clone(), events, Arc::new(|_| {}))
+    VolumeManager::new(config, reader.clone(), events, Arc::new(|_| {}))
 }
 
 /// What the agent runs beside its pod workers, until it is dropped.
 struct Agent(CancellationToken);
 
 impl Agent {
-    fn on(set: &Arc<VolumeSet>) -> Self {
+    fn on(set: &Arc<VolumeManager>) -> Self {
         let token = CancellationToken::new();
         let (set, ended) = (set.clone(), token.clone());
         tokio::spawn(async move { set.run(ended).await });
@@ -260,7 +271,7 @@ fn a_pod_that_waits_hears_when_its_object_comes() {
         let (heard_tx, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let config = VolumeConfig { pods_root: dir.path().join("pods"), fields: FieldContext::default() };
         let sink: ChangeSink = Arc::new(move |uid: &PodUid| heard_tx.send(uid.clone()).unwrap());
-        let set = VolumeSet::new(config, reader.clone(), Recorder::channel(1).0, sink);
+        let set = VolumeManager::new(config, reader.clone(), Recorder::channel(1).0, sink);
         let _agent = Agent::on(&set);
         let pod = pod(json!({"containers": [], "volumes": [{"name": "cm", "configMap": {"name": "late"}}]}));
         set.set_up(&pod).await.unwrap_err();
@@ -355,29 +366,58 @@ fn an_absent_api_server_does_not_take_adopted_files() {
     });
 }
 
+/// The same with time that passes when nothing else is to be done.
+fn in_mount_namespace_paused<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    in_mount_namespace_on(|builder| builder.start_paused(true), test);
+}
+
 #[test]
 fn tokens_are_renewed_at_four_fifths_of_their_life() {
-    let thread = std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNS).expect("volume tests need root");
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_all().start_paused(true).build().unwrap().block_on(async {
-            let dir = tempfile::tempdir().unwrap();
-            let reader = FakeReader::new(1000);
-            let set = set_at(dir.path(), &reader);
-            let _agent = Agent::on(&set);
-            let pod = pod(json!({"containers": [], "volumes": [{"name": "t", "projected": {"sources": [
+    in_mount_namespace_paused(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = FakeReader::new(1000);
+        let set = set_at(dir.path(), &reader);
+        let _agent = Agent::on(&set);
+        let pod = pod(json!({"containers": [], "volumes": [{"name": "t", "projected": {"sources": [
                 {"serviceAccountToken": {"path": "token"}}]}}]}));
-            let file = set.set_up(&pod).await.unwrap().host_paths["t"].join("token");
-            assert_eq!(fs::read_to_string(&file).unwrap(), "token-1");
-            tokio::time::sleep(Duration::from_secs(780)).await;
-            assert_eq!(fs::read_to_string(&file).unwrap(), "token-1");
-            eventually("a new token", || fs::read_to_string(&file).is_ok_and(|text| text == "token-2")).await;
-        });
+        let file = set.set_up(&pod).await.unwrap().host_paths["t"].join("token");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "token-1");
+        tokio::time::sleep(Duration::from_secs(780)).await;
+        assert_eq!(fs::read_to_string(&file).unwrap(), "token-1");
+        eventually("a new token", || fs::read_to_string(&file).is_ok_and(|text| text == "token-2")).await;
     });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
+}
+
+/// The API server is away for longer than a token lives; the pod runs on, and another one waits for what it lacks.
+#[test]
+fn a_token_that_cannot_be_renewed_is_asked_for_with_pauses() {
+    in_mount_namespace_paused(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = FakeReader::new(1000);
+        let set = set_at(dir.path(), &reader);
+        let _agent = Agent::on(&set);
+        let token = json!({"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}});
+        let runs = pod(json!({"containers": [], "volumes": [token]}));
+        let file = set.set_up(&runs).await.unwrap().host_paths["t"].join("token");
+        let mut waits = Pod::clone(&pod(
+            json!({"containers": [], "volumes": [token, {"name": "c", "configMap": {"name": "none"}}]}),
+        ));
+        waits.metadata.name = Some("waits".into());
+        let waits = Arc::new(waits);
+        let other = VolumeConfig { pods_root: dir.path().join("others"), fields: FieldContext::default() };
+        let other = VolumeManager::new(other, reader.clone(), Recorder::channel(1).0, Arc::new(|_| {}));
+        let _other_agent = Agent::on(&other);
+        other.set_up(&waits).await.unwrap_err();
+        *reader.away.lock().unwrap() = true;
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        let asked = reader.asked.load(Ordering::SeqCst);
+        assert!((4..100).contains(&asked), "{asked}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "token-1", "what there is stays");
+        *reader.away.lock().unwrap() = false;
+        // Longer than any pause.
+        tokio::time::sleep(Duration::from_secs(180)).await;
+        eventually("a new token", || fs::read_to_string(&file).is_ok_and(|text| text == "token-3")).await;
+    });
 }
 
 #[test]

@@ -102,3 +102,34 @@ fn an_end_does_not_wait_for_the_api_server() {
         assert!(!dir.path().join("pods/uid-1/volumes").exists());
     });
 }
+
+/// What a container made of its directory is the container's: upstream's emptyDir leaves a volume alone that is marked
+/// as ready (pkg/volume/emptydir/empty_dir.go).
+#[test]
+fn a_restarted_agent_leaves_scratch_directories_as_containers_made_them() {
+    in_mount_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = FakeReader::new(3600);
+        let pod = pod(json!({"containers": [], "securityContext": {"fsGroup": 2000}, "volumes": [
+            {"name": "disk", "emptyDir": {}}, {"name": "mem", "emptyDir": {"medium": "Memory"}}]}));
+        let mounted = set_at(dir.path(), &reader).set_up(&pod).await.unwrap();
+        for name in ["disk", "mem"] {
+            fs::set_permissions(&mounted.host_paths[name], fs::Permissions::from_mode(0o700)).unwrap();
+            std::os::unix::fs::chown(&mounted.host_paths[name], Some(70), Some(70)).unwrap();
+        }
+        let set = set_at(dir.path(), &reader);
+        set.set_up(&pod).await.unwrap();
+        for name in ["disk", "mem"] {
+            let meta = fs::metadata(&mounted.host_paths[name]).unwrap();
+            assert_eq!((meta.permissions().mode() & 0o7777, meta.gid()), (0o700, 70), "{name}");
+        }
+        // A machine that started anew has lost what was in memory: that is made again.
+        mounts::unmount(&mounted.host_paths["mem"]).unwrap();
+        set_at(dir.path(), &reader).set_up(&pod).await.unwrap();
+        assert!(mounts::is_other_filesystem(&mounted.host_paths["mem"]).unwrap());
+        assert_eq!(mode(&mounted.host_paths["mem"]), 0o2777);
+        set.tear_down(&PodUid::of(&pod)).await.unwrap();
+        assert!(!dir.path().join("pods/uid-1/volumes").exists());
+        assert!(!dir.path().join("pods/uid-1/plugins/kubernetes.io~empty-dir").exists());
+    });
+}

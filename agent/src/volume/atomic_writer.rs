@@ -1,9 +1,11 @@
-//! Replaces the files of a volume all at once.
+//! Replaces the files of a volume all at once; upstream's `AtomicWriter`
+//! (pkg/volume/util/atomic_writer.go).
 //!
 //! The files live in a time-stamped directory; `..data` points at the current
 //! one, and every visible name is a link through `..data`. A rename of `..data`
 //! is the moment of change, so a reader sees the old set or the new one. Dying
-//! at any line leaves the old set visible; the next call removes the rest.
+//! at any line leaves the old set visible; the next call removes the rest, before it needs room for
+//! its own. A call that fails, on a full disk for instance, removes what it wrote.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -14,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::payload::{Payload, ProjectedFile};
+use super::payload::{FileProjection, Payload};
 
 const DATA: &str = "..data";
 const DATA_NEW: &str = "..data_tmp";
@@ -39,13 +41,27 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> Result<bool, 
     if current.as_ref().is_some_and(|link| shows(&dir.join(link), payload, group)) && links_complete(dir, payload) {
         return Ok(false);
     }
+    remove_leftovers(dir, current.as_deref())?;
     let name = format!("..{}.{}", Timestamp::now().strftime("%Y_%m_%d_%H_%M_%S"), rand::random::<u32>());
     let fresh = dir.join(&name);
-    at("create", &fresh, fs::create_dir(&fresh))?;
-    at("set mode of", &fresh, set_mode_and_group(&fresh, 0o755, group, true))?;
-    for (path, file) in payload {
-        write_file(&fresh, path, file, group)?;
+    let shown = write_all(&fresh, payload, group).and_then(|()| show(dir, &name, payload));
+    let is_shown = fs::read_link(dir.join(DATA)).is_ok_and(|link| link == Path::new(&name));
+    if shown.is_err() && !is_shown {
+        // What cannot be removed either the next call tries again.
+        let _ = cri::dirtree::remove(&fresh);
     }
+    shown.map(|()| true)
+}
+
+/// Writes a whole set to a new directory, which nobody sees yet.
+fn write_all(fresh: &Path, payload: &Payload, group: Option<u32>) -> Result<(), AtomicError> {
+    at("create", fresh, fs::create_dir(fresh))?;
+    at("set mode of", fresh, set_mode_and_group(fresh, 0o755, group, true))?;
+    payload.iter().try_for_each(|(path, file)| write_file(fresh, path, file, group))
+}
+
+/// Shows the set in the directory `name`, and then removes the old one.
+fn show(dir: &Path, name: &str, payload: &Payload) -> Result<(), AtomicError> {
     let wanted = top_names(payload);
     for top in &wanted {
         let link = dir.join(top);
@@ -57,11 +73,29 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> Result<bool, 
     if fs::symlink_metadata(&new).is_ok() {
         at("remove", &new, fs::remove_file(&new))?;
     }
-    at("link", &new, symlink(&name, &new))?;
+    at("link", &new, symlink(name, &new))?;
     let data = dir.join(DATA);
     at("swap", &data, fs::rename(&new, &data))?;
-    sweep(dir, &name, &wanted)?;
-    Ok(true)
+    sweep(dir, name, &wanted)
+}
+
+/// Removes what writers that died left: everything of ours but the set that is shown.
+fn remove_leftovers(dir: &Path, current: Option<&Path>) -> Result<(), AtomicError> {
+    for entry in at("list", dir, fs::read_dir(dir))? {
+        let entry = at("list", dir, entry)?;
+        let name = entry.file_name();
+        let left = name.as_encoded_bytes().starts_with(b"..") && name != DATA && Some(Path::new(&name)) != current;
+        if left {
+            remove(&entry)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(entry: &fs::DirEntry) -> Result<(), AtomicError> {
+    let path = entry.path();
+    let is_dir = at("inspect", &path, entry.file_type())?.is_dir();
+    at("remove", &path, if is_dir { cri::dirtree::remove(&path) } else { fs::remove_file(&path) })
 }
 
 /// Whether a set of files was written here before.
@@ -81,7 +115,7 @@ fn file_mode(mode: u32, group: Option<u32>) -> u32 {
     if group.is_some() { mode | 0o440 } else { mode }
 }
 
-fn write_file(root: &Path, path: &str, file: &ProjectedFile, group: Option<u32>) -> Result<(), AtomicError> {
+fn write_file(root: &Path, path: &str, file: &FileProjection, group: Option<u32>) -> Result<(), AtomicError> {
     let full = root.join(path);
     let mut parent = root.to_owned();
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
@@ -156,13 +190,10 @@ fn files_in(dir: &Path, enough: usize) -> Option<usize> {
 fn sweep(dir: &Path, current: &str, wanted: &BTreeSet<OsString>) -> Result<(), AtomicError> {
     for entry in at("list", dir, fs::read_dir(dir))? {
         let entry = at("list", dir, entry)?;
-        let (name, path) = (entry.file_name(), entry.path());
-        if name == DATA || name == current || wanted.contains(&name) {
-            continue;
+        let name = entry.file_name();
+        if name != DATA && name != current && !wanted.contains(&name) {
+            remove(&entry)?;
         }
-        let is_dir = at("inspect", &path, entry.file_type())?.is_dir();
-        let removed = if is_dir { cri::dirtree::remove(&path) } else { fs::remove_file(&path) };
-        at("remove", &path, removed)?;
     }
     Ok(())
 }
@@ -175,7 +206,7 @@ mod tests {
 
     fn payload(files: &[(&str, &str, u32)]) -> Payload {
         let file = |(path, data, mode): &(&str, &str, u32)| {
-            ((*path).to_owned(), ProjectedFile { data: data.as_bytes().to_vec(), mode: *mode, owner: None })
+            ((*path).to_owned(), FileProjection { data: data.as_bytes().to_vec(), mode: *mode, owner: None })
         };
         files.iter().map(file).collect()
     }
@@ -245,6 +276,29 @@ mod tests {
         fs::remove_file(dir.join("a")).unwrap();
         assert!(write(dir, &payload(&[("a", "2", 0o644)]), None).unwrap());
         assert_eq!(visible(dir), ["a"]);
+    }
+
+    /// A full file system, as a small tmpfs.
+    #[test]
+    fn a_full_disk_leaves_the_old_set_and_takes_no_more_room() {
+        crate::volume::tests::in_mount_namespace(|| async {
+            let dir = tempfile::tempdir().unwrap();
+            let dir = dir.path();
+            crate::volume::mounts::mount_tmpfs(dir, Some(1 << 20), false).unwrap();
+            let half = "x".repeat(600 << 10);
+            write(dir, &payload(&[("a", &half, 0o644)]), None).unwrap();
+            for _ in 0..3 {
+                let error = write(dir, &payload(&[("a", &"y".repeat(600 << 10), 0o644)]), None).unwrap_err();
+                assert_eq!(error.source.kind(), io::ErrorKind::StorageFull, "{error}");
+                assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), half);
+                assert_eq!((visible(dir), hidden(dir)), (vec!["a".to_owned()], 2), "nothing half-written stays");
+            }
+            assert!(write(dir, &payload(&[("a", "small", 0o644)]), None).unwrap());
+            // What a writer that died left must not keep the next from having room.
+            fs::create_dir(dir.join("..2020_01_01_00_00_00.1")).unwrap();
+            fs::write(dir.join("..2020_01_01_00_00_00.1/a"), &half).unwrap();
+            assert!(write(dir, &payload(&[("a", &half, 0o644)]), None).unwrap());
+        });
     }
 
     #[test]
