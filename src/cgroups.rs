@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use agent::cgroup::{Hierarchies, Layout, remove_tree, systemd};
+use agent::cgroup::{Hierarchies, Layout, is_occupied, remove_tree, systemd};
 use agent::config::CgroupDriver;
 use agent::convert::qos::QosClass;
 use agent::ids::PodUid;
@@ -113,12 +113,6 @@ pub async fn remove_pods(tree: &Tree, pods: &BTreeSet<PodUid>) -> Result<()> {
         remove_unoccupied(directory);
     }
     Ok(())
-}
-
-/// Whether a process is in the cgroup or below it.
-fn is_occupied(directory: &Path) -> bool {
-    let here = fs::read_to_string(directory.join("cgroup.procs")).is_ok_and(|processes| !processes.trim().is_empty());
-    here || subdirectories(directory).iter().any(|below| is_occupied(below))
 }
 
 /// Removes what nobody uses of a cgroup and those below it.

@@ -1,12 +1,16 @@
 //! Slices made by systemd: the one thing cgroup files cannot do, because
 //! systemd takes away directories and limits it does not know of.
 
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use async_trait::async_trait;
 use tokio::process::Command;
 
-use super::tree::CgroupError;
-use crate::convert::resources::PodCgroupLimits;
+use super::CgroupError;
+use super::hierarchy::Hierarchy;
+use super::limits::weight;
+use crate::convert::resources::{PodCgroupLimits, SwapControl};
 
 const MANAGER: [&str; 3] =
     ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"];
@@ -14,13 +18,68 @@ const MANAGER: [&str; 3] =
 /// Microseconds a second that are one percent of a CPU.
 const PERCENT: i64 = 10_000;
 
+/// Cgroups that systemd makes and limits; `files` sees to the rest of them.
+#[derive(Debug)]
+pub(super) struct Systemd {
+    pub files: Box<dyn Hierarchy>,
+    /// Whether `files` are v2's: names of properties differ.
+    pub v2: bool,
+}
+
+#[async_trait]
+impl Hierarchy for Systemd {
+    async fn apply(&self, cgroup: &Path, limits: &PodCgroupLimits) -> Result<(), CgroupError> {
+        start_slice(&slice_of(cgroup), limits, self.v2).await
+    }
+
+    fn directories(&self, cgroup: &Path) -> Vec<PathBuf> {
+        self.files.directories(cgroup)
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        self.files.has(controller)
+    }
+
+    fn weight(&self, cgroup: &Path) -> Option<i64> {
+        self.files.weight(cgroup)
+    }
+
+    fn weight_of(&self, shares: i64) -> i64 {
+        self.files.weight_of(shares)
+    }
+
+    fn pids(&self, cgroup: &Path) -> Option<u64> {
+        self.files.pids(cgroup)
+    }
+
+    fn swap_control(&self, cgroup: &Path) -> SwapControl {
+        self.files.swap_control(cgroup)
+    }
+
+    fn kill(&self, cgroup: &Path) {
+        self.files.kill(cgroup);
+    }
+
+    /// Stopping a slice ends what is in it, and has systemd forget it; where it knew nothing of it the
+    /// directories remain.
+    async fn remove(&self, cgroup: &Path) -> Result<(), CgroupError> {
+        stop_slice(&slice_of(cgroup)).await?;
+        self.files.remove(cgroup).await
+    }
+}
+
+/// The slice whose cgroup this is.
+fn slice_of(cgroup: &Path) -> String {
+    cgroup.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Whether systemd is the init of this machine.
-pub fn is_running() -> bool {
+pub(super) fn is_running() -> bool {
     std::path::Path::new("/run/systemd/system").is_dir()
 }
 
 /// The properties of a slice as `busctl` takes them. Pure.
-pub fn properties(limits: &PodCgroupLimits, v2: bool) -> Vec<(String, String, String)> {
+fn properties(limits: &PodCgroupLimits, v2: bool) -> Vec<(String, String, String)> {
     let mut out: Vec<(String, String, String)> = Vec::new();
     let mut put = |name: &str, kind: &str, value: String| out.push((name.to_owned(), kind.to_owned(), value));
     put("DefaultDependencies", "b", "false".to_owned());
@@ -28,7 +87,7 @@ pub fn properties(limits: &PodCgroupLimits, v2: bool) -> Vec<(String, String, St
         put(accounting, "b", "true".to_owned());
     }
     if v2 {
-        put("CPUWeight", "t", super::tree::weight(limits.cpu_shares).to_string());
+        put("CPUWeight", "t", weight(limits.cpu_shares).to_string());
     } else {
         put("CPUShares", "t", limits.cpu_shares.to_string());
     }
@@ -55,7 +114,7 @@ async fn busctl(slice: &str, args: &[String]) -> Result<Output, CgroupError> {
 }
 
 /// Starts the slice, or changes the limits of one that runs.
-pub async fn start_slice(slice: &str, limits: &PodCgroupLimits, v2: bool) -> Result<(), CgroupError> {
+async fn start_slice(slice: &str, limits: &PodCgroupLimits, v2: bool) -> Result<(), CgroupError> {
     let properties = properties(limits, v2);
     let flat = || properties.iter().flat_map(|(name, kind, value)| [name.clone(), kind.clone(), value.clone()]);
     let mut args: Vec<String> =

@@ -1,55 +1,22 @@
-//! Makes, limits and removes the cgroups of pods.
+//! Which cgroups pods have, and what each is held to; upstream's QOSContainerManager and
+//! PodContainerManager (pkg/kubelet/cm).
 
 use std::collections::BTreeSet;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
+use super::CgroupError;
+use super::hierarchy::Hierarchy;
 use super::layout::Layout;
 use super::mounts::Hierarchies;
-use super::{kill, systemd};
+use super::systemd::{self, Systemd};
+use super::v1::V1;
+use super::v2::V2;
+use super::{WANTED, kill};
 use crate::config::{CgroupDriver, CgroupSettings};
 use crate::convert::qos::QosClass;
-use crate::convert::resources::{MIN_SHARES, MemoryControl, PodCgroupLimits, SwapControl};
+use crate::convert::resources::{MIN_SHARES, MemoryControl, PodCgroupLimits};
 use crate::ids::PodUid;
-
-/// Why a cgroup cannot be made or removed.
-#[derive(Debug, thiserror::Error)]
-pub enum CgroupError {
-    #[error("no cgroup hierarchy is mounted: mount cgroup2 at /sys/fs/cgroup")]
-    NotMounted,
-    #[error("cgroup controllers missing: {0}; enable them on the kernel command line")]
-    MissingControllers(String),
-    #[error("create cgroup {path}")]
-    Create {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("write {value} to {path}")]
-    Write {
-        path: PathBuf,
-        value: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("remove cgroup {path}")]
-    Remove {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("this machine has cgroups v1, which failCgroupV1 refuses")]
-    V1,
-    #[error("singleProcessOOMKill must not be false: cgroup v1 cannot kill a container as a whole")]
-    NoGroupKill,
-    #[error("systemd slice {slice}: {message}")]
-    Systemd { slice: String, message: String },
-}
-
-/// Controllers whose files we write.
-const WANTED: &[&str] = &["cpu", "memory", "pids"];
-/// Controllers handed down to containers where the kernel has them (v2).
-const DELEGATED: &[&str] = &["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"];
 
 /// How a class of pods is to be weighed, in v1's shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,23 +33,22 @@ enum Leftovers {
     Keep,
 }
 
-/// v2's `cpu.weight` for v1's `cpu.shares`.
-pub fn weight(shares: i64) -> i64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
-}
+/// The classes in which pods' cgroups are.
+const CLASSES: [QosClass; 3] = [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort];
 
 /// The tree of one node.
 #[derive(Clone, Debug)]
 pub struct CgroupTree {
-    hierarchies: Hierarchies,
+    hierarchy: Arc<dyn Hierarchy>,
     layout: Layout,
+    v2: bool,
 }
 
 impl CgroupTree {
     /// A tree on what is mounted; checks that the controllers are there.
-    pub fn new(settings: &CgroupSettings, hierarchies: Hierarchies) -> Result<Self, CgroupError> {
-        let v2 = hierarchies.is_v2();
-        if hierarchies.v1.is_empty() && !v2 {
+    pub fn new(settings: &CgroupSettings, mounts: Hierarchies) -> Result<Self, CgroupError> {
+        let v2 = mounts.is_v2();
+        if mounts.v1.is_empty() && !v2 {
             return Err(CgroupError::NotMounted);
         }
         if !v2 && settings.fail_v1 {
@@ -92,12 +58,20 @@ impl CgroupTree {
             return Err(CgroupError::NoGroupKill);
         }
         let default = if v2 && systemd::is_running() { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs };
-        let tree = Self { layout: Layout::new(settings.driver.unwrap_or(default), &settings.root), hierarchies };
-        let missing: Vec<&str> = WANTED.iter().filter(|c| !tree.has(c)).copied().collect();
+        let layout = Layout::new(settings.driver.unwrap_or(default), &settings.root);
+        let files: Box<dyn Hierarchy> = match mounts.unified.clone().filter(|_| v2) {
+            Some(root) => Box::new(V2::new(root)),
+            None => Box::new(V1::new(mounts)),
+        };
+        let missing: Vec<&str> = WANTED.iter().filter(|c| !files.has(c)).copied().collect();
         if missing.contains(&"cpu") || missing.contains(&"memory") {
             return Err(CgroupError::MissingControllers(missing.join(", ")));
         }
-        Ok(tree)
+        let hierarchy: Arc<dyn Hierarchy> = match layout.driver() {
+            CgroupDriver::Cgroupfs => Arc::from(files),
+            CgroupDriver::Systemd => Arc::new(Systemd { files, v2 }),
+        };
+        Ok(Self { hierarchy, layout, v2 })
     }
 
     /// A tree on this machine's mounts.
@@ -111,25 +85,12 @@ impl CgroupTree {
         self.layout.driver()
     }
 
-    /// Whether cgroups are v2 alone.
-    pub fn is_v2(&self) -> bool {
-        self.hierarchies.is_v2()
-    }
-
     /// What containers can be told about memory here. The tree must have been
     /// set up: v2's top has no file to look for.
     pub fn memory_control(&self, settings: &CgroupSettings) -> MemoryControl {
-        let unified = self.hierarchies.unified.as_ref().filter(|_| self.is_v2());
-        let (file, swap) = match unified {
-            Some(root) => (Some(root.join(self.layout.path(None, None)).join("memory.swap.max")), SwapControl::Alone),
-            None => {
-                let memory = self.hierarchies.v1.get("memory");
-                (memory.map(|root| root.join("memory.memsw.limit_in_bytes")), SwapControl::Together)
-            }
-        };
         MemoryControl {
-            oom_group: self.is_v2() && settings.single_process_oom_kill != Some(true),
-            swap: if file.is_some_and(|file| file.exists()) { swap } else { SwapControl::Absent },
+            oom_group: self.v2 && settings.single_process_oom_kill != Some(true),
+            swap: self.hierarchy.swap_control(&self.root()),
         }
     }
 
@@ -138,35 +99,25 @@ impl CgroupTree {
         self.layout.parent(class, pod)
     }
 
-    fn has(&self, controller: &str) -> bool {
-        match &self.hierarchies.unified {
-            Some(root) if self.hierarchies.is_v2() => {
-                let list = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
-                list.split_whitespace().any(|c| c == controller)
-            }
-            _ => self.hierarchies.v1.contains_key(controller),
-        }
-    }
-
     /// Makes `kubepods` and the two classes below it. `kubepods_shares` weighs
     /// all pods against the rest of the machine.
     pub async fn set_up(&self, kubepods_shares: i64) -> Result<(), CgroupError> {
         for class in [None, Some(QosClass::Burstable), Some(QosClass::BestEffort)] {
             let path = self.layout.path(class, None);
             // Pods of an earlier agent may run in it by the weight it has.
-            if class == Some(QosClass::Burstable) && self.weight_of(&path).is_some() {
+            if class == Some(QosClass::Burstable) && self.hierarchy.weight(&path).is_some() {
                 continue;
             }
             let shares = if class.is_none() { kubepods_shares } else { MIN_SHARES };
             let limits = PodCgroupLimits { cpu_shares: shares, ..PodCgroupLimits::default() };
-            self.make(&path, &limits).await?;
+            self.hierarchy.apply(&path, &limits).await?;
         }
         Ok(())
     }
 
     /// Limits all pods together; what `limits` does not speak of stays.
     pub async fn limit_all(&self, limits: &PodCgroupLimits) -> Result<(), CgroupError> {
-        self.make(&self.layout.path(None, None), limits).await
+        self.hierarchy.apply(&self.root(), limits).await
     }
 
     /// The cgroup of all pods, below the hierarchies' mount points.
@@ -179,8 +130,8 @@ impl CgroupTree {
         let path = self.layout.path(Some(QosClass::Burstable), None);
         let (Weighing::Exactly(shares) | Weighing::AtLeast(shares)) = weighing;
         let shares = shares.max(MIN_SHARES);
-        let wanted = if self.is_v2() { weight(shares) } else { shares };
-        let fits = self.weight_of(&path).is_some_and(|now| match weighing {
+        let wanted = self.hierarchy.weight_of(shares);
+        let fits = self.hierarchy.weight(&path).is_some_and(|now| match weighing {
             Weighing::Exactly(_) => now == wanted,
             Weighing::AtLeast(_) => now >= wanted,
         });
@@ -188,75 +139,12 @@ impl CgroupTree {
             return Ok(());
         }
         let limits = PodCgroupLimits { cpu_shares: shares, ..PodCgroupLimits::default() };
-        self.make(&path, &limits).await
-    }
-
-    /// The weight of a cgroup that exists, in its hierarchy's unit.
-    fn weight_of(&self, path: &Path) -> Option<i64> {
-        let file = match self.hierarchies.unified.as_ref().filter(|_| self.is_v2()) {
-            Some(root) => root.join(path).join("cpu.weight"),
-            None => self.hierarchies.v1.get("cpu")?.join(path).join("cpu.shares"),
-        };
-        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+        self.hierarchy.apply(&path, &limits).await
     }
 
     /// Makes a pod's cgroup or changes its limits.
     pub async fn ensure_pod(&self, pod: &PodUid, class: QosClass, limits: &PodCgroupLimits) -> Result<(), CgroupError> {
-        self.make(&self.layout.path(Some(class), Some(pod)), limits).await
-    }
-
-    async fn make(&self, path: &Path, limits: &PodCgroupLimits) -> Result<(), CgroupError> {
-        if self.driver() == CgroupDriver::Systemd {
-            let slice = path.file_name().unwrap_or_default().to_string_lossy();
-            return systemd::start_slice(&slice, limits, self.is_v2()).await;
-        }
-        self.create(path)?;
-        self.write_limits(path, limits)
-    }
-
-    fn create(&self, path: &Path) -> Result<(), CgroupError> {
-        if let Some(root) = self.hierarchies.unified.as_ref().filter(|_| self.is_v2()) {
-            return create_v2(root, path);
-        }
-        let roots: BTreeSet<&PathBuf> = WANTED.iter().filter_map(|c| self.hierarchies.v1.get(*c)).collect();
-        for root in roots {
-            let full = root.join(path);
-            std::fs::create_dir_all(&full).map_err(|source| CgroupError::Create { path: full, source })?;
-        }
-        Ok(())
-    }
-
-    fn write_limits(&self, path: &Path, limits: &PodCgroupLimits) -> Result<(), CgroupError> {
-        let or_max = |v: Option<i64>| v.map_or_else(|| "max".to_owned(), |v| v.to_string());
-        if let Some(root) = self.hierarchies.unified.as_ref().filter(|_| self.is_v2()) {
-            let dir = root.join(path);
-            write(&dir.join("cpu.weight"), &weight(limits.cpu_shares).to_string())?;
-            if limits.cpu_period > 0 {
-                write(&dir.join("cpu.max"), &format!("{} {}", or_max(limits.cpu_quota), limits.cpu_period))?;
-            }
-            if limits.cpu_period > 0 || limits.memory.is_some() {
-                write(&dir.join("memory.max"), &or_max(limits.memory))?;
-            }
-            if limits.pids.is_some() {
-                write(&dir.join("pids.max"), &or_max(limits.pids))?;
-            }
-            return Ok(());
-        }
-        let file = |controller: &str, name: &str| Some(self.hierarchies.v1.get(controller)?.join(path).join(name));
-        let put =
-            |controller: &str, name: &str, value: String| file(controller, name).map_or(Ok(()), |f| write(&f, &value));
-        put("cpu", "cpu.shares", limits.cpu_shares.to_string())?;
-        if let Some(quota) = limits.cpu_quota {
-            put("cpu", "cpu.cfs_period_us", limits.cpu_period.to_string())?;
-            put("cpu", "cpu.cfs_quota_us", quota.to_string())?;
-        }
-        if let Some(memory) = limits.memory {
-            put("memory", "memory.limit_in_bytes", memory.to_string())?;
-        }
-        if limits.pids.is_some() {
-            put("pids", "pids.max", or_max(limits.pids))?;
-        }
-        Ok(())
+        self.hierarchy.apply(&self.layout.path(Some(class), Some(pod)), limits).await
     }
 
     /// Removes the cgroups, of any class, of a pod whose containers have ended;
@@ -271,107 +159,46 @@ impl CgroupTree {
         self.remove(pod, Leftovers::Keep).await
     }
 
+    /// Dying in between leaves less of them, and the next call does the rest.
     async fn remove(&self, pod: &PodUid, leftovers: Leftovers) -> Result<(), CgroupError> {
-        let classes = [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort];
-        let paths: Vec<PathBuf> = classes.iter().map(|c| self.layout.path(Some(*c), Some(pod))).collect();
-        let dirs: Vec<PathBuf> = self
-            .hierarchies
-            .all()
-            .flat_map(|root| paths.iter().map(move |p| root.join(p)))
-            .filter(|dir| dir.is_dir())
-            .collect();
+        let there = |path: &PathBuf| self.hierarchy.directories(path).iter().any(|dir| dir.is_dir());
+        let paths: Vec<PathBuf> = CLASSES.iter().map(|c| self.layout.path(Some(*c), Some(pod))).filter(there).collect();
         // Stopping a slice ends what is in it: of a pod that is not ours, nothing may end.
-        if leftovers == Leftovers::Keep && dirs.iter().any(|dir| kill::is_occupied(dir)) {
+        if leftovers == Leftovers::Keep && paths.iter().any(|path| self.hierarchy.is_occupied(path)) {
             return Ok(());
         }
-        if self.driver() == CgroupDriver::Systemd {
-            for path in paths.iter().filter(|p| dirs.iter().any(|d| d.ends_with(p))) {
-                systemd::stop_slice(&path.file_name().unwrap_or_default().to_string_lossy()).await?;
-            }
-        }
-        if dirs.is_empty() {
-            return Ok(());
-        }
-        // Removing a memory cgroup can take milliseconds.
-        let removed = tokio::task::spawn_blocking(move || {
+        for path in paths {
             if leftovers == Leftovers::Kill {
-                dirs.iter().for_each(|dir| kill::kill_all(dir));
+                let (hierarchy, path) = (self.hierarchy.clone(), path.clone());
+                // A panic there shows as a cgroup that cannot be removed.
+                let _ = tokio::task::spawn_blocking(move || hierarchy.kill(&path)).await;
             }
-            dirs.iter().try_for_each(|dir| remove_tree(dir))
-        });
-        removed.await.unwrap_or(Ok(()))
+            self.hierarchy.remove(&path).await?;
+        }
+        Ok(())
     }
 
     /// How many processes and threads a pod has; `None` when it cannot be read.
     pub fn processes(&self, pod: &PodUid, class: QosClass) -> Option<u64> {
-        let root = match &self.hierarchies.unified {
-            Some(root) if self.is_v2() => root,
-            _ => self.hierarchies.v1.get("pids")?,
-        };
-        let file = root.join(self.layout.path(Some(class), Some(pod))).join("pids.current");
-        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+        self.hierarchy.pids(&self.layout.path(Some(class), Some(pod)))
     }
 
     /// Pods that have a cgroup.
     pub fn pods(&self) -> BTreeSet<PodUid> {
         let classes = [None, Some(QosClass::Burstable), Some(QosClass::BestEffort)];
-        let mut out = BTreeSet::new();
-        for root in self.hierarchies.all() {
-            for class in classes {
-                let entries = std::fs::read_dir(root.join(self.layout.path(class, None)));
-                let names = entries.into_iter().flatten().flatten().filter_map(|e| e.file_name().into_string().ok());
-                out.extend(names.filter_map(|n| self.layout.pod_of(&n)));
-            }
-        }
-        out
+        let directories = classes.iter().flat_map(|class| self.hierarchy.directories(&self.layout.path(*class, None)));
+        let names = directories.flat_map(|directory| kill::names(&directory));
+        names.filter_map(|name| self.layout.pod_of(&name)).collect()
     }
-}
-
-fn create_v2(root: &Path, path: &Path) -> Result<(), CgroupError> {
-    let available = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
-    let controllers: Vec<&str> =
-        DELEGATED.iter().filter(|c| available.split_whitespace().any(|a| a == **c)).copied().collect();
-    let mut dir = root.to_path_buf();
-    for part in path.components() {
-        // A controller is usable below only when its parent hands it down.
-        let enabled = std::fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
-        for c in controllers.iter().filter(|c| !enabled.split_whitespace().any(|e| e == **c)) {
-            let file = dir.join("cgroup.subtree_control");
-            let result = write(&file, &format!("+{c}"));
-            if WANTED.contains(c) {
-                result?;
-            }
-        }
-        dir.push(part);
-        std::fs::create_dir_all(&dir).map_err(|source| CgroupError::Create { path: dir.clone(), source })?;
-    }
-    Ok(())
-}
-
-fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
-    std::fs::write(path, value).map_err(|source| CgroupError::Write {
-        path: path.to_owned(),
-        value: value.to_owned(),
-        source,
-    })
-}
-
-/// Removes a cgroup and those below it. Directories only, deepest first: files
-/// of a cgroup go by themselves. Absent is success.
-pub fn remove_tree(dir: &Path) -> Result<(), CgroupError> {
-    for dir in kill::with_descendants(dir).into_iter().rev() {
-        match std::fs::remove_dir(&dir) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(CgroupError::Remove { path: dir, source: e }),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::path::Path;
+
     use super::*;
+    use crate::convert::resources::SwapControl;
 
     fn settings() -> CgroupSettings {
         CgroupSettings {
@@ -510,6 +337,28 @@ mod tests {
         assert!(matches!(CgroupTree::new(&strict, v1(dir.path())), Err(CgroupError::V1)));
         let error = CgroupTree::new(&settings(), h).unwrap_err();
         assert!(error.to_string().contains("cpu, memory"), "{error}");
-        assert_eq!([weight(2), weight(1024), weight(262_144)], [1, 39, 10_000]);
+    }
+
+    /// A directory of the tree that is nobody's we know, as another kubelet on the machine makes it.
+    #[tokio::test]
+    async fn a_pod_of_others_keeps_its_cgroup_while_it_has_processes() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = CgroupTree::new(&settings(), v1(dir.path())).unwrap();
+        let pod = dir.path().join("pids/node1/kubepods/besteffort/podx");
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        // Deep below: in the cgroup of a container that has cgroups of its own.
+        std::fs::create_dir_all(pod.join("c/init")).unwrap();
+        let procs = pod.join("c/init/cgroup.procs");
+        // Processes of another PID namespace show as 0, and are processes all the same.
+        for list in [format!("{}\n", child.id()), "0\n".to_owned()] {
+            std::fs::write(&procs, list).unwrap();
+            tree.remove_idle_pod(&PodUid::new("x")).await.unwrap();
+            assert!(pod.exists() && child.try_wait().unwrap().is_none());
+        }
+        std::fs::remove_file(&procs).unwrap();
+        tree.remove_idle_pod(&PodUid::new("x")).await.unwrap();
+        assert!(!pod.exists() && tree.pods().is_empty());
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }
