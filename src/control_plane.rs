@@ -12,7 +12,7 @@ use controlplane_lite::apiserver::{self, ApiServer, AuthOptions, Certificates};
 use controlplane_lite::auth::authn::UserInfo;
 use controlplane_lite::client::Status;
 use controlplane_lite::controllers::bootstrap::CLUSTER_INFO;
-use controlplane_lite::controllers::{self, ControllersConfig};
+use controlplane_lite::controllers::{self, Clients, ControllersConfig};
 use controlplane_lite::pki::{Pki, Subject};
 use controlplane_lite::scheduler::{self, SchedulerConfig};
 use controlplane_lite::storage::{self, DatastoreConfig, EtcdConfig, RedbConfig};
@@ -239,7 +239,10 @@ fn start_controllers(
     status: Status,
     tasks: &Tasks,
 ) -> Result<()> {
-    let client = api.client(UserInfo::new("system:kube-controller-manager", [""; 0]));
+    let shared = api.client(UserInfo::new("system:kube-controller-manager", [""; 0]));
+    let of_accounts = api.clone();
+    let account = move |name: &str| of_accounts.client(UserInfo::service_account("kube-system", name));
+    let clients = Clients::new(shared, account);
     let pods: Cidr4 =
         inputs.net.cluster_cidr.parse().map_err(|error| UsageError(format!("--cluster-cidr: {error}")))?;
     let range = controllers::nodeipam::Cidr::new(pods.addr(), pods.prefix_len());
@@ -254,9 +257,9 @@ fn start_controllers(
         ..ControllersConfig::default()
     };
     tasks.keep("controllers", move |token| {
-        let (client, config) = (client.clone(), config.clone());
+        let (clients, config) = (clients.clone(), config.clone());
         async move {
-            controllers::run(client, config, token).await;
+            controllers::run(clients, config, token).await;
             Ok(())
         }
     });

@@ -47,6 +47,12 @@ impl UserInfo {
         Self { username: "system:anonymous".into(), groups: vec![UNAUTHENTICATED.into()], ..Self::default() }
     }
 
+    /// A service account, as its tokens authenticate it.
+    pub fn service_account(namespace: &str, name: &str) -> Self {
+        let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        Self::new(format!("system:serviceaccount:{namespace}:{name}"), groups)
+    }
+
     /// The kubelet of a node.
     pub fn node(name: &str) -> Self {
         Self::new(format!("system:node:{name}"), [NODES])

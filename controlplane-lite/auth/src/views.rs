@@ -279,9 +279,19 @@ mod tests {
         let node = UserInfo::node("n1");
         let anyone = UserInfo::new("jane", [""]);
         assert!(world.can(&admin, "delete", "apps", "deployments", "ns"));
-        assert!(world.can(&manager, "create", "", "pods", "ns"));
-        assert!(world.can(&manager, "update", "discovery.k8s.io", "endpointslices", "ns"));
         assert!(world.can(&manager, "watch", "example.com", "widgets", ""));
+        assert!(!world.can(&manager, "create", "", "pods", "ns"), "its controllers have accounts of their own");
+        let controller = |name: &str| UserInfo::service_account("kube-system", name);
+        assert!(world.can(&controller("replicaset-controller"), "create", "", "pods", "ns"));
+        assert!(!world.can(&controller("replicaset-controller"), "update", "apps", "deployments/status", "ns"));
+        assert!(world.can(
+            &controller("endpointslice-controller"),
+            "update",
+            "discovery.k8s.io",
+            "endpointslices",
+            "ns"
+        ));
+        assert!(!world.can(&controller("endpointslice-controller"), "get", "", "secrets", "ns"));
         assert!(world.can(&scheduler, "watch", "", "pods", ""));
         assert!(!world.can(&scheduler, "create", "", "pods", "ns"));
         assert!(world.can(&node, "watch", "discovery.k8s.io", "endpointslices", ""));

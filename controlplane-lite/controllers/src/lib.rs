@@ -4,6 +4,7 @@
 
 pub mod accounts;
 pub mod bootstrap;
+mod clients;
 mod clusterroles;
 pub mod csr;
 pub mod deployment;
@@ -22,6 +23,7 @@ pub mod replicaset;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use clients::Clients;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -91,7 +93,9 @@ impl Default for ControllersConfig {
 /// What every controller works with.
 #[derive(Clone)]
 pub(crate) struct Context {
+    /// With the rights of this controller.
     pub(crate) client: Client,
+    clients: Clients,
     pub(crate) informers: Arc<Informers>,
     pub(crate) events: Recorder,
     pub(crate) config: Arc<ControllersConfig>,
@@ -103,13 +107,15 @@ pub(crate) struct Context {
 
 /// Runs every controller until the token is cancelled, then waits for the work
 /// in hand. Starts before the API server answers are fine: watches retry.
-pub async fn run(client: Client, config: ControllersConfig, token: CancellationToken) {
+pub async fn run(clients: Clients, config: ControllersConfig, token: CancellationToken) {
+    let client = clients.shared().clone();
     let tasks = TaskTracker::new();
     let runner = Runner { tasks: tasks.clone(), token: token.clone(), status: config.status.clone() };
     let events = Recorder::start(client.clone(), "controller-manager", &tasks, token.clone());
     let informers = Informers::start(&client, &runner, &events);
     let config = Arc::new(config);
-    let ctx = Context { client, informers, events, config, tasks: tasks.clone(), token: token.clone(), runner };
+    let ctx =
+        Context { client, clients, informers, events, config, tasks: tasks.clone(), token: token.clone(), runner };
     // No plan is made on half a picture.
     let synced = tokio::select! {
         () = token.cancelled() => false,
@@ -124,29 +130,36 @@ pub async fn run(client: Client, config: ControllersConfig, token: CancellationT
     tasks.wait().await;
 }
 
+impl Context {
+    /// The same with the rights of another account, for what upstream's controllers do apart.
+    pub(crate) fn acting_as(&self, account: &str) -> Self {
+        Self { client: self.clients.of(account), ..self.clone() }
+    }
+}
+
 type Start = fn(&Context);
 
-/// Every controller under upstream's name.
-const CONTROLLERS: [(&str, Start); 14] = [
-    ("serviceaccount-controller", accounts::start),
-    ("bootstrap-signer-controller", bootstrap::start),
-    ("clusterrole-aggregation-controller", clusterroles::start),
-    ("certificatesigningrequest-controller", csr::start),
-    ("node-ipam-controller", nodeipam::start),
-    ("node-lifecycle-controller", nodelifecycle::start),
-    ("deployment-controller", deployment::start),
-    ("replicaset-controller", replicaset::start),
-    ("disruption-controller", disruption::start),
-    ("endpointslice-controller", endpoints::start),
-    ("endpointslice-mirroring-controller", mirroring::start),
-    ("namespace-controller", namespace::start),
-    ("garbage-collector-controller", garbage::start),
-    ("pod-garbage-collector-controller", podgc::start),
+/// Every controller under upstream's name, with the account in `kube-system` that it acts as.
+const CONTROLLERS: [(&str, &str, Start); 14] = [
+    ("serviceaccount-controller", "service-account-controller", accounts::start),
+    ("bootstrap-signer-controller", "bootstrap-signer", bootstrap::start),
+    ("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", clusterroles::start),
+    ("certificatesigningrequest-controller", "certificate-controller", csr::start),
+    ("node-ipam-controller", "node-controller", nodeipam::start),
+    ("node-lifecycle-controller", "node-controller", nodelifecycle::start),
+    ("deployment-controller", "deployment-controller", deployment::start),
+    ("replicaset-controller", "replicaset-controller", replicaset::start),
+    ("disruption-controller", "disruption-controller", disruption::start),
+    ("endpointslice-controller", "endpointslice-controller", endpoints::start),
+    ("endpointslice-mirroring-controller", "endpointslicemirroring-controller", mirroring::start),
+    ("namespace-controller", "namespace-controller", namespace::start),
+    ("garbage-collector-controller", "generic-garbage-collector", garbage::start),
+    ("pod-garbage-collector-controller", "pod-garbage-collector", podgc::start),
 ];
 
 /// The names that `ControllersConfig::controllers` may have.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    CONTROLLERS.iter().map(|(name, _)| *name)
+    CONTROLLERS.iter().map(|(name, ..)| *name)
 }
 
 /// Whether `name` runs: the first word about it counts, then `*`.
@@ -163,8 +176,8 @@ fn enabled(name: &str, controllers: &[String]) -> bool {
 }
 
 fn start(ctx: &Context) {
-    for (_, start) in CONTROLLERS.iter().filter(|(name, _)| enabled(name, &ctx.config.controllers)) {
-        start(ctx);
+    for (_, account, start) in CONTROLLERS.iter().filter(|(name, ..)| enabled(name, &ctx.config.controllers)) {
+        start(&ctx.acting_as(account));
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use controlplane_lite::apiserver::ApiServer;
 use controlplane_lite::auth::authn::UserInfo;
-use controlplane_lite::controllers::{self, ControllersConfig};
+use controlplane_lite::controllers::{self, Clients, ControllersConfig};
 use controlplane_lite::scheduler::{self, SchedulerConfig};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
@@ -28,7 +28,7 @@ pub struct Cluster {
     /// As administrator.
     pub client: Client,
     /// As the controllers.
-    pub manager: Client,
+    pub manager: Clients,
     /// As the scheduler.
     pub scheduler: Client,
     server: Option<ApiServer>,
@@ -44,9 +44,11 @@ impl Drop for Cluster {
 }
 
 /// Clients with the identities and rights of a real cluster's components.
-fn components(server: &ApiServer) -> (Client, Client) {
+fn components(server: &ApiServer) -> (Clients, Client) {
     let client = |name| server.client(UserInfo::new(name, ["system:authenticated"]));
-    (client("system:kube-controller-manager"), client("system:kube-scheduler"))
+    let of_accounts = server.clone();
+    let account = move |name: &str| of_accounts.client(UserInfo::service_account("kube-system", name));
+    (Clients::new(client("system:kube-controller-manager"), account), client("system:kube-scheduler"))
 }
 
 pub fn config() -> ControllersConfig {
@@ -68,7 +70,7 @@ impl Cluster {
 
     async fn over(
         client: Client,
-        (manager, scheduler): (Client, Client),
+        (manager, scheduler): (Clients, Client),
         server: Option<ApiServer>,
         config: ControllersConfig,
     ) -> Self {

@@ -74,7 +74,7 @@ async fn a_bad_server_delays_but_spoils_nothing() {
     c.node("n2").await;
     c.stop_controllers().await;
     let token = CancellationToken::new();
-    let (manager, scheduler) = (unlucky(c.manager.clone()), unlucky(c.scheduler.clone()));
+    let (manager, scheduler) = (c.manager.map(unlucky), unlucky(c.scheduler.clone()));
     let controllers = tokio::spawn(controllers::run(manager, config(), token.clone()));
     let scheduling = tokio::spawn(scheduler::run(scheduler, scheduler::SchedulerConfig::default(), token.clone()));
     c.create::<Service>(

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use controlplane_lite::controllers::Clients;
 use controlplane_lite::{controllers, scheduler};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -17,7 +18,7 @@ use crate::cluster::{Cluster, config, deployment};
 
 /// Aborts all tasks of controllers and scheduler in mid-flight: they run on a
 /// runtime of their own, which is shut down without waiting.
-fn run_for(manager: &kube::Client, scheduler: &kube::Client, time: Duration) {
+fn run_for(manager: &Clients, scheduler: &kube::Client, time: Duration) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.spawn(controllers::run(manager.clone(), config(), CancellationToken::new()));
     runtime.spawn(scheduler::run(scheduler.clone(), scheduler::SchedulerConfig::default(), CancellationToken::new()));

@@ -69,11 +69,11 @@ pub(super) fn namespaced() -> Vec<Value> {
         role("kube-public", info, &[named("get", "core", "configmaps", "cluster-info")]),
         bind("kube-public", info, &[user("system:anonymous")]),
         bind(system, authentication, &[as_manager.clone(), as_scheduler.clone()]),
-        bind(system, manager, &[as_manager.clone(), account("kube-controller-manager")]),
+        bind(system, manager, &[as_manager, account("kube-controller-manager")]),
         bind(system, scheduler, &[as_scheduler, account("kube-scheduler")]),
-        bind(system, signer, &[account("bootstrap-signer"), as_manager.clone()]),
-        bind(system, cleaner, &[account("token-cleaner"), as_manager.clone()]),
-        bind("kube-public", signer, &[account("bootstrap-signer"), as_manager]),
+        bind(system, signer, &[account("bootstrap-signer")]),
+        bind(system, cleaner, &[account("token-cleaner")]),
+        bind("kube-public", signer, &[account("bootstrap-signer")]),
     ]
 }
 

@@ -1,10 +1,9 @@
-//! One role per controller. Each is bound to the service account of that name, for
-//! installations that run controllers of their own, and to the controller manager,
-//! as which ours run.
+//! One role per controller, bound to the service account of that name and to nobody
+//! else, as upstream's controller_policy.go: ours run as these accounts too.
 
 use serde_json::Value;
 
-use super::{ClusterRole, READ, account, binding, events, named, paths, rule, user};
+use super::{ClusterRole, READ, account, binding, events, named, paths, rule};
 use crate::authz::rbac::PolicyRule;
 
 pub(super) fn cluster_roles() -> Vec<ClusterRole> {
@@ -14,8 +13,7 @@ pub(super) fn cluster_roles() -> Vec<ClusterRole> {
 pub(super) fn cluster_role_bindings() -> Vec<Value> {
     let bind = |(name, _): (&str, Vec<PolicyRule>)| {
         let full = format!("system:controller:{name}");
-        let subjects = [account(name), user("system:kube-controller-manager")];
-        binding("ClusterRoleBinding", "", &full, ("ClusterRole", &full), &subjects)
+        binding("ClusterRoleBinding", "", &full, ("ClusterRole", &full), &[account(name)])
     };
     all().into_iter().map(bind).collect()
 }
@@ -43,7 +41,8 @@ fn apps() -> Vec<(&'static str, Vec<PolicyRule>)> {
         (
             "deployment-controller",
             vec![
-                rule("get,list,update,watch", "apps,extensions", "deployments"),
+                // Ours patches where upstream's updates, here and below.
+                rule("get,list,patch,update,watch", "apps,extensions", "deployments"),
                 rule("update", "apps,extensions", "deployments/finalizers,deployments/status"),
                 rule("create,delete,get,list,patch,update,watch", "apps,extensions", "replicasets"),
                 rule("get,list,update,watch", "core", "pods"),
@@ -208,7 +207,8 @@ fn cleaning() -> Vec<(&'static str, Vec<PolicyRule>)> {
             "namespace-controller",
             vec![
                 rule("delete,get,list,watch", "core", "namespaces"),
-                rule("update", "core", "namespaces/finalize,namespaces/status"),
+                rule("update", "core", "namespaces/finalize"),
+                rule("patch,update", "core", "namespaces/status"),
                 rule("delete,deletecollection,get,list", "*", "*"),
             ],
         ),

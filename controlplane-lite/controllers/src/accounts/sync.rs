@@ -7,6 +7,7 @@ use kube::api::PostParams;
 use super::ROOT_CA_NAME;
 use super::plan::{CaChange, ca_change, in_use, missing_account};
 use crate::Context;
+use crate::replicaset::namespace_terminating;
 use client::ObjectKey;
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
 
@@ -28,14 +29,14 @@ pub(crate) fn start(ctx: &Context) {
     ctx.informers.root_cas.subscribe(move |change| {
         sink.add(change.latest().metadata.namespace.clone().unwrap_or_default());
     });
-    let worker = ctx.clone();
+    let workers = (ctx.clone(), ctx.acting_as("root-ca-cert-publisher"));
     spawn_workers("serviceaccount", &queue, 2, &ctx.runner, move |namespace: String| {
-        let ctx = worker.clone();
-        async move { sync(&ctx, &namespace).await }
+        let (ctx, publisher) = workers.clone();
+        async move { sync(&ctx, &publisher, &namespace).await }
     });
 }
 
-async fn sync(ctx: &Context, namespace: &str) -> Result<Next, SyncError> {
+async fn sync(ctx: &Context, publisher: &Context, namespace: &str) -> Result<Next, SyncError> {
     let found = ctx.informers.namespaces.get(&ObjectKey::new("", namespace));
     if !found.is_some_and(|n| in_use(&n)) {
         return Ok(Next::Wait);
@@ -47,7 +48,7 @@ async fn sync(ctx: &Context, namespace: &str) -> Result<Next, SyncError> {
         settle(answer, "create ServiceAccount default in", namespace, |a| ctx.informers.service_accounts.written(a))?;
     }
     let have = ctx.informers.root_cas.get(&ObjectKey::new(namespace, ROOT_CA_NAME));
-    let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), namespace);
+    let api: Api<ConfigMap> = Api::namespaced(publisher.client.clone(), namespace);
     let answer = match ca_change(namespace, &ctx.config.root_ca_pem, have.as_deref()) {
         CaChange::Keep => return Ok(Next::Wait),
         CaChange::Create(map) => api.create(&PostParams::default(), &map).await,
@@ -69,7 +70,9 @@ fn settle<T>(
             written(object);
             Ok(())
         }
-        Err(kube::Error::Api(status)) if status.is_already_exists() || status.code == 404 || status.code == 403 => {
+        Err(kube::Error::Api(status))
+            if status.is_already_exists() || status.code == 404 || namespace_terminating(&status) =>
+        {
             Ok(())
         }
         Err(error) => Err(SyncError::api(operation, namespace)(error)),

@@ -25,20 +25,20 @@ pub(crate) fn start(ctx: &Context) {
     ctx.informers.bootstrap_tokens.subscribe(move |_| sink.add(()));
     let sink = queue.clone();
     ctx.informers.cluster_info.subscribe(move |_| sink.add(()));
-    let worker = ctx.clone();
+    let workers = (ctx.clone(), ctx.acting_as("token-cleaner"));
     spawn_workers("bootstrap", &queue, 1, &ctx.runner, move |()| {
-        let ctx = worker.clone();
-        async move { sync(&ctx).await }
+        let (ctx, cleaner) = workers.clone();
+        async move { sync(&ctx, &cleaner).await }
     });
 }
 
-async fn sync(ctx: &Context) -> Result<Next, SyncError> {
+async fn sync(ctx: &Context, cleaner: &Context) -> Result<Next, SyncError> {
     let now = Timestamp::now();
     let mut tokens = Vec::new();
     for secret in ctx.informers.bootstrap_tokens.list() {
         let Some(token) = Token::read(&secret).filter(|_| !deleting(&secret.metadata)) else { continue };
         if token.is_over(now) {
-            remove(ctx, &secret).await?;
+            remove(cleaner, &secret).await?;
         } else {
             tokens.push(token);
         }

@@ -12,6 +12,7 @@ use super::slices::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_LABEL, reconcile};
 use super::subsets::{MANAGED_BY_LABEL as ENDPOINTS_MANAGED_BY_LABEL, endpoints};
 use crate::Context;
 use crate::informers::Informers;
+use crate::replicaset::namespace_terminating;
 use client::objects::{label, uid};
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
 use client::{Change, ObjectKey, api_in};
@@ -54,10 +55,10 @@ pub(crate) fn start(ctx: &Context) {
             }
         }
     });
-    let worker = ctx.clone();
+    let workers = (ctx.clone(), ctx.acting_as("endpoint-controller"));
     spawn_workers("endpointslice", &queue, ctx.config.workers, &ctx.runner, move |key| {
-        let ctx = worker.clone();
-        async move { sync(&ctx, &key).await }
+        let (ctx, of_endpoints) = workers.clone();
+        async move { sync(&ctx, &of_endpoints, &key).await }
     });
 }
 
@@ -89,13 +90,13 @@ fn visible(pod: &Pod) -> impl PartialEq + '_ {
     )
 }
 
-async fn sync(ctx: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
+async fn sync(ctx: &Context, of_endpoints: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
     let service = ctx.informers.services.get(key);
     let Some(service) = service.filter(|s| has_endpoints(s)) else {
         // Without a selector the endpoints belong to whoever made them; without
         // a Service ours go. (Slices are owned by the Service and collected.)
         if ctx.informers.services.get(key).is_none() {
-            delete_endpoints(ctx, key).await?;
+            delete_endpoints(of_endpoints, key).await?;
         }
         return Ok(Next::Wait);
     };
@@ -104,7 +105,7 @@ async fn sync(ctx: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
     let want = desired(&service, pods.iter().map(|p| &**p), &|name| nodes.get(&ObjectKey::new("", name)));
     let before = ctx.informers.endpoints.get(key);
     if let Some(endpoints) = endpoints(&service, &want, before.as_deref()) {
-        write_endpoints(ctx, key, endpoints, before.is_some()).await?;
+        write_endpoints(of_endpoints, key, endpoints, before.is_some()).await?;
     }
     let ours = |s: &EndpointSlice| {
         label(&s.metadata, SERVICE_LABEL) == Some(&key.name) && label(&s.metadata, MANAGED_BY_LABEL) == Some(MANAGED_BY)
@@ -165,7 +166,7 @@ async fn write_endpoints(ctx: &Context, key: &ObjectKey, want: Endpoints, exists
             ctx.informers.endpoints.written(endpoints);
             Ok(())
         }
-        Err(kube::Error::Api(status)) if status.code == 403 || (status.code == 404 && !exists) => {
+        Err(kube::Error::Api(status)) if namespace_terminating(&status) || (status.code == 404 && !exists) => {
             tracing::debug!(service = %key, message = status.message, "endpoints not written");
             Ok(())
         }
