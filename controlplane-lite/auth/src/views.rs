@@ -1,17 +1,20 @@
 //! What authentication and authorization need to know about the cluster, read from
-//! the watch cache. Owns the index of roles and bindings, rebuilt when one of them
-//! changed; everything else is looked up as it is asked for.
+//! the watch cache. Holds the index of roles and bindings as of their last change;
+//! everything else is looked up as it is asked for.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod rbac_index;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
 use super::authn::{BoundKind, Found, Lookup};
 use super::authz::node::NodeView;
-use super::authz::rbac::{Binding, PolicyRule, RbacView, Role};
+use super::authz::rbac::{Binding, PolicyRule, RbacView};
+pub use rbac_index::RbacIndex;
+use rbac_index::{Caches, Sources};
 use storage::Revision;
-use storage::watch_cache::{Filter, ResourceCache, WatchCache};
+use storage::watch_cache::{Filter, WatchCache};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
@@ -19,81 +22,16 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 #[derive(Debug)]
 pub struct ClusterViews {
     cache: WatchCache,
-    /// ClusterRoles, Roles, ClusterRoleBindings, RoleBindings, where they are cached.
-    rbac: [Option<Arc<ResourceCache>>; 4],
-    index: Mutex<([Option<Revision>; 4], Arc<RbacIndex>)>,
+    rbac: Caches,
+    index: Mutex<Memo>,
 }
 
-/// Roles and bindings as they were at one moment.
+/// The index, what it was made from, and when that last changed.
 #[derive(Debug, Default)]
-pub struct RbacIndex {
-    /// By namespace (empty for ClusterRoles) and name, aggregation resolved.
-    roles: HashMap<String, HashMap<String, Arc<[PolicyRule]>>>,
-    bindings: HashMap<String, Arc<[Binding]>>,
-}
-
-impl RbacIndex {
-    /// Builds an index; later objects of a name replace earlier ones.
-    pub fn new(roles: Vec<Role>, bindings: Vec<Binding>) -> Self {
-        let mut index = Self::default();
-        let cluster: BTreeMap<&str, &Role> =
-            roles.iter().filter(|role| role.namespace.is_empty()).map(|role| (role.name.as_str(), role)).collect();
-        for role in &roles {
-            let rules = if role.aggregates.is_empty() {
-                role.rules.clone()
-            } else {
-                let mut rules = Vec::new();
-                aggregate(role, &cluster, &mut HashSet::new(), &mut rules);
-                rules
-            };
-            index.roles.entry(role.namespace.clone()).or_default().insert(role.name.clone(), rules.into());
-        }
-        let mut by_namespace: HashMap<String, Vec<Binding>> = HashMap::new();
-        for binding in bindings {
-            by_namespace.entry(binding.namespace.clone()).or_default().push(binding);
-        }
-        index.bindings = by_namespace.into_iter().map(|(namespace, list)| (namespace, list.into())).collect();
-        index
-    }
-}
-
-/// Collects the rules of the roles a role selects, through any number of steps.
-fn aggregate<'r>(
-    role: &'r Role,
-    roles: &BTreeMap<&'r str, &'r Role>,
-    seen: &mut HashSet<&'r str>,
-    rules: &mut Vec<PolicyRule>,
-) {
-    if !seen.insert(&role.name) {
-        return;
-    }
-    if role.aggregates.is_empty() {
-        rules.extend_from_slice(&role.rules);
-        return;
-    }
-    for other in roles.values() {
-        if role.aggregates.iter().any(|selector| selector.matches(&other.labels)) {
-            aggregate(other, roles, seen, rules);
-        }
-    }
-}
-
-impl RbacView for RbacIndex {
-    fn cluster_role(&self, name: &str) -> Option<Arc<[PolicyRule]>> {
-        self.role("", name)
-    }
-
-    fn role(&self, namespace: &str, name: &str) -> Option<Arc<[PolicyRule]>> {
-        self.roles.get(namespace)?.get(name).cloned()
-    }
-
-    fn cluster_role_bindings(&self) -> Arc<[Binding]> {
-        self.role_bindings("")
-    }
-
-    fn role_bindings(&self, namespace: &str) -> Arc<[Binding]> {
-        self.bindings.get(namespace).cloned().unwrap_or_default()
-    }
+struct Memo {
+    changed: [Option<Revision>; 4],
+    sources: Sources,
+    index: Arc<RbacIndex>,
 }
 
 impl ClusterViews {
@@ -109,14 +47,12 @@ impl ClusterViews {
         let mut memo = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         // Read before the objects: a change in between is seen again next time.
         let changed = self.rbac.each_ref().map(|cache| cache.as_ref().map(|cache| cache.changed()));
-        if memo.0 != changed {
-            let [cluster_roles, roles, cluster_bindings, bindings] = &self.rbac;
-            let roles = read(cluster_roles, Role::from_json).chain(read(roles, Role::from_json)).collect();
-            let bindings =
-                read(cluster_bindings, Binding::from_json).chain(read(bindings, Binding::from_json)).collect();
-            *memo = (changed, Arc::new(RbacIndex::new(roles, bindings)));
+        if memo.changed != changed {
+            let memo = &mut *memo;
+            memo.index = Arc::new(memo.sources.refresh(&self.rbac, &memo.index));
+            memo.changed = changed;
         }
-        memo.1.clone()
+        memo.index.clone()
     }
 
     fn object<T>(
@@ -128,21 +64,6 @@ impl ClusterViews {
     ) -> Option<T> {
         self.cache.resource(group, resource)?.get(namespace, name).map(|object| read(&object))
     }
-}
-
-fn read<T, E: std::error::Error>(
-    cache: &Option<Arc<ResourceCache>>,
-    parse: impl Fn(&[u8]) -> Result<T, E>,
-) -> impl Iterator<Item = T> {
-    let mut found = Vec::new();
-    if let Some(cache) = cache {
-        cache.for_each(&Filter::all(), |object| match parse(object.json_bytes()) {
-            Ok(parsed) => found.push(parsed),
-            // It grants nothing, which is the safe side.
-            Err(error) => tracing::error!(?object, error = error.to_string(), "RBAC object cannot be read"),
-        });
-    }
-    found.into_iter()
 }
 
 impl RbacView for ClusterViews {
@@ -309,11 +230,7 @@ mod tests {
         world.bootstrap().await;
         let jane = UserInfo::new("jane", [""]);
         assert!(!world.can(&jane, "get", "", "pods", "ns"));
-        let binding = json!({
-            "metadata": {"name": "viewers", "namespace": "ns"},
-            "roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "User", "name": "jane"}],
-        });
-        world.put(RBAC, "rolebindings", &binding).await;
+        world.put(RBAC, "rolebindings", &bind_jane("ns", "view")).await;
         assert!(world.can(&jane, "get", "", "pods", "ns"));
         assert!(!world.can(&jane, "get", "", "pods", "other"));
         assert!(!world.can(&jane, "get", "example.com", "widgets", "ns"));
@@ -329,16 +246,33 @@ mod tests {
         assert!(world.can(&jane, "get", "", "pods", "ns"), "a broken object breaks nothing else");
     }
 
-    #[test]
-    fn roles_that_collect_each_other_end() {
-        let role = |name: &str, label: &str| Role {
-            name: name.into(),
-            labels: BTreeMap::from([("l".to_owned(), name.to_owned())]),
-            aggregates: vec![serde_json::from_value(json!({"matchLabels": {"l": label}})).unwrap()],
-            ..Role::default()
-        };
-        let index = RbacIndex::new(vec![role("a", "b"), role("b", "a")], Vec::new());
-        assert_eq!(index.cluster_role("a").unwrap().len(), 0);
+    #[tokio::test]
+    async fn a_change_costs_what_it_changed() {
+        let world = world().await;
+        world.bootstrap().await;
+        for n in 0..200 {
+            world.put(RBAC, "rolebindings", &bind_jane(&format!("ns{n}"), "view")).await;
+        }
+        let before = world.views.rbac();
+        let reads = || world.views.index.lock().unwrap().sources.reads();
+        let read_before = reads();
+        world.put(RBAC, "rolebindings", &bind_jane("ns7", "edit")).await;
+        let after = world.views.rbac();
+        assert_eq!(reads() - read_before, 1);
+        assert_eq!(after.role_bindings("ns7")[0].role_ref.name, "edit");
+        assert!(Arc::ptr_eq(&before.role_bindings("ns8"), &after.role_bindings("ns8")), "shared");
+        let key = world.cache.resource(RBAC, "rolebindings").unwrap().spec().key("ns8", "viewers").unwrap();
+        let (gone, _) = world.store.delete(&key, storage::Precondition::Any).await.unwrap();
+        world.cache.wait_until_fresh(gone).await.unwrap();
+        assert!(world.views.rbac().role_bindings("ns8").is_empty());
+        assert_eq!(reads() - read_before, 1, "a deletion needs no reading");
+    }
+
+    fn bind_jane(namespace: &str, role: &str) -> Value {
+        json!({
+            "metadata": {"name": "viewers", "namespace": namespace},
+            "roleRef": {"kind": "ClusterRole", "name": role}, "subjects": [{"kind": "User", "name": "jane"}],
+        })
     }
 
     #[tokio::test]
