@@ -1,6 +1,8 @@
 //! Node data by column: what filters and scores read, one vector per property,
 //! so that a pass over five thousand nodes touches little memory. Pure.
 
+mod compact;
+
 use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{Node, Taint};
@@ -37,7 +39,7 @@ pub struct Column {
     pub requested: Vec<i64>,
 }
 
-/// Texts by number. Only texts of nodes are interned, so pods cannot make it grow.
+/// Texts by number: those of nodes. What nodes that left made it remember is given back by `compact`.
 #[derive(Debug, Default)]
 struct Interner {
     ids: HashMap<String, Symbol>,
@@ -78,6 +80,10 @@ pub struct Nodes {
     images: Vec<Vec<(Symbol, i64)>>,
     image_nodes: HashMap<Symbol, u32>,
     texts: Interner,
+    /// Texts, taint sets and columns that were in use when the rest was last forgotten.
+    in_use: usize,
+    /// Nodes that left since then.
+    removed: usize,
 }
 
 impl Default for Nodes {
@@ -99,6 +105,8 @@ impl Default for Nodes {
             images: Vec::new(),
             image_nodes: HashMap::new(),
             texts: Interner::default(),
+            in_use: 0,
+            removed: 0,
         };
         for name in ["cpu", "memory", "ephemeral-storage", "pods"] {
             nodes.column(name);
@@ -218,6 +226,7 @@ impl Nodes {
         self.taint_set[slot] = self.intern_taints(spec.and_then(|s| s.taints.as_deref()).unwrap_or_default());
         self.labels[slot] = self.intern_labels(node.metadata.labels.as_ref());
         self.set_images(slot, node);
+        self.compact_some();
         new
     }
 
@@ -262,6 +271,11 @@ impl Nodes {
         self.ports[slot] = Vec::new();
         self.forget_images(slot);
         self.free.push(slot);
+        self.removed += 1;
+        if slot + 1 == self.names.len() {
+            self.drop_last_slots();
+        }
+        self.compact_some();
         Some(slot)
     }
 
@@ -269,6 +283,7 @@ impl Nodes {
     pub fn charge(&mut self, slot: Slot, pod: &PodInfo) {
         self.account(slot, pod, 1);
         self.ports[slot].extend(pod.host_ports.iter().cloned());
+        self.compact_some();
     }
 
     /// Takes a pod off a node.
