@@ -34,12 +34,27 @@ pub struct Services {
 #[derive(Debug)]
 struct State {
     pools: Pools,
-    /// Grants that are not concluded, and since when nobody will conclude them.
-    open: HashMap<u64, (Grant, Option<Instant>)>,
+    open: HashMap<u64, Open>,
     ticket: u64,
+    repairs: Repairs,
     /// What was concluded as written since a repair began to read the stored Services.
     repairing: Option<Vec<Grant>>,
 }
+
+/// A grant that is not concluded.
+#[derive(Debug)]
+struct Open {
+    grant: Grant,
+    /// Since when nobody will conclude it.
+    abandoned: Option<Instant>,
+    /// The repairs when it was made.
+    repairs: Repairs,
+}
+
+/// How many repairs there were. What a write freed is freed by the write only when no repair came in between: the
+/// repair may have freed it, and somebody else may hold it since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repairs(u64);
 
 /// A grant that a write is about to use.
 #[derive(Debug)]
@@ -58,7 +73,8 @@ impl Services {
     /// Nothing taken yet.
     pub fn new(cidr: Cidr, node_ports: (u16, u16)) -> Arc<Self> {
         let pools = Pools::new(cidr, node_ports);
-        Arc::new(Self { state: Mutex::new(State { pools, open: HashMap::new(), ticket: 0, repairing: None }) })
+        let state = State { pools, open: HashMap::new(), ticket: 0, repairs: Repairs::default(), repairing: None };
+        Arc::new(Self { state: Mutex::new(state) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -88,16 +104,22 @@ impl Services {
         let grant = state.pools.fill(object, old, &mut |span| rand::random_range(0..span.max(1)))?;
         state.ticket += 1;
         let ticket = state.ticket;
-        state.open.insert(ticket, (grant, None));
+        let repairs = state.repairs;
+        state.open.insert(ticket, Open { grant, abandoned: None, repairs });
         drop(state);
         Ok(Held { services: self.clone(), ticket: Some(ticket) })
     }
 
+    /// To be asked before a Service is removed, for [`Services::vacate`].
+    pub fn repairs(&self) -> Repairs {
+        self.lock().repairs
+    }
+
     /// Frees what a removed Service held (other kinds pass). Should the caller be
-    /// cut off before, the next repair does it.
-    pub fn vacate(&self, kind: &Kind, object: &Object) {
+    /// cut off before, or come after a repair, the next repair does it.
+    pub fn vacate(&self, kind: &Kind, object: &Object, before: Repairs) {
         if is_service(kind) {
-            self.lock().pools.vacate(&object.value());
+            self.lock().vacate(&object.value(), before);
         }
     }
 
@@ -118,14 +140,21 @@ impl Services {
 }
 
 impl State {
+    fn vacate(&mut self, service: &Value, before: Repairs) {
+        if before == self.repairs {
+            self.pools.vacate(service);
+        }
+    }
+
     fn rebuild(&mut self, stored: &[Value], now: Instant) {
-        self.open.retain(|_, (_, since)| since.is_none_or(|since| now - since < IN_FLIGHT));
+        self.open.retain(|_, open| open.abandoned.is_none_or(|since| now - since < IN_FLIGHT));
+        self.repairs.0 += 1;
         self.pools.clear();
         for service in stored {
             self.pools.occupy(service);
         }
         let concluded = self.repairing.take().unwrap_or_default();
-        for grant in concluded.iter().chain(self.open.values().map(|(grant, _)| grant)) {
+        for grant in concluded.iter().chain(self.open.values().map(|open| &open.grant)) {
             self.pools.retake(grant);
         }
     }
@@ -155,8 +184,11 @@ impl Held {
     fn conclude(&mut self, written: bool) {
         let Some(ticket) = self.ticket.take() else { return };
         let mut state = self.services.lock();
-        let Some((grant, _)) = state.open.remove(&ticket) else { return };
-        state.pools.settle(&grant, written);
+        let Some(Open { grant, repairs, .. }) = state.open.remove(&ticket) else { return };
+        // What it took is its own whatever was repaired; what it freed is not.
+        if !written || repairs == state.repairs {
+            state.pools.settle(&grant, written);
+        }
         if written && let Some(concluded) = &mut state.repairing {
             concluded.push(grant);
         }
@@ -166,9 +198,9 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take()
-            && let Some((_, since)) = self.services.lock().open.get_mut(&ticket)
+            && let Some(open) = self.services.lock().open.get_mut(&ticket)
         {
-            *since = Some(Instant::now());
+            open.abandoned = Some(Instant::now());
         }
     }
 }
@@ -232,6 +264,27 @@ mod tests {
         held("10.43.0.4").answered::<()>(&Err(ApiError::internal("the store did not say")), false);
         let taken: Vec<bool> = (1..5).map(|n| !free(&services, kind, &format!("10.43.0.{n}"))).collect();
         assert_eq!(taken, [true, false, false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_frees_after_a_repair_takes_nothing_from_the_next_holder() {
+        let (services, kind) = services();
+        services.fill(kind, &mut service("10.43.0.1"), None).unwrap().written();
+        services.fill(kind, &mut service("10.43.0.2"), None).unwrap().written();
+        let before = services.repairs();
+        let mut moved = json!({"spec": {"type": "ExternalName", "externalName": "x.example"}});
+        let moving = services.fill(kind, &mut moved, Some(&service("10.43.0.2"))).unwrap();
+        // Both writes are stored, the repair sees it, and others get the addresses before the writers are heard of.
+        rebuild(&services, &[], Instant::now());
+        services.fill(kind, &mut service("10.43.0.1"), None).unwrap().written();
+        services.fill(kind, &mut service("10.43.0.2"), None).unwrap().written();
+        services.lock().vacate(&service("10.43.0.1"), before);
+        moving.written();
+        assert!(!free(&services, kind, "10.43.0.1"), "a deletion");
+        assert!(!free(&services, kind, "10.43.0.2"), "an update");
+        let now = services.repairs();
+        services.lock().vacate(&service("10.43.0.1"), now);
+        assert!(free(&services, kind, "10.43.0.1"), "in time it is freed");
     }
 
     #[tokio::test(start_paused = true)]

@@ -65,6 +65,7 @@ pub async fn delete_object(call: &Call, name: &str, options: &DeleteOptions) -> 
     let kind = call.resource.kind;
     let now = call.server.now();
     let mut remove_next = false;
+    let repairs = call.server.services.repairs();
     let written = call
         .resource
         .change(namespace, name, options.dry_run, RETRIES, |old| {
@@ -84,7 +85,7 @@ pub async fn delete_object(call: &Call, name: &str, options: &DeleteOptions) -> 
         .await?;
     let written = if remove_next && !options.dry_run { remove_marked(call, name, written).await? } else { written };
     if written.removed && !options.dry_run {
-        call.server.services.vacate(kind, &written.object);
+        call.server.services.vacate(kind, &written.object, repairs);
     }
     Ok(written)
 }

@@ -82,6 +82,7 @@ where
 {
     let services = &call.server.services;
     let mut grant = services.nothing();
+    let repairs = services.repairs();
     let result = call
         .resource
         .change(&call.info.namespace, &call.info.name, options.dry_run, attempts, |old| {
@@ -98,7 +99,7 @@ where
         && written.removed
         && !options.dry_run
     {
-        services.vacate(call.resource.kind, &written.object);
+        services.vacate(call.resource.kind, &written.object, repairs);
     }
     result
 }
