@@ -11,6 +11,7 @@ use auth::authn::UserInfo;
 use scheme::Kind;
 
 mod certificates;
+mod mountable_secrets;
 mod namespace_lifecycle;
 mod node_restriction;
 mod nodes;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Operation, Request, View};
+use super::{Operation, Request, View, mountable_secrets};
 use crate::status::ApiError;
 use auth::pod::{self, Reference};
 use scheme::access::{at, ensure_map, is_empty, list_at, str_at};
@@ -14,6 +14,12 @@ const TOKEN_SECONDS: i64 = 3607;
 
 pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, view: &dyn View) -> Result<(), ApiError> {
     let Some(pod) = object else { return Ok(()) };
+    if request.is("", "pods") && request.subresource == "ephemeralcontainers" && request.operation == Operation::Update
+    {
+        let account = view.get("", "serviceaccounts", request.namespace, str_at(pod, &["spec", "serviceAccountName"]));
+        let refused = account.and_then(|account| mountable_secrets::refusal_of_ephemeral(&account, pod));
+        return refused.map_or(Ok(()), |why| Err(request.forbidden(why)));
+    }
     if !request.is("", "pods") || request.operation != Operation::Create || !request.subresource.is_empty() {
         return Ok(());
     }
@@ -40,7 +46,7 @@ pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, view: &dy
         let secrets = at(&account, &["imagePullSecrets"]).clone();
         ensure_map(pod, &["spec"]).insert("imagePullSecrets".into(), secrets);
     }
-    Ok(())
+    mountable_secrets::refusal(&account, pod).map_or(Ok(()), |why| Err(request.forbidden(why)))
 }
 
 /// A kubelet makes its mirror pods itself: one must give it no right to other objects.
