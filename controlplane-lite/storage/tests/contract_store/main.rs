@@ -10,7 +10,7 @@ mod suite;
 
 use std::sync::Arc;
 
-use storage::{DatastoreConfig, EtcdConfig, RedbConfig, Store, open};
+use storage::{DatastoreConfig, EtcdConfig, EtcdTls, Key, Put, Range, RedbConfig, Store, StoreError, open};
 
 #[tokio::test]
 async fn memory_keeps_the_contract() {
@@ -36,6 +36,55 @@ async fn etcd_keeps_the_contract() {
     })
     .await;
     suite::shared_cluster(&etcd.url()).await;
+}
+
+#[tokio::test]
+async fn etcd_is_reached_with_certificates_only() {
+    let ca = etcd::Authority::new();
+    let etcd = etcd::Etcd::start_tls(&ca).await;
+    let config = |ca: &etcd::Authority, identity| EtcdConfig {
+        tls: Some(EtcdTls { ca: Some(ca.pem.clone().into()), identity, domain: None }),
+        timeout: std::time::Duration::from_secs(5),
+        ..EtcdConfig::new(vec![etcd.url()])
+    };
+    let (certificate, key) = ca.issue();
+    let identity = Some((certificate.into(), key.into()));
+    let store = open(&DatastoreConfig::Etcd(config(&ca, identity.clone()))).await.unwrap();
+    let key = Key::new("/k").unwrap();
+    store.put(Put::create(key.clone(), "v")).await.unwrap();
+    assert_eq!(store.get(&key).await.unwrap().unwrap().value, "v");
+    let stranger = etcd::Authority::new();
+    let (foreign, foreign_key) = stranger.issue();
+    for (who, config) in [
+        ("without a certificate", config(&ca, None)),
+        ("with a stranger's", config(&ca, Some((foreign.into(), foreign_key.into())))),
+        ("who believes another CA", config(&stranger, identity)),
+    ] {
+        assert!(open(&DatastoreConfig::Etcd(config)).await.is_err(), "{who}");
+    }
+}
+
+#[tokio::test]
+async fn etcd_is_compacted_by_and_by() {
+    let etcd = etcd::Etcd::start().await;
+    let config =
+        EtcdConfig { compact_every: Some(std::time::Duration::from_millis(300)), ..EtcdConfig::new(vec![etcd.url()]) };
+    let store = open(&DatastoreConfig::Etcd(config)).await.unwrap();
+    let key = Key::new("/k").unwrap();
+    let first = store.put(Put::create(key.clone(), "1")).await.unwrap();
+    let last = store.put(Put::overwrite(key, "2")).await.unwrap();
+    let compacted = async {
+        loop {
+            let old = store.list(Range { at: Some(first), ..Range::default() }).await;
+            if matches!(old, Err(StoreError::Compacted { .. })) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), compacted).await.expect("what is old is forgotten");
+    let now = store.list(Range { at: Some(last), ..Range::default() }).await.unwrap();
+    assert_eq!(now.entries[0].value, "2");
 }
 
 #[tokio::test]
