@@ -136,7 +136,7 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Res
     for other in doctor::neighbours::other_nodes() {
         tracing::warn!("{}", other.message);
     }
-    start_network(&inputs, reserved_ports, tasks)?;
+    start_network(&inputs, reserved_ports, proxy.metrics.informer.clone(), tasks)?;
     start_dns(&inputs, cluster.subscribe(), proxy.metrics.dns.clone(), tasks)?;
     let services = cluster.subscribe();
     tasks.spawn("service proxy", |token| async move { Ok(netproxy::services::run(proxy, services, token).await?) });
@@ -213,9 +213,14 @@ fn network_config(inputs: &NodeInputs, reserved_ports: BTreeSet<ReservedPort>) -
 }
 
 /// The pods' network: links, routes and the plugin's configuration.
-fn start_network(inputs: &NodeInputs, reserved_ports: BTreeSet<ReservedPort>, tasks: &Tasks) -> Result<()> {
+fn start_network(
+    inputs: &NodeInputs,
+    reserved_ports: BTreeSet<ReservedPort>,
+    metrics: netproxy::informer::Metrics,
+    tasks: &Tasks,
+) -> Result<()> {
     let network = network_config(inputs, reserved_ports)?;
-    let clients = network::Clients { nodes: inputs.proxy_client.clone(), own_node: inputs.client.clone() };
+    let clients = network::Clients { nodes: inputs.proxy_client.clone(), own_node: inputs.client.clone(), metrics };
     tasks.keep("pod network", move |token| {
         let (network, clients) = (network.clone(), clients.clone());
         async move { Ok(network::run(network, clients, token).await?) }

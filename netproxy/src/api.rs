@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer};
 
 /// `metadata`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -18,12 +19,21 @@ pub struct Metadata {
     pub namespace: String,
     /// `resourceVersion`
     pub resource_version: String,
+    /// `creationTimestamp`, in seconds.
+    #[serde(deserialize_with = "seconds")]
+    pub creation_timestamp: Option<i64>,
     /// `deletionTimestamp`, of which only its presence matters.
     pub deletion_timestamp: Option<String>,
     /// `labels`
     pub labels: BTreeMap<String, String>,
     /// `annotations`, of which few are read.
     pub annotations: Annotations,
+}
+
+/// A time in seconds; what is no time is none.
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.and_then(|text| text.parse::<Timestamp>().ok()).map(Timestamp::as_second))
 }
 
 /// The annotations that are read.
@@ -33,6 +43,12 @@ pub struct Annotations {
     /// When the change began that an EndpointSlice carries.
     #[serde(rename = "endpoints.kubernetes.io/last-change-trigger-time")]
     pub last_change_trigger_time: Option<String>,
+    /// The hardware address of a node's end of the tunnels.
+    #[serde(rename = "copepod.local/vtep-mac")]
+    pub vtep_mac: Option<String>,
+    /// The address that a node's tunnels lead to.
+    #[serde(rename = "copepod.local/vtep-ip")]
+    pub vtep_ip: Option<String>,
 }
 
 /// `v1` Service
@@ -217,6 +233,26 @@ pub struct Node {
     pub metadata: Metadata,
     /// `spec`
     pub spec: NodeSpec,
+    /// `status`
+    pub status: NodeStatus,
+}
+
+/// `status` of a Node
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct NodeStatus {
+    /// `addresses`
+    pub addresses: Vec<NodeAddress>,
+}
+
+/// `status.addresses[]` of a Node
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct NodeAddress {
+    /// `type`
+    pub r#type: String,
+    /// `address`
+    pub address: String,
 }
 
 /// `spec` of a Node

@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use crate::api::{self, Metadata};
+use crate::api;
 
 /// A kind of object that can be watched.
 pub trait Kind: DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static {
@@ -35,9 +35,6 @@ pub trait Kind: DeserializeOwned + Clone + fmt::Debug + Send + Sync + 'static {
     const KIND: &'static str;
     /// Its name in paths.
     const PLURAL: &'static str;
-
-    /// Its metadata.
-    fn metadata(&self) -> &Metadata;
 }
 
 macro_rules! kinds {
@@ -47,10 +44,6 @@ macro_rules! kinds {
             const VERSION: &'static str = $version;
             const KIND: &'static str = stringify!($type);
             const PLURAL: &'static str = $plural;
-
-            fn metadata(&self) -> &Metadata {
-                &self.metadata
-            }
         }
     )*};
 }

@@ -11,14 +11,14 @@ mod problems;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -26,6 +26,7 @@ use crate::cidr::Cidr4;
 use crate::cni::hostports::mapping::ReservedPort;
 use crate::cni::{self, CniConfig, ipam, sysctl};
 use crate::firewall;
+use crate::informer::{self, Informer};
 use crate::links::{self, Address, BRIDGE, Holder, LinkError, Netlink, Observed, Owner};
 use crate::routes::kernel::{self, Devices, Present};
 use crate::routes::peers::{ANNOTATION_VTEP_IP, ANNOTATION_VTEP_MAC, Surroundings, Vtep, cluster_range};
@@ -87,6 +88,8 @@ pub struct Clients {
 
 /// Keeps the node's network in line with the cluster's nodes until `token` is cancelled. Links,
 /// routes and rules stay when it returns; [`remove_owned`] removes them.
+    /// Counts what cannot be read of nodes.
+    pub metrics: informer::Metrics,
 ///
 /// # Errors
 /// When the kernel cannot be reached, or the network namespace is somebody else's.
@@ -98,32 +101,19 @@ pub async fn run(config: NetworkConfig, clients: Clients, token: CancellationTok
     let mut network = Network::new(config, clients, netlink, token.clone());
     // The way to Services and DNS need not wait for the cluster.
     network.apply().await;
-    let nodes = Api::<Node>::all(network.clients.nodes.clone());
-    let mut changes = watcher(nodes, watcher::Config::default()).default_backoff().modify(cluster::slim).boxed();
+    let changed = Arc::new(Notify::new());
+    let watching = watch(network.clients.clone(), Arc::clone(&network.cluster), Arc::clone(&changed));
+    tokio::pin!(watching);
     let (mut again, mut pause) = (Instant::now() + RETRY, RETRY);
     loop {
-        let complete = tokio::select! {
+        tokio::select! {
             () = token.cancelled() => return Ok(()),
-            // Dropping the future of the next event loses no event.
-            change = changes.try_next() => match change {
-                Ok(Some(event)) => {
-                    pause = RETRY;
-                    network.cluster.fold(event)
-                }
-                Ok(None) => return Ok(()),
-                Err(error) => {
-                    tracing::debug!(%error, "nodes cannot be watched");
-                    false
-                }
-            },
+            // Polled on by reference: it goes on where it was.
+            () = watching.as_mut() => return Ok(()),
+            // Only waits, and what it is told while nobody waits is kept.
+            () = changed.notified() => pause = RETRY,
             // Only waits.
-            () = sleep_until(again) => true,
-        };
-        if complete {
-            let done = network.apply().await && !network.waits();
-            // What stays wrong is not looked at more often than what is right.
-            again = Instant::now() + if done { LOOK } else { pause };
-            pause = if done { RETRY } else { (pause * 2).min(LOOK) };
+            () = sleep_until(again) => {}
         }
     }
 }
@@ -133,9 +123,21 @@ struct Network {
     config: NetworkConfig,
     clients: Clients,
     netlink: Netlink,
-    cluster: Cluster,
+    cluster: Arc<Mutex<Cluster>>,
     problems: Problems,
     started: Instant,
+/// Follows all nodes; never ends by itself. One that cannot be read keeps none of the others from being seen.
+async fn watch(clients: Clients, cluster: Arc<Mutex<Cluster>>, changed: Arc<Notify>) {
+    let nodes = Informer::<crate::api::Node>::all(clients.nodes, clients.metrics);
+    let fold = |change| {
+        if cluster.lock().unwrap_or_else(PoisonError::into_inner).fold(change) {
+            changed.notify_one();
+        }
+        true
+    };
+    nodes.run(fold).await;
+}
+
     token: CancellationToken,
     /// The written CNI configuration, and what keeps its host ports: dropping that ends it.
     written: Option<(CniConfig, DropGuard)>,
@@ -143,7 +145,7 @@ struct Network {
 
 impl Network {
     fn new(config: NetworkConfig, clients: Clients, netlink: Netlink, token: CancellationToken) -> Self {
-        let cluster = Cluster::new(config.node_name.clone());
+        let cluster = Arc::new(Mutex::new(Cluster::new(config.node_name.clone())));
         let (problems, started) = (Problems::default(), Instant::now());
         Self { config, clients, netlink, cluster, problems, started, token, written: None }
     }
@@ -156,6 +158,10 @@ impl Network {
         }
         self.problems.tell(problems);
         !self.problems.any()
+    fn cluster(&self) -> MutexGuard<'_, Cluster> {
+        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     }
 
     async fn apply_links(&mut self, problems: &mut BTreeSet<String>) -> Result<(), LinkError> {
@@ -223,7 +229,7 @@ impl Network {
 
     /// Whether the cluster has not said yet what this node's part of the pod network is.
     fn waits(&self) -> bool {
-        self.config.pods.is_some() && self.cluster.own().pod_cidr.is_none()
+        self.config.pods.is_some() && self.cluster().own().pod_cidr.is_none()
     }
 
     fn dns_address(&self) -> Option<Address> {
@@ -237,9 +243,12 @@ impl Network {
         observed: &[Observed],
         problems: &mut BTreeSet<String>,
     ) -> Option<Cidr4> {
-        let own = self.cluster.own();
+        let (own, complete) = {
+            let cluster = self.cluster();
+            (cluster.own(), cluster.is_complete())
+        };
         let Some(pod_cidr) = own.pod_cidr else {
-            if self.cluster.is_complete() && self.started.elapsed() >= PATIENCE {
+            if complete && self.started.elapsed() >= PATIENCE {
                 problems.insert(format!(
                     "the Node {} has no IPv4 podCIDR: pods wait for the cluster to give it one",
                     self.config.node_name
@@ -287,13 +296,13 @@ impl Network {
         let mut present = kernel::observe(&self.netlink, devices).await?;
         let surroundings = self.surroundings(pods, own, observed);
         let services = self.services_route(pods, observed, problems);
-        if !self.cluster.is_complete() {
+        if !self.cluster().is_complete() {
             // Nothing is known of other nodes: what leads to them stays.
             let plan = plan::keep(services, &present.observed);
             self.perform(&plan, &present, devices, problems).await;
             return Ok(0);
         }
-        let (believed, refusals) = surroundings.believe(self.cluster.peers(), &present.observed.ours);
+        let (believed, refusals) = surroundings.believe(self.cluster().peers(), &present.observed.ours);
         problems.extend(refusals);
         let needed = plan::needs_tunnel(pods.node_network, believed.iter(), &surroundings.links);
         let link_mtu = self.node_link(observed).map(|link| link.mtu);
@@ -367,7 +376,8 @@ impl Network {
         let made = links::apply(&self.netlink, &[link], &self.config.owner).await;
         made.map_err(|error| chain(&error))?;
         let device = self.netlink.link(DEVICE).await.map_err(|error| chain(&error))?;
-        if self.cluster.own().vtep != Some(vtep) {
+        let known = self.cluster().own().vtep;
+        if known != Some(vtep) {
             self.publish(vtep).await.map_err(|error| format!("say where this node's tunnels end: {error}"))?;
         }
         device.map(|device| device.index).ok_or_else(|| format!("the link {DEVICE} is gone again"))
@@ -395,7 +405,6 @@ impl Network {
     }
 }
 
-/// Networks that links of others have.
 /// Addresses of links that are not the owner's, with the networks they are in. A network around
 /// the whole cluster's does not clash with it: the longer prefix decides.
 fn foreign_addresses<'a>(

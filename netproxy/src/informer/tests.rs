@@ -56,10 +56,13 @@ fn node() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": "here", "resourceVersion": "9", "labels": {"topology.kubernetes.io/zone": "a"},
+            "annotations": {"copepod.local/vtep-mac": "0a:59:00:00:00:01", "copepod.local/vtep-ip": "192.0.2.9"},
             "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {"podCIDR": "10.42.0.0/24", "podCIDRs": ["10.42.0.0/24"],
             "taints": [{"key": "k", "effect": "NoSchedule", "timeAdded": "2026-01-01T00:00:00Z"}]},
-        "status": {"conditions": [{"type": "Ready", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]},
+        "status": {"conditions": [{"type": "Ready", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}],
+            "addresses": [{"type": "InternalIP", "address": "192.0.2.9"}],
+            "images": [{"names": null, "sizeBytes": 7}], "nodeInfo": {"machineID": ""}},
     })
 }
 

@@ -9,9 +9,8 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use k8s_openapi::api::core::v1::Node;
-
 use super::plan::{Route, Tables, Via};
+use crate::api::Node;
 use crate::cidr::Cidr4;
 use crate::links::Mac;
 
@@ -50,11 +49,10 @@ impl Peer {
     /// What the way follows from; `None` while the node lacks an address or its
     /// part of the pod network, or has nonsense there.
     pub fn read(node: &Node) -> Option<Self> {
-        let addresses = node.status.as_ref()?.addresses.as_ref()?;
-        let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
+        let internal = node.status.addresses.iter().filter(|address| address.r#type == "InternalIP");
         let ip = internal.filter_map(|address| address.address.parse().ok()).next()?;
         // Without a time it is nobody's senior.
-        let since = node.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
+        let since = node.metadata.creation_timestamp.unwrap_or(i64::MAX);
         Some(Self { pod_cidr: pod_cidr(node)?, ip, vtep: vtep(node), since })
     }
 
@@ -68,15 +66,14 @@ impl Peer {
 
 /// A node's IPv4 part of the pod network, whichever family comes first.
 pub fn pod_cidr(node: &Node) -> Option<Cidr4> {
-    let spec = node.spec.as_ref()?;
-    let all = spec.pod_cidrs.iter().flatten().chain(spec.pod_cidr.as_ref());
+    let all = node.spec.pod_cidrs.iter().chain([&node.spec.pod_cidr]);
     all.filter_map(|text| text.parse().ok()).next()
 }
 
 pub fn vtep(node: &Node) -> Option<Vtep> {
-    let annotations = node.metadata.annotations.as_ref()?;
-    let ip = annotations.get(ANNOTATION_VTEP_IP)?.parse().ok()?;
-    Some(Vtep { mac: Mac::parse(annotations.get(ANNOTATION_VTEP_MAC)?)?, ip })
+    let annotations = &node.metadata.annotations;
+    let ip = annotations.vtep_ip.as_ref()?.parse().ok()?;
+    Some(Vtep { mac: Mac::parse(annotations.vtep_mac.as_ref()?)?, ip })
 }
 
 /// The network that all pods are in: as it was named, unless the cluster gave this node a part that

@@ -265,7 +265,7 @@ fn fails(config: NetworkConfig) -> LinkError {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let client = kube::Client::try_from(kube::Config::new("http://127.0.0.1:9".parse().unwrap())).unwrap();
-        let clients = Clients { nodes: client.clone(), own_node: client };
+        let clients = Clients { nodes: client.clone(), own_node: client, metrics: Default::default() };
         let owner = config.owner.clone();
         let error = run(config, clients, CancellationToken::new()).await.unwrap_err();
         netproxy::network::remove_owned(&owner).await.unwrap();

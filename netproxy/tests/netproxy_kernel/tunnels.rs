@@ -196,7 +196,8 @@ impl TestNode {
                 let server = tokio::spawn(async move { axum::serve(listener, router).await });
                 let client = kube::Client::try_from(kube::Config::new(format!("http://{address}").parse().unwrap()));
                 let client = client.unwrap();
-                run(config, Clients { nodes: client.clone(), own_node: client }, ended).await.unwrap();
+                let clients = Clients { nodes: client.clone(), own_node: client, metrics: Default::default() };
+                run(config, clients, ended).await.unwrap();
                 server.abort();
             });
         });
@@ -349,5 +350,27 @@ fn tunnels_only_routes_only_and_neither() {
     a.stop();
     a.start(NodeNetwork::None, &api);
     eventually("nothing leads to other nodes", || !a.shown().contains("10.42.2.0"));
+    drop(far);
+}
+
+/// One Node object that makes no sense must not cost the others their way.
+#[test]
+fn a_node_that_cannot_be_read_keeps_no_other_from_being_reached() {
+    let (router, api) = (router(), Shared::default());
+    let mut a = TestNode::new("a", &router, 1, 1, &api);
+    let mut b = TestNode::new("b", &router, 1, 2, &api);
+    let mut odd = object("odd", Ipv4Addr::new(10, 1, 1, 9), 9);
+    odd["status"]["conditions"] = json!([{"type": "Ready", "lastHeartbeatTime": "never"}]);
+    odd["spec"]["podCIDRs"] = json!("all of them");
+    api.lock().unwrap().put("odd", odd.clone());
+    for node in [&mut a, &mut b] {
+        node.start(NodeNetwork::Auto, &api);
+    }
+    a.reaches(&b);
+    // The same while they run.
+    odd["status"]["addresses"] = json!(7);
+    api.lock().unwrap().put("odd", odd);
+    let far = TestNode::new("far", &router, 1, 3, &api);
+    eventually("a node after that", || a.shown().contains("10.42.3.0/24 via 10.1.1.3 dev eth0"));
     drop(far);
 }
