@@ -136,7 +136,7 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Res
     for other in doctor::neighbours::other_nodes() {
         tracing::warn!("{}", other.message);
     }
-    start_network(&inputs, reserved_ports, proxy.metrics.informer.clone(), tasks)?;
+    start_network(&inputs, network_config(&inputs, reserved_ports, &proxy)?, proxy.metrics.informer.clone(), tasks);
     start_dns(&inputs, cluster.subscribe(), proxy.metrics.dns.clone(), tasks)?;
     let services = cluster.subscribe();
     tasks.spawn("service proxy", |token| async move { Ok(netproxy::services::run(proxy, services, token).await?) });
@@ -189,7 +189,11 @@ fn reserved(own_ports: &[(&'static str, u16)], kubelet: u16) -> BTreeSet<Reserve
 }
 
 /// Where somebody else gives pods their network, the cluster's DNS still is on this node.
-fn network_config(inputs: &NodeInputs, reserved_ports: BTreeSet<ReservedPort>) -> Result<NetworkConfig> {
+fn network_config(
+    inputs: &NodeInputs,
+    reserved_ports: BTreeSet<ReservedPort>,
+    proxy: &ServiceProxyConfig,
+) -> Result<NetworkConfig> {
     let pods = PodNetworkConfig {
         service_cidr: cidr(&inputs.net.service_cluster_ip_range)?,
         cluster_cidr: cidr(&inputs.net.cluster_cidr)?,
@@ -202,6 +206,7 @@ fn network_config(inputs: &NodeInputs, reserved_ports: BTreeSet<ReservedPort>) -
         conf_dir: inputs.paths.cni_conf(),
         data_dir: inputs.paths.cni_data(),
         reserved_ports,
+        masquerade_mark: proxy.masquerade_mark()?,
     };
     Ok(NetworkConfig {
         owner: instance::owner(&inputs.paths)?,
@@ -213,19 +218,12 @@ fn network_config(inputs: &NodeInputs, reserved_ports: BTreeSet<ReservedPort>) -
 }
 
 /// The pods' network: links, routes and the plugin's configuration.
-fn start_network(
-    inputs: &NodeInputs,
-    reserved_ports: BTreeSet<ReservedPort>,
-    metrics: netproxy::informer::Metrics,
-    tasks: &Tasks,
-) -> Result<()> {
-    let network = network_config(inputs, reserved_ports)?;
+fn start_network(inputs: &NodeInputs, network: NetworkConfig, metrics: netproxy::informer::Metrics, tasks: &Tasks) {
     let clients = network::Clients { nodes: inputs.proxy_client.clone(), own_node: inputs.client.clone(), metrics };
     tasks.keep("pod network", move |token| {
         let (network, clients) = (network.clone(), clients.clone());
         async move { Ok(network::run(network, clients, token).await?) }
     });
-    Ok(())
 }
 
 /// Cluster DNS.

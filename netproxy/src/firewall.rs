@@ -1,4 +1,4 @@
-//! What others filter on the way of pods' packets, and how far it can be opened.
+//! What others filter on the way of pods' packets and of those for Services, and how far it can be opened.
 //!
 //! An accept in our own tables does not outweigh a drop in another: every base chain of a hook has its
 //! say. Docker, ufw and whoever writes with iptables filter in the chain `FORWARD`; there the usual
@@ -17,17 +17,18 @@ use crate::backend::NftError;
 use crate::cidr::Cidr4;
 use crate::links::{BRIDGE, Owner};
 use kernel::Filters;
+pub use plan::Passing;
 use plan::{Chain, Family, Sight};
 
-/// Opens the way of pods' packets where that is ours to do; returns what stays in the way, one line
+/// Opens the way of packets where that is ours to do; returns what stays in the way, one line
 /// each.
 ///
 /// # Errors
 /// When the kernel cannot be read or refuses a rule.
-pub fn open(owner: &Owner, cluster_cidr: Cidr4) -> Result<Vec<String>, NftError> {
+pub fn open(owner: &Owner, passing: Passing) -> Result<Vec<String>, NftError> {
     let mut filters = Filters::open()?;
-    let sight = look(&mut filters, cluster_cidr)?;
-    let plan = plan::open(&sight, owner, cluster_cidr);
+    let sight = look(&mut filters, passing.cluster_cidr)?;
+    let plan = plan::open(&sight, owner, passing);
     filters.perform(&plan.steps)?;
     Ok(plan.problems)
 }

@@ -25,11 +25,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::cidr::Cidr4;
 use crate::cni::hostports::mapping::ReservedPort;
 use crate::cni::{self, CniConfig, ipam, sysctl};
-use crate::firewall;
+use crate::firewall::{self, Passing};
 use crate::informer::{self, Informer};
 use crate::links::{self, Address, BRIDGE, Holder, LinkError, Netlink, Observed, Owner};
 use crate::routes::kernel::{self, Devices, Present};
-use crate::routes::peers::{ANNOTATION_VTEP_IP, ANNOTATION_VTEP_MAC, Surroundings, Vtep, cluster_range};
+use crate::routes::peers::{
+    ANNOTATION_VTEP_IP, ANNOTATION_VTEP_MAC, Surroundings, Vtep, cluster_range, filtered_range,
+};
 use crate::routes::plan::{self, NodeNetwork, Plan, Route, Via};
 use crate::routes::{DEVICE, tunnel};
 use cluster::Cluster;
@@ -74,6 +76,8 @@ pub struct PodNetworkConfig {
     pub data_dir: PathBuf,
     /// Ports of the node that no pod may have.
     pub reserved_ports: BTreeSet<ReservedPort>,
+    /// What marks packets of Services that are to be masqueraded: filters of others let them pass, too.
+    pub masquerade_mark: u32,
 }
 
 /// Who tells of nodes, and who may change this node's object.
@@ -177,9 +181,9 @@ impl Network {
         let bridge = self.apply_bridge(addresses, &observed).await?;
         settle(BRIDGE, problems);
         let pod_mtu = self.apply_routes(&pods, own, (&observed, bridge), problems).await?;
-        // A range that is only guessed would open filters for others' packets.
-        let open = own.filter(|own| !pods.cluster_cidr.covers(*own)).unwrap_or(pods.cluster_cidr);
-        self.open_filters(open, problems).await;
+        let passing =
+            Passing { cluster_cidr: filtered_range(pods.cluster_cidr, own), masquerade_mark: pods.masquerade_mark };
+        self.open_filters(passing, problems).await;
         if let Some(pod_cidr) = own {
             let config = CniConfig {
                 bridge: BRIDGE.to_owned(),
@@ -196,9 +200,9 @@ impl Network {
     }
 
     /// Lets pods' packets pass filters of others, as far as that is ours to do.
-    async fn open_filters(&self, cluster_cidr: Cidr4, problems: &mut BTreeSet<String>) {
+    async fn open_filters(&self, passing: Passing, problems: &mut BTreeSet<String>) {
         let owner = self.config.owner.clone();
-        match tokio::task::spawn_blocking(move || firewall::open(&owner, cluster_cidr)).await {
+        match tokio::task::spawn_blocking(move || firewall::open(&owner, passing)).await {
             Ok(Ok(lines)) => problems.extend(lines),
             Ok(Err(error)) => {
                 problems.insert(format!("look at the filters of forwarded packets: {}", chain(&error)));

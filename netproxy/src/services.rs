@@ -129,6 +129,18 @@ pub enum ServiceProxyError {
     #[error("service proxy configuration: {0}")]
     Config(String),
     /// The kernel's nf_tables could not be reached, or lacks something.
+impl ServiceProxyConfig {
+    /// The packet mark that asks for masquerade.
+    ///
+    /// # Errors
+    /// When [`ServiceProxyConfig::masquerade_bit`] is none.
+    pub fn masquerade_mark(&self) -> Result<u32, ServiceProxyError> {
+        let mark = 1u32.checked_shl(u32::from(self.masquerade_bit));
+        let bad = || format!("masquerade_bit is {}, not within 0 to 31", self.masquerade_bit);
+        mark.ok_or_else(|| ServiceProxyError::Config(bad()))
+    }
+}
+
     #[error("nftables is not usable: it needs CAP_NET_ADMIN and a kernel with nf_tables, nat, fib, numgen and reject")]
     Unavailable(#[source] NftError),
     /// Somebody else has an address we must have (`bindAddressHardFail`).
@@ -224,9 +236,6 @@ fn node_view(config: &ServiceProxyConfig) -> Result<NodeView, ServiceProxyError>
     if config.node_name.is_empty() {
         return Err(ServiceProxyError::Config("node_name is empty".to_owned()));
     }
-    let masquerade_mark = 1u32.checked_shl(u32::from(config.masquerade_bit)).ok_or_else(|| {
-        ServiceProxyError::Config(format!("masquerade_bit is {}, not within 0 to 31", config.masquerade_bit))
-    })?;
     let local = match &config.detect_local {
         // A cluster of all addresses leaves nothing outside it: the same as no masquerade.
         DetectLocal::ClusterCidr => LocalTraffic::from_networks(config.cluster_cidrs.clone()),
@@ -244,7 +253,7 @@ fn node_view(config: &ServiceProxyConfig) -> Result<NodeView, ServiceProxyError>
         masquerade_all: config.masquerade_all,
         masquerade_outbound: config.masquerade_outbound.iter().filter(bounded).copied().collect(),
         dns_address: config.dns_address,
-        masquerade_mark,
+        masquerade_mark: config.masquerade_mark()?,
     })
 }
 

@@ -151,7 +151,9 @@ impl Tracer {
     fn statement(&mut self, statement: &Statement, place: (Name, usize, usize), state: &mut State) -> Option<End> {
         let matched = |yes: bool| yes.then_some(End::Next);
         match statement {
+            // What is traced is the first packet of a connection.
             Statement::CtStateNew => Some(End::Next),
+            Statement::CtStateEstablished => None,
             Statement::CtStatusDnat => matched(state.translated),
             Statement::L4Proto(protocol) => matched(state.packet.protocol == *protocol),
             Statement::AddrIn { side, net, negate } => matched(net.contains(address(*side, state)) != *negate),

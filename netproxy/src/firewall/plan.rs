@@ -97,15 +97,31 @@ pub struct Plan {
     pub problems: Vec<String>,
 }
 
-/// The rules that let pods' packets pass, with their comments.
-fn wanted(owner: &Owner, cluster_cidr: Cidr4) -> [(String, Rule); 2] {
-    let accept = |side| {
-        let from = Statement::AddrIn { side, net: cluster_cidr, negate: false };
-        Rule(vec![from, Statement::Verdict(Verdict::Accept)])
+/// The packets that are let pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passing {
+    /// Pods' own, from and to this range.
+    pub cluster_cidr: Cidr4,
+    /// Those of Services' clients elsewhere to endpoints elsewhere, on the network of another node for instance: they
+    /// carry this mark on their first packet, and are translated afterwards. As the chain KUBE-FORWARD of upstream's
+    /// iptables mode (pkg/proxy/iptables/proxier.go), but no connection that nobody translated.
+    pub masquerade_mark: u32,
+}
+
+/// The rules that let packets pass, with their comments.
+fn wanted(owner: &Owner, passing: Passing) -> [(String, Rule); 4] {
+    let Passing { cluster_cidr, masquerade_mark } = passing;
+    let accept = |mut when: Vec<Statement>| {
+        when.push(Statement::Verdict(Verdict::Accept));
+        Rule(when)
     };
+    let pods = |side| accept(vec![Statement::AddrIn { side, net: cluster_cidr, negate: false }]);
+    let mark = owner.mark();
     [
-        (format!("{} from {cluster_cidr}", owner.mark()), accept(Side::Saddr)),
-        (format!("{} to {cluster_cidr}", owner.mark()), accept(Side::Daddr)),
+        (format!("{mark} from {cluster_cidr}"), pods(Side::Saddr)),
+        (format!("{mark} to {cluster_cidr}"), pods(Side::Daddr)),
+        (format!("{mark} marked {masquerade_mark:#x}"), accept(vec![Statement::MarkIsSet(masquerade_mark)])),
+        (format!("{mark} translated"), accept(vec![Statement::CtStateEstablished, Statement::CtStatusDnat])),
     ]
 }
 
@@ -113,13 +129,13 @@ fn is_of(marked: &Marked, owner: &Owner) -> bool {
     owner.has_marked(&marked.comment)
 }
 
-/// What lets pods' packets pass where iptables filters; a chain that filters nothing is left alone.
-pub fn open(sight: &Sight, owner: &Owner, cluster_cidr: Cidr4) -> Plan {
+/// What lets packets pass where iptables filters; a chain that filters nothing is left alone.
+pub fn open(sight: &Sight, owner: &Owner, passing: Passing) -> Plan {
     let mut steps = Vec::new();
     for chain in sight.chains.iter().filter(|chain| chain.is_iptables()) {
         let Some(policy) = chain.forward else { continue };
         let filters = policy == Policy::Drop || chain.rules > chain.marked.len();
-        let wanted = wanted(owner, cluster_cidr);
+        let wanted = wanted(owner, passing);
         let (table, name) = (&chain.table, &chain.name);
         let stale = chain.marked.iter().filter(|marked| is_of(marked, owner));
         let stale = stale.filter(|marked| !filters || wanted.iter().all(|(comment, _)| *comment != marked.comment));
@@ -138,7 +154,7 @@ pub fn open(sight: &Sight, owner: &Owner, cluster_cidr: Cidr4) -> Plan {
             comment,
         }));
     }
-    Plan { steps, problems: problems(sight, cluster_cidr) }
+    Plan { steps, problems: problems(sight, passing.cluster_cidr) }
 }
 
 /// What takes the owner's rules out again.

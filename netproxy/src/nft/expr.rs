@@ -21,6 +21,7 @@ pub fn put_expressions(w: &mut Writer, rule: &Rule) {
 fn put_statement(w: &mut Writer, statement: &Statement) {
     match statement {
         Statement::CtStateNew => put_ct_bit(w, NFT_CT_STATE, NF_CT_STATE_NEW_BIT),
+        Statement::CtStateEstablished => put_ct_bit(w, NFT_CT_STATE, NF_CT_STATE_ESTABLISHED_BITS),
         Statement::CtStatusDnat => put_ct_bit(w, NFT_CT_STATUS, IPS_DST_NAT),
         Statement::L4Proto(protocol) => {
             put_meta_load(w, NFT_META_L4PROTO, NFT_REG_1);

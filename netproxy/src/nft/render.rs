@@ -201,6 +201,7 @@ fn key_text(key: &[Field]) -> String {
 pub fn statement_text(statement: &Statement, out: &mut String) {
     let written = match statement {
         Statement::CtStateNew => write!(out, "ct state new"),
+        Statement::CtStateEstablished => write!(out, "ct state established,related"),
         Statement::CtStatusDnat => write!(out, "ct status dnat"),
         Statement::L4Proto(protocol) => write!(out, "meta l4proto {}", protocol.as_str()),
         Statement::AddrIn { side, net, negate } => {

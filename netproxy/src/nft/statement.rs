@@ -48,6 +48,8 @@ pub enum RejectWith {
 pub enum Statement {
     /// `ct state new`
     CtStateNew,
+    /// `ct state established,related`
+    CtStateEstablished,
     /// `ct status dnat`: the connection's destination was translated.
     CtStatusDnat,
     /// `meta l4proto tcp`

@@ -137,6 +137,8 @@ pub const NFT_CT_STATUS: u32 = 2;
 pub const NF_CT_STATE_NEW_BIT: u32 = 0x8;
 pub const IPS_DST_NAT: u32 = 0x20;
 pub const NFTA_NAT_TYPE: u16 = 1;
+/// Established and related.
+pub const NF_CT_STATE_ESTABLISHED_BITS: u32 = 0x6;
 pub const NFTA_NAT_FAMILY: u16 = 2;
 pub const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
 pub const NFTA_NAT_REG_PROTO_MIN: u16 = 5;

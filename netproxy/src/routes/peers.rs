@@ -14,7 +14,7 @@ use crate::api::Node;
 use crate::cidr::Cidr4;
 use crate::links::Mac;
 
-/// Annotation of a Node: the hardware address of its end of the tunnels.
+/// Annotation of a Node: the hardware address of its end of the tunnels; read as [`crate::api::Annotations`].
 pub const ANNOTATION_VTEP_MAC: &str = "copepod.local/vtep-mac";
 /// Annotation of a Node: the address its tunnels lead to.
 pub const ANNOTATION_VTEP_IP: &str = "copepod.local/vtep-ip";
@@ -82,6 +82,12 @@ pub fn cluster_range(named: Cidr4, own: Option<Cidr4>) -> Cidr4 {
     const USUAL: u8 = 16;
     let elsewhere = own.filter(|own| !named.covers(*own) && own.prefix_len() > USUAL);
     elsewhere.and_then(|own| Cidr4::new(own.addr(), USUAL)).unwrap_or(named)
+}
+
+/// The network whose packets filters of others are opened for: as [`cluster_range`], but what is only guessed there
+/// would let others' packets pass, so no more than this node's own part.
+pub fn filtered_range(named: Cidr4, own: Option<Cidr4>) -> Cidr4 {
+    own.filter(|own| !named.covers(*own)).unwrap_or(named)
 }
 
 /// What this node knows without asking other nodes.

@@ -4,17 +4,20 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
+use netproxy::backend::netlink::NetlinkBackend;
 use netproxy::firewall;
 use netproxy::links::{self, BRIDGE, Kind, Link, LinkError, Netlink};
 use netproxy::network::{Clients, NetworkConfig, run};
 use netproxy::routes::{DEVICE, NodeNetwork};
+use netproxy::ruleset::NodeView;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, socket};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::eventually;
-use crate::net::{Namespace, TARGET_PORT, ask, serve};
+use crate::net::{Namespace, TARGET_PORT, ask, ask_within, serve};
 use crate::tunnels::{Shared, TestNode, object, router};
+use crate::world::{NODE_PORT, World, endpoint, node_view, port, slice_of};
 
 /// Everything in a namespace that somebody could have made, sorted.
 fn picture(namespace: &Namespace) -> Vec<String> {
@@ -340,11 +343,11 @@ fn pods_reach_each_other_where_the_host_drops_what_it_forwards() {
     // Somebody's rules come first from now on; ours come back when somebody drops them, once.
     let rules = || a.namespace.command("nft", "list chain ip filter FORWARD");
     let ours = || rules().matches("copepod:instance-a").count();
-    assert_eq!(ours(), 2, "{}", rules());
+    assert_eq!(ours(), 4, "{}", rules());
     api.lock().unwrap().annotate("b", &json!({}));
     a.namespace.command("nft", "flush chain ip filter FORWARD");
     api.lock().unwrap().annotate("b", &json!({}));
-    eventually("pods are let through again", || ours() == 2);
+    eventually("pods are let through again", || ours() == 4);
     a.stop();
     for (id, pod) in [("pod", &a.pod), ("neighbour", &neighbour)] {
         a.call("DEL", id, pod);
@@ -352,6 +355,59 @@ fn pods_reach_each_other_where_the_host_drops_what_it_forwards() {
     a.namespace.command("nft", "add rule ip filter FORWARD counter jump DOCKER-USER");
     a.remove_owned();
     assert_eq!(difference(&before, &picture(&a.namespace)), Vec::<String>::new());
+}
+
+/// A Service's endpoint on another node's own network is no pod's address, nor is the client.
+#[test]
+fn node_ports_lead_to_other_nodes_where_the_host_drops_what_it_forwards() {
+    let (router, api) = (router(), Shared::default());
+    let mut a = TestNode::new("a", &router, 1, 1, &api);
+    let b = TestNode::new("b", &router, 1, 2, &api);
+    drop_forwarded(&a.namespace);
+    a.start(NodeNetwork::Auto, &api);
+    b.namespace.run(|| serve(88));
+    let mut world = World::with(NodeView { node_ips: vec![a.ip], ..node_view() });
+    world.service("svc", vec![port()]);
+    world.slice("svc", slice_of(vec![endpoint(b.ip)]));
+    world.adopt(&mut a.namespace.run(|| NetlinkBackend::new().unwrap()));
+    let to = SocketAddrV4::new(a.ip, NODE_PORT);
+    assert_eq!(router.run(move || ask(to).unwrap().pod), 88);
+    // What nobody translates the host goes on dropping.
+    router.ip("route add 10.1.1.2/32 via 10.1.1.1");
+    let past = SocketAddrV4::new(b.ip, TARGET_PORT);
+    assert!(router.run(move || ask_within(past, crate::SHORT).is_err()));
+}
+
+/// The host's end of an attachment: one from before links were marked goes, one of another owner stays.
+#[test]
+fn only_ports_that_are_ours_or_nobodys_are_removed() {
+    let namespace = Namespace::new();
+    let [ours, theirs] = ["instance-1", "instance-2"].map(|id| Owner::new(id).unwrap());
+    let remove = |name: &'static str| {
+        let owner = ours.clone();
+        namespace.run(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { Netlink::open().unwrap().remove_port(name, &owner).await })
+        })
+    };
+    for (name, alias) in [("ours", Some(ours.mark())), ("theirs", Some(theirs.mark())), ("old", None)] {
+        namespace.ip(&format!("link add {name} type veth peer name {name}-peer"));
+        if let Some(alias) = alias {
+            namespace.ip(&format!("link set {name} alias {alias}"));
+        }
+    }
+    // A name of ours may be taken by something that no plugin makes.
+    namespace.ip("link add other type bridge");
+    let there = |name: &str| namespace.command("ip", "-o link show").contains(&format!(" {name}"));
+    for _ in 0..2 {
+        remove("ours").unwrap();
+        remove("old").unwrap();
+    }
+    assert!(!there("ours") && !there("old"));
+    for name in ["theirs", "other"] {
+        assert!(matches!(remove(name), Err(LinkError::Clash(_))), "{name}");
+        assert!(there(name), "{name}");
+    }
 }
 
 #[test]

@@ -145,6 +145,7 @@ impl TestNode {
                 conf_dir: self.dir.path().join("net.d"),
                 data_dir: self.dir.path().join("leases"),
                 reserved_ports: [ReservedPort(Protocol::Tcp, 10250)].into(),
+                masquerade_mark: 0x4000,
             }),
         }
     }

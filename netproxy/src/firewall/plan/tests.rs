@@ -11,6 +11,10 @@ fn pods() -> Cidr4 {
     "10.42.0.0/16".parse().unwrap()
 }
 
+fn passing() -> Passing {
+    Passing { cluster_cidr: pods(), masquerade_mark: 0x4000 }
+}
+
 fn chain(family: Family, table: &str, name: &str, forward: Option<Policy>, rules: usize) -> Chain {
     let (table, name) = (table.to_owned(), name.to_owned());
     Chain { family, table, name, forward, rules, marked: Vec::new(), names_pods: false }
@@ -27,7 +31,7 @@ fn sight(chains: &[Chain]) -> Sight {
 /// Comments of the rules that are put in, and handles of those taken out.
 fn opened(chains: &[Chain]) -> (Vec<String>, Vec<u64>) {
     let (mut comments, mut handles) = (Vec::new(), Vec::new());
-    for step in open(&sight(chains), &owner(), pods()).steps {
+    for step in open(&sight(chains), &owner(), passing()).steps {
         match step {
             Step::Insert { comment, .. } => comments.push(comment),
             Step::Delete { handle, .. } => handles.push(handle),
@@ -42,16 +46,21 @@ fn marked(handle: u64, comment: &str) -> Marked {
 
 const FROM: &str = "copepod:instance-1 from 10.42.0.0/16";
 const TO: &str = "copepod:instance-1 to 10.42.0.0/16";
+const MARKED: &str = "copepod:instance-1 marked 0x4000";
+const TRANSLATED: &str = "copepod:instance-1 translated";
+
+fn all() -> Vec<String> {
+    [FROM, TO, MARKED, TRANSLATED].map(str::to_owned).to_vec()
+}
 
 #[test]
 fn where_iptables_filters_pods_are_let_through_once() {
-    let both = || (vec![FROM.to_owned(), TO.to_owned()], Vec::new());
-    assert_eq!(opened(&[iptables(Policy::Drop, 0)]), both());
-    assert_eq!(opened(&[iptables(Policy::Accept, 3)]), both(), "one of them may reject");
+    assert_eq!(opened(&[iptables(Policy::Drop, 0)]), (all(), Vec::new()));
+    assert_eq!(opened(&[iptables(Policy::Accept, 3)]), (all(), Vec::new()), "one of them may reject");
     assert_eq!(opened(&[iptables(Policy::Accept, 0)]), (Vec::new(), Vec::new()), "nothing is filtered");
     assert_eq!(opened(&[]), (Vec::new(), Vec::new()));
-    let mut done = iptables(Policy::Drop, 2);
-    done.marked = vec![marked(7, TO), marked(8, FROM)];
+    let mut done = iptables(Policy::Drop, 4);
+    done.marked = vec![marked(6, TRANSLATED), marked(7, TO), marked(8, FROM), marked(9, MARKED)];
     assert_eq!(opened(&[done]), (Vec::new(), Vec::new()));
 }
 
@@ -61,7 +70,7 @@ fn rules_for_another_range_or_for_no_filter_go_and_those_of_others_stay() {
     let foreign = marked(3, "copepod:instance-2 from 10.42.0.0/16");
     let longer = marked(4, "copepod:instance-10 from 10.42.0.0/16");
     there.marked = vec![foreign, longer, marked(5, "copepod:instance-1 from 10.244.0.0/16"), marked(6, FROM)];
-    assert_eq!(opened(&[there.clone()]), (vec![TO.to_owned()], vec![5]));
+    assert_eq!(opened(&[there.clone()]), (all()[1..].to_vec(), vec![5]));
     let steps = close(&[there.clone()], &owner());
     let handles: Vec<_> = steps.iter().map(|step| matches!(step, Step::Delete { handle: 5 | 6, .. })).collect();
     assert_eq!(handles, [true, true]);
@@ -83,7 +92,7 @@ fn what_is_not_ours_to_open_is_told_in_one_line() {
         (Chain { forward: None, ..own(Policy::Drop) }, None),
         (iptables(Policy::Drop, 0), None),
     ] {
-        let plan = open(&sight(&[chain.clone(), chain.clone()]), &owner(), pods());
+        let plan = open(&sight(&[chain.clone(), chain.clone()]), &owner(), passing());
         assert_eq!(plan.problems.len(), usize::from(told.is_some()), "{chain:?}: {:?}", plan.problems);
         assert!(
             plan.problems.iter().all(|line| line.contains(told.unwrap()) && !line.contains('\n')),
@@ -114,4 +123,22 @@ fn rules_of_another_proxy_are_seen() {
         assert_eq!(line.is_some(), seen, "{table} {name}");
         assert!(line.is_none_or(|line| line.contains("kube-proxy") && !line.contains('\n')));
     }
+}
+
+/// A client elsewhere that came to a node port, and an endpoint on another node's own network: neither is a pod.
+#[test]
+fn what_services_translate_passes_and_no_other_connection_does() {
+    let rule = |comment: &str| {
+        let rules = wanted(&owner(), passing());
+        crate::nft::render::rule_text(&rules.iter().find(|(of, _)| of == comment).unwrap().1)
+    };
+    assert_eq!(rule(MARKED), "meta mark & 0x4000 == 0x4000 accept");
+    assert_eq!(rule(TRANSLATED), "ct state established,related ct status dnat accept");
+    let other = Passing { masquerade_mark: 8, ..passing() };
+    let mut there = iptables(Policy::Drop, 4);
+    there.marked = all().iter().zip(1..).map(|(comment, handle)| marked(handle, comment)).collect();
+    let steps = open(&sight(&[there]), &owner(), other).steps;
+    assert!(
+        matches!(&steps[..], [Step::Delete { handle: 3, .. }, Step::Insert { comment, .. }] if comment.ends_with("0x8"))
+    );
 }

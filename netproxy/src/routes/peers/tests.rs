@@ -76,6 +76,19 @@ fn what_the_cluster_gives_outweighs_the_flag() {
     }
 }
 
+/// Routes may follow a guess, a firewall that is opened by one lets strangers in.
+#[test]
+fn filters_are_opened_for_nothing_that_is_guessed() {
+    for (own, range) in
+        [(None, "10.42.0.0/16"), (Some("10.42.7.0/24"), "10.42.0.0/16"), (Some("10.244.7.0/24"), "10.244.7.0/24")]
+    {
+        let own = own.map(net);
+        assert_eq!(filtered_range(net("10.42.0.0/16"), own), net(range), "{own:?}");
+        let routed = cluster_range(net("10.42.0.0/16"), own);
+        assert!(routed.covers(net(range)), "what passes is at most what is routed");
+    }
+}
+
 #[test]
 fn a_network_that_is_not_a_nodes_is_not_routed_to() {
     for (pod_cidr, why) in [
