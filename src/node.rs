@@ -136,6 +136,7 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Res
     for other in doctor::neighbours::other_nodes() {
         tracing::warn!("{}", other.message);
     }
+    proxy.owner = Some(instance::owner(&inputs.paths)?);
     start_network(&inputs, network_config(&inputs, reserved_ports, &proxy)?, proxy.metrics.informer.clone(), tasks);
     start_dns(&inputs, cluster.subscribe(), proxy.metrics.dns.clone(), tasks)?;
     let services = cluster.subscribe();

@@ -88,12 +88,12 @@ pub struct Clients {
     pub nodes: Client,
     /// Annotates this node.
     pub own_node: Client,
+    /// Counts what cannot be read of nodes.
+    pub metrics: informer::Metrics,
 }
 
 /// Keeps the node's network in line with the cluster's nodes until `token` is cancelled. Links,
 /// routes and rules stay when it returns; [`remove_owned`] removes them.
-    /// Counts what cannot be read of nodes.
-    pub metrics: informer::Metrics,
 ///
 /// # Errors
 /// When the kernel cannot be reached, or the network namespace is somebody else's.
@@ -119,17 +119,13 @@ pub async fn run(config: NetworkConfig, clients: Clients, token: CancellationTok
             // Only waits.
             () = sleep_until(again) => {}
         }
+        let done = network.apply().await && !network.waits();
+        // What stays wrong is not looked at more often than what is right.
+        again = Instant::now() + if done { LOOK } else { pause };
+        pause = if done { RETRY } else { (pause * 2).min(LOOK) };
     }
 }
 
-/// Everything the loop knows.
-struct Network {
-    config: NetworkConfig,
-    clients: Clients,
-    netlink: Netlink,
-    cluster: Arc<Mutex<Cluster>>,
-    problems: Problems,
-    started: Instant,
 /// Follows all nodes; never ends by itself. One that cannot be read keeps none of the others from being seen.
 async fn watch(clients: Clients, cluster: Arc<Mutex<Cluster>>, changed: Arc<Notify>) {
     let nodes = Informer::<crate::api::Node>::all(clients.nodes, clients.metrics);
@@ -142,6 +138,14 @@ async fn watch(clients: Clients, cluster: Arc<Mutex<Cluster>>, changed: Arc<Noti
     nodes.run(fold).await;
 }
 
+/// Everything the loop knows.
+struct Network {
+    config: NetworkConfig,
+    clients: Clients,
+    netlink: Netlink,
+    cluster: Arc<Mutex<Cluster>>,
+    problems: Problems,
+    started: Instant,
     token: CancellationToken,
     /// The written CNI configuration, and what keeps its host ports: dropping that ends it.
     written: Option<(CniConfig, DropGuard)>,
@@ -154,6 +158,10 @@ impl Network {
         Self { config, clients, netlink, cluster, problems, started, token, written: None }
     }
 
+    fn cluster(&self) -> MutexGuard<'_, Cluster> {
+        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes everything as it should be, as far as it is known; tells whether all of it is.
     async fn apply(&mut self) -> bool {
         let mut problems = BTreeSet::new();
@@ -162,10 +170,6 @@ impl Network {
         }
         self.problems.tell(problems);
         !self.problems.any()
-    fn cluster(&self) -> MutexGuard<'_, Cluster> {
-        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     }
 
     async fn apply_links(&mut self, problems: &mut BTreeSet<String>) -> Result<(), LinkError> {
@@ -446,9 +450,13 @@ pub async fn remove_owned(owner: &Owner) -> Result<(), RemoveError> {
         Ok(netlink) => {
             let holder = links::holder(&netlink, owner).await;
             note("links", holder.as_ref().err().map(|error| error as _));
-            if matches!(holder, Ok(Holder::Own | Holder::Nobody)) {
-                note("rules of Services", crate::services::cleanup().as_ref().err().map(|error| error as _));
-                note("rules of host ports", cni::hostports::cleanup().as_ref().err().map(|error| error as _));
+            if let Ok(holder @ (Holder::Own | Holder::Nobody)) = holder {
+                // A table without a mark, of a version before, is ours where the bridge is.
+                let unmarked = holder == Holder::Own;
+                let removed = crate::services::cleanup(owner, unmarked);
+                note("rules of Services", removed.as_ref().err().map(|error| error as _));
+                let removed = cni::hostports::cleanup(owner, unmarked);
+                note("rules of host ports", removed.as_ref().err().map(|error| error as _));
                 note("routes", kernel::remove_all(&netlink).await.as_ref().err().map(|error| error as _));
             }
             note("rules in others' chains", firewall::close(owner).as_ref().err().map(|error| error as _));

@@ -18,10 +18,10 @@ use crate::conntrack::ctnetlink::CtNetlink;
 use crate::conntrack::tuning::{self, ConntrackSettings};
 use crate::healthz::{self, Health};
 use crate::http::{self, Listening};
+use crate::links::Owner;
 use crate::metrics::Metrics;
 use crate::nft::TABLE;
 use crate::nft::diff::diff;
-use crate::nft::transaction::Transaction;
 use crate::ruleset::{LocalTraffic, NodeView, probe};
 use crate::sync::{Pace, Parts, PodCidr, Proxy, events, ipv4_only};
 
@@ -92,6 +92,8 @@ pub struct ServiceProxyConfig {
     pub min_sync_period: Duration,
     /// Settings of connection tracking to make.
     pub conntrack: ConntrackSettings,
+    /// Whose rules these are.
+    pub owner: Option<Owner>,
     /// Collectors to count in; register them with [`Metrics::register`].
     pub metrics: Metrics,
 }
@@ -117,6 +119,7 @@ impl ServiceProxyConfig {
             sync_period: Duration::from_secs(30),
             min_sync_period: Duration::ZERO,
             conntrack: ConntrackSettings::default(),
+            owner: None,
             metrics: Metrics::default(),
         }
     }
@@ -182,7 +185,7 @@ pub async fn run(
         _ => PodCidr::Ignored,
     };
     let (node_name, metrics) = (config.node_name, config.metrics);
-    let backend = NetlinkBackend::new().map_err(ServiceProxyError::Unavailable)?;
+    let backend = NetlinkBackend::new().map_err(ServiceProxyError::Unavailable)?.of(config.owner.as_ref());
     let parts = Parts { backend, conntrack, node_name, node, health, metrics, pace, pod_cidr };
     Proxy::new(parts).run(changes, tasks).await;
     Ok(())
@@ -257,11 +260,12 @@ fn node_view(config: &ServiceProxyConfig) -> Result<NodeView, ServiceProxyError>
     })
 }
 
-/// Removes our nftables table from the calling thread's network namespace; fine when there is none.
+/// Removes the owner's nftables table from the calling thread's network namespace, and one without a mark if
+/// `unmarked`; fine when there is none.
 ///
 /// # Errors
 /// [`ServiceProxyError`] when the kernel refuses.
-pub fn cleanup() -> Result<(), ServiceProxyError> {
-    let mut backend = NetlinkBackend::new().map_err(ServiceProxyError::Unavailable)?;
-    backend.run(&Transaction::delete_table(), None).map_err(ServiceProxyError::Cleanup)
+pub fn cleanup(owner: &Owner, unmarked: bool) -> Result<(), ServiceProxyError> {
+    let backend = NetlinkBackend::new().map_err(ServiceProxyError::Unavailable)?;
+    backend.of(Some(owner)).remove(unmarked).map_err(ServiceProxyError::Cleanup)
 }

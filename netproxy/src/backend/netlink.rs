@@ -7,6 +7,7 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{Generation, Listing, NftBackend, NftError};
+use crate::links::{Owner, is_mark};
 use crate::nft::decode;
 use crate::nft::encode::{Batch, encode, name_fits};
 use crate::nft::object::{Observed, ObservedSet};
@@ -27,6 +28,8 @@ const LIST_ATTEMPTS: u32 = 20;
 /// One table of nf_tables over a netlink socket in the network namespace of the thread that made it.
 pub struct NetlinkBackend {
     table: TableName,
+    /// Whose the table is, once it is made.
+    owner: Option<Owner>,
     socket: Socket,
     seq: u32,
     send_buffer: usize,
@@ -150,7 +153,29 @@ impl NetlinkBackend {
     pub fn for_table(table: TableName) -> Result<Self, NftError> {
         let socket = netfilter_socket()?;
         set_buffer(&socket, RECEIVE_BUFFER, false);
-        Ok(Self { table, socket, seq: 1, send_buffer: 0 })
+        Ok(Self { table, owner: None, socket, seq: 1, send_buffer: 0 })
+    }
+
+    /// The same for an instance: its mark is the comment of the table that is made here. A table with the mark of
+    /// another one reads as foreign; one without a mark, of a version before or a kernel before 5.10, does not.
+    #[must_use]
+    pub fn of(self, owner: Option<&Owner>) -> Self {
+        Self { owner: owner.cloned(), ..self }
+    }
+
+    /// Removes the table if it bears the owner's mark, and one without a mark if `unmarked`. None, or one of another
+    /// instance, is fine.
+    ///
+    /// # Errors
+    /// [`NftError`] when the kernel refuses.
+    pub fn remove(&mut self, unmarked: bool) -> Result<(), NftError> {
+        while receive(&self.socket, false).is_ok_and(|d| d.is_some()) {}
+        let Some(comment) = self.comment()? else { return Ok(()) };
+        let removes = match comment.filter(|comment| is_mark(comment)) {
+            Some(mark) => self.owner.as_ref().is_some_and(|owner| owner.has_marked(&mark)),
+            None => unmarked,
+        };
+        if removes { self.run(&Transaction::delete_table(), None) } else { Ok(()) }
     }
 
     fn exchange(&mut self, batch: &Batch, committed: bool) -> Result<Vec<(i32, u32)>, NftError> {
@@ -180,7 +205,8 @@ impl NetlinkBackend {
             return Ok(());
         }
         check_names(tx)?;
-        let batch = encode(self.table, tx, self.seq, since.map(|g| g.0), commit);
+        let mark = self.owner.as_ref().map(Owner::mark);
+        let batch = encode((self.table, mark.as_deref()), tx, self.seq, since.map(|g| g.0), commit);
         let messages = u32::try_from(batch.ops.len()).unwrap_or(u32::MAX);
         self.seq = self.seq.wrapping_add(messages).wrapping_add(2);
         let answers = self.exchange(&batch, commit)?;
@@ -221,14 +247,26 @@ impl NetlinkBackend {
         found.map(Generation).ok_or(NftError::Unanswered)
     }
 
-    fn has_table(&mut self) -> Result<bool, NftError> {
+    /// The table's comment, if there is one; `None` when there is no table.
+    fn comment(&mut self) -> Result<Option<Option<String>>, NftError> {
         let table = self.table.as_str();
         let (request, seq) = self.request(NFT_MSG_GETTABLE, NLM_F_ACK, |w| w.put_str(NFTA_TABLE_NAME, table));
-        match dump(&self.socket, &request, seq, |_| Ok(())) {
-            Ok(_) => Ok(true),
-            Err(e) if e.is_not_found() => Ok(false),
+        let mut comment = None;
+        let told = dump(&self.socket, &request, seq, |message| {
+            comment = decode::table_comment(message)?;
+            Ok(())
+        });
+        match told {
+            Ok(_) => Ok(Some(comment)),
+            Err(e) if e.is_not_found() => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Whether a table with this comment is another instance's.
+    fn is_foreign(&self, comment: Option<&str>) -> bool {
+        let marked_by_other = |owner: &Owner| comment.is_some_and(|c| is_mark(c) && !owner.has_marked(c));
+        self.owner.as_ref().is_some_and(marked_by_other)
     }
 
     /// One pass over the table; `None` when it was not consistent.
@@ -308,20 +346,19 @@ impl NftBackend for NetlinkBackend {
 
     fn exists(&mut self) -> Result<bool, NftError> {
         while receive(&self.socket, false).is_ok_and(|d| d.is_some()) {}
-        self.has_table()
+        Ok(self.comment()?.is_some())
     }
 
     fn list(&mut self) -> Result<Listing, NftError> {
         while receive(&self.socket, false).is_ok_and(|d| d.is_some()) {}
         for _ in 0..LIST_ATTEMPTS {
             let before = self.generation()?;
-            let table = if self.has_table()? {
-                match self.observe()? {
-                    Some(observed) => Some(observed),
+            let table = match self.comment()? {
+                None => None,
+                Some(comment) => match self.observe()? {
+                    Some(observed) => Some(Observed { foreign: self.is_foreign(comment.as_deref()), ..observed }),
                     None => continue,
-                }
-            } else {
-                None
+                },
             };
             if self.generation()? == before {
                 return Ok(Listing { table, generation: Some(before) });

@@ -20,7 +20,7 @@ use crate::backend::{self, NftBackend, NftError};
 use crate::cidr::Cidr4;
 use crate::conntrack::Flow;
 use crate::conntrack::ctnetlink::{Conntrack, CtNetlink};
-use crate::links;
+use crate::links::{self, Owner};
 use crate::nft::object::Table;
 use crate::nft::transaction::Transaction;
 
@@ -39,6 +39,8 @@ pub struct Scope<'a> {
     pub reserved: &'a BTreeSet<ReservedPort>,
     /// Where cluster DNS answers on this node.
     pub dns: Option<Ipv4Addr>,
+    /// Whose the table is.
+    pub owner: Option<&'a Owner>,
 }
 
 impl Scope<'_> {
@@ -67,7 +69,7 @@ pub fn open(leases: &Leases, config: &NetworkConfig, address: Ipv4Addr, ports: &
 }
 
 fn add(leases: &Leases, scope: Scope<'_>, address: Ipv4Addr, ports: &[HostPort]) -> Result<(), PluginError> {
-    let mut backend = NetlinkBackend::for_table(TABLE)?;
+    let mut backend = NetlinkBackend::for_table(TABLE)?.of(scope.owner);
     match backend.run(&table::addition(address, ports), None) {
         // There is no table yet, or something in it is not as the leases say.
         Err(NftError::Refused { .. }) => {}
@@ -99,7 +101,7 @@ pub fn close(leases: &Leases, scope: Scope<'_>, gone: &[(Ipv4Addr, Vec<HostPort>
 /// When the kernel refuses.
 pub fn repair(leases: &Leases, scope: Scope<'_>) -> Result<bool, PluginError> {
     let desired = scope.table(leases);
-    let mut backend = NetlinkBackend::for_table(TABLE)?;
+    let mut backend = NetlinkBackend::for_table(TABLE)?.of(scope.owner);
     backend::reconcile(&mut backend, |observed| Ok(table::repair(observed, desired.clone(), scope.subnet)))
         .map(|done| !done.ops.is_empty())
 }
@@ -146,12 +148,12 @@ pub fn check(address: Ipv4Addr, ports: &[HostPort]) -> Result<(), PluginError> {
     Err(PluginError::check(format!("a rule for a host port of {address} is missing")))
 }
 
-/// Removes the table; fine when there is none.
+/// Removes the owner's table, and one without a mark if `unmarked`; fine when there is none.
 ///
 /// # Errors
 /// [`NftError`] when the kernel refuses.
-pub fn cleanup() -> Result<(), NftError> {
-    NetlinkBackend::for_table(TABLE)?.run(&Transaction::delete_table(), None)
+pub fn cleanup(owner: &Owner, unmarked: bool) -> Result<(), NftError> {
+    NetlinkBackend::for_table(TABLE)?.of(Some(owner)).remove(unmarked)
 }
 
 /// Deletes tracked UDP flows, which would go on as before for as long as datagrams come. As

@@ -8,7 +8,7 @@ use crate::backend::netlink::{dump, netfilter_socket, receive, send};
 use crate::nft::expr::put_expressions;
 use crate::nft::object::Hook;
 use crate::nft::uapi::*;
-use crate::nft::userdata::{comment_of, rule_comment};
+use crate::nft::userdata::{self, comment_of};
 use crate::nft::wire::{Message, WireError, Writer, messages};
 
 const NFPROTO_UNSPEC: u8 = 0;
@@ -104,7 +104,7 @@ impl Filters {
                     w.put_str(NFTA_RULE_TABLE, table);
                     w.put_str(NFTA_RULE_CHAIN, chain);
                     put_expressions(&mut w, rule);
-                    w.put(NFTA_RULE_USERDATA, &rule_comment(comment));
+                    w.put(NFTA_RULE_USERDATA, &userdata::comment(comment));
                 }
                 Step::Delete { table, chain, handle } => {
                     self.begin(&mut w, (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_DELRULE, 0, NFPROTO_IPV4, 0);

@@ -9,6 +9,15 @@ use super::uapi::*;
 use super::userdata::comment_of;
 use super::wire::{Attribute, Attributes, Message, WireError};
 
+/// The comment of the table that a `NFT_MSG_NEWTABLE` message describes.
+///
+/// # Errors
+/// [`WireError`] when it is malformed.
+pub fn table_comment(message: &Message<'_>) -> Result<Option<String>, WireError> {
+    let userdata = message.attributes()?.get(NFTA_TABLE_USERDATA)?;
+    Ok(userdata.and_then(|userdata| comment_of(userdata.value)).map(str::to_owned))
+}
+
 /// The chain a `NFT_MSG_NEWCHAIN` message describes; `None` when it is not in `table`.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use super::transaction::{Op, Transaction};
 /// The transaction that turns `applied` into `desired`; `None` stands for no table at all.
 ///
 /// When a set or base chain exists with another declaration the table is replaced as a whole, in
-/// one transaction: the kernel cannot change declarations.
+/// one transaction: the kernel cannot change declarations, nor the mark of a table that another instance made.
 #[must_use]
 pub fn diff(applied: Option<&Observed>, desired: &Table) -> Transaction {
     let empty = Observed::default();
@@ -39,7 +39,7 @@ fn incompatible(applied: &Observed, desired: &Table) -> bool {
         .any(|(name, chain)| applied.chains.get(name).is_some_and(|(base, _)| *base != chain.base));
     // A foreign base chain cannot be emptied into harmlessness by name alone; replace.
     let foreign = applied.chains.iter().any(|(name, (base, _))| base.is_some() && !desired.chains.contains_key(name));
-    sets || chains || foreign
+    applied.foreign || sets || chains || foreign
 }
 
 fn changes(applied: &Observed, desired: &Table) -> Transaction {

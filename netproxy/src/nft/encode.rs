@@ -71,12 +71,18 @@ impl SetSpec {
     }
 }
 
-/// Encodes `tx` for `table`. With `generation` the kernel refuses the batch when its ruleset changed meanwhile.
+/// Encodes `tx` for `table`, which bears `mark` as its comment when it is made. With `generation` the kernel refuses the batch when its ruleset changed meanwhile.
 /// With `commit` false the batch has no end, so the kernel checks everything and applies nothing.
 #[must_use]
-pub fn encode(table: TableName, tx: &Transaction, first_seq: u32, generation: Option<u32>, commit: bool) -> Batch {
+pub fn encode(
+    (table, mark): (TableName, Option<&str>),
+    tx: &Transaction,
+    first_seq: u32,
+    generation: Option<u32>,
+    commit: bool,
+) -> Batch {
     let w = Writer::with_capacity(256 + tx.len() * 80);
-    let mut encoder = Encoder { table: table.as_str(), w, ops: Vec::new(), seq: first_seq, op: 0 };
+    let mut encoder = Encoder { table: table.as_str(), mark, w, ops: Vec::new(), seq: first_seq, op: 0 };
     encoder.w.begin(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, first_seq, 0, NFNL_SUBSYS_NFTABLES);
     if let Some(generation) = generation {
         encoder.w.put_be32(NFNL_BATCH_GENID, generation);
@@ -104,15 +110,16 @@ pub fn name_fits(name: &Name) -> bool {
     (1..=128).contains(&name.as_str().len())
 }
 
-struct Encoder {
+struct Encoder<'a> {
     table: &'static str,
+    mark: Option<&'a str>,
     w: Writer,
     ops: Vec<usize>,
     seq: u32,
     op: usize,
 }
 
-impl Encoder {
+impl Encoder<'_> {
     fn begin(&mut self, kind: u16, flags: u16) {
         self.seq = self.seq.wrapping_add(1);
         self.ops.push(self.op);
@@ -125,6 +132,9 @@ impl Encoder {
                 self.begin(NFT_MSG_NEWTABLE, NLM_F_CREATE);
                 self.w.put_str(NFTA_TABLE_NAME, self.table);
                 self.w.put_be32(NFTA_TABLE_FLAGS, 0);
+                if let Some(mark) = self.mark {
+                    self.w.put(NFTA_TABLE_USERDATA, &userdata::comment(mark));
+                }
             }
             Op::DeleteTable => {
                 self.begin(NFT_MSG_DELTABLE, 0);
@@ -202,7 +212,7 @@ impl Encoder {
         self.w.put_str(NFTA_RULE_TABLE, self.table);
         self.w.put_str(NFTA_RULE_CHAIN, chain.as_str());
         put_expressions(&mut self.w, rule);
-        self.w.put(NFTA_RULE_USERDATA, &userdata::rule_comment(&rule.comment()));
+        self.w.put(NFTA_RULE_USERDATA, &userdata::comment(&rule.comment()));
     }
 
     fn put_elements(&mut self, kind: u16, flags: u16, spec: &SetSpec, elements: &[(Key, Value)]) {

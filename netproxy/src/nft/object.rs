@@ -348,6 +348,8 @@ pub struct Observed {
     pub chains: BTreeMap<Name, (Option<BaseChain>, Vec<u64>)>,
     /// Sets by name; the spec is `None` when no set of ours has such a shape.
     pub sets: BTreeMap<Name, ObservedSet>,
+    /// Whether it bears the mark of another instance, which held this network namespace before.
+    pub foreign: bool,
 }
 
 /// A set as the kernel has it.
@@ -381,6 +383,7 @@ impl Table {
     #[must_use]
     pub fn observe(&self) -> Observed {
         Observed {
+            foreign: false,
             chains: self
                 .chains
                 .iter()

@@ -92,7 +92,7 @@ proptest! {
 
     #[test]
     fn bent_datagrams_are_errors_not_panics(a in any_table(), at in any::<usize>(), value in any::<u8>()) {
-        let mut bytes = encode(TABLE, &diff(None, &a), 1, Some(7), true).bytes;
+        let mut bytes = encode((TABLE, None), &diff(None, &a), 1, Some(7), true).bytes;
         let at = at % bytes.len();
         bytes[at] = value;
         read_everything(&bytes);
@@ -123,7 +123,7 @@ fn what_is_encoded_is_decoded() {
         Op::AddRule("target".into(), rule(1, None)),
         Op::AddElements(spec.clone(), vec![(key, value.clone())]),
     ];
-    let batch = encode(TABLE, &Transaction { ops, stale_chains: Vec::new() }, 100, None, true);
+    let batch = encode((TABLE, None), &Transaction { ops, stale_chains: Vec::new() }, 100, None, true);
     let all: Vec<_> = messages(&batch.bytes).map(Result::unwrap).collect();
     assert_eq!(all.len(), 6, "begin, four requests, end");
     let (name, set) = decode::set(TABLE, &all[1]).unwrap().unwrap();
@@ -139,7 +139,7 @@ fn what_is_encoded_is_decoded() {
         all.iter().map(|m| batch.op_of(m.seq)).collect::<Vec<_>>(),
         [None, Some(0), Some(1), Some(2), Some(3), None]
     );
-    let unfinished = encode(TABLE, &Transaction::delete_table(), 1, None, false);
+    let unfinished = encode((TABLE, None), &Transaction::delete_table(), 1, None, false);
     assert!(messages(&unfinished.bytes).all(|m| m.unwrap().kind != NFNL_MSG_BATCH_END));
 }
 
@@ -149,7 +149,7 @@ fn large_element_lists_are_split() {
     let addr = |n: u32| Key::new().addr(Ipv4Addr::from_bits(n));
     let elements: Vec<_> = (0..10_000).map(|n| (addr(n), Value::Verdict(Verdict::Goto("somewhere".into())))).collect();
     let tx = Transaction { ops: vec![Op::AddElements(spec, elements.clone())], stale_chains: Vec::new() };
-    let batch = encode(TABLE, &tx, 1, None, true);
+    let batch = encode((TABLE, None), &tx, 1, None, true);
     let mut read = Vec::new();
     for message in messages(&batch.bytes).map(Result::unwrap) {
         if message.kind == (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG_NEWSETELEM {

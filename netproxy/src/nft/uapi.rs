@@ -44,6 +44,8 @@ pub const NFT_MSG_GETGEN: u16 = 16;
 
 pub const NFTA_TABLE_NAME: u16 = 1;
 pub const NFTA_TABLE_FLAGS: u16 = 2;
+/// Since Linux 5.10; kernels before ignore it.
+pub const NFTA_TABLE_USERDATA: u16 = 6;
 pub const NFTA_CHAIN_TABLE: u16 = 1;
 pub const NFTA_CHAIN_NAME: u16 = 3;
 pub const NFTA_CHAIN_HOOK: u16 = 4;
@@ -135,10 +137,10 @@ pub const NFTA_CT_KEY: u16 = 2;
 pub const NFT_CT_STATE: u32 = 0;
 pub const NFT_CT_STATUS: u32 = 2;
 pub const NF_CT_STATE_NEW_BIT: u32 = 0x8;
-pub const IPS_DST_NAT: u32 = 0x20;
-pub const NFTA_NAT_TYPE: u16 = 1;
 /// Established and related.
 pub const NF_CT_STATE_ESTABLISHED_BITS: u32 = 0x6;
+pub const IPS_DST_NAT: u32 = 0x20;
+pub const NFTA_NAT_TYPE: u16 = 1;
 pub const NFTA_NAT_FAMILY: u16 = 2;
 pub const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
 pub const NFTA_NAT_REG_PROTO_MIN: u16 = 5;

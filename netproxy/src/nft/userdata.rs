@@ -1,11 +1,12 @@
 //! What nft itself keeps in the kernel's user-data fields, so that `nft list ruleset` reads our
-//! objects back: a rule's comment, a set's byte orders and `typeof` expressions. Pure.
+//! objects back: a table's or rule's comment, a set's byte orders and `typeof` expressions. Pure.
 //!
 //! The format is libnftnl's: type byte, length byte, value; numbers in host order.
 
 use super::object::{DataType, FieldType, SetSpec};
 
-const RULE_COMMENT: u8 = 0;
+/// The same for tables and rules.
+const COMMENT: u8 = 0;
 const SET_KEY_BYTE_ORDER: u8 = 0;
 const SET_DATA_BYTE_ORDER: u8 = 1;
 const SET_MERGE_ELEMENTS: u8 = 2;
@@ -37,22 +38,22 @@ fn put_u32(out: &mut Vec<u8>, kind: u8, value: u32) {
     put(out, kind, &value.to_ne_bytes());
 }
 
-/// A rule's user data holding a comment.
+/// A table's or rule's user data holding a comment.
 #[must_use]
-pub fn rule_comment(comment: &str) -> Vec<u8> {
+pub fn comment(comment: &str) -> Vec<u8> {
     let mut text = comment.as_bytes().to_vec();
     text.push(0);
     let mut out = Vec::with_capacity(text.len() + 2);
-    put(&mut out, RULE_COMMENT, &text);
+    put(&mut out, COMMENT, &text);
     out
 }
 
-/// The comment in a rule's user data.
+/// The comment in a table's or rule's user data.
 #[must_use]
 pub fn comment_of(mut userdata: &[u8]) -> Option<&str> {
     while let [kind, length, rest @ ..] = userdata {
         let value = rest.get(..usize::from(*length))?;
-        if *kind == RULE_COMMENT {
+        if *kind == COMMENT {
             return std::str::from_utf8(value.strip_suffix(&[0]).unwrap_or(value)).ok();
         }
         userdata = &rest[usize::from(*length)..];

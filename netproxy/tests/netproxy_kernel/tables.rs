@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use netproxy::backend::cli::{CliBackend, list_json};
 use netproxy::backend::netlink::NetlinkBackend;
 use netproxy::backend::{NftBackend, NftError};
+use netproxy::links::Owner;
 use netproxy::nft::TABLE;
 use netproxy::nft::transaction::{Op, Transaction};
 use netproxy::snapshot::{Protocol, ServicePort};
@@ -177,4 +178,41 @@ fn a_refused_transaction_changes_nothing_and_says_why() {
     let long =
         Transaction { ops: vec![Op::AddTable, Op::AddChain("x".repeat(300).into(), None)], ..Default::default() };
     assert!(matches!(backend.run(&long, None), Err(NftError::Name(_))));
+}
+
+/// Who removes and replaces a table, by the mark that `nft` shows as its comment.
+#[test]
+fn a_table_is_removed_and_replaced_by_its_mark() {
+    let namespace = Namespace::new();
+    let [ours, theirs] = ["instance-1", "instance-2"].map(|id| Owner::new(id).unwrap());
+    let open = |owner: &Owner| {
+        let owner = owner.clone();
+        namespace.run(move || NetlinkBackend::new().unwrap().of(Some(&owner)))
+    };
+    let list = || namespace.command("nft", "list tables") + &namespace.command("nft", "list ruleset");
+    let (mut mine, mut other) = (open(&ours), open(&theirs));
+    World::new().adopt(&mut mine);
+    assert!(list().contains("comment \"copepod:instance-1\""), "{}", list());
+    assert!(!mine.list().unwrap().table.unwrap().foreign);
+    other.remove(true).unwrap();
+    assert!(list().contains("table ip copepod"), "it is not the other's to remove");
+    // Who holds the namespace now replaces it as a whole, in one transaction, and is its owner afterwards.
+    assert!(other.list().unwrap().table.unwrap().foreign);
+    let tx = World::new().adopt(&mut other);
+    assert_eq!(tx.ops[..2], [Op::DeleteTable, Op::AddTable]);
+    assert!(!other.list().unwrap().table.unwrap().foreign && list().contains("copepod:instance-2"));
+    assert_eq!(World::new().adopt(&mut other), Transaction::default());
+    mine.remove(true).unwrap();
+    assert!(list().contains("table ip copepod"));
+    for _ in 0..2 {
+        other.remove(false).unwrap();
+    }
+    assert!(!list().contains("copepod"));
+    // One from before marks is adopted as it is, and goes with the node that holds the namespace.
+    World::new().adopt(&mut namespace.run(|| NetlinkBackend::new().unwrap()));
+    assert_eq!(World::new().adopt(&mut mine), Transaction::default());
+    mine.remove(false).unwrap();
+    assert!(list().contains("table ip copepod"));
+    mine.remove(true).unwrap();
+    assert!(!list().contains("copepod"));
 }

@@ -15,6 +15,7 @@ use futures::StreamExt;
 use netproxy::backend::NftBackend;
 use netproxy::backend::netlink::NetlinkBackend;
 use netproxy::cluster::{Cluster, Subscription};
+use netproxy::links::Owner;
 use netproxy::services::{ServiceProxyConfig, ServiceProxyError, check, cleanup, run};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -212,8 +213,9 @@ async fn scenario() {
     proxy.await.unwrap().unwrap();
     assert!(table_contains("table ip copepod"), "stopping leaves the rules");
     assert!(http_get(SocketAddr::from((Ipv4Addr::LOCALHOST, 31999)), "/").await.is_err());
-    cleanup().unwrap();
-    cleanup().expect("cleaning up twice is fine");
+    let owner = Owner::new("instance-1").unwrap();
+    cleanup(&owner, true).unwrap();
+    cleanup(&owner, true).expect("cleaning up twice is fine");
     assert!(NetlinkBackend::new().unwrap().list().unwrap().table.is_none());
 }
 
