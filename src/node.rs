@@ -137,6 +137,7 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Res
         tracing::warn!("{}", other.message);
     }
     proxy.owner = Some(instance::owner(&inputs.paths)?);
+    proxy.conntrack_note = Some(inputs.paths.conntrack_note());
     start_network(&inputs, network_config(&inputs, reserved_ports, &proxy)?, proxy.metrics.informer.clone(), tasks);
     start_dns(&inputs, cluster.subscribe(), proxy.metrics.dns.clone(), tasks)?;
     let services = cluster.subscribe();

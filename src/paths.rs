@@ -105,6 +105,11 @@ impl Paths {
         self.run.join("sysctls.json")
     }
 
+    /// The note of what settings of connection tracking were before.
+    pub fn conntrack_note(&self) -> PathBuf {
+        self.run.join("conntrack.json")
+    }
+
     /// The log of a copepod started in the background: on disk, whatever the run directory is on.
     pub fn log_file(&self) -> PathBuf {
         self.data.join("copepod.log")
@@ -149,6 +154,7 @@ impl Paths {
             self.cni_data(),
             self.cgroups_note(),
             self.sysctls_note(),
+            self.conntrack_note(),
             self.status_file(),
             self.pid_file(),
         ]

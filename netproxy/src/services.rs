@@ -2,7 +2,7 @@
 //! [`cleanup`]. The work is in `snapshot` → `ruleset` → `nft` → `backend`, driven by `sync`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -92,6 +92,9 @@ pub struct ServiceProxyConfig {
     pub min_sync_period: Duration,
     /// Settings of connection tracking to make.
     pub conntrack: ConntrackSettings,
+    /// The file that tells what settings of connection tracking were before; `None` notes nothing, and nothing can be
+    /// restored.
+    pub conntrack_note: Option<PathBuf>,
     /// Whose rules these are.
     pub owner: Option<Owner>,
     /// Collectors to count in; register them with [`Metrics::register`].
@@ -119,19 +122,13 @@ impl ServiceProxyConfig {
             sync_period: Duration::from_secs(30),
             min_sync_period: Duration::ZERO,
             conntrack: ConntrackSettings::default(),
+            conntrack_note: None,
             owner: None,
             metrics: Metrics::default(),
         }
     }
 }
 
-/// Why the service proxy could not start or clean up.
-#[derive(Debug, Error)]
-pub enum ServiceProxyError {
-    /// A value in [`ServiceProxyConfig`] makes no sense.
-    #[error("service proxy configuration: {0}")]
-    Config(String),
-    /// The kernel's nf_tables could not be reached, or lacks something.
 impl ServiceProxyConfig {
     /// The packet mark that asks for masquerade.
     ///
@@ -144,6 +141,13 @@ impl ServiceProxyConfig {
     }
 }
 
+/// Why the service proxy could not start or clean up.
+#[derive(Debug, Error)]
+pub enum ServiceProxyError {
+    /// A value in [`ServiceProxyConfig`] makes no sense.
+    #[error("service proxy configuration: {0}")]
+    Config(String),
+    /// The kernel's nf_tables could not be reached, or lacks something.
     #[error("nftables is not usable: it needs CAP_NET_ADMIN and a kernel with nf_tables, nat, fib, numgen and reject")]
     Unavailable(#[source] NftError),
     /// Somebody else has an address we must have (`bindAddressHardFail`).
@@ -169,7 +173,7 @@ pub async fn run(
     let node = node_view(&config)?;
     probe(&node)?;
     let conntrack = CtNetlink::new().map_err(ServiceProxyError::Unavailable)?;
-    tune(&config.conntrack);
+    tune(&config);
     let health = Health::new(Timestamp::now(), config.sync_period * 2);
     let tasks = token.child_token();
     let _stop = tasks.clone().drop_guard();
@@ -210,9 +214,10 @@ async fn serve(
 }
 
 /// Makes the settings of connection tracking; what cannot be made is told and lived with, as upstream.
-fn tune(settings: &ConntrackSettings) {
+fn tune(config: &ServiceProxyConfig) {
     let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
-    for (name, error) in tuning::apply(Path::new(tuning::NETFILTER), &settings.sysctls(cores)) {
+    let note = config.conntrack_note.as_deref();
+    for (name, error) in tuning::apply(Path::new(tuning::NETFILTER), note, &config.conntrack.sysctls(cores)) {
         tracing::warn!(name, error = %error, "a setting of connection tracking cannot be made");
     }
 }

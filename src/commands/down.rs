@@ -10,6 +10,7 @@ use agent::podworker::housekeeping::uid_of_log_dir;
 use agent::volume::mounts;
 use anyhow::{Context, Result, bail};
 use cri::containerd::{self, Keep};
+use netproxy::conntrack::tuning;
 
 use crate::cli::DownArgs;
 use crate::instance::{self, Instance};
@@ -121,6 +122,8 @@ async fn remove_network(paths: &Paths, node: &Instance, failures: &mut Failures)
                 }
                 failures.note("pod network", netproxy::cni::cleanup(&paths.cni_data(), &paths.cni_conf()));
                 failures.note("kernel settings", netproxy::cni::restore_node(&paths.sysctls_note()));
+                let tracking = Path::new(tuning::NETFILTER);
+                failures.note("kernel settings", tuning::restore(tracking, &paths.conntrack_note()));
             }
             failures.note("network lock", lock.remove());
         }
