@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use netproxy::backend::netlink::NetlinkBackend;
 use netproxy::firewall;
-use netproxy::links::{self, BRIDGE, Kind, Link, LinkError, Netlink};
+use netproxy::links::{self, BRIDGE, Kind, Link, LinkError, Netlink, Owner};
 use netproxy::network::{Clients, NetworkConfig, run};
 use netproxy::routes::{DEVICE, NodeNetwork};
 use netproxy::ruleset::NodeView;
