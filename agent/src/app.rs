@@ -8,6 +8,7 @@
 
 mod configz;
 mod directory;
+mod readiness;
 mod root;
 
 use std::sync::Arc;
@@ -36,7 +37,7 @@ use crate::node::{NodeKeeper, NodeView, allocatable, capacity};
 use crate::objectcache::store::NoObjects;
 use crate::objectcache::{ObjectCache, ObjectReader, ObjectRegistry};
 use crate::plan::eviction::Pressures;
-use crate::pleg::Pleg;
+use crate::pleg::{Pleg, RelistHealth};
 use crate::podcache::PodCache;
 use crate::podsource::file::FileSource;
 use crate::podsource::merge::Merger;
@@ -53,6 +54,7 @@ use crate::status::StatusManager;
 use crate::status::manager::ApiWriter;
 use crate::tasks::{TaskRestarts, Tasks};
 use crate::volume::{VolumeConfig, VolumeManager};
+use readiness::{announce, first_look, wait_for_runtime};
 
 /// What the agent is given by the process it lives in.
 #[derive(Clone)]
@@ -84,24 +86,6 @@ pub async fn run(inputs: Inputs, ready: watch::Sender<bool>, token: Cancellation
     app.serve(ready, token).await
 }
 
-/// The runtime's name, once it answers; `None` when cancelled before.
-async fn wait_for_runtime(runtime: &dyn RuntimeService, token: &CancellationToken) -> Option<String> {
-    let mut pause = Duration::from_millis(50);
-    let mut told = false;
-    loop {
-        match token.run_until_cancelled(runtime.version()).await? {
-            Ok(version) => return Some(version.runtime_name),
-            Err(error) if !told => {
-                told = true;
-                tracing::info!(%error, "waiting for the container runtime");
-            }
-            Err(_) => {}
-        }
-        token.run_until_cancelled(tokio::time::sleep(pause)).await?;
-        pause = (pause * 2).min(Duration::from_secs(2));
-    }
-}
-
 /// Ends tasks, one generation after the other.
 async fn drain(generations: [Tasks; 3]) {
     for group in generations {
@@ -126,6 +110,7 @@ struct App {
     images: Arc<dyn ImageService>,
     clock: Clock,
     runtime_name: String,
+    relist_health: RelistHealth,
     cgroups: Option<Arc<CgroupTree>>,
     server: Option<BoundServer>,
     /// Where the serving certificate is kept that is asked for.
@@ -159,7 +144,19 @@ impl App {
         } else {
             None
         };
-        Ok(Self { config, client, runtime, images, clock: Clock::System, runtime_name, cgroups, server, serving })
+        let relist_health = RelistHealth::new(config.relist);
+        Ok(Self {
+            config,
+            client,
+            runtime,
+            images,
+            clock: Clock::System,
+            runtime_name,
+            relist_health,
+            cgroups,
+            server,
+            serving,
+        })
     }
 
     fn worker_settings(&self) -> WorkerSettings {
@@ -202,28 +199,28 @@ impl App {
             return Ok(());
         }
         let server = self.server.take();
-        let parts = self.build_parts(&recorder, node.clone(), &tasks, &rest);
-        if !parts.pleg.first_list(&token).await {
+        let pods = self.build_pod_components(&recorder, node.clone(), &tasks, &rest);
+        if !pods.pleg.first_list(&token).await {
             return Ok(());
         }
-        let eviction = self.eviction_manager(&parts, pressures_tx);
+        let eviction = self.eviction_manager(&pods, pressures_tx);
         tasks.spawn("eviction", eviction.run(rest.clone()));
-        let desired = self.start_sources(&recorder, node.clone(), &tasks, &rest, &parts).await;
-        let pleg = parts.pleg.clone();
+        let desired = self.start_sources(&recorder, node.clone(), &tasks, &rest, &pods).await;
+        let pleg = pods.pleg.clone();
         tasks.spawn("pleg", {
             let rest = rest.clone();
             async move { pleg.run(rest).await }
         });
         if let Some(client) = &self.client {
-            let (status, writer) = (parts.deps.status.clone(), Arc::new(ApiWriter::new(client.clone())));
+            let (status, writer) = (pods.deps.status.clone(), Arc::new(ApiWriter::new(client.clone())));
             let (desired, token) = (desired.clone(), writers_token.clone());
             writer_tasks.spawn("pod status", async move { status.run(writer, desired, token).await });
         }
-        let dispatcher = Dispatcher::new(parts.deps.clone(), parts.workers.clone(), workers_token.clone());
-        worker_tasks.spawn("pod workers", dispatcher.run(desired.clone(), parts.relisted));
+        let dispatcher = Dispatcher::new(pods.deps.clone(), pods.workers.clone(), workers_token.clone());
+        worker_tasks.spawn("pod workers", dispatcher.run(desired.clone(), pods.relisted));
         tasks.keep("housekeeping", {
             let (deps, workers, desired, rest) =
-                (parts.deps.clone(), parts.workers.clone(), desired.clone(), rest.clone());
+                (pods.deps.clone(), pods.workers.clone(), desired.clone(), rest.clone());
             move || housekeeping::run(deps.clone(), workers.clone(), desired.clone(), rest.clone())
         });
         if let (Some(serving), Some(client)) = (self.serving.take(), self.client.clone()) {
@@ -231,7 +228,7 @@ impl App {
             tasks.spawn("serving certificate", rotate::serving(serving, name, client, node, rest));
         }
         if let Some(server) = server {
-            let state = self.server_state(&parts.deps, parts.probes.clone(), desired.clone(), restarts);
+            let state = self.server_state(&pods.deps, pods.probes.clone(), desired.clone(), restarts);
             let rest = rest.clone();
             tasks.spawn("server", async move { server.serve(state, rest).await });
         }
@@ -259,6 +256,7 @@ impl App {
             pressures,
             root: self.config.paths.root.clone(),
             runtime: self.runtime.clone(),
+            pleg: self.relist_health.clone(),
             images: self.images.clone(),
             port: self.server.as_ref().map_or(0, BoundServer::port),
             events: recorder.clone(),
@@ -269,13 +267,13 @@ impl App {
         rx
     }
 
-    fn build_parts(
+    fn build_pod_components(
         &self,
         recorder: &Recorder,
         node: watch::Receiver<Arc<NodeView>>,
         tasks: &Tasks,
         token: &CancellationToken,
-    ) -> Parts {
+    ) -> PodComponents {
         let cache = Arc::new(PodCache::new());
         let workers = PodWorkers::new();
         let (objects, registry): (Arc<dyn ObjectReader>, Arc<dyn ObjectRegistry>) = match &self.client {
@@ -296,7 +294,7 @@ impl App {
             let (workers, status, clock) = (workers.clone(), status.clone(), self.clock);
             Arc::new(move |uid, probes| {
                 // At once: the pod's worker may be busy for long.
-                status.refresh_probes(uid, probes, clock.now());
+                status.probes_changed(uid, probes, clock.now());
                 workers.poke(uid);
             })
         };
@@ -337,8 +335,10 @@ impl App {
         });
         let unused_images = self.start_collectors(&cache, recorder, tasks, token);
         let (relisted_tx, relisted) = mpsc::channel(1);
-        let pleg = Arc::new(Pleg::new(self.runtime.clone(), cache, workers.clone(), self.config.relist, relisted_tx));
-        Parts { deps, workers, pleg, relisted, probes, unused_images }
+        let (period, health) = (self.config.relist, self.relist_health.clone());
+        let pleg = Pleg::new(self.runtime.clone(), cache, workers.clone(), period, health, relisted_tx);
+        let pleg = Arc::new(pleg);
+        PodComponents { deps, workers, pleg, relisted, probes, unused_images }
     }
 
     fn start_services(&self, tasks: &Tasks, token: &CancellationToken) -> ServicesRx {
@@ -383,16 +383,16 @@ impl App {
         unused_images
     }
 
-    fn eviction_manager(&self, parts: &Parts, pressures: watch::Sender<Pressures>) -> EvictionManager {
+    fn eviction_manager(&self, pods: &PodComponents, pressures: watch::Sender<Pressures>) -> EvictionManager {
         let signals = Arc::new(MachineSignals::new(
             self.config.paths.clone(),
             self.runtime.clone(),
             self.images.clone(),
-            parts.deps.cache.clone(),
+            pods.deps.cache.clone(),
             self.cgroups.clone(),
-            parts.unused_images.clone(),
+            pods.unused_images.clone(),
         ));
-        EvictionManager::new(parts.deps.clone(), parts.workers.clone(), signals, &self.config.eviction, pressures)
+        EvictionManager::new(pods.deps.clone(), pods.workers.clone(), signals, &self.config.eviction, pressures)
     }
 
     /// Reads pods.
@@ -402,7 +402,7 @@ impl App {
         node: watch::Receiver<Arc<NodeView>>,
         tasks: &Tasks,
         token: &CancellationToken,
-        parts: &Parts,
+        pods: &PodComponents,
     ) -> DesiredRx {
         let config = &self.config;
         let files = &config.static_pods;
@@ -421,7 +421,7 @@ impl App {
         }
         if let Some(client) = &self.client {
             let (client, name, token) = (client.clone(), config.node.name.clone(), token.clone());
-            let workers = parts.workers.clone();
+            let workers = pods.workers.clone();
             let mirrors = podsource::mirror::run(client.clone(), desired.clone(), node, workers, token.clone());
             tasks.spawn("mirror pods", mirrors);
             tasks.spawn("pods", async move { podsource::api::run(client, &name, merger, token).await });
@@ -453,39 +453,11 @@ impl App {
 }
 
 /// What the pod workers are made of.
-struct Parts {
+struct PodComponents {
     deps: Arc<Deps>,
     workers: PodWorkers,
     pleg: Arc<Pleg>,
     relisted: mpsc::Receiver<()>,
     probes: Arc<ProbeManager>,
     unused_images: UnusedImages,
-}
-
-/// Waits until the node's addresses are known.
-async fn first_look(mut node: watch::Receiver<Arc<NodeView>>, token: &CancellationToken) -> bool {
-    let known = node.wait_for(|v| !v.host_ips.is_empty());
-    matches!(token.run_until_cancelled(known).await, Some(Ok(_)))
-}
-
-/// Says when pods are served.
-async fn announce(
-    has_api: bool,
-    mut desired: DesiredRx,
-    mut node: watch::Receiver<Arc<NodeView>>,
-    ready: watch::Sender<bool>,
-    token: CancellationToken,
-) {
-    let work = async {
-        // Both senders live as long as the agent; when they go, it ends.
-        if desired.wait_for(|d| d.api_synced).await.is_err() {
-            return;
-        }
-        if has_api && node.wait_for(|v| v.node.is_some()).await.is_err() {
-            return;
-        }
-        tracing::info!("serving pods");
-        ready.send_replace(true);
-    };
-    token.run_until_cancelled(work).await;
 }

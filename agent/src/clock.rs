@@ -1,5 +1,7 @@
 //! The wall clock as a value, so that tests with paused time see it move.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
@@ -34,4 +36,25 @@ impl Clock {
 /// `at` cut to whole seconds, the resolution of `metav1.Time` on the wire.
 pub fn to_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
+/// A duration of whole seconds as Go prints it: `40s`, `1m20s`, `1h0m5s`.
+pub fn go_duration(d: Duration) -> String {
+    let s = d.as_secs();
+    match (s / 3600, s / 60 % 60, s % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s}s"),
+        (h, m, s) => format!("{h}h{m}m{s}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_as_go_prints_them() {
+        let texts = [0, 40, 80, 300, 3605].map(|s| go_duration(Duration::from_secs(s)));
+        assert_eq!(texts, ["0s", "40s", "1m20s", "5m0s", "1h0m5s"]);
+    }
 }

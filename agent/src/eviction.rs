@@ -1,4 +1,4 @@
-//! Keeps the node from running out of something: looks at its signals, tells
+//! Keeps the node from running out of something: looks at its signals, announces
 //! its pressures, and ends pods one at a time until it has enough again. Pods
 //! that take more of the disk than they are limited to end all at once.
 //!
@@ -97,9 +97,9 @@ impl EvictionManager {
     async fn assess(&mut self) -> Assessment {
         let seen = self.signals.observe().await;
         let found = self.assessor.assess(&seen, self.deps.clock.now());
-        self.pressures.send_if_modified(|told| {
-            let changed = *told != found.pressures;
-            told.clone_from(&found.pressures);
+        self.pressures.send_if_modified(|known| {
+            let changed = *known != found.pressures;
+            known.clone_from(&found.pressures);
             changed
         });
         found

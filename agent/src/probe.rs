@@ -28,7 +28,7 @@ use crate::events::{EventType, Recorder};
 use crate::ids::PodUid;
 use crate::podcache::{RuntimeContainer, RuntimePod};
 use threshold::{ProbeKind, Timing, first_delay};
-use worker::{Report, Verdict, Worker};
+use worker::{ProbeResult, ProbeWorker, Report};
 
 /// How often each result of a probe was seen, for `/metrics/probes`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -261,13 +261,13 @@ impl Shared {
         kind: ProbeKind,
         probe: &Probe,
         outcome: ProbeOutcome,
-    ) -> Worker<Reporter> {
+    ) -> ProbeWorker<Reporter> {
         let started_at = running.status.started_at.unwrap_or_else(Timestamp::now);
         let since_start = Duration::try_from(Timestamp::now().duration_since(started_at)).unwrap_or_default();
         // Containers found at the agent's start are not all probed at once.
         let jitter = (started_at < self.started_at).then(rand::random::<f64>);
         let host = entry.runtime.ips().first().cloned().unwrap_or_else(|| self.host_ip.clone());
-        Worker {
+        ProbeWorker {
             kind,
             probe: probe.clone(),
             container: container.clone(),
@@ -289,7 +289,7 @@ impl Shared {
 
 /// Runs a probe and starts it again when it panics: its container would be probed
 /// no more, and nobody would know.
-async fn watched(worker: Worker<Reporter>, token: CancellationToken) {
+async fn watched(worker: ProbeWorker<Reporter>, token: CancellationToken) {
     while AssertUnwindSafe(worker.run(token.clone())).catch_unwind().await.is_err() {
         tracing::error!(container = %worker.id, "BUG: a probe panicked; it is started again");
         let pause = tokio::time::sleep(Duration::from_secs(10));
@@ -309,26 +309,26 @@ struct Reporter {
 }
 
 impl Report for Reporter {
-    fn ran(&self, verdict: &Verdict) {
+    fn ran(&self, result: &ProbeResult) {
         let Some(shared) = self.shared.upgrade() else { return };
         let mut pods = shared.lock();
         let Some(entry) = pods.get_mut(&self.uid) else { return };
         let counts = entry.counts.entry((self.name.clone(), self.kind)).or_default();
         let title = self.kind.title();
-        let (reason, message) = match verdict {
-            Verdict::Success => {
+        let (reason, message) = match result {
+            ProbeResult::Success => {
                 counts.successful += 1;
                 return;
             }
-            Verdict::Warning(output) => {
+            ProbeResult::Warning(output) => {
                 counts.successful += 1;
                 ("ProbeWarning", format!("{title} probe warning: {output}"))
             }
-            Verdict::Failure(output) => {
+            ProbeResult::Failure(output) => {
                 counts.failed += 1;
                 ("Unhealthy", format!("{title} probe failed: {output}"))
             }
-            Verdict::Error(error) => {
+            ProbeResult::Error(error) => {
                 counts.unknown += 1;
                 ("Unhealthy", format!("{title} probe errored and resulted in unknown state: {error}"))
             }

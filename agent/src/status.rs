@@ -1,11 +1,10 @@
-//! The API status of pods: generated purely, written by one task.
+//! The API status of pods. Workers and probes hand in facts; the status manager
+//! makes statuses of them, purely, and one task of its own writes them.
 
 pub mod conditions;
 pub mod containers;
 pub mod generate;
 pub mod manager;
 pub mod patch;
-pub mod probes;
 
-pub use generate::{Stage, StatusInput, generate};
-pub use manager::StatusManager;
+pub use manager::{StatusFacts, StatusManager};

@@ -13,7 +13,7 @@ pub type RuntimeView = Result<RuntimeStatus, String>;
 
 /// A condition without its times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Verdict<'a> {
+struct OwnCondition<'a> {
     kind: &'a str,
     bad: bool,
     reasons: (&'a str, &'a str),
@@ -34,54 +34,58 @@ fn problem(status: &RuntimeStatus, kind: &str) -> Option<String> {
     }
 }
 
-/// Everything that keeps the node from being ready.
-pub fn problems(runtime: &RuntimeView) -> Vec<String> {
-    match runtime {
+/// Everything that keeps the node from being ready; `pleg` is what is wrong with
+/// listing the runtime.
+pub fn problems(runtime: &RuntimeView, pleg: Option<&str>) -> Vec<String> {
+    let mut all = match runtime {
         Err(error) => vec![format!("container runtime is down: {error}")],
         Ok(status) => {
             let own = problem(status, "RuntimeReady").map(|t| format!("container runtime not ready: {t}"));
             own.into_iter().chain(network_problem(runtime)).collect()
         }
-    }
+    };
+    all.extend(pleg.map(str::to_owned));
+    all
 }
 
 /// The node's conditions that are the kubelet's; others write others, which are
 /// theirs alone. A transition time moves only when the status does.
 pub fn conditions(
     runtime: &RuntimeView,
+    pleg: Option<&str>,
     pressures: &Pressures,
     previous: &[NodeCondition],
     now: Timestamp,
 ) -> Vec<NodeCondition> {
     let bad = |kind| pressures.contains(&kind);
-    let verdicts = [
-        Verdict {
+    let own = [
+        OwnCondition {
             kind: Pressure::Memory.condition(),
             bad: bad(Pressure::Memory),
             reasons: ("KubeletHasSufficientMemory", "KubeletHasInsufficientMemory"),
             messages: ("kubelet has sufficient memory available", "kubelet has insufficient memory available"),
         },
-        Verdict {
+        OwnCondition {
             kind: Pressure::Disk.condition(),
             bad: bad(Pressure::Disk),
             reasons: ("KubeletHasNoDiskPressure", "KubeletHasDiskPressure"),
             messages: ("kubelet has no disk pressure", "kubelet has disk pressure"),
         },
-        Verdict {
+        OwnCondition {
             kind: Pressure::Pid.condition(),
             bad: bad(Pressure::Pid),
             reasons: ("KubeletHasSufficientPID", "KubeletHasInsufficientPID"),
             messages: ("kubelet has sufficient PID available", "kubelet has insufficient PID available"),
         },
     ];
-    let mut out: Vec<NodeCondition> = verdicts
+    let mut out: Vec<NodeCondition> = own
         .iter()
         .map(|v| {
             let pick = |pair: (&str, &str)| if v.bad { pair.1 } else { pair.0 }.to_owned();
             stamp(v.kind, v.bad, pick(v.reasons), pick(v.messages), previous, now)
         })
         .collect();
-    let problems = problems(runtime);
+    let problems = problems(runtime, pleg);
     let ready = problems.is_empty();
     let (reason, message) = if ready {
         ("KubeletReady", "kubelet is posting ready status".to_owned())
@@ -139,22 +143,25 @@ mod tests {
     #[test]
     fn ready_follows_the_runtime() {
         let (none, t) = (Pressures::new(), Timestamp::UNIX_EPOCH);
-        let good = conditions(&runtime(true), &none, &[], t);
+        let good = conditions(&runtime(true), None, &none, &[], t);
         assert_eq!(status(&good, "Ready"), "True");
         assert_eq!(status(&good, "DiskPressure"), "False");
-        let bad = conditions(&runtime(false), &none, &good, t);
+        let bad = conditions(&runtime(false), None, &none, &good, t);
         assert_eq!(status(&bad, "Ready"), "False");
         assert!(bad[3].message.as_deref().unwrap_or_default().contains("cni config uninitialized"));
-        let down = conditions(&Err("refused".into()), &none, &good, t);
+        let down = conditions(&Err("refused".into()), None, &none, &good, t);
         assert!(down[3].message.as_deref().unwrap_or_default().starts_with("container runtime is down"));
         assert!(network_problem(&runtime(true)).is_none());
-        assert_eq!(problems(&Ok(RuntimeStatus::default())).len(), 2);
+        assert_eq!(problems(&Ok(RuntimeStatus::default()), None).len(), 2);
+        let unlisted = conditions(&runtime(true), Some("PLEG is not healthy"), &none, &good, t);
+        assert_eq!(status(&unlisted, "Ready"), "False");
+        assert_eq!(unlisted[3].message.as_deref(), Some("PLEG is not healthy"));
     }
 
     #[test]
     fn conditions_of_others_are_not_ours_to_write() {
         let foreign = NodeCondition { type_: "NetworkUnavailable".into(), status: "True".into(), ..Default::default() };
-        let list = conditions(&runtime(true), &Pressures::new(), &[foreign], Timestamp::UNIX_EPOCH);
+        let list = conditions(&runtime(true), None, &Pressures::new(), &[foreign], Timestamp::UNIX_EPOCH);
         let kinds: Vec<&str> = list.iter().map(|c| c.type_.as_str()).collect();
         assert_eq!(kinds, ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"]);
     }
@@ -163,7 +170,7 @@ mod tests {
     fn pressures_are_conditions() {
         let all = [Pressure::Memory, Pressure::Disk, Pressure::Pid];
         for kind in all {
-            let list = conditions(&runtime(true), &[kind].into(), &[], Timestamp::UNIX_EPOCH);
+            let list = conditions(&runtime(true), None, &[kind].into(), &[], Timestamp::UNIX_EPOCH);
             for other in all {
                 let expect = if other == kind { "True" } else { "False" };
                 assert_eq!(status(&list, other.condition()), expect, "{other:?} of {kind:?}");

@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::config::{EvictionSettings, NodeSettings};
 use crate::events::{EventType, Recorder};
 use crate::plan::eviction::Pressures;
+use crate::pleg::RelistHealth;
 
 /// How soon to look again while the node is not ready: its network becomes
 /// ready without telling anybody.
@@ -35,7 +36,7 @@ const UNREADY_LOOK: Duration = Duration::from_millis(250);
 /// How long to look that often.
 const UNREADY_HASTE: Duration = Duration::from_secs(60);
 /// How long after the start a node that was ready may be found unready unsaid.
-const SETTLING: Duration = Duration::from_secs(15);
+const RESTART_PATIENCE: Duration = Duration::from_secs(15);
 /// How long the runtime may be silent before the node is not ready, as upstream.
 const RUNTIME_SILENT: Duration = Duration::from_secs(30);
 /// How often images are listed.
@@ -51,6 +52,8 @@ pub struct NodeKeeper {
     /// A directory on the file system pods use.
     pub root: PathBuf,
     pub runtime: Arc<dyn RuntimeService>,
+    /// Whether the runtime can be listed.
+    pub pleg: RelistHealth,
     pub images: Arc<dyn ImageService>,
     /// Port of the kubelet's server; 0 when there is none.
     pub port: u16,
@@ -94,6 +97,7 @@ impl NodeKeeper {
             machine: &seen.machine,
             load,
             runtime,
+            pleg: self.pleg.problem().as_deref(),
             version: seen.version.as_ref(),
             images: &seen.images,
             ips: &seen.ips,
@@ -123,18 +127,18 @@ impl NodeKeeper {
         self.publish(view, &seen, &status, &runtime, None);
         let (node_tx, mut nodes) = watch::channel(None);
         // They end with this task.
-        let mut parts = JoinSet::new();
+        let mut subtasks = JoinSet::new();
         if let Some(client) = &client {
             let node = self.register(client, &seen, &status).await;
             node_tx.send_replace(Some(Arc::new(node)));
             let (name, duration) = (self.settings.name.clone(), self.settings.lease_duration);
-            parts.spawn(lease::run(client.clone(), name, nodes.clone(), duration, token.clone()));
-            parts.spawn(follow(client.clone(), self.settings.name.clone(), node_tx, token.clone()));
+            subtasks.spawn(lease::run(client.clone(), name, nodes.clone(), duration, token.clone()));
+            subtasks.spawn(follow(client.clone(), self.settings.name.clone(), node_tx, token.clone()));
         }
         tokio::select! {
             () = self.report(client, view, &mut seen, &mut nodes, Some(runtime)) => {}
-            // A panic of a part is one of the whole; an ordinary end follows the token.
-            Some(Err(error)) = parts.join_next() => if error.is_panic() {
+            // A panic of a subtask is one of the whole; an ordinary end follows the token.
+            Some(Err(error)) = subtasks.join_next() => if error.is_panic() {
                 std::panic::resume_unwind(error.into_panic());
             }
         }
@@ -179,7 +183,7 @@ impl NodeKeeper {
         // What the API server answered to the last write: newer than the watch for
         // a moment.
         let mut answered: Option<Arc<Node>> = None;
-        let mut told_cidr: Option<String> = None;
+        let mut known_cidr: Option<String> = None;
         let began = Instant::now();
         let mut pressures = self.pressures.clone();
         loop {
@@ -192,25 +196,26 @@ impl NodeKeeper {
             let shown = node.as_ref().and_then(|n| n.status.clone());
             let status = self.status(seen, &load, &runtime, shown.as_ref());
             self.publish(view, seen, &status, &runtime, node.as_ref());
-            self.tell_cidr(node.as_deref(), &mut told_cidr).await;
+            self.update_pod_cidr(node.as_deref(), &mut known_cidr).await;
             let due = written
                 .as_ref()
                 .is_none_or(|(s, at)| differs(s, &status) || at.elapsed() >= self.settings.status_report);
             // A restart must not look like an outage: give a network that comes back
             // with us a moment before saying otherwise.
-            let settling =
-                began.elapsed() < SETTLING && !problems(&runtime).is_empty() && shown.as_ref().is_some_and(is_ready);
+            let restarting = began.elapsed() < RESTART_PATIENCE
+                && !problems(&runtime, None).is_empty()
+                && shown.as_ref().is_some_and(is_ready);
             let overwritten = shown.as_ref().is_some_and(|s| ready_differs(s, &status));
-            if let Some(api) = api.as_ref().filter(|_| node.is_some() && !settling && (due || overwritten)) {
+            if let Some(api) = api.as_ref().filter(|_| node.is_some() && !restarting && (due || overwritten)) {
                 if let Some(node) = self.write(api, node.as_deref(), seen, shown.as_ref(), &status).await {
                     answered = Some(Arc::new(node));
-                    self.tell_transition(written.as_ref().map(|(s, _)| s), &status);
+                    self.record_transition(written.as_ref().map(|(s, _)| s), &status);
                     written = Some((status, Instant::now()));
                 } else {
                     written = None;
                 }
             }
-            let hasty = !problems(&runtime).is_empty() && began.elapsed() < UNREADY_HASTE;
+            let hasty = !problems(&runtime, None).is_empty() && began.elapsed() < UNREADY_HASTE;
             let retry = written.is_none() && api.is_some();
             let pause = match (hasty, retry) {
                 (true, _) => UNREADY_LOOK,
@@ -255,14 +260,14 @@ impl NodeKeeper {
         }
     }
 
-    async fn tell_cidr(&self, node: Option<&Node>, told: &mut Option<String>) {
+    async fn update_pod_cidr(&self, node: Option<&Node>, known: &mut Option<String>) {
         let cidr = node.and_then(|n| n.spec.as_ref()).and_then(|s| match &s.pod_cidrs {
             Some(list) if !list.is_empty() => Some(list.join(",")),
             _ => s.pod_cidr.clone(),
         });
-        let Some(cidr) = cidr.filter(|c| !c.is_empty() && told.as_ref() != Some(c)) else { return };
+        let Some(cidr) = cidr.filter(|c| !c.is_empty() && known.as_ref() != Some(c)) else { return };
         match self.runtime.update_pod_cidr(&cidr).await {
-            Ok(()) => *told = Some(cidr),
+            Ok(()) => *known = Some(cidr),
             Err(error) => tracing::debug!(%error, "pod CIDR not handed to the runtime"),
         }
     }
@@ -301,7 +306,7 @@ impl NodeKeeper {
         });
     }
 
-    fn tell_transition(&self, before: Option<&NodeStatus>, now: &NodeStatus) {
+    fn record_transition(&self, before: Option<&NodeStatus>, now: &NodeStatus) {
         let was = before.is_some_and(is_ready);
         if was == is_ready(now) {
             return;

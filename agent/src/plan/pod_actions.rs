@@ -63,16 +63,6 @@ impl PodActions {
     pub fn ends_pod(&self) -> bool {
         self.kill_pod && self.create_sandbox.is_none()
     }
-
-    /// Whether nothing is to be done.
-    pub fn is_empty(&self) -> bool {
-        !self.kill_pod
-            && self.create_sandbox.is_none()
-            && self.kill.is_empty()
-            && self.start_ephemeral.is_empty()
-            && self.start_init.is_empty()
-            && self.start.is_empty()
-    }
 }
 
 /// Whether the pod needs a sandbox it has not got, and the next attempt number.

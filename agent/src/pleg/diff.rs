@@ -10,49 +10,53 @@ use crate::podcache::RuntimePod;
 
 /// The state of one sandbox or container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub(super) enum State {
     Sandbox(SandboxState),
     Container(ContainerState),
 }
 
 /// What a relist says of one pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
+pub(super) struct Listed {
     pub name: ObjectName,
-    pub parts: BTreeMap<String, Seen>,
+    /// Sandboxes and containers by id.
+    pub states: BTreeMap<String, State>,
 }
 
 /// Groups a relist by pod. What carries no pod UID is not ours.
-pub fn group(sandboxes: &[SandboxSummary], containers: &[ContainerSummary]) -> HashMap<PodUid, Listed> {
+pub(super) fn group(sandboxes: &[SandboxSummary], containers: &[ContainerSummary]) -> HashMap<PodUid, Listed> {
     let mut out: HashMap<PodUid, Listed> = HashMap::new();
     let label = |map: &BTreeMap<String, String>, key: &str| map.get(key).cloned().unwrap_or_default();
-    let boxes = sandboxes.iter().map(|s| (&s.labels, s.id.as_str(), Seen::Sandbox(s.state)));
-    let all = boxes.chain(containers.iter().map(|c| (&c.labels, c.id.as_str(), Seen::Container(c.state))));
-    for (labels, id, seen) in all {
+    let boxes = sandboxes.iter().map(|s| (&s.labels, s.id.as_str(), State::Sandbox(s.state)));
+    let all = boxes.chain(containers.iter().map(|c| (&c.labels, c.id.as_str(), State::Container(c.state))));
+    for (labels, id, state) in all {
         let uid = label(labels, labels::POD_UID);
         if uid.is_empty() {
             continue;
         }
         let name = || ObjectName::new(label(labels, labels::POD_NAMESPACE), label(labels, labels::POD_NAME));
-        let entry = out.entry(PodUid::new(uid)).or_insert_with(|| Listed { name: name(), parts: BTreeMap::new() });
-        entry.parts.insert(id.to_owned(), seen);
+        let entry = out.entry(PodUid::new(uid)).or_insert_with(|| Listed { name: name(), states: BTreeMap::new() });
+        entry.states.insert(id.to_owned(), state);
     }
     out
 }
 
-fn parts_of(pod: &RuntimePod) -> BTreeMap<String, Seen> {
-    let boxes = pod.sandboxes.iter().map(|s| (s.summary.id.to_string(), Seen::Sandbox(s.summary.state)));
-    let containers = pod.containers.iter().map(|c| (c.id().to_string(), Seen::Container(c.status.state)));
+fn states_of(pod: &RuntimePod) -> BTreeMap<String, State> {
+    let boxes = pod.sandboxes.iter().map(|s| (s.summary.id.to_string(), State::Sandbox(s.summary.state)));
+    let containers = pod.containers.iter().map(|c| (c.id().to_string(), State::Container(c.status.state)));
     boxes.chain(containers).collect()
 }
 
-/// Pods whose parts or states differ between `known` and `listed`.
-pub fn changed<'a>(known: impl Iterator<Item = &'a RuntimePod>, listed: &HashMap<PodUid, Listed>) -> BTreeSet<PodUid> {
+/// Pods of which a sandbox or container, or its state, differs between `known` and `listed`.
+pub(super) fn changed<'a>(
+    known: impl Iterator<Item = &'a RuntimePod>,
+    listed: &HashMap<PodUid, Listed>,
+) -> BTreeSet<PodUid> {
     let mut out: BTreeSet<PodUid> = listed.keys().cloned().collect();
     for pod in known {
-        let before = parts_of(pod);
+        let before = states_of(pod);
         match listed.get(&pod.uid) {
-            Some(now) if now.parts == before => {
+            Some(now) if now.states == before => {
                 out.remove(&pod.uid);
             }
             None if before.is_empty() => {}

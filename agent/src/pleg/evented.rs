@@ -8,9 +8,11 @@ use cri::{ContainerEvents, ContainerId, CriError, RuntimeService, SandboxId};
 use futures::StreamExt as _;
 use futures::future::join_all;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::diff::{changed, group};
+use super::health::RelistHealth;
 use crate::convert::labels;
 use crate::ids::PodUid;
 use crate::podcache::PodCache;
@@ -24,7 +26,8 @@ pub struct Pleg {
     cache: Arc<PodCache>,
     workers: PodWorkers,
     relist_period: Duration,
-    /// Told after each relist.
+    health: RelistHealth,
+    /// Hears of each relist.
     relisted: mpsc::Sender<()>,
 }
 
@@ -37,9 +40,10 @@ impl Pleg {
         cache: Arc<PodCache>,
         workers: PodWorkers,
         relist_period: Duration,
+        health: RelistHealth,
         relisted: mpsc::Sender<()>,
     ) -> Self {
-        Self { runtime, cache, workers, relist_period, relisted }
+        Self { runtime, cache, workers, relist_period, health, relisted }
     }
 
     /// Runs until cancelled.
@@ -101,8 +105,8 @@ impl Pleg {
             ContainerEventKind::Created | ContainerEventKind::Started => return,
             ContainerEventKind::Stopped | ContainerEventKind::Deleted | ContainerEventKind::Oom => {}
         }
-        let told = event.sandbox.as_ref().map(|s| PodUid::new(s.uid.as_str())).filter(|u| !u.as_str().is_empty());
-        let owner = match told.or_else(|| self.cache.owner(&event.id)) {
+        let uid = event.sandbox.as_ref().map(|s| PodUid::new(s.uid.as_str())).filter(|u| !u.as_str().is_empty());
+        let owner = match uid.or_else(|| self.cache.owner(&event.id)) {
             Some(uid) => Some(uid),
             None if event.kind == ContainerEventKind::Deleted => None,
             None => self.look_up(&event.id).await,
@@ -142,11 +146,13 @@ impl Pleg {
     /// Compares everything with what is known; wakes workers, and refreshes the
     /// view of pods that have none.
     pub async fn relist(&self) -> Result<(), CriError> {
+        let began = Instant::now();
         let (all_sandboxes, all_containers) = (SandboxFilter::default(), ContainerFilter::default());
         let (sandboxes, containers) = tokio::try_join!(
             self.runtime.list_pod_sandboxes(&all_sandboxes),
             self.runtime.list_containers(&all_containers)
         )?;
+        self.health.relisted(began);
         let listed = group(&sandboxes, &containers);
         let known = self.cache.all();
         let unattended = changed(known.iter().map(Arc::as_ref), &listed)
@@ -189,7 +195,8 @@ mod tests {
         let runtime = FakeRuntime::new();
         let (relisted, mut told) = mpsc::channel(1);
         let (cache, workers) = (Arc::new(PodCache::new()), PodWorkers::new());
-        let pleg = Pleg::new(runtime.clone(), cache, workers, Duration::from_secs(60), relisted);
+        let period = Duration::from_secs(60);
+        let pleg = Pleg::new(runtime.clone(), cache, workers, period, RelistHealth::new(period), relisted);
         runtime.fail_next(Op::ListContainers, 5, unavailable(Op::ListContainers));
         assert!(pleg.first_list(&CancellationToken::new()).await);
         assert_eq!(runtime.count(Op::ListContainers), 6);
@@ -197,5 +204,35 @@ mod tests {
         let cancelled = CancellationToken::new();
         cancelled.cancel();
         assert!(!pleg.first_list(&cancelled).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_relist_that_hangs_or_fails_is_noticed_and_forgiven() {
+        for hangs in [true, false] {
+            let runtime = FakeRuntime::new();
+            let (cache, workers) = (Arc::new(PodCache::new()), PodWorkers::new());
+            let (period, (relisted, _told)) = (Duration::from_secs(60), mpsc::channel(1));
+            let health = RelistHealth::new(period);
+            let pleg = Pleg::new(runtime.clone(), cache, workers, period, health.clone(), relisted);
+            let token = CancellationToken::new();
+            let stop = token.clone();
+            let task = tokio::spawn(async move { pleg.run(stop).await });
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            assert_eq!(health.problem(), None);
+            if hangs {
+                runtime.delay(Op::ListContainers, 1, Duration::from_secs(600));
+            } else {
+                runtime.fail_next(Op::ListContainers, 1000, unavailable(Op::ListContainers));
+            }
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            let problem = health.problem().unwrap();
+            assert!(problem.starts_with("PLEG is not healthy: pleg was last seen active "), "{problem}");
+            assert!(problem.ends_with(" ago; threshold is 3m0s"), "{problem}");
+            runtime.clear_faults();
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            assert_eq!(health.problem(), None);
+            token.cancel();
+            task.await.unwrap();
+        }
     }
 }

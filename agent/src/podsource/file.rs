@@ -20,7 +20,7 @@ use crate::ids::PodUid;
 /// Largest file taken for a pod.
 const MAX_BYTES: u64 = 10 << 20;
 /// Editors write in several steps; look when they are done.
-const SETTLE: Duration = Duration::from_millis(100);
+const DEBOUNCE: Duration = Duration::from_millis(100);
 /// How often a directory that cannot be watched is read.
 const FALLBACK: Duration = Duration::from_secs(20);
 
@@ -77,7 +77,7 @@ impl FileSource {
         while let Some(event) = stream.next().await {
             event?;
             // Everything that comes within a moment is one change.
-            while let Ok(Some(more)) = tokio::time::timeout(SETTLE, stream.next()).await {
+            while let Ok(Some(more)) = tokio::time::timeout(DEBOUNCE, stream.next()).await {
                 more?;
             }
             self.scan();

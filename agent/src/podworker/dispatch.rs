@@ -177,17 +177,17 @@ impl Dispatcher {
         self.tasks.wait().await;
     }
 
-    /// Makes workers fit the desired set; `before` is what they were told last.
+    /// Makes workers fit the desired set; `before` is what they know.
     fn reconcile(&mut self, before: &DesiredPods) {
         let desired = self.last.clone();
         for (uid, wanted) in &desired.pods {
             let same = before.pods.get(uid).is_some_and(|b| Arc::ptr_eq(&b.pod, &wanted.pod));
-            let told = self.workers.with(uid, |inbox| {
+            let known = self.workers.with(uid, |inbox| {
                 if !same {
                     inbox.update(wanted.clone())
                 }
             });
-            if told.is_none() && !self.name_is_taken(wanted) {
+            if known.is_none() && !self.name_is_taken(wanted) {
                 self.start(uid.clone(), wanted);
             }
         }
@@ -287,7 +287,7 @@ fn pod_of(runtime: &RuntimePod) -> Pod {
     }
 }
 
-/// What its annotations tell of a container: enough to run its preStop hook.
+/// What its annotations say of a container: enough to run its preStop hook.
 fn container_of(running: &RuntimeContainer) -> Container {
     let annotations = &running.status.annotations;
     Container {

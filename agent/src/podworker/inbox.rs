@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::plan::memory;
 use crate::plan::preempt::PREEMPTING;
 use crate::podsource::DesiredPod;
 
@@ -21,23 +22,22 @@ pub struct Eviction {
 
 /// What happened since the worker last looked.
 #[derive(Clone, Debug, Default)]
-pub struct Mail {
+pub(super) struct PodUpdate {
     /// The pod, when it changed.
     pub pod: Option<DesiredPod>,
     /// Nobody wants the pod any more.
     pub removed: bool,
-    /// The node runs short of something and this pod has to go, with the reason
-    /// that its status will say.
-    pub eviction: Option<(&'static str, Eviction)>,
+    /// The node runs short of something and this pod has to go.
+    pub eviction: Option<memory::Eviction>,
     /// The runtime's view may be out of date.
-    pub dirty: bool,
+    pub runtime_changed: bool,
 }
 
 #[derive(Debug, Default)]
-struct Slot {
-    mail: Mail,
-    /// Cancelled when the pod is to end, or to end sooner, so that a step that
-    /// waits gives up.
+struct State {
+    update: PodUpdate,
+    /// Cancelled when the pod is to end, or to end sooner, so that an
+    /// effect that waits is given up.
     interrupt: CancellationToken,
     /// The grace period of the deletion that was announced last.
     deletion: Option<i64>,
@@ -45,92 +45,93 @@ struct Slot {
     evicted: bool,
 }
 
-/// The mail box of one worker.
+/// Where one worker's updates wait for it.
 #[derive(Debug, Default)]
-pub struct Inbox {
-    slot: Mutex<Slot>,
+pub(super) struct Inbox {
+    state: Mutex<State>,
     notify: Notify,
 }
 
 impl Inbox {
-    fn lock(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new version of the pod.
-    pub fn update(&self, pod: DesiredPod) {
-        let mut slot = self.lock();
+    pub(super) fn update(&self, pod: DesiredPod) {
+        let mut state = self.lock();
         if pod.pod.metadata.deletion_timestamp.is_some() {
             let grace = pod.pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
-            if slot.deletion.is_none_or(|before| grace < before) {
-                slot.deletion = Some(grace);
-                slot.interrupt.cancel();
+            if state.deletion.is_none_or(|before| grace < before) {
+                state.deletion = Some(grace);
+                state.interrupt.cancel();
             }
         }
-        slot.mail.pod = Some(pod);
-        drop(slot);
+        state.update.pod = Some(pod);
+        drop(state);
         self.notify.notify_one();
     }
 
     /// The pod is not wanted any more.
-    pub fn remove(&self) {
-        let mut slot = self.lock();
-        slot.mail.removed = true;
+    pub(super) fn remove(&self) {
+        let mut state = self.lock();
+        state.update.removed = true;
         // A pod that ends already goes on with the grace it was given.
-        if !slot.removed && slot.deletion.is_none() {
-            slot.interrupt.cancel();
+        if !state.removed && state.deletion.is_none() {
+            state.interrupt.cancel();
         }
-        slot.removed = true;
-        drop(slot);
+        state.removed = true;
+        drop(state);
         self.notify.notify_one();
     }
 
     /// The pod has to go, however well it is.
-    pub fn evict(&self, eviction: Eviction) {
+    pub(super) fn evict(&self, eviction: Eviction) {
         self.end_early("Evicted", eviction);
     }
 
     /// The pod has to make room for a critical one.
-    pub fn preempt(&self, eviction: Eviction) {
+    pub(super) fn preempt(&self, eviction: Eviction) {
         self.end_early(PREEMPTING, eviction);
     }
 
     fn end_early(&self, reason: &'static str, eviction: Eviction) {
-        let mut slot = self.lock();
+        let mut state = self.lock();
         // A pod that ends already goes on with the grace it was given.
-        if slot.evicted {
+        if state.evicted {
             return;
         }
-        slot.evicted = true;
-        slot.mail.eviction = Some((reason, eviction));
-        if !slot.removed && slot.deletion.is_none() {
-            slot.interrupt.cancel();
+        state.evicted = true;
+        let Eviction { message, grace } = eviction;
+        state.update.eviction = Some(memory::Eviction { reason, message, grace });
+        if !state.removed && state.deletion.is_none() {
+            state.interrupt.cancel();
         }
-        drop(slot);
+        drop(state);
         self.notify.notify_one();
     }
 
     /// Something of the pod changed in the runtime.
-    pub fn runtime_changed(&self) {
-        self.lock().mail.dirty = true;
+    pub(super) fn runtime_changed(&self) {
+        self.lock().update.runtime_changed = true;
         self.notify.notify_one();
     }
 
     /// Something else changed: probe results, volumes, configuration.
-    pub fn poke(&self) {
+    pub(super) fn poke(&self) {
         self.notify.notify_one();
     }
 
     /// Waits for anything new. Cancel-safe: a wake-up is kept until taken.
-    pub async fn changed(&self) {
+    pub(super) async fn changed(&self) {
         self.notify.notified().await;
     }
 
-    /// Takes the mail and a token for the step that deals with it.
-    pub fn take(&self) -> (Mail, CancellationToken) {
-        let mut slot = self.lock();
-        let mail = std::mem::take(&mut slot.mail);
-        slot.interrupt = CancellationToken::new();
-        (mail, slot.interrupt.clone())
+    /// Takes what happened and a token for the sync that deals with it.
+    pub(super) fn take(&self) -> (PodUpdate, CancellationToken) {
+        let mut state = self.lock();
+        let update = std::mem::take(&mut state.update);
+        state.interrupt = CancellationToken::new();
+        (update, state.interrupt.clone())
     }
 }

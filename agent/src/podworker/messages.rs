@@ -1,4 +1,4 @@
-//! What ended containers leave: last words in the termination file, else in the
+//! What ended containers leave: a message in the termination file, else in the
 //! log's tail, and the kernel's word on whether it killed them for memory.
 
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -12,39 +12,49 @@ use super::kernel_log::KernelLog;
 use crate::convert::labels;
 use crate::logs;
 use crate::podcache::RuntimePod;
-use crate::status::containers::{LastWords, OOM_KILLED, TerminationMessages};
+use crate::status::containers::{OOM_KILLED, TerminationMessage, TerminationMessages};
 
 /// Bytes kept of one container's message.
 const MAX_MESSAGE: u64 = 4096;
 
-/// Reads the messages of containers that ended since `known` was filled, and
-/// forgets those of containers that are gone.
-pub async fn read_new(runtime: &RuntimePod, known: &mut TerminationMessages, kernel: &Arc<KernelLog>) {
-    known.retain(|id, _| runtime.containers.iter().any(|c| c.id() == id));
+/// `known` with the messages of containers that ended since it was filled, and
+/// without those of containers that are gone.
+pub(super) async fn read_new(
+    runtime: &RuntimePod,
+    known: &TerminationMessages,
+    kernel: &Arc<KernelLog>,
+) -> TerminationMessages {
+    let mut all = TerminationMessages::new();
     for container in &runtime.containers {
         let status = &container.status;
-        if status.state != ContainerState::Exited || known.contains_key(&status.id) {
-            continue;
+        if let Some(message) = known.get(&status.id) {
+            all.insert(status.id.clone(), message.clone());
+        } else if status.state == ContainerState::Exited {
+            all.insert(status.id.clone(), read_one(status, kernel).await);
         }
-        let job = Job::of(status);
-        // containerd before 2.0 may learn of the end before it learns of its cause.
-        let doubtful = (status.exit_code == 137 && status.reason != OOM_KILLED).then(|| status.id.clone());
-        let kernel = kernel.clone();
-        let read = move || LastWords {
-            message: job.read(),
-            oom_killed: doubtful.is_some_and(|id| kernel.was_killed_for_memory(id.as_str())),
-        };
-        known.insert(status.id.clone(), tokio::task::spawn_blocking(read).await.unwrap_or_default());
     }
+    all
+}
+
+async fn read_one(status: &ContainerStatus, kernel: &Arc<KernelLog>) -> TerminationMessage {
+    let source = Source::of(status);
+    // containerd before 2.0 may learn of the end before it learns of its cause.
+    let doubtful = (status.exit_code == 137 && status.reason != OOM_KILLED).then(|| status.id.clone());
+    let kernel = kernel.clone();
+    let read = move || TerminationMessage {
+        text: source.read(),
+        oom_killed: doubtful.is_some_and(|id| kernel.was_killed_for_memory(id.as_str())),
+    };
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
 
 /// Where to look, taken from what the container was created with.
-struct Job {
+struct Source {
     file: Option<PathBuf>,
     log: Option<PathBuf>,
 }
 
-impl Job {
+impl Source {
     fn of(status: &ContainerStatus) -> Self {
         let inside = status.annotations.get(labels::CONTAINER_TERMINATION_PATH);
         let mount = inside.and_then(|p| status.mounts.iter().rfind(|m| m.container_path == *p));
@@ -124,13 +134,11 @@ mod tests {
             if let Some(content) = content {
                 std::fs::write(&file, content).unwrap();
             }
-            let mut messages = TerminationMessages::new();
-            read_new(&view, &mut messages, &Arc::default()).await;
-            assert_eq!(messages[&id], LastWords { message: expect, oom_killed: false });
+            let messages = read_new(&view, &TerminationMessages::new(), &Arc::default()).await;
+            assert_eq!(messages[&id], TerminationMessage { text: expect, oom_killed: false });
         }
-        let mut messages = TerminationMessages::from([(cri::ContainerId::new("gone"), LastWords::default())]);
-        read_new(&runtime(vec![], vec![]), &mut messages, &Arc::default()).await;
-        assert!(messages.is_empty());
+        let known = TerminationMessages::from([(cri::ContainerId::new("gone"), TerminationMessage::default())]);
+        assert!(read_new(&runtime(vec![], vec![]), &known, &Arc::default()).await.is_empty());
     }
 
     #[tokio::test]
@@ -142,8 +150,7 @@ mod tests {
         let kernel = Arc::new(KernelLog::open(&log));
         let pod = pod("  containers: [{name: a}, {name: b}, {name: c}]");
         let all = ["a", "b", "c"].map(|n| instance(&pod, n, 0, ContainerState::Exited, if n == "c" { 1 } else { 137 }));
-        let mut messages = TerminationMessages::new();
-        read_new(&runtime(vec![], all.to_vec()), &mut messages, &kernel).await;
+        let messages = read_new(&runtime(vec![], all.to_vec()), &TerminationMessages::new(), &kernel).await;
         let killed = ["a-0", "b-0", "c-0"].map(|id| messages[&cri::ContainerId::new(id)].oom_killed);
         assert_eq!(killed, [true, false, false]);
     }

@@ -1,6 +1,7 @@
 //! Workers on the fake runtime, in paused time, with scripted faults.
 #![allow(clippy::unwrap_used)]
 
+mod dying;
 mod ending;
 mod faults;
 mod harness;

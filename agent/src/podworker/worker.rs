@@ -1,278 +1,330 @@
-//! One pod's worker: its loop, what it remembers, and how it reports.
+//! One pod's worker: take the newest pod and view, decide, perform, remember,
+//! wait. What to do is [`crate::plan::decide`]'s business, how is
+//! [`super::effects`]'.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use cri::SandboxId;
+use cri::types::{ContainerState, ContainerStatus, SandboxStatus};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::deps::Deps;
-use super::inbox::{Inbox, Mail};
-use super::kill::HooksRun;
-use super::refresh::read_pod;
-use super::state::{EndReason, WorkerState};
-use crate::contract::ProbeView;
+use super::effects::{self, EffectContext};
+use super::inbox::{Inbox, PodUpdate};
+use super::journal::{Journal, Record};
 use crate::convert::spec;
+use crate::events::EventType;
 use crate::ids::{ObjectName, PodUid};
-use crate::plan::backoff::{Backoff, BackoffPolicy};
-use crate::podcache::RuntimePod;
+use crate::plan::decide::{Decision, Facts, decide};
+use crate::plan::effect::{Effect, Outcome, PodEvent};
+use crate::plan::memory::{Admission, Memory, after};
+use crate::plan::stage::{Stage, WorkerStage};
+use crate::podcache::{RuntimeContainer, RuntimePod};
 use crate::podsource::DesiredPod;
-use crate::status::containers::{TerminationMessages, WaitReason};
-use crate::status::{Stage, StatusInput, generate};
+use crate::status::StatusFacts;
+use crate::status::containers::TerminationMessages;
 
-/// What a step leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// There is more to do at once.
-    Again,
-    /// Wait for a change, or for this long.
-    Wait(Option<Duration>),
+/// Rounds of one sync; more would mean that plan and runtime disagree for ever.
+const MAX_ROUNDS: usize = 64;
+/// The pause after that many.
+const DISAGREEMENT: Duration = Duration::from_secs(10);
+/// How long an effect may go on before what it did so far is reported.
+const SLOW: Duration = Duration::from_millis(200);
+
+/// What follows a sync.
+enum Next {
+    /// Wait for a change, or until then.
+    Wait(Option<Timestamp>),
     /// Nothing of the pod is left.
-    Done,
+    Removed,
 }
-
-/// Longest wait between tries that failed.
-const MAX_RETRY: Duration = Duration::from_secs(10);
 
 /// The worker of one pod.
 #[derive(Debug)]
-pub struct Worker {
-    pub(super) deps: Arc<Deps>,
-    pub(super) uid: PodUid,
-    pub(super) name: ObjectName,
-    pub(super) inbox: Arc<Inbox>,
-    pub(super) pod: Arc<Pod>,
+pub(super) struct Worker {
+    deps: Arc<Deps>,
+    uid: PodUid,
+    name: ObjectName,
+    inbox: Arc<Inbox>,
+    pod: Arc<Pod>,
     /// Nobody wants the pod any more; its API object may be gone.
-    pub(super) removed: bool,
-    pub(super) runtime: Arc<RuntimePod>,
-    /// The runtime's view has to be read again.
-    pub(super) dirty: bool,
-    pub(super) state: WorkerState,
-    pub(super) waiting: BTreeMap<String, WaitReason>,
-    pub(super) messages: TerminationMessages,
-    pub(super) crash: Backoff<(String, u64)>,
-    /// Containers that failed to start, and when they may try again.
-    pub(super) not_before: HashMap<String, Timestamp>,
-    /// Lowest attempt number that is free, after a name was found taken.
-    pub(super) attempts: HashMap<String, u32>,
-    pub(super) sandbox_attempt: u32,
-    /// Failures in a row.
-    pub(super) failures: u32,
-    pub(super) failure: Option<WaitReason>,
-    /// The node ends the pod for its own sake, and gives containers this long.
-    pub(super) evicted: Option<Duration>,
-    pub(super) admitted: bool,
-    pub(super) hooks: HooksRun,
-    /// Pods that end to make room for this one.
-    pub(super) preempted: HashSet<PodUid>,
+    removed: bool,
+    runtime: Arc<RuntimePod>,
+    messages: Arc<TerminationMessages>,
+    memory: Memory,
 }
 
 impl Worker {
     /// A worker of a pod that somebody wants.
-    pub fn new(deps: Arc<Deps>, inbox: Arc<Inbox>, wanted: &DesiredPod) -> Self {
+    pub(super) fn new(deps: Arc<Deps>, inbox: Arc<Inbox>, wanted: &DesiredPod) -> Self {
         let mut worker = Self::build(deps, inbox, wanted.pod.clone());
         let phase = wanted.pod.status.as_ref().and_then(|s| s.phase.as_deref());
         if matches!(phase, Some("Succeeded" | "Failed")) {
-            worker.state = worker.state.terminate(EndReason::Finished);
+            worker.memory.stage = worker.memory.stage.terminate();
         }
         worker
     }
 
     /// A worker that ends a pod only the runtime knows of.
-    pub fn orphan(deps: Arc<Deps>, inbox: Arc<Inbox>, pod: Arc<Pod>) -> Self {
+    pub(super) fn orphan(deps: Arc<Deps>, inbox: Arc<Inbox>, pod: Arc<Pod>) -> Self {
         let mut worker = Self::build(deps, inbox, pod);
         worker.removed = true;
-        worker.state = worker.state.terminate(EndReason::Orphaned);
         worker
     }
 
     fn build(deps: Arc<Deps>, inbox: Arc<Inbox>, pod: Arc<Pod>) -> Self {
         let (uid, name) = (PodUid::of(&pod), ObjectName::of_pod(&pod));
         let known = deps.cache.get(&uid);
-        let crash = Backoff::new(BackoffPolicy::crash_loop(deps.settings.max_crash_backoff));
-        let dirty = deps.cache.is_unread(&uid);
-        Self {
-            runtime: known.unwrap_or_else(|| Arc::new(RuntimePod::empty(uid.clone(), name.clone()))),
-            uid,
-            name,
-            inbox,
-            dirty,
-            pod,
-            removed: false,
-            state: WorkerState::Syncing,
-            waiting: BTreeMap::new(),
-            messages: TerminationMessages::new(),
-            crash,
-            not_before: HashMap::new(),
-            attempts: HashMap::new(),
-            sandbox_attempt: 0,
-            failures: 0,
-            failure: None,
-            evicted: None,
-            admitted: false,
-            hooks: HooksRun::default(),
-            preempted: HashSet::new(),
-            deps,
-        }
+        let mut memory = Memory::new(deps.settings.max_crash_backoff);
+        memory.stale = deps.cache.is_unread(&uid);
+        let runtime = known.unwrap_or_else(|| Arc::new(RuntimePod::empty(uid.clone(), name.clone())));
+        Self { deps, uid, name, inbox, pod, removed: false, runtime, messages: Arc::default(), memory }
     }
 
     /// Runs until nothing of the pod is left (true), or until `token` is
     /// cancelled, which leaves the pod as it is (false).
-    pub async fn run(mut self, token: CancellationToken) -> bool {
-        let mut wake: Option<Instant> = Some(Instant::now());
+    pub(super) async fn run(mut self, token: CancellationToken) -> bool {
         loop {
-            let timer = async {
-                match wake {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
+            self.memory.wake();
+            // A sync dropped at exit is like a crash: the next agent adopts. Boxed,
+            // so that a worker that waits is small.
+            let next = match token.run_until_cancelled(Box::pin(self.sync())).await {
+                Some(Next::Wait(at)) => at,
+                Some(Next::Removed) => return true,
+                None => return false,
             };
+            let timer = self.sleep_until(next);
             tokio::select! {
                 () = token.cancelled() => return false,
                 // Cancel-safe: the inbox keeps its wake-up until it is taken.
                 () = self.inbox.changed() => {}
-                // Cancel-safe: `wake` is computed anew after every step.
+                // Cancel-safe: when to wake is decided anew after every sync.
                 () = timer => {}
             }
-            wake = loop {
-                let (mail, interrupt) = self.inbox.take();
-                self.absorb(mail);
-                // A step dropped at exit is like a crash: the next agent adopts.
-                let step = tokio::select! {
-                    () = token.cancelled() => return false,
-                    step = Box::pin(self.step(&interrupt)) => step,
-                };
-                match step {
-                    Progress::Again => {}
-                    Progress::Wait(delay) => break delay.map(|d| Instant::now() + d),
-                    Progress::Done => return true,
-                }
-            };
         }
+    }
+
+    /// One sync: look, decide, do, until there is nothing to do or only to wait.
+    async fn sync(&mut self) -> Next {
+        for _ in 0..MAX_ROUNDS {
+            let (update, interrupt) = self.inbox.take();
+            self.absorb(update);
+            let decision = self.decide();
+            self.enter(&decision);
+            if decision.stage == WorkerStage::Removed {
+                return Next::Removed;
+            }
+            if decision.effects.is_empty() {
+                return Next::Wait(decision.wake_at);
+            }
+            for effect in decision.effects {
+                if !self.perform(effect, decision.wake_at, &interrupt).await {
+                    break;
+                }
+            }
+        }
+        Next::Wait(Some(after(self.deps.clock.now(), DISAGREEMENT)))
     }
 
     /// Takes in what happened.
-    pub(super) fn absorb(&mut self, mail: Mail) {
-        self.dirty |= mail.dirty;
-        self.removed |= mail.removed;
-        if let Some(wanted) = mail.pod {
+    fn absorb(&mut self, update: PodUpdate) {
+        self.memory.stale |= update.runtime_changed;
+        self.removed |= update.removed;
+        if let Some(wanted) = update.pod {
             self.pod = wanted.pod;
         }
-        let deleting = self.removed || self.pod.metadata.deletion_timestamp.is_some();
-        if deleting {
-            self.change_state(self.state.terminate(EndReason::Deleted));
-        }
-        if let Some((reason, eviction)) = mail.eviction
-            && self.state == WorkerState::Syncing
-        {
-            self.failure = Some(WaitReason { reason: reason.to_owned(), message: eviction.message });
-            self.evicted = Some(eviction.grace);
-            self.change_state(self.state.terminate(EndReason::Finished));
+        if let Some(eviction) = update.eviction {
+            self.memory.evict(eviction);
         }
     }
 
-    pub(super) fn change_state(&mut self, next: WorkerState) {
-        debug_assert!(self.state.may_become(next), "{:?} -> {next:?}", self.state);
-        self.state = next;
+    fn decide(&self) -> Decision {
+        if self.memory.admission == Admission::Admitted && self.memory.stage == WorkerStage::Syncing {
+            self.deps.probes.update_pod(&self.pod, &self.runtime);
+        }
+        let (probes, status) = (self.deps.probes.view(&self.uid), self.reported());
+        let node = self.deps.node_view();
+        let unread = |c: &RuntimeContainer| {
+            c.status.state == ContainerState::Exited && !self.messages.contains_key(&c.status.id)
+        };
+        let facts = Facts {
+            pod: &self.pod,
+            removed: self.removed,
+            runtime: &self.runtime,
+            messages_missing: self.runtime.containers.iter().any(unread),
+            probes: &probes,
+            status: status.as_deref(),
+            network_problem: node.network_problem.as_deref(),
+        };
+        decide(&facts, &self.memory, self.deps.clock.now())
     }
 
-    async fn step(&mut self, interrupt: &CancellationToken) -> Progress {
-        match self.state {
-            WorkerState::Syncing => self.sync(interrupt).await,
-            WorkerState::Terminating { reason, step } => self.terminate(reason, step, interrupt).await,
-            WorkerState::Terminated { cleaned } => self.clean(cleaned).await,
+    /// Remembers a decision and says what it says.
+    fn enter(&mut self, decision: &Decision) {
+        self.memory.enter(decision);
+        for event in &decision.events {
+            self.record_event(event);
+        }
+        if let Some(stage) = decision.report {
+            self.report(stage);
         }
     }
 
-    /// Reads the runtime's view when it may be out of date.
-    pub(super) async fn refresh(&mut self) -> Result<(), cri::CriError> {
-        if self.dirty {
-            let read = read_pod(self.deps.runtime.as_ref(), &self.uid, &self.name, Some(&self.runtime)).await?;
-            self.dirty = false;
-            self.replace_view(read);
+    fn record_event(&self, event: &PodEvent) {
+        let kind = if event.warning { EventType::Warning } else { EventType::Normal };
+        let (reason, message) = (event.reason.clone(), event.message.clone());
+        match &event.container {
+            Some(name) => self.deps.events.container(&self.pod, name, kind, reason, message),
+            None => self.deps.events.pod(&self.pod, kind, reason, message),
         }
-        super::messages::read_new(&self.runtime, &mut self.messages, &self.deps.kernel_log).await;
-        Ok(())
     }
 
-    pub(super) fn replace_view(&mut self, view: RuntimePod) {
+    /// Performs one effect unless it is given up half-way: deletion, eviction,
+    /// removal and the active deadline wait for nothing that the pod's own program
+    /// or a registry holds up. Keeps what it notes while it goes on.
+    async fn perform(&mut self, effect: Effect, until: Option<Timestamp>, interrupt: &CancellationToken) -> bool {
+        let interruptible = self.memory.stage.is_interruptible();
+        let (journal, mut records) = Journal::new();
+        let ctx = self.context(journal);
+        let deadline = self.sleep_until(until);
+        let unreported = tokio::time::sleep(SLOW);
+        let mut waits_for_report = false;
+        let work = effects::perform(&ctx, effect);
+        tokio::pin!(work, deadline, unreported);
+        let done = loop {
+            tokio::select! {
+                biased;
+                // What was done of it shows in the runtime; nothing is polled again.
+                () = interrupt.cancelled(), if interruptible => break None,
+                () = &mut deadline, if interruptible => break None,
+                // Cancel-safe: a record is lost only when it is received.
+                Some(record) = records.recv() => {
+                    let shows = self.note(record);
+                    if shows && !waits_for_report {
+                        waits_for_report = true;
+                        unreported.as_mut().reset(tokio::time::Instant::now() + SLOW);
+                    }
+                }
+                () = &mut unreported, if waits_for_report => {
+                    waits_for_report = false;
+                    self.deps.probes.update_pod(&self.pod, &self.runtime);
+                    self.report(Stage::Syncing);
+                }
+                done = &mut work => break Some(done),
+            }
+        };
+        while let Ok(record) = records.try_recv() {
+            self.note(record);
+        }
+        let now = self.deps.clock.now();
+        match done {
+            Some(Ok(())) => return true,
+            Some(Err(effects::NotDone)) => self.memory.note(Outcome::Failed, now),
+            None => self.memory.stale = true,
+        }
+        false
+    }
+
+    fn context(&self, journal: Journal) -> EffectContext {
+        EffectContext {
+            deps: self.deps.clone(),
+            uid: self.uid.clone(),
+            name: self.name.clone(),
+            pod: self.pod.clone(),
+            removed: self.removed,
+            runtime: self.runtime.clone(),
+            messages: self.messages.clone(),
+            hooks_ended: self.memory.hooks_ended.clone(),
+            journal,
+        }
+    }
+
+    /// Keeps what an effect noted. Whether it shows in the pod's status.
+    fn note(&mut self, record: Record) -> bool {
+        match record {
+            Record::View(view, messages) => {
+                self.memory.stale = false;
+                self.messages = Arc::new(messages);
+                self.replace_view(view);
+            }
+            Record::Messages(messages) => self.messages = Arc::new(messages),
+            Record::Changed(view) => self.replace_view(view),
+            Record::Stale => self.memory.stale = true,
+            Record::Sandbox(status) => {
+                self.replace_view(with_sandbox(RuntimePod::clone(&self.runtime), status));
+                return true;
+            }
+            Record::Container(sandbox, status) => {
+                self.replace_view(with_container(RuntimePod::clone(&self.runtime), &sandbox, status));
+                return true;
+            }
+            Record::Outcome(outcome) => {
+                let shows = matches!(outcome, Outcome::StartFailed { .. });
+                self.memory.note(outcome, self.deps.clock.now());
+                return shows;
+            }
+        }
+        false
+    }
+
+    fn replace_view(&mut self, view: RuntimePod) {
+        self.memory.observe(&view);
         if *self.runtime != view {
             self.runtime = self.deps.cache.put(view);
         }
     }
 
-    /// Whether the pod has a container in the runtime already.
-    pub(super) fn runs_already(&self) -> bool {
-        !self.runtime.containers.is_empty() || !self.runtime.sandboxes.is_empty()
-    }
-
     /// The status last reported, else the one the pod came with.
-    pub(super) fn reported(&self) -> Option<Arc<PodStatus>> {
+    fn reported(&self) -> Option<Arc<PodStatus>> {
         self.deps.status.get(&self.uid).or_else(|| self.pod.status.clone().map(Arc::new))
     }
 
-    /// Reports the pod's status when it changed.
-    pub(super) fn publish(&mut self, stage: Stage) {
+    /// Hands the status manager what it makes the pod's status from.
+    fn report(&self, stage: Stage) {
         if self.removed && !spec::is_static(&self.pod) {
             return;
         }
-        let view = match stage {
-            Stage::Terminated => ProbeView::default(),
-            Stage::Syncing | Stage::Terminating => self.deps.probes.view(&self.uid),
-        };
-        let node = self.deps.node_view();
-        let previous = self.deps.status.get(&self.uid);
-        let status = generate(&StatusInput {
-            pod: &self.pod,
-            runtime: &self.runtime,
-            probes: &view,
-            waiting: &self.waiting,
-            messages: &self.messages,
-            previous: previous.as_deref(),
+        let facts = StatusFacts {
+            pod: self.pod.clone(),
+            runtime: self.runtime.clone(),
+            waiting: self.memory.waiting.clone(),
+            messages: self.messages.clone(),
             stage,
-            failure: self.failure.as_ref(),
-            evicted: self.evicted.is_some(),
-            host_ips: &node.host_ips,
-            runtime_name: &self.deps.settings.runtime_name,
-            now: self.deps.clock.now(),
-        });
-        // Also when it is unchanged: the pod object may differ from it.
-        self.deps.status.set(&self.pod, &status);
-        if stage != Stage::Terminated {
-            // A result that came meanwhile was brought into the status before this one.
-            self.deps.status.refresh_probes(&self.uid, self.deps.probes.as_ref(), self.deps.clock.now());
+            failure: self.memory.failure.clone(),
+            host_ips: self.deps.node_view().host_ips.clone(),
+            runtime_name: self.deps.settings.runtime_name.clone(),
+        };
+        self.deps.status.report(facts, self.deps.probes.as_ref(), self.deps.clock.now());
+    }
+
+    fn sleep_until(&self, at: Option<Timestamp>) -> impl Future<Output = ()> + use<> {
+        let now = self.deps.clock.now();
+        let left = at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        async move {
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
         }
     }
+}
 
-    /// The wait after one more failure: 0.5 s, doubling.
-    pub(super) fn next_retry(&mut self) -> Duration {
-        let wait = Duration::from_millis(500).saturating_mul(1 << self.failures.min(5));
-        self.failures = self.failures.saturating_add(1);
-        wait.min(MAX_RETRY)
-    }
+fn with_sandbox(mut view: RuntimePod, status: SandboxStatus) -> RuntimePod {
+    view.sandboxes.retain(|s| s.summary.id != status.summary.id);
+    view.sandboxes.insert(0, status);
+    view
+}
 
-    /// When the pod's active deadline strikes.
-    pub(super) fn deadline(&self) -> Option<Timestamp> {
-        let seconds = spec::spec(&self.pod).active_deadline_seconds?;
-        let started = self.reported().and_then(|s| s.start_time.as_ref().map(|t| t.0));
-        let started = started.unwrap_or_else(|| self.deps.clock.now());
-        started.checked_add(SignedDuration::from_secs(seconds)).ok()
-    }
-
-    /// How long the pod may still be active.
-    pub(super) fn time_to_deadline(&self) -> Option<Duration> {
-        let left = self.deadline().map(|d| d.duration_since(self.deps.clock.now()));
-        left.map(|d| Duration::try_from(d).unwrap_or_default() + Duration::from_millis(1))
-    }
-
-    /// The shorter of `wait` and the time to the active deadline.
-    pub(super) fn wait(&self, wait: Option<Duration>) -> Progress {
-        Progress::Wait(match (wait, self.time_to_deadline()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        })
-    }
+fn with_container(view: RuntimePod, sandbox: &SandboxId, status: ContainerStatus) -> RuntimePod {
+    let (id, created) = (status.id.clone(), status.metadata.clone());
+    let keep = |c: &RuntimeContainer| {
+        // A leftover of the same name was removed before.
+        *c.id() != id && !(c.status.state == ContainerState::Created && c.status.metadata.name == created.name)
+    };
+    let mut all: Vec<_> = view.containers.into_iter().filter(keep).map(|c| (c.sandbox, c.status)).collect();
+    all.push((sandbox.clone(), status));
+    RuntimePod::assemble(view.uid, view.name, view.sandboxes, all)
 }

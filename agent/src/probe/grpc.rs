@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::http::connect;
-use super::worker::Verdict;
+use super::worker::ProbeResult;
 
 const MAX_ANSWER: usize = 64 * 1024;
 const SERVING: u64 = 1;
@@ -19,11 +19,11 @@ const UNIMPLEMENTED: &str = "12";
 const NOT_FOUND: &str = "5";
 
 /// Asks the service for its health.
-pub async fn probe(host: &str, port: u16, service: &str, timeout: Duration) -> Verdict {
+pub async fn probe(host: &str, port: u16, service: &str, timeout: Duration) -> ProbeResult {
     match tokio::time::timeout(timeout, check(host, port, service)).await {
-        Ok(Ok(())) => Verdict::Success,
-        Ok(Err(message)) => Verdict::Failure(message),
-        Err(_) => Verdict::Failure(format!(
+        Ok(Ok(())) => ProbeResult::Success,
+        Ok(Err(message)) => ProbeResult::Failure(message),
+        Err(_) => ProbeResult::Failure(format!(
             "timeout: failed to connect service \"{host}:{port}\" within {timeout:?}: context deadline exceeded"
         )),
     }
@@ -205,11 +205,11 @@ mod tests {
             }
         });
         let timeout = Duration::from_secs(10);
-        assert_eq!(probe("127.0.0.1", port, "good", timeout).await, Verdict::Success);
-        let expect = Verdict::Failure("service unhealthy (responded with \"NOT_SERVING\")".into());
+        assert_eq!(probe("127.0.0.1", port, "good", timeout).await, ProbeResult::Success);
+        let expect = ProbeResult::Failure("service unhealthy (responded with \"NOT_SERVING\")".into());
         assert_eq!(probe("127.0.0.1", port, "bad", timeout).await, expect);
         server.abort();
         let _ = server.await;
-        assert!(matches!(probe("127.0.0.1", port, "", timeout).await, Verdict::Failure(_)));
+        assert!(matches!(probe("127.0.0.1", port, "", timeout).await, ProbeResult::Failure(_)));
     }
 }

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 
 use super::target::HttpTarget;
 use super::url;
-use super::worker::Verdict;
+use super::worker::ProbeResult;
 
 /// What is read of an answer, for the event.
 const MAX_BODY: usize = 10 * 1024;
@@ -54,12 +54,12 @@ impl Answer {
 
 /// Sends the request and judges the answer: 200 to 299 is success, a redirect that
 /// is not followed is one with a warning; redirects are followed on the same host only.
-pub async fn probe(target: &HttpTarget, timeout: Duration) -> Verdict {
+pub async fn probe(target: &HttpTarget, timeout: Duration) -> ProbeResult {
     match tokio::time::timeout(timeout, follow(target)).await {
-        Ok(Ok(verdict)) => verdict,
-        Ok(Err(error @ GetError::Request { .. })) => Verdict::Error(error.to_string()),
-        Ok(Err(error)) => Verdict::Failure(error.to_string()),
-        Err(_) => Verdict::Failure(format!(
+        Ok(Ok(result)) => result,
+        Ok(Err(error @ GetError::Request { .. })) => ProbeResult::Error(error.to_string()),
+        Ok(Err(error)) => ProbeResult::Failure(error.to_string()),
+        Err(_) => ProbeResult::Failure(format!(
             "Get {:?}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
             url_of(target)
         )),
@@ -116,7 +116,7 @@ fn url_of(target: &HttpTarget) -> String {
     format!("{}://{}{}", if target.https { "https" } else { "http" }, authority(target), target.path)
 }
 
-async fn follow(target: &HttpTarget) -> Result<Verdict, GetError> {
+async fn follow(target: &HttpTarget) -> Result<ProbeResult, GetError> {
     let mut current = target.clone();
     for requests in 1.. {
         let answer = get(&current, PROBE_AGENT).await?;
@@ -133,17 +133,17 @@ async fn follow(target: &HttpTarget) -> Result<Verdict, GetError> {
         }
         return Ok(judged(answer.status, &answer.body));
     }
-    Ok(Verdict::Success)
+    Ok(ProbeResult::Success)
 }
 
 /// What the last answer means. Pure.
-fn judged(status: u16, body: &str) -> Verdict {
+fn judged(status: u16, body: &str) -> ProbeResult {
     match status {
-        200..300 => Verdict::Success,
-        300..400 => Verdict::Warning(format!("Probe terminated redirects, Response body: {body}")),
+        200..300 => ProbeResult::Success,
+        300..400 => ProbeResult::Warning(format!("Probe terminated redirects, Response body: {body}")),
         _ => {
             tracing::trace!(status, body, "probe answer");
-            Verdict::Failure(format!("HTTP probe failed with statuscode: {status}"))
+            ProbeResult::Failure(format!("HTTP probe failed with statuscode: {status}"))
         }
     }
 }

@@ -20,7 +20,7 @@ const MAX_OUTPUT: usize = 10 * 1024;
 
 /// What one run of a probe said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ProbeResult {
     Success,
     /// A success that deserves a word.
     Warning(String),
@@ -32,13 +32,13 @@ pub enum Verdict {
 /// Where a worker's results go.
 pub(super) trait Report: Send + Sync + 'static {
     /// One run has ended.
-    fn ran(&self, verdict: &Verdict);
+    fn ran(&self, result: &ProbeResult);
     /// The outcome has changed.
     fn changed(&self, outcome: ProbeOutcome);
 }
 
 /// One probe, ready to run.
-pub(super) struct Worker<R> {
+pub(super) struct ProbeWorker<R> {
     pub kind: ProbeKind,
     pub probe: Probe,
     pub container: Container,
@@ -52,7 +52,7 @@ pub(super) struct Worker<R> {
     pub first_delay: Duration,
 }
 
-impl<R: Report> Worker<R> {
+impl<R: Report> ProbeWorker<R> {
     /// Probes until cancelled, or until a fatal kind fails or startup succeeds.
     pub async fn run(&self, token: CancellationToken) {
         // Cancel-safe: a cancelled probe has no result, which is what is wanted.
@@ -69,12 +69,12 @@ impl<R: Report> Worker<R> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let verdict = self.probe_with_retries(timing.timeout).await;
-            self.report.ran(&verdict);
-            let success = match verdict {
-                Verdict::Success | Verdict::Warning(_) => true,
-                Verdict::Failure(_) => false,
-                Verdict::Error(_) => continue,
+            let result = self.probe_with_retries(timing.timeout).await;
+            self.report.ran(&result);
+            let success = match result {
+                ProbeResult::Success | ProbeResult::Warning(_) => true,
+                ProbeResult::Failure(_) => false,
+                ProbeResult::Error(_) => continue,
             };
             let Some(outcome) = counter.record(success, &timing) else { continue };
             self.report.changed(outcome);
@@ -85,21 +85,21 @@ impl<R: Report> Worker<R> {
         }
     }
 
-    async fn probe_with_retries(&self, timeout: Duration) -> Verdict {
-        let mut verdict = self.probe_once(timeout).await;
+    async fn probe_with_retries(&self, timeout: Duration) -> ProbeResult {
+        let mut result = self.probe_once(timeout).await;
         for _ in 1..TRIES {
-            if !matches!(verdict, Verdict::Error(_)) {
+            if !matches!(result, ProbeResult::Error(_)) {
                 break;
             }
-            verdict = self.probe_once(timeout).await;
+            result = self.probe_once(timeout).await;
         }
-        verdict
+        result
     }
 
-    async fn probe_once(&self, timeout: Duration) -> Verdict {
+    async fn probe_once(&self, timeout: Duration) -> ProbeResult {
         let target = match target::resolve(&self.probe, &self.container, &self.host) {
             Ok(target) => target,
-            Err(message) => return Verdict::Error(message),
+            Err(message) => return ProbeResult::Error(message),
         };
         match target {
             Target::Exec(command) => self.exec(&command, timeout).await,
@@ -109,27 +109,27 @@ impl<R: Report> Worker<R> {
         }
     }
 
-    async fn exec(&self, command: &[String], timeout: Duration) -> Verdict {
+    async fn exec(&self, command: &[String], timeout: Duration) -> ProbeResult {
         match self.runtime.exec_sync(&self.id, command, timeout).await {
-            Ok(output) if output.exit_code == 0 => Verdict::Success,
+            Ok(output) if output.exit_code == 0 => ProbeResult::Success,
             Ok(output) => {
                 let mut text = output.stdout;
                 text.extend(output.stderr);
                 text.truncate(MAX_OUTPUT);
-                Verdict::Failure(String::from_utf8_lossy(&text).into_owned())
+                ProbeResult::Failure(String::from_utf8_lossy(&text).into_owned())
             }
             Err(CriError::DeadlineExceeded { .. }) => {
-                Verdict::Failure(format!("command timed out: {command:?} timed out after {timeout:?}"))
+                ProbeResult::Failure(format!("command timed out: {command:?} timed out after {timeout:?}"))
             }
-            Err(error) => Verdict::Error(error.to_string()),
+            Err(error) => ProbeResult::Error(error.to_string()),
         }
     }
 }
 
-async fn tcp(host: &str, port: u16, timeout: Duration) -> Verdict {
+async fn tcp(host: &str, port: u16, timeout: Duration) -> ProbeResult {
     match tokio::time::timeout(timeout, http::connect(host, port)).await {
-        Ok(Ok(_)) => Verdict::Success,
-        Ok(Err(message)) => Verdict::Failure(message),
-        Err(_) => Verdict::Failure(format!("dial tcp {host}:{port}: i/o timeout")),
+        Ok(Ok(_)) => ProbeResult::Success,
+        Ok(Err(message)) => ProbeResult::Failure(message),
+        Err(_) => ProbeResult::Failure(format!("dial tcp {host}:{port}: i/o timeout")),
     }
 }

@@ -25,13 +25,13 @@ pub const RESIZE_PENDING: &str = "PodResizePending";
 
 /// A condition before its times are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct ConditionState {
     pub status: bool,
     pub reason: &'static str,
     pub message: String,
 }
 
-impl Verdict {
+impl ConditionState {
     fn yes() -> Self {
         Self { status: true, ..Self::default() }
     }
@@ -61,7 +61,7 @@ fn describe(unknown: &[&str], bad: &[&str], word: &str) -> String {
 }
 
 /// Whether all init containers are done (sidecars: started).
-pub fn initialized(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus], phase: &str) -> Verdict {
+pub fn initialized(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus], phase: &str) -> ConditionState {
     let containers = spec::init_containers(pod);
     // A main container that has begun proves that the sequence was complete.
     let begun = |s: &ContainerStatus| {
@@ -70,7 +70,7 @@ pub fn initialized(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus]
             || s.last_state.as_ref().is_some_and(|s| s.terminated.is_some())
     };
     if !containers.is_empty() && main.iter().any(begun) {
-        return if phase == "Succeeded" { completed_true() } else { Verdict::yes() };
+        return if phase == "Succeeded" { completed_true() } else { ConditionState::yes() };
     }
     let (mut unknown, mut bad) = (Vec::new(), Vec::new());
     for container in containers {
@@ -85,20 +85,20 @@ pub fn initialized(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus]
         return completed_true();
     }
     if unknown.is_empty() && bad.is_empty() {
-        return Verdict::yes();
+        return ConditionState::yes();
     }
-    Verdict::no("ContainersNotInitialized", describe(&unknown, &bad, "incomplete"))
+    ConditionState::no("ContainersNotInitialized", describe(&unknown, &bad, "incomplete"))
 }
 
-fn completed_true() -> Verdict {
-    Verdict { status: true, reason: "PodCompleted", message: String::new() }
+fn completed_true() -> ConditionState {
+    ConditionState { status: true, reason: "PodCompleted", message: String::new() }
 }
 
 /// Whether all main containers and sidecars are ready.
-pub fn containers_ready(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus], phase: &str) -> Verdict {
+pub fn containers_ready(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus], phase: &str) -> ConditionState {
     match phase {
-        "Succeeded" => return Verdict::no("PodCompleted", String::new()),
-        "Failed" => return Verdict::no("PodFailed", String::new()),
+        "Succeeded" => return ConditionState::no("PodCompleted", String::new()),
+        "Failed" => return ConditionState::no("PodFailed", String::new()),
         _ => {}
     }
     let (mut unknown, mut bad) = (Vec::new(), Vec::new());
@@ -113,13 +113,13 @@ pub fn containers_ready(pod: &Pod, init: &[ContainerStatus], main: &[ContainerSt
         }
     }
     if unknown.is_empty() && bad.is_empty() {
-        return Verdict::yes();
+        return ConditionState::yes();
     }
-    Verdict::no("ContainersNotReady", describe(&unknown, &bad, "unready"))
+    ConditionState::no("ContainersNotReady", describe(&unknown, &bad, "unready"))
 }
 
 /// Whether the pod is ready: its containers and every readiness gate.
-pub fn ready(pod: &Pod, containers: &Verdict, conditions: &[PodCondition]) -> Verdict {
+pub fn ready(pod: &Pod, containers: &ConditionState, conditions: &[PodCondition]) -> ConditionState {
     if !containers.status {
         return containers.clone();
     }
@@ -135,14 +135,14 @@ pub fn ready(pod: &Pod, containers: &Verdict, conditions: &[PodCondition]) -> Ve
         }
     }
     if problems.is_empty() {
-        return Verdict::yes();
+        return ConditionState::yes();
     }
-    Verdict::no("ReadinessGatesNotReady", problems.join(", "))
+    ConditionState::no("ReadinessGatesNotReady", problems.join(", "))
 }
 
 /// Whether a running container has other resources than its spec asks for by now,
 /// and that they will not change: this node resizes nothing in place.
-pub fn resize_pending(pod: &Pod, runtime: &RuntimePod) -> Option<Verdict> {
+pub fn resize_pending(pod: &Pod, runtime: &RuntimePod) -> Option<ConditionState> {
     let sidecars = spec::init_containers(pod).iter().filter(|c| spec::is_sidecar(c));
     let differs = |c: &Container| {
         let running = runtime.container(&c.name).filter(|r| r.is_running());
@@ -150,7 +150,7 @@ pub fn resize_pending(pod: &Pod, runtime: &RuntimePod) -> Option<Verdict> {
         created.is_some_and(|created| !same_amounts(&created, c.resources.as_ref()))
     };
     let message = "In-place resize is not supported by this node".to_owned();
-    spec::containers(pod).iter().chain(sidecars).any(differs).then_some(Verdict {
+    spec::containers(pod).iter().chain(sidecars).any(differs).then_some(ConditionState {
         status: true,
         reason: "Infeasible",
         message,
@@ -174,16 +174,16 @@ pub fn is_own(kind: &str) -> bool {
 
 /// The condition with its times: a transition happens only when the status
 /// changes.
-pub fn stamp(kind: &str, verdict: &Verdict, pod: &Pod, previous: &[PodCondition], now: Timestamp) -> PodCondition {
-    let status = if verdict.status { "True" } else { "False" };
+pub fn stamp(kind: &str, state: &ConditionState, pod: &Pod, previous: &[PodCondition], now: Timestamp) -> PodCondition {
+    let status = if state.status { "True" } else { "False" };
     let before = previous.iter().find(|c| c.type_ == kind && c.status == status);
     let since = before.and_then(|c| c.last_transition_time.clone()).unwrap_or(Time(to_seconds(now)));
     let text = |s: &str| (!s.is_empty()).then(|| s.to_owned());
     PodCondition {
         type_: kind.to_owned(),
         status: status.to_owned(),
-        reason: text(verdict.reason),
-        message: text(&verdict.message),
+        reason: text(state.reason),
+        message: text(&state.message),
         last_transition_time: Some(since),
         last_probe_time: None,
         observed_generation: pod.metadata.generation,

@@ -10,34 +10,27 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::probes::started_and_ready;
 use crate::clock::to_seconds;
-use crate::contract::ProbeView;
+use crate::contract::{ProbeOutcome, ProbeView};
 use crate::convert::labels;
 use crate::convert::spec::{self, ContainerKind};
+use crate::plan::effect::WaitReason;
 use crate::plan::restart;
 use crate::podcache::{RuntimeContainer, RuntimePod};
-
-/// Why a container waits, in the words of `state.waiting`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WaitReason {
-    pub reason: String,
-    pub message: String,
-}
 
 /// The reason of a container that the kernel killed for memory.
 pub const OOM_KILLED: &str = "OOMKilled";
 
 /// What an ended container leaves beside its exit code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LastWords {
-    pub message: String,
+pub struct TerminationMessage {
+    pub text: String,
     /// The kernel says that it killed processes of it for memory.
     pub oom_killed: bool,
 }
 
 /// What was read of ended containers.
-pub type TerminationMessages = HashMap<ContainerId, LastWords>;
+pub type TerminationMessages = HashMap<ContainerId, TerminationMessage>;
 
 /// What container statuses are made from.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +83,7 @@ fn state_of(input: &ContainerInput<'_>, c: &RuntimeContainer) -> ContainerState 
         RuntimeState::Created | RuntimeState::Unknown => waiting("", ""),
         RuntimeState::Exited => {
             let left = input.messages.get(&s.id);
-            let words = left.map(|w| &w.message).filter(|m| !m.is_empty()).unwrap_or(&s.message);
+            let message = left.map(|m| &m.text).filter(|text| !text.is_empty()).unwrap_or(&s.message);
             let text = |t: &str| (!t.is_empty()).then(|| t.to_owned());
             let reason = match (s.reason.as_str(), s.exit_code) {
                 _ if left.is_some_and(|w| w.oom_killed) => OOM_KILLED,
@@ -104,7 +97,7 @@ fn state_of(input: &ContainerInput<'_>, c: &RuntimeContainer) -> ContainerState 
                     exit_code: s.exit_code,
                     finished_at: time(s.finished_at),
                     started_at: time(s.started_at),
-                    message: text(words),
+                    message: text(message),
                     reason: text(reason),
                     signal: None,
                 }),
@@ -257,4 +250,12 @@ fn set_ready(input: &ContainerInput<'_>, kind: ContainerKind, container: &Contai
     };
     let (started, ready) = started_and_ready(container, newest.id(), input.probes);
     (status.started, status.ready) = (Some(started), ready);
+}
+
+/// Whether a running container has started and whether it is ready, by its
+/// probes; one that its spec lacks counts as passed.
+fn started_and_ready(container: &Container, id: &ContainerId, probes: &ProbeView) -> (bool, bool) {
+    let results = probes.get(id);
+    let started = container.startup_probe.is_none() || results.startup == ProbeOutcome::Success;
+    (started, started && (container.readiness_probe.is_none() || results.readiness == ProbeOutcome::Success))
 }

@@ -7,26 +7,17 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::conditions::{self, Verdict};
-use super::containers::{ContainerInput, TerminationMessages, WaitReason, lost, statuses};
+use super::conditions::{self, ConditionState};
+use super::containers::{ContainerInput, TerminationMessages, lost, statuses};
 use crate::clock::to_seconds;
 use crate::contract::ProbeView;
 use crate::convert::qos::qos_class;
 use crate::convert::spec::{self, ContainerKind};
+use crate::plan::effect::{PodFailure, WaitReason};
 use crate::plan::preempt::PREEMPTING;
 use crate::plan::restart;
+use crate::plan::stage::Stage;
 use crate::podcache::RuntimePod;
-
-/// How far the pod is in its life on this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// It runs or is to run.
-    Syncing,
-    /// It is being stopped.
-    Terminating,
-    /// Nothing of it runs any more, nor ever will.
-    Terminated,
-}
 
 /// Everything a status depends on.
 #[derive(Clone, Copy, Debug)]
@@ -41,9 +32,7 @@ pub struct StatusInput<'a> {
     pub previous: Option<&'a PodStatus>,
     pub stage: Stage,
     /// The pod as a whole has failed (deadline, refusal, eviction).
-    pub failure: Option<&'a WaitReason>,
-    /// The node ended the pod for its own sake.
-    pub evicted: bool,
+    pub failure: Option<&'a PodFailure>,
     pub host_ips: &'a [String],
     pub runtime_name: &'a str,
     pub now: Timestamp,
@@ -54,7 +43,7 @@ pub fn generate(input: &StatusInput<'_>) -> PodStatus {
     let pod = input.pod;
     let empty = PodStatus::default();
     let previous = input.previous.or(pod.status.as_ref()).unwrap_or(&empty);
-    let parts = ContainerInput {
+    let input_of_containers = ContainerInput {
         pod,
         runtime: input.runtime,
         probes: input.probes,
@@ -67,7 +56,7 @@ pub fn generate(input: &StatusInput<'_>) -> PodStatus {
         if refused {
             return Vec::new();
         }
-        let mut out = statuses(&parts, kind, containers, old.as_deref().unwrap_or_default());
+        let mut out = statuses(&input_of_containers, kind, containers, old.as_deref().unwrap_or_default());
         if input.stage == Stage::Terminated {
             finish(kind, containers, &mut out);
         }
@@ -87,7 +76,9 @@ pub fn generate(input: &StatusInput<'_>) -> PodStatus {
     };
     let (reason, message) = match input.failure {
         Some(f) => (Some(f.reason.clone()), Some(f.message.clone())),
-        None => (previous.reason.clone(), previous.message.clone()),
+        // They belong to the phase (pkg/kubelet/kubelet_pods.go, generateAPIPodStatus).
+        None if previous.phase.as_ref() == Some(&phase) => (previous.reason.clone(), previous.message.clone()),
+        None => (None, None),
     };
     let old_conditions = previous.conditions.as_deref().unwrap_or_default();
     let conditions = all_conditions(input, &init, &main, &phase, old_conditions);
@@ -183,16 +174,16 @@ fn all_conditions(
         .sandboxes
         .iter()
         .any(|s| s.summary.state == SandboxState::Ready && (spec::host_network(pod) || !s.ips.is_empty()));
-    let verdict = |status| Verdict { status, ..Verdict::default() };
+    let state = |status| ConditionState { status, ..ConditionState::default() };
     // Other writers' conditions come from the object, not from our memory.
     let foreign = pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     let containers = conditions::containers_ready(pod, init, main, phase);
     let own = [
-        (conditions::READY_TO_START, verdict(sandbox)),
+        (conditions::READY_TO_START, state(sandbox)),
         (conditions::INITIALIZED, conditions::initialized(pod, init, main, phase)),
         (conditions::READY, conditions::ready(pod, &containers, foreign)),
         (conditions::CONTAINERS_READY, containers),
-        (conditions::POD_SCHEDULED, verdict(true)),
+        (conditions::POD_SCHEDULED, state(true)),
     ];
     let mut out: Vec<PodCondition> =
         own.iter().map(|(kind, v)| conditions::stamp(kind, v, pod, old, input.now)).collect();
@@ -202,13 +193,13 @@ fn all_conditions(
         let generation = slot.observed_generation;
         *slot = PodCondition { observed_generation: generation, ..scheduled.clone() };
     }
-    if let Some(failure) = input.failure.filter(|_| input.evicted) {
+    if let Some(failure) = input.failure.filter(|f| f.evicted.is_some()) {
         let reason = conditions::TERMINATION_BY_KUBELET;
         let message = match failure.reason.as_str() {
             PREEMPTING => "Pod was preempted by Kubelet to accommodate a critical pod.".to_owned(),
             _ => failure.message.clone(),
         };
-        let target = Verdict { status: true, reason, message };
+        let target = ConditionState { status: true, reason, message };
         out.push(conditions::stamp(conditions::DISRUPTION_TARGET, &target, pod, old, input.now));
     }
     if let Some(pending) = conditions::resize_pending(pod, input.runtime) {

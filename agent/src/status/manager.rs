@@ -1,10 +1,11 @@
-//! The only writer of pod status at the API server.
+//! Makes pods' statuses and is the only one to write them at the API server.
 //!
-//! Workers hand in the latest status; one request per pod is under way at a
-//! time, and whatever came in meanwhile goes out as one. When a deleted pod has
+//! Workers hand in facts, never statuses; a probe's new result is joined with
+//! the facts handed in last, whatever the pod's worker is busy with. One request
+//! per pod is under way at a time, and whatever came in meanwhile goes out as one. When a deleted pod has
 //! ended and its last status is written, its object is removed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,11 +19,15 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::containers::TerminationMessages;
+use super::generate::{StatusInput, generate};
 use super::patch::status_patch;
-use super::probes::with_probes;
-use crate::contract::PodProbes;
+use crate::contract::{PodProbes, ProbeView};
 use crate::convert::spec::{self, CONFIG_HASH, CONFIG_MIRROR};
 use crate::ids::{ObjectName, PodUid};
+use crate::plan::effect::{PodFailure, WaitReason};
+use crate::plan::stage::Stage;
+use crate::podcache::RuntimePod;
 use crate::podsource::DesiredRx;
 
 /// How a write ended.
@@ -121,9 +126,46 @@ impl StatusWriter for ApiWriter {
     }
 }
 
+/// What a pod's worker knows of it.
+#[derive(Clone, Debug)]
+pub struct StatusFacts {
+    pub pod: Arc<Pod>,
+    pub runtime: Arc<RuntimePod>,
+    /// Containers held up, by name.
+    pub waiting: BTreeMap<String, WaitReason>,
+    pub messages: Arc<TerminationMessages>,
+    pub stage: Stage,
+    pub failure: Option<PodFailure>,
+    pub host_ips: Vec<String>,
+    /// `containerd` in `containerd://<id>`.
+    pub runtime_name: String,
+}
+
+impl StatusFacts {
+    fn status(&self, probes: &dyn PodProbes, previous: Option<&PodStatus>, now: Timestamp) -> PodStatus {
+        let probes = match self.stage {
+            Stage::Terminated => ProbeView::default(),
+            Stage::Syncing | Stage::Terminating => probes.view(&PodUid::of(&self.pod)),
+        };
+        generate(&StatusInput {
+            pod: &self.pod,
+            runtime: &self.runtime,
+            probes: &probes,
+            waiting: &self.waiting,
+            messages: &self.messages,
+            previous,
+            stage: self.stage,
+            failure: self.failure.as_ref(),
+            host_ips: &self.host_ips,
+            runtime_name: &self.runtime_name,
+            now,
+        })
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
-    pod: Arc<Pod>,
+    facts: StatusFacts,
     status: Arc<PodStatus>,
     /// What the API server is known to show.
     shown: Option<Arc<PodStatus>>,
@@ -177,54 +219,25 @@ impl StatusManager {
         Self::default()
     }
 
-    /// Reports the pod's latest status.
-    pub fn set(&self, pod: &Arc<Pod>, status: &PodStatus) {
+    /// Makes the pod's status anew from what its worker knows now. Probe results
+    /// are read while nobody else can report, so that older ones never win.
+    pub fn report(&self, facts: StatusFacts, probes: &dyn PodProbes, now: Timestamp) {
         let mut entries = self.shared.lock();
-        let uid = PodUid::of(pod);
-        let version = pod.metadata.resource_version.clone();
-        match entries.get_mut(&uid) {
-            Some(entry) => {
-                if entry.seen_version != version {
-                    // The object was written since: it shows what it shows, unless
-                    // this is an older version than our own last write made.
-                    entry.seen_version = version;
-                    if !spec::is_static(pod) && !entry.busy {
-                        entry.shown = pod.status.clone().map(Arc::new);
-                    }
-                }
-                entry.pod = pod.clone();
-                if *entry.status != *status {
-                    entry.status = Arc::new(status.clone());
-                }
-            }
-            None => {
-                let shown = pod.status.clone().filter(|_| !spec::is_static(pod)).map(Arc::new);
-                entries.insert(
-                    uid,
-                    Entry {
-                        pod: pod.clone(),
-                        status: Arc::new(status.clone()),
-                        shown,
-                        seen_version: version,
-                        finished: false,
-                        busy: false,
-                        sending: None,
-                        failures: 0,
-                        retry_at: None,
-                    },
-                );
-            }
-        }
+        let previous = entries.get(&PodUid::of(&facts.pod)).map(|e| e.status.clone());
+        let status = facts.status(probes, previous.as_deref(), now);
+        store(&mut entries, facts, status);
         drop(entries);
         self.shared.wake.notify_one();
     }
 
-    /// Brings the newest probe results into the status last reported. The results
-    /// are read while nobody else can report, so that older ones never win.
-    pub fn refresh_probes(&self, uid: &PodUid, probes: &dyn PodProbes, now: Timestamp) {
+    /// Makes the pod's status anew because a probe has another result.
+    pub fn probes_changed(&self, uid: &PodUid, probes: &dyn PodProbes, now: Timestamp) {
         let mut entries = self.shared.lock();
         let Some(entry) = entries.get_mut(uid) else { return };
-        let Some(status) = with_probes(&entry.pod, &entry.status, &probes.view(uid), now) else { return };
+        let status = entry.facts.status(probes, Some(&entry.status), now);
+        if *entry.status == status {
+            return;
+        }
         entry.status = Arc::new(status);
         drop(entries);
         self.shared.wake.notify_one();
@@ -233,7 +246,7 @@ impl StatusManager {
     /// Nothing of the pod runs any more, and what it used is free.
     pub fn finished(&self, pod: &Arc<Pod>) {
         if let Some(entry) = self.shared.lock().get_mut(&PodUid::of(pod)) {
-            entry.pod = pod.clone();
+            entry.facts.pod = pod.clone();
             entry.finished = true;
         }
         self.shared.wake.notify_one();
@@ -301,12 +314,13 @@ impl StatusManager {
                 next = Some(next.map_or(at, |n| n.min(at)));
                 continue;
             }
-            let name = ObjectName::of_pod(&entry.pod);
+            let name = ObjectName::of_pod(&entry.facts.pod);
             let mut target = uid.to_string();
-            if spec::is_static(&entry.pod) {
+            if spec::is_static(&entry.facts.pod) {
                 // The mirror of another version of the manifest shows that one.
-                let own =
-                    |m: &&Arc<Pod>| spec::annotation(m, CONFIG_MIRROR) == spec::annotation(&entry.pod, CONFIG_HASH);
+                let own = |m: &&Arc<Pod>| {
+                    spec::annotation(m, CONFIG_MIRROR) == spec::annotation(&entry.facts.pod, CONFIG_HASH)
+                };
                 let Some(mirror) = desired.mirrors.get(&name).filter(own) else { continue };
                 target = mirror.metadata.uid.clone().unwrap_or_default();
                 if entry.seen_version != mirror.metadata.resource_version {
@@ -319,7 +333,9 @@ impl StatusManager {
                 entry.busy = true;
                 entry.sending = Some(entry.status.clone());
                 writes.spawn(async move { (uid, writer.patch(&name, &patch).await) });
-            } else if entry.finished && entry.pod.metadata.deletion_timestamp.is_some() && !spec::is_static(&entry.pod)
+            } else if entry.finished
+                && entry.facts.pod.metadata.deletion_timestamp.is_some()
+                && !spec::is_static(&entry.facts.pod)
             {
                 entry.busy = true;
                 writes.spawn(async move { (uid, writer.delete(&name, &target).await) });
@@ -358,6 +374,40 @@ impl StatusManager {
         let entries = self.shared.lock();
         entries.iter().filter(|(_, e)| e.shown.as_ref() != Some(&e.status)).map(|(uid, _)| uid.clone()).collect()
     }
+}
+
+/// Keeps a pod's latest facts and status.
+fn store(entries: &mut HashMap<PodUid, Entry>, facts: StatusFacts, status: PodStatus) {
+    let pod = &facts.pod;
+    let version = pod.metadata.resource_version.clone();
+    let shown = || pod.status.clone().filter(|_| !spec::is_static(pod)).map(Arc::new);
+    let Some(entry) = entries.get_mut(&PodUid::of(pod)) else {
+        let entry = Entry {
+            status: Arc::new(status),
+            shown: shown(),
+            seen_version: version,
+            finished: false,
+            busy: false,
+            sending: None,
+            failures: 0,
+            retry_at: None,
+            facts,
+        };
+        entries.insert(PodUid::of(&entry.facts.pod), entry);
+        return;
+    };
+    if entry.seen_version != version {
+        // The object was written since: it shows what it shows, unless this is
+        // an older version than our own last write made.
+        entry.seen_version = version;
+        if !spec::is_static(pod) && !entry.busy {
+            entry.shown = shown();
+        }
+    }
+    if *entry.status != status {
+        entry.status = Arc::new(status);
+    }
+    entry.facts = facts;
 }
 
 #[cfg(test)]

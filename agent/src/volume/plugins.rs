@@ -102,13 +102,16 @@ impl Spec<'_> {
     }
 }
 
+/// The volume that a spec asks for, or what is wrong with the spec; `None` when it is of another kind.
+type NewVolume = fn(&Spec<'_>) -> Option<Result<Box<dyn Volume>, String>>;
+
 /// A kind of volumes; upstream's `VolumePlugin`.
 #[derive(Debug)]
 pub(super) struct Plugin {
     /// As upstream names it, `kubernetes.io/empty-dir`.
     pub name: &'static str,
     /// The volume that a spec asks for; `None` when it is of another kind.
-    pub new_volume: fn(&Spec<'_>) -> Option<Result<Box<dyn Volume>, String>>,
+    pub new_volume: NewVolume,
     /// Takes the volume of this name below a pod's directory down. Blocking.
     pub tear_down: fn(pod_dir: &Path, name: &str) -> io::Result<()>,
 }

@@ -288,8 +288,12 @@ pub fn loopback(environment: &Environment, config: &NetworkConfig) -> Result<Str
 /// When the leases cannot be read or the kernel refuses.
 pub fn restore_host_ports(config: &CniConfig) -> io::Result<bool> {
     let rebuild = || rebuild_leases(Some(&config.owner));
-    let scope = Scope { subnet: config.pod_cidr, reserved: &config.reserved_ports, dns: config.dns_address,
-        owner: Some(&config.owner) };
+    let scope = Scope {
+        subnet: config.pod_cidr,
+        reserved: &config.reserved_ports,
+        dns: config.dns_address,
+        owner: Some(&config.owner),
+    };
     let restored = ipam::with_leases(&config.data_dir, NETWORK, rebuild, |leases| {
         hostports::restore(leases, scope, &config.bridge)
     });

@@ -156,7 +156,12 @@ impl NetworkConfig {
     /// # Errors
     /// When there is no subnet (code 7).
     pub fn scope(&self) -> Result<Scope<'_>, PluginError> {
-        Ok(Scope { subnet: self.subnet()?, reserved: &self.reserved_ports, dns: self.dns_address, owner: self.owner.as_ref() })
+        Ok(Scope {
+            subnet: self.subnet()?,
+            reserved: &self.reserved_ports,
+            dns: self.dns_address,
+            owner: self.owner.as_ref(),
+        })
     }
 
     /// Whose links these are.

@@ -52,6 +52,7 @@ fn keeper(runtime: &Arc<FakeRuntime>, root: &std::path::Path) -> NodeKeeper {
         pressures: watch::channel(Pressures::new()).1,
         root: root.to_owned(),
         runtime: runtime.clone(),
+        pleg: RelistHealth::new(Duration::from_secs(60)),
         images: runtime.clone(),
         port: 10250,
         events: Recorder::channel(64).0,
@@ -97,6 +98,31 @@ async fn a_runtime_that_is_stopped_makes_the_node_unready() {
     let (_, view) = keeper.observe(&mut seen).await;
     assert_eq!(view.unwrap_err(), "no answer within 30 s");
     assert_eq!(began.elapsed().as_secs(), RUNTIME_SILENT.as_secs(), "nothing else is waited for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_cannot_be_listed_makes_the_node_unready() {
+    // Nobody lists; the runtime answers everything else.
+    let (dir, patches) = (tempfile::tempdir().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let (keeper, client) = (keeper(&FakeRuntime::new(), dir.path()), api(patches.clone()));
+    let (view, token) = (watch::channel(Arc::default()).0, CancellationToken::new());
+    let running = tokio::spawn({
+        let token = token.clone();
+        async move { keeper.run(Some(client), view, token).await }
+    });
+    let ready = || {
+        let patches = patches.lock().unwrap();
+        let conditions = patches.last()?["status"]["conditions"].as_array()?.clone();
+        conditions.into_iter().find(|c| c["type"] == "Ready")
+    };
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    assert_eq!(ready().unwrap()["status"], "True");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let unready = ready().unwrap();
+    assert_eq!((&unready["status"], &unready["reason"]), (&json!("False"), &json!("KubeletNotReady")));
+    assert!(unready["message"].as_str().unwrap().starts_with("PLEG is not healthy: "), "{unready}");
+    token.cancel();
+    running.await.unwrap();
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Tables of what `plan::pod_actions` decides; [`model`] plays whole lives.
+//! Tables of what `plan::pod_actions` decides; whole lives are played in
+//! `plan::decide`'s tests.
 
 #![allow(clippy::unwrap_used)]
 use cri::types::ContainerState::{Created, Exited, Running, Unknown};
@@ -242,5 +243,3 @@ fn a_pod_that_never_runs_anything_twice_ends_with_its_sandbox() {
     assert!(!ends(TWO, dead(), &[("a", 0, Exited, 0)]));
     assert!(!ends(NEVER, vec![sandbox(0, true, false)], &[("a", 0, Exited, 0)]));
 }
-
-mod model;

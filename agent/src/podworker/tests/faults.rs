@@ -7,6 +7,7 @@ use cri::fake::{Behavior, Op, runtime_error, unavailable};
 use cri::types::{RuntimeHandler, RuntimeStatus};
 
 use super::harness::{Node, deleted, pod};
+use crate::contract::{ContainerProbes, ProbeOutcome};
 use crate::ids::PodUid;
 
 const ONE: &str = "  containers: [{name: a}]";
@@ -266,4 +267,20 @@ async fn a_protection_that_the_node_lacks_is_never_left_out_in_silence() {
         let config = node.runtime.container_config(&node.runtime.container_named("a").unwrap().id).unwrap();
         assert_eq!(config.security.strict_supplemental_groups, spec == strict);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_cannot_be_stopped_is_not_started_beside_itself() {
+    let node = Node::start().await;
+    let p = pod("  containers: [{name: a, livenessProbe: {}}]");
+    node.want(std::slice::from_ref(&p));
+    node.until("running", |n| n.runtime.running() == ["a"]).await;
+    let first = node.runtime.container_named("a").unwrap().id;
+    node.runtime.fail_next(Op::StopContainer, 3, runtime_error(Op::StopContainer, "busy"));
+    node.probed(&p, &first, ContainerProbes { liveness: ProbeOutcome::Failure, ..Default::default() });
+    node.until("tried", |n| n.runtime.count(Op::StopContainer) == 3).await;
+    assert_eq!(node.runtime.running(), ["a"], "one instance at a time");
+    assert_eq!(node.runtime.count(Op::CreateContainer), 1);
+    node.until("restarted", |n| n.container(&p, "a").restart_count == 1).await;
+    assert_eq!((node.runtime.running(), node.runtime.count(Op::StopContainer)), (vec!["a".to_owned()], 4));
 }

@@ -19,7 +19,7 @@ use crate::events::{Happening, Recorder};
 use crate::ids::PodUid;
 use crate::image::ImagePuller;
 use crate::objectcache::store::NoObjects;
-use crate::pleg::Pleg;
+use crate::pleg::{Pleg, RelistHealth};
 use crate::podcache::{PodCache, RuntimePod};
 use crate::podsource::{DesiredPod, DesiredPods, PodOrigin};
 use crate::podworker::admission::Admission;
@@ -212,7 +212,9 @@ impl Node {
         });
         let (relisted_tx, relisted) = mpsc::channel(1);
         let token = CancellationToken::new();
-        let pleg = Pleg::new(runtime.clone(), cache, workers.clone(), Duration::from_secs(60), relisted_tx);
+        let period = Duration::from_secs(60);
+        let health = RelistHealth::new(period);
+        let pleg = Pleg::new(runtime.clone(), cache, workers.clone(), period, health, relisted_tx);
         pleg.relist().await.unwrap();
         let (desired, desired_rx) = watch::channel(Arc::new(DesiredPods::default()));
         let dispatcher = Dispatcher::new(deps.clone(), workers.clone(), token.clone());
@@ -246,7 +248,7 @@ impl Node {
     pub(super) fn probed(&self, pod: &Pod, id: &cri::ContainerId, results: ContainerProbes) {
         self.probes.set(id, results);
         let uid = PodUid::of(pod);
-        self.deps.status.refresh_probes(&uid, self.probes.as_ref(), self.deps.clock.now());
+        self.deps.status.probes_changed(&uid, self.probes.as_ref(), self.deps.clock.now());
         self.workers.poke(&uid);
     }
 

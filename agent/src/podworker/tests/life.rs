@@ -239,3 +239,19 @@ async fn a_static_successor_of_the_same_name_waits() {
     assert_eq!(node.runtime.sandboxes().len(), 1);
     node.until("successor ready", |n| n.is_ready(&new)).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_container_does_not_wait_for_its_neighbours_image() {
+    let node = Node::start().await;
+    node.runtime.add_remote_image("far:1");
+    node.runtime.delay(Op::PullImage, 1, Duration::from_secs(600));
+    let mut p = pod("  containers: [{name: a}, {name: b}]");
+    p.spec.as_mut().unwrap().containers[1].image = Some("far:1".into());
+    node.want(std::slice::from_ref(&p));
+    let began = tokio::time::Instant::now();
+    node.until("a runs and says so", |n| n.container(&p, "a").ready).await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(node.runtime.running(), ["a"]);
+    node.until("ready", |n| n.is_ready(&p)).await;
+    assert_eq!(node.runtime.count(Op::RunPodSandbox), 1);
+}

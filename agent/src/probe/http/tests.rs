@@ -52,23 +52,23 @@ async fn serve() -> (u16, Arc<Mutex<Vec<http::HeaderMap>>>) {
 #[tokio::test]
 async fn judges_by_status_and_follows_on_the_same_host() {
     let (port, seen) = serve().await;
-    let failed_to_parse = || Verdict::Failure("Get \"/%zz\": failed to parse Location header \"/%zz\"".into());
-    let failed = |status: u16| Verdict::Failure(format!("HTTP probe failed with statuscode: {status}"));
+    let failed_to_parse = || ProbeResult::Failure("Get \"/%zz\": failed to parse Location header \"/%zz\"".into());
+    let failed = |status: u16| ProbeResult::Failure(format!("HTTP probe failed with statuscode: {status}"));
     for (path, expect) in [
-        ("/ok", Verdict::Success),
+        ("/ok", ProbeResult::Success),
         ("/bad", failed(503)),
         ("/none", failed(404)),
-        ("/here", Verdict::Success),
+        ("/here", ProbeResult::Success),
         ("/herebad", failed(503)),
         ("/lost", failed_to_parse()),
-        ("/loop", Verdict::Failure("Get \"/loop\": stopped after 10 redirects".into())),
+        ("/loop", ProbeResult::Failure("Get \"/loop\": stopped after 10 redirects".into())),
     ] {
         seen.lock().unwrap().clear();
         assert_eq!(probe(&target(port, path), PLENTY).await, expect, "{path}");
     }
     assert_eq!(seen.lock().unwrap().len(), 10, "requests of a loop");
     for path in ["/away", "/304"] {
-        let Verdict::Warning(text) = probe(&target(port, path), PLENTY).await else { panic!("{path}") };
+        let ProbeResult::Warning(text) = probe(&target(port, path), PLENTY).await else { panic!("{path}") };
         assert!(text.starts_with("Probe terminated redirects, Response body: "), "{path}: {text}");
     }
 }
@@ -108,7 +108,7 @@ async fn https_is_not_verified() {
         let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::new()))) });
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.unwrap();
     });
-    assert_eq!(probe(&HttpTarget { https: true, ..target(port, "/") }, PLENTY).await, Verdict::Success);
+    assert_eq!(probe(&HttpTarget { https: true, ..target(port, "/") }, PLENTY).await, ProbeResult::Success);
 }
 
 #[tokio::test]
@@ -123,16 +123,16 @@ async fn garbage_silence_and_refusal_are_failures() {
         std::future::pending::<()>().await;
         drop((first, second));
     });
-    assert!(matches!(probe(&target(port, "/"), PLENTY).await, Verdict::Failure(_)));
-    let Verdict::Failure(text) = probe(&target(port, "/"), Duration::from_millis(50)).await else { panic!() };
+    assert!(matches!(probe(&target(port, "/"), PLENTY).await, ProbeResult::Failure(_)));
+    let ProbeResult::Failure(text) = probe(&target(port, "/"), Duration::from_millis(50)).await else { panic!() };
     assert!(text.contains("context deadline exceeded"), "{text}");
     server.abort();
     let _ = server.await;
-    let Verdict::Failure(text) = probe(&target(port, "/"), PLENTY).await else { panic!() };
+    let ProbeResult::Failure(text) = probe(&target(port, "/"), PLENTY).await else { panic!() };
     assert!(text.contains("refused"), "{text}");
     let mut odd = target(port, "/");
     odd.headers = vec![("bad name".into(), "x".into())];
-    assert!(matches!(probe(&odd, PLENTY).await, Verdict::Error(_)));
+    assert!(matches!(probe(&odd, PLENTY).await, ProbeResult::Error(_)));
 }
 
 #[test]
@@ -163,7 +163,7 @@ async fn hooks_are_content_with_any_answer_and_follow_redirects() {
     let last = seen.lock().unwrap().last().cloned().unwrap();
     assert!(last.get("authorization").is_none() && last["x-a"] == "1");
     // A probe stays with what it was told.
-    let Verdict::Failure(text) = probe(&secure, PLENTY).await else { panic!("no TLS there") };
+    let ProbeResult::Failure(text) = probe(&secure, PLENTY).await else { panic!("no TLS there") };
     assert!(text.ends_with("http: server gave HTTP response to HTTPS client"), "{text}");
     assert!(send(&target(port, "/loop"), PLENTY).await.unwrap_err().contains("stopped after 10 redirects"));
 }

@@ -8,7 +8,7 @@ use cri::types::ContainerState::{self, Created, Exited, Running};
 
 use super::*;
 use crate::contract::{ContainerProbes, ProbeOutcome};
-use crate::status::containers::LastWords;
+use crate::status::containers::TerminationMessage;
 use crate::testutil::{at, instance, pod, runtime, sandbox};
 
 type Instance = (&'static str, u32, ContainerState, i32);
@@ -19,8 +19,7 @@ struct Case {
     probes: ProbeView,
     waiting: BTreeMap<String, WaitReason>,
     stage: Stage,
-    failure: Option<WaitReason>,
-    evicted: bool,
+    failure: Option<PodFailure>,
 }
 
 fn case(spec: &str, instances: &[Instance]) -> Case {
@@ -33,7 +32,6 @@ fn case(spec: &str, instances: &[Instance]) -> Case {
         waiting: BTreeMap::new(),
         stage: Stage::Syncing,
         failure: None,
-        evicted: false,
     }
 }
 
@@ -46,12 +44,11 @@ impl Case {
             waiting: &self.waiting,
             messages: &HashMap::from([(
                 ContainerId::new("a-0"),
-                LastWords { message: "last words".to_owned(), oom_killed: false },
+                TerminationMessage { text: "last words".to_owned(), oom_killed: false },
             )]),
             previous,
             stage: self.stage,
             failure: self.failure.as_ref(),
-            evicted: self.evicted,
             host_ips: &["192.0.2.1".to_owned()],
             runtime_name: "containerd",
             now: at(now),
@@ -199,7 +196,7 @@ fn a_pod_that_is_over() {
     c.stage = Stage::Terminated;
     assert_eq!(show(&c.make(None, 0)), "Failed a:ended(137)/0");
     let mut c = case(ONE, &[("a", 0, Running, 0)]);
-    c.failure = Some(WaitReason { reason: "DeadlineExceeded".into(), message: "late".into() });
+    c.failure = Some(PodFailure { reason: "DeadlineExceeded".into(), message: "late".into(), evicted: None });
     let s = c.make(None, 0);
     assert_eq!((s.phase.as_deref(), s.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
     c.failure = None;
@@ -223,8 +220,11 @@ fn gates_and_foreign_conditions() {
 fn an_evicted_pod_says_who_ended_it() {
     let mut c = case("  containers: [{name: a}]", &[("a", 0, ContainerState::Running, 0)]);
     let running = c.make(None, 0);
-    c.failure = Some(WaitReason { reason: "Evicted".into(), message: "The node was low on resource: memory. ".into() });
-    c.evicted = true;
+    c.failure = Some(PodFailure {
+        reason: "Evicted".into(),
+        message: "The node was low on resource: memory. ".into(),
+        evicted: Some(std::time::Duration::ZERO),
+    });
     c.stage = Stage::Terminating;
     let ending = c.make(Some(&running), 5);
     assert_eq!((ending.phase.as_deref(), ending.reason.as_deref()), (Some("Failed"), Some("Evicted")));
@@ -269,7 +269,7 @@ fn messages_share_what_a_pod_may_say() {
     let spec = "  restartPolicy: Never\n  containers: [{name: a}, {name: b}, {name: c}, {name: d}, {name: e}]";
     let case = case(spec, &[("a", 0, Exited, 1)]);
     let text = "ü".repeat(2000);
-    let messages = HashMap::from([(ContainerId::new("a-0"), LastWords { message: text, oom_killed: true })]);
+    let messages = HashMap::from([(ContainerId::new("a-0"), TerminationMessage { text, oom_killed: true })]);
     let status = generate(&StatusInput {
         pod: &case.pod,
         runtime: &case.runtime,
@@ -279,7 +279,6 @@ fn messages_share_what_a_pod_may_say() {
         previous: None,
         stage: Stage::Syncing,
         failure: None,
-        evicted: false,
         host_ips: &[],
         runtime_name: "c",
         now: at(1),
@@ -287,4 +286,22 @@ fn messages_share_what_a_pod_may_say() {
     let ended = status.container_statuses.unwrap()[0].state.clone().unwrap().terminated.unwrap();
     assert_eq!(ended.message.unwrap().len(), 2456, "2457 bytes, but no half character");
     assert_eq!(ended.reason.as_deref(), Some("OOMKilled"));
+}
+
+#[test]
+fn a_reason_goes_with_its_phase() {
+    let previous = |phase: &str| PodStatus {
+        phase: Some(phase.to_owned()),
+        reason: Some("Unschedulable".to_owned()),
+        message: Some("no room".to_owned()),
+        ..PodStatus::default()
+    };
+    let c = case("  containers: [{name: a}]", &[("a", 0, Running, 0)]);
+    let new = c.make(Some(&previous("Pending")), 0);
+    assert_eq!((new.phase.as_deref(), new.reason, new.message), (Some("Running"), None, None));
+    let new = c.make(Some(&previous("Running")), 0);
+    assert_eq!((new.reason.as_deref(), new.message.as_deref()), (Some("Unschedulable"), Some("no room")));
+    // The reason of an end stays with it.
+    let ended = c.make(Some(&previous("Failed")), 0);
+    assert_eq!((ended.phase.as_deref(), ended.reason.as_deref()), (Some("Failed"), Some("Unschedulable")));
 }

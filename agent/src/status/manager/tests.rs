@@ -57,11 +57,30 @@ impl Scene {
         Self { manager, server, token, desired: sender }
     }
 
+    /// What `report` keeps of a status once it is made.
+    fn set(&self, pod: &Arc<Pod>, status: &PodStatus) {
+        store(&mut self.manager.shared.lock(), facts(pod), status.clone());
+        self.manager.shared.wake.notify_one();
+    }
+
     /// What was sent until nothing is left to do: only then the paused time goes on.
     async fn sent(&self) -> Vec<Value> {
         tokio::time::sleep(Duration::from_secs(600)).await;
         assert!(self.manager.pending().is_empty());
         std::mem::take(&mut *self.server.patches.lock().unwrap())
+    }
+}
+
+fn facts(pod: &Arc<Pod>) -> StatusFacts {
+    StatusFacts {
+        pod: pod.clone(),
+        runtime: Arc::new(crate::testutil::runtime(vec![], vec![])),
+        waiting: BTreeMap::new(),
+        messages: Arc::default(),
+        stage: Stage::Syncing,
+        failure: None,
+        host_ips: vec!["192.0.2.1".to_owned()],
+        runtime_name: "fake".to_owned(),
     }
 }
 
@@ -82,19 +101,19 @@ const NOTHING: [Value; 0] = [];
 async fn a_status_is_sent_when_it_changed_and_not_again() {
     let scene = Scene::start();
     let pod = shown("1", None);
-    scene.manager.set(&pod, &status("Pending", None));
+    scene.set(&pod, &status("Pending", None));
     assert_eq!(scene.sent().await, [json!({"phase": "Pending"})]);
     for _ in 0..3 {
-        scene.manager.set(&pod, &status("Pending", None));
+        scene.set(&pod, &status("Pending", None));
     }
     assert_eq!(scene.sent().await, NOTHING, "nothing changed");
-    scene.manager.set(&pod, &status("Running", None));
+    scene.set(&pod, &status("Running", None));
     assert_eq!(scene.sent().await, [json!({"phase": "Running"})]);
     // The watch brings back what we wrote: that is no news.
-    scene.manager.set(&shown("2", Some(status("Running", None))), &status("Running", None));
+    scene.set(&shown("2", Some(status("Running", None))), &status("Running", None));
     assert_eq!(scene.sent().await, NOTHING);
     // Somebody wrote something else over it.
-    scene.manager.set(&shown("3", Some(status("Pending", None))), &status("Running", None));
+    scene.set(&shown("3", Some(status("Pending", None))), &status("Running", None));
     assert_eq!(scene.sent().await, [json!({"phase": "Running"})]);
 }
 
@@ -102,9 +121,9 @@ async fn a_status_is_sent_when_it_changed_and_not_again() {
 async fn what_the_server_shows_already_is_not_sent_after_a_restart() {
     let scene = Scene::start();
     let pod = shown("7", Some(status("Running", Some("fine"))));
-    scene.manager.set(&pod, &status("Running", Some("fine")));
+    scene.set(&pod, &status("Running", Some("fine")));
     assert_eq!(scene.sent().await, NOTHING);
-    scene.manager.set(&pod, &status("Running", None));
+    scene.set(&pod, &status("Running", None));
     assert_eq!(scene.sent().await, [json!({"message": null})]);
 }
 
@@ -113,12 +132,12 @@ async fn a_refused_status_is_sent_until_it_is_taken() {
     let scene = Scene::start();
     *scene.server.failures.lock().unwrap() = 3;
     let pod = shown("1", None);
-    scene.manager.set(&pod, &status("Running", None));
+    scene.set(&pod, &status("Running", None));
     assert_eq!(scene.sent().await.len(), 4);
     // Of what came while nothing could be sent only the latest counts.
     *scene.server.failures.lock().unwrap() = 1;
-    scene.manager.set(&pod, &status("Failed", None));
-    scene.manager.set(&pod, &status("Succeeded", None));
+    scene.set(&pod, &status("Failed", None));
+    scene.set(&pod, &status("Succeeded", None));
     assert_eq!(scene.sent().await, [json!({"phase": "Succeeded"}), json!({"phase": "Succeeded"})]);
 }
 
@@ -141,15 +160,15 @@ async fn a_static_pod_is_shown_by_its_own_mirror_only() {
     };
     let targets = || std::mem::take(&mut *scene.server.targets.lock().unwrap());
     show("old", "mirror-old");
-    scene.manager.set(&old, &status("Running", None));
+    scene.set(&old, &status("Running", None));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(targets(), ["mirror-old"]);
     // The successor's mirror is there; the old pod still says something.
     show("new", "mirror-new");
-    scene.manager.set(&old, &status("Failed", None));
+    scene.set(&old, &status("Failed", None));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(targets(), [""; 0]);
-    scene.manager.set(&new, &status("Pending", None));
+    scene.set(&new, &status("Pending", None));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(targets(), ["mirror-new"]);
 }
@@ -179,4 +198,51 @@ async fn a_conflict_is_another_pods_only_when_the_object_says_so() {
     }
     assert!(matches!(refused(404, Some("u")).await, WriteOutcome::Gone));
     assert!(matches!(refused(500, Some("u")).await, WriteOutcome::Failed(_)));
+}
+
+/// Probes of which one container's readiness can be set.
+#[derive(Debug, Default)]
+struct Readiness(Mutex<ProbeView>);
+
+impl PodProbes for Readiness {
+    fn update_pod(&self, _: &Arc<Pod>, _: &Arc<RuntimePod>) {}
+    fn stop_liveness_and_startup(&self, _: &PodUid) {}
+    fn remove_pod(&self, _: &PodUid) {}
+    fn view(&self, _: &PodUid) -> ProbeView {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+#[test]
+fn a_probe_result_is_joined_with_the_facts_that_are_known() {
+    use crate::contract::{ContainerProbes, ProbeOutcome};
+    use crate::testutil::{at, instance, runtime, sandbox};
+    let pod = Arc::new(pod("  containers: [{name: a, readinessProbe: {}}, {name: b}]"));
+    let both = ["a", "b"].map(|name| instance(&pod, name, 0, cri::types::ContainerState::Running, 0));
+    let (manager, probes) = (StatusManager::new(), Readiness::default());
+    let is = |outcome| {
+        let results = ContainerProbes { readiness: outcome, ..ContainerProbes::default() };
+        probes.0.lock().unwrap().containers = [(cri::ContainerId::new("a-0"), results)].into();
+    };
+    let uid = PodUid::of(&pod);
+    let ready = || {
+        let status = manager.get(&uid).unwrap();
+        let of = |kind: &str| status.conditions.iter().flatten().find(|c| c.type_ == kind).unwrap().status == "True";
+        let containers: Vec<bool> = status.container_statuses.iter().flatten().map(|c| c.ready).collect();
+        (containers, of("Ready"), of("ContainersReady"))
+    };
+    manager.probes_changed(&uid, &probes, at(0));
+    assert!(manager.get(&uid).is_none(), "nothing is known of it yet");
+    is(ProbeOutcome::Success);
+    let view = Arc::new(runtime(vec![sandbox(0, true, false)], both.to_vec()));
+    manager.report(StatusFacts { runtime: view.clone(), ..facts(&pod) }, &probes, at(0));
+    assert_eq!(ready(), (vec![true, true], true, true));
+    is(ProbeOutcome::Failure);
+    manager.probes_changed(&uid, &probes, at(1));
+    assert_eq!(ready(), (vec![false, true], false, false));
+    // Once it is over no result counts.
+    manager.report(StatusFacts { runtime: view, stage: Stage::Terminated, ..facts(&pod) }, &probes, at(2));
+    is(ProbeOutcome::Success);
+    manager.probes_changed(&uid, &probes, at(3));
+    assert_eq!(ready(), (vec![false, false], false, false));
 }

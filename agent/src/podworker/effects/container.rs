@@ -1,17 +1,14 @@
 //! Creating and starting one container.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use cri::types::{ContainerStatus, Mount, SandboxConfig};
 use cri::{ContainerId, CriError, SandboxId};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::deps::Deps;
-use super::files::{self, FileError};
-use super::kill::{self, Allowance, HooksRun, Kill};
-use super::lifecycle;
+use super::kill::{Kill, hook_host, kill_container};
+use super::{EffectContext, lifecycle};
 use crate::contract::{MountedVolumes, VolumeError};
 use crate::convert::container::{ContainerContext, container_config};
 use crate::convert::env::{EnvError, EnvObjects, environment, references};
@@ -24,13 +21,16 @@ use crate::ids::ObjectName;
 use crate::image::EnsuredImage;
 use crate::objectcache::ObjectError;
 use crate::plan::KillReason;
+use crate::plan::effect::ContainerStart;
 use crate::podcache::RuntimeContainer;
+use crate::podworker::deps::Deps;
+use crate::podworker::files::{self, FileError};
 use crate::runtimeclass::RuntimeClassError;
 
 /// Why a container did not start. [`StartError::reason`] is what its status
 /// shows while it waits.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(super) enum StartError {
     #[error(transparent)]
     Env(#[from] EnvError),
     #[error(transparent)]
@@ -57,7 +57,7 @@ pub enum StartError {
 
 impl StartError {
     /// Upstream's reason.
-    pub fn reason(&self) -> &'static str {
+    pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Create(_) => "CreateContainerError",
             Self::Start(_) => "RunContainerError",
@@ -67,36 +67,24 @@ impl StartError {
     }
 
     /// Whether the runtime may have done something we do not know of.
-    pub fn touched_runtime(&self) -> bool {
+    pub(super) fn touched_runtime(&self) -> bool {
         matches!(self, Self::Create(_) | Self::Start(_) | Self::PostStart(_))
     }
 
     /// Whether the container's name and attempt are taken.
-    pub fn name_taken(&self) -> bool {
+    pub(super) fn name_taken(&self) -> bool {
         matches!(self, Self::Create(e) if e.is_already_exists())
     }
 }
 
 /// What a container is started in.
 #[derive(Clone, Copy, Debug)]
-pub struct StartContext<'a> {
-    pub pod: &'a Arc<Pod>,
+pub(super) struct StartContext<'a> {
+    pub ctx: &'a EffectContext,
     pub sandbox: &'a SandboxId,
     pub sandbox_config: &'a SandboxConfig,
     pub pod_ips: &'a [String],
     pub volumes: &'a MountedVolumes,
-}
-
-/// How a container is started.
-#[derive(Clone, Debug)]
-pub struct Launch {
-    pub container: Container,
-    pub image: EnsuredImage,
-    pub restart_count: u32,
-    /// Distinguishes tries with the same restart count.
-    pub attempt: u32,
-    /// A leftover instance that was created and never started.
-    pub stale: Option<ContainerId>,
 }
 
 /// Longest wait for the first list of Services.
@@ -138,33 +126,33 @@ async fn service_variables(deps: &Deps, pod: &Pod) -> Result<BTreeMap<String, St
 }
 
 async fn full_environment(
-    deps: &Deps,
-    ctx: &StartContext<'_>,
+    within: &StartContext<'_>,
     container: &Container,
 ) -> Result<BTreeMap<String, String>, StartError> {
-    let objects = env_objects(deps, ctx.pod, container).await?;
-    let services = service_variables(deps, ctx.pod).await?;
+    let (deps, pod) = (&within.ctx.deps, &within.ctx.pod);
+    let objects = env_objects(deps, pod, container).await?;
+    let services = service_variables(deps, pod).await?;
     let node = deps.node_view();
-    let pod_ips = if spec::host_network(ctx.pod) { node.host_ips.clone() } else { ctx.pod_ips.to_vec() };
+    let pod_ips = if spec::host_network(pod) { node.host_ips.clone() } else { within.pod_ips.to_vec() };
     let fields = FieldContext { pod_ips, host_ips: node.host_ips.clone(), allocatable: node.allocatable.clone() };
-    Ok(environment(ctx.pod, container, &objects, &services, &fields)?)
+    Ok(environment(pod, container, &objects, &services, &fields)?)
 }
 
 async fn all_mounts(
-    deps: &Deps,
-    ctx: &StartContext<'_>,
+    within: &StartContext<'_>,
     container: &Container,
     env: &BTreeMap<String, String>,
 ) -> Result<Vec<Mount>, StartError> {
+    let (deps, pod) = (&within.ctx.deps, &within.ctx.pod);
     let pairs: Vec<(String, String)> = env.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-    let mut mounts = deps.volumes.container_mounts(ctx.pod, container, &pairs, ctx.volumes).await?;
+    let mut mounts = deps.volumes.container_mounts(pod, container, &pairs, within.volumes).await?;
     let settings = &deps.settings;
-    mounts.extend(files::hosts_mount(settings, ctx.pod, container, ctx.pod_ips)?);
-    mounts.extend(files::termination_mount(settings, ctx.pod, container)?);
-    files::make_log_dir(&settings.paths, ctx.pod, container)?;
+    mounts.extend(files::hosts_mount(settings, pod, container, within.pod_ips)?);
+    mounts.extend(files::termination_mount(settings, pod, container)?);
+    files::make_log_dir(&settings.paths, pod, container)?;
     if security::wants_recursive_read_only(container) {
         let runtime = deps.runtime.status().await.map_err(StartError::Create)?;
-        let handler = deps.runtime_classes.handler(ctx.pod).await?;
+        let handler = deps.runtime_classes.handler(pod).await?;
         let supported = runtime.handlers.iter().any(|h| h.name == handler && h.recursive_read_only_mounts);
         security::recursive_read_only(container, &mut mounts, supported)?;
     }
@@ -174,18 +162,19 @@ async fn all_mounts(
 /// Creates and starts the container and runs its postStart hook. Each step is
 /// found again after a crash: a created container is removed and made anew, a
 /// started one is adopted.
-pub async fn start_container(
-    deps: &Deps,
-    ctx: &StartContext<'_>,
-    launch: Launch,
+pub(super) async fn start_container(
+    within: &StartContext<'_>,
+    container: &Container,
+    image: EnsuredImage,
+    start: &ContainerStart,
 ) -> Result<ContainerStatus, StartError> {
-    let Launch { container, image, restart_count, attempt, stale } = launch;
-    let env = full_environment(deps, ctx, &container).await?;
-    let mounts = all_mounts(deps, ctx, &container, &env).await?;
+    let (deps, pod) = (&within.ctx.deps, &within.ctx.pod);
+    let env = full_environment(within, container).await?;
+    let mounts = all_mounts(within, container, &env).await?;
     let context = ContainerContext {
         image_ref: image.id.to_string(),
         image_user: image.user,
-        restart_count,
+        restart_count: start.restart_count,
         env: &env,
         mounts,
         resources: deps.resources(),
@@ -193,61 +182,57 @@ pub async fn start_container(
             root: deps.settings.paths.seccomp.to_string_lossy().into_owned(),
             runtime_default: deps.settings.seccomp_default,
         },
-        target: target_of(deps, ctx.pod, &container.name)?,
+        target: target_of(within.ctx, &container.name)?,
     };
-    let mut config = container_config(ctx.pod, &container, context)?;
-    config.metadata.attempt = attempt;
-    if let Some(stale) = stale {
-        deps.runtime.remove_container(&stale).await.map_err(StartError::Create)?;
+    let mut config = container_config(pod, container, context)?;
+    config.metadata.attempt = start.attempt;
+    if let Some(leftover) = &start.leftover {
+        deps.runtime.remove_container(leftover).await.map_err(StartError::Create)?;
     }
-    let created = deps.runtime.create_container(ctx.sandbox, &config, ctx.sandbox_config).await;
+    let created = deps.runtime.create_container(within.sandbox, &config, within.sandbox_config).await;
     let id = created.map_err(StartError::Create)?;
-    let event = |reason, text: String| deps.events.container(ctx.pod, &container.name, EventType::Normal, reason, text);
+    let event = |reason, text: String| deps.events.container(pod, &container.name, EventType::Normal, reason, text);
     event("Created", format!("Created container: {}", container.name));
     deps.runtime.start_container(&id).await.map_err(StartError::Start)?;
     event("Started", format!("Started container {}", container.name));
     let status = deps.runtime.container_status(&id).await.map_err(StartError::Start)?;
-    post_start(deps, ctx, &container, &status, restart_count).await?;
+    post_start(within, container, &status, start.restart_count).await?;
     Ok(status)
 }
 
 /// The container an ephemeral one looks at; `None` when it names none.
-fn target_of(deps: &Deps, pod: &Pod, name: &str) -> Result<Option<ContainerId>, StartError> {
-    let debugger = spec::ephemeral_containers(pod).iter().find(|e| e.name == name);
+fn target_of(ctx: &EffectContext, name: &str) -> Result<Option<ContainerId>, StartError> {
+    let debugger = spec::ephemeral_containers(&ctx.pod).iter().find(|e| e.name == name);
     let wanted = debugger.and_then(|e| e.target_container_name.as_deref()).filter(|wanted| !wanted.is_empty());
     let Some(wanted) = wanted else { return Ok(None) };
-    let runtime = deps.cache.get(&crate::ids::PodUid::of(pod));
-    let found = runtime.and_then(|r| r.container(wanted).map(|c| c.id().clone()));
+    let found = ctx.runtime.container(wanted).map(|c| c.id().clone());
     found.map(Some).ok_or_else(|| StartError::Target(wanted.to_owned()))
 }
 
 /// Runs the postStart hook; when it fails, the container is killed like any
 /// other, preStop included.
 async fn post_start(
-    deps: &Deps,
-    ctx: &StartContext<'_>,
+    within: &StartContext<'_>,
     container: &Container,
     status: &ContainerStatus,
     restart_count: u32,
 ) -> Result<(), StartError> {
     let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(()) };
-    let host = match ctx.pod_ips.first() {
-        Some(ip) => ip.clone(),
-        None => kill::pod_host(deps, ctx.pod),
-    };
-    let result = lifecycle::run(deps.runtime.as_ref(), hook, container, &status.id, &host, POST_START_LIMIT).await;
+    let ctx = within.ctx;
+    let host = hook_host(ctx, within.pod_ips);
+    let result = lifecycle::run(ctx.deps.runtime.as_ref(), hook, container, &status.id, &host, POST_START_LIMIT).await;
     let Err(error) = result else { return Ok(()) };
     // What the hook printed may be a secret: it stays out of the event.
-    tracing::info!(pod.uid = ?ctx.pod.metadata.uid, container = container.name, %error, "postStart hook failed");
+    tracing::info!(pod.uid = %ctx.uid, container = container.name, %error, "postStart hook failed");
     let text = "PostStartHook failed";
-    deps.events.container(ctx.pod, &container.name, EventType::Warning, "FailedPostStartHook", text);
+    ctx.deps.events.container(&ctx.pod, &container.name, EventType::Warning, "FailedPostStartHook", text);
     let running = RuntimeContainer {
-        sandbox: ctx.sandbox.clone(),
+        sandbox: within.sandbox.clone(),
         hash: spec::container_hash(container),
         restart_count,
         status: status.clone(),
     };
-    let kill = Kill::new(&running, KillReason::PodEnds, "FailedPostStartHook", Allowance::Own);
-    kill::kill_container(deps, ctx.pod, kill, &HooksRun::default()).await.map_err(StartError::Start)?;
+    let kill = Kill::new(&running, KillReason::PodEnds, "FailedPostStartHook");
+    kill_container(ctx, kill).await.map_err(StartError::Start)?;
     Err(StartError::PostStart(error))
 }

@@ -6,18 +6,18 @@ use cri::types::{SandboxConfig, SandboxStatus};
 use cri::{CriError, SandboxId};
 use k8s_openapi::api::core::v1::Pod;
 
-use super::deps::Deps;
 use crate::cgroup::Weighing;
 use crate::convert::qos::{QosClass, qos_class};
 use crate::convert::resources::{self, pod_cgroup_limits};
 use crate::convert::sandbox::{SandboxContext, SandboxError, sandbox_config};
 use crate::ids::PodUid;
+use crate::podworker::deps::Deps;
 use crate::resolver;
 use crate::runtimeclass::RuntimeClassError;
 
 /// Why a pod has no sandbox.
 #[derive(Debug, thiserror::Error)]
-pub enum CreateSandboxError {
+pub(super) enum CreateSandboxError {
     #[error(transparent)]
     Config(#[from] SandboxError),
     #[error("the node's resolver configuration: {0}")]
@@ -31,7 +31,7 @@ pub enum CreateSandboxError {
 }
 
 /// The configuration of the pod's sandbox with that attempt.
-pub fn config(deps: &Deps, pod: &Pod, attempt: u32) -> Result<SandboxConfig, CreateSandboxError> {
+pub(super) fn config(deps: &Deps, pod: &Pod, attempt: u32) -> Result<SandboxConfig, CreateSandboxError> {
     let settings = &deps.settings;
     let parent = match &deps.cgroups {
         Some(tree) => tree.parent(qos_class(pod), &PodUid::of(pod)),
@@ -51,14 +51,18 @@ pub fn config(deps: &Deps, pod: &Pod, attempt: u32) -> Result<SandboxConfig, Cre
 
 /// Runs a sandbox and asks for its address. When the answer is lost, the next
 /// look at the runtime finds the sandbox and adopts it.
-pub async fn create(deps: &Deps, pod: &Pod, config: &SandboxConfig) -> Result<SandboxStatus, CreateSandboxError> {
+pub(super) async fn create(
+    deps: &Deps,
+    pod: &Pod,
+    config: &SandboxConfig,
+) -> Result<SandboxStatus, CreateSandboxError> {
     let handler = deps.runtime_classes.handler(pod).await?;
     let id: SandboxId = deps.runtime.run_pod_sandbox(config, &handler).await.map_err(CreateSandboxError::Run)?;
     deps.runtime.pod_sandbox_status(&id).await.map_err(CreateSandboxError::Status)
 }
 
 /// The pod's cgroup, made or changed.
-pub async fn ensure_cgroup(deps: &Deps, pod: &Arc<Pod>) -> Result<(), crate::cgroup::CgroupError> {
+pub(super) async fn ensure_cgroup(deps: &Deps, pod: &Arc<Pod>) -> Result<(), crate::cgroup::CgroupError> {
     let Some(tree) = &deps.cgroups else { return Ok(()) };
     let limits = pod_cgroup_limits(pod, &deps.resources(), deps.settings.pod_pids_limit);
     let class = qos_class(pod);

@@ -9,7 +9,7 @@ use crate::probe::{http, target};
 
 /// How a hook failed.
 #[derive(Debug, thiserror::Error)]
-pub enum HookError {
+pub(super) enum HookError {
     #[error("Exec lifecycle hook ({command:?}) failed - error: command exited with {code}, message: {output:?}")]
     Exit { command: Vec<String>, code: i32, output: String },
     #[error("Exec lifecycle hook ({command:?}) failed - error: {source}")]
@@ -27,7 +27,7 @@ pub enum HookError {
 }
 
 /// Runs a hook, for at most `limit`.
-pub async fn run(
+pub(super) async fn run(
     runtime: &dyn RuntimeService,
     hook: &LifecycleHandler,
     container: &Container,

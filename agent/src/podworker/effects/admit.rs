@@ -1,0 +1,60 @@
+//! Asking for the node's room.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{EffectContext, NotDone};
+use crate::convert::{security, spec};
+use crate::events::EventType;
+use crate::ids::PodUid;
+use crate::plan::effect::Outcome;
+use crate::plan::preempt::PREEMPTING;
+use crate::podworker::admission::{NodeLimits, Taken};
+use crate::podworker::inbox::Eviction;
+
+/// Takes the room the pod needs, or asks others to make some; those of `asked`
+/// were asked before.
+pub(super) async fn admit(ctx: &EffectContext, runs_already: bool, asked: &BTreeSet<PodUid>) -> Result<(), NotDone> {
+    let deps = &ctx.deps;
+    let mut strict_groups = true;
+    if !runs_already && security::strict_groups(&ctx.pod) {
+        match deps.runtime.status().await {
+            Ok(status) => strict_groups = status.supplemental_groups_policy,
+            Err(error) => {
+                tracing::warn!(pod.uid = %ctx.uid, %error, "what the runtime can do is not known");
+                return Err(NotDone);
+            }
+        }
+    }
+    let limits = NodeLimits { allowed_unsafe_sysctls: &deps.settings.allowed_unsafe_sysctls, strict_groups };
+    let outcome = match deps.admission.take(&ctx.pod, &deps.node_view(), limits, runs_already) {
+        Taken::Yes => {
+            deps.registry.register_pod(&ctx.pod);
+            Outcome::Admitted
+        }
+        Taken::Refused(refusal) => Outcome::Refused(refusal),
+        Taken::Preempt(victims) => Outcome::Preempting(preempt(ctx, &victims, asked)),
+    };
+    ctx.journal.outcome(outcome);
+    Ok(())
+}
+
+/// Ends pods for this critical one, each once; room is there when they are gone.
+fn preempt(ctx: &EffectContext, victims: &[Arc<Pod>], asked: &BTreeSet<PodUid>) -> BTreeSet<PodUid> {
+    let message = "Preempted in order to admit critical pod";
+    let mut all = BTreeSet::new();
+    for victim in victims {
+        let uid = PodUid::of(victim);
+        if !asked.contains(&uid) {
+            tracing::warn!(pod.uid = %ctx.uid, victim = %uid, "pod preempted");
+            ctx.deps.events.pod(victim, EventType::Warning, PREEMPTING, message);
+            let grace = Duration::from_secs(u64::try_from(spec::grace_seconds(victim)).unwrap_or(0));
+            ctx.deps.workers.preempt(&uid, Eviction { message: message.to_owned(), grace });
+        }
+        all.insert(uid);
+    }
+    all
+}
