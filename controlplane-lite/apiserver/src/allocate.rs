@@ -14,6 +14,7 @@ use scheme::{FieldErrors, Path};
 
 mod bitmap;
 mod fields;
+pub mod objects;
 
 /// An IPv4 range in CIDR notation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

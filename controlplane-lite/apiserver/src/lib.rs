@@ -21,6 +21,7 @@ pub mod go_duration;
 mod gzip;
 mod impersonation;
 pub mod inprocess;
+mod ip_addresses;
 pub mod kubelet;
 pub mod metrics;
 pub mod negotiate;
@@ -242,6 +243,7 @@ impl ApiServer {
             flow: flow::Flow::default(),
             documents: documents::Documents::default(),
             service_cidr: cidr,
+            client_cas: certificates.client_cas.concat(),
             advertise: config.advertise,
             components: components::Components::default(),
             bootstrapped: false.into(),
@@ -249,6 +251,7 @@ impl ApiServer {
         let running = Arc::new(running.drop_guard());
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
         tokio::spawn(bootstrap::keep(server.clone()));
+        tokio::spawn(ip_addresses::keep(server.clone()));
         tokio::spawn(sweep(Arc::downgrade(&server)));
         Ok(Self { server, tls, running })
     }

@@ -54,6 +54,8 @@ pub struct Server {
     pub components: Components,
     pub(super) documents: Documents,
     pub(super) service_cidr: Cidr,
+    /// CAs whose client certificates are users, PEM.
+    pub(super) client_cas: String,
     pub(super) advertise: (IpAddr, u16),
     pub(super) bootstrapped: AtomicBool,
 }

@@ -1,0 +1,163 @@
+//! Keeps an IPAddress for every cluster IP, as Services come and go. Decides nothing: `allocate::objects` says what
+//! there ought to be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use serde_json::Value;
+use tracing::warn;
+
+use super::allocate::objects::{Repair, allocated_to, ip_addresses, repair};
+use super::bootstrap;
+use super::registry::{Change, RETRIES, Resource};
+use super::server::Server;
+use super::services::REPAIR_PERIOD;
+use super::status::ApiError;
+use storage::EventKind;
+use storage::watch_cache::{CacheWatch, Filter, WatchItem, WatchRequest, WatchStart};
+
+const GROUP: &str = "networking.k8s.io";
+/// Pause after a failure.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The two resources that are to agree.
+struct Stored {
+    server: Arc<Server>,
+    services: Arc<Resource>,
+    addresses: Arc<Resource>,
+}
+
+/// Follows Services and IPAddresses until the server ends.
+pub async fn keep(server: Arc<Server>) {
+    let resources = (server.registry.get("", "services"), server.registry.get(GROUP, "ipaddresses"));
+    let (Some(services), Some(addresses)) = resources else { return };
+    let stored = Stored { server, services, addresses };
+    while !stored.server.stopping.is_cancelled() {
+        if let Err(error) = stored.follow().await {
+            warn!(%error, "cannot keep the IPAddresses of Services");
+            // Cancel-safe: the pause is given up with the server.
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                () = stored.server.stopping.cancelled() => return,
+            }
+        }
+    }
+}
+
+impl Stored {
+    /// Brings everything in line, then follows changes until a watch ends.
+    async fn follow(&self) -> Result<(), ApiError> {
+        let mut services = watch(&self.services)?;
+        let mut addresses = watch(&self.addresses)?;
+        let mut ticks = tokio::time::interval(REPAIR_PERIOD);
+        loop {
+            // Each arm is cancel-safe: an event or tick is taken whole or not at all.
+            tokio::select! {
+                () = self.server.stopping.cancelled() => return Ok(()),
+                _ = ticks.tick() => self.repair().await?,
+                item = services.next() => match item {
+                    Some(Ok(WatchItem::Event { kind, object })) => self.service_changed(kind, &object.value()).await?,
+                    Some(Ok(WatchItem::Bookmark { .. })) => {}
+                    Some(Err(_)) | None => return Ok(()),
+                },
+                item = addresses.next() => match item {
+                    Some(Ok(WatchItem::Event { kind: EventKind::Deleted, object })) => self.address_removed(&object.value()).await?,
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// Compares all Services with all IPAddresses.
+    async fn repair(&self) -> Result<(), ApiError> {
+        self.server.registry.fresh().await?;
+        let (mut services, mut addresses) = (Vec::new(), Vec::new());
+        self.services.cache().for_each(&Filter::all(), |service| services.push(service.clone()));
+        self.addresses.cache().for_each(&Filter::all(), |address| addresses.push(address.clone()));
+        for service in services {
+            self.hold(&service.value()).await?;
+        }
+        for address in addresses {
+            self.remove_unless_held(&address.value()).await?;
+        }
+        Ok(())
+    }
+
+    async fn service_changed(&self, kind: EventKind, service: &Value) -> Result<(), ApiError> {
+        let held = ip_addresses(service);
+        if kind == EventKind::Deleted {
+            for (name, _) in held {
+                if let Some(address) = self.addresses.cache().get("", &name) {
+                    self.remove_unless_held(&address.value()).await?;
+                }
+            }
+            return Ok(());
+        }
+        // Only a Service that lost its address can have an object too many; which one it was, it does not say.
+        if held.is_empty() && kind == EventKind::Modified {
+            return self.repair().await;
+        }
+        self.hold(service).await
+    }
+
+    /// What somebody removes while a Service holds it comes back.
+    async fn address_removed(&self, address: &Value) -> Result<(), ApiError> {
+        let holder = allocated_to(address).and_then(|(namespace, name)| self.services.cache().get(&namespace, &name));
+        match holder {
+            Some(service) => self.hold(&service.value()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Makes what a Service ought to have.
+    async fn hold(&self, service: &Value) -> Result<(), ApiError> {
+        for (name, wanted) in ip_addresses(service) {
+            let Some(stored) = self.addresses.cache().get("", &name) else {
+                bootstrap::ensure(&self.server, GROUP, "ipaddresses", wanted).await?;
+                continue;
+            };
+            match repair(&stored.value(), &wanted) {
+                Repair::Keep => {}
+                Repair::Conflict => warn!(address = name, "an IPAddress of a Service belongs to somebody else"),
+                Repair::Replace(_) => {
+                    let next = |old: &Value| match repair(old, &wanted) {
+                        Repair::Replace(next) => Ok(Change::Write(next)),
+                        Repair::Keep | Repair::Conflict => Ok(Change::Keep),
+                    };
+                    gone_is_fine(self.addresses.change("", &name, false, RETRIES, next).await)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes an object of the allocator whose Service does not hold that address.
+    async fn remove_unless_held(&self, address: &Value) -> Result<(), ApiError> {
+        let Some((namespace, service)) = allocated_to(address) else { return Ok(()) };
+        let name = scheme::access::str_at(address, &["metadata", "name"]);
+        let holder = self.services.cache().get(&namespace, &service);
+        let held = holder.is_some_and(|holder| ip_addresses(&holder.value()).iter().any(|(held, _)| held == name));
+        if held {
+            return Ok(());
+        }
+        let still = |old: &Value| {
+            let same = allocated_to(old).as_ref() == Some(&(namespace.clone(), service.clone()));
+            Ok(if same { Change::Remove(old.clone()) } else { Change::Keep })
+        };
+        gone_is_fine(self.addresses.change("", name, false, RETRIES, still).await)
+    }
+}
+
+fn watch(resource: &Resource) -> Result<CacheWatch, ApiError> {
+    let request = WatchRequest::new(Filter::all(), WatchStart::Now);
+    resource.cache().watch(request).map_err(super::registry::cache_failure)
+}
+
+fn gone_is_fine<T>(result: Result<T, ApiError>) -> Result<(), ApiError> {
+    match result {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}

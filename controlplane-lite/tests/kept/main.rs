@@ -1,0 +1,63 @@
+//! Objects that the API server keeps by itself: who holds which address, from which range, and whom it believes.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
+use kube::api::{Api, DeleteParams, PostParams};
+use serde_json::{from_value, json};
+
+/// Polls until the IPAddress of this name is there, or gone.
+async fn settles(addresses: &Api<IPAddress>, name: &str, there: bool) -> Option<IPAddress> {
+    let waiting = async {
+        loop {
+            let found = addresses.get_opt(name).await.unwrap();
+            if found.is_some() == there {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+    waited.unwrap_or_else(|_| panic!("{name} there: {there}"))
+}
+
+#[tokio::test]
+async fn every_cluster_ip_has_an_object() {
+    let (_server, client) = apiserver::testing::start().await;
+    let addresses: Api<IPAddress> = Api::all(client.clone());
+    let services: Api<Service> = Api::namespaced(client.clone(), "default");
+    let own = services.get("kubernetes").await.unwrap().spec.unwrap().cluster_ip.unwrap();
+    settles(&addresses, &own, true).await;
+    let service = json!({"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}});
+    let made = services.create(&PostParams::default(), &from_value(service).unwrap()).await.unwrap();
+    let ip = made.spec.unwrap().cluster_ip.unwrap();
+    let object = settles(&addresses, &ip, true).await.unwrap();
+    let parent = object.spec.parent_ref;
+    assert_eq!((parent.resource.as_str(), parent.name.as_str()), ("services", "web"));
+    assert_eq!(object.metadata.labels.unwrap()["ipaddress.kubernetes.io/managed-by"], "ipallocator.k8s.io");
+    // What somebody removes while a Service holds it comes back; what nobody holds any more goes.
+    addresses.delete(&ip, &DeleteParams::default()).await.unwrap();
+    settles(&addresses, &ip, true).await;
+    services.delete("web", &DeleteParams::default()).await.unwrap();
+    settles(&addresses, &ip, false).await;
+    // Those of others are left alone, whatever their family.
+    let foreign = json!({"metadata": {"name": "2001:db8::1"},
+        "spec": {"parentRef": {"group": "example.com", "resource": "things", "name": "x"}}});
+    addresses.create(&PostParams::default(), &from_value(foreign).unwrap()).await.unwrap();
+    assert!(addresses.get_opt("2001:db8::1").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn the_range_and_the_trusted_authorities_can_be_read() {
+    let (_server, client) = apiserver::testing::start().await;
+    let range = Api::<ServiceCIDR>::all(client.clone()).get("kubernetes").await.unwrap();
+    assert_eq!(range.metadata.finalizers.unwrap(), ["networking.k8s.io/service-cidr-finalizer"]);
+    assert_eq!(range.spec.unwrap().cidrs.unwrap().len(), 1);
+    let conditions = range.status.unwrap().conditions.unwrap();
+    assert_eq!((conditions[0].type_.as_str(), conditions[0].status.as_str()), ("Ready", "True"));
+    let maps: Api<ConfigMap> = Api::namespaced(client, "kube-system");
+    let map = maps.get("extension-apiserver-authentication").await.unwrap();
+    assert!(map.data.unwrap().contains_key("client-ca-file"));
+}
