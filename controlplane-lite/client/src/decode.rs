@@ -1,6 +1,7 @@
 //! Objects of the API as the typed model reads them, one at a time. Whatever
 //! the API accepts has to be readable: Go's clients write a time that is not set
 //! as `null` and read that as the zero time, where the typed model knows neither.
+//! A property over all kinds (`tests/informers`) looks for more of the sort.
 //! What still cannot be read keeps its name, so that the others can go on.
 
 use std::fmt;
@@ -18,6 +19,10 @@ const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 /// with them: `conditions` (a list of `metav1.Condition`) and `series` (of
 /// `events.k8s.io`).
 const REQUIRED_TIMES: [(&str, &str); 2] = [("conditions", "lastTransitionTime"), ("series", "lastObservedTime")];
+
+/// The field whose items are whole objects in Go, too, so that the API takes whatever `kind` they say they are, while
+/// the typed model insists on its own.
+const EMBEDDED: &str = "volumeClaimTemplates";
 
 /// One list item or watch event: the object, or what is known of one that the
 /// typed model cannot read. Reading it never fails.
@@ -75,6 +80,9 @@ fn as_go_reads(value: &mut Value, field: &str) {
     match value {
         Value::Object(fields) => {
             fields.retain(|_, value| !value.is_null());
+            if field == EMBEDDED {
+                fields.retain(|name, _| name != "kind" && name != "apiVersion");
+            }
             if let Some((_, time)) = REQUIRED_TIMES.iter().find(|(holder, _)| *holder == field) {
                 fields.entry(*time).or_insert_with(|| ZERO_TIME.into());
             }
@@ -137,6 +145,16 @@ mod tests {
         let Decoded::Object(service) = decode::<Service>(&odd().to_string()) else { panic!("it can be read") };
         let conditions = service.status.unwrap().conditions.unwrap();
         assert_eq!(conditions[0].last_transition_time.0.to_string(), ZERO_TIME);
+    }
+
+    #[test]
+    fn what_a_claim_template_says_it_is_does_not_count() {
+        let template = json!({"apiVersion": "v2", "kind": "Claim", "metadata": {"name": "data"}, "spec": {}});
+        let set = json!({"metadata": {"name": "db"}, "spec": {"volumeClaimTemplates": [template]}});
+        let decoded = decode::<k8s_openapi::api::apps::v1::StatefulSet>(&set.to_string());
+        let Decoded::Object(set) = decoded else { panic!("{decoded:?}") };
+        let templates = set.spec.unwrap().volume_claim_templates.unwrap();
+        assert_eq!(templates[0].metadata.name.as_deref(), Some("data"));
     }
 
     #[test]
