@@ -173,6 +173,41 @@ fn scenarios_look_at_no_clock() {
     report(offences);
 }
 
+/// What asks for the name of a kind where its strategy should be asked.
+const NAME_ASKED: &[&str] = &[
+    "plural == \"",
+    "plural != \"",
+    ".plural) ==",
+    "match (kind.group",
+    ".plural {",
+    "matches!(kind.plural",
+    "matches!((kind.",
+];
+/// What is by name upstream, too: admission plugins and what they wait for, and RBAC's escalation check.
+const BY_NAME: &[&str] = &[
+    "controlplane-lite/apiserver/src/admission",
+    "controlplane-lite/apiserver/src/access.rs",
+    "controlplane-lite/apiserver/src/server.rs",
+];
+
+#[test]
+fn kinds_differ_by_their_strategies() {
+    let mut offences = Vec::new();
+    let parts = ["controlplane-lite/apiserver/src/", "controlplane-lite/scheme/src/"];
+    for source in sources() {
+        let checked = parts.iter().any(|part| source.name.starts_with(part));
+        if !checked || source.is_test() || BY_NAME.iter().any(|name| source.name.starts_with(name)) {
+            continue;
+        }
+        for (number, line) in code_lines(source.code()) {
+            if let Some(word) = NAME_ASKED.iter().find(|word| line.contains(*word)) {
+                offences.push(format!("{}:{number}: {word:?}: make it a rule of the kind's strategy", source.name));
+            }
+        }
+    }
+    report(offences);
+}
+
 #[test]
 fn unsafe_stays_in_sys() {
     let mut offences = Vec::new();

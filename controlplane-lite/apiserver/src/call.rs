@@ -16,6 +16,7 @@ use super::status::{ApiError, Cause, Subject};
 use auth::authn::UserInfo;
 use scheme::access::str_at;
 use scheme::decode::{self, MediaType};
+use scheme::strategy::{Context, Requester};
 use scheme::{FieldErrors, FieldValidation, Kind, field};
 
 /// A resource request.
@@ -131,6 +132,12 @@ impl Call {
             old,
         };
         admission::admit(&request, object, &*self.server)
+    }
+
+    /// What strategies are told of this request.
+    pub fn context<'a>(&'a self, now: &'a str, uid: &'a str) -> Context<'a> {
+        let UserInfo { username, uid: user_uid, groups, extra } = &self.user;
+        Context { user: Requester { username, uid: user_uid, groups, extra }, now, uid }
     }
 
     /// An object as this kind serves it.

@@ -9,6 +9,7 @@ use super::options::{DeleteOptions, Propagation};
 use scheme::Kind;
 use scheme::access::{ensure_map, int_at, list_at, str_at};
 use scheme::meta;
+use scheme::strategy::{Deletes, GarbageCollection};
 
 /// Finalizer that makes the garbage collector orphan dependents first.
 pub const ORPHAN: &str = "orphan";
@@ -38,11 +39,10 @@ pub fn plan(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp
     let mut object = object.clone();
     let finalizers_changed = set_finalizers(kind, &mut object, options);
     let finalizers = !list_at(&object, &["metadata", "finalizers"]).is_empty();
-    if kind.group.is_empty() && kind.plural == "namespaces" {
-        return plan_namespace(object, now);
-    }
-    if kind.group.is_empty() && kind.plural == "pods" {
-        return plan_pod(object, options, finalizers, finalizers_changed, now);
+    match kind.facts.deletes {
+        Deletes::AfterContent => return plan_content(object, now),
+        Deletes::Gracefully => return plan_graceful(kind, object, options, finalizers, finalizers_changed, now),
+        Deletes::AtOnce => {}
     }
     if !finalizers {
         return Deletion::Now;
@@ -55,7 +55,7 @@ pub fn plan(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp
     Deletion::Mark(object)
 }
 
-fn plan_namespace(mut namespace: Value, now: Timestamp) -> Deletion {
+fn plan_content(mut namespace: Value, now: Timestamp) -> Deletion {
     if namespace["metadata"]["deletionTimestamp"].is_null() {
         let metadata = ensure_map(&mut namespace, &["metadata"]);
         metadata.insert("deletionTimestamp".into(), json!(timestamp(now)));
@@ -70,7 +70,8 @@ fn plan_namespace(mut namespace: Value, now: Timestamp) -> Deletion {
     Deletion::Pending
 }
 
-fn plan_pod(
+fn plan_graceful(
+    kind: &Kind,
     mut pod: Value,
     options: &DeleteOptions,
     finalizers: bool,
@@ -95,7 +96,7 @@ fn plan_pod(
         shorten(&mut pod, running, grace, now);
         return settle(pod, grace, finalizers);
     }
-    let grace = grace_period(&pod, options);
+    let grace = kind.strategy.grace_period(&pod, options.grace_period);
     let end = now.checked_add(grace.seconds()).unwrap_or(now);
     meta::mark_deleted(&mut pod, &timestamp(end), grace);
     settle(pod, grace, finalizers)
@@ -113,34 +114,22 @@ fn shorten(pod: &mut Value, running: i64, grace: i64, now: Timestamp) {
     metadata.insert("deletionGracePeriodSeconds".into(), json!(grace));
 }
 
-/// Seconds a pod may take: what the request says, else the spec; nothing for pods no kubelet runs any more or yet.
-fn grace_period(pod: &Value, options: &DeleteOptions) -> i64 {
-    let asked = options.grace_period.or_else(|| int_at(pod, &["spec", "terminationGracePeriodSeconds"])).unwrap_or(30);
-    let unscheduled = str_at(pod, &["spec", "nodeName"]).is_empty();
-    let over = matches!(str_at(pod, &["status", "phase"]), "Failed" | "Succeeded");
-    match asked {
-        _ if unscheduled || over => 0,
-        negative if negative < 0 => 1,
-        // Longer than a century is a mistake; the sum with the clock must not overflow.
-        seconds => seconds.min(100 * 366 * 24 * 3600),
-    }
-}
-
 /// Puts the garbage collector's finalizers as the options (or the kind's default) say; true when that changed any.
 fn set_finalizers(kind: &Kind, object: &mut Value, options: &DeleteOptions) -> bool {
-    if kind.group.is_empty() && matches!(kind.plural, "events") {
+    if kind.facts.garbage_collection == GarbageCollection::Unsupported {
         return false;
     }
     let old: Vec<String> =
         list_at(object, &["metadata", "finalizers"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
     let has = |name: &str| old.iter().any(|f| f == name);
+    let orphans = kind.facts.garbage_collection == GarbageCollection::OrphanDependents;
     let (orphan, foreground) = match options.propagation {
         Some(Propagation::Orphan) => (true, false),
         Some(Propagation::Background) => (false, false),
         Some(Propagation::Foreground) => (false, true),
         None => {
             let foreground = has(FOREGROUND);
-            (has(ORPHAN) || (orphans_by_default(kind) && !foreground), foreground)
+            (has(ORPHAN) || (orphans && !foreground), foreground)
         }
     };
     let mut new: Vec<String> = old.iter().filter(|f| *f != ORPHAN && *f != FOREGROUND).cloned().collect();
@@ -165,34 +154,15 @@ fn set_finalizers(kind: &Kind, object: &mut Value, options: &DeleteOptions) -> b
     true
 }
 
-fn orphans_by_default(kind: &Kind) -> bool {
-    matches!((kind.group, kind.plural), ("", "replicationcontrollers") | ("batch", "jobs"))
-}
-
 /// Whether an update that leaves `object` so finishes its deletion: no finalizers hold it and no grace runs.
 pub fn ends_with_update(kind: &Kind, object: &Value) -> bool {
     if object["metadata"]["deletionTimestamp"].is_null() || !list_at(object, &["metadata", "finalizers"]).is_empty() {
         return false;
     }
-    if kind.group.is_empty() && kind.plural == "namespaces" {
+    if kind.facts.deletes == Deletes::AfterContent {
         return list_at(object, &["spec", "finalizers"]).is_empty();
     }
     int_at(object, &["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) == 0
-}
-
-/// Kinds whose delete answers the object rather than a Status.
-pub fn returns_object(kind: &Kind) -> bool {
-    kind.group.is_empty()
-        && matches!(
-            kind.plural,
-            "pods"
-                | "services"
-                | "serviceaccounts"
-                | "persistentvolumes"
-                | "persistentvolumeclaims"
-                | "podtemplates"
-                | "resourcequotas"
-        )
 }
 
 #[cfg(test)]

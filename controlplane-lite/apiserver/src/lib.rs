@@ -3,7 +3,7 @@
 //! The only module that touches storage. Knows nothing of scheduling, controllers or nodes' insides. A request passes
 //! `serve` (the socket) or `inprocess`, then `service` (who, may they, how many), `router`, and one verb or
 //! subresource, which reads and writes through `registry`. Everything that decides is pure: `request_info`, `options`,
-//! `negotiate`, `admission`, `allocate`, `deletion`, `subresource::strategy`.
+//! `negotiate`, `admission`, `allocate`, `deletion`.
 
 pub mod access;
 pub mod admission;

@@ -68,7 +68,7 @@ impl Registry {
     /// # Errors
     /// When the store cannot be read.
     pub async fn start(store: Arc<dyn Store>, scheme: &Scheme, token: CancellationToken) -> Result<Self, StoreError> {
-        let stored: Vec<&'static Kind> = scheme.kinds().filter(|k| k.stored && k.conversion.is_none()).collect();
+        let stored: Vec<&'static Kind> = scheme.kinds().filter(|k| k.stored() && k.conversion.is_none()).collect();
         let specs = stored.iter().map(|kind| spec(kind)).collect();
         let cache = WatchCache::start(store.clone(), specs, token).await?;
         let mut resources = HashMap::new();
@@ -324,10 +324,11 @@ fn encoded(value: &mut Value) -> Result<Bytes, ApiError> {
 fn spec(kind: &Kind) -> ResourceSpec {
     let empty = json!({});
     let path = |name: &'static str| {
-        let path = match (kind.plural, name) {
-            ("events", "source") => FieldPath::at(name, "source.component").or_at("reportingComponent"),
-            ("jobs", "status.successful") => FieldPath::at(name, "status.succeeded"),
-            _ => FieldPath::new(name),
+        let elsewhere =
+            kind.fields.paths.iter().find(|(field, _)| *field == name).and_then(|(_, paths)| paths.split_first());
+        let path = match elsewhere {
+            Some((first, others)) => others.iter().fold(FieldPath::at(name, first), |path, other| path.or_at(other)),
+            None => FieldPath::new(name),
         };
         path.or(&(kind.fields.get)(&empty, name))
     };

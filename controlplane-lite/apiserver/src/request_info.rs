@@ -181,6 +181,11 @@ impl RequestInfo {
             .to_owned()
     }
 
+    /// Whether the namespace of the path is the object itself: a namespace is asked for in itself.
+    pub fn is_own_namespace(&self) -> bool {
+        self.resource == "namespaces" && self.group.is_empty()
+    }
+
     /// Whether the request may last: watches, logs, tunnels and proxies are exempt from deadlines and limits.
     pub fn long_running(&self) -> bool {
         self.is_resource

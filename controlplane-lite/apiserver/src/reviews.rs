@@ -17,6 +17,7 @@ use super::status::{ApiError, Subject};
 use auth::authn::UserInfo;
 use auth::authz::{Attributes, Verdict};
 use scheme::access::{ensure_map, str_at};
+use scheme::kind::{Review, Serving};
 use scheme::{FieldErrors, Kind, Path};
 
 /// Answers a review.
@@ -37,24 +38,24 @@ pub async fn answer(
     let decoded = decode_body(kind, headers, body, options.field_validation)?;
     let mut review = decoded.object;
     let subject = Subject::new(kind.group, kind.kind);
-    match kind.kind {
-        "TokenReview" => token_review(server, subject, &mut review).await?,
-        "SelfSubjectReview" => review["status"] = json!({"userInfo": user}),
-        "SelfSubjectRulesReview" => rules_review(server, subject, user, &mut review)?,
-        "SelfSubjectAccessReview" => {
+    let Serving::Review(asked) = kind.serving else { return Err(ApiError::no_such_path()) };
+    match asked {
+        Review::Token => token_review(server, subject, &mut review).await?,
+        Review::SelfSubject => review["status"] = json!({"userInfo": user}),
+        Review::SelfSubjectRules => rules_review(server, subject, user, &mut review)?,
+        Review::SelfSubjectAccess => {
             let attributes = attributes(subject, &review, Some(user))?;
             decide(server, &attributes, &mut review);
         }
-        "LocalSubjectAccessReview" => {
+        Review::LocalSubjectAccess => {
             local_namespace(subject, info, &review)?;
             let attributes = attributes(subject, &review, None)?;
             decide(server, &attributes, &mut review);
         }
-        "SubjectAccessReview" => {
+        Review::SubjectAccess => {
             let attributes = attributes(subject, &review, None)?;
             decide(server, &attributes, &mut review);
         }
-        _ => return Err(ApiError::no_such_path()),
     }
     ensure_map(&mut review, &["metadata"]).entry("creationTimestamp").or_insert(Value::Null);
     let mut response = respond::encode(StatusCode::CREATED, format, &review, query);

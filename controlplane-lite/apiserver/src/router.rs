@@ -12,6 +12,7 @@ use super::status::ApiError;
 use super::{endpoints, reviews, subresource, verbs};
 use auth::authn::UserInfo;
 use scheme::Kind;
+use scheme::kind::Serving;
 
 /// Answers an authorized request.
 ///
@@ -37,12 +38,12 @@ pub async fn dispatch(
             return Err(ApiError::method_not_allowed());
         }
     } else if !info.namespace.is_empty() {
-        if kind.plural != "namespaces" || !kind.group.is_empty() {
+        if !info.is_own_namespace() {
             return Ok(endpoints::not_found());
         }
         info.namespace.clear();
     }
-    if !kind.stored {
+    if !kind.stored() {
         return virtual_kind(server, request, info, query, user, kind).await;
     }
     let resource = server.registry.resource(kind).ok_or_else(ApiError::no_such_path)?;
@@ -126,15 +127,16 @@ async fn virtual_kind(
     if !kind.verbs.contains(&info.verb.as_str()) || !info.subresource.is_empty() {
         return Err(ApiError::method_not_allowed());
     }
-    match (kind.group, kind.plural) {
-        ("", "bindings") => {
+    match kind.serving {
+        Serving::Binding => {
             let resource = server.registry.get("", "pods").ok_or_else(ApiError::no_such_path)?;
             let headers = request.headers().clone();
             let call = Call { server: server.clone(), info, query, headers, user, kind: resource.kind, resource };
             subresource::binding::create(&call, body::collect(request.into_body()).await?).await
         }
-        ("", "componentstatuses") => endpoints::component_statuses(&info, request.headers(), &query),
-        _ => {
+        Serving::ComponentStatus => endpoints::component_statuses(&info, request.headers(), &query),
+        Serving::Stored | Serving::Body => Err(ApiError::no_such_path()),
+        Serving::Review(_) => {
             let (parts, incoming) = request.into_parts();
             let bytes = body::collect(incoming).await?;
             reviews::answer(server, kind, &info, &query, &parts.headers, &user, &bytes).await

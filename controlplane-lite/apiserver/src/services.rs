@@ -66,7 +66,7 @@ pub struct Held {
 }
 
 fn is_service(kind: &Kind) -> bool {
-    kind.group.is_empty() && kind.plural == "services"
+    kind.facts.holds_addresses
 }
 
 impl Services {

@@ -106,7 +106,7 @@ fn resource(kind: &Kind) -> Value {
     if !kind.categories.is_empty() {
         object["categories"] = kind.categories.into();
     }
-    if kind.stored {
+    if kind.stored() {
         object["storageVersionHash"] = storage_version_hash(kind).into();
     }
     object

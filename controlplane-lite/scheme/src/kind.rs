@@ -1,5 +1,5 @@
-//! What the server knows about one kind: names, verbs, subresources, schema and
-//! the pure rules (upstream calls them strategies) that act on create and update.
+//! What the server knows about one kind: names, verbs, subresources, schema, and what all kinds have in common when
+//! they are written. What is particular about a kind is in its [`Strategy`].
 
 use std::fmt;
 use std::ops::Deref;
@@ -8,9 +8,10 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::field::{FieldErrors, Path};
-use super::meta::{self, NameRule};
+use super::meta;
 use super::schema::ObjectType;
 use super::selector::Fields;
+use super::strategy::{Body, Context, Facts, Plain, Strategy};
 use super::table::Printer;
 
 /// Verbs of an ordinary stored resource, sorted as discovery prints them.
@@ -65,64 +66,40 @@ pub struct Conversion {
     pub to_storage: fn(Value) -> Value,
     /// Stored form → served form.
     pub from_storage: fn(Value) -> Value,
+    /// The name that a selectable field of the served form has in the stored one.
+    pub stored_field: fn(&str) -> String,
 }
 
-/// The kind's own rules; the common ones (metadata, status, generation) are in [`Kind`]'s methods.
-#[derive(Clone, Copy)]
-pub struct Rules {
-    /// Fills in defaults, as upstream does when it decodes any object of the kind.
-    pub default: fn(&mut Value),
-    /// Drops or sets fields on create, after defaulting.
-    pub prepare_create: fn(&mut Value),
-    /// Drops or sets fields of `new` on update, given the stored object.
-    pub prepare_update: fn(&mut Value, &Value),
-    /// The same for an update through `/status`, beyond keeping everything but status.
-    pub prepare_status: fn(&mut Value, &Value),
-    /// Everything but metadata; runs on create and on update.
-    pub validate: fn(&Value, &mut FieldErrors),
-    /// What an update may not change (new, old).
-    pub validate_update: fn(&Value, &Value, &mut FieldErrors),
-    /// Checks an update through `/status` (new, old).
-    pub validate_status: fn(&Value, &Value, &mut FieldErrors),
-    /// Which names are allowed.
-    pub name: NameRule,
-    /// Whether PUT may create a missing object.
-    pub create_on_update: bool,
-    /// Whether PUT without resourceVersion is allowed.
-    pub unconditional_update: bool,
-    /// Whether `metadata.generation` counts spec changes.
-    pub generation: bool,
-    /// Whether a client may create the object with a status (nodes).
-    pub keep_status: bool,
+/// How a kind is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serving {
+    /// Its objects are stored.
+    Stored,
+    /// It is only a body of other requests and has no path of its own.
+    Body,
+    /// Posting one binds the pod that it names.
+    Binding,
+    /// It tells how the control plane's components are.
+    ComponentStatus,
+    /// Posting one asks a question, which is answered in its status.
+    Review(Review),
 }
 
-fn keep(_: &mut Value) {}
-fn keep_update(_: &mut Value, _: &Value) {}
-fn accept(_: &Value, _: &mut FieldErrors) {}
-fn accept_update(_: &Value, _: &Value, _: &mut FieldErrors) {}
-
-impl Rules {
-    /// Plain data: any content, DNS-1123 subdomain names, unconditional update allowed.
-    pub const PLAIN: Self = Self {
-        default: keep,
-        prepare_create: keep,
-        prepare_update: keep_update,
-        prepare_status: keep_update,
-        validate: accept,
-        validate_update: accept_update,
-        validate_status: accept_update,
-        name: NameRule::Dns1123Subdomain,
-        create_on_update: false,
-        unconditional_update: true,
-        generation: false,
-        keep_status: false,
-    };
-}
-
-impl fmt::Debug for Rules {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rules").field("name", &self.name).finish_non_exhaustive()
-    }
+/// What a review asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Review {
+    /// Whose token is this?
+    Token,
+    /// Who am I?
+    SelfSubject,
+    /// May they?
+    SubjectAccess,
+    /// May they, in this namespace?
+    LocalSubjectAccess,
+    /// May I?
+    SelfSubjectAccess,
+    /// What may I do in this namespace?
+    SelfSubjectRules,
 }
 
 /// The static facts of a kind: one table entry. Names of custom resources are interned.
@@ -148,12 +125,12 @@ pub struct KindInfo {
     pub verbs: &'static [&'static str],
     /// Subresources in discovery order.
     pub subresources: &'static [Subresource],
-    /// Whether objects are stored; reviews and bindings are answered at once instead.
-    pub stored: bool,
+    /// Whether objects are stored, or what else answers.
+    pub serving: Serving,
     /// Set when objects are stored in the form of another kind.
     pub conversion: Option<Conversion>,
-    /// Rules for create and update.
-    pub rules: Rules,
+    /// Rules for create, update and delete.
+    pub strategy: &'static dyn Strategy,
     /// Columns for `kubectl get`.
     pub printer: &'static Printer,
     /// Fields beyond metadata.name and metadata.namespace that field selectors may name.
@@ -175,9 +152,9 @@ impl KindInfo {
         namespaced: true,
         verbs: ALL_VERBS,
         subresources: &[],
-        stored: true,
+        serving: Serving::Stored,
         conversion: None,
-        rules: Rules::PLAIN,
+        strategy: &Plain,
         printer: &super::table::DEFAULT,
         fields: &Fields::NONE,
         definition: "",
@@ -187,7 +164,8 @@ impl KindInfo {
     pub const CLUSTER: Self = Self { namespaced: false, ..Self::NAMESPACED };
 
     /// A kind that is posted and answered, never stored.
-    pub const VIRTUAL: Self = Self { namespaced: false, stored: false, verbs: CREATE_ONLY, ..Self::NAMESPACED };
+    pub const VIRTUAL: Self =
+        Self { namespaced: false, serving: Serving::Body, strategy: &Body, verbs: CREATE_ONLY, ..Self::NAMESPACED };
 }
 
 impl fmt::Debug for KindInfo {
@@ -199,6 +177,8 @@ impl fmt::Debug for KindInfo {
 /// A kind: its static facts and its lazily built schema.
 pub struct Kind {
     info: KindInfo,
+    /// What holds for every object of the kind.
+    pub facts: Facts,
     schema: OnceLock<Arc<ObjectType>>,
 }
 
@@ -219,8 +199,14 @@ impl fmt::Debug for Kind {
 impl Kind {
     /// A kind from its static facts.
     #[must_use]
-    pub const fn new(info: KindInfo) -> Self {
-        Self { info, schema: OnceLock::new() }
+    pub fn new(info: KindInfo) -> Self {
+        Self { info, facts: info.strategy.facts(), schema: OnceLock::new() }
+    }
+
+    /// Whether objects are stored.
+    #[must_use]
+    pub fn stored(&self) -> bool {
+        self.serving == Serving::Stored
     }
 
     /// `v1` or `apps/v1`.
@@ -273,59 +259,60 @@ impl Kind {
 
     /// Fills in defaults. Runs on every decoded object before anything else.
     pub fn default(&self, object: &mut Value) {
-        (self.rules.default)(object);
+        self.strategy.default(object);
     }
 
-    /// Upstream's `PrepareForCreate`: drops status, starts the generation, then the kind's own rule.
-    /// Expects a defaulted object with name, namespace and what [`meta::fill_create`] sets (Jobs need their uid).
-    pub fn prepare_create(&self, object: &mut Value) {
+    /// Upstream's `FillObjectMetaSystemFields` and `PrepareForCreate`: what the system sets, no status, the first
+    /// generation, then the kind's own rule. Expects a defaulted object with name and namespace.
+    pub fn prepare_create(&self, object: &mut Value, context: &Context<'_>) {
+        meta::fill_create(object, context.uid, context.now);
         if self.has_status()
-            && !self.rules.keep_status
+            && !self.facts.keep_status
             && let Some(map) = object.as_object_mut()
         {
             map.remove("status");
         }
-        if self.rules.generation {
+        if self.facts.generation {
             meta::set_generation(object, 1);
         }
-        (self.rules.prepare_create)(object);
+        self.strategy.prepare_create(object, context);
     }
 
     /// Everything wrong with a new object, metadata first.
     #[must_use]
     pub fn validate_create(&self, object: &Value) -> FieldErrors {
         let mut errors = FieldErrors::new();
-        meta::validate(object, self.namespaced, self.rules.name, &Path::new("metadata"), &mut errors);
-        (self.rules.validate)(object, &mut errors);
+        meta::validate(object, self.namespaced, self.facts.name, &Path::new("metadata"), &mut errors);
+        self.strategy.validate(object, &mut errors);
         errors
     }
 
-    /// Upstream's `PrepareForUpdate`: keeps status and the system's metadata, then the kind's own rule,
-    /// then counts the generation when something besides metadata and status changed.
-    pub fn prepare_update(&self, new: &mut Value, old: &Value) {
+    /// Upstream's `PrepareForUpdate` of the main resource (an empty name) or of a subresource whose body is the object:
+    /// restores what a write there may not change.
+    pub fn prepare_update(&self, subresource: &str, new: &mut Value, old: &Value, context: &Context<'_>) {
+        match subresource {
+            "" => self.prepare_main(new, old, context),
+            "status" => self.prepare_status(new, old, context),
+            other => self.strategy.prepare_subresource(other, new, old, context),
+        }
+    }
+
+    /// Keeps status and the system's metadata, then the kind's own rule, then counts the generation when something
+    /// besides metadata and status changed.
+    fn prepare_main(&self, new: &mut Value, old: &Value, context: &Context<'_>) {
         meta::keep_system_fields(new, old);
         if self.has_status() {
             super::access::copy_field(new, old, "status");
         }
-        (self.rules.prepare_update)(new, old);
-        if self.rules.generation {
+        self.strategy.prepare_update(new, old, context);
+        if self.facts.generation {
             meta::bump_generation(new, old);
         }
     }
 
-    /// Everything wrong with an update of the main resource.
-    #[must_use]
-    pub fn validate_update(&self, new: &Value, old: &Value) -> FieldErrors {
-        let mut errors = FieldErrors::new();
-        meta::validate_update(new, old, self.namespaced, &Path::new("metadata"), &mut errors);
-        (self.rules.validate)(new, &mut errors);
-        (self.rules.validate_update)(new, old, &mut errors);
-        errors
-    }
-
     /// An update through `/status`: only status and (as upstream) labels, annotations and managed
     /// metadata change; everything else stays as stored.
-    pub fn prepare_status_update(&self, new: &mut Value, old: &Value) {
+    fn prepare_status(&self, new: &mut Value, old: &Value, context: &Context<'_>) {
         meta::keep_system_fields(new, old);
         if let (Some(map), Some(old_map)) = (new.as_object_mut(), old.as_object()) {
             map.retain(|key, _| matches!(key.as_str(), "status" | "metadata" | "kind" | "apiVersion"));
@@ -336,15 +323,22 @@ impl Kind {
             }
         }
         meta::keep_on_status_update(new, old);
-        (self.rules.prepare_status)(new, old);
+        self.strategy.prepare_status(new, old, context);
     }
 
-    /// Everything wrong with an update through `/status`.
+    /// Everything wrong with an update of the main resource (an empty name) or of a subresource whose body is the object.
     #[must_use]
-    pub fn validate_status_update(&self, new: &Value, old: &Value) -> FieldErrors {
+    pub fn validate_update(&self, subresource: &str, new: &Value, old: &Value) -> FieldErrors {
         let mut errors = FieldErrors::new();
         meta::validate_update(new, old, self.namespaced, &Path::new("metadata"), &mut errors);
-        (self.rules.validate_status)(new, old, &mut errors);
+        match subresource {
+            "" => {
+                self.strategy.validate(new, &mut errors);
+                self.strategy.validate_update(new, old, &mut errors);
+            }
+            "status" => self.strategy.validate_status(new, old, &mut errors),
+            other => self.strategy.validate_subresource(other, new, old, &mut errors),
+        }
         errors
     }
 }

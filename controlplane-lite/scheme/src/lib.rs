@@ -20,9 +20,9 @@ pub mod meta;
 pub mod openapi;
 pub mod patch;
 pub mod prepare;
-pub mod rules;
 pub mod schema;
 pub mod selector;
+pub mod strategy;
 pub mod table;
 pub mod validation;
 pub mod warnings;
@@ -30,6 +30,7 @@ pub mod warnings;
 pub use decode::{DecodeError, Decoded, FieldValidation, MediaType};
 pub use field::{FieldError, FieldErrorKind, FieldErrors, Path};
 pub use kind::{Kind, Subresource};
+pub use strategy::Strategy;
 
 /// The set of kinds a server knows, in discovery order.
 #[derive(Debug)]

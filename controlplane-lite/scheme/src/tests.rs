@@ -27,6 +27,13 @@ fn names_are_unique_and_complete() {
     }
 }
 
+/// A request of nobody in particular.
+pub(crate) fn context() -> strategy::Context<'static> {
+    static NOTHING: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
+    let user = strategy::Requester { username: "jane", uid: "", groups: &[], extra: &NOTHING };
+    strategy::Context { user, now: "2026-01-01T00:00:00Z", uid: "u" }
+}
+
 #[test]
 fn lookups() {
     assert_eq!(builtin().by_api_version("apps/v1", "Deployment").unwrap().plural, "deployments");
@@ -46,8 +53,8 @@ fn a_write_goes_through_all_rules() {
     let decoded = decode::decode(kind, MediaType::Json, body.to_string().as_bytes(), FieldValidation::Strict).unwrap();
     let mut object = decoded.object;
     kind.default(&mut object);
-    meta::fill_create(&mut object, "u", "2026-01-01T00:00:00Z");
-    kind.prepare_create(&mut object);
+    let context = context();
+    kind.prepare_create(&mut object, &context);
     assert_eq!(kind.validate_create(&object).0, []);
     assert_eq!(object["metadata"]["generation"], 1);
     assert!(object.get("status").is_none());
@@ -55,14 +62,14 @@ fn a_write_goes_through_all_rules() {
     let mut scaled = object.clone();
     scaled["spec"]["replicas"] = 5.into();
     scaled["status"] = json!({"replicas": 1});
-    kind.prepare_update(&mut scaled, &object);
-    assert_eq!(kind.validate_update(&scaled, &object).0, []);
+    kind.prepare_update("", &mut scaled, &object, &context);
+    assert_eq!(kind.validate_update("", &scaled, &object).0, []);
     assert_eq!((&scaled["metadata"]["generation"], scaled.get("status")), (&json!(2), None));
 
     let mut status = object.clone();
     status["spec"]["replicas"] = 7.into();
     status["status"] = json!({"replicas": 1});
-    kind.prepare_status_update(&mut status, &object);
+    kind.prepare_update("status", &mut status, &object, &context);
     assert_eq!((&status["spec"], &status["status"]), (&object["spec"], &json!({"replicas": 1})));
     assert_eq!(status["metadata"]["generation"], 1);
 }

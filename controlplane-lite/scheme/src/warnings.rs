@@ -3,45 +3,28 @@
 use serde_json::Value;
 
 use crate::access::{at, int_at};
-use crate::field::Path;
-use crate::kind::Kind;
 
-/// Warnings about an object as the client sent it.
-#[must_use]
-pub fn warnings(kind: &Kind, object: &Value) -> Vec<String> {
+/// Warnings about a Pod.
+pub(crate) fn pod(object: &Value) -> Vec<String> {
+    pod_spec(object, &["spec"])
+}
+
+/// Warnings about the pod template at `path`.
+pub(crate) fn template(object: &Value, path: &[&str]) -> Vec<String> {
+    let spec: Vec<&str> = path.iter().copied().chain(["spec"]).collect();
+    pod_spec(object, &spec)
+}
+
+fn pod_spec(object: &Value, path: &[&str]) -> Vec<String> {
     let mut warnings = Vec::new();
-    let spec = Path::new("spec");
-    let template = spec.child("template");
-    let template_spec = template.child("spec");
-    match (kind.group, kind.kind) {
-        ("", "Pod") => pod_spec(at(object, &["spec"]), &spec, &mut warnings),
-        ("apps", "DaemonSet" | "Deployment" | "ReplicaSet" | "StatefulSet")
-        | ("batch", "Job")
-        | ("", "ReplicationController") => {
-            pod_spec(at(object, &["spec", "template", "spec"]), &template_spec, &mut warnings);
-        }
-        ("batch", "CronJob") => {
-            let job = spec.child("jobTemplate");
-            let (job_spec, pod) = (job.child("spec"), ["spec", "jobTemplate", "spec", "template", "spec"]);
-            let template = job_spec.child("template");
-            pod_spec(at(object, &pod), &template.child("spec"), &mut warnings);
-        }
-        ("", "PodTemplate") => {
-            let template = Path::new("template");
-            pod_spec(at(object, &["template", "spec"]), &template.child("spec"), &mut warnings);
-        }
-        _ => {}
+    if int_at(at(object, path), &["terminationGracePeriodSeconds"]).is_some_and(|seconds| seconds < 0) {
+        warnings.push(format!(
+            "{}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1",
+            path.join(".")
+        ));
     }
     warnings
 }
-
-fn pod_spec(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
-    if int_at(spec, &["terminationGracePeriodSeconds"]).is_some_and(|seconds| seconds < 0) {
-        let path = path.child("terminationGracePeriodSeconds");
-        warnings.push(format!("{path}: must be >= 0; negative values are invalid and will be treated as 1"));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -65,12 +48,12 @@ mod tests {
             ),
         ] {
             let kind = builtin().by_gvk(group, "v1", kind).unwrap();
-            assert_eq!(warnings(kind, &object), [format!("{}.{words}", path.join("."))]);
+            assert_eq!(kind.strategy.warnings(&object), [format!("{}.{words}", path.join("."))]);
             let mut defaulted = object.clone();
             kind.default(&mut defaulted);
             let path: Vec<&str> = path.iter().copied().chain(["terminationGracePeriodSeconds"]).collect();
             assert_eq!(at(&defaulted, &path), 1);
-            assert!(warnings(kind, &defaulted).is_empty());
+            assert!(kind.strategy.warnings(&defaulted).is_empty());
         }
     }
 }

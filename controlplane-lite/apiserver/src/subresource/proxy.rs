@@ -53,10 +53,11 @@ pub async fn proxy(call: &Call, request: Request<Body>) -> Result<Response<Body>
     let path = format!("/{rest}{query}");
     let wanted = address(&call.info.name)
         .ok_or_else(|| ApiError::bad_request(format!("invalid proxy name {:?}", call.info.name)))?;
-    let target = match call.kind.plural {
-        "nodes" => node(call, &wanted, path).await?,
-        "pods" => pod(call, &wanted, path).await?,
-        "services" => service(call, &wanted, path).await?,
+    let options = call.kind.subresource(&call.info.subresource).and_then(|proxy| proxy.body);
+    let target = match options {
+        Some((_, _, "NodeProxyOptions")) => node(call, &wanted, path).await?,
+        Some((_, _, "PodProxyOptions")) => pod(call, &wanted, path).await?,
+        Some((_, _, "ServiceProxyOptions")) => service(call, &wanted, path).await?,
         _ => return Err(ApiError::no_such_path()),
     };
     let called = request.headers().get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();

@@ -11,7 +11,7 @@ use crate::call::{Call, valid};
 use crate::options::{self, WriteOptions};
 use crate::respond;
 use crate::status::ApiError;
-use scheme::access::{ensure_map, is_empty, str_at};
+use scheme::access::{ensure_map, str_at};
 use scheme::meta;
 use storage::Object;
 
@@ -26,7 +26,7 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     let options = options::write(&call.query, "CreateOptions")?;
     let decoded = call.decode(call.kind, &body, options.field_validation)?;
     let mut warnings = decoded.warnings;
-    warnings.extend(scheme::warnings::warnings(call.kind, &decoded.object));
+    warnings.extend(call.kind.strategy.warnings(&decoded.object));
     let object = create_object(call, decoded.object, &options).await?;
     let mut response = if options.dry_run {
         respond::unstored(call, StatusCode::CREATED, &object)?
@@ -72,9 +72,8 @@ pub async fn create_object(call: &Call, mut object: Value, options: &WriteOption
 async fn attempt(call: &Call, mut object: Value, options: &WriteOptions) -> Result<Object, ApiError> {
     let kind = call.resource.kind;
     let server = &call.server;
-    meta::fill_create(&mut object, &server.new_uid(), &server.now_text());
-    kind.prepare_create(&mut object);
-    special_defaults(call, &mut object);
+    let (now, uid) = (server.now_text(), server.new_uid());
+    kind.prepare_create(&mut object, &call.context(&now, &uid));
     let name = str_at(&object, &["metadata", "name"]).to_owned();
     valid(call.kind_subject(), &name, kind.validate_create(&object))?;
     check_escalation(call, &object, None)?;
@@ -99,32 +98,4 @@ async fn dry_run(call: &Call, name: &str, object: Value) -> Result<Object, ApiEr
         return Err(ApiError::already_exists(call.subject(), name));
     }
     call.resource.unstored(object, storage::Revision::default())
-}
-
-/// What upstream's strategies set that no other place knows: a namespace's own finalizer and label, who asks for a
-/// certificate.
-fn special_defaults(call: &Call, object: &mut Value) {
-    if call.kind.group.is_empty() && call.kind.plural == "namespaces" {
-        let name = str_at(object, &["metadata", "name"]).to_owned();
-        let spec = ensure_map(object, &["spec"]);
-        spec.insert("finalizers".into(), json!(["kubernetes"]));
-        ensure_map(object, &["status"]).insert("phase".into(), json!("Active"));
-        ensure_map(object, &["metadata", "labels"]).insert("kubernetes.io/metadata.name".into(), json!(name));
-    }
-    if call.kind.plural == "certificatesigningrequests" {
-        let user = &call.user;
-        let spec = ensure_map(object, &["spec"]);
-        for (field, value) in [
-            ("username", json!(user.username)),
-            ("uid", json!(user.uid)),
-            ("groups", json!(user.groups)),
-            ("extra", json!(user.extra)),
-        ] {
-            // Whatever the client wrote there is not to be believed.
-            spec.remove(field);
-            if !is_empty(&value) {
-                spec.insert(field.into(), value);
-            }
-        }
-    }
 }

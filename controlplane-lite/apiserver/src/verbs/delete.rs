@@ -23,7 +23,7 @@ pub async fn delete(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     let options = delete_options(call, &body)?;
     let name = call.info.name.as_str();
     let written = delete_object(call, name, &options).await?;
-    if written.removed && !deletion::returns_object(call.resource.kind) {
+    if written.removed && !call.resource.kind.facts.returns_deleted {
         let status = status::deleted(call.subject(), name, written.object.uid());
         return respond::document(call, StatusCode::OK, &status);
     }

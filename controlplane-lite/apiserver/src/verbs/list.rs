@@ -33,8 +33,8 @@ pub fn filter(call: &Call, options: &ListOptions) -> Result<Filter, ApiError> {
     let bad = |e: scheme::selector::SelectorError| ApiError::bad_request(e.to_string());
     let labels = LabelSelector::parse(&options.label_selector).map_err(bad)?;
     let mut fields = FieldSelector::parse(call.kind, &options.field_selector).map_err(bad)?;
-    if call.kind.conversion.is_some() {
-        fields.terms.iter_mut().for_each(|term| term.field = stored_field(&term.field));
+    if let Some(conversion) = &call.kind.conversion {
+        fields.terms.iter_mut().for_each(|term| term.field = (conversion.stored_field)(&term.field));
     }
     let mut filter = Filter::all().in_namespace(&call.info.namespace);
     if let Some(namespace) = fields.exact("metadata.namespace").filter(|n| !n.is_empty()) {
@@ -59,15 +59,6 @@ pub fn filter(call: &Call, options: &ListOptions) -> Result<Filter, ApiError> {
         });
     }
     Ok(filter)
-}
-
-/// The name a field of events.k8s.io has in the stored, core form.
-fn stored_field(served: &str) -> String {
-    match served.strip_prefix("regarding.") {
-        Some(rest) => format!("involvedObject.{rest}"),
-        None if served == "reportingController" => "reportingComponent".to_owned(),
-        None => served.to_owned(),
-    }
 }
 
 /// What a continue token holds; the wire form is base64 JSON as upstream's, opaque to clients.

@@ -14,7 +14,6 @@ use crate::registry::{Change, RETRIES, Written};
 use crate::respond;
 use crate::services::Held;
 use crate::status::{ApiError, Cause};
-use crate::subresource::strategy;
 use scheme::access::{ensure_map, str_at};
 
 /// Replaces an object.
@@ -26,7 +25,7 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     let decoded = call.decode(call.kind, &body, options.field_validation)?;
     let mut object = decoded.object;
     let mut warnings = decoded.warnings;
-    warnings.extend(scheme::warnings::warnings(call.kind, &object));
+    warnings.extend(call.kind.strategy.warnings(&object));
     call.settle_namespace(&mut object)?;
     match str_at(&object, &["metadata", "name"]) {
         "" => {
@@ -56,7 +55,7 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
 }
 
 fn may_create(call: &Call, object: &Value) -> bool {
-    call.resource.kind.rules.create_on_update
+    call.resource.kind.facts.create_on_update
         && call.info.subresource.is_empty()
         && str_at(object, &["metadata", "resourceVersion"]).is_empty()
         && str_at(object, &["metadata", "uid"]).is_empty()
@@ -109,12 +108,13 @@ fn judge(call: &Call, mut new: Value, old: &Value) -> Result<(Change, Held), Api
     let kind = call.resource.kind;
     let name = call.info.name.as_str();
     check_preconditions(call, &new, old)?;
-    strategy::prepare(call, &mut new, old);
+    let (now, subresource) = (call.server.now_text(), call.info.subresource.as_str());
+    kind.prepare_update(subresource, &mut new, old, &call.context(&now, ""));
     call.admit(Operation::Update, Some(&mut new), Some(old))?;
-    valid(call.kind_subject(), name, strategy::validate(call, &new, old))?;
+    valid(call.kind_subject(), name, kind.validate_update(subresource, &new, old))?;
     check_escalation(call, &new, Some(old))?;
     let mut grant = call.server.services.nothing();
-    if call.info.subresource.is_empty() {
+    if subresource.is_empty() {
         grant = match call.server.services.fill(kind, &mut new, Some(old)) {
             Ok(grant) => grant,
             Err(errors) => {
@@ -127,7 +127,7 @@ fn judge(call: &Call, mut new: Value, old: &Value) -> Result<(Change, Held), Api
         Change::Remove(new)
     } else if same(&new, old) {
         Change::Keep
-    } else if heartbeat(call, &new, old) {
+    } else if kind.strategy.is_heartbeat(subresource, &new, old) {
         Change::Beat(new)
     } else {
         Change::Write(new)
@@ -152,36 +152,6 @@ fn without_version(metadata: &Value) -> Value {
     metadata
 }
 
-/// Whether a write only says "still alive", so that the next one repairs a lost one: a lease renewed by its holder, a
-/// node's conditions confirmed. Anything else about them must survive a crash like every other write.
-fn heartbeat(call: &Call, new: &Value, old: &Value) -> bool {
-    let kind = call.resource.kind;
-    match (kind.group, kind.plural, call.info.subresource.as_str()) {
-        ("coordination.k8s.io", "leases", "") => {
-            let still = |lease: &Value| {
-                let mut spec = lease["spec"].clone();
-                if let Some(spec) = spec.as_object_mut() {
-                    spec.remove("renewTime");
-                }
-                spec
-            };
-            without_version(&new["metadata"]) == without_version(&old["metadata"]) && still(new) == still(old)
-        }
-        ("", "nodes", "status") => {
-            let still = |node: &Value| {
-                let mut status = node["status"].clone();
-                let conditions = status.get_mut("conditions").and_then(Value::as_array_mut);
-                for condition in conditions.into_iter().flatten().filter_map(Value::as_object_mut) {
-                    condition.remove("lastHeartbeatTime");
-                }
-                status
-            };
-            without_version(&new["metadata"]) == without_version(&old["metadata"]) && still(new) == still(old)
-        }
-        _ => false,
-    }
-}
-
 fn check_preconditions(call: &Call, new: &Value, old: &Value) -> Result<(), ApiError> {
     let name = call.info.name.as_str();
     let wanted = str_at(new, &["metadata", "uid"]);
@@ -194,7 +164,7 @@ fn check_preconditions(call: &Call, new: &Value, old: &Value) -> Result<(), ApiE
         ));
     }
     match str_at(new, &["metadata", "resourceVersion"]) {
-        "" | "0" if call.resource.kind.rules.unconditional_update => Ok(()),
+        "" | "0" if call.resource.kind.facts.unconditional_update => Ok(()),
         "" | "0" => {
             let cause = Cause {
                 reason: "FieldValueInvalid".into(),

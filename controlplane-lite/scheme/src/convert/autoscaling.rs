@@ -14,6 +14,7 @@ pub const AUTOSCALERS: Conversion = Conversion {
     plural: "horizontalpodautoscalers",
     to_storage: to_v2,
     from_storage: to_v1,
+    stored_field: str::to_owned,
 };
 
 const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";

@@ -12,6 +12,7 @@ pub const EVENTS: Conversion = Conversion {
     plural: "events",
     to_storage: to_core,
     from_storage: from_core,
+    stored_field,
 };
 
 /// (events.k8s.io field, core field); what is not named is equal in both.
@@ -38,6 +39,13 @@ fn rename(event: Value, pairs: impl Iterator<Item = (&'static str, &'static str)
     out.insert("apiVersion".to_owned(), api_version.into());
     out.insert("kind".to_owned(), "Event".into());
     Value::Object(out)
+}
+
+/// What hangs below a renamed field has the new name before it.
+fn stored_field(served: &str) -> String {
+    let (field, rest) = served.split_once('.').map_or((served, ""), |(field, _)| (field, &served[field.len()..]));
+    let stored = RENAMED.iter().find(|(from, _)| *from == field).map_or(field, |(_, to)| to);
+    format!("{stored}{rest}")
 }
 
 fn to_core(event: Value) -> Value {
@@ -69,5 +77,10 @@ mod tests {
         assert_eq!(core["count"], 2);
         assert_eq!(core["apiVersion"], "v1");
         assert_eq!(from_core(core), event);
+        for (served, stored) in
+            [("regarding.kind", "involvedObject.kind"), ("reportingController", "reportingComponent"), ("type", "type")]
+        {
+            assert_eq!(stored_field(served), stored);
+        }
     }
 }

@@ -296,15 +296,19 @@ proptest! {
         let once = object.clone();
         kind.default(&mut object);
         prop_assert_eq!(&once, &object);
-        crate::meta::fill_create(&mut object, "u", "2026-01-01T00:00:00Z");
-        kind.prepare_create(&mut object);
+        let context = crate::tests::context();
+        kind.prepare_create(&mut object, &context);
         let _ = kind.validate_create(&object);
         let mut next = object.clone();
-        kind.prepare_update(&mut next, &object);
-        prop_assert_eq!(kind.rules.generation, next["metadata"]["generation"] == 1);
-        let _ = kind.validate_update(&next, &object);
-        kind.prepare_status_update(&mut next, &object);
-        let _ = kind.validate_status_update(&next, &object);
+        kind.prepare_update("", &mut next, &object, &context);
+        prop_assert_eq!(kind.facts.generation, next["metadata"]["generation"] == 1);
+        let _ = kind.validate_update("", &next, &object);
+        let subresources = kind.subresources.iter().filter(|sub| sub.body.is_none()).map(|sub| sub.name);
+        for subresource in subresources {
+            kind.prepare_update(subresource, &mut next, &object, &context);
+            let _ = kind.validate_update(subresource, &next, &object);
+            let _ = kind.strategy.is_heartbeat(subresource, &next, &object);
+        }
         let _ = (kind.printer.cells)(&object, jiff::Timestamp::UNIX_EPOCH);
     }
 }

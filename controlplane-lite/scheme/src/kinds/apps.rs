@@ -2,12 +2,13 @@
 
 use super::{SCALE, STATUS};
 use crate::kind::KindInfo;
-use crate::rules;
 use crate::selector::Fields;
+use crate::strategy;
 use crate::table::workloads as print;
 
-pub(super) const REPLICAS: Fields = Fields { names: &["status.replicas"], get: replicas };
-static JOB_FIELDS: Fields = Fields { names: &["status.successful"], get: successful };
+pub(super) const REPLICAS: Fields = Fields { names: &["status.replicas"], get: replicas, paths: &[] };
+static JOB_FIELDS: Fields =
+    Fields { names: &["status.successful"], get: successful, paths: &[("status.successful", &["status.succeeded"])] };
 
 fn replicas(object: &serde_json::Value, _: &str) -> String {
     crate::access::int_at(object, &["status", "replicas"]).unwrap_or(0).to_string()
@@ -24,7 +25,7 @@ pub(super) static APPS: &[KindInfo] = &[
         kind: "ControllerRevision",
         plural: "controllerrevisions",
         singular: "controllerrevision",
-        rules: rules::CONTROLLER_REVISION,
+        strategy: &strategy::ControllerRevision,
         printer: &print::CONTROLLER_REVISIONS,
         definition: "io.k8s.api.apps.v1.ControllerRevision",
         ..KindInfo::NAMESPACED
@@ -37,7 +38,7 @@ pub(super) static APPS: &[KindInfo] = &[
         short_names: &["ds"],
         categories: &["all"],
         subresources: &[STATUS],
-        rules: rules::DAEMON_SET,
+        strategy: &strategy::DaemonSet,
         printer: &print::DAEMON_SETS,
         definition: "io.k8s.api.apps.v1.DaemonSet",
         ..KindInfo::NAMESPACED
@@ -50,7 +51,7 @@ pub(super) static APPS: &[KindInfo] = &[
         short_names: &["deploy"],
         categories: &["all"],
         subresources: &[SCALE, STATUS],
-        rules: rules::DEPLOYMENT,
+        strategy: &strategy::Deployment,
         printer: &print::DEPLOYMENTS,
         definition: "io.k8s.api.apps.v1.Deployment",
         ..KindInfo::NAMESPACED
@@ -63,7 +64,7 @@ pub(super) static APPS: &[KindInfo] = &[
         short_names: &["rs"],
         categories: &["all"],
         subresources: &[SCALE, STATUS],
-        rules: rules::REPLICA_SET,
+        strategy: &strategy::ReplicaSet,
         printer: &print::REPLICA_SETS,
         fields: &REPLICAS,
         definition: "io.k8s.api.apps.v1.ReplicaSet",
@@ -77,7 +78,7 @@ pub(super) static APPS: &[KindInfo] = &[
         short_names: &["sts"],
         categories: &["all"],
         subresources: &[SCALE, STATUS],
-        rules: rules::STATEFUL_SET,
+        strategy: &strategy::StatefulSet,
         printer: &print::STATEFUL_SETS,
         definition: "io.k8s.api.apps.v1.StatefulSet",
         ..KindInfo::NAMESPACED
@@ -94,7 +95,7 @@ pub(super) static AUTOSCALING: &[KindInfo] = &[
         short_names: &["hpa"],
         categories: &["all"],
         subresources: &[STATUS],
-        rules: rules::HORIZONTAL_POD_AUTOSCALER,
+        strategy: &strategy::HorizontalPodAutoscaler,
         printer: &print::AUTOSCALERS,
         definition: "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
         ..KindInfo::NAMESPACED
@@ -108,7 +109,7 @@ pub(super) static AUTOSCALING: &[KindInfo] = &[
         categories: &["all"],
         subresources: &[STATUS],
         conversion: Some(crate::convert::AUTOSCALERS),
-        rules: rules::HORIZONTAL_POD_AUTOSCALER_V1,
+        strategy: &strategy::HorizontalPodAutoscalerV1,
         printer: &print::AUTOSCALERS_V1,
         definition: "io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler",
         ..KindInfo::NAMESPACED
@@ -124,7 +125,7 @@ pub(super) static BATCH: &[KindInfo] = &[
         short_names: &["cj"],
         categories: &["all"],
         subresources: &[STATUS],
-        rules: rules::CRON_JOB,
+        strategy: &strategy::CronJob,
         printer: &print::CRON_JOBS,
         definition: "io.k8s.api.batch.v1.CronJob",
         ..KindInfo::NAMESPACED
@@ -136,7 +137,7 @@ pub(super) static BATCH: &[KindInfo] = &[
         singular: "job",
         categories: &["all"],
         subresources: &[STATUS],
-        rules: rules::JOB,
+        strategy: &strategy::Job,
         printer: &print::JOBS,
         fields: &JOB_FIELDS,
         definition: "io.k8s.api.batch.v1.Job",

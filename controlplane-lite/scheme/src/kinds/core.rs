@@ -1,9 +1,9 @@
 //! core/v1.
 
 use super::{SCALE, STATUS};
-use crate::kind::{ALL_VERBS, CREATE_ONLY, KindInfo, Subresource};
-use crate::rules;
+use crate::kind::{ALL_VERBS, CREATE_ONLY, KindInfo, Serving, Subresource};
 use crate::selector::Fields;
+use crate::strategy;
 use crate::table::core as print;
 
 const CONNECT: &[&str] = &["create", "get"];
@@ -23,7 +23,7 @@ const POD_SUBRESOURCES: &[Subresource] = &[
     STATUS,
 ];
 
-static POD_FIELDS: Fields = Fields { names: POD_FIELD_NAMES, get: pod_field };
+static POD_FIELDS: Fields = Fields { names: POD_FIELD_NAMES, get: pod_field, paths: &[] };
 
 const POD_FIELD_NAMES: &[&str] = &[
     "spec.nodeName",
@@ -59,6 +59,7 @@ static EVENT_FIELDS: Fields = Fields {
         "type",
     ],
     get: event_field,
+    paths: &[("source", &["source.component", "reportingComponent"])],
 };
 
 fn event_field(event: &serde_json::Value, name: &str) -> String {
@@ -73,7 +74,7 @@ fn event_field(event: &serde_json::Value, name: &str) -> String {
 }
 
 static NAMESPACE_FIELDS: Fields = Fields::plain(&["status.phase"]);
-static NODE_FIELDS: Fields = Fields { names: &["spec.unschedulable"], get: node_field };
+static NODE_FIELDS: Fields = Fields { names: &["spec.unschedulable"], get: node_field, paths: &[] };
 
 fn node_field(node: &serde_json::Value, _: &str) -> String {
     crate::access::bool_at(node, &["spec", "unschedulable"]).to_string()
@@ -89,6 +90,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         plural: "bindings",
         singular: "binding",
         namespaced: true,
+        serving: Serving::Binding,
         definition: "io.k8s.api.core.v1.Binding",
         ..KindInfo::VIRTUAL
     },
@@ -97,7 +99,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         plural: "configmaps",
         singular: "configmap",
         short_names: &["cm"],
-        rules: rules::CONFIG_MAP,
+        strategy: &strategy::ConfigMap,
         printer: &print::CONFIG_MAPS,
         definition: "io.k8s.api.core.v1.ConfigMap",
         ..KindInfo::NAMESPACED
@@ -107,7 +109,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         plural: "endpoints",
         singular: "endpoints",
         short_names: &["ep"],
-        rules: rules::ENDPOINTS,
+        strategy: &strategy::Endpoints,
         printer: &print::ENDPOINTS,
         definition: "io.k8s.api.core.v1.Endpoints",
         ..KindInfo::NAMESPACED
@@ -117,7 +119,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         plural: "events",
         singular: "event",
         short_names: &["ev"],
-        rules: rules::EVENT,
+        strategy: &strategy::Event,
         printer: &print::EVENTS,
         fields: &EVENT_FIELDS,
         definition: "io.k8s.api.core.v1.Event",
@@ -128,7 +130,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         plural: "limitranges",
         singular: "limitrange",
         short_names: &["limits"],
-        rules: rules::LIMIT_RANGE,
+        strategy: &strategy::LimitRange,
         printer: &print::CREATED_AT,
         definition: "io.k8s.api.core.v1.LimitRange",
         ..KindInfo::NAMESPACED
@@ -140,7 +142,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         short_names: &["ns"],
         verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
         subresources: &[Subresource::own("finalize", &["update"]), STATUS],
-        rules: rules::NAMESPACE,
+        strategy: &strategy::Namespace,
         printer: &print::NAMESPACES,
         fields: &NAMESPACE_FIELDS,
         definition: "io.k8s.api.core.v1.Namespace",
@@ -152,7 +154,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         singular: "node",
         short_names: &["no"],
         subresources: &[Subresource::of("proxy", (POD.0, POD.1, "NodeProxyOptions"), PROXY), STATUS],
-        rules: rules::NODE,
+        strategy: &strategy::Node,
         printer: &print::NODES,
         fields: &NODE_FIELDS,
         definition: "io.k8s.api.core.v1.Node",
@@ -164,7 +166,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         singular: "persistentvolumeclaim",
         short_names: &["pvc"],
         subresources: &[STATUS],
-        rules: rules::PERSISTENT_VOLUME_CLAIM,
+        strategy: &strategy::PersistentVolumeClaim,
         printer: &print::CLAIMS,
         definition: "io.k8s.api.core.v1.PersistentVolumeClaim",
         ..KindInfo::NAMESPACED
@@ -175,7 +177,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         singular: "persistentvolume",
         short_names: &["pv"],
         subresources: &[STATUS],
-        rules: rules::PERSISTENT_VOLUME,
+        strategy: &strategy::PersistentVolume,
         printer: &print::VOLUMES,
         definition: "io.k8s.api.core.v1.PersistentVolume",
         ..KindInfo::CLUSTER
@@ -187,7 +189,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         short_names: &["po"],
         categories: &["all"],
         subresources: POD_SUBRESOURCES,
-        rules: rules::POD,
+        strategy: &strategy::Pod,
         printer: &print::PODS,
         fields: &POD_FIELDS,
         definition: "io.k8s.api.core.v1.Pod",
@@ -197,7 +199,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         kind: "PodTemplate",
         plural: "podtemplates",
         singular: "podtemplate",
-        rules: rules::POD_TEMPLATE,
+        strategy: &strategy::PodTemplate,
         printer: &print::POD_TEMPLATES,
         definition: "io.k8s.api.core.v1.PodTemplate",
         ..KindInfo::NAMESPACED
@@ -209,7 +211,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         short_names: &["rc"],
         categories: &["all"],
         subresources: &[SCALE, STATUS],
-        rules: rules::REPLICATION_CONTROLLER,
+        strategy: &strategy::ReplicationController,
         printer: &crate::table::workloads::REPLICATION_CONTROLLERS,
         fields: &RC_FIELDS,
         definition: "io.k8s.api.core.v1.ReplicationController",
@@ -221,7 +223,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         singular: "resourcequota",
         short_names: &["quota"],
         subresources: &[STATUS],
-        rules: rules::RESOURCE_QUOTA,
+        strategy: &strategy::ResourceQuota,
         printer: &print::QUOTAS,
         definition: "io.k8s.api.core.v1.ResourceQuota",
         ..KindInfo::NAMESPACED
@@ -230,7 +232,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         kind: "Secret",
         plural: "secrets",
         singular: "secret",
-        rules: rules::SECRET,
+        strategy: &strategy::Secret,
         printer: &print::SECRETS,
         fields: &SECRET_FIELDS,
         definition: "io.k8s.api.core.v1.Secret",
@@ -242,7 +244,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         singular: "serviceaccount",
         short_names: &["sa"],
         subresources: &[Subresource::of("token", ("authentication.k8s.io", "v1", "TokenRequest"), CREATE_ONLY)],
-        rules: rules::SERVICE_ACCOUNT,
+        strategy: &strategy::ServiceAccount,
         printer: &print::SERVICE_ACCOUNTS,
         definition: "io.k8s.api.core.v1.ServiceAccount",
         ..KindInfo::NAMESPACED
@@ -255,7 +257,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         categories: &["all"],
         verbs: ALL_VERBS,
         subresources: &[Subresource::of("proxy", (POD.0, POD.1, "ServiceProxyOptions"), PROXY), STATUS],
-        rules: rules::SERVICE,
+        strategy: &strategy::Service,
         printer: &print::SERVICES,
         fields: &SERVICE_FIELDS,
         definition: "io.k8s.api.core.v1.Service",
@@ -267,7 +269,7 @@ pub(super) static KINDS: &[KindInfo] = &[
         singular: "componentstatus",
         short_names: &["cs"],
         verbs: &["get", "list"],
-        stored: false,
+        serving: Serving::ComponentStatus,
         printer: &print::COMPONENT_STATUSES,
         definition: "io.k8s.api.core.v1.ComponentStatus",
         ..KindInfo::CLUSTER

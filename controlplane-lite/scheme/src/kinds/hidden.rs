@@ -1,11 +1,9 @@
 //! Kinds that exist only as request or response bodies. They have no plural,
 //! so discovery and routing do not see them; decoding does.
 
-use crate::kind::{KindInfo, Rules};
-use crate::meta::NameRule;
+use crate::kind::KindInfo;
 
-const BODY: KindInfo =
-    KindInfo { rules: Rules { name: NameRule::Any, ..Rules::PLAIN }, namespaced: true, ..KindInfo::VIRTUAL };
+const BODY: KindInfo = KindInfo { namespaced: true, ..KindInfo::VIRTUAL };
 
 pub(super) static BODIES: &[KindInfo] = &[
     KindInfo {

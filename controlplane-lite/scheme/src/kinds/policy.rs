@@ -3,25 +3,22 @@
 use super::STATUS;
 use crate::convert;
 use crate::kind::{KindInfo, STATUS_VERBS, Subresource};
-use crate::rules;
 use crate::selector::Fields;
+use crate::strategy;
 use crate::table::policy as print;
 
-static EVENT_FIELDS: Fields = Fields {
-    names: &[
-        "regarding.kind",
-        "regarding.namespace",
-        "regarding.name",
-        "regarding.uid",
-        "regarding.apiVersion",
-        "regarding.resourceVersion",
-        "regarding.fieldPath",
-        "reason",
-        "reportingController",
-        "type",
-    ],
-    get: crate::selector::plain_field,
-};
+static EVENT_FIELDS: Fields = Fields::plain(&[
+    "regarding.kind",
+    "regarding.namespace",
+    "regarding.name",
+    "regarding.uid",
+    "regarding.apiVersion",
+    "regarding.resourceVersion",
+    "regarding.fieldPath",
+    "reason",
+    "reportingController",
+    "type",
+]);
 static CSR_FIELDS: Fields = Fields::plain(&["spec.signerName"]);
 
 pub(super) static EVENTS: &[KindInfo] = &[KindInfo {
@@ -31,7 +28,7 @@ pub(super) static EVENTS: &[KindInfo] = &[KindInfo {
     singular: "event",
     short_names: &["ev"],
     conversion: Some(convert::EVENTS),
-    rules: rules::EVENT_V1,
+    strategy: &strategy::EventV1,
     printer: &print::EVENTS_V1,
     fields: &EVENT_FIELDS,
     definition: "io.k8s.api.events.v1.Event",
@@ -45,7 +42,7 @@ pub(super) static CERTIFICATES: &[KindInfo] = &[KindInfo {
     singular: "certificatesigningrequest",
     short_names: &["csr"],
     subresources: &[Subresource::own("approval", STATUS_VERBS), STATUS],
-    rules: rules::CERTIFICATE_SIGNING_REQUEST,
+    strategy: &strategy::CertificateSigningRequest,
     printer: &print::CERTIFICATE_SIGNING_REQUESTS,
     fields: &CSR_FIELDS,
     definition: "io.k8s.api.certificates.v1.CertificateSigningRequest",
@@ -58,7 +55,7 @@ pub(super) static NETWORKING: &[KindInfo] = &[
         kind: "IngressClass",
         plural: "ingressclasses",
         singular: "ingressclass",
-        rules: rules::INGRESS_CLASS,
+        strategy: &strategy::IngressClass,
         printer: &print::INGRESS_CLASSES,
         definition: "io.k8s.api.networking.v1.IngressClass",
         ..KindInfo::CLUSTER
@@ -70,7 +67,7 @@ pub(super) static NETWORKING: &[KindInfo] = &[
         singular: "ingress",
         short_names: &["ing"],
         subresources: &[STATUS],
-        rules: rules::INGRESS,
+        strategy: &strategy::Ingress,
         printer: &print::INGRESSES,
         definition: "io.k8s.api.networking.v1.Ingress",
         ..KindInfo::NAMESPACED
@@ -81,7 +78,7 @@ pub(super) static NETWORKING: &[KindInfo] = &[
         plural: "ipaddresses",
         singular: "ipaddress",
         short_names: &["ip"],
-        rules: rules::IP_ADDRESS,
+        strategy: &strategy::IpAddress,
         printer: &print::IP_ADDRESSES,
         definition: "io.k8s.api.networking.v1.IPAddress",
         ..KindInfo::CLUSTER
@@ -92,7 +89,7 @@ pub(super) static NETWORKING: &[KindInfo] = &[
         plural: "networkpolicies",
         singular: "networkpolicy",
         short_names: &["netpol"],
-        rules: rules::NETWORK_POLICY,
+        strategy: &strategy::NetworkPolicy,
         printer: &print::NETWORK_POLICIES,
         definition: "io.k8s.api.networking.v1.NetworkPolicy",
         ..KindInfo::NAMESPACED
@@ -103,7 +100,7 @@ pub(super) static NETWORKING: &[KindInfo] = &[
         plural: "servicecidrs",
         singular: "servicecidr",
         subresources: &[STATUS],
-        rules: rules::PLAIN,
+        strategy: &strategy::Plain,
         printer: &print::SERVICE_CIDRS,
         definition: "io.k8s.api.networking.v1.ServiceCIDR",
         ..KindInfo::CLUSTER
@@ -117,7 +114,7 @@ pub(super) static POLICY: &[KindInfo] = &[KindInfo {
     singular: "poddisruptionbudget",
     short_names: &["pdb"],
     subresources: &[STATUS],
-    rules: rules::POD_DISRUPTION_BUDGET,
+    strategy: &strategy::PodDisruptionBudget,
     printer: &print::DISRUPTION_BUDGETS,
     definition: "io.k8s.api.policy.v1.PodDisruptionBudget",
     ..KindInfo::NAMESPACED
@@ -129,7 +126,7 @@ pub(super) static RBAC: &[KindInfo] = &[
         kind: "ClusterRoleBinding",
         plural: "clusterrolebindings",
         singular: "clusterrolebinding",
-        rules: rules::ROLE_BINDING,
+        strategy: &strategy::RoleBinding,
         printer: &print::CLUSTER_ROLE_BINDINGS,
         definition: "io.k8s.api.rbac.v1.ClusterRoleBinding",
         ..KindInfo::CLUSTER
@@ -139,7 +136,7 @@ pub(super) static RBAC: &[KindInfo] = &[
         kind: "ClusterRole",
         plural: "clusterroles",
         singular: "clusterrole",
-        rules: rules::CLUSTER_ROLE,
+        strategy: &strategy::ClusterRole,
         printer: &print::CLUSTER_ROLES,
         definition: "io.k8s.api.rbac.v1.ClusterRole",
         ..KindInfo::CLUSTER
@@ -149,7 +146,7 @@ pub(super) static RBAC: &[KindInfo] = &[
         kind: "RoleBinding",
         plural: "rolebindings",
         singular: "rolebinding",
-        rules: rules::ROLE_BINDING,
+        strategy: &strategy::RoleBinding,
         printer: &print::ROLE_BINDINGS,
         definition: "io.k8s.api.rbac.v1.RoleBinding",
         ..KindInfo::NAMESPACED
@@ -159,7 +156,7 @@ pub(super) static RBAC: &[KindInfo] = &[
         kind: "Role",
         plural: "roles",
         singular: "role",
-        rules: rules::ROLE,
+        strategy: &strategy::Role,
         printer: &print::ROLES,
         definition: "io.k8s.api.rbac.v1.Role",
         ..KindInfo::NAMESPACED
@@ -172,7 +169,7 @@ pub(super) static SCHEDULING: &[KindInfo] = &[KindInfo {
     plural: "priorityclasses",
     singular: "priorityclass",
     short_names: &["pc"],
-    rules: rules::PRIORITY_CLASS,
+    strategy: &strategy::PriorityClass,
     printer: &print::PRIORITY_CLASSES,
     definition: "io.k8s.api.scheduling.v1.PriorityClass",
     ..KindInfo::CLUSTER
@@ -183,7 +180,7 @@ pub(super) static COORDINATION: &[KindInfo] = &[KindInfo {
     kind: "Lease",
     plural: "leases",
     singular: "lease",
-    rules: rules::LEASE,
+    strategy: &strategy::Lease,
     printer: &print::LEASES,
     definition: "io.k8s.api.coordination.v1.Lease",
     ..KindInfo::NAMESPACED
@@ -194,7 +191,7 @@ pub(super) static NODE: &[KindInfo] = &[KindInfo {
     kind: "RuntimeClass",
     plural: "runtimeclasses",
     singular: "runtimeclass",
-    rules: rules::RUNTIME_CLASS,
+    strategy: &strategy::RuntimeClass,
     printer: &print::RUNTIME_CLASSES,
     definition: "io.k8s.api.node.v1.RuntimeClass",
     ..KindInfo::CLUSTER
@@ -205,7 +202,7 @@ pub(super) static DISCOVERY: &[KindInfo] = &[KindInfo {
     kind: "EndpointSlice",
     plural: "endpointslices",
     singular: "endpointslice",
-    rules: rules::ENDPOINT_SLICE,
+    strategy: &strategy::EndpointSlice,
     printer: &print::ENDPOINT_SLICES,
     definition: "io.k8s.api.discovery.v1.EndpointSlice",
     ..KindInfo::NAMESPACED

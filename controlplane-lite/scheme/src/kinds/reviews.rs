@@ -1,9 +1,10 @@
 //! Virtual kinds: posted, answered, never stored.
 
-use crate::kind::{KindInfo, Rules};
-use crate::meta::NameRule;
+use crate::kind::{KindInfo, Review, Serving};
 
-const REVIEW: KindInfo = KindInfo { rules: Rules { name: NameRule::Any, ..Rules::PLAIN }, ..KindInfo::VIRTUAL };
+const fn review(asks: Review) -> KindInfo {
+    KindInfo { serving: Serving::Review(asks), ..KindInfo::VIRTUAL }
+}
 
 pub(super) static AUTHENTICATION: &[KindInfo] = &[
     KindInfo {
@@ -13,7 +14,7 @@ pub(super) static AUTHENTICATION: &[KindInfo] = &[
         singular: "selfsubjectreview",
         printer: &crate::table::policy::SELF_SUBJECT_REVIEWS,
         definition: "io.k8s.api.authentication.v1.SelfSubjectReview",
-        ..REVIEW
+        ..review(Review::SelfSubject)
     },
     KindInfo {
         group: "authentication.k8s.io",
@@ -21,7 +22,7 @@ pub(super) static AUTHENTICATION: &[KindInfo] = &[
         plural: "tokenreviews",
         singular: "tokenreview",
         definition: "io.k8s.api.authentication.v1.TokenReview",
-        ..REVIEW
+        ..review(Review::Token)
     },
 ];
 
@@ -33,7 +34,7 @@ pub(super) static AUTHORIZATION: &[KindInfo] = &[
         singular: "localsubjectaccessreview",
         namespaced: true,
         definition: "io.k8s.api.authorization.v1.LocalSubjectAccessReview",
-        ..REVIEW
+        ..review(Review::LocalSubjectAccess)
     },
     KindInfo {
         group: "authorization.k8s.io",
@@ -41,7 +42,7 @@ pub(super) static AUTHORIZATION: &[KindInfo] = &[
         plural: "selfsubjectaccessreviews",
         singular: "selfsubjectaccessreview",
         definition: "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
-        ..REVIEW
+        ..review(Review::SelfSubjectAccess)
     },
     KindInfo {
         group: "authorization.k8s.io",
@@ -49,7 +50,7 @@ pub(super) static AUTHORIZATION: &[KindInfo] = &[
         plural: "selfsubjectrulesreviews",
         singular: "selfsubjectrulesreview",
         definition: "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
-        ..REVIEW
+        ..review(Review::SelfSubjectRules)
     },
     KindInfo {
         group: "authorization.k8s.io",
@@ -57,6 +58,6 @@ pub(super) static AUTHORIZATION: &[KindInfo] = &[
         plural: "subjectaccessreviews",
         singular: "subjectaccessreview",
         definition: "io.k8s.api.authorization.v1.SubjectAccessReview",
-        ..REVIEW
+        ..review(Review::SubjectAccess)
     },
 ];

@@ -2,7 +2,7 @@
 
 use super::STATUS;
 use crate::kind::KindInfo;
-use crate::rules;
+use crate::strategy;
 use crate::table::storage as print;
 
 pub(super) static STORAGE: &[KindInfo] = &[
@@ -11,7 +11,7 @@ pub(super) static STORAGE: &[KindInfo] = &[
         kind: "CSIDriver",
         plural: "csidrivers",
         singular: "csidriver",
-        rules: rules::CSI_DRIVER,
+        strategy: &strategy::CsiDriver,
         printer: &print::CSI_DRIVERS,
         definition: "io.k8s.api.storage.v1.CSIDriver",
         ..KindInfo::CLUSTER
@@ -21,7 +21,7 @@ pub(super) static STORAGE: &[KindInfo] = &[
         kind: "CSINode",
         plural: "csinodes",
         singular: "csinode",
-        rules: rules::PLAIN,
+        strategy: &strategy::Plain,
         printer: &print::CSI_NODES,
         definition: "io.k8s.api.storage.v1.CSINode",
         ..KindInfo::CLUSTER
@@ -31,7 +31,7 @@ pub(super) static STORAGE: &[KindInfo] = &[
         kind: "CSIStorageCapacity",
         plural: "csistoragecapacities",
         singular: "csistoragecapacity",
-        rules: rules::PLAIN,
+        strategy: &strategy::Plain,
         printer: &print::CSI_CAPACITIES,
         definition: "io.k8s.api.storage.v1.CSIStorageCapacity",
         ..KindInfo::NAMESPACED
@@ -42,7 +42,7 @@ pub(super) static STORAGE: &[KindInfo] = &[
         plural: "storageclasses",
         singular: "storageclass",
         short_names: &["sc"],
-        rules: rules::STORAGE_CLASS,
+        strategy: &strategy::StorageClass,
         printer: &print::STORAGE_CLASSES,
         definition: "io.k8s.api.storage.v1.StorageClass",
         ..KindInfo::CLUSTER
@@ -53,7 +53,7 @@ pub(super) static STORAGE: &[KindInfo] = &[
         plural: "volumeattachments",
         singular: "volumeattachment",
         subresources: &[STATUS],
-        rules: rules::VOLUME_ATTACHMENT,
+        strategy: &strategy::Plain,
         printer: &print::VOLUME_ATTACHMENTS,
         definition: "io.k8s.api.storage.v1.VolumeAttachment",
         ..KindInfo::CLUSTER
@@ -64,7 +64,7 @@ pub(super) static STORAGE: &[KindInfo] = &[
         plural: "volumeattributesclasses",
         singular: "volumeattributesclass",
         short_names: &["vac"],
-        rules: rules::PLAIN,
+        strategy: &strategy::Plain,
         printer: &print::VOLUME_ATTRIBUTES_CLASSES,
         definition: "io.k8s.api.storage.v1.VolumeAttributesClass",
         ..KindInfo::CLUSTER

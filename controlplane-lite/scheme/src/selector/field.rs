@@ -16,16 +16,18 @@ pub struct Fields {
     pub names: &'static [&'static str],
     /// The value of one of `names`; how upstream prints it, empty when unset.
     pub get: fn(&Value, &str) -> String,
+    /// Of fields that are not read by the path that is their name: the paths at which a value is looked for, in order.
+    pub paths: &'static [(&'static str, &'static [&'static str])],
 }
 
 impl Fields {
     /// Only metadata.
-    pub const NONE: Self = Self { names: &[], get: plain_field };
+    pub const NONE: Self = Self::plain(&[]);
 
     /// Fields that are read by their own path.
     #[must_use]
     pub const fn plain(names: &'static [&'static str]) -> Self {
-        Self { names, get: plain_field }
+        Self { names, get: plain_field, paths: &[] }
     }
 }
 

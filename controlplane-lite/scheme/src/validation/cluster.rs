@@ -10,6 +10,22 @@ use crate::access::{at, bool_at, entries_at, is_empty, list_at, str_at};
 use crate::field::{FieldErrors, Path};
 use crate::meta;
 
+/// Namespace: its content's finalizers are the standard one, or bear a domain.
+pub fn namespace(object: &Value, errors: &mut FieldErrors) {
+    let spec = Path::new("spec");
+    let path = spec.child("finalizers");
+    for (i, finalizer) in list_at(object, &["spec", "finalizers"]).iter().enumerate() {
+        let text = finalizer.as_str().unwrap_or("");
+        let item = path.index(i);
+        for problem in meta::qualified_name(text) {
+            errors.invalid(&item, text, problem);
+        }
+        if !text.contains('/') && !matches!(text, "kubernetes" | "orphan" | "foregroundDeletion") {
+            errors.invalid(&item, text, "name is neither a standard finalizer name nor is it fully qualified");
+        }
+    }
+}
+
 /// Most bytes in one ConfigMap or Secret.
 pub const DATA_MAX: usize = 1024 * 1024;
 

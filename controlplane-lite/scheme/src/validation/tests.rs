@@ -26,15 +26,15 @@ fn base(kind: &Kind, spec: &Value) -> Value {
 /// Problems of a new object, as texts.
 fn problems(kind: &Kind, content: &Value) -> Vec<String> {
     let mut object = base(kind, content);
-    kind.prepare_create(&mut object);
+    kind.prepare_create(&mut object, &crate::tests::context());
     kind.validate_create(&object).0.iter().map(ToString::to_string).collect()
 }
 
 /// Problems of an update, as texts.
 fn update_problems(kind: &Kind, old: &Value, new: &Value) -> Vec<String> {
     let (old, mut new) = (base(kind, old), base(kind, new));
-    kind.prepare_update(&mut new, &old);
-    kind.validate_update(&new, &old).0.iter().map(ToString::to_string).collect()
+    kind.prepare_update("", &mut new, &old, &crate::tests::context());
+    kind.validate_update("", &new, &old).0.iter().map(ToString::to_string).collect()
 }
 
 fn pod(extra: Value) -> Value {

@@ -1,0 +1,85 @@
+//! Volumes, claims and storage.k8s.io (`pkg/registry/{core,storage}`).
+
+use serde_json::Value;
+
+use super::{Context, Facts, Strategy};
+use crate::defaults::cluster;
+use crate::field::FieldErrors;
+use crate::prepare;
+use crate::validation as check;
+
+pub(crate) struct PersistentVolumeClaim;
+
+impl Strategy for PersistentVolumeClaim {
+    fn facts(&self) -> Facts {
+        Facts { returns_deleted: true, ..Facts::PLAIN }
+    }
+
+    fn default(&self, object: &mut Value) {
+        cluster::persistent_volume_claim(object);
+    }
+
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        prepare::volume_create(object);
+    }
+
+    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
+        check::storage::claim(object, errors);
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        check::storage::claim_update(new, old, errors);
+    }
+}
+
+pub(crate) struct PersistentVolume;
+
+impl Strategy for PersistentVolume {
+    fn facts(&self) -> Facts {
+        Facts { returns_deleted: true, ..Facts::PLAIN }
+    }
+
+    fn default(&self, object: &mut Value) {
+        cluster::persistent_volume(object);
+    }
+
+    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
+        prepare::volume_create(object);
+    }
+
+    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
+        check::storage::volume(object, errors);
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        check::storage::volume_update(new, old, errors);
+    }
+}
+
+pub(crate) struct StorageClass;
+
+impl Strategy for StorageClass {
+    fn default(&self, object: &mut Value) {
+        cluster::storage_class(object);
+    }
+
+    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
+        check::storage::class(object, errors);
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        check::storage::class_update(new, old, errors);
+    }
+}
+
+pub(crate) struct CsiDriver;
+
+impl Strategy for CsiDriver {
+    fn facts(&self) -> Facts {
+        Facts { unconditional_update: false, ..Facts::PLAIN }
+    }
+
+    fn default(&self, object: &mut Value) {
+        cluster::csi_driver(object);
+    }
+}

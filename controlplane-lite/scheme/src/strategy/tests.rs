@@ -1,0 +1,133 @@
+//! Tests of strategies: tables of what a write there may change.
+
+#![allow(clippy::unwrap_used)]
+
+use serde_json::json;
+
+use super::*;
+use crate::Kind;
+use crate::builtin;
+
+fn kind(group: &str, name: &str) -> &'static Kind {
+    builtin().by_gvk(group, "v1", name).unwrap()
+}
+
+fn written(kind: &Kind, subresource: &str, new: &Value, old: &Value) -> Value {
+    let mut new = new.clone();
+    kind.prepare_update(subresource, &mut new, old, &crate::tests::context());
+    new
+}
+
+#[test]
+fn a_requester_cannot_say_who_asks() {
+    let request = kind("certificates.k8s.io", "CertificateSigningRequest");
+    let mut object = json!({"metadata": {"name": "x"}, "spec": {"request": "r", "username": "admin", "uid": "7",
+        "groups": ["system:masters"], "extra": {"a": ["b"]}}});
+    let groups = ["system:authenticated".to_owned()];
+    let context = crate::tests::context();
+    let user = Requester { username: "jane", groups: &groups, ..context.user };
+    request.prepare_create(&mut object, &Context { user, ..context });
+    let expect = json!({"request": "r", "username": "jane", "groups": ["system:authenticated"]});
+    assert_eq!(object["spec"], expect);
+    assert_eq!(object["metadata"]["uid"], "u");
+}
+
+#[test]
+fn a_namespace_keeps_the_finalizers_it_is_made_with() {
+    let namespaces = kind("", "Namespace");
+    let mut object = json!({"metadata": {"name": "x"}, "spec": {"finalizers": ["example.com/mine"]},
+        "status": {"phase": "Terminating"}});
+    namespaces.prepare_create(&mut object, &crate::tests::context());
+    assert_eq!(object["spec"]["finalizers"], json!(["example.com/mine", "kubernetes"]));
+    assert_eq!(object["status"], json!({"phase": "Active"}));
+    assert_eq!(object["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "x"}));
+    assert_eq!(namespaces.validate_create(&object).0, []);
+    object["spec"]["finalizers"] = json!(["mine"]);
+    let errors = namespaces.validate_create(&object);
+    assert!(errors.0[0].to_string().starts_with("spec.finalizers[0]: Invalid value"), "{errors:?}");
+}
+
+#[test]
+fn a_subresource_changes_its_own_part_only() {
+    let namespace = json!({"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}});
+    let all = json!({"metadata": {"name": "x", "labels": {"a": "b"}, "annotations": {"c": "d"}},
+        "spec": {"finalizers": [], "containers": [{"name": "c", "image": "new", "resources": {"limits": {"cpu": "2"}}}],
+                 "ephemeralContainers": [{"name": "e"}]},
+        "status": {"conditions": [{"type": "Approved", "status": "True"}], "phase": "Running"}});
+    let pod = json!({"metadata": {"name": "x", "generation": 3},
+        "spec": {"containers": [{"name": "c", "image": "old"}]}, "status": {"phase": "Pending"}});
+    let request = json!({"metadata": {"name": "x"}, "spec": {"request": "r"}});
+    let now = crate::tests::context().now;
+    for (group, name, subresource, old, expect) in [
+        ("", "Namespace", "finalize", &namespace, json!({"metadata": {"name": "x"}, "spec": {"finalizers": []}})),
+        (
+            "",
+            "Pod",
+            "ephemeralcontainers",
+            &pod,
+            json!({"metadata": {"name": "x", "generation": 4}, "status": {"phase": "Pending"},
+                "spec": {"containers": [{"name": "c", "image": "old"}], "ephemeralContainers": [{"name": "e"}]}}),
+        ),
+        (
+            "",
+            "Pod",
+            "resize",
+            &pod,
+            json!({"metadata": {"name": "x", "generation": 4}, "status": {"phase": "Pending"},
+                "spec": {"containers": [{"name": "c", "image": "old", "resources": {"limits": {"cpu": "2"}}}]}}),
+        ),
+        (
+            "certificates.k8s.io",
+            "CertificateSigningRequest",
+            "approval",
+            &request,
+            json!({"metadata": {"name": "x", "labels": {"a": "b"}, "annotations": {"c": "d"}}, "spec": {"request": "r"},
+                "status": {"conditions": [{"type": "Approved", "status": "True", "lastUpdateTime": now,
+                                           "lastTransitionTime": now}]}}),
+        ),
+        ("", "ConfigMap", "unknown", &request, request.clone()),
+    ] {
+        assert_eq!(written(kind(group, name), subresource, &all, old), expect, "{name} {subresource}");
+    }
+}
+
+#[test]
+fn heartbeats_say_nothing_else() {
+    let lease =
+        json!({"metadata": {"name": "n", "resourceVersion": "1"}, "spec": {"holderIdentity": "n", "renewTime": "a"}});
+    let node = json!({"metadata": {"name": "n"}, "status": {"conditions": [
+        {"type": "Ready", "status": "True", "lastHeartbeatTime": "a"}]}});
+    let with = |object: &Value, pointer: &str, value: Value| {
+        let mut object = object.clone();
+        *object.pointer_mut(pointer).unwrap() = value;
+        object
+    };
+    let (leases, nodes) = (kind("coordination.k8s.io", "Lease"), kind("", "Node"));
+    for (kind, subresource, old, new, expect) in [
+        (leases, "", &lease, with(&lease, "/spec/renewTime", json!("b")), true),
+        (leases, "", &lease, with(&lease, "/metadata/resourceVersion", json!("2")), true),
+        (leases, "", &lease, with(&lease, "/spec/holderIdentity", json!("m")), false),
+        (nodes, "status", &node, with(&node, "/status/conditions/0/lastHeartbeatTime", json!("b")), true),
+        (nodes, "status", &node, with(&node, "/status/conditions/0/status", json!("False")), false),
+        (nodes, "", &node, with(&node, "/status/conditions/0/lastHeartbeatTime", json!("b")), false),
+        (kind("", "ConfigMap"), "", &lease, lease.clone(), false),
+    ] {
+        assert_eq!(kind.strategy.is_heartbeat(subresource, &new, old), expect, "{kind:?} {subresource} {new}");
+    }
+}
+
+#[test]
+fn pods_get_the_time_they_ask_for() {
+    let pod = |node: &str, phase: &str, seconds: i64| json!({"spec": {"nodeName": node, "terminationGracePeriodSeconds": seconds}, "status": {"phase": phase}});
+    for (pod, asked, expect) in [
+        (pod("n", "Running", 30), None, 30),
+        (pod("n", "Running", 30), Some(5), 5),
+        (pod("n", "Running", 30), Some(-1), 1),
+        (pod("n", "Running", 30), Some(i64::MAX), 100 * 366 * 24 * 3600),
+        (pod("", "Pending", 30), Some(5), 0),
+        (pod("n", "Succeeded", 30), None, 0),
+        (pod("n", "Failed", 30), None, 0),
+    ] {
+        assert_eq!(kind("", "Pod").strategy.grace_period(&pod, asked), expect, "{pod}");
+    }
+}
