@@ -153,7 +153,7 @@ fn read(kind: &Kind, served: &str) -> Option<Result<(), String>> {
 #[test]
 fn an_informer_reads_whatever_the_api_accepts() {
     let mut problems = Vec::new();
-    for (index, kind) in scheme::builtin().kinds().filter(|kind| kind.stored).enumerate() {
+    for (index, kind) in scheme::builtin().kinds().filter(|kind| kind.stored()).enumerate() {
         let mut taken = 0;
         for seed in 1..=OBJECTS_OF_A_KIND {
             let mut dice = Dice((seed + 1_000 * index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);

@@ -22,7 +22,6 @@ use crate::conntrack::Flow;
 use crate::conntrack::ctnetlink::{Conntrack, CtNetlink};
 use crate::links::{self, Owner};
 use crate::nft::object::Table;
-use crate::nft::transaction::Transaction;
 
 pub mod mapping;
 pub mod table;

@@ -124,10 +124,13 @@ impl RbacView for RbacIndex {
     }
 }
 
-/// The objects of one resource, by namespace and name; `None` for what cannot be read.
+/// Namespace and name.
+type Key = (Box<str>, Box<str>);
+
+/// The objects of one resource; `None` for what cannot be read.
 #[derive(Debug)]
 struct Parsed<T> {
-    objects: HashMap<(Box<str>, Box<str>), (Revision, Option<Arc<T>>)>,
+    objects: HashMap<Key, (Revision, Option<Arc<T>>)>,
     reads: usize,
 }
 
@@ -147,7 +150,7 @@ impl<T> Parsed<T> {
         let mut changed = HashSet::new();
         let mut seen = HashMap::with_capacity(self.objects.len());
         let mut take = |object: &Arc<Object>| {
-            let key: (Box<str>, Box<str>) = (object.namespace().into(), object.name().into());
+            let key: Key = (object.namespace().into(), object.name().into());
             let known = self.objects.remove(&key).filter(|(revision, _)| *revision == object.revision());
             let value = known.unwrap_or_else(|| {
                 changed.insert(object.namespace().to_owned());
