@@ -230,6 +230,15 @@ pub struct ControlPlaneArgs {
     /// `etcd://host:port[,host:port…]`; an embedded file by default.
     #[arg(long)]
     pub datastore: Option<String>,
+    /// CA that signs etcd's certificates (PEM); with it, etcd is spoken to by HTTPS.
+    #[arg(long)]
+    pub etcd_cafile: Option<PathBuf>,
+    /// Client certificate towards etcd (PEM).
+    #[arg(long)]
+    pub etcd_certfile: Option<PathBuf>,
+    /// Key of the client certificate towards etcd (PEM).
+    #[arg(long)]
+    pub etcd_keyfile: Option<PathBuf>,
     /// Seconds that a node may be silent before it counts as unreachable.
     #[arg(long, default_value_t = 40)]
     pub node_monitor_grace_period: u64,

@@ -15,7 +15,7 @@ use controlplane_lite::controllers::bootstrap::CLUSTER_INFO;
 use controlplane_lite::controllers::{self, Clients, ControllersConfig};
 use controlplane_lite::pki::{Pki, Subject};
 use controlplane_lite::scheduler::{self, SchedulerConfig};
-use controlplane_lite::storage::{self, DatastoreConfig, EtcdConfig, RedbConfig};
+use controlplane_lite::storage::{self, DatastoreConfig, EtcdConfig, EtcdTls, RedbConfig};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
@@ -295,8 +295,22 @@ fn datastore(inputs: &ControlPlaneInputs) -> Result<DatastoreConfig> {
     let Some(hosts) = endpoint.strip_prefix("etcd://").filter(|hosts| !hosts.is_empty()) else {
         bail!(UsageError(format!("--datastore={endpoint}: etcd://host:port[,host:port…] is needed")));
     };
-    let endpoints = hosts.split(',').map(|host| format!("http://{host}")).collect();
-    Ok(DatastoreConfig::Etcd(EtcdConfig::new(endpoints)))
+    let tls = etcd_tls(&inputs.args)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let endpoints = hosts.split(',').map(|host| format!("{scheme}://{host}")).collect();
+    Ok(DatastoreConfig::Etcd(EtcdConfig { tls, ..EtcdConfig::new(endpoints) }))
+}
+
+/// What `--etcd-cafile`, `--etcd-certfile` and `--etcd-keyfile` say, upstream's flags.
+fn etcd_tls(args: &ControlPlaneArgs) -> Result<Option<EtcdTls>> {
+    let read = |flag: &str, path: &Option<PathBuf>| {
+        let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("{flag}={}", path.display()));
+        path.as_ref().map(read).transpose()
+    };
+    let ca = read("--etcd-cafile", &args.etcd_cafile)?;
+    let certificate = read("--etcd-certfile", &args.etcd_certfile)?;
+    let identity = certificate.zip(read("--etcd-keyfile", &args.etcd_keyfile)?);
+    Ok((ca.is_some() || identity.is_some()).then_some(EtcdTls { ca, identity, domain: None }))
 }
 
 /// The certificates of the API, by every name and address it may be called by.

@@ -166,6 +166,10 @@ fn control_plane(args: &ControlPlaneArgs, problems: &mut Problems) {
         let hosts = datastore.strip_prefix("etcd://").filter(|hosts| hosts.split(',').all(is_host_and_port));
         problems.check(hosts.is_some(), || format!("--datastore={datastore}: etcd://host:port[,host:port…] is needed"));
     }
+    let (certificate, key) = (args.etcd_certfile.is_some(), args.etcd_keyfile.is_some());
+    problems.check(certificate == key, || "--etcd-certfile and --etcd-keyfile belong together".to_owned());
+    let tls = certificate || key || args.etcd_cafile.is_some();
+    problems.check(!tls || args.datastore.is_some(), || "--etcd-…file: only with --datastore=etcd://…".to_owned());
 }
 
 fn join(args: &JoinArgs, problems: &mut Problems) {
@@ -252,6 +256,8 @@ mod tests {
             &["up", "--tls-san=*.example.com,192.0.2.1", "--node-labels=a=,example.com/b=c-d"],
             &["up", "--container-runtime-endpoint=unix:///run/c.sock", "--cni=none"],
             &["server", "--datastore=etcd://192.0.2.1:2379,etcd-1:2379"],
+            &["server", "--datastore=etcd://a:1", "--etcd-cafile=ca", "--etcd-certfile=crt", "--etcd-keyfile=key"],
+            &["server", "--datastore=etcd://a:1", "--etcd-cafile=ca"],
             &["server", "--controllers=-deployment-controller,*", "--disable-scheduler"],
             &["kubeconfig", "--server=https://[2001:db8::1]:6443"],
             &["kubeconfig", "--server=https://api.example.com"],
@@ -308,6 +314,9 @@ mod tests {
             &["server", "--controllers=nope"],
             &["server", "--datastore=etcd://"],
             &["server", "--datastore=etcd://a:1,"],
+            &["server", "--datastore=etcd://a:1", "--etcd-certfile=crt"],
+            &["server", "--datastore=etcd://a:1", "--etcd-keyfile=key"],
+            &["server", "--etcd-cafile=ca"],
         ] {
             assert_eq!(problems(words).len(), 1, "{words:?}: {:?}", problems(words));
         }
