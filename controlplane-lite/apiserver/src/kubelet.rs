@@ -1,7 +1,7 @@
 //! The way to a node's kubelet: which address of the Node may be dialled, who we are there, and whose certificate has to
 //! be shown. What a Node says of itself is its node's word: it leads neither back to this machine nor to the API.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -16,7 +16,7 @@ use super::allocate::Cidr;
 use super::serve::{TlsError, certificates, private_key};
 use super::status::ApiError;
 use super::tunnel::AnyServer;
-use pki::CertInfo;
+use pki::{CertInfo, canonical};
 use scheme::access::{int_at, list_at};
 
 /// The port of kubelets that name none.
@@ -47,22 +47,6 @@ impl Own {
         let service = matches!(ip, IpAddr::V4(v4) if self.services.contains(v4));
         (here || is_global_unicast(ip)) && !service && port != self.advertise.1
     }
-}
-
-/// An IPv4 address in any of its IPv6 disguises is the IPv4 address.
-fn canonical(ip: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = ip else { return ip };
-    match v6.segments() {
-        // Mapped, compatible, and NAT64's well-known prefix.
-        [0, 0, 0, 0, 0, 0xffff, a, b] | [0x64, 0xff9b, 0, 0, 0, 0, a, b] => v4_of(a, b),
-        [0, 0, 0, 0, 0, 0, a, b] if a != 0 => v4_of(a, b),
-        _ => ip,
-    }
-}
-
-fn v4_of(high: u16, low: u16) -> IpAddr {
-    let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
 }
 
 fn is_global_unicast(ip: IpAddr) -> bool {

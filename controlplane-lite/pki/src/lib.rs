@@ -7,6 +7,7 @@
 //! crash leaves a key without a certificate, which the next start replaces; a CA
 //! certificate without its key never comes from a crash and is an error.
 
+mod address;
 mod authority;
 mod files;
 mod inspect;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{KeyPair, PublicKeyData};
 
+pub use address::canonical;
 pub use authority::{Authority, CertifiedKey, Subject, Usage};
 pub use inspect::CertInfo;
 pub use kubeconfig::kubeconfig;
