@@ -7,14 +7,18 @@ use super::access::{at, int_at};
 use super::field::{FieldErrors, Path};
 use super::meta;
 
+pub mod annotations;
 pub mod certificates;
 pub mod cluster;
 pub mod container;
+pub mod ephemeral;
+mod mounts;
 pub mod network;
 pub mod placement;
 pub mod pod;
 pub mod rbac;
 pub mod resize;
+mod security;
 pub mod storage;
 pub mod update;
 pub mod volume;

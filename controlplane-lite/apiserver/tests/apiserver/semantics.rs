@@ -263,6 +263,28 @@ async fn pods_grow_and_gain_debuggers() {
     let without = json!({"spec": {"ephemeralContainers": null}});
     let refused = patch(&client, &format!("{path}/ephemeralcontainers"), "merge-patch+json", &without).await;
     expect(refused, StatusCode::UNPROCESSABLE_ENTITY);
+    for debugger in [
+        json!({"name": "../../../tmp/x"}),
+        json!({"name": "e", "imagePullPolicy": "Sometimes"}),
+        json!({"name": "e", "securityContext": {"runAsUser": -5}}),
+        json!({"name": "e", "resources": {"limits": {"cpu": "1"}}}),
+        json!({"name": "e", "targetContainerName": "nobody"}),
+        json!({"name": "e", "volumeMounts": [{"name": "nothing", "mountPath": "/x"}]}),
+    ] {
+        let mut debugger = debugger;
+        debugger["image"] = json!("i");
+        let body = json!({"spec": {"ephemeralContainers": [debugger]}});
+        let refused = patch(&client, &format!("{path}/ephemeralcontainers"), kind, &body).await;
+        expect(refused, StatusCode::UNPROCESSABLE_ENTITY);
+    }
+    for policy in [
+        json!([{"resourceName": "../x", "restartPolicy": "zz"}]),
+        json!([{"resourceName": "memory", "restartPolicy": "NotRequired"}]),
+    ] {
+        let body = json!({"spec": {"containers": [{"name": "c", "resizePolicy": policy}]}});
+        let refused = patch(&client, &format!("{path}/resize"), kind, &body).await;
+        expect(refused, StatusCode::UNPROCESSABLE_ENTITY);
+    }
     let more =
         json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}, "image": "other"}]}});
     let resized = expect(patch(&client, &format!("{path}/resize"), kind, &more).await, StatusCode::OK);

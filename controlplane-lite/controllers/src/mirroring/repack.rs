@@ -71,7 +71,10 @@ mod tests {
     use super::*;
     use serde_json::{Value, from_value, json};
 
-    fn packed(subsets: Value) -> Vec<(Vec<i32>, Vec<(String, bool)>)> {
+    /// Ports, and addresses with whether they are ready.
+    type Packed = (Vec<i32>, Vec<(String, bool)>);
+
+    fn packed(subsets: Value) -> Vec<Packed> {
         let subsets: Vec<EndpointSubset> = from_value(subsets).unwrap();
         let shown = |group: Group| {
             let ports = group.ports.iter().map(|port| port.port).collect();

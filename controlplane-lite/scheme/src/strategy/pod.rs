@@ -1,15 +1,15 @@
 //! Pod (`pkg/registry/core/pod/strategy.go`), and the pod templates of other kinds.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::subresource::{copy_path, keep_all_but};
 use super::{Context, Deletes, Facts, Strategy};
 use crate::access::{copy_field, int_at, list_at, str_at};
 use crate::defaults::pod as defaults;
-use crate::field::{FieldErrors, Path};
-use crate::validation::{self as check, resize};
+use crate::field::FieldErrors;
+use crate::validation::{self as check, ephemeral, resize};
 use crate::{meta, prepare, warnings};
 
 /// Longer than a century is a mistake; the sum with the clock must not overflow.
@@ -60,7 +60,7 @@ impl Strategy for Pod {
 
     fn validate_subresource(&self, name: &str, new: &Value, old: &Value, errors: &mut FieldErrors) {
         match name {
-            "ephemeralcontainers" => ephemeral(new, old, errors),
+            "ephemeralcontainers" => ephemeral::update(new, old, errors),
             "resize" => resize::pod_resize(new, old, errors),
             _ => {}
         }
@@ -112,44 +112,6 @@ fn copy_resources(from: &Value, to: &mut Value, list: &str) {
         if let Some(new) = new {
             copy_field(container, new, "resources");
             copy_field(container, new, "resizePolicy");
-        }
-    }
-}
-
-/// Ephemeral containers may only be added.
-fn ephemeral(new: &Value, old: &Value, errors: &mut FieldErrors) {
-    let spec = Path::new("spec");
-    let path = spec.child("ephemeralContainers");
-    let now = list_at(new, &["spec", "ephemeralContainers"]);
-    let by_name: HashMap<&str, &Value> = now.iter().map(|c| (str_at(c, &["name"]), c)).collect();
-    for before in list_at(old, &["spec", "ephemeralContainers"]) {
-        match by_name.get(str_at(before, &["name"])).copied() {
-            None => errors
-                .forbidden(&path, format!("existing ephemeral containers {} may not be removed\n", before["name"])),
-            Some(after) if after != before => {
-                errors
-                    .forbidden(&path, format!("existing ephemeral containers {} may not be changed\n", before["name"]));
-            }
-            Some(_) => {}
-        }
-    }
-    let all = ["containers", "initContainers"].iter().flat_map(|list| list_at(new, &["spec", list]));
-    let mut names: HashSet<&str> = all.map(|c| str_at(c, &["name"])).collect();
-    for (index, container) in now.iter().enumerate() {
-        let item = path.index(index);
-        let name = str_at(container, &["name"]);
-        if name.is_empty() {
-            errors.required(&item.child("name"), "");
-        } else if !names.insert(name) {
-            errors.duplicate(&item.child("name"), name);
-        }
-        if container["image"].as_str().is_none_or(str::is_empty) {
-            errors.required(&item.child("image"), "");
-        }
-        for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
-            if !container[field].is_null() && container[field] != json!([]) {
-                errors.forbidden(&item.child(field), "cannot be set for an Ephemeral Container");
-            }
         }
     }
 }

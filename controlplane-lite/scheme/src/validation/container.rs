@@ -1,12 +1,12 @@
 //! Containers: names, images, ports, environment, mounts, probes, resources.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use quantity::Quantity;
 use serde_json::Value;
 
-use super::{dns_label, non_negative, one_of, port_name, port_number, port_or_name};
-use crate::access::{at, entries_at, int_at, is_empty, list_at, str_at};
+use super::{dns_label, mounts, non_negative, one_of, port_name, port_number, port_or_name, resize, security};
+use crate::access::{at, entries_at, int_at, list_at, str_at};
 use crate::field::{FieldErrors, Path};
 use crate::meta;
 
@@ -24,10 +24,16 @@ pub enum Role {
 /// The pod around the containers, as far as they refer to it.
 #[derive(Debug)]
 pub struct Context<'a> {
-    /// Names of the pod's volumes.
-    pub volumes: HashSet<&'a str>,
+    /// The pod's volumes by name.
+    pub volumes: HashMap<&'a str, &'a Value>,
+    /// Names of the pod's resource claims.
+    pub claims: HashSet<&'a str>,
+    /// The pod's restart policy.
+    pub restart_policy: &'a str,
     /// Whether the pod uses the host's network.
     pub host_network: bool,
+    /// Whether the pod uses the host's users.
+    pub host_users: bool,
 }
 
 /// One container, its name's uniqueness excepted.
@@ -48,36 +54,29 @@ pub fn container(item: &Value, role: Role, context: &Context<'_>, path: &Path<'_
     one_of(item, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"], true, path, errors);
     ports(item, context, &path.child("ports"), errors);
     environment(item, path, errors);
-    mounts(item, context, &path.child("volumeMounts"), errors);
+    mounts::mounts_and_devices(item, context, path, errors);
     resources(at(item, &["resources"]), &path.child("resources"), errors);
-    security_context(at(item, &["securityContext"]), &path.child("securityContext"), errors);
+    claims(item, context, &path.child("resources").child("claims"), errors);
+    resize::policies(item, context.restart_policy, &path.child("resizePolicy"), errors);
+    security::container(at(item, &["securityContext"]), context.host_users, &path.child("securityContext"), errors);
     let sidecar = role == Role::Init && str_at(item, &["restartPolicy"]) == "Always";
-    if role == Role::Main || sidecar {
-        probes(item, path, errors);
-        lifecycle(item, path, errors);
-    } else {
-        for key in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
-            if !at(item, &[key]).is_null() {
-                let words = match role {
-                    Role::Ephemeral => "cannot be set for an Ephemeral Container",
-                    _ => "may not be set for init containers without restartPolicy=Always",
-                };
-                errors.forbidden(&path.child(key), words);
+    match role {
+        // Its own rules forbid whatever they do not know.
+        Role::Ephemeral => return,
+        Role::Init if !sidecar => {
+            for key in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
+                if !at(item, &[key]).is_null() {
+                    let words = "may not be set for init containers without restartPolicy=Always";
+                    errors.forbidden(&path.child(key), words);
+                }
             }
         }
-    }
-    restart_policy(item, role, path, errors);
-}
-
-fn restart_policy(item: &Value, role: Role, path: &Path<'_>, errors: &mut FieldErrors) {
-    let policy = str_at(item, &["restartPolicy"]);
-    match role {
-        _ if policy.is_empty() => {}
         Role::Init | Role::Main => {
-            one_of(item, "restartPolicy", &["Always", "Never", "OnFailure"], false, path, errors)
+            probes(item, path, errors);
+            lifecycle(item, path, errors);
         }
-        Role::Ephemeral => errors.forbidden(&path.child("restartPolicy"), "cannot be set for an Ephemeral Container"),
     }
+    one_of(item, "restartPolicy", &["Always", "Never", "OnFailure"], false, path, errors);
 }
 
 fn ports(item: &Value, context: &Context<'_>, path: &Path<'_>, errors: &mut FieldErrors) {
@@ -109,6 +108,11 @@ fn ports(item: &Value, context: &Context<'_>, path: &Path<'_>, errors: &mut Fiel
             }
         }
         one_of(port, "protocol", &["SCTP", "TCP", "UDP"], true, &path, errors);
+        let ip = str_at(port, &["hostIP"]);
+        if !ip.is_empty() && ip.parse::<std::net::IpAddr>().is_err() {
+            let words = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            errors.invalid(&path.child("hostIP"), ip, words);
+        }
     }
 }
 
@@ -219,49 +223,6 @@ pub(super) fn field_ref(value: &Value, allowed: &[&str], path: &Path<'_>, errors
     }
 }
 
-fn mounts(item: &Value, context: &Context<'_>, path: &Path<'_>, errors: &mut FieldErrors) {
-    let mut seen = HashSet::new();
-    for (i, mount) in list_at(item, &["volumeMounts"]).iter().enumerate() {
-        let path = path.index(i);
-        let name = str_at(mount, &["name"]);
-        if name.is_empty() {
-            errors.required(&path.child("name"), "");
-        } else if !context.volumes.contains(name) {
-            errors.not_found(&path.child("name"), name);
-        }
-        let target = str_at(mount, &["mountPath"]);
-        if target.is_empty() {
-            errors.required(&path.child("mountPath"), "");
-        } else if target.contains(':') {
-            errors.invalid(&path.child("mountPath"), target, "must not contain ':'");
-        } else if !seen.insert(target) {
-            errors.invalid(&path.child("mountPath"), target, "must be unique");
-        }
-        let sub = str_at(mount, &["subPath"]);
-        if !sub.is_empty() {
-            local_descending_path(sub, &path.child("subPath"), errors);
-            if !str_at(mount, &["subPathExpr"]).is_empty() {
-                errors.invalid(
-                    &path.child("subPathExpr"),
-                    str_at(mount, &["subPathExpr"]),
-                    "subPathExpr and subPath are mutually exclusive",
-                );
-            }
-        }
-        one_of(mount, "mountPropagation", &["Bidirectional", "HostToContainer", "None"], false, &path, errors);
-    }
-}
-
-/// A relative path that stays below its directory.
-pub(super) fn local_descending_path(text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
-    if text.starts_with('/') {
-        errors.invalid(path, text, "must be a relative path");
-    }
-    if text.split('/').any(|part| part == "..") {
-        errors.invalid(path, text, "must not contain '..'");
-    }
-}
-
 fn probes(item: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     for key in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let probe = at(item, &[key]);
@@ -365,6 +326,22 @@ pub fn resources(value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
+/// The pod's resource claims that the container uses.
+fn claims(item: &Value, context: &Context<'_>, path: &Path<'_>, errors: &mut FieldErrors) {
+    let mut seen = HashSet::new();
+    for (i, claim) in list_at(item, &["resources", "claims"]).iter().enumerate() {
+        let (name, request) = (str_at(claim, &["name"]), str_at(claim, &["request"]));
+        let path = path.index(i);
+        if name.is_empty() {
+            errors.required(&path, "");
+        } else if !context.claims.contains(name) {
+            errors.not_found(&path, name);
+        } else if !seen.insert((name, request)) {
+            errors.duplicate(&path, name);
+        }
+    }
+}
+
 fn parse(value: &Value) -> Option<Quantity> {
     value.as_str().and_then(|s| s.parse().ok())
 }
@@ -380,46 +357,5 @@ fn resource_name(name: &str, path: &Path<'_>, errors: &mut FieldErrors) {
             errors.invalid(path, name, "must be a standard resource type or fully qualified");
         }
         errors.invalid(path, name, "must be a standard resource for containers");
-    }
-}
-
-fn security_context(value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    if value.is_null() {
-        return;
-    }
-    for key in ["runAsUser", "runAsGroup"] {
-        if let Some(id) = int_at(value, &[key])
-            && !(0..=i64::from(i32::MAX)).contains(&id)
-        {
-            errors.invalid(&path.child(key), id, "must be between 0 and 2147483647, inclusive");
-        }
-    }
-    if at(value, &["allowPrivilegeEscalation"]) == &Value::Bool(false) {
-        if at(value, &["privileged"]) == &Value::Bool(true) {
-            errors.invalid(
-                path,
-                value.clone(),
-                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
-            );
-        }
-        let added = list_at(value, &["capabilities", "add"]);
-        if added.iter().any(|c| matches!(c.as_str(), Some("SYS_ADMIN" | "CAP_SYS_ADMIN"))) {
-            errors.invalid(
-                path,
-                value.clone(),
-                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
-            );
-        }
-    }
-    let seccomp = at(value, &["seccompProfile"]);
-    if !is_empty(seccomp) {
-        one_of(
-            seccomp,
-            "type",
-            &["Localhost", "RuntimeDefault", "Unconfined"],
-            true,
-            &path.child("seccompProfile"),
-            errors,
-        );
     }
 }

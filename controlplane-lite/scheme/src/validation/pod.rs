@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::container::{Context, Role, container, resources};
-use super::{dns_label, dns_subdomain, one_of, placement, volume};
+use super::{annotations, dns_label, dns_subdomain, ephemeral, one_of, placement, security, volume};
 use crate::access::{at, bool_at, int_at, list_at, str_at};
 use crate::field::{FieldErrors, Path};
 use crate::meta;
 
 /// A Pod.
 pub fn pod(object: &Value, errors: &mut FieldErrors) {
+    annotations::pod(object, errors);
     pod_spec(at(object, &["spec"]), &Path::new("spec"), errors);
 }
 
@@ -33,7 +34,10 @@ pub fn template(value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 pub fn pod_spec(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let context = Context {
         volumes: volume::volumes(spec, &path.child("volumes"), errors),
+        claims: list_at(spec, &["resourceClaims"]).iter().map(|claim| str_at(claim, &["name"])).collect(),
+        restart_policy: str_at(spec, &["restartPolicy"]),
         host_network: bool_at(spec, &["hostNetwork"]),
+        host_users: at(spec, &["hostUsers"]) != &Value::Bool(false),
     };
     containers(spec, &context, path, errors);
     one_of(spec, "restartPolicy", &["Always", "Never", "OnFailure"], true, path, errors);
@@ -51,7 +55,7 @@ pub fn pod_spec(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
     names(spec, path, errors);
     resources(at(spec, &["resources"]), &path.child("resources"), errors);
-    security(spec, path, errors);
+    security_context(spec, path, errors);
     placement::placement(spec, path, errors);
     host_port_conflicts(spec, path, errors);
 }
@@ -61,18 +65,34 @@ fn containers(spec: &Value, context: &Context<'_>, path: &Path<'_>, errors: &mut
         errors.required(&path.child("containers"), "");
     }
     let mut names = HashSet::new();
-    for (list, role) in
-        [("containers", Role::Main), ("initContainers", Role::Init), ("ephemeralContainers", Role::Ephemeral)]
-    {
+    for (list, role) in [("containers", Role::Main), ("initContainers", Role::Init)] {
         let path = path.child(list);
         for (i, item) in list_at(spec, &[list]).iter().enumerate() {
-            let path = path.index(i);
-            container(item, role, context, &path, errors);
-            let name = str_at(item, &["name"]);
-            if !name.is_empty() && !names.insert(name) {
-                errors.duplicate(&path.child("name"), name);
-            }
+            named(item, role, context, &mut names, &path.index(i), errors);
         }
+    }
+    let others = names.clone();
+    let path = path.child("ephemeralContainers");
+    for (i, item) in list_at(spec, &["ephemeralContainers"]).iter().enumerate() {
+        let path = path.index(i);
+        named(item, Role::Ephemeral, context, &mut names, &path, errors);
+        ephemeral::container(item, &others, &path, errors);
+    }
+}
+
+/// A container whose name no container before it has.
+fn named<'a>(
+    item: &'a Value,
+    role: Role,
+    context: &Context<'_>,
+    names: &mut HashSet<&'a str>,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
+    container(item, role, context, path, errors);
+    let name = str_at(item, &["name"]);
+    if !name.is_empty() && !names.insert(name) {
+        errors.duplicate(&path.child("name"), name);
     }
 }
 
@@ -154,16 +174,11 @@ fn dns_config(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn security(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+fn security_context(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let context = at(spec, &["securityContext"]);
-    let security = path.child("securityContext");
-    for key in ["runAsUser", "runAsGroup", "fsGroup"] {
-        if let Some(id) = int_at(context, &[key])
-            && !(0..=i64::from(i32::MAX)).contains(&id)
-        {
-            errors.invalid(&security.child(key), id, "must be between 0 and 2147483647, inclusive");
-        }
-    }
+    let security_path = path.child("securityContext");
+    security::ids(context, &["runAsUser", "runAsGroup", "fsGroup"], &security_path, errors);
+    security::profiles(context, &security_path, errors);
     if bool_at(spec, &["hostPID"]) && bool_at(spec, &["shareProcessNamespace"]) {
         errors.invalid(
             &path.child("shareProcessNamespace"),
@@ -174,7 +189,7 @@ fn security(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let mut seen = HashSet::new();
     for (i, sysctl) in list_at(context, &["sysctls"]).iter().enumerate() {
         let name = str_at(sysctl, &["name"]);
-        let path = security.child("sysctls");
+        let path = security_path.child("sysctls");
         let path = path.index(i);
         if name.is_empty() {
             errors.required(&path.child("name"), "");

@@ -1,17 +1,18 @@
 //! Volumes of a pod.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::container::{VOLUME_FIELDS, field_ref, local_descending_path};
+use super::container::{VOLUME_FIELDS, field_ref};
+use super::mounts::{Volumes, local_non_reserved_path};
 use super::{dns_label, dns_subdomain, one_of};
 use crate::access::{at, int_at, list_at, str_at};
 use crate::field::{FieldErrors, Path};
 
-/// Checks all volumes and returns their names.
-pub fn volumes<'a>(spec: &'a Value, path: &Path<'_>, errors: &mut FieldErrors) -> HashSet<&'a str> {
-    let mut names = HashSet::new();
+/// Checks all volumes and returns them by name.
+pub(super) fn volumes<'a>(spec: &'a Value, path: &Path<'_>, errors: &mut FieldErrors) -> Volumes<'a> {
+    let mut names = HashMap::new();
     for (i, volume) in list_at(spec, &["volumes"]).iter().enumerate() {
         let path = path.index(i);
         let name = str_at(volume, &["name"]);
@@ -19,7 +20,7 @@ pub fn volumes<'a>(spec: &'a Value, path: &Path<'_>, errors: &mut FieldErrors) -
             errors.required(&path.child("name"), "");
         } else {
             dns_label(name, &path.child("name"), errors);
-            if !names.insert(name) {
+            if names.insert(name, volume).is_some() {
                 errors.duplicate(&path.child("name"), name);
             }
         }
@@ -63,6 +64,12 @@ fn source(volume: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
                 one_of(value, "pullPolicy", &["Always", "IfNotPresent", "Never"], true, &path, errors);
             }
             "emptyDir" => {
+                let medium = str_at(value, &["medium"]);
+                let pages = medium.strip_prefix("HugePages-").and_then(|size| size.parse::<quantity::Quantity>().ok());
+                if !matches!(medium, "" | "Memory" | "HugePages") && pages.is_none() {
+                    let known = ["Memory", "HugePages", "HugePages-<size>"];
+                    errors.not_supported(&path.child("medium"), medium, &known);
+                }
                 let negative =
                     str_at(value, &["sizeLimit"]).parse::<quantity::Quantity>().is_ok_and(|q| q.is_negative());
                 if negative {
@@ -115,7 +122,7 @@ fn keys_to_paths(value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         let path = items.index(i);
         required(item, "key", &path, errors);
         required(item, "path", &path, errors);
-        local_descending_path(str_at(item, &["path"]), &path.child("path"), errors);
+        local_non_reserved_path(str_at(item, &["path"]), &path.child("path"), errors);
         mode(item, "mode", &path, errors);
     }
 }
@@ -126,7 +133,7 @@ fn downward(value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     for (i, item) in list_at(value, &["items"]).iter().enumerate() {
         let path = items.index(i);
         required(item, "path", &path, errors);
-        local_descending_path(str_at(item, &["path"]), &path.child("path"), errors);
+        local_non_reserved_path(str_at(item, &["path"]), &path.child("path"), errors);
         mode(item, "mode", &path, errors);
         match (item.get("fieldRef").is_some(), item.get("resourceFieldRef").is_some()) {
             (true, true) => {
@@ -166,7 +173,7 @@ fn projected(value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
                 "downwardAPI" => downward(value, &path, errors),
                 "serviceAccountToken" => {
                     required(value, "path", &path, errors);
-                    local_descending_path(str_at(value, &["path"]), &path.child("path"), errors);
+                    local_non_reserved_path(str_at(value, &["path"]), &path.child("path"), errors);
                     let seconds = int_at(value, &["expirationSeconds"]).unwrap_or(3600);
                     if seconds < 600 {
                         errors.invalid(
@@ -180,6 +187,15 @@ fn projected(value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
                             seconds,
                             "may not specify a duration larger than 2^32 seconds",
                         );
+                    }
+                }
+                "clusterTrustBundle" => {
+                    required(value, "path", &path, errors);
+                    local_non_reserved_path(str_at(value, &["path"]), &path.child("path"), errors);
+                }
+                "podCertificate" => {
+                    for field in ["credentialBundlePath", "keyPath", "certificateChainPath"] {
+                        local_non_reserved_path(str_at(value, &[field]), &path.child(field), errors);
                     }
                 }
                 _ => {}

@@ -187,7 +187,8 @@ pub fn stateful_set(object: &Value, errors: &mut FieldErrors) {
     let mut with_claims = object.clone();
     let claims: Vec<Value> = list_at(spec, &["volumeClaimTemplates"])
         .iter()
-        .map(|c| serde_json::json!({"name": str_at(c, &["metadata", "name"]), "emptyDir": {}}))
+        .map(|c| str_at(c, &["metadata", "name"]))
+        .map(|name| serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}}))
         .collect();
     if !claims.is_empty()
         && let Some(pod) = with_claims.pointer_mut("/spec/template/spec").and_then(Value::as_object_mut)
