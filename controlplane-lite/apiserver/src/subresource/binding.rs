@@ -47,6 +47,9 @@ fn check(binding: &Value, name: &str, target: &str) -> Result<(), ApiError> {
     if target.is_empty() {
         errors.required(&path.child("name"), "");
     }
+    let metadata = scheme::Path::new("metadata");
+    let annotations = &binding["metadata"]["annotations"];
+    scheme::meta::validate_annotations(annotations, &metadata.child("annotations"), &mut errors);
     crate::call::valid(Subject::new("", "Binding"), name, errors)
 }
 
@@ -72,6 +75,9 @@ fn bind(pod: &Value, binding: &Value, name: &str, target: &str) -> Result<Change
     for (key, value) in entries_at(binding, &["metadata", "annotations"]) {
         ensure_map(&mut bound, &["metadata", "annotations"]).insert(key.clone(), value.clone());
     }
+    let mut errors = scheme::FieldErrors::new();
+    scheme::validation::annotations::update(&bound, pod, &mut errors);
+    crate::call::valid(Subject::new("", "Binding"), name, errors)?;
     set_scheduled(&mut bound);
     Ok(Change::Write(bound))
 }
@@ -83,4 +89,24 @@ fn set_scheduled(pod: &mut Value) {
         list_at(pod, &["status", "conditions"]).iter().filter(|c| c["type"] != "PodScheduled").cloned().collect();
     conditions.push(scheduled);
     ensure_map(pod, &["status"]).insert("conditions".into(), json!(conditions));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_binding_annotates_no_more_than_an_update_may() {
+        let binding = |key: &str| json!({"metadata": {"annotations": {key: "x"}}, "target": {"name": "n"}});
+        let pod = json!({"metadata": {"name": "p", "uid": "u"}, "spec": {}});
+        let good = binding("example.com/a");
+        check(&good, "p", "n").unwrap();
+        assert!(matches!(bind(&pod, &good, "p", "n").unwrap(), Change::Write(bound)
+            if bound["metadata"]["annotations"]["example.com/a"] == "x" && bound["spec"]["nodeName"] == "n"));
+        assert_eq!(check(&binding("a b"), "p", "n").unwrap_err().code(), 422);
+        for key in ["kubernetes.io/config.mirror", "container.apparmor.security.beta.kubernetes.io/c"] {
+            assert_eq!(bind(&pod, &binding(key), "p", "n").unwrap_err().code(), 422, "{key}");
+        }
+    }
 }

@@ -285,6 +285,11 @@ async fn pods_grow_and_gain_debuggers() {
         let refused = patch(&client, &format!("{path}/resize"), kind, &body).await;
         expect(refused, StatusCode::UNPROCESSABLE_ENTITY);
     }
+    let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}});
+    for part in ["", "/status"] {
+        let refused = patch(&client, &format!("{path}{part}"), "merge-patch+json", &mirror).await;
+        expect(refused, StatusCode::UNPROCESSABLE_ENTITY);
+    }
     let more =
         json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "2"}}, "image": "other"}]}});
     let resized = expect(patch(&client, &format!("{path}/resize"), kind, &more).await, StatusCode::OK);

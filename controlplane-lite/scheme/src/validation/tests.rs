@@ -608,3 +608,55 @@ fn a_claim_template_can_be_a_block_device() {
             "accessModes": ["ReadWriteOnce"], "volumeMode": "Block", "resources": {"requests": {"storage": "1Gi"}}}}]}});
     assert_eq!(problems(kind("apps", "StatefulSet"), &set), Vec::<String>::new());
 }
+
+#[test]
+fn a_pod_never_becomes_or_ceases_to_be_a_mirror() {
+    let k = kind("", "Pod");
+    let annotated =
+        |annotations: Value| pod(json!({"metadata": {"annotations": annotations}, "spec": {"nodeName": "n"}}));
+    let at = "metadata.annotations";
+    let armor = "container.apparmor.security.beta.kubernetes.io/c";
+    for (old, new, expect) in [
+        (json!({"a": "b"}), json!({"a": "c", "d": "e"}), vec![]),
+        (json!({"kubernetes.io/config.mirror": "x"}), json!({"kubernetes.io/config.mirror": "x", "a": "b"}), vec![]),
+        (
+            json!({}),
+            json!({"kubernetes.io/config.mirror": "x"}),
+            vec![format!("{at}[kubernetes.io/config.mirror]: Forbidden: may not add mirror pod annotation")],
+        ),
+        (
+            json!({"kubernetes.io/config.mirror": "x"}),
+            json!({"kubernetes.io/config.mirror": "y"}),
+            vec![format!(
+                "{at}[kubernetes.io/config.mirror]: Forbidden: may not remove or update mirror pod annotation"
+            )],
+        ),
+        (
+            json!({"kubernetes.io/config.mirror": "x"}),
+            json!({}),
+            vec![format!(
+                "{at}[kubernetes.io/config.mirror]: Forbidden: may not remove or update mirror pod annotation"
+            )],
+        ),
+        (
+            json!({}),
+            json!({armor: "unconfined"}),
+            vec![format!("{at}[{armor}]: Forbidden: may not add AppArmor annotations")],
+        ),
+        (
+            json!({armor: "unconfined"}),
+            json!({}),
+            vec![format!("{at}[{armor}]: Forbidden: may not remove or update AppArmor annotations")],
+        ),
+    ] {
+        let (old, new) = (base(k, &annotated(old)), base(k, &annotated(new)));
+        assert_eq!(update_problems(k, &old, &new), expect, "{new}");
+        let mut errors = FieldErrors::new();
+        super::update::pod_status(&new, &old, &mut errors);
+        assert_eq!(errors.0.iter().map(ToString::to_string).collect::<Vec<_>>(), expect, "status: {new}");
+    }
+    let unbound = pod(json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}}));
+    let words = "must set spec.nodeName if mirror pod annotation is set";
+    let expect = format!("{at}[kubernetes.io/config.mirror]: Invalid value: \"x\": {words}");
+    assert_eq!(problems(k, &unbound), [expect]);
+}

@@ -4,11 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
+use super::annotations;
 use crate::access::{at, ensure_map, int_at, list_at, list_at_mut, str_at};
 use crate::field::{FieldErrors, Path};
 
 /// An update of a Pod (new, old): images, deadlines, added tolerations, removed gates.
 pub fn pod_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    annotations::update(new, old, errors);
     let (new_spec, old_spec) = (at(new, &["spec"]), at(old, &["spec"]));
     if new_spec == old_spec {
         return;
@@ -122,6 +124,7 @@ fn gates(new: &Value, old: &Value, errors: &mut FieldErrors) {
 
 /// An update of a Pod's status: a pod that does not restart keeps its finished containers finished.
 pub fn pod_status(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    annotations::update(new, old, errors);
     if str_at(old, &["spec", "restartPolicy"]) == "Always" {
         return;
     }
