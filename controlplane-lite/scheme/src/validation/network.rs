@@ -1,9 +1,9 @@
 //! Services, endpoints, ingress, network policies.
 
 use std::collections::HashSet;
-
 use std::net::IpAddr;
 
+use pki::canonical;
 use serde_json::Value;
 
 use super::{dns_label, dns_subdomain, immutable, one_of, port_name, port_number, port_or_name};
@@ -115,7 +115,7 @@ fn cluster_ips(spec: &Value, errors: &mut FieldErrors) {
     }
     for (i, ip) in list.iter().enumerate() {
         let text = ip.as_str().unwrap_or("");
-        if text == "None" && list.len() == 1 || text.parse::<IpAddr>().is_ok() {
+        if text == "None" && list.len() == 1 || text.parse::<IpAddr>().is_ok_and(|ip| canonical(ip) == ip) {
             continue;
         }
         errors.invalid(&path.index(i), text, IP_WORDS);
@@ -172,6 +172,12 @@ pub(super) fn is_cidr(text: &str) -> bool {
 }
 
 fn special_address(ip: &IpAddr, text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    let disguised = matches!(ip, IpAddr::V6(v6) if v6.segments()[..5] == [0; 5]) && canonical(*ip) != *ip;
+    if disguised {
+        return errors.invalid(path, text, "must not be an IPv4-mapped IPv6 address");
+    }
+    // Behind a translator an address of this machine is one of the translator's.
+    let ip = &canonical(*ip);
     let link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),

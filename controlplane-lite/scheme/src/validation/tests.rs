@@ -610,6 +610,22 @@ fn a_claim_template_can_be_a_block_device() {
 }
 
 #[test]
+fn an_address_in_disguise_is_refused() {
+    let slice = |ty: &str, ip: &str| json!({"addressType": ty, "endpoints": [{"addresses": [ip]}]});
+    let of = |kind: &Kind, object: Value| problems(kind, &object).join("\n");
+    let k = builtin().by_gvk("discovery.k8s.io", "v1", "EndpointSlice").unwrap();
+    for ip in ["::ffff:127.0.0.1", "::ffff:10.0.0.1", "::7f00:1"] {
+        assert!(of(k, slice("IPv6", ip)).contains("must not be an IPv4-mapped IPv6 address"), "{ip}");
+        let external = json!({"spec": {"ports": [{"port": 80}], "externalIPs": [ip]}});
+        assert!(of(kind("", "Service"), external).contains("must not be an IPv4-mapped IPv6 address"), "{ip}");
+    }
+    assert!(of(k, slice("IPv6", "64:ff9b::127.0.0.1")).contains("loopback"));
+    for ip in ["2001:db8::1", "64:ff9b::192.0.2.1"] {
+        assert_eq!(of(k, slice("IPv6", ip)), "");
+    }
+}
+
+#[test]
 fn a_pod_never_becomes_or_ceases_to_be_a_mirror() {
     let k = kind("", "Pod");
     let annotated =
