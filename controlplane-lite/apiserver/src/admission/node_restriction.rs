@@ -178,10 +178,14 @@ impl Restriction<'_> {
         // Beyond upstream, whose kubelets write none either: routes of all other nodes follow it.
         let none = Value::Null;
         let before = self.request.old.unwrap_or(&none);
+        self.keeps("finalizers", new, before)?;
         if ["podCIDR", "podCIDRs"].iter().any(|f| !same(at(new, &["spec", f]), at(before, &["spec", f]))) {
             return self.refuse(format!("node {node:?} is not allowed to set its own podCIDRs"));
         }
         let source = at(new, &["spec", "configSource"]);
+        // Beyond upstream on create: what a Node is a dependent of takes it along, with the labels and taints that others
+        // gave it.
+        self.keeps("ownerReferences", new, before)?;
         let Some(old) = self.request.old else {
             if !source.is_null() {
                 return self.refuse(format!("node {node:?} is not allowed to create pods with a non-nil configSource"));
@@ -207,10 +211,31 @@ impl Restriction<'_> {
         if !forbidden.is_empty() {
             return self.refuse(format!("is not allowed to modify labels: {}", forbidden.join(", ")));
         }
-        if differs(&["metadata", "ownerReferences"]) {
-            return self.refuse(format!("node {node:?} is not allowed to modify ownerReferences"));
-        }
         Ok(())
+    }
+
+    /// A list of the metadata decides over when an object goes: a node leaves it as it was.
+    fn keeps(&self, list: &str, new: &Value, old: &Value) -> Result<(), ApiError> {
+        if same(at(new, &["metadata", list]), at(old, &["metadata", list])) {
+            return Ok(());
+        }
+        self.refuse(format!("node {:?} is not allowed to modify {list}", self.node))
+    }
+
+    /// What a node has besides its Node may go with that, and with nothing else.
+    fn belongs_to_node(&self) -> Result<(), ApiError> {
+        let Some(new) = self.object else { return Ok(()) };
+        self.keeps("finalizers", new, self.request.old.unwrap_or(&Value::Null))?;
+        let own = |owner: &Value| {
+            owner["apiVersion"] == "v1"
+                && owner["kind"] == "Node"
+                && owner["name"] == self.node
+                && owner["blockOwnerDeletion"] != true
+        };
+        if list_at(new, &["metadata", "ownerReferences"]).iter().all(own) {
+            return Ok(());
+        }
+        self.refuse(format!("node {:?} can only set an owner reference to itself", self.node))
     }
 
     fn claim_status(&self) -> Result<(), ApiError> {
@@ -243,11 +268,13 @@ impl Restriction<'_> {
         if self.request.namespace != NODE_LEASES {
             return self.refuse(format!("can only access leases in the {NODE_LEASES:?} system namespace"));
         }
-        self.own_name("can only access node lease with the same name as the requesting node")
+        self.own_name("can only access node lease with the same name as the requesting node")?;
+        self.belongs_to_node()
     }
 
     fn csi_node(&self) -> Result<(), ApiError> {
-        self.own_name("can only access CSINode with the same name as the requesting node")
+        self.own_name("can only access CSINode with the same name as the requesting node")?;
+        self.belongs_to_node()
     }
 
     fn resource_slice(&self) -> Result<(), ApiError> {

@@ -171,7 +171,8 @@ fn a_node_keeps_what_steers_pods_to_it() {
         ..asked(("", "nodes"), Operation::Update)
     };
     type Change = fn(&mut Value);
-    let refuse: [(Change, &str); 9] = [
+    let refuse: [(Change, &str); 10] = [
+        (|n| n["metadata"]["finalizers"] = json!(["example.com/stay"]), "finalizers"),
         (|n| n["spec"]["podCIDR"] = json!("10.42.9.0/24"), "podCIDRs"),
         (|n| n["spec"]["podCIDRs"] = json!(["0.0.0.0/0"]), "podCIDRs"),
         (
@@ -211,6 +212,13 @@ fn a_node_keeps_what_steers_pods_to_it() {
     refused(&create, json!({"metadata": {"name": "b"}}), &cluster(), "not allowed to modify node");
     let routed = json!({"metadata": {"name": "a"}, "spec": {"podCIDR": "10.42.0.0/24", "podCIDRs": ["10.42.0.0/24"]}});
     refused(&create, routed, &cluster(), "not allowed to set its own podCIDRs");
+    // It would go with what it says it depends on, and come back without its taints.
+    let dependent = json!({"metadata": {"name": "a", "ownerReferences": [
+        {"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "name": "a", "uid": "u"}]}});
+    refused(&create, dependent, &cluster(), "not allowed to modify ownerReferences");
+    let staying = json!({"metadata": {"name": "a", "finalizers": ["example.com/stay"]}});
+    refused(&create, staying, &cluster(), "not allowed to modify finalizers");
+    run(&create, &mut json!({"metadata": {"name": "a"}}), &cluster()).unwrap();
 }
 
 #[test]
@@ -286,6 +294,24 @@ fn leases_slices_and_csi_nodes_are_the_nodes_own() {
             let ask = Asked { old: Some(json!({})), ..asked(plural, operation) };
             run(&ask, &mut json!({"metadata": {"name": "a"}}), &cluster()).unwrap();
             refused(&ask, json!({"metadata": {"name": "b"}}), &cluster(), "same name as the requesting node");
+        }
+        for operation in [Operation::Create, Operation::Update] {
+            let ask = Asked { old: Some(json!({})), ..asked(plural, operation) };
+            let owned = |owner: Value| json!({"metadata": {"name": "a", "ownerReferences": [owner]}});
+            let own = json!({"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "node-uid"});
+            run(&ask, &mut owned(own.clone()), &cluster()).unwrap();
+            for (field, value) in [
+                ("kind", json!("Pod")),
+                ("name", json!("b")),
+                ("apiVersion", json!("apps/v1")),
+                ("blockOwnerDeletion", json!(true)),
+            ] {
+                let mut other = own.clone();
+                other[field] = value;
+                refused(&ask, owned(other), &cluster(), "can only set an owner reference to itself");
+            }
+            let staying = json!({"metadata": {"name": "a", "finalizers": ["example.com/stay"]}});
+            refused(&ask, staying, &cluster(), "not allowed to modify finalizers");
         }
     }
     let elsewhere = Asked { namespace: "default", ..asked(("coordination.k8s.io", "leases"), Operation::Create) };
