@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use serde_json::{Value, json};
 
 use bitmap::Bitmap;
-use fields::{addresses, keep_allocated, node_ports, set_families, set_ip, wanted_ip};
+use fields::{addresses, external_addresses, keep_allocated, node_ports, set_families, set_ip, wanted_ip};
 use scheme::access::{ensure_map, int_at, str_at};
 use scheme::{FieldErrors, Path};
 
@@ -170,6 +170,7 @@ impl Pools {
             keep_allocated(service, old);
         }
         set_families(service, &mut errors);
+        external_addresses(service, old, self.cidr, &mut errors);
         self.fill_addresses(service, old, &mut grant, &mut errors, random);
         self.fill_ports(service, old, &mut grant, &mut errors, random);
         if !errors.is_empty() {

@@ -1,9 +1,10 @@
 //! The fields of a Service that allocation reads and writes.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
 
+use super::Cidr;
 use scheme::access::{ensure_map, int_at, is_empty, list_at, str_at};
 use scheme::{FieldErrors, Path};
 
@@ -113,5 +114,19 @@ pub(super) fn set_families(service: &mut Value, errors: &mut FieldErrors) {
     }
     if spec.get("ipFamilies").is_none_or(is_empty) {
         spec.insert("ipFamilies".into(), json!(["IPv4"]));
+    }
+}
+
+/// An address outside the cluster is none of a Service's: its owner would get what is meant for another Service, or for
+/// the API. What is stored already stays, so that an old Service can be changed.
+pub(super) fn external_addresses(service: &Value, old: Option<&Value>, services: Cidr, errors: &mut FieldErrors) {
+    let before = old.map_or(&[][..], |old| list_at(old, &["spec", "externalIPs"]));
+    let spec = Path::new("spec");
+    let path = spec.child("externalIPs");
+    for (i, text) in list_at(service, &["spec", "externalIPs"]).iter().enumerate() {
+        let ip = text.as_str().and_then(|text| text.parse().ok()).map(pki::canonical);
+        if matches!(ip, Some(IpAddr::V4(ip)) if services.contains(ip)) && !before.contains(text) {
+            errors.invalid(&path.index(i), text.clone(), format!("may not be in the range of cluster IPs, {services}"));
+        }
     }
 }

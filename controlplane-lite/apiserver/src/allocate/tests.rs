@@ -58,6 +58,21 @@ fn asking_for_an_address() {
 }
 
 #[test]
+fn an_external_address_is_none_of_the_clusters() {
+    let mut pools = pools();
+    let with = |ip: &str| service(json!({"type": "ClusterIP", "externalIPs": [ip]}));
+    for ip in ["10.43.0.1", "10.43.0.10", "::ffff:10.43.0.1"] {
+        let refused = pools.fill(&mut with(ip), None, &mut zero).unwrap_err();
+        assert!(refused.0[0].to_string().contains("may not be in the range of cluster IPs"), "{ip}");
+        // One that is stored from before can still be changed, and removed.
+        let mut old = with(ip);
+        old["spec"]["clusterIP"] = json!("10.43.0.20");
+        assert!(pools.fill(&mut old.clone(), Some(&old), &mut zero).is_ok(), "{ip}");
+    }
+    assert!(pools.fill(&mut with("192.0.2.1"), None, &mut zero).is_ok());
+}
+
+#[test]
 fn headless_and_external_names_take_nothing() {
     let mut pools = pools();
     let mut headless = service(json!({"type": "ClusterIP", "clusterIP": "None", "selector": {"a": "b"}}));
