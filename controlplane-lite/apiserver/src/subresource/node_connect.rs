@@ -2,9 +2,10 @@
 //! decided purely; nothing of the streams is interpreted.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::protocol::Message;
@@ -34,7 +35,7 @@ pub async fn log(call: &Call, mut request: Request<Body>) -> Result<Response<Bod
     let node = str_at(&pod, &["spec", "nodeName"]);
     if node.is_empty() {
         let nothing = body::full("");
-        return Ok(if over_websocket { log_socket(&mut request, protocol, nothing) } else { text(nothing) });
+        return Ok(if over_websocket { log_socket(call, &mut request, protocol, nothing) } else { text(nothing) });
     }
     let mut path = format!("/containerLogs/{}/{}/{}", call.info.namespace, call.info.name, encode(&container));
     append_query(&mut path, log_params(&call.query));
@@ -43,7 +44,7 @@ pub async fn log(call: &Call, mut request: Request<Body>) -> Result<Response<Bod
     let code = response.status();
     if code.is_success() {
         let log = response.into_body();
-        return Ok(if over_websocket { log_socket(&mut request, protocol, log) } else { text(log) });
+        return Ok(if over_websocket { log_socket(call, &mut request, protocol, log) } else { text(log) });
     }
     Err(refusal(call, code, response.into_body()).await)
 }
@@ -52,8 +53,11 @@ pub async fn log(call: &Call, mut request: Request<Body>) -> Result<Response<Bod
 const LOG_PROTOCOLS: [&str; 2] = ["binary.k8s.io", BASE64];
 const BASE64: &str = "base64.binary.k8s.io";
 
+/// Who reads a log may pause so long before it ends.
+const LOG_PAUSE: Duration = Duration::from_secs(600);
+
 /// A log as WebSocket messages, after an empty one that says the log begins, as upstream.
-fn log_socket(request: &mut Request<Body>, protocol: &str, log: Body) -> Response<Body> {
+fn log_socket(call: &Call, request: &mut Request<Body>, protocol: &str, log: Body) -> Response<Body> {
     use base64::Engine as _;
     use http_body_util::BodyExt as _;
     let encode = protocol == BASE64;
@@ -68,7 +72,9 @@ fn log_socket(request: &mut Request<Body>, protocol: &str, log: Body) -> Respons
     let parts = log.into_data_stream().take_while(|part| std::future::ready(part.is_ok()));
     let parts = parts.filter_map(|part| std::future::ready(part.ok()));
     let first = futures::stream::once(async { Message::binary(Bytes::new()) });
-    websocket::answer(request, protocol, first.chain(parts.map(message)).boxed())
+    let end = call.server.stopping.clone().cancelled_owned().boxed();
+    let patience = websocket::Patience { unread: LOG_PAUSE, end };
+    websocket::answer(request, protocol, first.chain(parts.map(message)).boxed(), patience)
 }
 
 fn text(body: Body) -> Response<Body> {

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use futures::stream::{BoxStream, StreamExt};
 use http::{HeaderValue, Request, Response, header};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::protocol::Message;
 
+use crate::answer;
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::negotiate::{self, Accept, Format, Shape};
@@ -17,7 +19,7 @@ use crate::options::{self, ListOptions};
 use crate::registry::cache_failure;
 use crate::respond;
 use crate::status::ApiError;
-use crate::websocket;
+use crate::websocket::{self, Patience};
 use storage::Revision;
 use storage::watch_cache::{CacheWatch, WatchItem, WatchRequest, WatchStart};
 
@@ -54,7 +56,16 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
     if websocket::is_request(request.headers()) {
         // One event per text message.
         let text = |frame: Bytes| Message::text(String::from_utf8_lossy(frame.trim_ascii_end()).into_owned());
-        return Ok(websocket::answer(request, "", frames.map(text).boxed()));
+        let stopping = call.server.stopping.clone();
+        let end = async move {
+            // The last bookmark may still be on its way at the deadline.
+            tokio::select! {
+                () = sleep_until(deadline + answer::SWEEP) => {}
+                () = stopping.cancelled() => {}
+            }
+        };
+        let patience = Patience { unread: answer::SWEEP, end: end.boxed() };
+        return Ok(websocket::answer(request, "", frames.map(text).boxed(), patience));
     }
     let mut response = Response::new(body::stream(frames));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(accept)));
