@@ -322,6 +322,13 @@ pub async fn issue(call: &Call, account: &Value, mut request: Value) -> Result<V
             "may not specify a duration larger than 2^32 seconds",
         );
     }
+    // A token for nobody would be taken by whoever compares with a name they forgot to set.
+    let of_audiences = spec.child("audiences");
+    for (i, audience) in list_at(&request, &["spec", "audiences"]).iter().enumerate() {
+        if audience.as_str().is_none_or(|name| name.trim().is_empty()) {
+            errors.required(&of_audiences.index(i), "");
+        }
+    }
     valid(kind, &call.info.name, errors)?;
     let mut audiences: Vec<String> =
         list_at(&request, &["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();

@@ -287,6 +287,11 @@ async fn tokens_are_issued_and_reviewed() {
     let short = post(&client, &path, &json!({"spec": {"expirationSeconds": 5}})).await;
     expect(short, StatusCode::UNPROCESSABLE_ENTITY);
     expect(post(&client, &format!("{accounts}/none/token"), &json!({"spec": {}})).await, StatusCode::NOT_FOUND);
+    for audiences in [json!([""]), json!([" "]), json!(["a", ""])] {
+        let nobody = json!({"spec": {"audiences": audiences}});
+        let refused = expect(post(&client, &path, &nobody).await, StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(refused["reason"], "Invalid", "{nobody}");
+    }
     let bound = json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "none"}}});
     expect(post(&client, &path, &bound).await, StatusCode::NOT_FOUND);
 }
