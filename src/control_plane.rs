@@ -246,8 +246,10 @@ fn start_controllers(
     let pods: Cidr4 =
         inputs.net.cluster_cidr.parse().map_err(|error| UsageError(format!("--cluster-cidr: {error}")))?;
     let range = controllers::nodeipam::Cidr::new(pods.addr(), pods.prefix_len());
+    let services = &inputs.net.service_cluster_ip_range;
     let config = ControllersConfig {
         cluster_cidr: Some(range.with_context(|| format!("--cluster-cidr={pods} is no range"))?),
+        service_cidr: Some(services.parse().with_context(|| format!("--service-cluster-ip-range={services}"))?),
         root_ca_pem: pki.ca().cert_pem().to_owned(),
         signer: Some(pki.clone()),
         api_names: inputs.args.tls_san.clone(),

@@ -40,6 +40,8 @@ pub struct ControllersConfig {
     /// The range pod networks are cut from, for example `10.42.0.0/16`. `None`
     /// leaves `spec.podCIDR` of nodes alone.
     pub cluster_cidr: Option<Cidr>,
+    /// The range Services get their addresses from: no node gets a certificate for one of them.
+    pub service_cidr: Option<Cidr>,
     /// Prefix length of one node's pod network.
     pub node_cidr_mask: u8,
     /// PEM of the cluster's CA, published as `kube-root-ca.crt` in each
@@ -73,6 +75,7 @@ impl Default for ControllersConfig {
     fn default() -> Self {
         Self {
             cluster_cidr: Some(Cidr::new([10, 42, 0, 0].into(), 16).expect("a /16 is a valid range")),
+            service_cidr: None,
             node_cidr_mask: 24,
             root_ca_pem: String::new(),
             signer: None,

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 
-use pki::{AlternativeNames, NODES, Name, Request, Usage};
+use crate::nodeipam::Cidr;
+use pki::{AlternativeNames, NODES, Name, Request, Usage, canonical};
 
 /// Clients of the API.
 pub(super) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
@@ -121,35 +122,80 @@ pub(super) fn serving_node<'r>(request: &'r CertificateSigningRequest, asked: &R
 }
 
 /// Names and addresses under which a node may be reached.
-fn reached_by(node: &Node) -> BTreeSet<String> {
+fn reached_by(node: &Node) -> BTreeSet<Host> {
     let addresses = node.status.iter().flat_map(|s| s.addresses.iter().flatten());
-    addresses.map(|address| normal(&address.address)).collect()
+    addresses.map(|address| Host::of(&address.address)).collect()
 }
 
-/// A name or address in one way of writing.
-pub(super) fn normal(name: &str) -> String {
-    name.parse::<IpAddr>().map_or_else(|_| name.to_ascii_lowercase(), |ip| ip.to_string())
+/// A name or an address, in the one form in which they are compared.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Host {
+    Name(String),
+    Address(IpAddr),
+}
+
+impl Host {
+    /// Reads a name or an address.
+    pub(super) fn of(text: &str) -> Self {
+        let name = || text.trim_end_matches('.').to_ascii_lowercase();
+        text.parse().map_or_else(|_| Self::Name(name()), |ip| Self::Address(canonical(ip)))
+    }
+}
+
+/// What is somebody else's, so that no node gets a certificate for it.
+#[derive(Debug, Default)]
+pub(super) struct Taken<'a> {
+    /// The other nodes.
+    pub(super) others: Vec<&'a Node>,
+    /// Addresses of Services and of pods, and names and addresses of the API.
+    pub(super) hosts: BTreeSet<Host>,
+    /// The ranges from which Services and pods get theirs.
+    pub(super) ranges: Vec<Cidr>,
+}
+
+impl Taken<'_> {
+    fn has(&self, host: &Host) -> bool {
+        let in_range = |ip: &IpAddr| match ip {
+            IpAddr::V4(ip) => Cidr::new(*ip, 32).is_ok_and(|ip| self.ranges.iter().any(|range| range.overlaps(ip))),
+            IpAddr::V6(_) => false,
+        };
+        self.hosts.contains(host)
+            || matches!(host, Host::Address(ip) if in_range(ip))
+            || self.others.iter().any(|other| {
+                let named = other.metadata.name.as_deref().is_some_and(|name| Host::of(name) == *host);
+                named || reached_by(other).contains(host)
+            })
+    }
 }
 
 /// A node with more names and addresses than that is none.
 const MAX_NAMES: usize = 100;
 
-/// Whether the names asked for are all of this node's and nobody else's. `taken` are addresses of Services and of the
-/// API itself.
-pub(super) fn names_are_the_nodes(asked: &Request, node: &Node, others: &[&Node], taken: &BTreeSet<String>) -> bool {
+/// Whether the names asked for are all of this node's and nobody else's. Of names a node has one that is more than its
+/// own word: that of its Node.
+pub(super) fn names_are_the_nodes(asked: &Request, node: &Node, taken: &Taken<'_>) -> bool {
     let AlternativeNames { dns_names, ip_addresses, .. } = asked.names();
-    let wanted: BTreeSet<String> =
-        dns_names.iter().map(|n| normal(n)).chain(ip_addresses.iter().map(ToString::to_string)).collect();
-    let special = |name: &String| match name.parse::<IpAddr>() {
-        Ok(ip) => ip.is_loopback() || ip.is_unspecified(),
-        Err(_) => name == "localhost" || name.contains('*') || name == "kubernetes" || name.starts_with("kubernetes."),
-    };
-    if wanted.len() > MAX_NAMES {
+    if dns_names.len() + ip_addresses.len() > MAX_NAMES || ip_addresses.iter().any(|ip| canonical(*ip) != *ip) {
         return false;
     }
-    let others: BTreeSet<String> = others.iter().flat_map(|other| reached_by(other)).collect();
-    let elsewhere = |name: &String| taken.contains(name) || others.contains(name);
-    !wanted.is_empty() && wanted == reached_by(node) && !wanted.iter().any(|name| special(name) || elsewhere(name))
+    let names = dns_names.iter().map(|name| Host::of(name));
+    let wanted: BTreeSet<Host> = names.chain(ip_addresses.iter().map(|ip| Host::Address(*ip))).collect();
+    let own = node.metadata.name.as_deref().map(Host::of);
+    let fits = |host: &Host| match host {
+        Host::Name(name) => own.as_ref() == Some(host) && !is_in_cluster(name),
+        Host::Address(ip) => !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast()),
+    };
+    !wanted.is_empty() && wanted == reached_by(node) && wanted.iter().all(|host| fits(host) && !taken.has(host))
+}
+
+/// Whether a name means something in the cluster's DNS, whatever its domain: a Service or pod in a namespace, or what
+/// the search list of a pod makes one of.
+fn is_in_cluster(name: &str) -> bool {
+    let labels: Vec<&str> = name.split('.').collect();
+    matches!(labels[..], ["localhost" | "kubernetes"] | ["kubernetes", ..])
+        || name.contains('*')
+        || labels.iter().skip(1).any(|label| matches!(*label, "svc" | "pod"))
+        || name.ends_with(".cluster.local")
 }
 
 #[cfg(test)]
@@ -221,31 +267,98 @@ mod tests {
         .unwrap()
     }
 
+    fn taken<'a>(others: &[&'a Node], hosts: &[&str]) -> Taken<'a> {
+        Taken {
+            others: others.to_vec(),
+            hosts: hosts.iter().map(|host| Host::of(host)).collect(),
+            ranges: ["10.42.0.0/16", "10.43.0.0/16"].iter().map(|range| range.parse().unwrap()).collect(),
+        }
+    }
+
+    fn ask(dns: &[&str], ip: &str) -> Request {
+        let names = AlternativeNames { dns_names: words(dns), ip_addresses: vec![ip.parse().unwrap()], ..client().1 };
+        request((client().0, names))
+    }
+
     #[test]
     fn a_serving_certificate_is_for_the_node_and_nobody_else() {
         let (a, b) = (node("a", "10.0.0.1"), node("b", "10.0.0.2"));
-        let ask = |dns: &[&str], ip: [u8; 4]| {
-            let names = AlternativeNames { dns_names: words(dns), ip_addresses: vec![ip.into()], ..client().1 };
-            request((client().0, names))
-        };
-        let none = BTreeSet::new();
-        let good = ask(&["a"], [10, 0, 0, 1]);
-        assert!(names_are_the_nodes(&good, &a, &[&b], &none));
-        for bad in [ask(&["a"], [10, 0, 0, 2]), ask(&["a", "b"], [10, 0, 0, 1]), ask(&[], [10, 0, 0, 1])] {
-            assert!(!names_are_the_nodes(&bad, &a, &[&b], &none), "{bad:?}");
+        let good = ask(&["a"], "10.0.0.1");
+        assert!(names_are_the_nodes(&good, &a, &taken(&[&b], &[])));
+        for bad in [ask(&["a"], "10.0.0.2"), ask(&["a", "b"], "10.0.0.1"), ask(&[], "10.0.0.1")] {
+            assert!(!names_are_the_nodes(&bad, &a, &taken(&[&b], &[])), "{bad:?}");
         }
         // What a node says of itself is not enough to become somebody else.
-        assert!(!names_are_the_nodes(&good, &a, &[&node("x", "10.0.0.1")], &none));
-        for taken in ["10.0.0.1", "a"] {
-            assert!(
-                !names_are_the_nodes(&good, &a, &[], &BTreeSet::from([taken.to_owned()])),
-                "the API is called {taken}"
-            );
+        for ip in ["10.0.0.1", "::ffff:10.0.0.1"] {
+            assert!(!names_are_the_nodes(&good, &a, &taken(&[&node("x", ip)], &[])), "{ip}");
+            assert!(!names_are_the_nodes(&good, &a, &taken(&[], &[ip])), "the API is called {ip}");
         }
-        for name in ["kubernetes", "kubernetes.default.svc", "localhost", "*.a"] {
-            assert!(!names_are_the_nodes(&ask(&[name], [10, 0, 0, 1]), &node(name, "10.0.0.1"), &[], &none), "{name}");
+        for name in ["a", "A."] {
+            assert!(!names_are_the_nodes(&good, &a, &taken(&[], &[name])), "the API is called {name}");
         }
-        assert!(!names_are_the_nodes(&ask(&["l"], [127, 0, 0, 1]), &node("l", "127.0.0.1"), &[], &none));
-        assert!(!names_are_the_nodes(&request(client()), &Node::default(), &[], &none), "nothing is no name");
+        assert!(!names_are_the_nodes(&request(client()), &Node::default(), &taken(&[], &[])), "nothing is no name");
+    }
+
+    #[test]
+    fn an_address_is_the_same_however_it_is_written() {
+        // The Service of the API, loopback, and what they are called in IPv6.
+        for ip in [
+            "10.43.0.1",
+            "::ffff:10.43.0.1",
+            "::10.43.0.1",
+            "64:ff9b::10.43.0.1",
+            "127.0.0.1",
+            "::ffff:127.0.0.1",
+            "::1",
+            "0.0.0.0",
+            "::ffff:0.0.0.0",
+            "224.0.0.1",
+            "::ffff:10.0.0.1",
+            // A pod on another node.
+            "10.42.0.2",
+        ] {
+            assert!(!names_are_the_nodes(&ask(&["a"], ip), &node("a", ip), &taken(&[], &["10.43.0.1"])), "{ip}");
+        }
+        // The Node says the one, the request the other.
+        assert!(names_are_the_nodes(&ask(&["a"], "10.0.0.1"), &node("a", "::ffff:10.0.0.1"), &taken(&[], &[])));
+        assert!(names_are_the_nodes(&ask(&["a"], "2001:db8::1"), &node("a", "2001:db8::1"), &taken(&[], &[])));
+    }
+
+    #[test]
+    fn a_name_is_the_nodes_own_and_none_of_the_clusters() {
+        let called = |name: &str, address: &str| {
+            let mut node = node(name, "10.0.0.1");
+            node.status.as_mut().unwrap().addresses.as_mut().unwrap()[1].address = address.to_owned();
+            names_are_the_nodes(&ask(&[address], "10.0.0.1"), &node, &taken(&[], &[]))
+        };
+        assert!(called("a", "a") && called("a.example.com", "a.example.com"));
+        let foreign = [
+            "example.com",
+            "vault.prod.svc.cluster.local",
+            "vault.prod.svc",
+            "gen.default.pod",
+            "b",
+            "a.b",
+            "localhost",
+        ];
+        for name in foreign {
+            assert!(!called("a", name), "{name}");
+        }
+        // Nodes choose their names when they join.
+        for name in [
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "localhost",
+            "*.a",
+            "vault.prod.svc",
+            "vault.prod.svc.cluster.local",
+            "x.cluster.local",
+            "1-2-3-4.default.pod",
+        ] {
+            assert!(!called(name, name), "{name}");
+        }
+        let b = node("b", "10.0.0.2");
+        assert!(!names_are_the_nodes(&ask(&["b"], "10.0.0.1"), &node("b", "10.0.0.1"), &taken(&[&b], &[])));
     }
 }
