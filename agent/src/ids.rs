@@ -47,6 +47,42 @@ impl fmt::Display for PodUid {
     }
 }
 
+/// A name that can be one element of a path: it holds no `/`, is neither `.` nor `..`, and fits a directory. Whatever a
+/// pod calls itself or its containers becomes part of a path only as one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileName<'a>(&'a str);
+
+/// A name that would lead elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} cannot be the name of a file")]
+pub struct NoFileName(String);
+
+impl<'a> FileName<'a> {
+    /// Longest name of a directory entry.
+    const LONGEST: usize = 255;
+
+    /// Takes a name that leads nowhere else.
+    pub fn new(name: &'a str) -> Result<Self, NoFileName> {
+        let dots = matches!(name, "" | "." | "..");
+        if dots || name.len() > Self::LONGEST || name.bytes().any(|b| b == b'/' || b.is_ascii_control()) {
+            // A text for logs and events, whatever its length.
+            return Err(NoFileName(name.chars().take(80).collect()));
+        }
+        Ok(Self(name))
+    }
+
+    /// The name as text.
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+}
+
+impl AsRef<std::path::Path> for FileName<'_> {
+    fn as_ref(&self) -> &std::path::Path {
+        std::path::Path::new(self.0)
+    }
+}
+
 /// Namespace and name of a namespaced object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectName {
@@ -84,6 +120,12 @@ mod tests {
         assert_eq!(PodUid::new("a1-b_2").file_name(), Some("a1-b_2"));
         for bad in ["", ".", "..", "../x", "a/b", "a\0", &"a".repeat(254)] {
             assert_eq!(PodUid::new(bad).file_name(), None, "{bad:?}");
+        }
+        for good in ["c", "my-name", "a_b", "...", "0.log"] {
+            assert_eq!(FileName::new(good).map(FileName::as_str), Ok(good));
+        }
+        for bad in ["", ".", "..", "../x", "../../../tmp/x", "/x", "a/b", "a/", "a\0", "a\n", &"a".repeat(256)] {
+            assert!(FileName::new(bad).is_err(), "{bad:?}");
         }
     }
 }

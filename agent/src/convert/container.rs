@@ -10,6 +10,7 @@ use super::expansion::expand;
 use super::resources::{ResourceContext, container_resources};
 use super::security::{ImageUser, SeccompSettings, SecurityError, container_security};
 use super::{labels, spec};
+use crate::ids::FileName;
 
 /// What a container needs beside its pod; all of it resolved.
 #[derive(Clone, Debug)]
@@ -28,8 +29,8 @@ pub struct ContainerContext<'a> {
 }
 
 /// Path of a container's log below the pod's log directory.
-pub fn log_path(name: &str, restart_count: u32) -> String {
-    format!("{name}/{restart_count}.log")
+pub fn log_path(name: FileName<'_>, restart_count: u32) -> String {
+    format!("{}/{restart_count}.log", name.as_str())
 }
 
 /// The container to create.
@@ -42,6 +43,8 @@ pub fn container_config(
     let words = |list: &Option<Vec<String>>| -> Vec<String> {
         list.iter().flatten().map(|word| expand(word, |name| env.get(name).cloned())).collect()
     };
+    // The runtime opens the log as root, wherever this leads.
+    let log_path = log_path(FileName::new(&container.name)?, ctx.restart_count);
     let mut security = container_security(pod, container, &ctx.image_user, &ctx.seccomp)?;
     security.pid_target = ctx.target;
     Ok(ContainerConfig {
@@ -56,7 +59,7 @@ pub fn container_config(
         devices: Vec::new(),
         labels: labels::container_labels(pod, container),
         annotations: labels::container_annotations(pod, container, ctx.restart_count),
-        log_path: log_path(&container.name, ctx.restart_count),
+        log_path,
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
@@ -110,7 +113,7 @@ spec:
         )
         .unwrap();
         let env = BTreeMap::from([("WHO".to_owned(), "me".to_owned())]);
-        let ctx = ContainerContext {
+        let ctx = || ContainerContext {
             image_ref: "sha256:1".into(),
             image_user: ImageUser::default(),
             restart_count: 3,
@@ -126,7 +129,7 @@ spec:
             seccomp: SeccompSettings { root: "/s".into(), runtime_default: false },
             target: None,
         };
-        let c = container_config(&pod, &spec::containers(&pod)[0], ctx).unwrap();
+        let c = container_config(&pod, &spec::containers(&pod)[0], ctx()).unwrap();
         assert_eq!(c.metadata, ContainerMetadata { name: "a".into(), attempt: 3 });
         assert_eq!((c.image.as_str(), c.user_specified_image.as_str()), ("sha256:1", "copepod.local/demo:latest"));
         assert_eq!(c.command, ["demo", "me"]);
@@ -147,5 +150,9 @@ spec:
         }
         assert_eq!(labels::container_hash(&c.annotations), spec::container_hash(&spec::containers(&pod)[0]));
         assert_eq!(labels::restart_count(&c.annotations, 0), 3);
+        for name in ["../../../tmp/x", "../x", "..", ".", "a/b", ""] {
+            let elsewhere = Container { name: name.to_owned(), ..spec::containers(&pod)[0].clone() };
+            assert!(container_config(&pod, &elsewhere, ctx()).is_err(), "{name:?}");
+        }
     }
 }

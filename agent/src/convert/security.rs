@@ -52,6 +52,8 @@ pub enum SecurityError {
         "failed to resolve recursive read-only mode: volume {0:?} requested recursive read-only mode, but it is not supported by the runtime"
     )]
     RecursiveReadOnly(String),
+    #[error("container name {0}")]
+    Name(#[from] crate::ids::NoFileName),
 }
 
 fn pod_context(pod: &Pod) -> Option<&PodSecurityContext> {

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use super::deps::WorkerSettings;
 use crate::config::Paths;
 use crate::convert::{container, dns, hosts, sandbox, spec};
-use crate::ids::PodUid;
+use crate::ids::{FileName, PodUid};
 
 /// A file or directory that could not be made or removed.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +28,9 @@ fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError 
     move |source| FileError { op, path, source }
 }
 
-/// Whether a name is a plain file name, so that it cannot lead elsewhere.
-fn is_plain(name: &str) -> bool {
-    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\0'])
+/// A name as one element of a path below `dir`.
+fn plain<'a>(dir: &Path, name: &'a str) -> Result<FileName<'a>, FileError> {
+    FileName::new(name).map_err(|why| failed("create a file in", dir)(io::Error::new(io::ErrorKind::InvalidInput, why)))
 }
 
 /// The directory of a pod below the kubelet's root; `None` for a UID that is no
@@ -51,7 +51,9 @@ pub fn make_pod_dirs(paths: &Paths, pod: &Pod) -> Result<(), FileError> {
         let source = io::Error::new(io::ErrorKind::InvalidInput, "the pod's UID is no file name");
         return Err(FileError { op: "create", path: PathBuf::from(uid.as_str()), source });
     };
-    for path in [dir.join("volumes"), dir.join("plugins"), log_dir(paths, pod)] {
+    let logs = sandbox::log_directory(pod);
+    let logs = paths.pod_logs.join(plain(&paths.pod_logs, &logs)?);
+    for path in [dir.join("volumes"), dir.join("plugins"), logs] {
         std::fs::create_dir_all(&path).map_err(failed("create", &path))?;
     }
     Ok(())
@@ -92,10 +94,9 @@ pub fn hosts_mount(
 
 /// A fresh file for the container's last words, and its mount.
 pub fn termination_mount(settings: &WorkerSettings, pod: &Pod, target: &Container) -> Result<Option<Mount>, FileError> {
-    let Some(dir) = pod_dir(&settings.paths, &PodUid::of(pod)).filter(|_| is_plain(&target.name)) else {
-        return Ok(None);
-    };
-    let dir = dir.join("containers").join(&target.name);
+    let Some(dir) = pod_dir(&settings.paths, &PodUid::of(pod)) else { return Ok(None) };
+    let dir = dir.join("containers");
+    let dir = dir.join(plain(&dir, &target.name)?);
     std::fs::create_dir_all(&dir).map_err(failed("create", &dir))?;
     let path = dir.join(format!("{:08x}", rand::random::<u32>()));
     std::fs::write(&path, "").map_err(failed("create", &path))?;
@@ -110,7 +111,8 @@ pub fn termination_mount(settings: &WorkerSettings, pod: &Pod, target: &Containe
 
 /// Makes the directory of a container's logs.
 pub fn make_log_dir(paths: &Paths, pod: &Pod, target: &Container) -> Result<(), FileError> {
-    let dir = log_dir(paths, pod).join(&target.name);
+    let dir = log_dir(paths, pod);
+    let dir = dir.join(plain(&dir, &target.name)?);
     std::fs::create_dir_all(&dir).map_err(failed("create", &dir))
 }
 
@@ -124,7 +126,7 @@ pub fn remove_remains(paths: &Paths, pod: &Pod, logs: bool) -> Result<(), FileEr
         }
         remove(&dir, false)?;
     }
-    if logs && is_plain(&sandbox::log_directory(pod)) {
+    if logs && FileName::new(&sandbox::log_directory(pod)).is_ok() {
         remove(&log_dir(paths, pod), true)?;
     }
     Ok(())
@@ -146,5 +148,35 @@ fn remove(path: &Path, deep: bool) -> Result<(), FileError> {
     match result {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(e)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A name in a pod makes nothing outside the pod's own directories.
+    #[test]
+    fn names_lead_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths { pod_logs: dir.path().join("logs/pods"), ..Paths::below(dir.path()) };
+        let mut pod = Pod::default();
+        pod.metadata.uid = Some("u".into());
+        pod.metadata.name = Some("web".into());
+        pod.metadata.namespace = Some("ns".into());
+        make_pod_dirs(&paths, &pod).unwrap();
+        let target = |name: &str| Container { name: name.to_owned(), ..Container::default() };
+        make_log_dir(&paths, &pod, &target("c")).unwrap();
+        for name in ["../x", "../../../x", "..", ".", "a/b", "../ns_other_v/c", ""] {
+            assert!(make_log_dir(&paths, &pod, &target(name)).is_err(), "{name:?}");
+        }
+        pod.metadata.name = Some("../../x".into());
+        assert!(make_pod_dirs(&paths, &pod).is_err());
+        let logs: Vec<_> = std::fs::read_dir(&paths.pod_logs).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(logs, ["ns_web_u"]);
+        let here: Vec<_> =
+            std::fs::read_dir(paths.pod_logs.join("ns_web_u")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(here, ["c"]);
     }
 }
