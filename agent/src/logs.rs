@@ -6,6 +6,7 @@
 //! [`crate::retention`]; those of a pod go with its directory.
 
 pub mod line;
+mod open;
 pub mod options;
 pub mod read;
 pub mod rotate;

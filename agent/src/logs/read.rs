@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::mpsc;
 
 use super::line::{Flow, Renderer};
+use super::open;
 use super::options::LogOptions;
 use super::tail;
 use super::watch::{Change, DirectoryWatch, LogWatcher};
@@ -67,7 +68,7 @@ impl LogReader {
                 .ok(),
             None => None,
         };
-        let mut file = File::open(path).await.map_err(cannot)?;
+        let mut file = open_log(path).await.map_err(cannot)?;
         if let Some(lines) = options.tail_lines {
             let mut blocking = file.into_std().await;
             let found = tokio::task::spawn_blocking(move || {
@@ -160,7 +161,8 @@ impl LogReader {
     async fn switch_file(&mut self, out: &mpsc::Sender<Bytes>) -> Result<bool, LogError> {
         let failed = |source| LogError::Read { path: self.path.clone(), source };
         let mine = self.file.metadata().await.map_err(failed)?;
-        let Ok(there) = tokio::fs::metadata(&self.path).await else { return Ok(false) };
+        let Ok(next) = open_log(&self.path).await else { return Ok(false) };
+        let there = next.metadata().await.map_err(failed)?;
         if (mine.dev(), mine.ino()) == (there.dev(), there.ino()) {
             return Ok(false);
         }
@@ -168,11 +170,16 @@ impl LogReader {
         if self.read_to_end(out).await?.is_none() {
             self.options.follow = false;
         }
-        let Ok(file) = File::open(&self.path).await else { return Ok(false) };
-        self.file = file;
+        self.file = next;
         self.pending.clear();
         Ok(true)
     }
+}
+
+async fn open_log(path: &Path) -> io::Result<File> {
+    let path = path.to_owned();
+    let opened = tokio::task::spawn_blocking(move || open::log(&path)).await;
+    opened.map_err(io::Error::other).flatten().map(File::from_std)
 }
 
 async fn changed(watch: Option<&DirectoryWatch>) -> Change {

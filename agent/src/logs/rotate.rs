@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::open;
 use crate::podcache::PodCache;
 
 /// When to rotate and how much to keep.
@@ -112,7 +113,7 @@ impl LogRotator {
         for pod in self.cache.all() {
             for container in pod.containers.iter().filter(|c| c.is_running()) {
                 let path = Path::new(&container.status.log_path);
-                let result = match fs::metadata(path) {
+                let result = match open::log(path).and_then(|log| log.metadata()) {
                     Ok(meta) if meta.len() < self.policy.max_size => continue,
                     Ok(_) => self.rotate(container.id(), path).await,
                     // A rotation ended between its rename and the reopening, or
@@ -183,8 +184,14 @@ fn compress(path: &Path) -> io::Result<()> {
         PathBuf::from(name)
     };
     let (unfinished, finished) = (with(".gz.tmp"), with(".gz"));
-    let mut encoder = GzEncoder::new(File::create(&unfinished)?, Compression::fast());
-    io::copy(&mut File::open(path)?, &mut encoder)?;
+    let mut log = open::log(path)?;
+    // What is left of an earlier try goes; nothing that somebody put in its place is written through.
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut encoder = GzEncoder::new(File::create_new(&unfinished)?, Compression::fast());
+    io::copy(&mut log, &mut encoder)?;
     encoder.finish()?;
     fs::rename(&unfinished, &finished)?;
     fs::remove_file(path)

@@ -1,12 +1,12 @@
 //! The end of a log file, found without reading the rest.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use jiff::Timestamp;
 
 use super::line::{Flow, Renderer};
+use super::open;
 use super::options::LogOptions;
 
 const BLOCK: u64 = 16 * 1024;
@@ -46,7 +46,7 @@ pub fn start_of_tail<F: Read + Seek>(file: &mut F, lines: u64) -> io::Result<u64
 /// The text that stands in for a termination message of a container that failed
 /// and wrote none: its last 80 lines, at most 2,048 bytes. Blocking.
 pub fn termination_text(log: &Path) -> io::Result<String> {
-    let mut file = File::open(log)?;
+    let mut file = open::log(log)?;
     let start = start_of_tail(&mut file, TERMINATION_LINES)?;
     file.seek(SeekFrom::Start(start))?;
     let mut raw = Vec::new();
