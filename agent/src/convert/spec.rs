@@ -110,9 +110,12 @@ pub fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
     pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
-/// Whether the pod is shown at the API server on behalf of a static pod.
+/// Whether the pod is shown at the API server on behalf of a static pod. An annotation is anybody's; a mirror pod has
+/// one owner besides, which is its Node (the NodeRestriction admission plugin asks for both).
 pub fn is_mirror(pod: &Pod) -> bool {
-    annotation(pod, CONFIG_MIRROR).is_some()
+    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    let of_node = matches!(owners, [owner] if owner.kind == "Node" && owner.api_version == "v1");
+    of_node && annotation(pod, CONFIG_MIRROR).is_some()
 }
 
 /// Whether the pod comes from a file or URL. The annotation is true of every pod

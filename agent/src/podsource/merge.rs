@@ -45,7 +45,11 @@ fn merged(sources: &Sources) -> DesiredPods {
 
 /// The pod with its true source: what an annotation of an API pod claims makes no
 /// static pod of it. (A mirror pod repeats its static pod's annotations.)
-fn marked(origin: PodOrigin, mut pod: Arc<Pod>) -> Arc<Pod> {
+fn marked(origin: PodOrigin, mut pod: Arc<Pod>, before: Option<&Arc<Pod>>) -> Arc<Pod> {
+    // A pod that runs would seem to be gone, and with it every protection of its end.
+    if origin == PodOrigin::Api && spec::is_mirror(&pod) && before.is_some_and(|before| !spec::is_mirror(before)) {
+        Arc::make_mut(&mut pod).metadata.annotations.get_or_insert_default().remove(spec::CONFIG_MIRROR);
+    }
     let claimed = spec::annotation(&pod, spec::CONFIG_SOURCE);
     if origin == PodOrigin::Api && claimed.is_some_and(|c| c != origin.as_str()) && !spec::is_mirror(&pod) {
         let annotations = Arc::make_mut(&mut pod).metadata.annotations.get_or_insert_default();
@@ -75,14 +79,23 @@ impl Merger {
 
     /// Replaces everything a source has.
     pub fn replace(&self, origin: PodOrigin, pods: BTreeMap<PodUid, Arc<Pod>>) {
-        let pods = pods.into_iter().map(|(uid, pod)| (uid, marked(origin, pod))).collect();
-        self.change(|s| *s.slot(origin) = Some(pods));
+        self.change(|s| {
+            let slot = s.slot(origin);
+            let before = slot.take().unwrap_or_default();
+            let marked = |(uid, pod)| {
+                let pod = marked(origin, pod, before.get(&uid));
+                (uid, pod)
+            };
+            *slot = Some(pods.into_iter().map(marked).collect());
+        });
     }
 
     /// One pod of a source that was read in full before is new or different.
     pub fn apply(&self, origin: PodOrigin, pod: Arc<Pod>) {
         self.change(|s| {
-            s.slot(origin).get_or_insert_default().insert(PodUid::of(&pod), marked(origin, pod));
+            let (slot, uid) = (s.slot(origin).get_or_insert_default(), PodUid::of(&pod));
+            let pod = marked(origin, pod, slot.get(&uid));
+            slot.insert(uid, pod);
         });
     }
 
@@ -117,7 +130,7 @@ mod tests {
     #[test]
     fn nothing_before_files_are_read_and_mirrors_stand_apart() {
         let (merger, rx) = Merger::new(true, true, false);
-        let mirror = "metadata: {name: s-n, namespace: d, uid: m, annotations: {kubernetes.io/config.mirror: h}}";
+        let mirror = &format!("metadata: {{name: s-n, namespace: d, uid: m, {MIRROR}}}");
         merger.replace(PodOrigin::Api, [pod("metadata: {uid: a}"), pod(mirror)].into());
         assert!(!rx.borrow().api_synced, "a static pod's absence would be believed");
         merger.replace(PodOrigin::File, [pod("metadata: {uid: s}")].into());
@@ -128,6 +141,26 @@ mod tests {
         merger.remove(PodOrigin::Api, &PodUid::new("a"));
         merger.apply(PodOrigin::Api, pod("metadata: {uid: b}").1);
         assert_eq!(rx.borrow().pods.keys().map(PodUid::as_str).collect::<Vec<_>>(), ["b", "s"]);
+    }
+
+    /// What a mirror pod has beyond others.
+    const MIRROR: &str = "annotations: {kubernetes.io/config.mirror: h}, ownerReferences: [\
+                          {apiVersion: v1, kind: Node, name: n, uid: u, controller: true}]";
+
+    #[test]
+    fn an_annotation_makes_no_mirror_of_a_pod() {
+        let (merger, rx) = Merger::new(true, false, false);
+        let runs = |uid: &str| rx.borrow().pods.contains_key(&PodUid::new(uid));
+        merger.replace(PodOrigin::Api, [pod("metadata: {uid: a}"), pod("metadata: {uid: b}")].into());
+        // Without its Node as owner it is an ordinary pod with an annotation.
+        merger.apply(PodOrigin::Api, pod("metadata: {uid: c, annotations: {kubernetes.io/config.mirror: h}}").1);
+        assert!(runs("c"));
+        // A pod that runs becomes none, not even with an owner.
+        merger.apply(PodOrigin::Api, pod(&format!("metadata: {{uid: a, {MIRROR}}}")).1);
+        assert!(runs("a") && rx.borrow().mirrors.is_empty());
+        let all = ["a", "b"].map(|uid| pod(&format!("metadata: {{uid: {uid}, {MIRROR}}}")));
+        merger.replace(PodOrigin::Api, all.into());
+        assert!(runs("a") && runs("b") && rx.borrow().mirrors.is_empty());
     }
 
     #[test]
