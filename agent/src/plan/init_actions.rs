@@ -9,6 +9,9 @@ use crate::contract::{ProbeOutcome, ProbeView};
 use crate::convert::spec::{self, ContainerKind};
 use crate::podcache::{RuntimeContainer, RuntimePod};
 
+/// The exit code of what ends by SIGKILL.
+const KILLED: i32 = 137;
+
 /// What the walk over the init containers has found so far.
 struct Walk<'a> {
     pod: &'a Pod,
@@ -100,6 +103,11 @@ impl Walk<'_> {
                     return false;
                 }
                 self.starts.push(index);
+            }
+            // Nobody knows whether it ran: a pod that runs nothing twice ends.
+            ContainerState::Unknown if !sidecar && !restarts_after(self.pod, container, KILLED) => {
+                self.actions.kill_pod = true;
+                return false;
             }
             ContainerState::Unknown => {
                 self.kill(

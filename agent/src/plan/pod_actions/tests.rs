@@ -117,6 +117,7 @@ fn init_containers_run_in_order() {
     check(INIT, &[("i1", 0, Exited, 0), ("i2", 0, Exited, 0)], "s:a");
     check(INIT, &[("i2", 0, Exited, 0)], "s:a");
     check(INIT, &[("i1", 0, Unknown, 0)], "x:i1-0 i:i1");
+    check(INIT_NEVER, &[("i1", 0, Unknown, 0)], "kill-pod");
     // Once main containers are there, init containers do not run again in the same sandbox.
     check(INIT, &[("i1", 0, Exited, 0), ("a", 0, Exited, 1)], "s:a");
     check(INIT, &[("a", 0, Running, 0)], "");
