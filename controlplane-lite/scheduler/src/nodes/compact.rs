@@ -106,7 +106,7 @@ mod tests {
             "metadata": {"name": format!("n{n}"), "labels": {"kubernetes.io/hostname": format!("n{n}"), "zone": "z"}},
             "spec": {"taints": [{"key": format!("t{n}"), "effect": "NoSchedule"}]},
             "status": {
-                "allocatable": {"cpu": "4", "pods": "10", own: if n % 10 == 0 { "1" } else { "0" }},
+                "allocatable": {"cpu": "4", "pods": "10", own: if n.is_multiple_of(10) { "1" } else { "0" }},
                 "images": [{"names": [format!("image{n}")], "sizeBytes": 9}, {"names": ["shared"], "sizeBytes": 7}],
             },
         }))
