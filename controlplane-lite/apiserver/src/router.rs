@@ -32,6 +32,9 @@ pub async fn dispatch(
     let Some(kind) = server.scheme.by_gvr(&info.group, &info.version, &info.resource) else {
         return Ok(endpoints::not_found());
     };
+    if let Some(text) = kind.deprecated {
+        crate::warnings::add(text);
+    }
     if kind.namespaced {
         let across = matches!(info.verb.as_str(), "list" | "watch") && info.name.is_empty();
         if info.namespace.is_empty() && !across {

@@ -117,6 +117,8 @@ pub struct KindInfo {
     pub singular: &'static str,
     /// Short names for kubectl.
     pub short_names: &'static [&'static str],
+    /// What every answer warns of, where upstream's API lifecycle says that the version is deprecated.
+    pub deprecated: Option<&'static str>,
     /// Categories such as `all`.
     pub categories: &'static [&'static str],
     /// Whether objects live in namespaces.
@@ -148,6 +150,7 @@ impl KindInfo {
         plural: "",
         singular: "",
         short_names: &[],
+        deprecated: None,
         categories: &[],
         namespaced: true,
         verbs: ALL_VERBS,

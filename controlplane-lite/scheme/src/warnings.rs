@@ -2,29 +2,25 @@
 
 use serde_json::Value;
 
-use crate::access::{at, int_at};
+use crate::access::at;
+use crate::field::Path;
+
+mod network;
+mod node;
+mod pod;
+
+pub(crate) use network::{ingress, service};
 
 /// Warnings about a Pod.
 pub(crate) fn pod(object: &Value) -> Vec<String> {
-    pod_spec(object, &["spec"])
+    pod::warnings(object, &Path::ROOT, false)
 }
 
 /// Warnings about the pod template at `path`.
 pub(crate) fn template(object: &Value, path: &[&str]) -> Vec<String> {
-    let spec: Vec<&str> = path.iter().copied().chain(["spec"]).collect();
-    pod_spec(object, &spec)
+    pod::warnings(at(object, path), &Path::new(&path.join(".")), true)
 }
 
-fn pod_spec(object: &Value, path: &[&str]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    if int_at(at(object, path), &["terminationGracePeriodSeconds"]).is_some_and(|seconds| seconds < 0) {
-        warnings.push(format!(
-            "{}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1",
-            path.join(".")
-        ));
-    }
-    warnings
-}
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -55,5 +51,81 @@ mod tests {
             assert_eq!(at(&defaulted, &path), 1);
             assert!(kind.strategy.warnings(&defaulted).is_empty());
         }
+    }
+
+    /// Texts and their order are those of upstream's pkg/api/pod/warnings.go.
+    #[test]
+    fn what_a_pod_says_in_vain_is_told() {
+        let pod = json!({
+            "metadata": {"annotations": {
+                "scheduler.alpha.kubernetes.io/critical-pod": "true",
+                "container.seccomp.security.alpha.kubernetes.io/a": "unconfined",
+            }},
+            "spec": {
+                "nodeSelector": {"beta.kubernetes.io/arch": "amd64"},
+                "hostAliases": [{"ip": "1.1.1.1"}, {"ip": "1.1.1.1"}],
+                "imagePullSecrets": [{"name": ""}],
+                "volumes": [{"name": "g", "gitRepo": {}}, {"name": "r", "rbd": {}}],
+                "containers": [{
+                    "name": "a",
+                    "env": [{"name": "a", "value": "a"}, {"name": "a", "value": "$(a)b"}, {"name": "a", "value": "b"}],
+                    "ports": [
+                        {"containerPort": 80}, {"containerPort": 80, "name": "x", "protocol": "TCP"},
+                        {"containerPort": 80, "protocol": "UDP", "hostIP": "1.2.3.4", "name": "y"},
+                    ],
+                    "resources": {"limits": {"memory": "1500m"}, "requests": {"cpu": "1500m"}},
+                }],
+                "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "a"}]}},
+            },
+        });
+        let words = [
+            r#"spec.nodeSelector[beta.kubernetes.io/arch]: deprecated since v1.14; use "kubernetes.io/arch" instead"#,
+            r#"metadata.annotations[scheduler.alpha.kubernetes.io/critical-pod]: non-functional in v1.16+; use the "priorityClassName" field instead"#,
+            r#"metadata.annotations[container.seccomp.security.alpha.kubernetes.io/a]: non-functional in v1.27+; use the "seccompProfile" field instead"#,
+            "spec.volumes[0].gitRepo: deprecated in v1.11",
+            "spec.volumes[1].rbd: deprecated in v1.28, non-functional in v1.31+",
+            r#"spec.hostAliases[1].ip: duplicate ip "1.1.1.1""#,
+            r#"spec.imagePullSecrets[0].name: invalid empty name """#,
+            r#"spec.containers[0].resources.limits[memory]: fractional byte value "1500m" is invalid, must be an integer"#,
+            r#"spec.containers[0].env[2]: hides previous definition of "a", which may be dropped when using apply"#,
+            "spec.containers[0].ports[1]: duplicate port definition with spec.containers[0].ports[0]",
+            "spec.containers[0].ports[2]: hostIP set without hostPort: {Name:y HostPort:0 ContainerPort:80 Protocol:UDP \
+             HostIP:1.2.3.4}",
+            "spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].labelSelector: a null \
+             labelSelector results in matching no pod",
+        ];
+        assert_eq!(super::pod(&pod), words);
+        let below = template(&json!({"spec": {"template": pod}}), &["spec", "template"]);
+        let prefixed = words.map(|text| {
+            // The path of the port that was there before is in the middle of its sentence.
+            format!("spec.template.{}", text.replace("with spec.", "with spec.template.spec."))
+        });
+        assert_eq!(below, prefixed);
+        assert!(super::pod(&json!({"spec": {"containers": [{"name": "a", "image": "x"}]}})).is_empty());
+        for odd in [json!(null), json!([]), json!({"spec": 7}), json!({"spec": {"containers": {"a": 1}}})] {
+            assert!(super::pod(&odd).is_empty());
+        }
+    }
+
+    #[test]
+    fn what_a_service_or_ingress_says_in_vain_is_told() {
+        let annotated = json!({"metadata": {"annotations": {"kubernetes.io/ingress.class": "nginx"}}});
+        let words =
+            r#"annotation "kubernetes.io/ingress.class" is deprecated, please use 'spec.ingressClassName' instead"#;
+        assert_eq!(ingress(&annotated), [words]);
+        assert!(ingress(&json!({})).is_empty() && service(&json!({"spec": {}})).is_empty());
+        let headless =
+            json!({"spec": {"clusterIP": "None", "externalIPs": ["1.1.1.1"], "sessionAffinity": "ClientIP"}});
+        let ignored =
+            ["spec.externalIPs", "spec.SessionAffinity"].map(|f| format!("{f} is ignored for headless services"));
+        assert_eq!(service(&headless), ignored);
+        let named = json!({"spec": {"externalName": "a.example", "trafficDistribution": "PreferClose"}});
+        assert_eq!(
+            service(&named),
+            [
+                r#"spec.externalName is ignored when spec.type is not "ExternalName""#,
+                r#"spec.trafficDistribution: "PreferClose" is deprecated; use "PreferSameZone""#,
+            ]
+        );
     }
 }

@@ -86,6 +86,18 @@ async fn a_lost_pod_is_replaced_and_a_foreign_one_adopted() {
     let orphan: Pod = c
         .create(json!({"metadata": {"name": "orphan", "labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}))
         .await;
+    // Slices are made from the same cache of pods: what the set may count was seen.
+    c.create::<Service>(
+        json!({"metadata": {"name": "a"}, "spec": {"selector": {"app": "a"}, "ports": [{"port": 80}]}}),
+    )
+    .await;
+    c.wait_for("the orphan's endpoint", || async {
+        let slices = c.list::<EndpointSlice>().await;
+        let mut targets =
+            slices.iter().flat_map(|s| s.endpoints.iter().flatten()).filter_map(|e| e.target_ref.as_ref());
+        targets.any(|target| target.uid == orphan.uid())
+    })
+    .await;
     c.create::<ReplicaSet>(json!({"metadata": {"name": "rs"}, "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "a"}}, "template": template}}))
         .await;
     let ready = || async {

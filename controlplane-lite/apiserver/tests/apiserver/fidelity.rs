@@ -147,6 +147,25 @@ async fn negative_grace_periods_warn() {
     assert_eq!(made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"], 1);
 }
 
+/// As `kubectl get endpoints` and `kubectl get componentstatuses` show it (`APILifecycleDeprecated` in `k8s.io/api`).
+#[tokio::test]
+async fn deprecated_versions_warn() {
+    let (_server, client) = start().await;
+    for (path, words) in [
+        (
+            "/api/v1/namespaces/default/endpoints",
+            "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"",
+        ),
+        ("/api/v1/componentstatuses", "299 - \"v1 ComponentStatus is deprecated in v1.19+\""),
+    ] {
+        let answer = ask(&client, Request::get(path), &Value::Null).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()["warning"], words);
+    }
+    let answer = ask(&client, Request::get("/api/v1/namespaces/default/services"), &Value::Null).await;
+    assert!(!answer.headers().contains_key("warning"));
+}
+
 #[tokio::test]
 async fn tables_are_of_what_is_stored() {
     let (_server, client) = start().await;

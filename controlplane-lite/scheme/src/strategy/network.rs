@@ -6,8 +6,8 @@ use super::{Context, Facts, Strategy};
 use crate::defaults::network;
 use crate::field::FieldErrors;
 use crate::meta::NameRule;
-use crate::prepare;
 use crate::validation as check;
+use crate::{prepare, warnings};
 
 pub(crate) struct Service;
 
@@ -40,6 +40,10 @@ impl Strategy for Service {
 
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
         check::network::service_update(new, old, errors);
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        warnings::service(object)
     }
 }
 
@@ -88,6 +92,10 @@ impl Strategy for Ingress {
 
     fn validate(&self, object: &Value, errors: &mut FieldErrors) {
         check::network::ingress(object, errors);
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        warnings::ingress(object)
     }
 }
 
