@@ -450,12 +450,11 @@ pub async fn remove_owned(owner: &Owner) -> Result<(), RemoveError> {
         Ok(netlink) => {
             let holder = links::holder(&netlink, owner).await;
             note("links", holder.as_ref().err().map(|error| error as _));
-            if let Ok(holder @ (Holder::Own | Holder::Nobody)) = holder {
-                // A table without a mark, of a version before, is ours where the bridge is.
-                let unmarked = holder == Holder::Own;
-                let removed = crate::services::cleanup(owner, unmarked);
+            if let Ok(Holder::Own | Holder::Nobody) = holder {
+                // A table without a mark is of a version before, which the namespace has had: nobody else holds it.
+                let removed = crate::services::cleanup(owner);
                 note("rules of Services", removed.as_ref().err().map(|error| error as _));
-                let removed = cni::hostports::cleanup(owner, unmarked);
+                let removed = cni::hostports::cleanup(owner);
                 note("rules of host ports", removed.as_ref().err().map(|error| error as _));
                 note("routes", kernel::remove_all(&netlink).await.as_ref().err().map(|error| error as _));
             }

@@ -265,12 +265,12 @@ fn node_view(config: &ServiceProxyConfig) -> Result<NodeView, ServiceProxyError>
     })
 }
 
-/// Removes the owner's nftables table from the calling thread's network namespace, and one without a mark if
-/// `unmarked`; fine when there is none.
+/// Removes the owner's nftables table from the calling thread's network namespace, or one without a mark; fine when
+/// there is none.
 ///
 /// # Errors
 /// [`ServiceProxyError`] when the kernel refuses.
-pub fn cleanup(owner: &Owner, unmarked: bool) -> Result<(), ServiceProxyError> {
+pub fn cleanup(owner: &Owner) -> Result<(), ServiceProxyError> {
     let backend = NetlinkBackend::new().map_err(ServiceProxyError::Unavailable)?;
-    backend.of(Some(owner)).remove(unmarked).map_err(ServiceProxyError::Cleanup)
+    backend.of(Some(owner)).remove().map_err(ServiceProxyError::Cleanup)
 }

@@ -213,6 +213,12 @@ sed -i 's/"copepod0"/"cni0"/' /run/copepod/cni/net.d/*
 ip link set copepod0 down
 ip link set copepod0 name cni0
 ip link set cni0 up
+for table in $(nft list tables | awk '/copepod/ { print $3 }'); do
+  nft list table ip "$table" | sed '/^\tcomment /d' >/tmp/"$table"-$$.nft
+  nft delete table ip "$table"
+  nft -f /tmp/"$table"-$$.nft
+  rm /tmp/"$table"-$$.nft
+done
 for link in $(ip -brief link | sed 's/[@ ].*//'); do ip link set dev "$link" alias ""; done
 "#;
 

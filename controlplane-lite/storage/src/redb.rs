@@ -20,6 +20,7 @@
 mod acknowledged;
 mod read;
 mod schema;
+mod staged;
 mod writer;
 
 use std::collections::BTreeMap;

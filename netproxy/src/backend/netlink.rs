@@ -163,17 +163,17 @@ impl NetlinkBackend {
         Self { owner: owner.cloned(), ..self }
     }
 
-    /// Removes the table if it bears the owner's mark, and one without a mark if `unmarked`. None, or one of another
+    /// Removes the table if it bears the owner's mark or, as before there were marks, none. No table, or one of another
     /// instance, is fine.
     ///
     /// # Errors
     /// [`NftError`] when the kernel refuses.
-    pub fn remove(&mut self, unmarked: bool) -> Result<(), NftError> {
+    pub fn remove(&mut self) -> Result<(), NftError> {
         while receive(&self.socket, false).is_ok_and(|d| d.is_some()) {}
         let Some(comment) = self.comment()? else { return Ok(()) };
         let removes = match comment.filter(|comment| is_mark(comment)) {
             Some(mark) => self.owner.as_ref().is_some_and(|owner| owner.has_marked(&mark)),
-            None => unmarked,
+            None => true,
         };
         if removes { self.run(&Transaction::delete_table(), None) } else { Ok(()) }
     }

@@ -147,12 +147,12 @@ pub fn check(address: Ipv4Addr, ports: &[HostPort]) -> Result<(), PluginError> {
     Err(PluginError::check(format!("a rule for a host port of {address} is missing")))
 }
 
-/// Removes the owner's table, and one without a mark if `unmarked`; fine when there is none.
+/// Removes the owner's table, or one without a mark; fine when there is none.
 ///
 /// # Errors
 /// [`NftError`] when the kernel refuses.
-pub fn cleanup(owner: &Owner, unmarked: bool) -> Result<(), NftError> {
-    NetlinkBackend::for_table(TABLE)?.of(Some(owner)).remove(unmarked)
+pub fn cleanup(owner: &Owner) -> Result<(), NftError> {
+    NetlinkBackend::for_table(TABLE)?.of(Some(owner)).remove()
 }
 
 /// Deletes tracked UDP flows, which would go on as before for as long as datagrams come. As

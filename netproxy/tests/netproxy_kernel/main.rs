@@ -6,6 +6,7 @@ mod hostports;
 mod links;
 mod local_traffic;
 mod net;
+mod router;
 mod tables;
 mod tunnels;
 mod whole;

@@ -194,7 +194,7 @@ fn a_table_is_removed_and_replaced_by_its_mark() {
     World::new().adopt(&mut mine);
     assert!(list().contains("comment \"copepod:instance-1\""), "{}", list());
     assert!(!mine.list().unwrap().table.unwrap().foreign);
-    other.remove(true).unwrap();
+    other.remove().unwrap();
     assert!(list().contains("table ip copepod"), "it is not the other's to remove");
     // Who holds the namespace now replaces it as a whole, in one transaction, and is its owner afterwards.
     assert!(other.list().unwrap().table.unwrap().foreign);
@@ -202,17 +202,15 @@ fn a_table_is_removed_and_replaced_by_its_mark() {
     assert_eq!(tx.ops[..2], [Op::DeleteTable, Op::AddTable]);
     assert!(!other.list().unwrap().table.unwrap().foreign && list().contains("copepod:instance-2"));
     assert_eq!(World::new().adopt(&mut other), Transaction::default());
-    mine.remove(true).unwrap();
+    mine.remove().unwrap();
     assert!(list().contains("table ip copepod"));
     for _ in 0..2 {
-        other.remove(false).unwrap();
+        other.remove().unwrap();
     }
     assert!(!list().contains("copepod"));
     // One from before marks is adopted as it is, and goes with the node that holds the namespace.
     World::new().adopt(&mut namespace.run(|| NetlinkBackend::new().unwrap()));
     assert_eq!(World::new().adopt(&mut mine), Transaction::default());
-    mine.remove(false).unwrap();
-    assert!(list().contains("table ip copepod"));
-    mine.remove(true).unwrap();
+    mine.remove().unwrap();
     assert!(!list().contains("copepod"));
 }

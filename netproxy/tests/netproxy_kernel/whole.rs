@@ -214,8 +214,8 @@ async fn scenario() {
     assert!(table_contains("table ip copepod"), "stopping leaves the rules");
     assert!(http_get(SocketAddr::from((Ipv4Addr::LOCALHOST, 31999)), "/").await.is_err());
     let owner = Owner::new("instance-1").unwrap();
-    cleanup(&owner, true).unwrap();
-    cleanup(&owner, true).expect("cleaning up twice is fine");
+    cleanup(&owner).unwrap();
+    cleanup(&owner).expect("cleaning up twice is fine");
     assert!(NetlinkBackend::new().unwrap().list().unwrap().table.is_none());
 }
 

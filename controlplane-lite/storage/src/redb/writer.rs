@@ -1,6 +1,6 @@
 //! The writer thread: gathers, judges, commits, publishes, answers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -11,9 +11,10 @@ use tokio::sync::oneshot;
 
 use super::acknowledged::Acknowledged;
 use super::schema::{self, LOG, META, RESERVE, RESERVED, REVISION, Recovered, VERSIONS};
-use super::{Open, Overlay, Shared, broken, read};
+use super::staged::{Staged, current};
+use super::{Open, Overlay, Shared, broken};
 use crate::config::RedbConfig;
-use crate::store::{Durability, Entry, Event, Key, Precondition, Put, Revision, StoreError, check_precondition};
+use crate::store::{Entry, Event, Key, Precondition, Put, Revision, StoreError};
 
 /// Most writes in one commit.
 const MAX_BATCH: usize = 1024;
@@ -49,17 +50,6 @@ pub(super) enum Write {
 pub(super) struct Written {
     pub(super) revision: Revision,
     pub(super) previous: Option<Entry>,
-}
-
-/// Accepted writes of one batch, not visible yet.
-#[derive(Default)]
-struct Staged {
-    versions: Overlay,
-    /// Newest staged version per key.
-    latest: HashMap<Key, Revision>,
-    events: Vec<Event>,
-    answers: Vec<(Answer<Written>, Written)>,
-    durable: bool,
 }
 
 pub(super) struct Writer {
@@ -439,58 +429,6 @@ impl Writer {
         self.acknowledged.note(self.revision);
         Ok(())
     }
-}
-
-impl Staged {
-    /// Judges one write; `current` is the newest version of its key.
-    fn accept(
-        &mut self,
-        write: Write,
-        current: Option<(Revision, Option<Bytes>)>,
-        revision: Revision,
-    ) -> Result<Written, StoreError> {
-        let have = current.as_ref().and_then(|(revision, value)| value.as_ref().map(|_| *revision));
-        match write {
-            Write::Put(put) => {
-                check_precondition(&put.key, put.precondition, have)?;
-                self.durable |= put.durability == Durability::Immediate;
-                self.latest.insert(put.key.clone(), revision);
-                self.versions.insert((put.key.clone(), revision), Some(put.value.clone()));
-                let entry = Entry { key: put.key, value: put.value, revision };
-                self.events.push(Event::Put { entry, created: have.is_none() });
-                Ok(Written { revision, previous: None })
-            }
-            Write::Delete(key, precondition) => {
-                let (Some(last), Some((_, Some(value)))) = (have, current) else {
-                    return Err(StoreError::NotFound(key));
-                };
-                check_precondition(&key, precondition, have)?;
-                self.durable = true;
-                self.latest.insert(key.clone(), revision);
-                self.versions.insert((key.clone(), revision), None);
-                let previous = Entry { key, value, revision: last };
-                self.events.push(Event::Delete { previous: previous.clone(), revision });
-                Ok(Written { revision, previous: Some(previous) })
-            }
-        }
-    }
-}
-
-fn current(
-    key: &Key,
-    staged: &Staged,
-    overlay: &Overlay,
-    versions: &redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
-) -> Result<Option<(Revision, Option<Bytes>)>, redb::Error> {
-    if let Some(revision) = staged.latest.get(key) {
-        let value = staged.versions.get(&(key.clone(), *revision)).cloned().flatten();
-        return Ok(Some((*revision, value)));
-    }
-    let newest = (key.clone(), Revision(u64::MAX));
-    if let Some(((_, revision), value)) = overlay.range((key.clone(), Revision(0))..=newest).next_back() {
-        return Ok(Some((*revision, value.clone())));
-    }
-    read::newest(versions, key.as_str(), Revision(u64::MAX))
 }
 
 fn persist<'v>(
