@@ -114,9 +114,11 @@ impl PodVolumes for VolumeManager {
         };
         let entry = self.entry(&uid);
         let mut state = entry.state.lock().await;
-        let before = state.deadline();
         let result = self.reconcile(&entry, &mut state, pod, &pod_dir).await;
-        if state.deadline() != before {
+        let waits = state.deadline().is_some();
+        // Who looks for the next deadline passes over pods that are busy.
+        drop(state);
+        if waits {
             self.deadlines.notify_one();
         }
         result

@@ -154,7 +154,10 @@ fn run(
         // What still runs of a dead sandbox is stopped all the same, once.
         decision.effects.retain(|_| facts.runtime.is_running());
         decision.blocked_until = decision.effects.is_empty().then_some(until);
-        decision.events = if decision.effects.is_empty() { vec![event] } else { decision.events };
+        if decision.effects.is_empty() {
+            decision.events = vec![event];
+        }
+        decision.events.extend(starts.events);
         return Decision { wake_at: earliest(deadline, [decision.blocked_until]), ..decision };
     }
     decision.events.extend(starts.events);

@@ -127,6 +127,7 @@ impl Memory {
         let runs = |name: &str| runtime.container(name).is_some_and(RuntimeContainer::is_running);
         self.waiting.retain(|name, _| !runs(name));
         self.tries.retain(|name, _| !runs(name));
+        self.hooks_ended.retain(|id| runtime.containers.iter().any(|c| c.id() == id));
     }
 
     /// The node asks the pod to go; one that ends already goes on as it does.

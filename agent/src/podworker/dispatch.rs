@@ -70,9 +70,9 @@ impl PodWorkers {
         self.with(uid, Inbox::poke);
     }
 
-    /// Ends a pod for the node's sake. False: nobody works on that pod.
+    /// Ends a pod for the node's sake. False: nobody works on that pod, or it ends already.
     pub fn evict(&self, uid: &PodUid, eviction: Eviction) -> bool {
-        self.with(uid, |inbox| inbox.evict(eviction)).is_some()
+        self.with(uid, |inbox| inbox.evict(eviction)).unwrap_or(false)
     }
 
     /// Ends a pod to make room for a critical one.

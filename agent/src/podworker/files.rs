@@ -119,15 +119,16 @@ pub fn make_log_dir(paths: &Paths, pod: &Pod, target: &Container) -> Result<(), 
 /// Removes what is left of a pod once its volumes are gone: its directory, in
 /// which nothing may be mounted any more, and its logs.
 pub fn remove_remains(paths: &Paths, pod: &Pod, logs: bool) -> Result<(), FileError> {
+    // Housekeeping finds a dead pod by its directory, so that goes last.
+    if logs && FileName::new(&sandbox::log_directory(pod)).is_ok() {
+        remove(&log_dir(paths, pod), true)?;
+    }
     let uid = PodUid::of(pod);
     if let Some(dir) = pod_dir(paths, &uid) {
         for sub in ["containers", "plugins", "etc-hosts", "volume-subpaths", "volumes"] {
             remove(&dir.join(sub), sub == "containers" || sub == "plugins")?;
         }
         remove(&dir, false)?;
-    }
-    if logs && FileName::new(&sandbox::log_directory(pod)).is_ok() {
-        remove(&log_dir(paths, pod), true)?;
     }
     Ok(())
 }

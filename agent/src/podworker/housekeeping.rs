@@ -56,6 +56,10 @@ async fn clean(deps: &Deps, alive: &(dyn Fn(&PodUid) -> bool + Sync)) {
     let mut dead: BTreeSet<PodUid> = names(&paths.root.join("pods")).into_iter().map(PodUid::new).collect();
     dead.retain(|uid| !alive(uid));
     for uid in dead {
+        // The others took their time: a static pod may be wanted again.
+        if alive(&uid) {
+            continue;
+        }
         tracing::info!(pod.uid = %uid, "removing what is left of a pod");
         let pod =
             Pod { metadata: ObjectMeta { uid: Some(uid.to_string()), ..ObjectMeta::default() }, ..Pod::default() };
@@ -63,15 +67,16 @@ async fn clean(deps: &Deps, alive: &(dyn Fn(&PodUid) -> bool + Sync)) {
             tracing::warn!(pod.uid = %uid, %error, "orphaned volume not removed");
             continue;
         }
-        if let Err(error) = files::remove_remains(paths, &pod, false) {
-            tracing::warn!(pod.uid = %uid, %error, "orphaned directory not removed");
-        }
         // Several nodes may share one log directory: only logs of pods that had
         // a directory here are ours to remove.
         for name in names(&paths.pod_logs).into_iter().filter(|n| uid_of_log_dir(n).as_ref() == Some(&uid)) {
             if let Err(error) = cri::dirtree::remove(&paths.pod_logs.join(&name)) {
                 tracing::warn!(pod.uid = %uid, %error, "orphaned logs not removed");
             }
+        }
+        // Last: by it the pod is found again, should this be cut short.
+        if let Err(error) = files::remove_remains(paths, &pod, false) {
+            tracing::warn!(pod.uid = %uid, %error, "orphaned directory not removed");
         }
     }
     if let Some(tree) = &deps.cgroups {

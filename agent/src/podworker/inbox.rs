@@ -85,30 +85,29 @@ impl Inbox {
         self.notify.notify_one();
     }
 
-    /// The pod has to go, however well it is.
-    pub(super) fn evict(&self, eviction: Eviction) {
-        self.end_early("Evicted", eviction);
+    /// The pod has to go, however well it is. False: it goes already, and this makes no difference.
+    pub(super) fn evict(&self, eviction: Eviction) -> bool {
+        self.end_early("Evicted", eviction)
     }
 
     /// The pod has to make room for a critical one.
     pub(super) fn preempt(&self, eviction: Eviction) {
-        self.end_early(PREEMPTING, eviction);
+        let _ = self.end_early(PREEMPTING, eviction);
     }
 
-    fn end_early(&self, reason: &'static str, eviction: Eviction) {
+    fn end_early(&self, reason: &'static str, eviction: Eviction) -> bool {
         let mut state = self.lock();
         // A pod that ends already goes on with the grace it was given.
-        if state.evicted {
-            return;
+        if state.evicted || state.removed || state.deletion.is_some() {
+            return false;
         }
         state.evicted = true;
         let Eviction { message, grace } = eviction;
         state.update.eviction = Some(memory::Eviction { reason, message, grace });
-        if !state.removed && state.deletion.is_none() {
-            state.interrupt.cancel();
-        }
+        state.interrupt.cancel();
         drop(state);
         self.notify.notify_one();
+        true
     }
 
     /// Something of the pod changed in the runtime.

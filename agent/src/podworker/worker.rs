@@ -121,8 +121,14 @@ impl Worker {
                 return Next::Wait(decision.wake_at);
             }
             for effect in decision.effects {
+                let stops = matches!(effect, Effect::Kill(_) | Effect::StopForRestart);
                 if !self.perform(effect, decision.wake_at, &interrupt).await {
                     break;
+                }
+                if stops {
+                    // What starts next may take long: what was stopped is not ready meanwhile.
+                    self.deps.probes.update_pod(&self.pod, &self.runtime);
+                    self.report(Stage::Syncing);
                 }
             }
         }

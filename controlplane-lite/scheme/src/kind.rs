@@ -281,6 +281,13 @@ impl Kind {
         self.strategy.prepare_create(object, context);
     }
 
+    /// What a person should know about a change, which upstream says for the main resource alone.
+    #[must_use]
+    pub fn warnings_on_update(&self, subresource: &str, object: &Value) -> Vec<String> {
+        let warns = subresource.is_empty() && self.facts.warns_on_update;
+        if warns { self.strategy.warnings(object) } else { Vec::new() }
+    }
+
     /// Everything wrong with a new object, metadata first.
     #[must_use]
     pub fn validate_create(&self, object: &Value) -> FieldErrors {
@@ -336,7 +343,10 @@ impl Kind {
         meta::validate_update(new, old, self.namespaced, &Path::new("metadata"), &mut errors);
         match subresource {
             "" => {
-                self.strategy.validate(new, &mut errors);
+                // What was stored under other rules can still be labelled, deleted and let go.
+                if !same_content(new, old) {
+                    self.strategy.validate(new, &mut errors);
+                }
                 self.strategy.validate_update(new, old, &mut errors);
             }
             "status" => self.strategy.validate_status(new, old, &mut errors),
@@ -344,4 +354,12 @@ impl Kind {
         }
         errors
     }
+}
+
+/// Whether two objects are the same but for metadata and status.
+fn same_content(new: &Value, old: &Value) -> bool {
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
+    let is_content = |key: &str| !matches!(key, "metadata" | "status");
+    let kept = new.iter().filter(|(key, _)| is_content(key)).all(|(key, value)| old.get(key) == Some(value));
+    kept && old.keys().filter(|key| is_content(key)).all(|key| new.contains_key(key))
 }

@@ -93,6 +93,8 @@ pub struct Facts {
     pub garbage_collection: GarbageCollection,
     /// How objects go.
     pub deletes: Deletes,
+    /// Whether an update warns of what a create does: of Pods, which are written often, it does not.
+    pub warns_on_update: bool,
     /// Whether a delete answers the object rather than a Status.
     pub returns_deleted: bool,
 }
@@ -108,6 +110,7 @@ impl Facts {
         holds_addresses: false,
         garbage_collection: GarbageCollection::DeleteDependents,
         deletes: Deletes::AtOnce,
+        warns_on_update: true,
         returns_deleted: false,
     };
 }

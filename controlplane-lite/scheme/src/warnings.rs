@@ -128,4 +128,12 @@ mod tests {
             ]
         );
     }
+
+    /// A request may hold as many ports as fit into its body.
+    #[test]
+    fn equal_ports_are_told_once_each() {
+        let ports: Vec<Value> = (0..50_000).map(|n| json!({"containerPort": 80, "hostPort": n % 3})).collect();
+        let told = super::pod(&json!({"spec": {"containers": [{"name": "a", "ports": ports}]}}));
+        assert_eq!(told.len(), ports.len() - 1, "one for each port but the first");
+    }
 }

@@ -249,7 +249,10 @@ fn open_database(config: &RedbConfig) -> Result<Database, StoreError> {
     create_file(&config.path).map_err(|source| StoreError::io("create", &path, source))?;
     let length = std::fs::metadata(&config.path).map_err(|source| StoreError::io("read the size of", &path, source))?;
     if length.len() == 0 {
-        let reason = "the file is empty: what it held is lost (remove it to begin with an empty cluster)".into();
+        let reason =
+            "the file is empty: what it held is lost (remove it, and the one with .acknowledged after its name, \
+                      to begin with an empty cluster)"
+                .into();
         return Err(StoreError::Corrupt { path, reason });
     }
     let mut builder = Database::builder();

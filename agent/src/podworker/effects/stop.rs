@@ -19,7 +19,7 @@ pub(super) async fn kill(ctx: &EffectContext, targets: &[KillContainer]) -> Resu
         Some(kill_container(ctx, Kill::new(target, k.reason, &k.message)))
     });
     let results = join_all(kills).await;
-    ctx.journal.write(Record::Stale);
+    look(ctx).await;
     let mut all = Ok(());
     for error in results.into_iter().filter_map(Result::err) {
         tracing::warn!(pod.uid = %ctx.uid, %error, "container not stopped");
@@ -32,8 +32,17 @@ pub(super) async fn kill(ctx: &EffectContext, targets: &[KillContainer]) -> Resu
 pub(super) async fn stop_for_restart(ctx: &EffectContext) -> Result<(), NotDone> {
     let mut errors = kill_containers(ctx, None).await;
     errors.extend(stop_sandboxes(ctx).await);
-    ctx.journal.write(Record::Stale);
+    look(ctx).await;
     report_errors(ctx, &errors)
+}
+
+/// Reads what is left: nobody is to take what was stopped for running while something else starts.
+async fn look(ctx: &EffectContext) {
+    let record = match ctx.read_view().await {
+        Ok((view, messages)) => Record::View(view, messages),
+        Err(_) => Record::Stale,
+    };
+    ctx.journal.write(record);
 }
 
 fn report_errors(ctx: &EffectContext, errors: &[cri::CriError]) -> Result<(), NotDone> {

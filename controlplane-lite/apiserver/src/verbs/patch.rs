@@ -29,7 +29,7 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError>
             .map_err(|error| refused(call, error))?;
         let mut object = patched.object;
         warnings = patched.warnings;
-        warnings.extend(call.kind.strategy.warnings(&object));
+        warnings.extend(call.kind.warnings_on_update(&call.info.subresource, &object));
         let (name, namespace) = (str_at(&object, &["metadata", "name"]), str_at(&object, &["metadata", "namespace"]));
         if name != call.info.name {
             return Err(ApiError::bad_request(format!(

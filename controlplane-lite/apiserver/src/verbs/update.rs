@@ -25,7 +25,7 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     let decoded = call.decode(call.kind, &body, options.field_validation)?;
     let mut object = decoded.object;
     let mut warnings = decoded.warnings;
-    warnings.extend(call.kind.strategy.warnings(&object));
+    warnings.extend(call.kind.warnings_on_update(&call.info.subresource, &object));
     call.settle_namespace(&mut object)?;
     match str_at(&object, &["metadata", "name"]) {
         "" => {

@@ -86,18 +86,14 @@ fn is_of_node(ctx: &Context, asked: &Request, node: &str) -> bool {
     let Some(own) = nodes.iter().find(|n| name(&n.metadata) == node) else { return false };
     let others: Vec<_> = nodes.iter().filter(|n| name(&n.metadata) != node).map(AsRef::as_ref).collect();
     let services = ctx.informers.services.list();
-    let of_services = services.iter().filter_map(|s| s.spec.as_ref()).flat_map(|s| {
-        let external = s.external_ips.iter().flatten().chain(&s.load_balancer_ip);
-        s.cluster_ips.iter().flatten().chain(external).map(String::as_str)
-    });
+    // Addresses of load balancers are not among them: where nodes balance, those are the nodes' own.
+    let of_services = services.iter().filter_map(|s| s.spec.as_ref());
+    let of_services =
+        of_services.flat_map(|s| s.cluster_ips.iter().chain(&s.external_ips).flatten().map(String::as_str));
     let api = ctx.informers.endpoints.get(&ObjectKey::new("default", "kubernetes"));
     let of_api = api.iter().flat_map(|api| api.subsets.iter().flatten());
     let of_api = of_api.flat_map(|subset| subset.addresses.iter().flatten()).map(|address| address.ip.as_str());
-    let balanced =
-        services.iter().filter_map(|s| s.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()).flatten();
-    let balanced = balanced.flat_map(|ingress| ingress.ip.iter().chain(&ingress.hostname)).map(String::as_str);
-    let hosts =
-        of_services.chain(balanced).chain(of_api).chain(ctx.config.api_names.iter().map(String::as_str)).map(Host::of);
+    let hosts = of_services.chain(of_api).chain(ctx.config.api_names.iter().map(String::as_str)).map(Host::of);
     let ranges = [ctx.config.cluster_cidr, ctx.config.service_cidr];
     let taken = Taken { others, hosts: hosts.collect(), ranges: ranges.into_iter().flatten().collect() };
     recognize::names_are_the_nodes(asked, own, &taken)

@@ -19,7 +19,13 @@ pub(crate) struct Pod;
 
 impl Strategy for Pod {
     fn facts(&self) -> Facts {
-        Facts { generation: true, deletes: Deletes::Gracefully, returns_deleted: true, ..Facts::PLAIN }
+        Facts {
+            generation: true,
+            deletes: Deletes::Gracefully,
+            warns_on_update: false,
+            returns_deleted: true,
+            ..Facts::PLAIN
+        }
     }
 
     fn default(&self, object: &mut Value) {

@@ -1,6 +1,6 @@
 //! What upstream warns of in a pod and in a pod template (`pkg/api/pod/warnings.go`). Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use quantity::Quantity;
 use serde_json::Value;
@@ -256,8 +256,11 @@ struct Port<'a> {
     host_port: i64,
 }
 
+/// Ports of one number and protocol, by address and port of the host.
+type Ports<'a> = BTreeMap<(&'a str, i64), Port<'a>>;
+
 fn ports(spec: &Value, path: &Path<'_>, out: &mut Vec<String>) {
-    let mut known: HashMap<(i64, &str), Vec<Port<'_>>> = HashMap::new();
+    let mut known: HashMap<(i64, &str), Ports<'_>> = HashMap::new();
     for list in ["initContainers", "containers", "ephemeralContainers"] {
         let path = path.child(list);
         for (index, container) in list_at(spec, &[list]).iter().enumerate() {
@@ -278,9 +281,11 @@ fn ports(spec: &Value, path: &Path<'_>, out: &mut Vec<String>) {
                         this.field
                     ));
                 }
+                // One that equals an earlier one says nothing new, however many there are.
                 let others = known.entry((number, protocol)).or_default();
-                out.extend(others.iter().filter_map(|other| collision(&this, other)));
-                others.push(this);
+                let same = others.get(&(this.host_ip, host_port)).and_then(|other| collision(&this, other));
+                out.extend(same.or_else(|| others.values().find_map(|other| collision(&this, other))));
+                others.entry((this.host_ip, host_port)).or_insert(this);
             }
         }
     }
