@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::harness::{Node, pod};
+use super::harness::{Node, deleted, pod};
 use crate::config::{EvictionSettings, Minimum, Signal};
 use crate::eviction::{EvictionManager, NodeSignals};
 use crate::ids::PodUid;
@@ -188,6 +188,20 @@ async fn pods_go_one_after_the_other_until_it_is_enough() {
     scene.node.settle(Duration::from_secs(120)).await;
     let evicted = |name| scene.reason(name).as_deref() == Some("Evicted");
     assert_eq!(["a", "b", "c", "d"].map(evicted), [true, true, false, false]);
+}
+
+/// One that ends already, however slowly, is no answer to a shortage: others go.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_ends_already_keeps_no_other_from_being_evicted() {
+    let scene = Scene::start(Signal::MemoryAvailable, false, 0, &[("ending", 500, 0), ("other", 350, 0)]).await;
+    scene.node.want(&[deleted(&scene.pods["ending"], 3600), scene.pods["other"].clone()]);
+    scene.node.settle(Duration::from_secs(30)).await;
+    assert_eq!(scene.told("Evicted"), 0);
+    // The node itself takes more.
+    *scene.signals.images.lock().unwrap() = 60;
+    scene.node.until("the other is evicted", |_| scene.reason("other").as_deref() == Some("Evicted")).await;
+    scene.node.settle(Duration::from_secs(120)).await;
+    assert_eq!((scene.told("Evicted"), scene.node.runtime.running()), (1, vec!["ending".to_owned()]));
 }
 
 #[tokio::test(start_paused = true)]
