@@ -7,10 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
@@ -38,6 +40,8 @@ pub(super) struct PodEntry {
     pub jobs: Jobs,
     /// Cancelled when the volumes are to go; nothing is set up any more.
     pub ended: CancellationToken,
+    /// Objects changed while the pod was busy, and somebody waits to look.
+    missed: AtomicBool,
 }
 
 /// What is desired for one pod, and how far it is.
@@ -207,6 +211,9 @@ impl VolumeManager {
     pub async fn run(&self, token: CancellationToken) {
         let taken = self.changes.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut changes = Some(taken.unwrap_or_else(|| self.reader.changes()));
+        // Looks at pods that were busy, one for each: what hangs there holds no other pod up.
+        let mut late = FuturesUnordered::new();
+        let later = |entry| self.look_later(entry);
         loop {
             let deadline = self.next_deadline();
             let change = async {
@@ -220,10 +227,12 @@ impl VolumeManager {
                 () = token.cancelled() => return,
                 // Receiving is cancel-safe: an unread change stays queued.
                 change = change => match change {
-                    Ok(object) => self.remount_users_of(Some(&object)).await,
-                    Err(RecvError::Lagged(_)) => self.remount_users_of(None).await,
+                    Ok(object) => late.extend(self.remount_users_of(Some(&object)).await.into_iter().map(later)),
+                    Err(RecvError::Lagged(_)) => late.extend(self.remount_users_of(None).await.into_iter().map(later)),
                     Err(RecvError::Closed) => changes = None,
                 },
+                // Those that are not done stay.
+                Some(()) = late.next(), if !late.is_empty() => {}
                 // Both only wait.
                 () = tokio::time::sleep_until(deadline) => self.remount_due().await,
                 () = self.deadlines.notified() => {}
@@ -241,27 +250,41 @@ impl VolumeManager {
     async fn remount_due(&self) {
         let pods = self.known();
         join_all(pods.iter().map(async |entry| {
-            let mut state = entry.state.lock().await;
+            let Ok(mut state) = entry.state.try_lock() else { return };
             let due = state.due(Instant::now());
             self.remount(entry, &mut state, &due).await;
         }))
         .await;
     }
 
-    async fn remount_users_of(&self, object: Option<&ObjectRef>) {
-        let pods = self.known();
-        join_all(pods.iter().map(async |entry| {
-            let mut state = entry.state.lock().await;
-            let names = state.showing(object);
-            if names.is_empty() {
-                return;
+    /// Makes what shows the object current, and returns those pods that are busy and that nobody waits for.
+    async fn remount_users_of(&self, object: Option<&ObjectRef>) -> Vec<Arc<PodEntry>> {
+        let looks = self.known().into_iter().map(async |entry| match entry.state.try_lock() {
+            Ok(mut state) => {
+                self.look(&entry, &mut state, object).await;
+                None
             }
-            match &state.pod {
-                // It waits for another try; what it lacked may be there now.
-                Some(pod) if state.mounted.is_none() => (self.sink)(&PodUid::of(pod)),
-                _ => self.remount(entry, &mut state, &names).await,
-            }
-        }))
-        .await;
+            Err(_) => (!entry.missed.swap(true, Ordering::AcqRel)).then(|| entry.clone()),
+        });
+        join_all(looks).await.into_iter().flatten().collect()
+    }
+
+    async fn look_later(&self, entry: Arc<PodEntry>) {
+        let mut state = entry.state.lock().await;
+        // What changes from now on is told anew.
+        entry.missed.store(false, Ordering::Release);
+        self.look(&entry, &mut state, None).await;
+        drop(state);
+        self.deadlines.notify_one();
+    }
+
+    async fn look(&self, entry: &PodEntry, state: &mut PodState, object: Option<&ObjectRef>) {
+        let names = state.showing(object);
+        match &state.pod {
+            _ if names.is_empty() => {}
+            // It waits for another try; what it lacked may be there now.
+            Some(pod) if state.mounted.is_none() => (self.sink)(&PodUid::of(pod)),
+            _ => self.remount(entry, state, &names).await,
+        }
     }
 }

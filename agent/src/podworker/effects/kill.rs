@@ -67,7 +67,12 @@ impl TerminationOrdering {
 pub(super) async fn kill_container(ctx: &EffectContext, kill: Kill<'_>) -> Result<(), CriError> {
     let (pod, target) = (&ctx.pod, kill.target);
     let found = container::find(pod, target.name()).map(|(_, c)| c);
-    let total = kill.grace_override.unwrap_or_else(|| grace::grace_period(pod, found.as_ref(), kill.reason));
+    let total = match (kill.grace_override, pod.metadata.deletion_grace_period_seconds) {
+        // Who deletes a pod that the node ends already may shorten what it was given, never lengthen it.
+        (Some(own), Some(asked)) => own.min(Duration::from_secs(u64::try_from(asked).unwrap_or(0))),
+        (Some(own), None) => own,
+        (None, _) => grace::grace_period(pod, found.as_ref(), kill.reason),
+    };
     ctx.deps.events.container(pod, target.name(), EventType::Normal, "Killing", kill.message);
     let began = Instant::now();
     if let Some(spec) = &found

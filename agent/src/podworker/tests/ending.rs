@@ -177,6 +177,23 @@ async fn all_pre_stop_hooks_run_at_once_and_signals_keep_their_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deletion_shortens_what_an_evicted_pod_was_given() {
+    let node = Node::start().await;
+    node.runtime.set_behavior("a", Behavior::IgnoresStopSignal);
+    let p = pod("  containers: [{name: a}]");
+    node.want(std::slice::from_ref(&p));
+    node.until("ready", |n| n.is_ready(&p)).await;
+    let eviction = Eviction { message: "short".into(), grace: Duration::from_secs(3600) };
+    assert!(node.workers.evict(&PodUid::of(&p), eviction));
+    node.settle(Duration::from_secs(60)).await;
+    assert_eq!(node.runtime.running(), ["a"]);
+    let began = tokio::time::Instant::now();
+    node.want(&[deleted(&p, 1)]);
+    node.until("ended", |n| n.runtime.running().is_empty()).await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sidecar_is_signalled_when_the_grace_period_ends_before_its_turn() {
     let node = Node::start().await;
     node.runtime.set_behavior("a", Behavior::IgnoresStopSignal);

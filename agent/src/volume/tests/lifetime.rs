@@ -2,6 +2,34 @@
 
 use super::*;
 
+/// Whatever one pod's volumes wait for (a file system that does not answer), others stay current.
+#[test]
+fn a_pod_whose_volumes_hang_holds_no_other_up() {
+    in_mount_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = FakeReader::new(3600);
+        reader.set_map("cm", &[("k", "1")]);
+        let manager = set_at(dir.path(), &reader);
+        let _agent = Agent::on(&manager);
+        let first = pod(json!({"containers": [], "volumes": [{"name": "cm", "configMap": {"name": "cm"}}]}));
+        let mut second = Pod::clone(&first);
+        second.metadata.uid = Some("uid-2".to_owned());
+        let second = Arc::new(second);
+        let [one, two] = [manager.set_up(&first).await.unwrap(), manager.set_up(&second).await.unwrap()];
+        let read = |mounted: &MountedVolumes| fs::read_to_string(mounted.host_paths["cm"].join("k")).unwrap();
+
+        let entry = manager.entry(&PodUid::of(&first));
+        let hangs = entry.state.lock().await;
+        for value in ["2", "3"] {
+            reader.set_map("cm", &[("k", value)]);
+            eventually("the other pod's file", || read(&two) == value).await;
+        }
+        assert_eq!(read(&one), "1");
+        drop(hangs);
+        eventually("its own file", || read(&one) == "3").await;
+    });
+}
+
 /// An agent that starts again finds the pod running: all its worker does is
 /// what every sync does.
 #[test]
