@@ -1,10 +1,13 @@
 //! Request bodies in JSON, YAML and protobuf, as several kinds: an error or an object that decodes to itself.
 #![no_main]
 
+use std::collections::BTreeMap;
+
 use apiserver::call::decode_body;
 use http::{HeaderMap, HeaderValue, header};
 use libfuzzer_sys::fuzz_target;
 use scheme::FieldValidation;
+use scheme::strategy::{Context, Requester};
 
 const KINDS: [(&str, &str); 6] = [
     ("", "Pod"),
@@ -29,8 +32,9 @@ fuzz_target!(|data: &[u8]| {
     let json = HeaderMap::new();
     let read = decode_body(kind, &json, &again.into(), FieldValidation::Strict).expect("what was decoded decodes");
     assert_eq!(read.object, object);
-    let _ = scheme::warnings::warnings(kind, &object);
+    let _ = kind.strategy.warnings(&object);
     kind.default(&mut object);
-    kind.prepare_create(&mut object);
+    let user = Requester { username: "fuzz", uid: "", groups: &[], extra: &BTreeMap::new() };
+    kind.prepare_create(&mut object, &Context { user, now: "2026-01-01T00:00:00Z", uid: "uid" });
     let _ = kind.validate_create(&object);
 });
