@@ -343,10 +343,15 @@ impl Kind {
         meta::validate_update(new, old, self.namespaced, &Path::new("metadata"), &mut errors);
         match subresource {
             "" => {
-                // What was stored under other rules can still be labelled, deleted and let go.
-                if !same_content(new, old) {
-                    self.strategy.validate(new, &mut errors);
+                let mut found = FieldErrors::new();
+                self.strategy.validate(new, &mut found);
+                if !found.is_empty() && same_content(new, old) {
+                    // What was stored under other rules can still be labelled, deleted and let go.
+                    let mut before = FieldErrors::new();
+                    self.strategy.validate(old, &mut before);
+                    found.0.retain(|error| !before.0.contains(error));
                 }
+                errors.extend(found);
                 self.strategy.validate_update(new, old, &mut errors);
             }
             "status" => self.strategy.validate_status(new, old, &mut errors),

@@ -380,3 +380,27 @@ fn a_nodes_pod_ranges_are_ranges_and_agree() {
     let three = json!(["10.0.0.0/24", "fd00::/64", "fd01::/64"]);
     assert_eq!(found(both("10.0.0.0/24", three)), ["spec.podCIDRs"]);
 }
+
+/// What was stored before a rule was made can be labelled and let go, and nothing more.
+#[test]
+fn old_faults_hold_up_no_change_of_metadata() {
+    let deployment = kind("apps", "Deployment");
+    let mut old = json!({"metadata": {"name": "d", "namespace": "ns", "uid": "u", "resourceVersion": "1",
+        "finalizers": ["orphan"]}, "spec": {"replicas": -1}});
+    deployment.default(&mut old);
+    let errors = |new: &Value| deployment.validate_update("", new, &old).0.len();
+    let mut new = old.clone();
+    new["metadata"]["finalizers"] = json!([]);
+    new["metadata"]["labels"] = json!({"a": "b"});
+    assert_eq!(errors(&new), 0, "{:?}", deployment.validate_update("", &new, &old));
+    new["spec"]["replicas"] = json!(-2);
+    assert!(errors(&new) > 0);
+    // A rule about metadata itself is kept.
+    let secret = kind("", "Secret");
+    let old = json!({"metadata": {"name": "t", "namespace": "ns", "uid": "u", "resourceVersion": "1",
+        "annotations": {"kubernetes.io/service-account.name": "a"}}, "type": "kubernetes.io/service-account-token"});
+    let mut new = old.clone();
+    new["metadata"]["annotations"] = json!({});
+    let refused = secret.validate_update("", &new, &old);
+    assert_eq!(refused.0[0].path, "metadata.annotations[kubernetes.io/service-account.name]");
+}
