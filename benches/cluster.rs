@@ -230,6 +230,9 @@ async fn cri_floor(node: &BenchNode, template: &Pod, pods: usize, parallel: usiz
     // Directories of logs are the agent's work; the runtime wants one that exists.
     sandbox.log_directory = "/run".to_owned();
     container.log_path = "floor.log".to_owned();
+    // By these labels the agent would take them for pods that were deleted, and end them.
+    sandbox.labels.clear();
+    container.labels.clear();
     let measured = cri::floor::measure(&client, &sandbox, &container, pods, parallel).await;
     remove_floor_cgroup();
     Ok(measured?)
