@@ -1,8 +1,7 @@
 //! The control plane: store, certificates, API server, scheduler and
 //! controllers, built and started in order. Decides nothing itself.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +10,14 @@ use anyhow::{Context, Result, bail};
 use controlplane_lite::apiserver::{self, ApiServer, AuthOptions, Certificates};
 use controlplane_lite::auth::authn::UserInfo;
 use controlplane_lite::client::Status;
-use controlplane_lite::controllers::bootstrap::CLUSTER_INFO;
 use controlplane_lite::controllers::{self, Clients, ControllersConfig};
 use controlplane_lite::pki::{Pki, Subject};
 use controlplane_lite::scheduler::{self, SchedulerConfig};
 use controlplane_lite::storage::{self, DatastoreConfig, EtcdConfig, EtcdTls, RedbConfig};
 use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Service};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Patch, PatchParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use netproxy::cidr::Cidr4;
@@ -34,7 +30,10 @@ use crate::node::{Identity, UsageError};
 use crate::paths::Paths;
 use crate::server_lease::ServerLease;
 use crate::tasks::Tasks;
-use crate::{credentials, flags, instance, kubeconfig, ports, sys};
+use crate::{credentials, instance, kubeconfig, ports, sys};
+
+mod publish;
+mod renewal;
 
 /// Ports that Services may claim on every node, as upstream has them.
 const NODE_PORTS: (u16, u16) = (30000, 32767);
@@ -106,10 +105,9 @@ pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlP
     }
     start_controllers(&api, &pki, &inputs, status.clone(), tasks)?;
     api.add_component(Arc::new(Beside { status, tasks: tasks.states() }));
-    publish_dns(&api, &inputs.net).await.context("publish the DNS Service")?;
-    allow_dns(&api).await.context("let DNS see namespaces")?;
-    publish_cluster_info(&api, &pki, &inputs).await.context("publish how to join")?;
+    publish::start(&api, &pki, &inputs, tasks).await;
     write_admin_kubeconfig(&pki, &inputs, now)?;
+    renew_certificates(&api, &pki, &inputs, tasks);
     Ok(ControlPlane { api, pki })
 }
 
@@ -151,85 +149,6 @@ fn start_scheduler(api: &ApiServer, status: Status, tasks: &Tasks) {
             Ok(())
         }
     });
-}
-
-/// The Service under whose address every node answers names. It has no
-/// endpoints: what is sent to it never leaves the node.
-async fn publish_dns(api: &ApiServer, net: &ClusterNet) -> Result<()> {
-    let services: Api<Service> =
-        Api::namespaced(api.client(UserInfo::new("system:apiserver", ["system:masters"])), "kube-system");
-    let port = |name: &str, protocol: &str| json!({"name": name, "port": 53, "targetPort": 53, "protocol": protocol});
-    let service = serde_json::from_value(json!({
-        "metadata": {
-            "name": "kube-dns",
-            "labels": {
-                "k8s-app": "kube-dns",
-                "kubernetes.io/cluster-service": "true",
-                "kubernetes.io/name": "CoreDNS",
-                // Not for service proxies: they would refuse a Service without endpoints.
-                "service.kubernetes.io/service-proxy-name": "copepod-dns",
-            },
-        },
-        "spec": {"clusterIP": flags::dns_address(net)?, "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")]},
-    }))?;
-    // Looked up first: creating it again would find its own address taken.
-    if services.get_opt("kube-dns").await?.is_none() {
-        services.create(&PostParams::default(), &service).await?;
-    }
-    Ok(())
-}
-
-/// Lets the service proxy, as which nodes ask for what names follow from, see which namespaces there
-/// are. The role is called as that of upstream's server.
-async fn allow_dns(api: &ApiServer) -> Result<()> {
-    let client = api.client(UserInfo::new("system:apiserver", ["system:masters"]));
-    let (roles, bindings) = (Api::<ClusterRole>::all(client.clone()), Api::<ClusterRoleBinding>::all(client));
-    let name = "system:coredns";
-    if roles.get_opt(name).await?.is_none() {
-        let role = serde_json::from_value(json!({
-            "metadata": {"name": name},
-            "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]}],
-        }))?;
-        roles.create(&PostParams::default(), &role).await?;
-    }
-    if bindings.get_opt(name).await?.is_none() {
-        let binding = serde_json::from_value(json!({
-            "metadata": {"name": name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:kube-proxy"}],
-        }))?;
-        bindings.create(&PostParams::default(), &binding).await?;
-    }
-    Ok(())
-}
-
-/// What who wants to join has to know: where the API is and whom to trust. The
-/// bootstrap signer adds the signatures.
-async fn publish_cluster_info(api: &ApiServer, pki: &Pki, inputs: &ControlPlaneInputs) -> Result<()> {
-    let (namespace, name) = CLUSTER_INFO;
-    let maps: Api<ConfigMap> =
-        Api::namespaced(api.client(UserInfo::new("system:apiserver", ["system:masters"])), namespace);
-    let server = format!("https://{}", SocketAddr::new(inputs.address, inputs.args.secure_port));
-    let content = serde_norway::to_string(&kubeconfig::anonymous(&server, pki.ca().cert_pem()))?;
-    let data = |mut data: BTreeMap<String, String>| {
-        data.insert("kubeconfig".to_owned(), content.clone());
-        Some(data)
-    };
-    match maps.get_opt(name).await? {
-        None => {
-            let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
-            let map = ConfigMap { metadata, data: data(BTreeMap::new()), ..ConfigMap::default() };
-            maps.create(&PostParams::default(), &map).await?;
-        }
-        Some(map) if map.data.as_ref().and_then(|d| d.get("kubeconfig")) != Some(&content) => {
-            let map = ConfigMap { data: data(map.data.clone().unwrap_or_default()), ..map };
-            // Somebody else's write in between is the signer's, which comes again.
-            let map = ConfigMap { metadata: ObjectMeta { resource_version: None, ..map.metadata }, ..map };
-            maps.replace(name, &PostParams::default(), &map).await?;
-        }
-        Some(_) => {}
-    }
-    Ok(())
 }
 
 fn start_controllers(
@@ -329,6 +248,16 @@ fn certificates(pki: &Pki, inputs: &ControlPlaneInputs) -> Result<Certificates> 
     Certificates::from_pki(pki, services, domain, &names, &addresses).context("issue the API's certificates")
 }
 
+/// Renews what the API and its administrator show, while the process runs.
+fn renew_certificates(api: &ApiServer, pki: &Arc<Pki>, inputs: &ControlPlaneInputs, tasks: &Tasks) {
+    let (api, pki, inputs) = (api.clone(), pki.clone(), inputs.clone());
+    let renew = move || {
+        api.renew(&certificates(&pki, &inputs)?)?;
+        write_admin_kubeconfig(&pki, &inputs, Timestamp::now())
+    };
+    tasks.keep("API certificates", move |token| renewal::keep("the API's certificates", renew.clone(), token));
+}
+
 fn write_admin_kubeconfig(pki: &Pki, inputs: &ControlPlaneInputs, now: Timestamp) -> Result<()> {
     let subject = Subject::client("copepod-admin", Some("system:masters"));
     let admin = pki.leaf("admin", &subject, now).context("issue the administrator's certificate")?;
@@ -376,14 +305,22 @@ impl ControlPlane {
         self.pki.directory().join("ca.crt")
     }
 
-    /// A serving certificate for the kubelet of this machine, and its key.
+    /// A serving certificate for the kubelet of this machine, and its key. The files are kept good; who serves with
+    /// them reads them again.
     ///
     /// # Errors
     /// When it cannot be issued or stored.
-    pub fn kubelet_serving(&self, identity: &Identity) -> Result<(PathBuf, PathBuf)> {
+    pub fn kubelet_serving(&self, identity: &Identity, tasks: &Tasks) -> Result<(PathBuf, PathBuf)> {
         let name = format!("system:node:{}", identity.name);
         let subject = Subject::server(&name, vec![identity.name.clone()], vec![identity.ip]);
-        self.pki.leaf("kubelet", &subject, Timestamp::now()).context("issue the kubelet's serving certificate")?;
+        let pki = self.pki.clone();
+        let renew = move || {
+            let issued = pki.leaf("kubelet", &subject, Timestamp::now());
+            issued.map(drop).context("issue the kubelet's serving certificate")
+        };
+        renew()?;
+        tasks
+            .keep("kubelet certificate", move |token| renewal::keep("the kubelet's certificate", renew.clone(), token));
         let directory = self.pki.directory();
         Ok((directory.join("kubelet.crt"), directory.join("kubelet.key")))
     }

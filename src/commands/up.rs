@@ -58,7 +58,7 @@ fn serve(args: &UpArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
         )
         .await?;
         control_plane.keep_label(&identity.name, &tasks);
-        let serving = control_plane.kubelet_serving(&identity)?;
+        let serving = control_plane.kubelet_serving(&identity, &tasks)?;
         let inputs = NodeInputs {
             client: control_plane.node_client(&identity.name),
             proxy_client: control_plane.proxy_client(),

@@ -2,7 +2,7 @@
 //! be shown. What a Node says of itself is its node's word: it leads neither back to this machine nor to the API.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -101,9 +101,21 @@ pub async fn resolve(own: &Own, (host, port): (&str, u16)) -> Result<IpAddr, Api
 /// Our side of TLS towards kubelets.
 pub struct KubeletTls {
     provider: Arc<CryptoProvider>,
+    client: RwLock<Arc<ClientKey>>,
+    roots: Option<Arc<RootCertStore>>,
+}
+
+/// Our client certificate, and its key.
+struct ClientKey {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-    roots: Option<Arc<RootCertStore>>,
+}
+
+impl ClientKey {
+    fn new(cert_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
+        let chain = certificates("client certificate", cert_pem)?;
+        Ok(Self { chain, key: private_key("client key", key_pem)? })
+    }
 }
 
 impl std::fmt::Debug for KubeletTls {
@@ -132,10 +144,19 @@ impl KubeletTls {
         };
         Ok(Self {
             provider: Arc::new(rustls::crypto::ring::default_provider()),
-            chain: certificates("client certificate", cert_pem)?,
-            key: private_key("client key", key_pem)?,
+            client: RwLock::new(Arc::new(ClientKey::new(cert_pem, key_pem)?)),
             roots,
         })
+    }
+
+    /// Shows kubelets another certificate from the next connection on.
+    ///
+    /// # Errors
+    /// When a PEM text is broken; then the old one stays.
+    pub fn replace(&self, cert_pem: &str, key_pem: &str) -> Result<(), TlsError> {
+        let next = Arc::new(ClientKey::new(cert_pem, key_pem)?);
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
     }
 
     /// TLS to the kubelet of one node: the certificate it shows has to be that node's.
@@ -156,9 +177,10 @@ impl KubeletTls {
                 common_name: format!("system:node:{node}"),
             }),
         };
+        let client = self.client.read().unwrap_or_else(PoisonError::into_inner).clone();
         builder
             .with_custom_certificate_verifier(verifier)
-            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
+            .with_client_auth_cert(client.chain.clone(), client.key.clone_key())
             .map(Arc::new)
             .map_err(failed)
     }

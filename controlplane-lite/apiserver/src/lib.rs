@@ -59,7 +59,7 @@ use storage::{Store, StoreError};
 
 pub use access::AuthOptions;
 use inprocess::Transport;
-use serve::TlsError;
+use serve::{ServingKey, TlsError};
 use server::Server;
 use status::ApiError;
 
@@ -202,6 +202,7 @@ async fn sweep(server: std::sync::Weak<Server>) {
 pub struct ApiServer {
     server: Arc<Server>,
     tls: Arc<rustls::ServerConfig>,
+    serving: Arc<ServingKey>,
     running: Arc<DropGuard>,
 }
 
@@ -214,7 +215,8 @@ impl ApiServer {
         let cidr: Cidr = config.service_cidr.parse()?;
         let certificates = &config.certificates;
         let cas: Vec<&str> = certificates.client_cas.iter().map(String::as_str).collect();
-        let tls = serve::server_tls(&certificates.serving_cert, &certificates.serving_key, &cas)?;
+        let serving = Arc::new(ServingKey::new(&certificates.serving_cert, &certificates.serving_key)?);
+        let tls = serve::server_tls(serving.clone(), &cas)?;
         let kubelet_tls = kubelet::KubeletTls::new(
             &certificates.kubelet_client_cert,
             &certificates.kubelet_client_key,
@@ -253,7 +255,7 @@ impl ApiServer {
         tokio::spawn(bootstrap::keep(server.clone()));
         tokio::spawn(ip_addresses::keep(server.clone()));
         tokio::spawn(sweep(Arc::downgrade(&server)));
-        Ok(Self { server, tls, running })
+        Ok(Self { server, tls, serving, running })
     }
 
     /// Serves HTTPS on a bound listener until `token` is cancelled; open watches end then, other requests have ten
@@ -272,6 +274,15 @@ impl ApiServer {
             () = token.cancelled() => self.server.stopping.cancel(),
         }
         serving.await
+    }
+
+    /// Shows clients and kubelets these certificates from the next connection on. Whom the server trusts stays.
+    ///
+    /// # Errors
+    /// When a certificate or key is not usable; then the old one stays.
+    pub fn renew(&self, certificates: &Certificates) -> Result<(), TlsError> {
+        self.serving.replace(&certificates.serving_cert, &certificates.serving_key)?;
+        self.server.kubelet_tls.replace(&certificates.kubelet_client_cert, &certificates.kubelet_client_key)
     }
 
     /// Lets `component` answer under this server's `/healthz` and `/metrics`.

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
@@ -17,7 +17,8 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -96,11 +97,47 @@ pub(super) fn private_key(what: &'static str, text: &str) -> Result<PrivateKeyDe
     PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(pem(what))
 }
 
-/// The server's TLS: its certificate chain and key, and the CAs whose client certificates it takes.
+/// The certificate that clients are shown, and its key. Another one is shown from the next handshake on.
+#[derive(Debug)]
+pub struct ServingKey(RwLock<Arc<CertifiedKey>>);
+
+impl ServingKey {
+    /// A certificate chain and its key, PEM.
+    ///
+    /// # Errors
+    /// When a PEM text is broken or the key does not fit the certificate.
+    pub fn new(cert_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
+        Ok(Self(RwLock::new(certified(cert_pem, key_pem)?)))
+    }
+
+    /// Replaces both.
+    ///
+    /// # Errors
+    /// As [`ServingKey::new`]; then the old ones stay.
+    pub fn replace(&self, cert_pem: &str, key_pem: &str) -> Result<(), TlsError> {
+        let next = certified(cert_pem, key_pem)?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for ServingKey {
+    fn resolve(&self, _client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+fn certified(cert_pem: &str, key_pem: &str) -> Result<Arc<CertifiedKey>, TlsError> {
+    let (chain, key) = (certificates("server certificate", cert_pem)?, private_key("server key", key_pem)?);
+    let provider = rustls::crypto::ring::default_provider();
+    CertifiedKey::from_der(chain, key, &provider).map(Arc::new).map_err(|e| tls("server certificate")(e.into()))
+}
+
+/// The server's TLS: what it shows, and the CAs whose client certificates it takes.
 ///
 /// # Errors
-/// When a PEM text is broken or the key does not fit the certificate.
-pub fn server_tls(cert_pem: &str, key_pem: &str, client_ca_pem: &[&str]) -> Result<Arc<ServerConfig>, TlsError> {
+/// When a PEM text is broken.
+pub fn server_tls(serving: Arc<ServingKey>, client_ca_pem: &[&str]) -> Result<Arc<ServerConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     for text in client_ca_pem {
         for cert in certificates("client CA", text)? {
@@ -116,8 +153,7 @@ pub fn server_tls(cert_pem: &str, key_pem: &str, client_ca_pem: &[&str]) -> Resu
         .with_safe_default_protocol_versions()
         .map_err(|e| tls("server")(e.into()))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(certificates("server certificate", cert_pem)?, private_key("server key", key_pem)?)
-        .map_err(|e| tls("server certificate")(e.into()))?;
+        .with_cert_resolver(serving);
     config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

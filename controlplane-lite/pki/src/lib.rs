@@ -34,7 +34,7 @@ pub const NODES: &str = "system:nodes";
 pub const CA_LIFETIME: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
 /// How long certificates issued to servers and clients live.
 pub const LEAF_LIFETIME: SignedDuration = SignedDuration::from_hours(365 * 24);
-/// A certificate with less than this left is renewed at start.
+/// A certificate with less than this left is renewed.
 pub const RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(60 * 24);
 
 /// What went wrong, and with which file.
@@ -55,6 +55,8 @@ pub enum PkiError {
     Mismatch { certificate: PathBuf, key: PathBuf },
     #[error("{path} expired at {at}")]
     Expired { path: PathBuf, at: Timestamp },
+    #[error("{path} is valid from {at}: the clock is behind, or was ahead when the certificate was made")]
+    NotYetValid { path: PathBuf, at: Timestamp },
     #[error("certificate signing request: {0}")]
     Request(String),
     #[error("{operation}")]
@@ -179,7 +181,8 @@ impl Pki {
             && let (Ok(info), Ok(key)) = (CertInfo::from_pem(&cert_pem), parse_key(&key_path, &key_pem))
         {
             let fits = info.covers(subject) && info.belongs_to(&key) && info.issued_by(ca);
-            if fits && info.not_after > now + RENEW_BEFORE {
+            // One from the future was made when the clock was wrong: nobody takes it for years.
+            if fits && info.not_before <= now && info.not_after > now + RENEW_BEFORE {
                 return Ok(CertifiedKey { cert_pem, key_pem });
             }
         }
@@ -229,6 +232,9 @@ fn load_authority(directory: &Path, name: &str, common_name: &str, now: Timestam
     if info.not_after <= now {
         // Replacing it would cut off everyone who trusts it; that is for the operator to decide.
         return Err(PkiError::Expired { path: cert_path, at: info.not_after });
+    }
+    if info.not_before > now {
+        return Err(PkiError::NotYetValid { path: cert_path, at: info.not_before });
     }
     Authority::load(cert_pem, key).map_err(|error| garbage(&cert_path, "CA certificate", error))
 }

@@ -171,3 +171,17 @@ fn kubeconfig_is_what_clients_read() {
 }
 
 mod requests;
+
+#[test]
+fn certificates_from_the_future_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let pki = Pki::load_or_create(directory.path(), now()).unwrap();
+    // The clock was ahead when the leaf was made: it would have been good for years in `leaf`'s eyes.
+    let ahead = pki.leaf("apiserver", &server(), now() + days(1000)).unwrap();
+    let good = pki.leaf("apiserver", &server(), now()).unwrap();
+    assert_ne!(good, ahead);
+    assert!(CertInfo::from_pem(&good.cert_pem).unwrap().not_before <= now());
+    // An authority cannot be made anew: all that trusts it would be cut off.
+    let error = Pki::load_or_create(directory.path(), now() - days(1)).unwrap_err();
+    assert!(matches!(&error, PkiError::NotYetValid { path, .. } if path.ends_with("ca.crt")), "{error}");
+}

@@ -5,6 +5,7 @@
 mod access;
 mod authorization;
 mod bad_input;
+mod certificates;
 mod crud;
 mod documents;
 mod fidelity;

@@ -1,8 +1,9 @@
 //! Logs, exec and proxies through the server to a kubelet that is a stand-in: what it is asked, and bytes both ways.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use apiserver::serve::{PeerCertificates, serve as serve_tls, server_tls};
+use apiserver::serve::{PeerCertificates, ServingKey, serve as serve_tls, server_tls};
 use apiserver::{body, body::Body};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
@@ -63,7 +64,8 @@ async fn node_that_shows(name: &str) -> Node {
     let now = jiff::Timestamp::now();
     let subject = Subject::server(name, vec!["localhost".into()], vec!["127.0.0.1".parse().unwrap()]);
     let cert = cluster.ca.pki.ca().issue(&subject, LEAF_LIFETIME, now).unwrap();
-    let tls = server_tls(&cert.cert_pem, &cert.key_pem, &[cluster.ca.pem()]).unwrap();
+    let serving = ServingKey::new(&cert.cert_pem, &cert.key_pem).unwrap();
+    let tls = server_tls(Arc::new(serving), &[cluster.ca.pem()]).unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
     let token = CancellationToken::new();
