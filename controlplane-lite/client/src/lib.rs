@@ -18,7 +18,7 @@ use kube::{Api, Client, Resource};
 pub use decode::Unreadable;
 pub use reflect::{Filter, Objects, Observer, Sink, reflect};
 pub use status::Status;
-pub use store::{Change, ObjectKey, Store, controller_uid, revision};
+pub use store::{Change, ObjectKey, Store, revision};
 
 /// An `Api` for the namespace of `key`.
 pub fn api_in<K>(client: &Client, key: &ObjectKey) -> Api<K>

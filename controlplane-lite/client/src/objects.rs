@@ -46,11 +46,20 @@ pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))
 }
 
+/// The group of an owner, whatever version it is named in.
+pub fn owner_group(owner: &OwnerReference) -> &str {
+    owner.api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
+/// Whether two references of objects in one namespace name the same owner.
+pub fn same_owner(a: &OwnerReference, b: &OwnerReference) -> bool {
+    (&a.uid, &a.name, &a.kind, owner_group(a)) == (&b.uid, &b.name, &b.kind, owner_group(b))
+}
+
 /// The key of the controlling owner if it is of this kind.
 pub fn controller_key<O: Resource<DynamicType = ()>>(meta: &ObjectMeta) -> Option<ObjectKey> {
     let owner = controller_of(meta)?;
-    let group = owner.api_version.split_once('/').map_or("", |(g, _)| g);
-    (owner.kind == O::kind(&()) && group == O::group(&()))
+    (owner.kind == O::kind(&()) && owner_group(owner) == O::group(&()))
         .then(|| ObjectKey::new(meta.namespace.clone().unwrap_or_default(), owner.name.clone()))
 }
 

@@ -11,11 +11,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 use tokio::sync::watch;
 
 use super::decode::Unreadable;
+use super::objects::{controller_of, controller_ref, same_owner};
 
 /// Namespace and name of an object; the namespace is empty for cluster-scoped kinds.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,10 +71,35 @@ type Handler<K> = Arc<dyn Fn(&Change<'_, K>) + Send + Sync>;
 
 type OldAndNew<K> = (Option<Arc<K>>, Option<Arc<K>>);
 
+/// Where the owner index has an object. A uid alone would not do: who may write in one namespace could give objects
+/// there a controller of another one (upstream: `PodControllerIndexKey` in pkg/controller/controller_utils.go).
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Index {
+    Controlled { namespace: Box<str>, uid: Box<str> },
+    Orphans { namespace: Box<str> },
+}
+
+impl Index {
+    fn of(meta: &ObjectMeta) -> Self {
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        match controller_of(meta) {
+            Some(owner) => Self::controlled(namespace, owner),
+            None => Self::orphans(namespace),
+        }
+    }
+
+    fn controlled(namespace: &str, owner: &OwnerReference) -> Self {
+        Self::Controlled { namespace: namespace.into(), uid: owner.uid.as_str().into() }
+    }
+
+    fn orphans(namespace: &str) -> Self {
+        Self::Orphans { namespace: namespace.into() }
+    }
+}
+
 struct Inner<K> {
     objects: BTreeMap<ObjectKey, Arc<K>>,
-    /// Keys by the uid of their controller, or by `orphans/<namespace>`.
-    owners: Option<HashMap<String, BTreeSet<ObjectKey>>>,
+    owners: Option<HashMap<Index, BTreeSet<ObjectKey>>>,
     /// The newest resource version the watch has delivered.
     seen: u64,
     /// Uids we know to be deleted, whose DELETED event is still to come.
@@ -98,25 +124,12 @@ pub fn revision(meta: &ObjectMeta) -> u64 {
     meta.resource_version.as_deref().and_then(|rv| rv.parse().ok()).unwrap_or(0)
 }
 
-/// The uid of the controlling owner.
-pub fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
-    meta.owner_references.iter().flatten().find(|o| o.controller == Some(true)).map(|o| o.uid.as_str())
-}
-
-fn owner_index(meta: &ObjectMeta) -> String {
-    controller_uid(meta).map_or_else(|| orphan_index(meta.namespace.as_deref().unwrap_or_default()), str::to_owned)
-}
-
-fn orphan_index(namespace: &str) -> String {
-    format!("orphans/{namespace}")
-}
-
 impl<K: Resource> Inner<K> {
     fn insert(&mut self, key: ObjectKey, object: Arc<K>) -> Option<Arc<K>> {
-        let index = self.owners.is_some().then(|| owner_index(object.meta()));
+        let index = self.owners.is_some().then(|| Index::of(object.meta()));
         let old = self.objects.insert(key.clone(), object);
         if let (Some(owners), Some(index)) = (&mut self.owners, index) {
-            if let Some(before) = old.as_ref().map(|o| owner_index(o.meta())).filter(|b| *b != index) {
+            if let Some(before) = old.as_ref().map(|o| Index::of(o.meta())).filter(|b| *b != index) {
                 unindex(owners, &before, &key);
             }
             owners.entry(index).or_default().insert(key);
@@ -127,7 +140,7 @@ impl<K: Resource> Inner<K> {
     fn remove(&mut self, key: &ObjectKey) -> Option<Arc<K>> {
         let old = self.objects.remove(key)?;
         if let Some(owners) = &mut self.owners {
-            unindex(owners, &owner_index(old.meta()), key);
+            unindex(owners, &Index::of(old.meta()), key);
         }
         Some(old)
     }
@@ -146,7 +159,7 @@ impl<K: Resource> Inner<K> {
     }
 }
 
-fn unindex(owners: &mut HashMap<String, BTreeSet<ObjectKey>>, index: &str, key: &ObjectKey) {
+fn unindex(owners: &mut HashMap<Index, BTreeSet<ObjectKey>>, index: &Index, key: &ObjectKey) {
     if let Some(keys) = owners.get_mut(index) {
         keys.remove(key);
         if keys.is_empty() {
@@ -215,17 +228,25 @@ impl<K: Resource> Store<K> {
         range.filter(|(_, o)| keep(o)).map(|(_, o)| o.clone()).collect()
     }
 
-    /// The objects controlled by the owner with this uid. Needs the owner index.
-    pub fn owned(&self, uid: &str) -> Vec<Arc<K>> {
-        self.indexed(uid)
+    /// The objects that `owner` controls: those of its namespace whose reference names it by group, kind, name and uid.
+    /// Needs the owner index.
+    pub fn owned<O: Resource<DynamicType = ()>>(&self, owner: &O) -> Vec<Arc<K>> {
+        self.controlled_by(owner.meta().namespace.as_deref().unwrap_or_default(), &controller_ref(owner))
+    }
+
+    /// The objects of a namespace that have this controller. Needs the owner index.
+    pub fn controlled_by(&self, namespace: &str, owner: &OwnerReference) -> Vec<Arc<K>> {
+        let mut found = self.indexed(&Index::controlled(namespace, owner));
+        found.retain(|object| controller_of(object.meta()).is_some_and(|named| same_owner(named, owner)));
+        found
     }
 
     /// The objects of a namespace without a controller. Needs the owner index.
     pub fn orphans(&self, namespace: &str) -> Vec<Arc<K>> {
-        self.indexed(&orphan_index(namespace))
+        self.indexed(&Index::orphans(namespace))
     }
 
-    fn indexed(&self, index: &str) -> Vec<Arc<K>> {
+    fn indexed(&self, index: &Index) -> Vec<Arc<K>> {
         let inner = self.read();
         let keys = inner.owners.as_ref().and_then(|o| o.get(index));
         keys.into_iter().flatten().filter_map(|k| inner.objects.get(k).cloned()).collect()
@@ -425,21 +446,51 @@ mod tests {
         assert_eq!(names(&store), ["a@9"]);
     }
 
+    fn owner(namespace: &str, name: &str) -> ConfigMap {
+        let mut owner = cm(name, "u", 1);
+        owner.metadata.namespace = Some(namespace.into());
+        owner
+    }
+
+    fn controlled(by: OwnerReference) -> ConfigMap {
+        let mut owned = cm("a", "1", 6);
+        owned.metadata.owner_references = Some(vec![by]);
+        owned
+    }
+
     #[test]
     fn the_owner_index_follows_adoption_and_orphaning() {
-        use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
         let store = Store::<ConfigMap>::new(true);
+        let owner = owner("ns", "o");
+        let count = || (store.orphans("ns").len(), store.owned(&owner).len());
         store.replace(vec![cm("a", "1", 5)], &[], 5);
-        assert_eq!(store.orphans("ns").len(), 1);
-        let mut owned = cm("a", "1", 6);
-        owned.metadata.owner_references =
-            Some(vec![OwnerReference { controller: Some(true), uid: "u".into(), ..Default::default() }]);
-        store.apply(owned);
-        assert_eq!((store.orphans("ns").len(), store.owned("u").len()), (0, 1));
+        assert_eq!(count(), (1, 0));
+        store.apply(controlled(controller_ref(&owner)));
+        assert_eq!(count(), (0, 1));
         store.apply(cm("a", "1", 7));
-        assert_eq!((store.orphans("ns").len(), store.owned("u").len()), (1, 0));
+        assert_eq!(count(), (1, 0));
         store.delete(&cm("a", "1", 8).metadata);
-        assert_eq!((store.orphans("ns").len(), store.owned("u").len()), (0, 0));
+        assert_eq!(count(), (0, 0));
+    }
+
+    #[test]
+    fn an_owner_is_known_by_all_that_a_reference_says() {
+        let reference = || controller_ref(&owner("ns", "o"));
+        let seen = |by: OwnerReference, namespace: &str| {
+            let store = Store::<ConfigMap>::new(true);
+            store.replace(vec![controlled(by)], &[], 6);
+            (store.owned(&owner(namespace, "o")).len(), store.orphans(namespace).len())
+        };
+        assert_eq!(seen(reference(), "ns"), (1, 0));
+        assert_eq!(seen(reference(), "other"), (0, 0), "an owner of another namespace");
+        assert_eq!(seen(OwnerReference { name: "p".into(), ..reference() }, "ns"), (0, 0));
+        assert_eq!(seen(OwnerReference { kind: "Secret".into(), ..reference() }, "ns"), (0, 0));
+        assert_eq!(seen(OwnerReference { api_version: "apps/v1".into(), ..reference() }, "ns"), (0, 0));
+        assert_eq!(seen(OwnerReference { api_version: "v2".into(), ..reference() }, "ns"), (1, 0), "another version");
+        for uid in ["orphans/ns", "orphans/other", "ns", ""] {
+            assert_eq!(seen(OwnerReference { uid: uid.into(), ..reference() }, "ns"), (0, 0), "{uid}");
+            assert_eq!(seen(OwnerReference { uid: uid.into(), ..reference() }, "other"), (0, 0), "{uid}");
+        }
     }
 
     #[test]

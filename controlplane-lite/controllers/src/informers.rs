@@ -38,7 +38,7 @@ pub struct Informers {
     pub services: Arc<Store<Service>>,
     /// All endpoints.
     pub endpoints: Arc<Store<Endpoints>>,
-    /// All endpoint slices, indexed by controller.
+    /// All endpoint slices.
     pub endpoint_slices: Arc<Store<EndpointSlice>>,
     /// All namespaces.
     pub namespaces: Arc<Store<Namespace>>,
@@ -77,7 +77,7 @@ impl Informers {
             disruption_budgets: cluster_wide(client, false, "poddisruptionbudgets", observed),
             services: cluster_wide(client, false, "services", observed),
             endpoints: cluster_wide(client, false, "endpoints", observed),
-            endpoint_slices: cluster_wide(client, true, "endpointslices", observed),
+            endpoint_slices: cluster_wide(client, false, "endpointslices", observed),
             namespaces: cluster_wide(client, false, "namespaces", observed),
             service_accounts: cluster_wide(client, false, "serviceaccounts", observed),
             root_cas: spawn(Api::all(client.clone()), root_ca, false, "configmaps", observed),

@@ -10,4 +10,5 @@ mod kubectl;
 mod nodes;
 mod restarts;
 mod roles;
+mod tenants;
 mod workloads;

@@ -72,8 +72,7 @@ impl Worker {
         };
         let sets = self.claim(&d, &matcher).await?;
         let pods = &self.ctx.informers.pods;
-        let old_pods_run =
-            |old: &[&Set]| old.iter().any(|rs| pods.owned(uid(&rs.metadata)).iter().any(|p| !terminated(p)));
+        let old_pods_run = |old: &[&Set]| old.iter().any(|rs| pods.owned(&***rs).iter().any(|p| !terminated(p)));
         let plan = plan(&d, &sets, &old_pods_run, Timestamp::now());
         self.perform(&d, &sets, plan).await
     }
@@ -82,7 +81,7 @@ impl Worker {
     async fn claim(&self, d: &Deployment, matcher: &Matcher) -> Result<Vec<Set>, SyncError> {
         let store = &self.ctx.informers.replica_sets;
         let mut sets = Vec::new();
-        for rs in store.owned(uid(&d.metadata)) {
+        for rs in store.owned(d) {
             if matcher.matches(&rs.metadata) {
                 sets.push(rs);
             } else if !deleting(&d.metadata) {

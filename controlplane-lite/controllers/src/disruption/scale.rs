@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 
 use crate::Context;
-use client::objects::{controller_of, name, uid};
+use client::objects::{controller_of, name, owner_group, uid};
 use client::workqueue::SyncError;
 use client::{ObjectKey, api_in};
 
@@ -35,7 +35,7 @@ enum OwnerKind {
 
 /// The kind of an owner; of a group that upstream's finders do not know it is another kind of the same name.
 fn owner_kind(owner: &OwnerReference) -> OwnerKind {
-    match (owner.kind.as_str(), group(owner)) {
+    match (owner.kind.as_str(), owner_group(owner)) {
         ("ReplicaSet", "apps" | "extensions") => OwnerKind::ReplicaSet,
         ("StatefulSet", "apps") => OwnerKind::StatefulSet,
         ("ReplicationController", "") => OwnerKind::ReplicationController,
@@ -85,17 +85,13 @@ fn replica_set(ctx: &Context, key: &ObjectKey, owner: &OwnerReference) -> Found 
         return None;
     }
     let above = controller_of(&set.metadata)
-        .filter(|above| above.kind == "Deployment" && matches!(group(above), "apps" | "extensions"));
+        .filter(|above| above.kind == "Deployment" && matches!(owner_group(above), "apps" | "extensions"));
     let Some(above) = above else {
         return Some((owner.uid.clone(), set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)));
     };
     let deployment = ctx.informers.deployments.get(&ObjectKey::new(&*key.namespace, &*above.name))?;
     let size = |d: &Deployment| d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);
     (uid(&deployment.metadata) == above.uid).then(|| (above.uid.clone(), size(&deployment)))
-}
-
-fn group(owner: &OwnerReference) -> &str {
-    owner.api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
 async fn stateful_set(ctx: &Context, key: &ObjectKey, owner: &OwnerReference) -> Result<Found, SyncError> {

@@ -96,6 +96,6 @@ async fn evict(ctx: &Context, key: &ObjectKey, pod: &Pod) -> Result<Next, SyncEr
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return Ok(Next::Wait),
         Err(error) => return Err(SyncError::api("mark Pod for eviction", key)(error)),
     }
-    delete_pod(ctx, &api, pod).await.map_err(SyncError::api("evict Pod", key))?;
+    delete_pod(ctx, pod).await.map_err(SyncError::api("evict Pod", key))?;
     Ok(Next::Wait)
 }

@@ -44,7 +44,7 @@ impl Worker {
         let Some(rs) = self.ctx.informers.replica_sets.get(key) else { return Ok(Next::Wait) };
         let set_uid = uid(&rs.metadata);
         let pods = &self.ctx.informers.pods;
-        let claim = plan::claim(&rs, pods.owned(set_uid), pods.orphans(&key.namespace));
+        let claim = plan::claim(&rs, pods.owned(&*rs), pods.orphans(&key.namespace));
         let mut owned = claim.owned;
         for pod in &claim.release {
             self.release(pod, set_uid).await?;
@@ -62,7 +62,7 @@ impl Worker {
             Scale::Delete(victims) => self.delete(&rs, &victims).await,
         };
         // What was created or deleted is in the cache by now.
-        let owned = plan::claim(&rs, pods.owned(set_uid), Vec::new()).owned;
+        let owned = plan::claim(&rs, pods.owned(&*rs), Vec::new()).owned;
         let failure = result.as_ref().err().map(|(reason, error)| (*reason, chain(error)));
         let failure = failure.as_ref().map(|(reason, text)| (*reason, text.as_str()));
         let (status, wake) = plan::status(&rs, &owned, failure, Timestamp::now());
@@ -74,8 +74,9 @@ impl Worker {
     /// Pods of all sets with the same controller, to spread deletions.
     fn related(&self, rs: &ReplicaSet, owned: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
         let Some(owner) = controller_of(&rs.metadata) else { return owned.to_vec() };
-        let siblings = self.ctx.informers.replica_sets.owned(&owner.uid);
-        siblings.iter().flat_map(|s| self.ctx.informers.pods.owned(uid(&s.metadata))).collect()
+        let namespace = rs.metadata.namespace.as_deref().unwrap_or_default();
+        let siblings = self.ctx.informers.replica_sets.controlled_by(namespace, owner);
+        siblings.iter().flat_map(|s| self.ctx.informers.pods.owned(&**s)).collect()
     }
 
     async fn adopt(&self, rs: &ReplicaSet, pod: &Pod) -> Result<Option<Arc<Pod>>, SyncError> {
@@ -124,12 +125,7 @@ impl Worker {
     }
 
     async fn delete(&self, rs: &ReplicaSet, victims: &[Arc<Pod>]) -> Result<(), (&'static str, SyncError)> {
-        let namespace = rs.metadata.namespace.as_deref().unwrap_or_default();
-        let api: Api<Pod> = Api::namespaced(self.ctx.client.clone(), namespace);
-        let deletions = victims.iter().map(|pod| {
-            let api = api.clone();
-            async move { (pod, delete_pod(&self.ctx, &api, pod).await) }
-        });
+        let deletions = victims.iter().map(|pod| async move { (pod, delete_pod(&self.ctx, pod).await) });
         let mut failure = None;
         for (pod, result) in futures::future::join_all(deletions).await {
             match result {
@@ -173,11 +169,14 @@ impl Worker {
 }
 
 /// Deletes exactly this pod and notes it in the cache. A pod that is gone is fine.
-pub(crate) async fn delete_pod(ctx: &Context, api: &Api<Pod>, pod: &Pod) -> Result<(), kube::Error> {
+///
+/// It is asked for in its own namespace: "not found" elsewhere would take a living pod out of everybody's cache.
+pub(crate) async fn delete_pod(ctx: &Context, pod: &Pod) -> Result<(), kube::Error> {
     let uid = uid(&pod.metadata);
     let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
     let params = DeleteParams::default().preconditions(preconditions);
     let key = ObjectKey::of(&pod.metadata);
+    let api: Api<Pod> = api_in(&ctx.client, &key);
     match api.delete(&key.name, &params).await.map(|answer| answer.left()) {
         Ok(Some(dying)) if dying.metadata.deletion_timestamp.is_some() => {
             ctx.informers.pods.written(dying);
