@@ -2,6 +2,7 @@
 //! orphaning deletions are carried out.
 
 pub mod graph;
+mod kinds;
 mod monitor;
 pub mod plan;
 mod sync;

@@ -2,12 +2,19 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use controlplane_lite::controllers;
+use http::Request;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::ResourceExt;
 use kube::api::DeleteParams;
+use kube::client::Body;
+use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, config, deployment};
 
@@ -103,4 +110,42 @@ async fn one_living_owner_is_enough_and_none_is_too_few() {
     .await;
     c.api::<ConfigMap>().delete("b", &DeleteParams::default()).await.unwrap();
     c.wait_for("gone", || async { !c.exists::<ConfigMap>("both").await }).await;
+}
+
+/// How often each path was asked for.
+type Seen = Arc<Mutex<BTreeMap<String, usize>>>;
+
+fn counting(inner: Client, seen: Seen) -> Client {
+    let service = tower::service_fn(move |request: Request<Body>| {
+        *seen.lock().unwrap().entry(request.uri().path().to_owned()).or_default() += 1;
+        let inner = inner.clone();
+        async move { inner.send(request).await }
+    });
+    Client::new(service, "default")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn owners_of_unknown_kinds_do_not_make_it_ask_for_all_kinds_each_time() {
+    let c = Cluster::start(config()).await;
+    c.stop_controllers().await;
+    let names: Vec<String> = (0..40).map(|n| format!("of-a-widget-{n}")).collect();
+    for name in &names {
+        let owner = json!([{"apiVersion": "example.com/v1", "kind": format!("Kind{name}"), "name": "w", "uid": name}]);
+        c.create::<ConfigMap>(json!({"metadata": {"name": name, "ownerReferences": owner}})).await;
+    }
+    let (seen, token) = (Seen::default(), CancellationToken::new());
+    let counted = seen.clone();
+    let manager = c.manager.map(move |client| counting(client, counted.clone()));
+    let running = tokio::spawn(controllers::run(manager, config(), token.clone()));
+    let times = |path: &str| seen.lock().unwrap().get(path).copied().unwrap_or(0);
+    c.wait_for("every object was looked at", || async {
+        names.iter().all(|name| times(&format!("/api/v1/namespaces/default/configmaps/{name}")) > 0)
+    })
+    .await;
+    assert_eq!(times("/apis"), 1, "the discovery at the start stands for a while");
+    for name in &names {
+        assert!(c.exists::<ConfigMap>(name).await, "the kind may be served one day");
+    }
+    token.cancel();
+    running.await.unwrap();
 }

@@ -10,6 +10,7 @@ use kube::{Api, Resource as _};
 use tokio::sync::watch;
 
 use super::graph::{Graph, Object, Owner, ResourceId, Uid, Work};
+use super::kinds::Kinds;
 use crate::Context;
 use crate::namespace::Resource;
 use client::reflect::Metadata;
@@ -25,6 +26,7 @@ pub(super) struct Shared {
     pub(super) graph: Mutex<Graph>,
     pub(super) queue: Arc<WorkQueue<Work>>,
     pub(super) resources: Mutex<Vec<Resource>>,
+    pub(super) kinds: Kinds,
 }
 
 impl Shared {

@@ -1,6 +1,15 @@
 //! What becomes of one object, out of what is known of its owners. Pure.
 
+use std::time::Duration;
+
 use super::graph::{Graph, IsKind, Object, Owner, Uid, refers_to};
+
+/// When to look again at an object with an owner of a kind that nobody serves: the longest wait of upstream's queue
+/// (DefaultTypedControllerRateLimiter in client-go/util/workqueue).
+pub const UNSERVED: Duration = Duration::from_secs(1000);
+/// When to look again at an object with an owner that is there and that no watch has shown: nothing would tell of its
+/// end (upstream requeues what it has not observed, see https://issue.k8s.io/56121).
+pub const UNOBSERVED: Duration = Duration::from_secs(60);
 
 /// An owner as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +20,17 @@ pub enum OwnerState {
     Waiting,
     /// It does not exist.
     Dangling,
+}
+
+/// What is known of an owner, and by whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// The graph has it and will show its end, or it is not there.
+    Observed(OwnerState),
+    /// The server has it, and no watch has shown it yet.
+    Asked(OwnerState),
+    /// Its kind is not served, perhaps only for the moment.
+    Unserved,
 }
 
 /// What to do with an object.
@@ -39,8 +59,20 @@ pub fn in_circle(graph: &Graph, uid: &str) -> bool {
     graph.dependents(uid).any(|(_, dependent)| dependent.foreground)
 }
 
-/// Judges an object by its owners.
-pub fn verdict(owners: &[(Owner, OwnerState)], has_dependents: bool) -> Verdict {
+/// Judges an object by what is known of its owners; and when to look again if nothing is heard of it.
+pub fn judge(owners: &[(Owner, Known)], has_dependents: bool) -> (Verdict, Option<Duration>) {
+    let mut states = Vec::new();
+    for (owner, known) in owners {
+        match known {
+            Known::Observed(state) | Known::Asked(state) => states.push((owner.clone(), *state)),
+            Known::Unserved => return (Verdict::Keep, Some(UNSERVED)),
+        }
+    }
+    let unobserved = owners.iter().any(|(_, known)| matches!(known, Known::Asked(_)));
+    (verdict(&states, has_dependents), unobserved.then_some(UNOBSERVED))
+}
+
+fn verdict(owners: &[(Owner, OwnerState)], has_dependents: bool) -> Verdict {
     let count = |state| owners.iter().filter(|(_, s)| *s == state).count();
     if owners.is_empty() {
         return Verdict::Keep;
@@ -84,6 +116,22 @@ mod tests {
         check(&[Dangling], true, Verdict::Delete);
         check(&[Waiting], false, Verdict::Delete);
         check(&[Waiting, Dangling], true, Verdict::DeleteForeground);
+    }
+
+    #[test]
+    fn what_nobody_watches_is_looked_at_again() {
+        use OwnerState::{Dangling, Solid};
+        let judged = |known: &[Known]| {
+            let owner = object("x", &[("a", true)]).owners[0].clone();
+            judge(&known.iter().map(|known| (owner.clone(), *known)).collect::<Vec<_>>(), false)
+        };
+        assert_eq!(judged(&[Known::Observed(Solid)]), (Verdict::Keep, None));
+        assert_eq!(judged(&[Known::Observed(Dangling)]), (Verdict::Delete, None));
+        assert_eq!(judged(&[Known::Asked(Solid)]), (Verdict::Keep, Some(UNOBSERVED)));
+        assert_eq!(judged(&[Known::Observed(Solid), Known::Asked(Solid)]), (Verdict::Keep, Some(UNOBSERVED)));
+        // Upstream decides nothing while one reference cannot be resolved.
+        assert_eq!(judged(&[Known::Observed(Dangling), Known::Unserved]), (Verdict::Keep, Some(UNSERVED)));
+        assert_eq!(judged(&[Known::Unserved, Known::Asked(Solid)]), (Verdict::Keep, Some(UNSERVED)));
     }
 
     #[test]

@@ -10,8 +10,9 @@ use kube::core::{DynamicObject, PartialObjectMeta};
 use serde_json::json;
 
 use super::graph::{FOREGROUND, Graph, ORPHAN, Object, Owner, Uid, Work, refers_to};
+use super::kinds::{Kind, Kinds};
 use super::monitor::{Shared, follow};
-use super::plan::{OwnerState, Verdict, blocking, evidently_kept, in_circle, verdict};
+use super::plan::{Known, OwnerState, Verdict, blocking, evidently_kept, in_circle, judge};
 use crate::Context;
 use crate::namespace::{Resource, discover};
 use client::events::EventType;
@@ -30,6 +31,7 @@ pub(crate) fn start(ctx: &Context) {
             graph: Mutex::new(Graph::default()),
             queue: WorkQueue::new(),
             resources: Mutex::default(),
+            kinds: Kinds::default(),
         });
         let token = ctx.token.clone();
         tokio::select! {
@@ -46,15 +48,14 @@ async fn follow_all(ctx: &Context, shared: &Arc<Shared>) {
     let mut delay = Duration::from_millis(100);
     let mut working = false;
     loop {
-        let complete = match discover(&ctx.client).await {
-            Ok(found) => {
-                let waits = follow(ctx, shared, &found.resources);
+        let complete = match shared.kinds.refresh(follow_new(ctx, shared)).await {
+            Ok((complete, waits)) => {
                 if !working {
                     first_lists(waits).await;
                     work(ctx, shared);
                     working = true;
                 }
-                found.failures.is_empty()
+                complete
             }
             Err(error) => {
                 tracing::debug!(error = %chain(&error), "discovery failed");
@@ -69,7 +70,16 @@ async fn follow_all(ctx: &Context, shared: &Arc<Shared>) {
     }
 }
 
-async fn first_lists(waits: Vec<tokio::sync::watch::Receiver<bool>>) {
+/// What tells when a watch has its first list.
+type Synced = tokio::sync::watch::Receiver<bool>;
+
+/// Asks for all resources and follows the new ones; whether every group answered.
+async fn follow_new(ctx: &Context, shared: &Arc<Shared>) -> Result<(bool, Vec<Synced>), kube::Error> {
+    let found = discover(&ctx.client).await?;
+    Ok((found.failures.is_empty(), follow(ctx, shared, &found.resources)))
+}
+
+async fn first_lists(waits: Vec<Synced>) {
     let all = futures::future::join_all(waits.into_iter().map(|mut rx| async move {
         // The sender ends only with the watch, and that with the process.
         let _ = rx.wait_for(|synced| *synced).await;
@@ -147,18 +157,29 @@ impl Worker {
         }
         let mut owners = Vec::new();
         for owner in &*current.owners {
-            owners.push((owner.clone(), self.owner_state(uid, &current, owner).await?));
+            owners.push((owner.clone(), self.known(uid, &current, owner).await?));
         }
         let has_dependents = self.shared.graph().has_dependents(uid);
-        match verdict(&owners, has_dependents) {
+        let (verdict, again) = judge(&owners, has_dependents);
+        self.perform(uid, &current, (api, live), verdict).await?;
+        Ok(again.map_or(Next::Wait, Next::After))
+    }
+
+    async fn perform(
+        &self,
+        uid: &Uid,
+        current: &Object,
+        (api, live): (Api<DynamicObject>, Live),
+        verdict: Verdict,
+    ) -> Result<(), SyncError> {
+        match verdict {
             Verdict::Keep => {}
             Verdict::DropOwners(useless) => self.drop_owners(&api, &live, &useless).await?,
             Verdict::DeleteForeground => {
                 let circle = in_circle(&self.shared.graph(), uid);
                 if circle {
                     self.unblock_owners(&api, &live).await?;
-                    let changed = self.live(uid, &current).await?;
-                    let Some((api, live)) = changed else { return Ok(Next::Wait) };
+                    let Some((api, live)) = self.live(uid, current).await? else { return Ok(()) };
                     self.delete(&api, &live, PropagationPolicy::Foreground).await?;
                 } else {
                     self.delete(&api, &live, PropagationPolicy::Foreground).await?;
@@ -176,36 +197,40 @@ impl Worker {
                 self.delete(&api, &live, policy).await?;
             }
         }
-        Ok(Next::Wait)
+        Ok(())
     }
 
     /// Whether an owner exists: by the graph, else by asking the server.
-    async fn owner_state(&self, uid: &Uid, object: &Object, owner: &Owner) -> Result<OwnerState, SyncError> {
+    async fn known(&self, uid: &Uid, object: &Object, owner: &Owner) -> Result<Known, SyncError> {
         let waiting = |foreground: bool| {
             if foreground && owner.blocks { OwnerState::Waiting } else { OwnerState::Solid }
         };
         let is_kind = |owner: &Owner, id| self.shared.is_kind(owner, id);
         let known = self.shared.graph().get(&owner.uid).cloned();
         if let Some(known) = known.as_ref().filter(|known| refers_to(object, owner, known, &is_kind)) {
-            return Ok(waiting(known.foreground));
+            return Ok(Known::Observed(waiting(known.foreground)));
         }
         if known.is_some_and(|known| !known.namespace.is_empty() && known.namespace != object.namespace) {
             self.invalid_namespace(uid, object, owner);
         }
-        let Some(resource) = self.resource_of(owner).await? else {
-            // A kind nobody serves: perhaps only for the moment.
-            return Err(SyncError::Incomplete(format!("kind {} {} is not served", owner.api_version, owner.kind)));
+        let resource = match self.kind_of(owner).await? {
+            Kind::Served(resource) => resource,
+            Kind::Unserved => return Ok(Known::Unserved),
+            Kind::Unclear => {
+                let kind = format!("{} {}", owner.api_version, owner.kind);
+                return Err(SyncError::Incomplete(format!("kind {kind} is not known until every group answers")));
+            }
         };
         if resource.namespaced && object.namespace.is_empty() {
             // Names no object at all; upstream leaves such objects alone.
-            return Ok(OwnerState::Solid);
+            return Ok(Known::Observed(OwnerState::Solid));
         }
         let api = self.api(&resource, &object.namespace);
         let found = api.get_metadata_opt(&owner.name).await;
         let found = found.map_err(SyncError::api("get owner", &owner.name))?;
         Ok(match found.filter(|live| live.metadata.uid.as_deref() == Some(&*owner.uid)) {
-            Some(live) => waiting(Object::new(0, &live.metadata).foreground),
-            None => OwnerState::Dangling,
+            Some(live) => Known::Asked(waiting(Object::new(0, &live.metadata).foreground)),
+            None => Known::Observed(OwnerState::Dangling),
         })
     }
 
@@ -238,13 +263,10 @@ impl Worker {
     }
 
     /// The resource of an owner's kind; asks the server again for unknown ones.
-    async fn resource_of(&self, owner: &Owner) -> Result<Option<Resource>, SyncError> {
-        if let Some(resource) = self.shared.find(&owner.api_version, &owner.kind) {
-            return Ok(Some(resource));
-        }
-        let found = discover(&self.ctx.client).await.map_err(SyncError::api("discover", &owner.kind))?;
-        follow(&self.ctx, &self.shared, &found.resources);
-        Ok(self.shared.find(&owner.api_version, &owner.kind))
+    async fn kind_of(&self, owner: &Owner) -> Result<Kind, SyncError> {
+        let find = || self.shared.find(&owner.api_version, &owner.kind);
+        let ask = async { follow_new(&self.ctx, &self.shared).await.map(|(complete, _)| complete) };
+        self.shared.kinds.resource(find, ask).await.map_err(SyncError::api("discover", &owner.kind))
     }
 
     /// Carries a foreground deletion on: dependents first, then the object.
