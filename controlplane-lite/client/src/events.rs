@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::text;
 use correlate::{Correlator, Decision};
 
 /// Drafts that may wait for the writer; more are dropped.
@@ -53,6 +54,22 @@ pub struct Draft {
     pub message: String,
 }
 
+impl Draft {
+    /// With all texts cut to what the API allows: drafts wait, and the correlator remembers what they are about.
+    fn new(
+        component: &'static str,
+        mut object: ObjectReference,
+        (type_, reason): (EventType, &'static str),
+        message: impl Into<String>,
+    ) -> Self {
+        let ObjectReference { api_version, field_path, kind, name, namespace, resource_version, uid } = &mut object;
+        for word in [api_version, field_path, kind, name, namespace, resource_version, uid].into_iter().flatten() {
+            text::truncate(word, text::NAME);
+        }
+        Self { component, object, type_, reason, message: text::cut(message, text::EVENT_MESSAGE) }
+    }
+}
+
 /// Hands drafts to the writer task.
 #[derive(Debug, Clone)]
 pub struct Recorder {
@@ -89,7 +106,7 @@ impl Recorder {
         reason: &'static str,
         message: impl Into<String>,
     ) {
-        let draft = Draft { component: self.component, object, type_, reason, message: message.into() };
+        let draft = Draft::new(self.component, object, (type_, reason), message);
         if self.tx.try_send(draft).is_err() {
             tracing::debug!(reason, "event dropped: the writer is behind or gone");
         }
@@ -158,4 +175,31 @@ async fn create(client: &Client, event: &Event) -> Result<(), kube::Error> {
     let namespace = event.metadata.namespace.as_deref().unwrap_or("default");
     let api: Api<Event> = Api::namespaced(client.clone(), namespace);
     api.create(&PostParams::default(), event).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draft_holds_no_long_texts() {
+        let long = || Some("x".repeat(1_400_000));
+        let object = ObjectReference {
+            api_version: long(),
+            field_path: long(),
+            kind: long(),
+            name: long(),
+            namespace: long(),
+            resource_version: long(),
+            uid: long(),
+        };
+        let draft = Draft::new("c", object, (EventType::Normal, "Why"), "y".repeat(1_400_000));
+        // Upstream's NoteLengthLimit, and what its truncateMessage makes of a longer text.
+        assert_eq!((draft.message.len(), draft.message.ends_with("yyy ...")), (1024, true));
+        let size = serde_json::to_string(&draft.object).map(|text| text.len());
+        assert!(size.is_ok_and(|size| size < 7 * 300), "the reference too");
+        assert!(draft.message.capacity() < 2048, "the rest is given back");
+        let short = Draft::new("c", ObjectReference::default(), (EventType::Normal, "Why"), "a b");
+        assert_eq!((short.message.as_str(), short.object), ("a b", ObjectReference::default()));
+    }
 }

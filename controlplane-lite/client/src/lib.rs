@@ -1,6 +1,6 @@
 //! What every API client of the control plane is built from: list and watch
 //! ([`reflect`]) into a [`Store`], a [`workqueue`], [`events`], the [`status`] of all of them, and small facts
-//! about API objects ([`objects`], [`tolerations`]). Decides nothing, and knows
+//! about API objects ([`objects`], [`tolerations`], [`text`]). Decides nothing, and knows
 //! neither the API server nor its storage.
 
 pub mod decode;
@@ -9,6 +9,7 @@ pub mod objects;
 pub mod reflect;
 pub mod status;
 pub mod store;
+pub mod text;
 pub mod tolerations;
 pub mod workqueue;
 

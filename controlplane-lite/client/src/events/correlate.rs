@@ -2,6 +2,7 @@
 //! the limits are upstream's (client-go's EventCorrelator).
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
@@ -9,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::json;
 
 use super::Draft;
+use crate::text;
 
 /// Different messages of one reason before they are combined.
 const MAX_SIMILAR: usize = 10;
@@ -43,7 +45,19 @@ pub enum Decision {
 
 type SourceKey = (&'static str, String);
 type ReasonKey = (&'static str, String, &'static str);
-type EventKey = (&'static str, String, &'static str, String);
+type EventKey = (&'static str, String, &'static str, Message);
+
+/// A message that was seen, by its hash: of two with the same one, the second would at worst be counted as the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Message(u64);
+
+impl Message {
+    fn of(text: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
 
 #[derive(Debug)]
 struct Bucket {
@@ -53,7 +67,7 @@ struct Bucket {
 
 #[derive(Debug)]
 struct Similar {
-    messages: BTreeSet<String>,
+    messages: BTreeSet<Message>,
     at: Timestamp,
 }
 
@@ -80,7 +94,7 @@ impl Correlator {
     pub fn observe(&mut self, draft: &Draft, now: Timestamp) -> Decision {
         let object = object_key(&draft.object);
         let message = self.combine(draft, &object, now);
-        let key = (draft.component, object.clone(), draft.reason, message.clone());
+        let key = (draft.component, object.clone(), draft.reason, Message::of(&message));
         let entry = self.written.get_mut(&key).map(|w| {
             w.count = w.count.saturating_add(1);
             w.at = now;
@@ -113,9 +127,10 @@ impl Correlator {
             similar.messages.clear();
         }
         similar.at = now;
-        let combined = !similar.messages.contains(&draft.message) && similar.messages.len() >= MAX_SIMILAR;
+        let message = Message::of(&draft.message);
+        let combined = !similar.messages.contains(&message) && similar.messages.len() >= MAX_SIMILAR;
         if !combined {
-            similar.messages.insert(draft.message.clone());
+            similar.messages.insert(message);
         }
         forget_oldest(&mut self.similar, |s| s.at);
         if combined { "(combined from similar events)".to_owned() } else { draft.message.clone() }
@@ -166,8 +181,7 @@ fn event(draft: &Draft, message: String, name: &str, (count, first, last): (i32,
         involved_object: draft.object.clone(),
         type_: Some(draft.type_.as_str().to_owned()),
         reason: Some(draft.reason.to_owned()),
-        // The server's limit is 1024 characters.
-        message: Some(message.chars().take(1024).collect()),
+        message: Some(text::cut(message, text::EVENT_MESSAGE)),
         count: Some(count),
         first_timestamp: Some(Time(first)),
         last_timestamp: Some(Time(last)),

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use client::objects::{deleting, name, pod_condition, ready, terminated};
+use client::text::{CONDITION_MESSAGE, cut};
 
 /// How long an evicted pod may take to be marked for deletion.
 const DELETION_TIMEOUT: SignedDuration = SignedDuration::from_secs(120);
@@ -154,7 +155,7 @@ fn condition(budget: &PodDisruptionBudget, allowed: i32, error: Option<String>, 
         type_: DISRUPTION_ALLOWED.to_owned(),
         status: status.to_owned(),
         reason: reason.to_owned(),
-        message,
+        message: cut(message, CONDITION_MESSAGE),
         last_transition_time: since,
         observed_generation: generation,
     });
@@ -220,6 +221,9 @@ mod tests {
         assert_eq!(unknown.status.disruptions_allowed, Some(0));
         assert_eq!((conditions[0].reason.as_str(), conditions[0].message.as_str()), ("SyncFailed", "why"));
         assert_eq!((unknown.status.observed_generation, conditions[0].observed_generation), (None, None));
+        let long = Err("x".repeat(1_400_000));
+        let long = plan(&budget(&json!({"maxUnavailable": 1}), &json!({})), &[&pods[0]], long, at(0));
+        assert_eq!(long.status.conditions.unwrap()[0].message.len(), 32_768);
         let garbage = numbers(&json!({"maxUnavailable": "many"}), 1, 0, Ok(1));
         assert_eq!(garbage.0, 0);
     }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use client::objects::deleting;
+use client::text::{CONDITION_MESSAGE, cut};
 
 /// The finalizer in `spec.finalizers` that this controller removes.
 pub(super) const FINALIZER: &str = "kubernetes";
@@ -117,7 +118,7 @@ fn set(all: &mut Vec<NamespaceCondition>, type_: &str, status: &str, reason: &st
         type_: type_.to_owned(),
         status: status.to_owned(),
         reason: Some(reason.to_owned()),
-        message: Some(text),
+        message: Some(cut(text, CONDITION_MESSAGE)),
         last_transition_time: Some(Time(now)),
     };
     match have {
@@ -177,5 +178,7 @@ mod tests {
         assert!(last.iter().all(|c| c.status == "False"));
         assert_eq!(text(&last, "NamespaceContentRemaining").2, t1);
         assert_eq!(text(&last, "NamespaceDeletionContentFailure").2, t0);
+        let long = Remains { content_failures: vec!["x".repeat(1_400_000)], ..Remains::default() };
+        assert_eq!(text(&conditions(None, &long, t0), "NamespaceDeletionContentFailure").1.len(), 32_768);
     }
 }

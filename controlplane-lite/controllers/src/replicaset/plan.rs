@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use client::objects::{
     Matcher, active, annotation, availability, created, deleting, phase, ready, ready_since, terminated, uid,
 };
+use client::text::{CONDITION_MESSAGE, cut};
 
 /// Pods created or deleted in one sync at most.
 pub const BURST: usize = 500;
@@ -196,7 +197,7 @@ fn conditions(
                 status: "True".to_owned(),
                 last_transition_time: Some(Time(now)),
                 reason: Some(reason.to_owned()),
-                message: Some(message.to_owned()),
+                message: Some(cut(message, CONDITION_MESSAGE)),
             });
         }
     }

@@ -139,6 +139,10 @@ fn a_failure_shows_and_goes() {
     let (again, _) = status(&set, &[], Some(("FailedCreate", "other words")), at(2));
     assert_eq!(again, failed, "no write for the same reason");
     assert_eq!(status(&set, &[], None, at(2)).0.conditions, None);
+    // The server's words may hold what somebody has written into the template; upstream's Condition has this limit.
+    let long = "x".repeat(1_400_000);
+    let (failed, _) = status(&rs(3), &[], Some(("FailedCreate", &long)), at(1));
+    assert_eq!(failed.conditions.unwrap()[0].message.as_ref().unwrap().len(), 32_768);
 }
 
 #[test]
