@@ -13,7 +13,7 @@ use super::subsets::{MANAGED_BY_LABEL as ENDPOINTS_MANAGED_BY_LABEL, endpoints};
 use crate::Context;
 use crate::informers::Informers;
 use crate::replicaset::namespace_terminating;
-use client::objects::{label, uid};
+use client::objects::{annotation, label, uid};
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
 use client::{Change, ObjectKey, api_in};
 
@@ -55,11 +55,44 @@ pub(crate) fn start(ctx: &Context) {
             }
         }
     });
-    let workers = (ctx.clone(), ctx.acting_as("endpoint-controller"));
+    let of_endpoints = ctx.acting_as("endpoint-controller");
+    leftovers(&of_endpoints);
+    let workers = (ctx.clone(), of_endpoints);
     spawn_workers("endpointslice", &queue, ctx.config.workers, &ctx.runner, move |key| {
         let (ctx, of_endpoints) = workers.clone();
         async move { sync(&ctx, &of_endpoints, &key).await }
     });
+}
+
+/// Endpoints go with their Service, whoever made them, and at the start those that have none, as upstream's
+/// syncService and checkLeftoverEndpoints (pkg/controller/endpoint/endpoints_controller.go). A queue of its own: what
+/// else wakes the other one says nothing against Endpoints that somebody makes before their Service.
+fn leftovers(ctx: &Context) {
+    let queue = WorkQueue::new();
+    let sink = queue.clone();
+    ctx.informers.services.subscribe(move |change| {
+        if let (Some(gone), None) = (change.old, change.new) {
+            sink.add(ObjectKey::of(&gone.metadata));
+        }
+    });
+    for endpoints in ctx.informers.endpoints.list().iter().filter(|e| !elects(e)) {
+        queue.add(ObjectKey::of(&endpoints.metadata));
+    }
+    let worker = ctx.clone();
+    spawn_workers("endpoint", &queue, 1, &ctx.runner, move |key| {
+        let ctx = worker.clone();
+        async move {
+            if ctx.informers.services.get(&key).is_none() {
+                delete_endpoints(&ctx, &key).await?;
+            }
+            Ok(Next::Wait)
+        }
+    });
+}
+
+/// Whether the object is a record of an election, which never has a Service.
+fn elects(endpoints: &Endpoints) -> bool {
+    annotation(&endpoints.metadata, "control-plane.alpha.kubernetes.io/leader").is_some()
 }
 
 /// Wakes the Services that select the pod, before and after, if anything that
@@ -93,9 +126,10 @@ fn visible(pod: &Pod) -> impl PartialEq + '_ {
 async fn sync(ctx: &Context, of_endpoints: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
     let service = ctx.informers.services.get(key);
     let Some(service) = service.filter(|s| has_endpoints(s)) else {
-        // Without a selector the endpoints belong to whoever made them; without
-        // a Service ours go. (Slices are owned by the Service and collected.)
-        if ctx.informers.services.get(key).is_none() {
+        // Without a selector the endpoints belong to whoever made them; without a Service ours go, should a sync of
+        // before have made them again. (Slices are owned by the Service and collected.)
+        let ours = |e: &Endpoints| label(&e.metadata, ENDPOINTS_MANAGED_BY_LABEL).is_some();
+        if ctx.informers.services.get(key).is_none() && ctx.informers.endpoints.get(key).is_some_and(|e| ours(&e)) {
             delete_endpoints(of_endpoints, key).await?;
         }
         return Ok(Next::Wait);
@@ -175,17 +209,16 @@ async fn write_endpoints(ctx: &Context, key: &ObjectKey, want: Endpoints, exists
 }
 
 async fn delete_endpoints(ctx: &Context, key: &ObjectKey) -> Result<(), SyncError> {
-    let Some(endpoints) = ctx.informers.endpoints.get(key) else { return Ok(()) };
-    // Made by hand for a Service without a selector: not ours to delete.
-    if label(&endpoints.metadata, ENDPOINTS_MANAGED_BY_LABEL).is_none() {
-        return Ok(());
-    }
+    // Asked for even if the cache has none yet: nothing else would wake us for what comes late.
+    let cached = ctx.informers.endpoints.get(key);
     let api: Api<Endpoints> = api_in(&ctx.client, key);
     match api.delete(&key.name, &DeleteParams::default()).await {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(error) => return Err(SyncError::api("delete Endpoints", key)(error)),
     }
-    ctx.informers.endpoints.removed(key, uid(&endpoints.metadata));
+    if let Some(endpoints) = cached {
+        ctx.informers.endpoints.removed(key, uid(&endpoints.metadata));
+    }
     Ok(())
 }
