@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -179,19 +179,35 @@ fn endpoint(service: &Service, pod: &Pod, ip: &str, node: Option<&Node>) -> Endp
     let mut target = reference(pod);
     target.api_version = None;
     target.resource_version = None;
+    let ready = publish || (serving && !terminating);
+    let zone = node.and_then(|n| label(&n.metadata, ZONE_LABEL));
     Endpoint {
         addresses: vec![ip.to_owned()],
         conditions: Some(EndpointConditions {
-            ready: Some(publish || (serving && !terminating)),
+            ready: Some(ready),
             serving: Some(serving),
             terminating: Some(terminating),
         }),
         hostname,
         node_name: Some(pod_node(pod).to_owned()),
         target_ref: Some(target),
-        zone: node.and_then(|n| label(&n.metadata, ZONE_LABEL)).map(str::to_owned),
+        zone: zone.map(str::to_owned),
+        hints: if ready { hints(service, zone, pod_node(pod)) } else { None },
         ..Endpoint::default()
     }
+}
+
+/// For whom an endpoint that is ready is meant, by the Service's trafficDistribution, as upstream's ReconcileHints
+/// (staging/src/k8s.io/endpointslice/trafficdist/trafficdist.go).
+fn hints(service: &Service, zone: Option<&str>, node: &str) -> Option<EndpointHints> {
+    let distribution = service.spec.as_ref()?.traffic_distribution.as_deref()?;
+    let same_node = distribution == "PreferSameNode";
+    if !same_node && !matches!(distribution, "PreferClose" | "PreferSameZone") {
+        return None;
+    }
+    let for_zones = zone.map(|zone| vec![ForZone { name: zone.to_owned() }]);
+    let for_nodes = same_node.then(|| vec![ForNode { name: node.to_owned() }]);
+    (for_zones.is_some() || for_nodes.is_some()).then_some(EndpointHints { for_nodes, for_zones })
 }
 
 #[cfg(test)]

@@ -121,3 +121,27 @@ fn services_of_no_concern() {
         assert!(!has_endpoints(&service(patch)));
     }
 }
+
+/// The zones and nodes that hints name, as upstream's trafficdist_test.go expects them.
+#[test]
+fn traffic_distribution_becomes_hints_of_ready_endpoints() {
+    let zoned: Arc<Node> =
+        Arc::new(from_value(json!({"metadata": {"name": "n", "labels": {ZONE_LABEL: "z1"}}})).unwrap());
+    let check = |distribution: Option<&str>, zone: bool, patch: Value, want: Option<Value>| {
+        let s = service(json!({"spec": {"trafficDistribution": distribution}}));
+        let p = pod("p", "10.0.0.1", patch);
+        let all = desired(&s, [&p], &|_| zone.then(|| zoned.clone()));
+        let hints = all.values().next().unwrap().1[0].hints.clone();
+        assert_eq!(hints.map(|h| serde_json::to_value(h).unwrap()), want, "{distribution:?} {zone}");
+    };
+    let (of_zone, of_node) = (json!([{"name": "z1"}]), json!([{"name": "n"}]));
+    check(None, true, json!({}), None);
+    for distribution in ["PreferClose", "PreferSameZone"] {
+        check(Some(distribution), true, json!({}), Some(json!({"forZones": of_zone})));
+        check(Some(distribution), false, json!({}), None);
+    }
+    check(Some("PreferSameNode"), true, json!({}), Some(json!({"forZones": of_zone, "forNodes": of_node})));
+    check(Some("PreferSameNode"), false, json!({}), Some(json!({"forNodes": of_node})));
+    let unready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
+    check(Some("PreferSameNode"), true, unready, None);
+}
