@@ -13,6 +13,7 @@ pub mod endpoints;
 pub mod garbage;
 pub mod informers;
 mod mirroring;
+mod moment;
 pub mod namespace;
 pub mod nodeipam;
 pub mod nodelifecycle;

@@ -1,11 +1,14 @@
 //! Whether a node still speaks. Times of the node are only compared with each
-//! other, silence is measured on our own clock. Pure.
+//! other, silence is measured on our own clock, and on one that nobody sets. Pure.
 
-use jiff::{SignedDuration, Timestamp};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::moment::Moment;
 use client::objects::created;
 
 /// What was last heard of a node.
@@ -14,7 +17,7 @@ pub struct Heard {
     renewed: Option<Timestamp>,
     heartbeat: Option<Timestamp>,
     /// When, on our clock, one of the two last moved.
-    pub at: Timestamp,
+    pub at: Instant,
 }
 
 /// One condition of a node.
@@ -28,8 +31,8 @@ pub fn ready(node: &Node) -> Option<&str> {
 }
 
 impl Heard {
-    /// Takes note of a node and its lease at the time `now`.
-    pub fn update(before: Option<&Self>, node: &Node, lease: Option<&Lease>, now: Timestamp) -> Self {
+    /// Takes note of a node and its lease at the moment `now`.
+    pub fn update(before: Option<&Self>, node: &Node, lease: Option<&Lease>, now: Moment) -> Self {
         let renewed = lease.and_then(|l| l.spec.as_ref()).and_then(|s| s.renew_time.as_ref()).map(|t| t.0);
         // A condition we have set to Unknown ourselves is no sign of life.
         let alive = condition(node, "Ready").filter(|c| c.status != "Unknown");
@@ -37,16 +40,15 @@ impl Heard {
         let Some(before) = before else {
             // Seen for the first time (by this process): the grace period starts now,
             // for a node that never reported at its creation.
-            let at =
-                if ready(node).is_some() { now } else { created(&node.metadata).max(Timestamp::UNIX_EPOCH).min(now) };
-            return Self { renewed, heartbeat, at };
+            let since = if ready(node).is_some() { now } else { now.back_to(created(&node.metadata)) };
+            return Self { renewed, heartbeat, at: since.instant };
         };
         let moved =
             renewed.is_some() && renewed != before.renewed || heartbeat.is_some() && heartbeat != before.heartbeat;
         Self {
             renewed: renewed.or(before.renewed),
             heartbeat: heartbeat.or(before.heartbeat),
-            at: if moved { now } else { before.at },
+            at: if moved { now.instant } else { before.at },
         }
     }
 }
@@ -55,23 +57,23 @@ impl Heard {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// It speaks; look again after this time.
-    Alive(SignedDuration),
+    Alive(Duration),
     /// It has been silent too long: these conditions are to be written (none
     /// when they stand already).
     Silent(Vec<NodeCondition>),
 }
 
 /// Judges a node.
-pub fn judge(node: &Node, heard: &Heard, grace: SignedDuration, startup: SignedDuration, now: Timestamp) -> Verdict {
+pub fn judge(node: &Node, heard: &Heard, grace: Duration, startup: Duration, now: Moment) -> Verdict {
     let grace = if ready(node).is_some() { grace } else { startup };
-    let left = grace - now.duration_since(heard.at);
-    if left > SignedDuration::ZERO {
+    let left = grace.saturating_sub(now.since(heard.at));
+    if left > Duration::ZERO {
         return Verdict::Alive(left);
     }
     Verdict::Silent(
         ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"]
             .iter()
-            .filter_map(|t| unknown(node, t, now))
+            .filter_map(|t| unknown(node, t, now.time))
             .collect(),
     )
 }
@@ -100,11 +102,8 @@ fn unknown(node: &Node, type_: &str, now: Timestamp) -> Option<NodeCondition> {
 pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    pub(crate) use crate::moment::tests::{at, moment, stepped};
     use serde_json::{Value, from_value, json};
-
-    pub fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
-    }
 
     pub fn node(name: &str, ready: Option<&str>, patch: Value) -> Node {
         let conditions = ready.map(|s| json!([{"type": "Ready", "status": s, "lastHeartbeatTime": at(0).to_string()}]));
@@ -120,34 +119,45 @@ pub(super) mod tests {
         from_value(json!({"metadata": {}, "spec": {"renewTime": format!("{:.6}", at(seconds))}})).unwrap()
     }
 
-    const GRACE: SignedDuration = SignedDuration::from_secs(40);
-    const STARTUP: SignedDuration = SignedDuration::from_secs(60);
+    const GRACE: Duration = Duration::from_secs(40);
+    const STARTUP: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_step_of_the_clock_is_no_silence() {
+        let n = node("n", Some("True"), json!({}));
+        for step in [86_400, -86_400] {
+            let heard = Heard::update(None, &n, Some(&lease(0)), moment(0));
+            let now = stepped(10, step);
+            assert_eq!(judge(&n, &heard, GRACE, STARTUP, now), Verdict::Alive(Duration::from_secs(30)), "{step}");
+            assert!(matches!(judge(&n, &heard, GRACE, STARTUP, stepped(40, step)), Verdict::Silent(_)), "{step}");
+        }
+    }
 
     #[test]
     fn a_lease_alone_keeps_a_node_alive() {
         let n = node("n", Some("True"), json!({}));
-        let heard = Heard::update(None, &n, Some(&lease(0)), at(0));
-        assert_eq!(judge(&n, &heard, GRACE, STARTUP, at(30)), Verdict::Alive(SignedDuration::from_secs(10)));
-        let renewed = Heard::update(Some(&heard), &n, Some(&lease(30)), at(30));
-        assert_eq!(judge(&n, &renewed, GRACE, STARTUP, at(69)), Verdict::Alive(SignedDuration::from_secs(1)));
-        let same = Heard::update(Some(&renewed), &n, Some(&lease(30)), at(60));
+        let heard = Heard::update(None, &n, Some(&lease(0)), moment(0));
+        assert_eq!(judge(&n, &heard, GRACE, STARTUP, moment(30)), Verdict::Alive(Duration::from_secs(10)));
+        let renewed = Heard::update(Some(&heard), &n, Some(&lease(30)), moment(30));
+        assert_eq!(judge(&n, &renewed, GRACE, STARTUP, moment(69)), Verdict::Alive(Duration::from_secs(1)));
+        let same = Heard::update(Some(&renewed), &n, Some(&lease(30)), moment(60));
         assert_eq!(same, renewed, "an unchanged lease is no sign of life");
-        assert!(matches!(judge(&n, &same, GRACE, STARTUP, at(70)), Verdict::Silent(c) if c.len() == 4));
+        assert!(matches!(judge(&n, &same, GRACE, STARTUP, moment(70)), Verdict::Silent(c) if c.len() == 4));
     }
 
     #[test]
     fn the_nodes_own_clock_does_not_matter() {
         let n = node("n", Some("True"), json!({}));
-        let heard = Heard::update(None, &n, Some(&lease(-86_400)), at(0));
-        let heard = Heard::update(Some(&heard), &n, Some(&lease(-86_390)), at(39));
-        assert_eq!(judge(&n, &heard, GRACE, STARTUP, at(40)), Verdict::Alive(SignedDuration::from_secs(39)));
+        let heard = Heard::update(None, &n, Some(&lease(-86_400)), moment(0));
+        let heard = Heard::update(Some(&heard), &n, Some(&lease(-86_390)), moment(39));
+        assert_eq!(judge(&n, &heard, GRACE, STARTUP, moment(40)), Verdict::Alive(Duration::from_secs(39)));
     }
 
     #[test]
     fn silence_is_written_once() {
         let n = node("n", Some("Unknown"), json!({}));
-        let heard = Heard::update(None, &n, None, at(0));
-        let Verdict::Silent(conditions) = judge(&n, &heard, GRACE, STARTUP, at(50)) else { panic!("silent") };
+        let heard = Heard::update(None, &n, None, moment(0));
+        let Verdict::Silent(conditions) = judge(&n, &heard, GRACE, STARTUP, moment(50)) else { panic!("silent") };
         assert!(conditions.iter().all(|c| c.type_ != "Ready"), "Ready is Unknown already");
         assert_eq!(conditions[0].reason.as_deref(), Some("NodeStatusNeverUpdated"));
     }
@@ -155,8 +165,8 @@ pub(super) mod tests {
     #[test]
     fn a_node_that_never_reported_has_longer() {
         let n = node("n", None, json!({}));
-        let heard = Heard::update(None, &n, None, at(20));
-        assert_eq!(judge(&n, &heard, GRACE, STARTUP, at(50)), Verdict::Alive(SignedDuration::from_secs(10)));
-        assert!(matches!(judge(&n, &heard, GRACE, STARTUP, at(60)), Verdict::Silent(_)));
+        let heard = Heard::update(None, &n, None, moment(20));
+        assert_eq!(judge(&n, &heard, GRACE, STARTUP, moment(50)), Verdict::Alive(Duration::from_secs(10)));
+        assert!(matches!(judge(&n, &heard, GRACE, STARTUP, moment(60)), Verdict::Silent(_)));
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Api;
@@ -16,6 +16,7 @@ use super::health::{Heard, Verdict, judge, ready};
 use super::taints::{self, Eviction, wants_no_execute};
 use super::zones::{Limits, Permits, states, stopped, zone};
 use crate::Context;
+use crate::moment::Moment;
 use client::events::{EventType, Recorder};
 use client::objects::{pod_condition, uid};
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
@@ -46,7 +47,7 @@ pub(super) fn start(ctx: &Context) {
     ctx.informers.node_leases.subscribe(move |change| {
         let name = change.latest().metadata.name.clone().unwrap_or_default();
         if let Some(node) = nodes.get(&ObjectKey::new("", name)) {
-            leases.hear(&node, Timestamp::now());
+            leases.hear(&node, Moment::now());
         }
     });
     let (sink, nodes, watcher) = (queue.clone(), ctx.informers.nodes.clone(), worker.clone());
@@ -55,7 +56,7 @@ pub(super) fn start(ctx: &Context) {
             watcher.forget(change.latest());
             return;
         };
-        watcher.hear(node, Timestamp::now());
+        watcher.hear(node, Moment::now());
         sink.add(ObjectKey::of(&node.metadata));
         // The state of one node decides about the eviction from others.
         if change.old.is_none_or(|old| ready(old) != ready(node)) {
@@ -71,7 +72,7 @@ pub(super) fn start(ctx: &Context) {
 }
 
 impl Worker {
-    fn hear(&self, node: &Node, now: Timestamp) -> Heard {
+    fn hear(&self, node: &Node, now: Moment) -> Heard {
         let name = node.metadata.name.clone().unwrap_or_default();
         let lease = self.ctx.informers.node_leases.get(&ObjectKey::new(LEASE_NAMESPACE, name.clone()));
         let mut all = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,13 +94,12 @@ impl Worker {
 
     async fn sync(&self, key: &ObjectKey) -> Result<Next, SyncError> {
         let Some(mut node) = self.ctx.informers.nodes.get(key) else { return Ok(Next::Wait) };
-        let now = Timestamp::now();
+        let now = Moment::now();
         let heard = self.hear(&node, now);
-        let limit = |d: Duration| SignedDuration::try_from(d).unwrap_or(SignedDuration::MAX);
         let config = &self.ctx.config;
-        let (grace, startup) = (limit(config.node_monitor_grace_period), limit(config.node_startup_grace_period));
+        let (grace, startup) = (config.node_monitor_grace_period, config.node_startup_grace_period);
         let mut wake = match judge(&node, &heard, grace, startup, now) {
-            Verdict::Alive(left) => Some(left.unsigned_abs()),
+            Verdict::Alive(left) => Some(left),
             Verdict::Silent(conditions) if conditions.is_empty() => None,
             Verdict::Silent(conditions) => {
                 node = Arc::new(self.write_conditions(key, &node, &conditions).await?);
@@ -147,9 +147,9 @@ impl Worker {
     }
 
     /// Brings the taints in line; how long to wait when a permit is missing.
-    async fn taint(&self, key: &ObjectKey, node: &Node, now: Timestamp) -> Result<Option<Duration>, SyncError> {
-        let (eviction, wait) = self.permit(node, now);
-        let Some(taints) = taints::plan(node, eviction, now) else { return Ok(wait) };
+    async fn taint(&self, key: &ObjectKey, node: &Node, now: Moment) -> Result<Option<Duration>, SyncError> {
+        let (eviction, wait) = self.permit(node, now.instant);
+        let Some(taints) = taints::plan(node, eviction, now.time) else { return Ok(wait) };
         let patch = json!({
             "metadata": {"resourceVersion": node.metadata.resource_version},
             "spec": {"taints": taints},
@@ -163,7 +163,7 @@ impl Worker {
         Ok(wait)
     }
 
-    fn permit(&self, node: &Node, now: Timestamp) -> (Eviction, Option<Duration>) {
+    fn permit(&self, node: &Node, now: Instant) -> (Eviction, Option<Duration>) {
         if ready(node).is_none_or(|s| s == "True") {
             return (Eviction::Allowed, None);
         }

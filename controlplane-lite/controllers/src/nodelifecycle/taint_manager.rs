@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::eviction::{Fate, TaintTimes, fate};
 use crate::Context;
+use crate::moment::Moment;
 use crate::replicaset::delete_pod;
 use client::events::EventType;
 use client::objects::uid;
@@ -57,7 +58,7 @@ fn observe(times: &Times, change: &Change<'_, Node>) {
     let name = change.latest().metadata.name.clone().unwrap_or_default();
     let mut times = times.lock().unwrap_or_else(PoisonError::into_inner);
     match change.new.filter(|node| no_execute(node)) {
-        Some(node) => times.entry(name).or_default().observe(node, Timestamp::now()),
+        Some(node) => times.entry(name).or_default().observe(node, Moment::now()),
         None => drop(times.remove(&name)),
     }
 }
@@ -74,9 +75,9 @@ async fn sync(ctx: &Context, times: &Times, key: &ObjectKey) -> Result<Next, Syn
     let Some(pod) = ctx.informers.pods.get(key) else { return Ok(Next::Wait) };
     let Some(node) = ctx.informers.nodes.get(&ObjectKey::new("", node_name(&pod))) else { return Ok(Next::Wait) };
     let times = times.lock().unwrap_or_else(PoisonError::into_inner).get(node_name(&pod)).cloned();
-    match fate(&pod, &node, &times.unwrap_or_default(), Timestamp::now()) {
+    match fate(&pod, &node, &times.unwrap_or_default(), Moment::now()) {
         Fate::Stay => Ok(Next::Wait),
-        Fate::LeaveIn(wait) => Ok(Next::After(wait.unsigned_abs())),
+        Fate::LeaveIn(wait) => Ok(Next::After(wait)),
         Fate::Leave => evict(ctx, key, &pod).await,
     }
 }

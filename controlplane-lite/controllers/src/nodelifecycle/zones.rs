@@ -2,8 +2,8 @@
 //! in trouble: many at once are more likely our own trouble. Pure.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 
 use super::health::ready;
@@ -75,7 +75,7 @@ fn state(good: usize, bad: usize, threshold: f64) -> ZoneState {
 #[derive(Debug)]
 struct Bucket {
     tokens: f64,
-    at: Timestamp,
+    at: Instant,
 }
 
 /// Permits for NoExecute taints, one at a time per zone.
@@ -92,7 +92,7 @@ impl Permits {
         zone: &str,
         zones: &BTreeMap<String, (ZoneState, usize)>,
         limits: Limits,
-        now: Timestamp,
+        now: Instant,
     ) -> (Eviction, Option<f64>) {
         if stopped(zones) {
             return (Eviction::Stopped, None);
@@ -106,7 +106,7 @@ impl Permits {
             return (Eviction::Held, None);
         }
         let bucket = self.buckets.entry(zone.to_owned()).or_insert(Bucket { tokens: 1.0, at: now });
-        bucket.tokens = (bucket.tokens + now.duration_since(bucket.at).as_secs_f64().max(0.0) * rate).min(1.0);
+        bucket.tokens = (bucket.tokens + now.saturating_duration_since(bucket.at).as_secs_f64() * rate).min(1.0);
         bucket.at = now;
         if bucket.tokens >= 1.0 {
             bucket.tokens -= 1.0;
@@ -124,7 +124,7 @@ pub fn stopped(zones: &BTreeMap<String, (ZoneState, usize)>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::health::tests::{at, node};
+    use super::super::health::tests::{moment, node};
     use super::*;
     use serde_json::json;
 
@@ -161,18 +161,22 @@ mod tests {
     #[test]
     fn one_node_in_ten_seconds() {
         let (zones, mut permits) = (cluster(5, 2), Permits::default());
-        assert_eq!(permits.ask("/", &zones, LIMITS, at(0)), (Eviction::Allowed, None));
-        let (held, wait) = permits.ask("/", &zones, LIMITS, at(4));
+        assert_eq!(permits.ask("/", &zones, LIMITS, moment(0).instant), (Eviction::Allowed, None));
+        let (held, wait) = permits.ask("/", &zones, LIMITS, moment(4).instant);
         assert_eq!(held, Eviction::Held);
         assert!(wait.is_some_and(|w| (5.9..6.1).contains(&w)), "{wait:?}");
-        assert_eq!(permits.ask("/", &zones, LIMITS, at(11)).0, Eviction::Allowed);
+        assert_eq!(permits.ask("/", &zones, LIMITS, moment(11).instant).0, Eviction::Allowed);
     }
 
     #[test]
     fn disruption_holds_and_a_dark_cluster_stops() {
         let mut permits = Permits::default();
-        assert_eq!(permits.ask("/", &cluster(2, 5), LIMITS, at(0)), (Eviction::Held, None));
-        assert_eq!(permits.ask("/", &cluster(20, 50), LIMITS, at(0)).0, Eviction::Allowed, "large zones go slowly");
-        assert_eq!(permits.ask("/", &cluster(0, 3), LIMITS, at(0)), (Eviction::Stopped, None));
+        assert_eq!(permits.ask("/", &cluster(2, 5), LIMITS, moment(0).instant), (Eviction::Held, None));
+        assert_eq!(
+            permits.ask("/", &cluster(20, 50), LIMITS, moment(0).instant).0,
+            Eviction::Allowed,
+            "large zones go slowly"
+        );
+        assert_eq!(permits.ask("/", &cluster(0, 3), LIMITS, moment(0).instant), (Eviction::Stopped, None));
     }
 }

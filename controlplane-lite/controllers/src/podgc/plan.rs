@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::super::nodelifecycle::health::ready;
 use client::objects::{created, deleting, name, terminated};
 
 /// A node must have been gone for so long before its pods are.
-pub(super) const QUARANTINE: SignedDuration = SignedDuration::from_secs(40);
+pub(super) const QUARANTINE: Duration = Duration::from_secs(40);
 
 /// Why a pod is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,17 +45,17 @@ pub(super) fn state(node: Option<&Node>) -> NodeState {
 }
 
 /// The pods to delete, and when to look again. `unknown_since` says since when
-/// each node that pods name is missing.
+/// each node that pods name is missing, on a clock that nobody sets.
 pub(super) fn plan(
     pods: &[Arc<Pod>],
     node_state: &dyn Fn(&str) -> NodeState,
-    unknown_since: &mut BTreeMap<String, Timestamp>,
+    unknown_since: &mut BTreeMap<String, Instant>,
     threshold: usize,
-    now: Timestamp,
-) -> (Vec<(Arc<Pod>, Cause)>, Option<SignedDuration>) {
+    now: Instant,
+) -> (Vec<(Arc<Pod>, Cause)>, Option<Duration>) {
     let mut out: Vec<(Arc<Pod>, Cause)> = Vec::new();
     let mut missing = BTreeMap::new();
-    let mut wake: Option<SignedDuration> = None;
+    let mut wake: Option<Duration> = None;
     for pod in pods {
         let name = node(pod);
         let dying = deleting(&pod.metadata);
@@ -66,8 +66,8 @@ pub(super) fn plan(
             Some(NodeState::Missing) => {
                 let since =
                     *missing.entry(name.to_owned()).or_insert_with(|| unknown_since.get(name).copied().unwrap_or(now));
-                let left = QUARANTINE - now.duration_since(since);
-                if left <= SignedDuration::ZERO {
+                let left = QUARANTINE.saturating_sub(now.saturating_duration_since(since));
+                if left.is_zero() {
                     out.push((pod.clone(), Cause::Orphaned));
                 } else {
                     wake = Some(wake.map_or(left, |w| w.min(left)));
@@ -109,11 +109,8 @@ fn node(pod: &Pod) -> &str {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::moment::tests::{at, moment};
     use serde_json::{Value, from_value, json};
-
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
-    }
 
     fn pod(name: &str, node: &str, phase: &str, age: i64, patch: Value) -> Arc<Pod> {
         let mut value = json!({
@@ -129,12 +126,15 @@ mod tests {
         let pods = [pod("a", "gone", "Running", 0, json!({})), pod("b", "here", "Running", 0, json!({}))];
         let exists = |n: &str| if n == "here" { NodeState::Here } else { NodeState::Missing };
         let mut since = BTreeMap::new();
-        let (out, wake) = plan(&pods, &exists, &mut since, 0, at(0));
+        let (out, wake) = plan(&pods, &exists, &mut since, 0, moment(0).instant);
         assert_eq!((out.len(), wake), (0, Some(QUARANTINE)));
-        let (out, wake) = plan(&pods, &exists, &mut since, 0, at(39));
-        assert_eq!((out.len(), wake), (0, Some(SignedDuration::from_secs(1))));
-        assert!(plan(&pods, &|_| NodeState::Here, &mut since.clone(), 0, at(40)).0.is_empty(), "the node is back");
-        let (out, wake) = plan(&pods, &exists, &mut since, 0, at(40));
+        let (out, wake) = plan(&pods, &exists, &mut since, 0, moment(39).instant);
+        assert_eq!((out.len(), wake), (0, Some(Duration::from_secs(1))));
+        assert!(
+            plan(&pods, &|_| NodeState::Here, &mut since.clone(), 0, moment(40).instant).0.is_empty(),
+            "the node is back"
+        );
+        let (out, wake) = plan(&pods, &exists, &mut since, 0, moment(40).instant);
         assert_eq!(
             (out[0].0.metadata.name.as_deref(), out[0].1, out.len(), wake),
             (Some("a"), Cause::Orphaned, 1, None)
@@ -145,7 +145,7 @@ mod tests {
     fn pods_without_a_node_go_when_deleted() {
         let dying = json!({"metadata": {"deletionTimestamp": at(0).to_string()}});
         let pods = [pod("a", "", "Pending", 0, dying), pod("b", "", "Pending", 0, json!({}))];
-        let (out, _) = plan(&pods, &|_| NodeState::Here, &mut BTreeMap::new(), 0, at(0));
+        let (out, _) = plan(&pods, &|_| NodeState::Here, &mut BTreeMap::new(), 0, moment(0).instant);
         assert_eq!(out, [(pods[0].clone(), Cause::Unscheduled)]);
     }
 
@@ -159,7 +159,7 @@ mod tests {
             pod("e", "n", "Failed", 1, json!({"status": {"reason": "Evicted"}})),
         ];
         let names = |threshold| {
-            let (out, _) = plan(&pods, &|_| NodeState::Here, &mut BTreeMap::new(), threshold, at(0));
+            let (out, _) = plan(&pods, &|_| NodeState::Here, &mut BTreeMap::new(), threshold, moment(0).instant);
             out.iter().map(|(p, _)| p.metadata.name.clone().unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(names(1), ["e", "b", "d"]);
@@ -175,7 +175,7 @@ mod tests {
             let taints = json!([{"key": taint, "value": "nodeshutdown", "effect": "NoExecute"}]);
             from_value(json!({"spec": {"taints": taints}, "status": {"conditions": conditions}})).unwrap()
         };
-        let deleted = |node: &Node| plan(&pods, &|_| state(Some(node)), &mut BTreeMap::new(), 0, at(0)).0;
+        let deleted = |node: &Node| plan(&pods, &|_| state(Some(node)), &mut BTreeMap::new(), 0, moment(0).instant).0;
         let gone = "node.kubernetes.io/out-of-service";
         assert_eq!(deleted(&node("Unknown", gone)), [(pods[0].clone(), Cause::OutOfService)]);
         assert!(deleted(&node("True", gone)).is_empty(), "its kubelet is there");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::plan::{Cause, NodeState, plan, state};
 use crate::Context;
+use crate::moment::Moment;
 use client::ObjectKey;
 use client::objects::{deleting, terminated, uid};
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
@@ -46,13 +47,13 @@ pub(crate) fn start(ctx: &Context) {
     });
 }
 
-async fn sync(ctx: &Context, unknown: &Mutex<BTreeMap<String, Timestamp>>) -> Result<Next, SyncError> {
+async fn sync(ctx: &Context, unknown: &Mutex<BTreeMap<String, Instant>>) -> Result<Next, SyncError> {
     let pods = ctx.informers.pods.list();
     let node = |name: &str| state(ctx.informers.nodes.get(&ObjectKey::new("", name)).as_deref());
     let threshold = ctx.config.terminated_pod_gc_threshold;
     let (doomed, wake) = {
         let mut unknown = unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        plan(&pods, &node, &mut unknown, threshold, Timestamp::now())
+        plan(&pods, &node, &mut unknown, threshold, Moment::now().instant)
     };
     // One that cannot be deleted keeps nobody else; the pass comes again for it.
     let mut failed = None;
@@ -64,7 +65,7 @@ async fn sync(ctx: &Context, unknown: &Mutex<BTreeMap<String, Timestamp>>) -> Re
     if let Some(error) = failed {
         return Err(error);
     }
-    Ok(wake.map_or(Next::Wait, |w| Next::After(w.unsigned_abs())))
+    Ok(wake.map_or(Next::Wait, Next::After))
 }
 
 async fn collect(ctx: &Context, pod: &Pod, cause: Cause) -> Result<(), SyncError> {
