@@ -13,6 +13,7 @@ pub mod pod;
 pub mod profile;
 pub mod queue;
 pub mod resources;
+mod steady;
 mod sync;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

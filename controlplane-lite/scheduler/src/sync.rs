@@ -17,6 +17,7 @@ use super::config::SchedulerConfig;
 use super::cycle::XorShift;
 use super::engine::{Action, Engine, Input};
 use super::pod::{PodInfo, PodUid};
+use super::steady::Steady;
 use client::events::Recorder;
 use client::reflect::Source;
 use client::{Filter, Objects, Observer, Sink, Unreadable, reflect};
@@ -38,7 +39,8 @@ pub async fn run(client: Client, config: SchedulerConfig, token: CancellationTok
     follow::<Node>(&client, &tx, nodes, &tasks, &token);
     let seed = u64::try_from(Timestamp::now().as_nanosecond() & 0xffff_ffff).unwrap_or(1);
     let engine = Engine::new(config.profiles(), Box::new(XorShift::new(seed)));
-    let scheduler = Scheduler { client, events, engine, tx, in_flight: 0, tasks: tasks.clone() };
+    let scheduler =
+        Scheduler { client, events, engine, tx, in_flight: 0, tasks: tasks.clone(), clock: Steady::start() };
     scheduler.work(rx, token).await;
     tasks.close();
     tasks.wait().await;
@@ -117,6 +119,7 @@ struct Scheduler {
     tx: UnboundedSender<Message>,
     in_flight: usize,
     tasks: TaskTracker,
+    clock: Steady,
 }
 
 impl Scheduler {
@@ -137,13 +140,13 @@ impl Scheduler {
                 // Cancel-safe: `recv` takes a message only when it returns it.
                 () = token.cancelled() => return,
                 message = rx.recv() => if let Some(message) = message { self.take(message) },
-                () = tokio::time::sleep(wait) => self.engine.tick(Timestamp::now()),
+                () = tokio::time::sleep(wait) => self.engine.tick(self.clock.now()),
             }
         }
     }
 
     fn take(&mut self, message: Message) {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         match message {
             Message::Input(input) => self.engine.take(input, now),
             Message::Reported => self.in_flight = self.in_flight.saturating_sub(1),
@@ -159,7 +162,7 @@ impl Scheduler {
 
     /// Makes a batch of decisions; true when there may be more to do.
     fn decide(&mut self) -> bool {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         for _ in 0..BATCH {
             if self.in_flight >= MAX_IN_FLIGHT {
                 return false;
@@ -191,7 +194,7 @@ impl Scheduler {
     }
 
     fn wait(&self) -> Duration {
-        let until = |at: Timestamp| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+        let until = |at: Timestamp| Duration::try_from(at.duration_since(self.clock.now())).unwrap_or_default();
         if self.in_flight >= MAX_IN_FLIGHT {
             // Whatever is due has to wait for an answer anyway.
             return Duration::from_secs(3600);
