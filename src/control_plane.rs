@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use controlplane_lite::apiserver::{self, ApiServer, AuthOptions, Certificates};
 use controlplane_lite::auth::authn::UserInfo;
+use controlplane_lite::auth::authn::service_account::Reference;
 use controlplane_lite::client::Status;
+use controlplane_lite::controllers::accounts::{AccountToken, TokenSigner};
 use controlplane_lite::controllers::{self, Clients, ControllersConfig};
 use controlplane_lite::pki::{Pki, Subject};
 use controlplane_lite::scheduler::{self, SchedulerConfig};
@@ -170,6 +172,7 @@ fn start_controllers(
         cluster_cidr: Some(range.with_context(|| format!("--cluster-cidr={pods} is no range"))?),
         service_cidr: Some(services.parse().with_context(|| format!("--service-cluster-ip-range={services}"))?),
         root_ca_pem: pki.ca().cert_pem().to_owned(),
+        token_signer: Some(token_signer(api)),
         signer: Some(pki.clone()),
         api_names: inputs.args.tls_san.clone(),
         node_monitor_grace_period: Duration::from_secs(inputs.args.node_monitor_grace_period),
@@ -185,6 +188,15 @@ fn start_controllers(
         }
     });
     Ok(())
+}
+
+/// Signs the tokens of Secrets with the key that the API verifies them by.
+fn token_signer(api: &ApiServer) -> TokenSigner {
+    let issuer = api.server().access.issuer().clone();
+    TokenSigner::new(move |of: AccountToken<'_>| {
+        let account = Reference::new(of.account, of.uid);
+        issuer.issue_for_secret(of.namespace, &account, of.secret).map_err(|error| error.to_string())
+    })
 }
 
 /// The secure port, and the socket that was left to us, if one was.

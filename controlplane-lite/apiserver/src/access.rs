@@ -116,6 +116,11 @@ impl Access {
         self.issuer.jwks()
     }
 
+    /// What signs tokens of service accounts.
+    pub fn issuer(&self) -> &Arc<TokenIssuer> {
+        &self.issuer
+    }
+
     /// The audiences of tokens that are for this API.
     pub fn audiences(&self) -> &[String] {
         self.issuer.audiences()

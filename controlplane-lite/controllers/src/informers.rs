@@ -18,7 +18,7 @@ use client::events::Recorder;
 use client::workqueue::Runner;
 use client::{Filter, Objects, Observer, Store, reflect};
 
-use super::bootstrap;
+use super::{accounts, bootstrap};
 
 /// The caches every controller may read. Reading a cache before
 /// [`Informers::wait_synced`] has returned shows half a picture.
@@ -52,6 +52,8 @@ pub struct Informers {
     pub signing_requests: Arc<Store<CertificateSigningRequest>>,
     /// The Secrets that are bootstrap tokens, and no others.
     pub bootstrap_tokens: Arc<Store<Secret>>,
+    /// The Secrets that hold tokens of service accounts, and no others.
+    pub account_tokens: Arc<Store<Secret>>,
     /// The config map `cluster-info`, and no other.
     pub cluster_info: Arc<Store<ConfigMap>>,
     /// The leases of nodes (namespace `kube-node-lease`).
@@ -62,11 +64,11 @@ impl Informers {
     /// Starts every watch on `tasks`.
     pub fn start(client: &Client, runner: &Runner, events: &Recorder) -> Arc<Self> {
         let observed = &Observed { runner, events };
-        let root_ca =
-            Filter { fields: format!("metadata.name={}", super::accounts::ROOT_CA_NAME), ..Filter::default() };
+        let root_ca = Filter { fields: format!("metadata.name={}", accounts::ROOT_CA_NAME), ..Filter::default() };
         let leases: Api<Lease> = Api::namespaced(client.clone(), super::nodelifecycle::LEASE_NAMESPACE);
         let of_tokens = Filter { fields: format!("type={}", bootstrap::TOKEN_TYPE), ..Filter::default() };
         let tokens: Api<Secret> = Api::namespaced(client.clone(), bootstrap::TOKEN_NAMESPACE);
+        let of_accounts = Filter { fields: format!("type={}", accounts::TOKEN_TYPE), ..Filter::default() };
         let (info_in, info) = bootstrap::CLUSTER_INFO;
         let info = Filter { fields: format!("metadata.name={info}"), ..Filter::default() };
         Arc::new(Self {
@@ -84,6 +86,7 @@ impl Informers {
             cluster_roles: cluster_wide(client, false, "clusterroles", observed),
             signing_requests: cluster_wide(client, false, "certificatesigningrequests", observed),
             bootstrap_tokens: spawn(tokens, of_tokens, false, "secrets", observed),
+            account_tokens: spawn(Api::all(client.clone()), of_accounts, false, "secrets", observed),
             cluster_info: spawn(Api::namespaced(client.clone(), info_in), info, false, "configmaps", observed),
             node_leases: spawn(leases, Filter::default(), false, "leases", observed),
         })
@@ -106,6 +109,7 @@ impl Informers {
             self.cluster_roles.wait_synced(),
             self.signing_requests.wait_synced(),
             self.bootstrap_tokens.wait_synced(),
+            self.account_tokens.wait_synced(),
             self.cluster_info.wait_synced(),
             self.node_leases.wait_synced(),
         );

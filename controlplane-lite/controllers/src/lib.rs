@@ -48,6 +48,8 @@ pub struct ControllersConfig {
     /// PEM of the cluster's CA, published as `kube-root-ca.crt` in each
     /// namespace. Empty: nothing is published.
     pub root_ca_pem: String,
+    /// Who signs the tokens of accounts that Secrets ask for. `None` leaves such Secrets as they are.
+    pub token_signer: Option<accounts::TokenSigner>,
     /// Who signs what was approved. `None` leaves signing to somebody else.
     pub signer: Option<Arc<dyn csr::CertificateSigner>>,
     /// Names and addresses under which clients know the API: no node gets a certificate for them.
@@ -79,6 +81,7 @@ impl Default for ControllersConfig {
             service_cidr: None,
             node_cidr_mask: 24,
             root_ca_pem: String::new(),
+            token_signer: None,
             signer: None,
             api_names: Vec::new(),
             node_monitor_grace_period: Duration::from_secs(40),
@@ -139,13 +142,19 @@ impl Context {
     pub(crate) fn acting_as(&self, account: &str) -> Self {
         Self { client: self.clients.of(account), ..self.clone() }
     }
+
+    /// The same with the rights of the controller manager itself, for what upstream's does with its own client.
+    pub(crate) fn as_manager(&self) -> Self {
+        Self { client: self.clients.shared().clone(), ..self.clone() }
+    }
 }
 
 type Start = fn(&Context);
 
 /// Every controller under upstream's name, with the account in `kube-system` that it acts as.
-const CONTROLLERS: [(&str, &str, Start); 14] = [
+const CONTROLLERS: [(&str, &str, Start); 15] = [
     ("serviceaccount-controller", "service-account-controller", accounts::start),
+    ("serviceaccount-token-controller", "service-account-controller", accounts::start_tokens),
     ("bootstrap-signer-controller", "bootstrap-signer", bootstrap::start),
     ("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", clusterroles::start),
     ("certificatesigningrequest-controller", "certificate-controller", csr::start),

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use controlplane_lite::apiserver::ApiServer;
 use controlplane_lite::auth::authn::UserInfo;
+use controlplane_lite::auth::authn::service_account::Reference;
+use controlplane_lite::controllers::accounts::{AccountToken, TokenSigner};
 use controlplane_lite::controllers::{self, Clients, ControllersConfig};
 use controlplane_lite::scheduler::{self, SchedulerConfig};
 use futures::StreamExt;
@@ -31,6 +33,7 @@ pub struct Cluster {
     pub manager: Clients,
     /// As the scheduler.
     pub scheduler: Client,
+    signer: TokenSigner,
     server: Option<ApiServer>,
     tasks: TaskTracker,
     token: CancellationToken,
@@ -43,12 +46,17 @@ impl Drop for Cluster {
     }
 }
 
-/// Clients with the identities and rights of a real cluster's components.
-fn components(server: &ApiServer) -> (Clients, Client) {
+/// What a real cluster's components are given by its server: clients with their identities and rights, and its key.
+fn components(server: &ApiServer) -> (Clients, Client, TokenSigner) {
     let client = |name| server.client(UserInfo::new(name, ["system:authenticated"]));
     let of_accounts = server.clone();
     let account = move |name: &str| of_accounts.client(UserInfo::service_account("kube-system", name));
-    (Clients::new(client("system:kube-controller-manager"), account), client("system:kube-scheduler"))
+    let issuer = server.server().access.issuer().clone();
+    let signer = TokenSigner::new(move |of: AccountToken<'_>| {
+        let account = Reference::new(of.account, of.uid);
+        issuer.issue_for_secret(of.namespace, &account, of.secret).map_err(|error| error.to_string())
+    });
+    (Clients::new(client("system:kube-controller-manager"), account), client("system:kube-scheduler"), signer)
 }
 
 pub fn config() -> ControllersConfig {
@@ -70,13 +78,13 @@ impl Cluster {
 
     async fn over(
         client: Client,
-        (manager, scheduler): (Clients, Client),
+        (manager, scheduler, signer): (Clients, Client, TokenSigner),
         server: Option<ApiServer>,
         config: ControllersConfig,
     ) -> Self {
         let (tasks, token) = (TaskTracker::new(), CancellationToken::new());
         let controllers = Mutex::new((TaskTracker::new(), token.child_token()));
-        let cluster = Self { client, manager, scheduler, server, tasks, token, controllers };
+        let cluster = Self { client, manager, scheduler, signer, server, tasks, token, controllers };
         cluster.start_controllers(config);
         // Pods need the account of their namespace.
         cluster.wait_for("default account", || cluster.exists::<ServiceAccount>("default")).await;
@@ -85,6 +93,7 @@ impl Cluster {
 
     pub fn start_controllers(&self, config: ControllersConfig) {
         let (tasks, token) = (TaskTracker::new(), self.token.child_token());
+        let config = ControllersConfig { token_signer: Some(self.signer.clone()), ..config };
         tasks.spawn(controllers::run(self.manager.clone(), config, token.clone()));
         tasks.spawn(scheduler::run(self.scheduler.clone(), SchedulerConfig::default(), token.clone()));
         *self.controllers.lock().unwrap() = (tasks, token);

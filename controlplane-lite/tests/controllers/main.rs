@@ -12,4 +12,5 @@ mod nodes;
 mod restarts;
 mod roles;
 mod tenants;
+mod tokens;
 mod workloads;

@@ -1,7 +1,8 @@
 //! Service-account tokens: issuing and verifying the JWTs upstream's servers use,
-//! bound to a pod, secret or node, with audiences and an expiry.
+//! bound to a pod, secret or node, with audiences and an expiry; and those that lie in Secrets.
 
 mod claims;
+mod legacy;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -249,7 +250,10 @@ impl ServiceAccountAuthenticator {
 impl Authenticator for ServiceAccountAuthenticator {
     async fn authenticate(&self, credentials: Credentials<'_>) -> Result<Option<Authenticated>, AuthnError> {
         let Some(token) = bearer(credentials) else { return Ok(None) };
-        self.issuer.verify(token, &[], &*self.lookup, (self.clock)())
+        match self.issuer.verify(token, &[], &*self.lookup, (self.clock)())? {
+            Some(found) => Ok(Some(found)),
+            None => self.issuer.verify_of_secret(token, &*self.lookup),
+        }
     }
 }
 
