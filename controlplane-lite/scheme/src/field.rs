@@ -7,6 +7,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Value, json};
 
+mod errors;
+
+pub use errors::{BadValue, FieldErrors, MAX_BYTES};
+
 /// A path into an object, built on the stack: each step borrows its parent.
 /// Displays as upstream does: `spec.containers[0].name`, `metadata.labels[a/b]`.
 #[derive(Debug, Clone, Copy)]
@@ -243,95 +247,17 @@ impl Display for FieldError {
     }
 }
 
-/// Problems that one object is told of. A body can have one in every few bytes, each as long as a list of supported values.
-const MAX_ERRORS: usize = 1000;
-
-/// Collects problems while validating, up to a bound.
-#[derive(Debug, Default, Clone, PartialEq)]
-pub struct FieldErrors(pub Vec<FieldError>);
-
-impl FieldErrors {
-    /// Nothing wrong yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Whether nothing is wrong.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn push(&mut self, path: &Path<'_>, kind: FieldErrorKind, bad_value: Value, detail: impl Into<String>) {
-        if self.0.len() < MAX_ERRORS {
-            self.0.push(FieldError { path: path.to_string(), kind, bad_value, detail: detail.into() });
-        }
-    }
-
-    /// A mandatory field is missing.
-    pub fn required(&mut self, path: &Path<'_>, detail: impl Into<String>) {
-        self.push(path, FieldErrorKind::Required, Value::Null, detail);
-    }
-
-    /// The value breaks a rule that `detail` states.
-    pub fn invalid(&mut self, path: &Path<'_>, value: impl Into<Value>, detail: impl Into<String>) {
-        self.push(path, FieldErrorKind::Invalid, value.into(), detail);
-    }
-
-    /// The value is none of `supported`.
-    pub fn not_supported(&mut self, path: &Path<'_>, value: impl Into<Value>, supported: &[&str]) {
-        if self.0.len() >= MAX_ERRORS {
-            return;
-        }
-        let mut sorted: Vec<String> = supported.iter().map(|s| go_quote(s)).collect();
-        sorted.sort();
-        let detail = if sorted.is_empty() { String::new() } else { format!("supported values: {}", sorted.join(", ")) };
-        self.push(path, FieldErrorKind::NotSupported, value.into(), detail);
-    }
-
-    /// The value occurs a second time.
-    pub fn duplicate(&mut self, path: &Path<'_>, value: impl Into<Value>) {
-        self.push(path, FieldErrorKind::Duplicate, value.into(), "");
-    }
-
-    /// A referenced thing does not exist.
-    pub fn not_found(&mut self, path: &Path<'_>, value: impl Into<Value>) {
-        self.push(path, FieldErrorKind::NotFound, value.into(), "");
-    }
-
-    /// The field must not be set (so).
-    pub fn forbidden(&mut self, path: &Path<'_>, detail: impl Into<String>) {
-        self.push(path, FieldErrorKind::Forbidden, Value::Null, detail);
-    }
-
-    /// A text longer than `max` bytes.
-    pub fn too_long(&mut self, path: &Path<'_>, max: usize) {
-        self.push(path, FieldErrorKind::TooLong, Value::Null, format!("may not be more than {max} bytes"));
-    }
-
-    /// A list longer than `max` items.
-    pub fn too_many(&mut self, path: &Path<'_>, actual: usize, max: usize) {
-        self.push(path, FieldErrorKind::TooMany, actual.into(), format!("must have at most {max} items"));
-    }
-
-    /// Takes over other problems.
-    pub fn extend(&mut self, other: FieldErrors) {
-        let room = MAX_ERRORS.saturating_sub(self.0.len());
-        self.0.extend(other.0.into_iter().take(room));
-    }
-}
-
 /// Upstream's aggregated message of an Invalid status:
 /// `Deployment.apps "x" is invalid: [a: Required value, b: …]`, brackets only for several.
 #[must_use]
 pub fn invalid_message(kind: &str, group: &str, name: &str, errors: &[FieldError]) -> String {
     let kind = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
-    let mut seen = HashSet::with_capacity(errors.len());
-    let texts: Vec<String> = errors.iter().map(ToString::to_string).filter(|text| seen.insert(text.clone())).collect();
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let mut seen = HashSet::with_capacity(texts.len());
+    let texts: Vec<&str> = texts.iter().map(String::as_str).filter(|text| seen.insert(*text)).collect();
     let joined = match texts.as_slice() {
         [] => "<nil>".to_owned(),
-        [one] => one.clone(),
+        [one] => (*one).to_owned(),
         many => format!("[{}]", many.join(", ")),
     };
     format!("{kind} {} is invalid: {joined}", go_quote(name))
@@ -357,17 +283,6 @@ mod tests {
         let labels = Path::new("metadata");
         assert_eq!(labels.child("labels").key("a/b").to_string(), "metadata.labels[a/b]");
         assert_eq!(Path::ROOT.child("x").to_string(), "x");
-    }
-
-    #[test]
-    fn errors_are_bounded() {
-        let mut errors = FieldErrors::new();
-        for n in 0..3 * MAX_ERRORS {
-            errors.not_supported(&Path::new("a").index(n), "x", &["y"]);
-        }
-        assert_eq!(errors.0.len(), MAX_ERRORS);
-        errors.extend(errors.clone());
-        assert_eq!(errors.0.len(), MAX_ERRORS);
     }
 
     #[test]

@@ -214,7 +214,7 @@ pub fn validate_labels(labels: &Value, path: &Path<'_>, errors: &mut FieldErrors
             errors.invalid(path, key.as_str(), problem);
         }
         for problem in label_value(value.as_str().unwrap_or("")) {
-            errors.invalid(&path.key(key), value.clone(), problem);
+            errors.invalid(&path.key(key), value, problem);
         }
     }
 }
@@ -285,16 +285,15 @@ fn validate_common(meta: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         both.1 |= text == "foregroundDeletion";
     }
     if both == (true, true) {
-        errors.invalid(
-            &finalizers,
-            meta["finalizers"].clone(),
-            "finalizer orphan and foregroundDeletion cannot be both set",
-        );
+        errors.invalid(&finalizers, &meta["finalizers"], "finalizer orphan and foregroundDeletion cannot be both set");
     }
 }
 
+/// As upstream's `ValidateOwnerReferences` (apimachinery, `pkg/api/validation/objectmeta.go`), but that of many controllers
+/// the first two are told and no more: each is told with the whole list.
 fn validate_owners(owners: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
-    let mut controller: Option<&Value> = None;
+    let mut controllers = 0;
+    let mut first = ("", "");
     for (i, owner) in owners.iter().enumerate() {
         let path = path.index(i);
         if str_at(owner, &["apiVersion"]).is_empty() {
@@ -307,23 +306,24 @@ fn validate_owners(owners: &[Value], path: &Path<'_>, errors: &mut FieldErrors) 
             }
         }
         if str_at(owner, &["apiVersion"]) == "v1" && str_at(owner, &["kind"]) == "Event" {
-            errors.invalid(&path, owner.clone(), "v1, Kind=Event is disallowed from being an owner");
+            errors.invalid(&path, owner, "v1, Kind=Event is disallowed from being an owner");
         }
-        if owner.get("controller").and_then(Value::as_bool) == Some(true) {
-            if let Some(first) = controller {
-                errors.invalid(
-                    path.parent().unwrap_or(&path),
-                    Value::Array(owners.to_vec()),
-                    format!(
-                        "Only one reference can have Controller set to true. Found \"true\" in references for {}/{} and {}/{}",
-                        str_at(first, &["kind"]),
-                        str_at(first, &["name"]),
-                        str_at(owner, &["kind"]),
-                        str_at(owner, &["name"])
-                    ),
-                );
-            }
-            controller.get_or_insert(owner);
+        if owner.get("controller").and_then(Value::as_bool) != Some(true) {
+            continue;
+        }
+        controllers += 1;
+        let this = (str_at(owner, &["kind"]), str_at(owner, &["name"]));
+        match controllers {
+            1 => first = this,
+            2 => errors.invalid(
+                path.parent().unwrap_or(&path),
+                owners,
+                format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {}/{} and {}/{}",
+                    first.0, first.1, this.0, this.1
+                ),
+            ),
+            _ => {}
         }
     }
 }
@@ -337,7 +337,7 @@ pub fn validate_update(new: &Value, old: &Value, namespaced: bool, path: &Path<'
         }
         let (n, o) = (at(new, &[key]), at(old, &[key]));
         if n != o && !(o.is_null() && key == "uid") {
-            errors.invalid(&path.child(key), n.clone(), "field is immutable");
+            errors.invalid(&path.child(key), n, "field is immutable");
         }
     }
     let generation = |v: &Value| v.get("generation").and_then(Value::as_i64).unwrap_or(0);

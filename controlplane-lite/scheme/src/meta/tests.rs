@@ -113,6 +113,29 @@ fn updates_cannot_change_identity() {
     );
 }
 
+/// Each is told with the whole list.
+#[test]
+fn of_many_controllers_two_are_told() {
+    let owner =
+        |n| json!({"apiVersion": "apps/v1", "kind": "K", "name": format!("o{n}"), "uid": "u", "controller": true});
+    let told = |count: usize| {
+        let owners: Vec<Value> = (0..count).map(owner).collect();
+        let mut errors = FieldErrors::new();
+        let object = json!({"metadata": {"name": "x", "ownerReferences": owners}});
+        validate(&object, false, NameRule::Dns1123Subdomain, &Path::new("metadata"), &mut errors);
+        errors.0
+    };
+    assert!(told(1).is_empty());
+    let few = told(3);
+    assert_eq!((few.len(), &*few[0].path), (1, "metadata.ownerReferences"));
+    assert_eq!(
+        few[0].detail,
+        "Only one reference can have Controller set to true. Found \"true\" in references for K/o0 and K/o1"
+    );
+    let many = told(40_000);
+    assert!(many.len() == 1 && many[0].to_string().len() < 3 * crate::field::MAX_BYTES, "{}", many.len());
+}
+
 proptest! {
     #[test]
     fn generated_names_fit(base in "[a-z][a-z0-9-]{0,80}", random in any::<[u8; SUFFIX_LEN]>()) {

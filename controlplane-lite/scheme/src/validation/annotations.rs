@@ -19,7 +19,7 @@ pub(super) fn pod(object: &Value, errors: &mut FieldErrors) {
         && str_at(object, &["spec", "nodeName"]).is_empty()
     {
         let words = "must set spec.nodeName if mirror pod annotation is set";
-        errors.invalid(&Path::new("metadata").child("annotations").key(MIRROR), value.clone(), words);
+        errors.invalid(&Path::new("metadata").child("annotations").key(MIRROR), value, words);
     }
 }
 

@@ -173,7 +173,7 @@ pub fn node(object: &Value, errors: &mut FieldErrors) {
         }
         one_of(taint, "effect", &["NoExecute", "NoSchedule", "PreferNoSchedule"], true, &path, errors);
         if !seen.insert((key, effect)) {
-            errors.duplicate(&path, taint.clone());
+            errors.duplicate(&path, taint);
         }
     }
     pod_ranges(object, &spec, errors);
@@ -182,7 +182,7 @@ pub fn node(object: &Value, errors: &mut FieldErrors) {
         let path = status.child(list);
         for (name, value) in entries_at(object, &["status", list]) {
             if value.as_str().and_then(|s| s.parse::<Quantity>().ok()).is_some_and(|q| q.is_negative()) {
-                errors.invalid(&path.key(name), value.clone(), "must be greater than or equal to 0");
+                errors.invalid(&path.key(name), value, "must be greater than or equal to 0");
             }
         }
     }
@@ -194,17 +194,15 @@ fn pod_ranges(node: &Value, spec: &Path<'_>, errors: &mut FieldErrors) {
     let path = spec.child("podCIDRs");
     for (i, range) in ranges.iter().enumerate() {
         if !range.as_str().is_some_and(super::network::is_cidr) {
-            errors.invalid(&path.index(i), range.clone(), super::network::CIDR_WORDS);
+            errors.invalid(&path.index(i), range, super::network::CIDR_WORDS);
         }
     }
     let is_v6 = |range: &Value| range.as_str().is_some_and(|text| text.contains(':'));
     match ranges {
         [first, second] if is_v6(first) == is_v6(second) => {
-            errors.invalid(&path, ranges.to_vec(), "must specify no more than one CIDR for each IP family");
+            errors.invalid(&path, ranges, "must specify no more than one CIDR for each IP family");
         }
-        [_, _, _, ..] => {
-            errors.invalid(&path, ranges.to_vec(), "must specify no more than one CIDR for each IP family")
-        }
+        [_, _, _, ..] => errors.invalid(&path, ranges, "must specify no more than one CIDR for each IP family"),
         _ => {}
     }
     let single = str_at(node, &["spec", "podCIDR"]);
@@ -245,7 +243,7 @@ pub fn resource_quota(object: &Value, errors: &mut FieldErrors) {
     let hard = spec.child("hard");
     for (name, value) in entries_at(object, &["spec", "hard"]) {
         if value.as_str().and_then(|s| s.parse::<Quantity>().ok()).is_some_and(|q| q.is_negative()) {
-            errors.invalid(&hard.key(name), value.clone(), "must be greater than or equal to 0");
+            errors.invalid(&hard.key(name), value, "must be greater than or equal to 0");
         }
     }
 }

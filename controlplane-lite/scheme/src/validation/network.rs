@@ -86,7 +86,7 @@ fn service_ports(spec: &Value, errors: &mut FieldErrors) {
         let target = at(port, &["targetPort"]);
         port_or_name(target, &path.child("targetPort"), errors);
         if !numbers.insert((str_at(port, &["protocol"]), number)) {
-            errors.duplicate(&path, port.clone());
+            errors.duplicate(&path, port);
         }
         let node = int_at(port, &["nodePort"]).unwrap_or(0);
         if node != 0 {
@@ -108,10 +108,10 @@ fn cluster_ips(spec: &Value, errors: &mut FieldErrors) {
     if let Some(first) = list.first()
         && first.as_str() != Some(single)
     {
-        errors.invalid(&path, Value::Array(list.to_vec()), "first value must match `clusterIP`");
+        errors.invalid(&path, list, "first value must match `clusterIP`");
     }
     if list.len() > 2 {
-        errors.invalid(&path, Value::Array(list.to_vec()), "may only hold up to 2 values");
+        errors.invalid(&path, list, "may only hold up to 2 values");
     }
     for (i, ip) in list.iter().enumerate() {
         let text = ip.as_str().unwrap_or("");
@@ -123,7 +123,7 @@ fn cluster_ips(spec: &Value, errors: &mut FieldErrors) {
     let families = SPEC.child("ipFamilies");
     for (i, family) in list_at(spec, &["ipFamilies"]).iter().enumerate() {
         if !matches!(family.as_str(), Some("IPv4" | "IPv6")) {
-            errors.not_supported(&families.index(i), family.clone(), &["IPv4", "IPv6"]);
+            errors.not_supported(&families.index(i), family, &["IPv4", "IPv6"]);
         }
     }
     one_of(spec, "ipFamilyPolicy", &["PreferDualStack", "RequireDualStack", "SingleStack"], false, &SPEC, errors);
@@ -220,7 +220,7 @@ pub fn service_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
         if !is_empty(before) {
             let path = SPEC.child("clusterIPs");
             if before != after {
-                errors.invalid(&path.index(0), after.clone(), "field is immutable");
+                errors.invalid(&path.index(0), after, "field is immutable");
             }
         }
         let family = |s: &Value| list_at(s, &["spec", "ipFamilies"]).first().cloned();
@@ -451,7 +451,7 @@ pub fn network_policy(object: &Value, errors: &mut FieldErrors) {
     let types = SPEC.child("policyTypes");
     for (i, ty) in list_at(spec, &["policyTypes"]).iter().enumerate() {
         if !matches!(ty.as_str(), Some("Ingress" | "Egress")) {
-            errors.not_supported(&types.index(i), ty.clone(), &["Egress", "Ingress"]);
+            errors.not_supported(&types.index(i), ty, &["Egress", "Ingress"]);
         }
     }
 }

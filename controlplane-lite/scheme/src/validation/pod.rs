@@ -127,11 +127,7 @@ fn names(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     for (key, max) in [("nameservers", 3), ("searches", 32)] {
         let list = list_at(spec, &["dnsConfig", key]);
         if list.len() > max {
-            errors.invalid(
-                &path.child("dnsConfig").child(key),
-                Value::Array(list.to_vec()),
-                format!("must not have more than {max} {key}"),
-            );
+            errors.invalid(&path.child("dnsConfig").child(key), list, format!("must not have more than {max} {key}"));
         }
     }
     dns_config(spec, &path.child("dnsConfig"), errors);

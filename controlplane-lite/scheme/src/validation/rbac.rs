@@ -40,14 +40,14 @@ fn rules(object: &Value, namespaced: bool, errors: &mut FieldErrors) {
             if namespaced {
                 errors.invalid(
                     &path.child("nonResourceURLs"),
-                    at(rule, &["nonResourceURLs"]).clone(),
+                    at(rule, &["nonResourceURLs"]),
                     "namespaced rules cannot apply to non-resource URLs",
                 );
             }
             if !(empty("apiGroups") && empty("resources") && empty("resourceNames")) {
                 errors.invalid(
                     &path.child("nonResourceURLs"),
-                    at(rule, &["nonResourceURLs"]).clone(),
+                    at(rule, &["nonResourceURLs"]),
                     "rules cannot apply to both regular resources and non-resource URLs",
                 );
             }
@@ -108,7 +108,7 @@ pub fn role_binding(object: &Value, errors: &mut FieldErrors) {
 pub fn role_binding_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let (after, before) = (at(new, &["roleRef"]), at(old, &["roleRef"]));
     if after != before {
-        errors.invalid(&Path::new("roleRef"), after.clone(), "cannot change roleRef");
+        errors.invalid(&Path::new("roleRef"), after, "cannot change roleRef");
     }
 }
 
@@ -178,7 +178,7 @@ pub fn disruption_budget(object: &Value, errors: &mut FieldErrors) {
     let path = Path::new("spec");
     let (min, max) = (at(spec, &["minAvailable"]), at(spec, &["maxUnavailable"]));
     if !min.is_null() && !max.is_null() {
-        errors.invalid(&path, spec.clone(), "minAvailable and maxUnavailable cannot be both set");
+        errors.invalid(&path, spec, "minAvailable and maxUnavailable cannot be both set");
     }
     int_or_percent(min, &path.child("minAvailable"), errors);
     int_or_percent(max, &path.child("maxUnavailable"), errors);

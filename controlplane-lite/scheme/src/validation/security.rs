@@ -20,12 +20,12 @@ pub(super) fn container(value: &Value, host_users: bool, path: &Path<'_>, errors
     if at(value, &["allowPrivilegeEscalation"]) == &Value::Bool(false) {
         if at(value, &["privileged"]) == &Value::Bool(true) {
             let words = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-            errors.invalid(path, value.clone(), words);
+            errors.invalid(path, value, words);
         }
         let added = list_at(value, &["capabilities", "add"]);
         if added.iter().any(|c| matches!(c.as_str(), Some("SYS_ADMIN" | "CAP_SYS_ADMIN"))) {
             let words = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
-            errors.invalid(path, value.clone(), words);
+            errors.invalid(path, value, words);
         }
     }
     one_of(value, "procMount", &["Default", "Unmasked"], false, path, errors);

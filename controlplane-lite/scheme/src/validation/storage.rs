@@ -19,7 +19,7 @@ fn access_modes(spec: &Value, errors: &mut FieldErrors) {
     }
     for mode in modes {
         if !mode.as_str().is_some_and(|m| MODES.contains(&m)) {
-            errors.not_supported(&path, mode.clone(), MODES);
+            errors.not_supported(&path, mode, MODES);
         }
     }
     if modes.len() > 1 && modes.iter().any(|m| m == "ReadWriteOncePod") {

@@ -21,10 +21,10 @@ fn selector_and_template(object: &Value, kind: &str, errors: &mut FieldErrors) {
         selector::validate_object(value, &path, errors);
         let parsed = LabelSelector::from_object(value);
         if parsed.as_ref().is_ok_and(LabelSelector::is_everything) {
-            errors.invalid(&path, value.clone(), format!("empty selector is invalid for {kind}"));
+            errors.invalid(&path, value, format!("empty selector is invalid for {kind}"));
         }
         match parsed {
-            Err(_) => errors.invalid(&path, value.clone(), "invalid label selector"),
+            Err(_) => errors.invalid(&path, value, "invalid label selector"),
             Ok(parsed) => {
                 let template = at(object, &["spec", "template"]);
                 if !parsed.is_everything() && !parsed.matches_object(template) {
@@ -32,7 +32,7 @@ fn selector_and_template(object: &Value, kind: &str, errors: &mut FieldErrors) {
                     let metadata = spec.child("metadata");
                     errors.invalid(
                         &metadata.child("labels"),
-                        at(template, &["metadata", "labels"]).clone(),
+                        at(template, &["metadata", "labels"]),
                         "`selector` does not match template `labels`",
                     );
                 }
@@ -91,10 +91,10 @@ fn rolling_update(rolling: &Value, surge: &str, path: &Path<'_>, errors: &mut Fi
     }
     let unavailable = at(rolling, &["maxUnavailable"]);
     if scaled(unavailable) == 0 && scaled(at(rolling, &[surge])) == 0 {
-        errors.invalid(&path.child("maxUnavailable"), unavailable.clone(), format!("may not be 0 when `{surge}` is 0"));
+        errors.invalid(&path.child("maxUnavailable"), unavailable, format!("may not be 0 when `{surge}` is 0"));
     }
     if unavailable.is_string() && scaled(unavailable) > 100 {
-        errors.invalid(&path.child("maxUnavailable"), unavailable.clone(), "must not be greater than 100%");
+        errors.invalid(&path.child("maxUnavailable"), unavailable, "must not be greater than 100%");
     }
 }
 
@@ -127,7 +127,7 @@ pub fn replication_controller(object: &Value, errors: &mut FieldErrors) {
         let metadata = template.child("metadata");
         errors.invalid(
             &metadata.child("labels"),
-            at(spec, &["template", "metadata", "labels"]).clone(),
+            at(spec, &["template", "metadata", "labels"]),
             "`selector` does not match template `labels`",
         );
     }
@@ -153,7 +153,7 @@ pub fn daemon_set(object: &Value, errors: &mut FieldErrors) {
         if scaled(at(rolling, &["maxUnavailable"])) > 0 && scaled(at(rolling, &["maxSurge"])) > 0 {
             errors.invalid(
                 &path.child("maxSurge"),
-                at(rolling, &["maxSurge"]).clone(),
+                at(rolling, &["maxSurge"]),
                 "may not be set when maxUnavailable is non-zero",
             );
         }
@@ -172,7 +172,7 @@ pub fn stateful_set(object: &Value, errors: &mut FieldErrors) {
     if str_at(strategy, &["type"]) == "OnDelete" && !at(strategy, &["rollingUpdate"]).is_null() {
         errors.invalid(
             &SPEC.child("updateStrategy").child("rollingUpdate"),
-            at(strategy, &["rollingUpdate"]).clone(),
+            at(strategy, &["rollingUpdate"]),
             "only allowed for updateStrategy 'RollingUpdate'",
         );
     }
@@ -259,7 +259,7 @@ pub fn job(object: &Value, errors: &mut FieldErrors) {
         let metadata = template.child("metadata");
         errors.invalid(
             &metadata.child("labels"),
-            at(object, &["spec", "template", "metadata", "labels"]).clone(),
+            at(object, &["spec", "template", "metadata", "labels"]),
             "`selector` does not match template `labels`",
         );
     }
