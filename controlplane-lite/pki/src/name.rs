@@ -1,6 +1,7 @@
 //! Names in certificates and requests: the subject, attribute by attribute, and the alternative names. Nothing is
 //! skipped: what cannot be read, or may be read in two ways, is an error.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use rcgen::{DistinguishedName, DnType, SanType};
@@ -12,6 +13,8 @@ use super::PkiError;
 
 const COMMON_NAME: &str = "2.5.4.3";
 const ORGANIZATION: &str = "2.5.4.10";
+/// Attributes that a subject may have.
+const MAX_ATTRIBUTES: usize = 100;
 
 /// A subject whose every attribute was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +36,9 @@ impl Name {
     pub(super) fn read(name: &X509Name<'_>) -> Result<Self, String> {
         let mut attributes = Vec::new();
         for rdn in name.iter_rdn() {
+            if attributes.len() == MAX_ATTRIBUTES {
+                return Err(format!("the subject has more than {MAX_ATTRIBUTES} attributes"));
+            }
             let mut parts = rdn.iter();
             let (Some(attribute), None) = (parts.next(), parts.next()) else {
                 return Err("a relative distinguished name must have exactly one attribute".into());
@@ -62,8 +68,8 @@ impl Name {
 
     /// The type that occurs twice, if any does.
     pub(super) fn repeated(&self) -> Option<&str> {
-        let types = || self.attributes.iter().map(|(oid, _)| oid);
-        types().enumerate().find(|(i, oid)| types().take(*i).any(|other| other == *oid)).map(|(_, oid)| oid.as_str())
+        let mut seen = HashSet::new();
+        self.attributes.iter().map(|(oid, _)| oid.as_str()).find(|oid| !seen.insert(*oid))
     }
 
     /// The name as it is signed: the attributes that upstream's signers carry over.

@@ -60,13 +60,16 @@ pub(super) fn step(request: &CertificateSigningRequest, can_sign: bool, now: Tim
     if certificate(request).is_some() || refused {
         return wait;
     }
-    let asked = recognize::read(request);
+    // Reading one verifies a signature: only what is for one of the cluster's signers is read.
+    if !recognize::is_own(&request.spec.signer_name) {
+        return wait;
+    }
     let usages = request.spec.usages.as_deref().unwrap_or_default();
     if condition(request, "Approved").is_some() {
         if !can_sign {
             return wait;
         }
-        let asked = match asked {
+        let asked = match recognize::read(request) {
             Ok(asked) => asked,
             Err(why) => return Step::Fail(why),
         };
@@ -79,11 +82,14 @@ pub(super) fn step(request: &CertificateSigningRequest, can_sign: bool, now: Tim
             }
         };
     }
-    approval(request, asked, usages).unwrap_or(wait)
+    approval(request, usages).unwrap_or(wait)
 }
 
-fn approval(request: &CertificateSigningRequest, asked: Result<Request, String>, usages: &[String]) -> Option<Step> {
-    let asked = asked.ok()?;
+fn approval(request: &CertificateSigningRequest, usages: &[String]) -> Option<Step> {
+    if !recognize::is_kubelets(&request.spec.signer_name) {
+        return None;
+    }
+    let asked = recognize::read(request).ok()?;
     if request.spec.signer_name == KUBELET_CLIENT {
         let subject = recognize::kubelet_client(&asked, usages).ok()?;
         let own = request.spec.username.as_deref() == Some(subject.common_name());
@@ -100,9 +106,11 @@ fn lifetime(seconds: Option<i32>) -> SignedDuration {
 
 /// When the request is no use to anybody any more.
 fn expiry(request: &CertificateSigningRequest) -> Option<Timestamp> {
-    let after = |kind: &str| Some(condition(request, kind)?.last_update_time.as_ref()?.0 + ANSWERED);
+    // The times are their writers': one beyond all times never comes.
+    let after = |kind: &str| condition(request, kind)?.last_update_time.as_ref()?.0.checked_add(ANSWERED).ok();
     let conditions = request.status.as_ref().and_then(|s| s.conditions.as_ref());
-    let pending = conditions.is_none_or(Vec::is_empty).then(|| created(&request.metadata) + PENDING);
+    let unanswered = conditions.is_none_or(Vec::is_empty);
+    let pending = created(&request.metadata).checked_add(PENDING).ok().filter(|_| unanswered);
     let pem = certificate(request);
     let issued = pem.and_then(|_| after("Approved"));
     let outlived = pem.and_then(|pem| CertInfo::from_pem(std::str::from_utf8(pem).ok()?).ok()).map(|c| c.not_after);
@@ -208,5 +216,13 @@ mod tests {
         assert_eq!(at(&issued, NOW), Step::Remove);
         let pending = request("x", recognize::CLIENT, json!({}));
         assert_eq!(at(&pending, "2026-01-02T23:00:01Z"), Step::Remove);
+    }
+
+    #[test]
+    fn a_time_beyond_all_times_never_comes() {
+        for kind in ["Denied", "Failed"] {
+            let last = request("x", KUBELET_CLIENT, answered(kind, "9999-12-30T22:00:00Z"));
+            assert_eq!(at(&last, NOW), Step::Wait(Duration::MAX), "{kind}");
+        }
     }
 }

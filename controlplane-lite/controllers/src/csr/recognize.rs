@@ -22,6 +22,16 @@ const ENCIPHERMENT: &str = "key encipherment";
 const CLIENT_AUTH: &str = "client auth";
 const SERVER_AUTH: &str = "server auth";
 
+/// Whether a signer is one of the cluster's own.
+pub(super) fn is_own(signer: &str) -> bool {
+    signer == CLIENT || is_kubelets(signer)
+}
+
+/// Whether a signer is for kubelets, whose requests are approved here.
+pub(super) fn is_kubelets(signer: &str) -> bool {
+    [KUBELET_CLIENT, KUBELET_SERVING].contains(&signer)
+}
+
 /// What is asked, as far as it can be read.
 pub(super) fn read(request: &CertificateSigningRequest) -> Result<Request, String> {
     let pem = std::str::from_utf8(&request.spec.request.0).map_err(|error| error.to_string())?;

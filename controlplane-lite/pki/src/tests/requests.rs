@@ -229,3 +229,15 @@ proptest! {
         prop_assert!(Request::from_pem(&pem(&longer)).is_err());
     }
 }
+
+#[test]
+fn a_subject_has_a_bounded_number_of_attributes() {
+    // Types of one arc each: comparing each with all before would be most of the work.
+    let types: Vec<&'static [u8]> = (0..101).map(|n: u8| &*Vec::leak(vec![0x55, 4, n])).collect();
+    let subject = |count: usize| {
+        let rdns: Vec<Vec<Attribute>> = types[..count].iter().map(|oid| vec![attribute(oid, UTF8, "x")]).collect();
+        Request::from_pem(&by_hand(&rdns, &[])).unwrap()
+    };
+    assert!(subject(100).subject().is_ok());
+    assert_eq!(subject(101).subject(), Err("the subject has more than 100 attributes"));
+}

@@ -15,6 +15,9 @@ use pki::{CertInfo, Request};
 const SPEC: Path<'static> = Path::new("spec");
 const STATUS: Path<'static> = Path::new("status");
 const LEGACY: &str = "kubernetes.io/legacy-unknown";
+/// The longest request that is read. Upstream has no bound of its own; the longest honest ones, with RSA keys and a
+/// hundred names, have some ten kilobytes.
+const MAX_REQUEST: usize = 64 * 1024;
 /// Lifetimes below this many seconds are refused.
 const MIN_SECONDS: i64 = 600;
 /// A domain, a slash, and `<namespace>.<name>` at their longest.
@@ -50,6 +53,17 @@ const USAGES: &[&str] = &[
 
 /// CertificateSigningRequest.
 pub fn request(object: &Value, errors: &mut FieldErrors) {
+    let encoded = str_at(object, &["spec", "request"]);
+    // In base64 a third longer.
+    if encoded.len() > MAX_REQUEST.div_ceil(3) * 4 {
+        errors.too_long(&SPEC.child("request"), MAX_REQUEST);
+        return;
+    }
+    stored(object, errors);
+}
+
+/// One that was taken before its length was bounded goes on being answered.
+fn stored(object: &Value, errors: &mut FieldErrors) {
     let encoded = str_at(object, &["spec", "request"]);
     if let Err(why) = readable(encoded, str_at(object, &["spec", "signerName"])) {
         errors.invalid(&SPEC.child("request"), encoded, why);
@@ -117,10 +131,10 @@ fn usages(usages: &[Value], errors: &mut FieldErrors) {
     let mut seen = HashSet::new();
     for (i, usage) in usages.iter().enumerate() {
         if !usage.as_str().is_some_and(|usage| USAGES.contains(&usage)) {
-            errors.not_supported(&path.index(i), usage.clone(), USAGES);
+            errors.not_supported(&path.index(i), usage, USAGES);
         }
         if !seen.insert(usage.as_str()) {
-            errors.duplicate(&path.index(i), usage.clone());
+            errors.duplicate(&path.index(i), usage);
         }
     }
 }
@@ -196,7 +210,7 @@ fn none_removed(new: &Value, old: &Value, errors: &mut FieldErrors) {
 
 /// Through `/status`: the certificate once, and any condition but the approver's.
 pub fn status_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
-    request(new, errors);
+    stored(new, errors);
     none_removed(new, old, errors);
     let path = STATUS.child("conditions");
     for kind in ["Approved", "Denied"] {
@@ -215,7 +229,7 @@ pub fn status_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
 
 /// Through `/approval`: conditions.
 pub fn approval_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
-    request(new, errors);
+    stored(new, errors);
     none_removed(new, old, errors);
 }
 
@@ -282,6 +296,17 @@ mod tests {
             object["spec"]["signerName"] = json!(format!("kubernetes.io/{signer}"));
             assert_eq!(problems(|e| request(&object, e)).len(), 1, "{signer}");
         }
+    }
+
+    #[test]
+    fn a_request_is_read_up_to_a_length() {
+        let mut long = valid();
+        long["spec"]["request"] = json!(STANDARD.encode(pem() + &"\n".repeat(MAX_REQUEST)));
+        let found = problems(|e| request(&long, e));
+        assert_eq!(found, ["spec.request Too long: may not be more than 65536 bytes"]);
+        assert_eq!(problems(|e| status_update(&long, &long, e)), [""; 0], "one that is stored is answered");
+        long["spec"]["request"] = json!(STANDARD.encode(pem() + &"\n".repeat(MAX_REQUEST / 2)));
+        assert_eq!(problems(|e| request(&long, e)), [""; 0]);
     }
 
     #[test]
