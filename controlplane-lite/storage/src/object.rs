@@ -163,10 +163,10 @@ impl Object {
 
     /// The value of one label.
     pub fn label(&self, name: &str) -> Option<&str> {
-        self.labels().find(|(key, _)| *key == name).map(|(_, value)| value)
+        self.header.label(&self.frame, name)
     }
 
-    /// All labels in the order they are written.
+    /// All labels, by name.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
         self.header.labels(&self.frame)
     }

@@ -12,8 +12,8 @@ use crate::registry::cache_failure;
 use crate::respond;
 use crate::status::ApiError;
 use scheme::selector::{FieldSelector, LabelSelector};
-use storage::Revision;
 use storage::watch_cache::{CacheError, Filter, ListQuery, Listing};
+use storage::{Object, Revision};
 
 /// Answers one page, or everything.
 ///
@@ -54,12 +54,17 @@ pub fn filter(call: &Call, options: &ListOptions) -> Result<Filter, ApiError> {
         filter = filter.with_field(&term.field, &term.value);
     }
     if !labels.is_everything() || fields.terms.len() > usize::from(exact.is_some()) {
-        filter = filter.matching(move |object| {
+        let long = labels.requirements.len() + fields.terms.len() > SHORT_SELECTOR;
+        let selected = move |object: &Object| {
             labels.matches(|key| object.label(key)) && fields.matches(|field| object.field(field))
-        });
+        };
+        filter = if long { filter.matching_apart(selected) } else { filter.matching(selected) };
     }
     Ok(filter)
 }
+
+/// Terms of a selector that are asked for all watches at once.
+const SHORT_SELECTOR: usize = 16;
 
 /// What a continue token holds; the wire form is base64 JSON as upstream's, opaque to clients.
 #[derive(Debug, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::SelectorError;
+use super::{MAX_TERMS, SelectorError};
 use crate::Kind;
 use crate::field::go_quote;
 
@@ -101,6 +101,9 @@ impl FieldSelector {
         for term in split_unescaped(text) {
             if term.is_empty() {
                 continue;
+            }
+            if terms.len() == MAX_TERMS {
+                return Err(SelectorError::TooMany { what: "terms", max: MAX_TERMS });
             }
             let (field, value, equal) = split_term(term)
                 .ok_or_else(|| SelectorError::FieldSyntax { selector: text.to_owned(), term: term.to_owned() })?;

@@ -1,10 +1,11 @@
 //! Label selectors.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde_json::Value;
 
-use super::SelectorError;
+use super::{MAX_TERMS, MAX_VALUES, SelectorError};
 use crate::access::{at, entries_at, list_at, str_at};
 use crate::field::{FieldErrors, Path, go_quote};
 use crate::meta;
@@ -13,9 +14,9 @@ use crate::meta;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operator {
     /// One of the values.
-    In(Vec<String>),
+    In(BTreeSet<String>),
     /// None of the values, or the label is missing.
-    NotIn(Vec<String>),
+    NotIn(BTreeSet<String>),
     /// Equal (`=`, `==`).
     Equals(String),
     /// Different or missing (`!=`).
@@ -44,8 +45,8 @@ impl Requirement {
     #[must_use]
     pub fn matches(&self, value: Option<&str>) -> bool {
         match &self.operator {
-            Operator::In(values) => value.is_some_and(|v| values.iter().any(|x| x == v)),
-            Operator::NotIn(values) => value.is_none_or(|v| values.iter().all(|x| x != v)),
+            Operator::In(values) => value.is_some_and(|v| values.contains(v)),
+            Operator::NotIn(values) => value.is_none_or(|v| !values.contains(v)),
             Operator::Equals(wanted) => value == Some(wanted.as_str()),
             Operator::NotEquals(unwanted) => value != Some(unwanted.as_str()),
             Operator::Exists => value.is_some(),
@@ -59,11 +60,7 @@ impl Requirement {
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = &self.key;
-        let join = |values: &[String]| {
-            let mut sorted = values.to_vec();
-            sorted.sort();
-            sorted.join(",")
-        };
+        let join = |values: &BTreeSet<String>| values.iter().map(String::as_str).collect::<Vec<_>>().join(",");
         match &self.operator {
             Operator::In(values) => write!(f, "{key} in ({})", join(values)),
             Operator::NotIn(values) => write!(f, "{key} notin ({})", join(values)),
@@ -128,7 +125,7 @@ impl LabelSelector {
             })
             .collect();
         for expression in list_at(object, &["matchExpressions"]) {
-            let values: Vec<String> =
+            let values: BTreeSet<String> =
                 list_at(expression, &["values"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
             let operator = match (str_at(expression, &["operator"]), values.is_empty()) {
                 ("In", false) => Operator::In(values),
@@ -219,7 +216,7 @@ pub fn validate_object(selector: &Value, path: &Path<'_>, errors: &mut FieldErro
         }
         for (j, value) in values.iter().enumerate() {
             for problem in meta::label_value(value.as_str().unwrap_or("")) {
-                errors.invalid(&path.child("values").index(j), value.clone(), problem);
+                errors.invalid(&path.child("values").index(j), value, problem);
             }
         }
     }
@@ -242,6 +239,8 @@ enum Token {
 struct Parser {
     tokens: Vec<Token>,
     position: usize,
+    /// Values read so far.
+    values: usize,
 }
 
 impl Parser {
@@ -275,7 +274,7 @@ impl Parser {
             tokens.push(token);
         }
         tokens.push(Token::End);
-        Self { tokens, position: 0 }
+        Self { tokens, position: 0, values: 0 }
     }
 
     fn peek(&self) -> &Token {
@@ -313,6 +312,9 @@ impl Parser {
             return Ok(requirements);
         }
         loop {
+            if requirements.len() == MAX_TERMS {
+                return Err(SelectorError::TooMany { what: "terms", max: MAX_TERMS });
+            }
             requirements.push(self.requirement()?);
             match self.next() {
                 Token::End => break,
@@ -385,20 +387,30 @@ impl Parser {
         }
     }
 
-    fn values(&mut self, key: &str) -> Result<Vec<String>, SelectorError> {
+    /// One more value of a set.
+    fn count(&mut self) -> Result<(), SelectorError> {
+        self.values += 1;
+        if self.values > MAX_VALUES {
+            return Err(SelectorError::TooMany { what: "values", max: MAX_VALUES });
+        }
+        Ok(())
+    }
+
+    fn values(&mut self, key: &str) -> Result<BTreeSet<String>, SelectorError> {
         match self.next() {
             Token::Open => {}
             other => return Self::error(&other, "'('"),
         }
-        let mut values = Vec::new();
+        let mut values = BTreeSet::new();
         loop {
+            self.count()?;
             match self.next() {
                 Token::Word(word) => {
-                    values.push(Self::checked(key, word)?);
+                    values.insert(Self::checked(key, word)?);
                     match self.next() {
                         Token::Comma if *self.peek() == Token::Close => {
                             self.next();
-                            values.push(String::new());
+                            values.insert(String::new());
                             return Ok(values);
                         }
                         Token::Comma => {}
@@ -406,10 +418,10 @@ impl Parser {
                         other => return Self::error(&other, "',' or ')'"),
                     }
                 }
-                Token::Comma => values.push(String::new()),
+                Token::Comma => drop(values.insert(String::new())),
                 Token::Close => {
                     if values.is_empty() {
-                        values.push(String::new());
+                        values.insert(String::new());
                     }
                     return Ok(values);
                 }

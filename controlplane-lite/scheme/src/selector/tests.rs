@@ -50,6 +50,23 @@ fn label_selector_errors() {
 }
 
 #[test]
+fn selectors_of_requests_are_bounded() {
+    let terms = |n: usize| vec!["!z"; n].join(",");
+    assert!(LabelSelector::parse(&terms(MAX_TERMS)).is_ok());
+    let long = LabelSelector::parse(&terms(MAX_TERMS + 1)).unwrap_err();
+    assert_eq!(long.to_string(), "invalid selector: more than 400 terms");
+    let values = |n: usize| (0..n).map(|v| format!("v{v}")).collect::<Vec<_>>().join(",");
+    assert!(LabelSelector::parse(&format!("a in ({})", values(MAX_VALUES))).is_ok());
+    let half = values(MAX_VALUES / 2 + 1);
+    let long = LabelSelector::parse(&format!("a in ({half}),b notin ({half})")).unwrap_err();
+    assert_eq!(long.to_string(), "invalid selector: more than 1000 values");
+    let pods = builtin().by_gvk("", "v1", "Pod").unwrap();
+    let terms = |n: usize| vec!["spec.nodeName!=a"; n].join(",");
+    assert!(FieldSelector::parse(pods, &terms(MAX_TERMS)).is_ok());
+    assert!(FieldSelector::parse(pods, &terms(MAX_TERMS + 1)).is_err());
+}
+
+#[test]
 fn selector_objects() {
     let selector = LabelSelector::from_object(&json!({"matchLabels": {"a": "b"},
         "matchExpressions": [{"key": "c", "operator": "In", "values": ["e", "d"]}, {"key": "x", "operator": "DoesNotExist"}]}))

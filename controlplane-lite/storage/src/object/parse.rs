@@ -40,6 +40,7 @@ pub(super) struct Header {
     name: Text,
     uid: Option<Text>,
     deletion_timestamp: Option<Text>,
+    /// By name.
     labels: Box<[(Text, Text)]>,
     owners: Box<[Text]>,
     fields: Box<[Option<Text>]>,
@@ -70,6 +71,12 @@ impl Header {
 
     pub(super) fn labels<'f>(&'f self, frame: &'f [u8]) -> impl Iterator<Item = (&'f str, &'f str)> {
         self.labels.iter().map(|(key, value)| (key.resolve(frame), value.resolve(frame)))
+    }
+
+    /// The value of one label. Objects may have hundreds of thousands, and selectors hundreds of terms.
+    pub(super) fn label<'f>(&'f self, frame: &'f [u8], name: &str) -> Option<&'f str> {
+        let at = self.labels.binary_search_by(|(key, _)| key.resolve(frame).cmp(name)).ok()?;
+        Some(self.labels[at].1.resolve(frame))
     }
 
     pub(super) fn owners<'f>(&'f self, frame: &'f [u8]) -> impl Iterator<Item = &'f str> {
@@ -213,7 +220,8 @@ pub(super) fn parse(
         splice_len: splice.len(),
     };
     let empty = Str(Cow::Borrowed(""));
-    let labels = metadata.labels.map(|labels| labels.0).unwrap_or_default();
+    let mut labels = metadata.labels.map(|labels| labels.0).unwrap_or_default();
+    labels.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0));
     let header = Header {
         namespace: at.some(metadata.namespace.as_ref()),
         name: at.text(&name.0),

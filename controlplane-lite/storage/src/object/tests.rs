@@ -77,6 +77,21 @@ fn escapes_and_nulls_are_read() {
     assert_eq!(null.unwrap().labels().count(), 0);
 }
 
+/// A list asks each of hundreds of terms of an object with hundreds of thousands of labels.
+#[test]
+fn labels_are_found_among_many() {
+    let labels: serde_json::Map<String, Value> =
+        (0..100_000).map(|n| (format!("l{n}"), format!("{n}").into())).collect();
+    let object = parse(&json!({"metadata": {"name": "a", "labels": labels}}));
+    for n in 0..100_000 {
+        assert_eq!(object.label(&format!("l{n}")), Some(format!("{n}").as_str()));
+        assert_eq!(object.label(&format!("l{n}x")), None);
+    }
+    let unsorted = r#"{"metadata":{"labels":{"b":"1","a":"2","c":"3"},"name":"a"}}"#;
+    let object = Object::parse(unsorted.as_bytes(), Revision(1), EventKind::Added, &paths()).unwrap();
+    assert_eq!(["a", "b", "c", "d"].map(|l| object.label(l)), [Some("2"), Some("1"), Some("3"), None]);
+}
+
 #[test]
 fn garbage_is_an_error() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));

@@ -18,6 +18,9 @@ pub struct Filter {
     /// A selectable field and the value it must have.
     pub field: Option<(Box<str>, Box<str>)>,
     pub predicate: Option<Predicate>,
+    /// Whether the predicate is too much work for the one task that tells all watches of all resources: each watch asks
+    /// it itself, when it is read.
+    apart: bool,
 }
 
 impl Filter {
@@ -54,12 +57,28 @@ impl Filter {
         self
     }
 
+    /// The same with a predicate that may take long: a watch's is not asked when something changes, but when the watch is
+    /// read. A watch that is not read is then cut off by what does not concern it, too.
+    #[must_use]
+    pub fn matching_apart(self, predicate: impl Fn(&Object) -> bool + Send + Sync + 'static) -> Self {
+        Self { apart: true, ..self.matching(predicate) }
+    }
+
     /// True when the object meets every condition.
     pub fn matches(&self, object: &Object) -> bool {
+        self.is_within(object) && self.predicate.as_ref().is_none_or(|predicate| predicate(object))
+    }
+
+    /// True when the object meets the conditions that cost nothing: all but the predicate.
+    pub(super) fn is_within(&self, object: &Object) -> bool {
         self.namespace.as_deref().is_none_or(|namespace| object.namespace() == namespace)
             && self.name.as_deref().is_none_or(|name| object.name() == name)
             && self.field.as_ref().is_none_or(|(name, value)| object.field(name) == Some(&**value))
-            && self.predicate.as_ref().is_none_or(|predicate| predicate(object))
+    }
+
+    /// True when the predicate is to be asked by whoever reads.
+    pub(super) fn is_apart(&self) -> bool {
+        self.apart
     }
 
     /// True when nothing but the namespace is asked for, so that a key range says

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::object::{EventKind, Object};
 use super::super::store::{Key, Revision};
+use super::Filter;
 
 /// One change as the cache saw it.
 #[derive(Debug)]
@@ -28,6 +29,11 @@ impl Change {
 
     pub(super) fn deleted(&self) -> bool {
         self.object.kind() == EventKind::Deleted
+    }
+
+    /// Whether a filter may have anything to say about it, its predicate aside.
+    pub(super) fn concerns(&self, filter: &Filter) -> bool {
+        filter.is_within(&self.object) || self.previous.as_ref().is_some_and(|previous| filter.is_within(previous))
     }
 
     /// What a watch that accepts `new` and/or `old` has to be told.

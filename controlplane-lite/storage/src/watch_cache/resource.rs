@@ -9,7 +9,7 @@ use super::super::object::{EventKind, Object};
 use super::super::store::{Entry, Event, Key, Range, Revision};
 use super::history::{Change, History};
 use super::watch::{CacheWatch, WatchRequest, WatchStart};
-use super::watchers::Watchers;
+use super::watchers::{News, Watchers};
 use super::{CacheError, Filter, ResourceSpec, Shared};
 
 /// Entries read from the store at once when a selector decides which of them count.
@@ -103,9 +103,9 @@ impl ResourceCache {
             let (start, prefix) = self.range(filter, None);
             let objects = state.objects.range::<str, _>((start.as_bound(), Bound::Unbounded));
             let within = objects.take_while(|(key, _)| key.as_str().starts_with(&prefix));
-            within.filter(|(_, object)| filter.matches(object)).map(|(_, object)| object.clone()).collect()
+            within.filter(|(_, object)| filter.is_within(object)).map(|(_, object)| object.clone()).collect()
         };
-        found.iter().for_each(visit);
+        found.iter().filter(|object| filter.matches(object)).for_each(visit);
     }
 
     /// Waits until the cache shows everything written before this call.
@@ -130,6 +130,8 @@ impl ResourceCache {
         self.list_stored(query).await
     }
 
+    /// A page out of memory, if the history reaches back so far. A predicate is asked when the cache is free again: it may
+    /// take long.
     fn list_cached(&self, query: &ListQuery) -> Result<Option<Listing>, CacheError> {
         let state = self.read();
         let now = self.now(&state);
@@ -150,13 +152,17 @@ impl ResourceCache {
         let within = |key: &Key| key.as_str().starts_with(&prefix);
         let kept = state.objects.range::<str, _>(bounds).take_while(|(key, _)| within(key));
         let kept = kept.filter(|(key, _)| !undo.contains_key(key.as_str()));
-        if undo.is_empty() {
+        if undo.is_empty() && query.filter.predicate.is_none() {
             return Ok(Some(page(query, at, kept)));
         }
         let undone = undo.range::<str, _>(bounds).map(|(_, state)| *state).take_while(|(key, _)| within(key));
-        let mut all: Vec<_> = kept.chain(undone.filter_map(|(key, old)| Some((key, old?)))).collect();
-        all.sort_by_key(|(key, _)| *key);
-        Ok(Some(page(query, at, all.into_iter())))
+        let all = kept.chain(undone.filter_map(|(key, old)| Some((key, old?))));
+        let all = all.filter(|(_, object)| query.filter.is_within(object));
+        let mut all: Vec<(Key, Arc<Object>)> = all.map(|(key, object)| (key.clone(), object.clone())).collect();
+        drop(undo);
+        drop(state);
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(Some(page(query, at, all.iter().map(|(key, object)| (key, object)))))
     }
 
     /// A page out of the store's history, reading no more of it than the page takes.
@@ -192,7 +198,7 @@ impl ResourceCache {
         }
     }
 
-    /// Starts a watch.
+    /// Starts a watch. Its filter is asked about what there is when the watch is read, not here.
     pub fn watch(self: &Arc<Self>, request: WatchRequest) -> Result<CacheWatch, CacheError> {
         let mut state = self.write();
         let now = self.now(&state);
@@ -204,8 +210,8 @@ impl ResourceCache {
                 let (start, prefix) = self.range(&request.filter, None);
                 let present = state.objects.range::<str, _>((start.as_bound(), Bound::Unbounded));
                 let present = present.take_while(|(key, _)| key.as_str().starts_with(&prefix));
-                let wanted = present.filter(|(_, object)| request.filter.matches(object));
-                initial.extend(wanted.map(|(_, object)| (EventKind::Added, object.clone())));
+                let wanted = present.filter(|(_, object)| request.filter.is_within(object));
+                initial.extend(wanted.map(|(_, object)| News::Present(object.clone())));
             }
             WatchStart::After(revision) => {
                 if revision < state.history.since() {
@@ -214,12 +220,13 @@ impl ResourceCache {
                 }
                 begun = revision;
                 let missed = state.history.after(revision);
-                initial.extend(missed.filter_map(|change| change.seen_by(|object| request.filter.matches(object))));
+                let wanted = missed.filter(|change| change.concerns(&request.filter));
+                initial.extend(wanted.map(|change| News::Changed(change.clone())));
             }
         }
         let fields = self.spec.fields.clone();
         let (id, pending) = state.watchers.add(&self.spec, &fields, request.filter.clone(), begun);
-        Ok(CacheWatch::new(self.clone(), id, &request, initial, pending, begun))
+        Ok(CacheWatch::new(self.clone(), id, request, initial, pending, begun))
     }
 
     /// Where a filtered range starts, and the prefix it stays within.
@@ -308,6 +315,12 @@ impl ResourceCache {
 
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody reads or changes the cache right now.
+    #[cfg(test)]
+    pub(super) fn is_locked(&self) -> bool {
+        self.state.try_write().is_err()
     }
 }
 

@@ -290,6 +290,40 @@ async fn selectors_turn_changes_into_arrivals_and_departures() {
     assert_eq!(object.label("app"), Some("x"), "the last state that matched");
 }
 
+/// A predicate may take long; whoever waits for the cache waits for all resources, since one task feeds them.
+#[tokio::test]
+async fn predicates_are_asked_while_the_cache_is_free() {
+    use EventKind::{Added, Deleted, Modified};
+    let world = world().await;
+    world.put("ns", "a", "x", "").await;
+    let before = world.put("ns", "b", "y", "").await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (pods, count) = (world.pods.clone(), asked.clone());
+    let filter = Filter::all().in_namespace("ns").matching_apart(move |pod| {
+        assert!(!pods.is_locked(), "{pod:?}");
+        count.fetch_add(1, Ordering::SeqCst);
+        pod.label("app") == Some("x")
+    });
+    let query = ListQuery { filter: filter.clone(), ..ListQuery::default() };
+    assert_eq!(world.names(query.clone()).await, ["ns/a"]);
+    let mut visited = 0;
+    world.pods.for_each(&filter, |_| visited += 1);
+    assert_eq!((visited, asked.swap(0, Ordering::SeqCst)), (1, 4));
+
+    let mut watch = world.pods.watch(WatchRequest::new(filter.clone(), WatchStart::State)).unwrap();
+    let mut late = world.pods.watch(WatchRequest::new(filter.clone(), WatchStart::After(before))).unwrap();
+    world.put("other", "c", "x", "").await;
+    world.put("ns", "a", "x", "n1").await;
+    world.put("ns", "a", "y", "n1").await;
+    world.put("ns", "b", "x", "n1").await;
+    assert_eq!(asked.load(Ordering::SeqCst), 0, "nobody has read yet");
+    let named = |list: &[(EventKind, &str)]| list.iter().map(|(k, n)| (*k, (*n).to_owned())).collect::<Vec<_>>();
+    assert_eq!(take(&mut watch, 4).await, named(&[(Added, "a"), (Modified, "a"), (Deleted, "a"), (Added, "b")]));
+    assert_eq!(take(&mut late, 3).await, named(&[(Modified, "a"), (Deleted, "a"), (Added, "b")]));
+    let past = ListQuery { at: Some(before), ..query };
+    assert_eq!(world.names(past).await, ["ns/a"]);
+}
+
 #[tokio::test]
 async fn indexed_watches_see_only_theirs() {
     use EventKind::{Added, Deleted, Modified};

@@ -11,11 +11,14 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::super::object::{EventKind, Object, bookmark_frame};
 use super::super::store::Revision;
-use super::watchers::{Delivery, Pending, WatcherId};
+use super::watchers::{Delivery, News, Pending, WatcherId};
 use super::{Filter, ResourceCache};
 
 /// How often a watch is told how far it has come when nothing else is.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// What a watch asks its filter about before it lets others go on.
+const ASKED_AT_ONCE: usize = 64;
 
 /// Where a watch begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +91,8 @@ pub enum WatchEnd {
 pub struct CacheWatch {
     cache: Arc<ResourceCache>,
     id: WatcherId,
-    initial: std::vec::IntoIter<Delivery>,
+    filter: Filter,
+    initial: std::vec::IntoIter<News>,
     /// Every initial item carries at least this, as upstream's do.
     initial_end: Option<Revision>,
     pending: Pending,
@@ -102,8 +106,8 @@ impl CacheWatch {
     pub(super) fn new(
         cache: Arc<ResourceCache>,
         id: WatcherId,
-        request: &WatchRequest,
-        initial: Vec<Delivery>,
+        request: WatchRequest,
+        initial: Vec<News>,
         pending: Pending,
         begun: Revision,
     ) -> Self {
@@ -115,6 +119,7 @@ impl CacheWatch {
         Self {
             cache,
             id,
+            filter: request.filter,
             initial: initial.into_iter(),
             initial_end: request.initial_events_end.then_some(begun),
             pending,
@@ -156,21 +161,40 @@ impl Stream for CacheWatch {
         if this.ended {
             return Poll::Ready(None);
         }
-        if let Some(delivery) = this.initial.next() {
-            return Poll::Ready(Some(Ok(this.event(delivery))));
+        for _ in 0..ASKED_AT_ONCE {
+            let Some(news) = this.initial.next() else { break };
+            if let Some(delivery) = news.settle(&this.filter) {
+                return Poll::Ready(Some(Ok(this.event(delivery))));
+            }
+        }
+        if this.initial.len() > 0 {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
         if let Some(revision) = this.initial_end.take() {
             this.told = this.told.max(revision);
             let revision = this.told;
             return Poll::Ready(Some(Ok(WatchItem::Bookmark { revision, initial_events_end: true })));
         }
-        match this.pending.poll_next(context) {
-            Poll::Ready(Some(delivery)) => return Poll::Ready(Some(Ok(this.event(delivery)))),
-            Poll::Ready(None) => {
-                this.ended = true;
-                return Poll::Ready(Some(Err(WatchEnd::CutOff)));
+        let mut asked = 0;
+        loop {
+            match this.pending.poll_next(context) {
+                Poll::Ready(Some(news)) => {
+                    if let Some(delivery) = news.settle(&this.filter) {
+                        return Poll::Ready(Some(Ok(this.event(delivery))));
+                    }
+                }
+                Poll::Ready(None) => {
+                    this.ended = true;
+                    return Poll::Ready(Some(Err(WatchEnd::CutOff)));
+                }
+                Poll::Pending => break,
             }
-            Poll::Pending => {}
+            asked += 1;
+            if asked == ASKED_AT_ONCE {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
         while this.bookmarks.as_mut().is_some_and(|ticks| ticks.poll_tick(context).is_ready()) {
             if let Some(bookmark) = this.bookmark_if_idle() {

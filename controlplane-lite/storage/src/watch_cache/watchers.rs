@@ -20,6 +20,36 @@ pub(super) const MAX_PENDING_BYTES: usize = 32 * 1024 * 1024;
 
 pub(super) type Delivery = (EventKind, Arc<Object>);
 
+/// What a watch has yet to read.
+#[derive(Debug)]
+pub(super) enum News {
+    /// What it is told.
+    Told(Delivery),
+    /// A change that it has to ask its filter about.
+    Changed(Arc<Change>),
+    /// An object that was there when it began; likewise.
+    Present(Arc<Object>),
+}
+
+impl News {
+    /// What a watch with this filter is told, if anything.
+    pub(super) fn settle(self, filter: &Filter) -> Option<Delivery> {
+        match self {
+            Self::Told(delivery) => Some(delivery),
+            Self::Changed(change) => change.seen_by(|object| filter.matches(object)),
+            Self::Present(object) => filter.matches(&object).then_some((EventKind::Added, object)),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let object = match self {
+            Self::Told((_, object)) | Self::Present(object) => object,
+            Self::Changed(change) => &change.object,
+        };
+        object.json_bytes().len()
+    }
+}
+
 /// Where a watch stands in the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
@@ -41,22 +71,22 @@ struct Watcher {
     number: u64,
     filter: Filter,
     after: Revision,
-    sender: mpsc::Sender<Delivery>,
+    sender: mpsc::Sender<News>,
     pending: Arc<AtomicUsize>,
 }
 
 /// The events that a watch has yet to read.
 #[derive(Debug)]
 pub(super) struct Pending {
-    receiver: mpsc::Receiver<Delivery>,
+    receiver: mpsc::Receiver<News>,
     bytes: Arc<AtomicUsize>,
 }
 
 impl Pending {
-    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Delivery>> {
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<News>> {
         let polled = self.receiver.poll_recv(context);
-        if let Poll::Ready(Some((_, object))) = &polled {
-            self.bytes.fetch_sub(object.json_bytes().len(), Ordering::Relaxed);
+        if let Poll::Ready(Some(news)) = &polled {
+            self.bytes.fetch_sub(news.bytes(), Ordering::Relaxed);
         }
         polled
     }
@@ -68,21 +98,24 @@ impl Pending {
 
 impl Watcher {
     /// Tells the watch what concerns it; false when it must be dropped.
-    fn offer(&self, change: &Change) -> bool {
+    fn offer(&self, change: &Arc<Change>) -> bool {
         if change.revision <= self.after {
             return true;
         }
+        if self.filter.is_apart() {
+            return !change.concerns(&self.filter) || self.send(News::Changed(change.clone()));
+        }
         match change.seen_by(|object| self.filter.matches(object)) {
-            Some(delivery) => self.send(delivery),
+            Some(delivery) => self.send(News::Told(delivery)),
             None => true,
         }
     }
 
-    fn send(&self, delivery: Delivery) -> bool {
-        let length = delivery.1.json_bytes().len();
+    fn send(&self, news: News) -> bool {
+        let length = news.bytes();
         let before = self.pending.fetch_add(length, Ordering::Relaxed);
         // The first is taken whatever its size.
-        (before == 0 || before + length <= MAX_PENDING_BYTES) && self.sender.try_send(delivery).is_ok()
+        (before == 0 || before + length <= MAX_PENDING_BYTES) && self.sender.try_send(news).is_ok()
     }
 }
 
@@ -133,7 +166,7 @@ impl Watchers {
     }
 
     /// Tells everyone concerned; drops who cannot keep up.
-    pub(super) fn tell(&mut self, change: &Change) {
+    pub(super) fn tell(&mut self, change: &Arc<Change>) {
         self.all.retain(|watcher| watcher.offer(change));
         // An object never changes its namespace or name, but its fields may.
         tell_at(&mut self.by_namespace, change.object.namespace(), change);
@@ -182,7 +215,7 @@ fn place(spec: &ResourceSpec, fields: &[FieldPath], filter: &Filter) -> Place {
     filter.namespace.clone().map_or(Place::All, Place::Namespace)
 }
 
-fn tell_at<K>(watchers: &mut HashMap<K, Vec<Watcher>>, at: &str, change: &Change)
+fn tell_at<K>(watchers: &mut HashMap<K, Vec<Watcher>>, at: &str, change: &Arc<Change>)
 where
     K: std::hash::Hash + Eq + std::borrow::Borrow<str>,
 {
