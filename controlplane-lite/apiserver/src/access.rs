@@ -162,7 +162,13 @@ impl Access {
     pub fn rules(&self, user: &UserInfo, namespace: &str) -> Value {
         let resolved = rules_for(&*self.views.rbac(), user, namespace);
         let (mut resources, mut paths) = (Vec::new(), Vec::new());
-        for rule in &resolved.rules {
+        let (mut length, mut complete) = (0, true);
+        for rule in resolved.rules() {
+            length += rule_length(rule);
+            if length > MAX_RULES {
+                complete = false;
+                break;
+            }
             if !rule.resources.is_empty() {
                 let mut entry = json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
                 if !rule.resource_names.is_empty() {
@@ -175,13 +181,24 @@ impl Access {
             }
         }
         // What a node may do beside its roles cannot be written as rules.
-        let incomplete = !resolved.errors.is_empty() || user.node_name().is_some();
+        let incomplete = !complete || !resolved.errors.is_empty() || user.node_name().is_some();
         let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": incomplete});
         if !resolved.errors.is_empty() {
-            status["evaluationError"] = json!(resolved.errors.join(", "));
+            status["evaluationError"] = json!(resolved.errors.to_string());
         }
         status
     }
+}
+
+/// Memory that the rules in the answer to a SelfSubjectRulesReview may take, about: a user may have any number of roles
+/// of megabytes. What is beyond it is left out, and the answer says that it is not complete.
+const MAX_RULES: usize = 16 * 1024 * 1024;
+
+fn rule_length(rule: &PolicyRule) -> usize {
+    const TEXT: usize = size_of::<Value>() + size_of::<String>();
+    let lists =
+        [&rule.verbs, &rule.api_groups, &rule.resources, &rule.resource_names, &rule.non_resource_urls].into_iter();
+    lists.flatten().map(|text| text.len() + TEXT).sum::<usize>() + 10 * TEXT
 }
 
 /// Refuses roles and bindings that would grant more than their writer has, as upstream's RBAC registry does: on every

@@ -5,7 +5,7 @@
 mod covers;
 mod model;
 
-use std::fmt::Write;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Attributes, Authorizer, Decision};
@@ -39,9 +39,43 @@ pub struct RbacAuthorizer {
 /// Rules that apply to a user, and what could not be resolved.
 #[derive(Clone, Debug, Default)]
 pub struct ResolvedRules {
-    pub rules: Vec<PolicyRule>,
+    /// Those of each role, once, however many bindings refer to it.
+    roles: Vec<Arc<[PolicyRule]>>,
     /// Such as `clusterroles.rbac.authorization.k8s.io "x" not found`.
-    pub errors: Vec<String>,
+    pub errors: Unresolved,
+}
+
+impl ResolvedRules {
+    /// All of them.
+    pub fn rules(&self) -> impl Iterator<Item = &PolicyRule> {
+        self.roles.iter().flat_map(|rules| rules.iter())
+    }
+}
+
+/// Roles that are named as missing at most.
+const MAX_UNRESOLVED: usize = 100;
+
+/// What could not be resolved, as far as it is told.
+#[derive(Clone, Debug, Default)]
+pub struct Unresolved(Vec<String>);
+
+impl Unresolved {
+    fn push(&mut self, error: &str) {
+        if self.0.len() < MAX_UNRESOLVED {
+            self.0.push(error.to_owned());
+        }
+    }
+
+    /// Whether everything was resolved.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join(", "))
+    }
 }
 
 impl RbacAuthorizer {
@@ -59,43 +93,36 @@ impl RbacAuthorizer {
 impl Authorizer for RbacAuthorizer {
     fn authorize(&self, attributes: &Attributes) -> Decision {
         let mut reason = String::new();
-        let visitor = |source: &Source<'_>, rules: Result<&[PolicyRule], &str>| match rules {
+        // Roles that bindings of the user refer to and that do not exist, as upstream names them when it has to say no.
+        let mut missing = Unresolved::default();
+        visit(&*self.view, &attributes.user, &attributes.namespace, |source, rules| match rules {
             Ok(rules) if rules.iter().any(|rule| rule_allows(attributes, rule)) => {
                 reason = format!("RBAC: allowed by {source}");
                 false
             }
             Ok(_) => true,
-            Err(_) => true,
-        };
-        visit(&*self.view, &attributes.user, &attributes.namespace, visitor);
-        if reason.is_empty() {
-            Decision::no_opinion(missing_roles(&*self.view, attributes))
-        } else {
-            Decision::allow(reason)
+            Err(error) => {
+                missing.push(error);
+                true
+            }
+        });
+        match reason.is_empty() {
+            true if missing.is_empty() => Decision::no_opinion(String::new()),
+            true => Decision::no_opinion(format!("RBAC: {missing}")),
+            false => Decision::allow(reason),
         }
     }
-}
-
-/// Names the roles that bindings of the user refer to and that do not exist, as
-/// upstream does when it has to say no.
-fn missing_roles(view: &dyn RbacView, attributes: &Attributes) -> String {
-    let resolved = rules_for(view, &attributes.user, &attributes.namespace);
-    let mut reason = String::new();
-    for error in resolved.errors {
-        let separator = if reason.is_empty() { "RBAC: " } else { ", " };
-        // Writing to a String cannot fail.
-        let _ = write!(reason, "{separator}{error}");
-    }
-    reason
 }
 
 /// All rules a user has in a namespace (empty: cluster-wide ones only).
 pub fn rules_for(view: &dyn RbacView, user: &UserInfo, namespace: &str) -> ResolvedRules {
     let mut resolved = ResolvedRules::default();
+    let mut seen = HashSet::new();
     visit(view, user, namespace, |_, rules| {
         match rules {
-            Ok(rules) => resolved.rules.extend_from_slice(rules),
-            Err(error) => resolved.errors.push(error.to_owned()),
+            Ok(rules) if seen.insert(Arc::as_ptr(rules).cast::<PolicyRule>()) => resolved.roles.push(rules.clone()),
+            Ok(_) => {}
+            Err(error) => resolved.errors.push(error),
         }
         true
     });
@@ -117,7 +144,7 @@ pub fn referenced_rules(view: &dyn RbacView, role: &RoleRef, namespace: &str) ->
 /// having them. Empty when they may. (Who may `escalate` the role, or is in
 /// `system:masters`, need not be asked.)
 pub fn escalation(view: &dyn RbacView, user: &UserInfo, namespace: &str, granted: &[PolicyRule]) -> Vec<PolicyRule> {
-    uncovered(&rules_for(view, user, namespace).rules, granted)
+    uncovered(rules_for(view, user, namespace).rules(), granted)
 }
 
 /// Where a rule came from.
@@ -151,7 +178,7 @@ fn visit(
     view: &dyn RbacView,
     user: &UserInfo,
     namespace: &str,
-    mut visitor: impl FnMut(&Source<'_>, Result<&[PolicyRule], &str>) -> bool,
+    mut visitor: impl FnMut(&Source<'_>, Result<&Arc<[PolicyRule]>, &str>) -> bool,
 ) {
     let snapshot = view.snapshot();
     let view = snapshot.as_deref().unwrap_or(view);

@@ -9,10 +9,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::PolicyRule;
 
-/// Steps that one check may take; far more than the largest honest role needs.
-const MAX_STEPS: usize = 1 << 20;
+/// Steps that one check may take, each over the sets of 64 owned rules; far more than the largest honest role needs.
+const MAX_STEPS: usize = 1 << 23;
 /// Missing rules that are named; a refusal needs no more.
 const MAX_MISSING: usize = 256;
+/// Bytes of all that is named beyond which no more is.
+const MAX_MISSING_BYTES: usize = 64 * 1024;
 
 /// True when `owned` allows everything `wanted` does.
 pub fn covers(owned: &[PolicyRule], wanted: &[PolicyRule]) -> bool {
@@ -21,14 +23,25 @@ pub fn covers(owned: &[PolicyRule], wanted: &[PolicyRule]) -> bool {
 
 /// What of `wanted` the `owned` rules do not allow: rules of one resource and name, or one path, with all the verbs
 /// that are missing for it. Names a bounded number of them.
-pub fn uncovered(owned: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
+pub fn uncovered<'a>(owned: impl IntoIterator<Item = &'a PolicyRule>, wanted: &[PolicyRule]) -> Vec<PolicyRule> {
     let index = Index::new(owned);
-    let mut search = Search { steps: MAX_STEPS, missing: BTreeMap::new() };
+    let mut search = Search { steps: Steps(MAX_STEPS), missing: BTreeMap::new(), bytes: 0 };
     for rule in wanted {
         search.resources(&index, rule);
         search.paths(&index, rule);
     }
     search.missing.into_iter().map(|(target, verbs)| target.rule(verbs)).collect()
+}
+
+/// What is left of the work that one check may be.
+struct Steps(usize);
+
+impl Steps {
+    /// Spends some; false when none are left.
+    fn take(&mut self, count: usize) -> bool {
+        self.0 = self.0.saturating_sub(count);
+        self.0 > 0
+    }
 }
 
 /// A set of owned rules, by their places in the list.
@@ -52,15 +65,6 @@ impl Rules {
         Self(both)
     }
 
-    fn or(&mut self, other: &Self) {
-        if self.0.len() < other.0.len() {
-            self.0.resize(other.0.len(), 0);
-        }
-        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
-            *mine |= theirs;
-        }
-    }
-
     fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }
@@ -69,7 +73,8 @@ impl Rules {
 /// Which owned rules name a value of one field.
 #[derive(Default)]
 struct Field<'a> {
-    exact: HashMap<&'a str, Rules>,
+    /// Their places: a set for each of many values, and for many rules, would be a table.
+    exact: HashMap<&'a str, Vec<usize>>,
     /// Rules that allow any value.
     any: Rules,
 }
@@ -80,15 +85,19 @@ impl<'a> Field<'a> {
             if Some(value.as_str()) == wildcard {
                 self.any.insert(rule);
             }
-            self.exact.entry(value).or_default().insert(rule);
+            self.exact.entry(value).or_default().push(rule);
         }
     }
 
-    fn covering(&self, value: &str) -> Rules {
-        let mut rules = self.any.clone();
-        if let Some(exact) = self.exact.get(value) {
-            rules.or(exact);
+    /// None once there are no steps left.
+    fn covering(&self, value: &str, steps: &mut Steps) -> Rules {
+        let exact = self.exact.get(value).map_or(&[][..], Vec::as_slice);
+        let words = self.any.0.len().max(exact.last().map_or(0, |last| last / 64 + 1));
+        if !steps.take(1 + words + exact.len()) {
+            return Rules::default();
         }
+        let mut rules = self.any.clone();
+        exact.iter().for_each(|rule| rules.insert(*rule));
         rules
     }
 }
@@ -106,9 +115,9 @@ struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    fn new(owned: &'a [PolicyRule]) -> Self {
+    fn new(owned: impl IntoIterator<Item = &'a PolicyRule>) -> Self {
         let mut index = Self::default();
-        for (i, rule) in owned.iter().enumerate() {
+        for (i, rule) in owned.into_iter().enumerate() {
             index.verbs.add(i, &rule.verbs, Some("*"));
             index.groups.add(i, &rule.api_groups, Some("*"));
             index.resources.add(i, &rule.resources, Some("*"));
@@ -124,23 +133,23 @@ impl<'a> Index<'a> {
         index
     }
 
-    fn resource(&self, wanted: &str) -> Rules {
-        let mut rules = self.resources.covering(wanted);
+    fn resource(&self, wanted: &str, steps: &mut Steps) -> Rules {
+        let mut rules = self.resources.covering(wanted, steps);
         if let Some((_, sub)) = wanted.split_once('/')
             && let Some(all) = self.resources.exact.get(format!("*/{sub}").as_str())
+            && steps.take(all.len() + all.last().map_or(0, |last| last / 64))
         {
-            rules.or(all);
+            all.iter().for_each(|rule| rules.insert(*rule));
         }
         rules
     }
 
-    fn path(&self, wanted: &str, steps: &mut usize) -> Rules {
-        let mut rules = self.paths.covering(wanted);
+    fn path(&self, wanted: &str, steps: &mut Steps) -> Rules {
+        let mut rules = self.paths.covering(wanted, steps);
         for (prefix, rule) in &self.prefixes {
-            if *steps == 0 {
+            if !steps.take(1) {
                 break;
             }
-            *steps -= 1;
             if wanted.starts_with(prefix) {
                 rules.insert(*rule);
             }
@@ -168,6 +177,13 @@ enum Target<'a> {
 }
 
 impl Target<'_> {
+    fn length(&self) -> usize {
+        match self {
+            Self::Resource { group, resource, name } => group.len() + resource.len() + name.map_or(0, str::len),
+            Self::Path(path) => path.len(),
+        }
+    }
+
     fn rule(self, verbs: Vec<&str>) -> PolicyRule {
         let one = |text: &str| vec![text.to_owned()];
         let mut rule =
@@ -185,19 +201,22 @@ impl Target<'_> {
 }
 
 struct Search<'a> {
-    steps: usize,
+    steps: Steps,
     missing: BTreeMap<Target<'a>, Vec<&'a str>>,
+    /// Of what is missing.
+    bytes: usize,
 }
 
 impl<'a> Search<'a> {
     fn resources(&mut self, index: &Index<'_>, rule: &'a PolicyRule) {
-        let verbs = classes(&rule.verbs, |verb| index.verbs.covering(verb));
-        let groups = classes(&rule.api_groups, |group| index.groups.covering(group));
-        let resources = classes(&rule.resources, |resource| index.resource(resource));
+        let steps = &mut self.steps;
+        let verbs = classes(&rule.verbs, |verb| index.verbs.covering(verb, steps));
+        let groups = classes(&rule.api_groups, |group| index.groups.covering(group, steps));
+        let resources = classes(&rule.resources, |resource| index.resource(resource, steps));
         let names = if rule.resource_names.is_empty() {
             Classes::from([(index.names.any.clone(), Vec::new())])
         } else {
-            classes(&rule.resource_names, |name| index.names.covering(name))
+            classes(&rule.resource_names, |name| index.names.covering(name, steps))
         };
         for (by_group, group) in &groups {
             for (by_resource, resource) in &resources {
@@ -205,7 +224,7 @@ impl<'a> Search<'a> {
                 for (by_name, name) in &names {
                     let rules = both.and(by_name);
                     for (by_verb, verb) in &verbs {
-                        let covered = self.step() && !rules.and(by_verb).is_empty();
+                        let covered = self.steps.take(1 + rules.0.len()) && !rules.and(by_verb).is_empty();
                         if !covered && !self.miss_resources(verb, group, resource, name) {
                             return;
                         }
@@ -216,25 +235,18 @@ impl<'a> Search<'a> {
     }
 
     fn paths(&mut self, index: &Index<'_>, rule: &'a PolicyRule) {
-        let verbs = classes(&rule.verbs, |verb| index.verbs.covering(verb));
-        let mut steps = self.steps;
-        let paths = classes(&rule.non_resource_urls, |path| index.path(path, &mut steps));
-        self.steps = steps;
+        let steps = &mut self.steps;
+        let verbs = classes(&rule.verbs, |verb| index.verbs.covering(verb, steps));
+        let paths = classes(&rule.non_resource_urls, |path| index.path(path, steps));
         for (by_path, path) in &paths {
             for (by_verb, verb) in &verbs {
-                let covered = self.step() && !by_path.and(by_verb).is_empty();
+                let covered = self.steps.take(1 + by_path.0.len()) && !by_path.and(by_verb).is_empty();
                 let full = !covered && path.iter().any(|path| !self.miss(Target::Path(path), verb));
                 if full {
                     return;
                 }
             }
         }
-    }
-
-    /// Spends a step; false when none is left.
-    fn step(&mut self) -> bool {
-        self.steps = self.steps.saturating_sub(1);
-        self.steps > 0
     }
 
     fn miss_resources(
@@ -261,13 +273,16 @@ impl<'a> Search<'a> {
 
     /// Notes what is missing; false when no more needs to be found.
     fn miss(&mut self, target: Target<'a>, verbs: &[&'a str]) -> bool {
+        let length = target.length();
         let known = self.missing.entry(target).or_default();
+        self.bytes += if known.is_empty() { length } else { 0 };
         // Verbs of different classes are different ones; only several wanted rules can name one twice.
         for verb in verbs.iter().take(MAX_MISSING) {
             if known.len() < MAX_MISSING && !known.contains(verb) {
+                self.bytes += verb.len();
                 known.push(verb);
             }
         }
-        self.missing.len() < MAX_MISSING
+        self.missing.len() < MAX_MISSING && self.bytes < MAX_MISSING_BYTES
     }
 }

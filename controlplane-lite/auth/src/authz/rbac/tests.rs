@@ -192,6 +192,50 @@ fn escalation_names_what_is_lacking() {
     assert!(!escalation(&view, &jane, "other", &[rule("get", "\"\"", "pods", "")]).is_empty());
 }
 
+/// A refusal costs no copy of what the user may do, however many bindings there are, and names few of what is missing.
+#[test]
+fn refusals_are_small() {
+    let mut view = Fixed::default();
+    let rules: Arc<[PolicyRule]> = (0..1000).map(|n| rule("get", "\"\"", "secrets", &format!("s{n}"))).collect();
+    view.roles.insert(("ns".into(), "many".into()), rules.clone());
+    let own = |n: usize| binding("ns", &format!("b{n}"), ("Role", "many"), ("User", "jane", ""));
+    let gone = |n: usize| binding("ns", &format!("g{n}"), ("Role", &format!("gone{n}")), ("User", "jane", ""));
+    view.bindings.insert("ns".into(), (0..1000).map(own).chain((0..5000).map(gone)).collect());
+    let jane = UserInfo::new("jane", [""]);
+    let resolved = rules_for(&view, &jane, "ns");
+    assert_eq!(resolved.rules().count(), 1000, "each role once");
+    assert!(resolved.rules().zip(rules.iter()).all(|(a, b)| std::ptr::eq(a, b)), "and not copied");
+    let asked = Attributes::resource(jane, "get", "", "pods", "ns");
+    let reason = RbacAuthorizer::new(Arc::new(view)).authorize(&asked).reason;
+    assert!(reason.starts_with(r#"RBAC: roles.rbac.authorization.k8s.io "gone0" not found, roles"#), "{reason}");
+    assert!(reason.len() < 10_000, "{}", reason.len());
+}
+
+#[test]
+fn what_is_missing_is_named_within_a_size() {
+    let wanted = PolicyRule {
+        verbs: words("get"),
+        api_groups: vec!["g".repeat(1 << 20)],
+        resources: (0..256).map(|n| format!("r{n}")).collect(),
+        ..PolicyRule::default()
+    };
+    let missing = uncovered(&[], std::slice::from_ref(&wanted));
+    let bytes: usize = missing.iter().map(|rule| rule.api_groups.iter().map(String::len).sum::<usize>()).sum();
+    assert!(!missing.is_empty() && bytes <= 2 << 20, "{bytes}");
+}
+
+/// Names of an owner, each in a rule of its own: sets of them would be a table of hundreds of megabytes.
+#[test]
+fn many_small_rules_take_little() {
+    let owned: Vec<PolicyRule> = (0..30_000).map(|n| rule("get", "\"\"", "pods", &format!("p{n}"))).collect();
+    let wanted = |count: usize| PolicyRule {
+        resource_names: (0..count).map(|n| format!("p{n}")).collect(),
+        ..rule("get", "\"\"", "pods", "")
+    };
+    assert!(covers(&owned, &[wanted(100)]));
+    assert!(!covers(&owned, &[wanted(30_000)]), "more than is decided");
+}
+
 /// A role of 400 verbs, groups and resources has 9 KB and grants 64 million things.
 #[test]
 fn products_are_never_written_out() {
