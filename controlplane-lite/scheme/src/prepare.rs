@@ -100,10 +100,13 @@ pub fn request_status(new: &mut Value, old: &Value) {
 /// CertificateSigningRequest conditions: the times that a client left out. A condition that says what it said before
 /// keeps the time of its last transition.
 pub fn request_conditions(new: &mut Value, old: &Value, now: &str) {
-    let before = list_at(old, &["status", "conditions"]);
+    let said = |c: &Value| (str_at(c, &["type"]).to_owned(), str_at(c, &["status"]).to_owned());
+    let mut before = HashMap::new();
+    for condition in list_at(old, &["status", "conditions"]) {
+        before.entry(said(condition)).or_insert(&condition["lastTransitionTime"]);
+    }
     for condition in list_at_mut(new, &["status", "conditions"]) {
-        let same = |c: &&Value| c["type"] == condition["type"] && c["status"] == condition["status"];
-        let since = before.iter().find(same).map(|c| c["lastTransitionTime"].clone()).filter(|t| !t.is_null());
+        let since = before.get(&said(condition)).map(|time| Value::clone(time)).filter(|t| !t.is_null());
         let Some(map) = condition.as_object_mut() else { continue };
         super::access::set_default(map, "lastUpdateTime", now);
         super::access::set_default(map, "lastTransitionTime", since.unwrap_or_else(|| now.into()));

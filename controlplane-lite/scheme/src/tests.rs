@@ -8,6 +8,8 @@ use serde_json::json;
 
 use super::*;
 
+mod growth;
+
 #[test]
 fn names_are_unique_and_complete() {
     let mut paths = BTreeSet::new();

@@ -136,4 +136,28 @@ mod tests {
         let told = super::pod(&json!({"spec": {"containers": [{"name": "a", "ports": ports}]}}));
         assert_eq!(told.len(), ports.len() - 1, "one for each port but the first");
     }
+
+    /// Ports that collide with nothing are many, too.
+    #[test]
+    fn different_ports_are_told_in_order() {
+        let port = |ip: &str, host: i64| json!({"containerPort": 80, "hostIP": ip, "hostPort": host});
+        let told = |ports: &[Value]| super::pod(&json!({"spec": {"containers": [{"name": "a", "ports": ports}]}}));
+        let many: Vec<Value> = (0..50_000).map(|n| port(&format!("10.0.{}.{}", n / 250, n % 250), 1 + n)).collect();
+        assert!(told(&many).is_empty());
+        let path = |n: usize| format!("spec.containers[0].ports[{n}]");
+        for (ports, expect) in [
+            (vec![port("10.0.0.1", 1), port("", 1)], Some("dangerously ambiguous port definition with")),
+            (vec![port("", 1), port("10.0.0.1", 1)], Some("dangerously ambiguous port definition with")),
+            (vec![port("10.0.0.1", 1), port("10.0.0.2", 1)], None),
+            (vec![port("10.0.0.1", 1), port("10.0.0.1", 1)], Some("duplicate port definition with")),
+            (vec![port("10.0.0.1", 1), port("", 0)], Some("overlapping port definition with")),
+            (vec![port("", 0), port("10.0.0.1", 1)], Some("overlapping port definition with")),
+        ] {
+            let expect: Vec<String> = expect.map(|how| format!("{}: {how} {}", path(1), path(0))).into_iter().collect();
+            assert_eq!(told(&ports), expect, "{ports:?}");
+        }
+        // Of several that collide the first by address is told.
+        let ports = [port("10.0.0.2", 5), port("10.0.0.1", 5), port("", 5)];
+        assert_eq!(told(&ports), [format!("{}: dangerously ambiguous port definition with {}", path(2), path(1))]);
+    }
 }

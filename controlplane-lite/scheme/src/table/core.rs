@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::duration::since;
-use super::format::{access_modes, containers, deleting, images, int, join_more, labels, none_if_empty, quantity};
+use super::format::{access_modes, containers, deleting, images, int, labels, none_if_empty, quantity};
 use super::{Column, Printer, age, name};
 use crate::access::{at, entries_at, int_at, list_at, str_at};
 
@@ -26,23 +26,32 @@ pub static ENDPOINTS: Printer = Printer::new(&[Column::NAME, Column::text("Endpo
     vec![name(object), endpoints(object).into(), age(object, now)]
 });
 
+/// Addresses with ports that are shown of Endpoints.
+const SHOWN: usize = 3;
+
+/// Each address with each port: the first of them, and how many there are. All of them could be millions.
 fn endpoints(object: &Value) -> String {
-    let mut all = Vec::new();
+    let (mut shown, mut count) = (Vec::new(), 0);
     for subset in list_at(object, &["subsets"]) {
         let addresses = list_at(subset, &["addresses"]);
         let ports = list_at(subset, &["ports"]);
-        if ports.is_empty() {
-            all.extend(addresses.iter().map(|a| str_at(a, &["ip"]).to_owned()));
-        }
-        for port in ports {
-            let number = int(port, &["port"]);
-            all.extend(addresses.iter().map(|a| {
-                let ip = str_at(a, &["ip"]);
-                if ip.contains(':') { format!("[{ip}]:{number}") } else { format!("{ip}:{number}") }
-            }));
-        }
+        count += addresses.len() * ports.len().max(1);
+        let bare = ports.is_empty().then_some(None);
+        let each = bare.into_iter().chain(ports.iter().map(|port| Some(int(port, &["port"]))));
+        let all = each.flat_map(|port| {
+            addresses.iter().map(move |a| match (str_at(a, &["ip"]), port) {
+                (ip, None) => ip.to_owned(),
+                (ip, Some(port)) if ip.contains(':') => format!("[{ip}]:{port}"),
+                (ip, Some(port)) => format!("{ip}:{port}"),
+            })
+        });
+        shown.extend(all.take(SHOWN - shown.len()));
     }
-    if all.is_empty() { "<none>".to_owned() } else { join_more(&all, 3) }
+    match count - shown.len() {
+        0 if shown.is_empty() => "<none>".to_owned(),
+        0 => shown.join(","),
+        more => format!("{} + {more} more...", shown.join(",")),
+    }
 }
 
 /// Events.

@@ -18,7 +18,10 @@ pub(super) fn mounts_and_devices(item: &Value, context: &Context<'_>, path: &Pat
 
 fn mounts(item: &Value, context: &Context<'_>, path: &Path<'_>, errors: &mut FieldErrors) {
     let privileged = bool_at(item, &["securityContext", "privileged"]);
-    let devices = list_at(item, &["volumeDevices"]);
+    let of_devices = |field: &str| -> HashSet<&str> {
+        list_at(item, &["volumeDevices"]).iter().map(|device| str_at(device, &[field])).collect()
+    };
+    let (device_names, device_paths) = (of_devices("name"), of_devices("devicePath"));
     let mut seen = HashSet::new();
     for (i, mount) in list_at(item, &["volumeMounts"]).iter().enumerate() {
         let path = path.index(i);
@@ -36,8 +39,8 @@ fn mounts(item: &Value, context: &Context<'_>, path: &Path<'_>, errors: &mut Fie
         } else if !seen.insert(target) {
             errors.invalid(&path.child("mountPath"), target, "must be unique");
         }
-        for (field, other, own) in [("name", "name", name), ("mountPath", "devicePath", target)] {
-            if !own.is_empty() && devices.iter().any(|device| str_at(device, &[other]) == own) {
+        for (field, others, own) in [("name", &device_names, name), ("mountPath", &device_paths, target)] {
+            if !own.is_empty() && others.contains(own) {
                 let words = if field == "name" {
                     "must not already exist in volumeDevices"
                 } else {

@@ -256,8 +256,44 @@ struct Port<'a> {
     host_port: i64,
 }
 
-/// Ports of one number and protocol, by address and port of the host.
-type Ports<'a> = BTreeMap<(&'a str, i64), Port<'a>>;
+/// Ports of one number and protocol.
+#[derive(Default)]
+struct Ports<'a> {
+    /// By address and port of the host; of equal ones the first.
+    all: BTreeMap<(&'a str, i64), Port<'a>>,
+    /// The first of the addresses without a port of the host.
+    portless: Option<&'a str>,
+    /// The first of the addresses that are none of "all", by port of the host.
+    addressed: HashMap<i64, &'a str>,
+}
+
+impl<'a> Ports<'a> {
+    /// The first that collides with a port. One that equals an earlier one says nothing new, however many there are.
+    fn colliding(&self, port: &Port<'a>) -> Option<&Port<'a>> {
+        let (ip, number) = (port.host_ip, port.host_port);
+        if let Some(same) = self.all.get(&(ip, number)) {
+            return Some(same);
+        }
+        if number == 0 {
+            return self.all.values().next();
+        }
+        let portless = self.portless.map(|ip| (ip, 0));
+        let ambiguous = if ip.is_empty() { self.addressed.get(&number).copied() } else { Some("") };
+        let ambiguous = ambiguous.map(|ip| (ip, number)).filter(|key| self.all.contains_key(key));
+        portless.into_iter().chain(ambiguous).min().and_then(|key| self.all.get(&key))
+    }
+
+    fn add(&mut self, port: Port<'a>) {
+        let (ip, number) = (port.host_ip, port.host_port);
+        if number == 0 {
+            self.portless = Some(self.portless.map_or(ip, |first| first.min(ip)));
+        } else if !ip.is_empty() {
+            let first = self.addressed.entry(number).or_insert(ip);
+            *first = ip.min(first);
+        }
+        self.all.entry((ip, number)).or_insert(port);
+    }
+}
 
 fn ports(spec: &Value, path: &Path<'_>, out: &mut Vec<String>) {
     let mut known: HashMap<(i64, &str), Ports<'_>> = HashMap::new();
@@ -281,11 +317,9 @@ fn ports(spec: &Value, path: &Path<'_>, out: &mut Vec<String>) {
                         this.field
                     ));
                 }
-                // One that equals an earlier one says nothing new, however many there are.
                 let others = known.entry((number, protocol)).or_default();
-                let same = others.get(&(this.host_ip, host_port)).and_then(|other| collision(&this, other));
-                out.extend(same.or_else(|| others.values().find_map(|other| collision(&this, other))));
-                others.entry((this.host_ip, host_port)).or_insert(this);
+                out.extend(others.colliding(&this).and_then(|other| collision(&this, other)));
+                others.add(this);
             }
         }
     }
