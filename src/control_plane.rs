@@ -88,6 +88,7 @@ pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlP
         cluster_domain: inputs.net.cluster_domain.clone(),
         service_account_key: pki.service_account().clone(),
         auth: AuthOptions { token_file: inputs.args.token_auth_file.clone(), ..AuthOptions::default() },
+        plugins: Vec::new(),
     })
     .await
     .context("start the API server")?;

@@ -1,16 +1,21 @@
-//! Admission: an ordered chain of pure plugins between authorization and storage, in upstream's default order.
+//! Admission, as upstream's chain: every plugin that mutates, in order, before the strategy prepares an object; every
+//! plugin that validates, in order, once it is valid. `write` says when each phase is.
 //!
-//! Plugins see the request, the object and a [`View`] of the cluster; they do no I/O. Doors without a plugin yet, in
-//! their place in the order: LimitRanger (after NamespaceLifecycle), StorageObjectInUseProtection and
-//! DefaultStorageClass (after Priority), webhooks and ResourceQuota (last).
+//! A plugin sees the request, the object and a [`View`] of the cluster, and answers at once or, when it has to wait for
+//! something, later: what is pure stays a plain function and costs no allocation. A plugin may be asked again, about a
+//! newer state of the object or after others changed it, and must then come to the same end.
 
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
 use serde_json::Value;
 
-use super::status::{ApiError, Subject};
+use super::registry::{RegistryError, ResourceName};
 use auth::authn::UserInfo;
-use scheme::Kind;
+use scheme::{FieldErrors, Kind};
 
 mod certificates;
+mod chain;
 mod mountable_secrets;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -21,6 +26,8 @@ mod runtime_class;
 mod service_account;
 mod tolerations;
 mod unbuilt;
+
+pub use chain::{Chain, Plugin};
 
 /// What a request does to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +46,23 @@ pub struct Request<'a> {
     /// What happens.
     pub operation: Operation,
     /// To which kind.
-    pub kind: &'static Kind,
+    pub kind: &'a Kind,
+    /// The kind of the object at hand, which through a subresource may be another.
+    pub body: &'a Kind,
     /// Through which subresource, empty for the object itself.
     pub subresource: &'a str,
     /// Namespace, empty when cluster-scoped.
     pub namespace: &'a str,
-    /// Name; empty when generated.
+    /// Name; empty while it is to be generated.
     pub name: &'a str,
     /// On whose behalf.
     pub user: &'a UserInfo,
     /// The stored object, for update and delete.
     pub old: Option<&'a Value>,
+    /// Whether nothing will be stored: a plugin leaves no trace of it elsewhere, either.
+    pub dry_run: bool,
+    /// Whether this is the second round of mutation, which follows a [raw](Mutated::Raw) change in the first.
+    pub again: bool,
 }
 
 impl Request<'_> {
@@ -57,14 +70,66 @@ impl Request<'_> {
         self.kind.group == group && self.kind.plural == plural
     }
 
-    /// 403 about the request's object, as admission errors are framed.
-    pub fn forbidden(&self, why: impl AsRef<str>) -> ApiError {
-        ApiError::forbidden(Subject::new(self.kind.group, self.kind.plural), self.name, why.as_ref())
+    /// A refusal about the request's object.
+    pub fn forbidden(&self, why: impl Into<String>) -> Refusal {
+        let resource = ResourceName::of(self.kind);
+        Refusal::Forbidden { resource, name: self.name.to_owned(), why: why.into(), cause: None }
     }
 }
 
+/// Why a request is not admitted.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// A plugin's rule.
+    #[error("{resource} {name:?}: {why}")]
+    Forbidden {
+        /// What the request is about.
+        resource: ResourceName,
+        /// Its name, empty when it has none yet.
+        name: String,
+        /// The rule.
+        why: String,
+        /// What programs read.
+        cause: Option<Box<Cause>>,
+    },
+    /// Something that it needs is not there.
+    #[error("{resource} {name:?} is not there")]
+    NotFound {
+        /// Of this resource.
+        resource: ResourceName,
+        /// Of this name.
+        name: String,
+    },
+    /// Fields that a plugin cannot make sense of.
+    #[error("{kind} {name:?} is invalid")]
+    Invalid {
+        /// Group of the object.
+        group: &'static str,
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        errors: FieldErrors,
+    },
+    /// Whether it may be admitted could not be found out.
+    #[error("look at the cluster")]
+    Unknown(#[from] RegistryError),
+}
+
+/// What programs read of a refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// Upstream's cause type.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+    /// The field it is about.
+    pub field: &'static str,
+}
+
 /// What plugins may read: the server's own caches.
-pub trait View: Sync {
+pub trait View: Send + Sync {
     /// The object at `group/plural` `namespace/name`.
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value>;
     /// All objects of a resource.
@@ -75,37 +140,92 @@ pub trait View: Sync {
     fn is_own_audience(&self, audience: &str) -> bool;
     /// Five characters for generated names.
     fn suffix(&self) -> String;
+    /// Whether there is such an object.
+    fn has(&self, group: &str, plural: &str, namespace: &str, name: &str) -> bool {
+        self.get(group, plural, namespace, name).is_some()
+    }
+    /// Waits until every write that was answered before can be seen here.
+    fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>>;
 }
 
-type Plugin = fn(&Request<'_>, Option<&mut Value>, &dyn View) -> Result<(), ApiError>;
-
-/// The chain, in order.
-const CHAIN: [(&str, Plugin); 12] = [
-    ("NamespaceLifecycle", namespace_lifecycle::admit),
-    ("ServiceAccount", service_account::admit),
-    ("NodeRestriction", node_restriction::admit),
-    ("TaintNodesByCondition", nodes::admit),
-    ("PodSecurity", pod_security::admit),
-    ("Priority", priority::admit),
-    ("DefaultTolerationSeconds", tolerations::admit),
-    ("RuntimeClass", runtime_class::admit),
-    ("CertificateApproval", certificates::approval),
-    ("CertificateSigning", certificates::signing),
-    ("CertificateSubjectRestriction", certificates::subject),
-    ("Unbuilt", unbuilt::admit),
-];
-
-/// Runs the chain over `object` (absent for deletes).
-///
-/// # Errors
-/// The first plugin's refusal.
-pub fn admit(request: &Request<'_>, mut object: Option<&mut Value>, view: &dyn View) -> Result<(), ApiError> {
-    CHAIN.iter().try_for_each(|(_, plugin)| plugin(request, object.as_deref_mut(), view))
+/// What a plugin answers.
+#[must_use = "a plugin's refusal has to be heeded"]
+pub enum Answer<'a, T> {
+    /// At once.
+    Now(Result<T, Refusal>),
+    /// When it has found out.
+    Later(BoxFuture<'a, Result<T, Refusal>>),
 }
 
-/// The names of the plugins in effect, in order.
-pub fn plugin_names() -> impl Iterator<Item = &'static str> {
-    CHAIN.iter().map(|(name, _)| *name)
+impl<T> std::fmt::Debug for Answer<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Now(Ok(_)) => "Now(Ok)",
+            Self::Now(Err(_)) => "Now(Err)",
+            Self::Later(_) => "Later",
+        })
+    }
+}
+
+/// What a plugin did to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutated {
+    /// Nothing.
+    No,
+    /// It wrote fields whole, with all that defaults would add to them.
+    Whole,
+    /// It wrote as clients do: defaults are due, and the other plugins look once more, as upstream after its webhooks.
+    Raw,
+}
+
+/// A plugin that changes objects (upstream's `MutationInterface`); it may refuse them, too.
+pub trait Mutating: Send + Sync {
+    /// Changes `object`, which is absent for deletes.
+    fn mutate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        object: Option<&'a mut Value>,
+        view: &'a dyn View,
+    ) -> Answer<'a, Mutated>;
+}
+
+/// A plugin that judges what is about to be stored (upstream's `ValidationInterface`).
+pub trait Validating: Send + Sync {
+    /// Judges `object`, which is absent for deletes.
+    fn validate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        object: Option<&'a Value>,
+        view: &'a dyn View,
+    ) -> Answer<'a, ()>;
+}
+
+impl<F> Mutating for F
+where
+    F: Fn(&Request<'_>, Option<&mut Value>, &dyn View) -> Result<Mutated, Refusal> + Send + Sync,
+{
+    fn mutate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        object: Option<&'a mut Value>,
+        view: &'a dyn View,
+    ) -> Answer<'a, Mutated> {
+        Answer::Now(self(request, object, view))
+    }
+}
+
+impl<F> Validating for F
+where
+    F: Fn(&Request<'_>, Option<&Value>, &dyn View) -> Result<(), Refusal> + Send + Sync,
+{
+    fn validate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        object: Option<&'a Value>,
+        view: &'a dyn View,
+    ) -> Answer<'a, ()> {
+        Answer::Now(self(request, object, view))
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! Service with its endpoints. All of it is created when missing and never overwritten, except what this server owns
 //! (its own endpoints) and what stored default roles and bindings lack.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,10 +12,9 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::allocate::objects::{DEFAULT_SERVICE_CIDR, default_service_cidr, with_ready};
-use super::registry::{Change, RETRIES, Resource};
+use super::registry::{Change, RegistryError, Resource};
 use super::server::Server;
 use super::services::REPAIR_PERIOD;
-use super::status::ApiError;
 use scheme::access::{ensure_map, str_at};
 use scheme::{Kind, meta};
 
@@ -31,7 +31,7 @@ const REPAIR_EVERY: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When the store fails.
-pub async fn run(server: &Arc<Server>) -> Result<(), ApiError> {
+pub async fn run(server: &Arc<Server>) -> Result<(), RegistryError> {
     // All at once, so that the store commits them together.
     let namespaces = NAMESPACES.map(|name| ensure(server, "", "namespaces", namespace(name)));
     let classes = priority_classes().map(|object| ensure(server, "scheduling.k8s.io", "priorityclasses", object));
@@ -56,18 +56,18 @@ pub async fn keep(server: Arc<Server>) {
             () = server.stopping.cancelled() => return,
         }
         if let Err(error) = reconcile_service(&server).await {
-            warn!(%error, "cannot keep the kubernetes Service");
+            warn!(error = &error as &dyn Error, "cannot keep the kubernetes Service");
         }
         if let Err(error) = reconcile_service_cidr(&server).await {
-            warn!(%error, "cannot keep the default ServiceCIDR");
+            warn!(error = &error as &dyn Error, "cannot keep the default ServiceCIDR");
         }
         if let Err(error) = reconcile_authentication(&server).await {
-            warn!(%error, "cannot keep the ConfigMap for the authentication of other servers");
+            warn!(error = &error as &dyn Error, "cannot keep the ConfigMap for the authentication of other servers");
         }
         if repaired.elapsed() >= REPAIR_PERIOD {
             repaired = tokio::time::Instant::now();
             if let Err(error) = server.services.repair(&server.registry).await {
-                warn!(%error, "cannot repair what Services hold");
+                warn!(error = &error as &dyn Error, "cannot repair what Services hold");
             }
         }
     }
@@ -90,7 +90,7 @@ fn priority_classes() -> [Value; 2] {
     }))
 }
 
-async fn policy(server: &Arc<Server>) -> Result<(), ApiError> {
+async fn policy(server: &Arc<Server>) -> Result<(), RegistryError> {
     let objects = auth::bootstrap_policy::objects().into_iter().map(|object| {
         let plural = match str_at(&object, &["kind"]) {
             "ClusterRole" => "clusterroles",
@@ -104,7 +104,7 @@ async fn policy(server: &Arc<Server>) -> Result<(), ApiError> {
 }
 
 /// Creates a default role or binding, or adds what the stored one lacks.
-async fn reconcile_policy(server: &Server, plural: &str, wanted: Value) -> Result<(), ApiError> {
+async fn reconcile_policy(server: &Server, plural: &str, wanted: Value) -> Result<(), RegistryError> {
     let group = "rbac.authorization.k8s.io";
     let Some(resource) = server.registry.get(group, plural) else { return Ok(()) };
     let text = |field: &str| str_at(&wanted, &["metadata", field]).to_owned();
@@ -116,7 +116,7 @@ async fn reconcile_policy(server: &Server, plural: &str, wanted: Value) -> Resul
         Some(_) => {}
     }
     let written = resource
-        .change(&namespace, &name, false, RETRIES, |old| Ok(lacks(old).map_or(Change::Keep, Change::Write)))
+        .change::<_, RegistryError>(&namespace, &name, false, |old| Ok(lacks(old).map_or(Change::Keep, Change::Write)))
         .await;
     match written {
         Ok(_) => tracing::info!(plural, name, "default policy completed"),
@@ -127,7 +127,7 @@ async fn reconcile_policy(server: &Server, plural: &str, wanted: Value) -> Resul
 }
 
 /// Creates an object unless one of its name is there.
-pub(super) async fn ensure(server: &Server, group: &str, plural: &str, object: Value) -> Result<(), ApiError> {
+pub(super) async fn ensure(server: &Server, group: &str, plural: &str, object: Value) -> Result<(), RegistryError> {
     let Some(resource) = server.registry.get(group, plural) else { return Ok(()) };
     let name = str_at(&object, &["metadata", "name"]).to_owned();
     let namespace = str_at(&object, &["metadata", "namespace"]).to_owned();
@@ -146,9 +146,9 @@ async fn create(
     namespace: &str,
     name: &str,
     mut object: Value,
-) -> Result<(), ApiError> {
+) -> Result<(), RegistryError> {
     complete(server, resource.kind, &mut object);
-    resource.create(namespace, name, object).await.map(drop)
+    resource.create(namespace, name, object, false).await.map(drop)
 }
 
 fn complete(server: &Server, kind: &Kind, object: &mut Value) {
@@ -161,7 +161,7 @@ fn complete(server: &Server, kind: &Kind, object: &mut Value) {
 }
 
 /// Creates the ServiceCIDR of this server's range, or says that the stored one is ready.
-async fn reconcile_service_cidr(server: &Arc<Server>) -> Result<(), ApiError> {
+async fn reconcile_service_cidr(server: &Arc<Server>) -> Result<(), RegistryError> {
     let (group, plural) = ("networking.k8s.io", "servicecidrs");
     let Some(resource) = server.registry.get(group, plural) else { return Ok(()) };
     let (cidr, now) = (server.service_cidr, server.now_text());
@@ -172,7 +172,7 @@ async fn reconcile_service_cidr(server: &Arc<Server>) -> Result<(), ApiError> {
         return Ok(());
     }
     let change = |old: &Value| Ok(with_ready(old, cidr, &now).map_or(Change::Keep, Change::Write));
-    match resource.change("", DEFAULT_SERVICE_CIDR, false, RETRIES, change).await {
+    match resource.change::<_, RegistryError>("", DEFAULT_SERVICE_CIDR, false, change).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),
     }
@@ -180,7 +180,7 @@ async fn reconcile_service_cidr(server: &Arc<Server>) -> Result<(), ApiError> {
 
 /// Tells other API servers whose client certificates are users here, as upstream's
 /// pkg/controlplane/controller/clusterauthenticationtrust.
-async fn reconcile_authentication(server: &Arc<Server>) -> Result<(), ApiError> {
+async fn reconcile_authentication(server: &Arc<Server>) -> Result<(), RegistryError> {
     let Some(maps) = server.registry.get("", "configmaps") else { return Ok(()) };
     let (namespace, name) = (AUTHENTICATION.0, AUTHENTICATION.1);
     let Some(stored) = maps.cache().get(namespace, name) else {
@@ -200,7 +200,7 @@ async fn reconcile_authentication(server: &Arc<Server>) -> Result<(), ApiError> 
         return Ok(());
     }
     let change = |old: &Value| Ok(lacks(old).map_or(Change::Keep, Change::Write));
-    match maps.change(namespace, name, false, RETRIES, change).await {
+    match maps.change::<_, RegistryError>(namespace, name, false, change).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),
     }
@@ -224,7 +224,7 @@ fn with_certificates(bundle: &str, wanted: &str) -> Option<String> {
 }
 
 /// Makes the Service, its Endpoints and its EndpointSlice what this server's address says.
-async fn reconcile_service(server: &Arc<Server>) -> Result<(), ApiError> {
+async fn reconcile_service(server: &Arc<Server>) -> Result<(), RegistryError> {
     let (address, port) = server.advertise;
     let service_ip = server.service_cidr.nth(1);
     let metadata = json!({
@@ -244,7 +244,8 @@ async fn reconcile_service(server: &Arc<Server>) -> Result<(), ApiError> {
             },
         });
         match server.services.fill(services.kind, &mut service, None) {
-            Ok(grant) => {
+            Ok(mut grant) => {
+                grant.sent();
                 let made = create(server, &services, "default", KUBERNETES, service).await;
                 grant.answered(&made, false);
                 made.or_else(|error| if error.is_already_exists() { Ok(()) } else { Err(error) })?;
@@ -271,7 +272,13 @@ async fn reconcile_service(server: &Arc<Server>) -> Result<(), ApiError> {
 }
 
 /// Creates an object, or makes the given fields of the stored one equal.
-async fn own(server: &Server, group: &str, plural: &str, mut wanted: Value, fields: &[&str]) -> Result<(), ApiError> {
+async fn own(
+    server: &Server,
+    group: &str,
+    plural: &str,
+    mut wanted: Value,
+    fields: &[&str],
+) -> Result<(), RegistryError> {
     let Some(resource) = server.registry.get(group, plural) else { return Ok(()) };
     resource.kind.default(&mut wanted);
     let Some(current) = resource.cache().get("default", KUBERNETES) else {
@@ -282,7 +289,7 @@ async fn own(server: &Server, group: &str, plural: &str, mut wanted: Value, fiel
         return Ok(());
     }
     let written = resource
-        .change("default", KUBERNETES, false, RETRIES, |old| {
+        .change::<_, RegistryError>("default", KUBERNETES, false, |old| {
             let mut new = old.clone();
             for field in fields {
                 new[*field] = wanted[*field].clone();

@@ -6,18 +6,16 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
 
-use super::admission::{self, Operation};
 use super::negotiate;
 use super::protobuf;
 use super::registry::Resource;
 use super::request_info::{Query, RequestInfo};
 use super::server::Server;
-use super::status::{ApiError, Cause, Subject};
+use super::status::{self, ApiError, Subject};
 use auth::authn::UserInfo;
-use scheme::access::str_at;
 use scheme::decode::{self, MediaType};
 use scheme::strategy::{Context, Requester};
-use scheme::{FieldErrors, FieldValidation, Kind, field};
+use scheme::{FieldErrors, FieldValidation, Kind};
 
 /// A resource request.
 #[derive(Debug)]
@@ -114,26 +112,6 @@ impl Call {
         }
     }
 
-    /// Runs admission for this request.
-    ///
-    /// # Errors
-    /// The first plugin's refusal.
-    pub fn admit(&self, operation: Operation, object: Option<&mut Value>, old: Option<&Value>) -> Result<(), ApiError> {
-        // A create names its object in the body only.
-        let own_name = object.as_deref().map(|o| str_at(o, &["metadata", "name"]).to_owned()).unwrap_or_default();
-        let named = !self.info.name.is_empty();
-        let request = admission::Request {
-            operation,
-            kind: self.resource.kind,
-            subresource: &self.info.subresource,
-            namespace: &self.info.namespace,
-            name: if named { &self.info.name } else { &own_name },
-            user: &self.user,
-            old,
-        };
-        admission::admit(&request, object, &*self.server)
-    }
-
     /// What strategies are told of this request.
     pub fn context<'a>(&'a self, now: &'a str, uid: &'a str) -> Context<'a> {
         let UserInfo { username, uid: user_uid, groups, extra } = &self.user;
@@ -185,15 +163,5 @@ pub fn decode_body(
 /// # Errors
 /// The Invalid status.
 pub fn valid(kind: Subject<'_>, name: &str, errors: FieldErrors) -> Result<(), ApiError> {
-    if errors.is_empty() {
-        return Ok(());
-    }
-    let full = field::invalid_message(kind.kind, kind.group, name, &errors.0);
-    let message = full.split_once(" is invalid: ").map_or(full.as_str(), |(_, message)| message);
-    let causes = errors
-        .0
-        .iter()
-        .map(|e| Cause { reason: e.kind.reason().to_owned(), message: e.body(), field: e.path.clone() })
-        .collect();
-    Err(ApiError::invalid(kind, name, message, causes))
+    if errors.is_empty() { Ok(()) } else { Err(status::invalid(kind, name, &errors)) }
 }

@@ -1,6 +1,7 @@
 //! Keeps an IPAddress for every cluster IP, as Services come and go. Decides nothing: `allocate::objects` says what
 //! there ought to be.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,9 @@ use tracing::warn;
 
 use super::allocate::objects::{Repair, allocated_to, ip_addresses, repair};
 use super::bootstrap;
-use super::registry::{Change, RETRIES, Resource};
+use super::registry::{Change, RegistryError, Resource};
 use super::server::Server;
 use super::services::REPAIR_PERIOD;
-use super::status::ApiError;
 use storage::EventKind;
 use storage::watch_cache::{CacheWatch, Filter, WatchItem, WatchRequest, WatchStart};
 
@@ -35,7 +35,7 @@ pub async fn keep(server: Arc<Server>) {
     let stored = Stored { server, services, addresses };
     while !stored.server.stopping.is_cancelled() {
         if let Err(error) = stored.follow().await {
-            warn!(%error, "cannot keep the IPAddresses of Services");
+            warn!(error = &error as &dyn Error, "cannot keep the IPAddresses of Services");
             // Cancel-safe: the pause is given up with the server.
             tokio::select! {
                 () = tokio::time::sleep(RETRY) => {}
@@ -47,7 +47,7 @@ pub async fn keep(server: Arc<Server>) {
 
 impl Stored {
     /// Brings everything in line, then follows changes until a watch ends.
-    async fn follow(&self) -> Result<(), ApiError> {
+    async fn follow(&self) -> Result<(), RegistryError> {
         let mut services = watch(&self.services)?;
         let mut addresses = watch(&self.addresses)?;
         let mut ticks = tokio::time::interval(REPAIR_PERIOD);
@@ -71,7 +71,7 @@ impl Stored {
     }
 
     /// Compares all Services with all IPAddresses.
-    async fn repair(&self) -> Result<(), ApiError> {
+    async fn repair(&self) -> Result<(), RegistryError> {
         self.server.registry.fresh().await?;
         let (mut services, mut addresses) = (Vec::new(), Vec::new());
         self.services.cache().for_each(&Filter::all(), |service| services.push(service.clone()));
@@ -85,7 +85,7 @@ impl Stored {
         Ok(())
     }
 
-    async fn service_changed(&self, kind: EventKind, service: &Value) -> Result<(), ApiError> {
+    async fn service_changed(&self, kind: EventKind, service: &Value) -> Result<(), RegistryError> {
         let held = ip_addresses(service);
         if kind == EventKind::Deleted {
             for (name, _) in held {
@@ -103,7 +103,7 @@ impl Stored {
     }
 
     /// What somebody removes while a Service holds it comes back.
-    async fn address_removed(&self, address: &Value) -> Result<(), ApiError> {
+    async fn address_removed(&self, address: &Value) -> Result<(), RegistryError> {
         let holder = allocated_to(address).and_then(|(namespace, name)| self.services.cache().get(&namespace, &name));
         match holder {
             Some(service) => self.hold(&service.value()).await,
@@ -112,7 +112,7 @@ impl Stored {
     }
 
     /// Makes what a Service ought to have.
-    async fn hold(&self, service: &Value) -> Result<(), ApiError> {
+    async fn hold(&self, service: &Value) -> Result<(), RegistryError> {
         for (name, wanted) in ip_addresses(service) {
             let Some(stored) = self.addresses.cache().get("", &name) else {
                 bootstrap::ensure(&self.server, GROUP, "ipaddresses", wanted).await?;
@@ -126,7 +126,7 @@ impl Stored {
                         Repair::Replace(next) => Ok(Change::Write(next)),
                         Repair::Keep | Repair::Conflict => Ok(Change::Keep),
                     };
-                    gone_is_fine(self.addresses.change("", &name, false, RETRIES, next).await)?;
+                    gone_is_fine(self.addresses.change("", &name, false, next).await)?;
                 }
             }
         }
@@ -134,7 +134,7 @@ impl Stored {
     }
 
     /// Removes an object of the allocator whose Service does not hold that address.
-    async fn remove_unless_held(&self, address: &Value) -> Result<(), ApiError> {
+    async fn remove_unless_held(&self, address: &Value) -> Result<(), RegistryError> {
         let Some((namespace, service)) = allocated_to(address) else { return Ok(()) };
         let name = scheme::access::str_at(address, &["metadata", "name"]);
         let holder = self.services.cache().get(&namespace, &service);
@@ -146,16 +146,16 @@ impl Stored {
             let same = allocated_to(old).as_ref() == Some(&(namespace.clone(), service.clone()));
             Ok(if same { Change::Remove(old.clone()) } else { Change::Keep })
         };
-        gone_is_fine(self.addresses.change("", name, false, RETRIES, still).await)
+        gone_is_fine(self.addresses.change("", name, false, still).await)
     }
 }
 
-fn watch(resource: &Resource) -> Result<CacheWatch, ApiError> {
+fn watch(resource: &Resource) -> Result<CacheWatch, RegistryError> {
     let request = WatchRequest::new(Filter::all(), WatchStart::Now);
-    resource.cache().watch(request).map_err(super::registry::cache_failure)
+    Ok(resource.cache().watch(request)?)
 }
 
-fn gone_is_fine<T>(result: Result<T, ApiError>) -> Result<(), ApiError> {
+fn gone_is_fine<T>(result: Result<T, RegistryError>) -> Result<(), RegistryError> {
     match result {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),

@@ -2,8 +2,8 @@
 //!
 //! The only module that touches storage. Knows nothing of scheduling, controllers or nodes' insides. A request passes
 //! `serve` (the socket) or `inprocess`, then `service` (who, may they, how many), `router`, and one verb or
-//! subresource, which reads and writes through `registry`. Everything that decides is pure: `request_info`, `options`,
-//! `negotiate`, `admission`, `allocate`, `deletion`.
+//! subresource, which reads through `registry` and writes through `write`. What decides is pure: `request_info`,
+//! `options`, `negotiate`, `allocate`, `deletion`, and those plugins of `admission` that wait for nothing.
 
 pub mod access;
 pub mod admission;
@@ -44,6 +44,7 @@ pub mod tunnel;
 pub mod verbs;
 mod warnings;
 mod websocket;
+pub mod write;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -59,9 +60,9 @@ use storage::{Store, StoreError};
 
 pub use access::AuthOptions;
 use inprocess::Transport;
+use registry::RegistryError;
 use serve::{ServingKey, TlsError};
 use server::Server;
-use status::ApiError;
 
 /// The certificates and keys the server presents, all PEM.
 #[derive(Clone, Default)]
@@ -143,6 +144,8 @@ pub struct Config {
     pub service_account_key: ServiceAccountKey,
     /// How users are known and judged.
     pub auth: AuthOptions,
+    /// Admission beyond the built-in plugins, in the place of upstream's webhooks.
+    pub plugins: Vec<admission::Plugin>,
 }
 
 impl Config {
@@ -161,6 +164,7 @@ impl Config {
             cluster_domain: cluster_domain.into(),
             service_account_key: pki.service_account().clone(),
             auth: AuthOptions::default(),
+            plugins: Vec::new(),
         })
     }
 }
@@ -185,7 +189,7 @@ pub enum StartError {
     Store(#[from] StoreError),
     /// The objects every cluster has cannot be created.
     #[error("create the cluster's first objects")]
-    Bootstrap(#[source] ApiError),
+    Bootstrap(#[source] RegistryError),
 }
 
 /// Gives up answers that nobody reads, as long as the server exists.
@@ -234,6 +238,7 @@ impl ApiServer {
         let server = Arc::new(Server {
             scheme,
             registry,
+            admission: admission::Chain::new(config.plugins),
             services,
             metrics: metrics::Metrics::default(),
             authn,

@@ -1,7 +1,8 @@
 //! The resources the server stores: where their objects lie, how they are read and how a change is carried through
 //! against concurrent writers. The only callers of [`Store`].
 //!
-//! Knows nothing of HTTP, admission or validation: verbs bring those as the change they want.
+//! Knows nothing of HTTP, admission or validation: whoever writes opens an object, decides, and commits what it decided
+//! against what it saw. How long deciding takes is its own affair: nothing is held meanwhile.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,12 +11,14 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::status::{ApiError, Subject};
+pub use error::{RegistryError, ResourceName};
 use scheme::{Kind, Scheme};
-use storage::watch_cache::{CacheError, ResourceCache, ResourceSpec, WatchCache};
+use storage::watch_cache::{ResourceCache, ResourceSpec, WatchCache};
 use storage::{
     Durability, EventKind, FieldPath, Key, Object, Precondition, Put, Revision, Store, StoreError, encode_stored,
 };
+
+mod error;
 
 /// One stored resource.
 #[derive(Debug)]
@@ -32,6 +35,28 @@ pub struct Resource {
 pub struct Registry {
     cache: WatchCache,
     resources: HashMap<(&'static str, &'static str), Arc<Resource>>,
+}
+
+/// An object opened for a write: what is decided about it is committed against just this state.
+#[derive(Debug)]
+pub struct Opened {
+    key: Key,
+    stored: Bytes,
+    revision: Revision,
+    /// The object, with its resourceVersion.
+    pub value: Value,
+}
+
+/// How a commit went.
+#[derive(Debug)]
+pub enum Commit {
+    /// It is done.
+    Written(Written),
+    /// Somebody else wrote first: nothing was written.
+    Lost {
+        /// At this revision, when the store says so.
+        winner: Option<Revision>,
+    },
 }
 
 /// The end of a change.
@@ -96,24 +121,24 @@ impl Registry {
     ///
     /// # Errors
     /// When the store cannot say.
-    pub async fn current_revision(&self) -> Result<Revision, ApiError> {
-        self.cache.store().current_revision().await.map_err(store_failure)
+    pub async fn current_revision(&self) -> Result<Revision, RegistryError> {
+        Ok(self.cache.store().current_revision().await?)
     }
 
     /// Whether the store takes writes.
     ///
     /// # Errors
     /// When it does not.
-    pub async fn check(&self) -> Result<(), ApiError> {
-        self.cache.store().check().await.map_err(store_failure)
+    pub async fn check(&self) -> Result<(), RegistryError> {
+        Ok(self.cache.store().check().await?)
     }
 
     /// Waits until the caches show every write that was answered before this call.
     ///
     /// # Errors
-    /// 504 when they do not get there in time.
-    pub async fn fresh(&self) -> Result<Revision, ApiError> {
-        self.cache.fresh().await.map_err(cache_failure)
+    /// When they do not get there in time.
+    pub async fn fresh(&self) -> Result<Revision, RegistryError> {
+        Ok(self.cache.fresh().await?)
     }
 
     /// The caches.
@@ -122,32 +147,24 @@ impl Registry {
     }
 }
 
-/// How a try to change an object went.
-enum Attempt {
-    Written(Written),
-    /// Somebody else wrote first, at this revision when the store says so.
-    Lost(Option<Revision>),
-}
-
-impl Attempt {
-    fn lost(error: StoreError) -> Result<Self, ApiError> {
-        match error {
-            StoreError::Conflict { current, .. } => Ok(Self::Lost(current)),
-            StoreError::NotFound(_) => Ok(Self::Lost(None)),
-            other => Err(store_failure(other)),
-        }
-    }
-}
-
 impl Resource {
-    /// The subject of errors about objects of this resource.
-    pub fn subject(&self) -> Subject<'static> {
-        Subject::new(self.kind.group, self.kind.plural)
+    /// The resource's name.
+    pub fn name(&self) -> ResourceName {
+        ResourceName::of(self.kind)
+    }
+
+    fn not_found(&self, name: &str) -> RegistryError {
+        RegistryError::NotFound { resource: self.name(), name: name.to_owned() }
+    }
+
+    /// What a write that lost every race answers.
+    pub fn modified(&self, name: &str) -> RegistryError {
+        RegistryError::Modified { resource: self.name(), name: name.to_owned() }
     }
 
     /// Key of an object; names that reach into other keys are not found.
-    fn key(&self, namespace: &str, name: &str) -> Result<Key, ApiError> {
-        self.spec.key(namespace, name).map_err(|_| ApiError::not_found(self.subject(), name))
+    fn key(&self, namespace: &str, name: &str) -> Result<Key, RegistryError> {
+        self.spec.key(namespace, name).map_err(|_| self.not_found(name))
     }
 
     /// Whether a key text is one of this resource's.
@@ -176,44 +193,48 @@ impl Resource {
     /// The newest state of an object.
     ///
     /// # Errors
-    /// 404 when there is none.
-    pub async fn read(&self, namespace: &str, name: &str) -> Result<Object, ApiError> {
-        let entry = self.store.get(&self.key(namespace, name)?).await.map_err(store_failure)?;
-        let entry = entry.ok_or_else(|| ApiError::not_found(self.subject(), name))?;
+    /// When there is none, or the store fails.
+    pub async fn read(&self, namespace: &str, name: &str) -> Result<Object, RegistryError> {
+        let entry = self.store.get(&self.key(namespace, name)?).await?.ok_or_else(|| self.not_found(name))?;
         self.object(&entry.value, entry.revision, EventKind::Modified)
     }
 
     /// The newest state, decoded.
     ///
     /// # Errors
-    /// 404 when there is none.
-    pub async fn read_value(&self, namespace: &str, name: &str) -> Result<Value, ApiError> {
+    /// As [`Resource::read`].
+    pub async fn read_value(&self, namespace: &str, name: &str) -> Result<Value, RegistryError> {
         self.read(namespace, name).await.map(|object| object.value())
     }
 
-    fn object(&self, stored: &[u8], revision: Revision, kind: EventKind) -> Result<Object, ApiError> {
-        Object::parse(stored, revision, kind, self.spec.fields()).map_err(ApiError::internal)
+    fn object(&self, stored: &[u8], revision: Revision, kind: EventKind) -> Result<Object, RegistryError> {
+        Object::parse(stored, revision, kind, self.spec.fields()).map_err(RegistryError::corrupt)
     }
 
-    /// An object that is not stored, as dry runs answer it.
+    /// Stores a new object. A dry run only looks whether it could.
     ///
     /// # Errors
-    /// 500 when it has no name.
-    pub fn unstored(&self, mut value: Value, revision: Revision) -> Result<Object, ApiError> {
-        self.object(&encode_stored(&mut value), revision, EventKind::Added)
-    }
-
-    /// Stores a new object.
-    ///
-    /// # Errors
-    /// 409 when the name is taken.
-    pub async fn create(&self, namespace: &str, name: &str, mut value: Value) -> Result<Object, ApiError> {
+    /// When the name is taken, the object is too large, or the store fails.
+    pub async fn create(
+        &self,
+        namespace: &str,
+        name: &str,
+        mut value: Value,
+        dry_run: bool,
+    ) -> Result<Object, RegistryError> {
         let bytes = encoded(&mut value)?;
-        let put = Put::create(self.key(namespace, name)?, bytes.clone());
-        match self.store.put(put).await {
+        drop(value);
+        let taken = || RegistryError::AlreadyExists { resource: self.name(), name: name.to_owned() };
+        if dry_run {
+            if self.exists(namespace, name).await? {
+                return Err(taken());
+            }
+            return self.object(&bytes, Revision::default(), EventKind::Added);
+        }
+        match self.store.put(Put::create(self.key(namespace, name)?, bytes.clone())).await {
             Ok(revision) => self.object(&bytes, revision, EventKind::Added),
-            Err(StoreError::Conflict { .. }) => Err(ApiError::already_exists(self.subject(), name)),
-            Err(error) => Err(store_failure(error)),
+            Err(StoreError::Conflict { .. }) => Err(taken()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -221,102 +242,109 @@ impl Resource {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn exists(&self, namespace: &str, name: &str) -> Result<bool, ApiError> {
-        Ok(self.store.get(&self.key(namespace, name)?).await.map_err(store_failure)?.is_some())
+    pub async fn exists(&self, namespace: &str, name: &str) -> Result<bool, RegistryError> {
+        Ok(self.store.get(&self.key(namespace, name)?).await?.is_some())
     }
 
-    /// Shows the stored object (with its resourceVersion) to `change` and does what that returns, again from the start
-    /// when another writer came between, up to `attempts` times. `change` sees every newer state; it must not keep
-    /// anything from an earlier call. With `dry_run` nothing is written.
+    /// Opens an object for a write.
     ///
     /// # Errors
-    /// 404, the change's own error, or 409 when the attempts are used up.
-    pub async fn change<F>(
-        &self,
-        namespace: &str,
-        name: &str,
-        dry_run: bool,
-        attempts: usize,
-        mut change: F,
-    ) -> Result<Written, ApiError>
-    where
-        F: FnMut(&Value) -> Result<Change, ApiError>,
-    {
+    /// When there is none, or the store fails.
+    pub async fn open(&self, namespace: &str, name: &str) -> Result<Opened, RegistryError> {
         let key = self.key(namespace, name)?;
-        for _ in 0..attempts.max(1) {
-            let entry = self.store.get(&key).await.map_err(store_failure)?;
-            let entry = entry.ok_or_else(|| ApiError::not_found(self.subject(), name))?;
-            let mut current: Value = serde_json::from_slice(&entry.value).map_err(ApiError::internal)?;
-            current["metadata"]["resourceVersion"] = json!(entry.revision.to_string());
-            let asked = change(&current)?;
-            match self.perform(&key, entry.value, entry.revision, asked, dry_run).await? {
-                Attempt::Written(written) => return Ok(written),
-                // The other write may have been decided and not yet committed: reading before it can be seen would
-                // only lose the same race again. When it never shows, the next attempt says why.
-                Attempt::Lost(Some(winner)) => drop(self.cache.wait_until_fresh(winner).await),
-                Attempt::Lost(None) => {}
-            }
-        }
-        Err(ApiError::modified(self.subject(), name))
+        let entry = self.store.get(&key).await?.ok_or_else(|| self.not_found(name))?;
+        let mut value: Value = serde_json::from_slice(&entry.value).map_err(RegistryError::corrupt)?;
+        value["metadata"]["resourceVersion"] = json!(entry.revision.to_string());
+        Ok(Opened { key, stored: entry.value, revision: entry.revision, value })
     }
 
-    /// Carries out one change.
-    async fn perform(
-        &self,
-        key: &Key,
-        before: bytes::Bytes,
-        revision: Revision,
-        change: Change,
-        dry_run: bool,
-    ) -> Result<Attempt, ApiError> {
+    /// Does what was decided about an opened object, unless somebody else wrote since. A dry run writes nothing.
+    ///
+    /// # Errors
+    /// When the object is too large, or the store fails.
+    pub async fn commit(&self, opened: &Opened, change: Change, dry_run: bool) -> Result<Commit, RegistryError> {
         let (mut value, durability) = match change {
-            Change::Keep => {
-                let object = self.object(&before, revision, EventKind::Modified)?;
-                return Ok(Attempt::Written(Written { object, removed: false }));
-            }
-            Change::Remove(last) => return self.remove(key, revision, last, dry_run).await,
+            Change::Keep => return self.written(&opened.stored, opened.revision),
+            Change::Remove(last) => return self.remove(opened, last, dry_run).await,
             Change::Write(value) => (value, Durability::Immediate),
             Change::Beat(value) => (value, Durability::Eventual),
         };
         let bytes = encoded(&mut value)?;
         drop(value);
         // A write that changes nothing is none: no revision, no event.
-        if dry_run || bytes == before {
-            let object = self.object(&bytes, revision, EventKind::Modified)?;
-            return Ok(Attempt::Written(Written { object, removed: false }));
+        if dry_run || bytes == opened.stored {
+            return self.written(&bytes, opened.revision);
         }
-        let put = Put { durability, ..Put::update(key.clone(), bytes.clone(), revision) };
+        let put = Put { durability, ..Put::update(opened.key.clone(), bytes.clone(), opened.revision) };
         match self.store.put(put).await {
-            Ok(revision) => {
-                let object = self.object(&bytes, revision, EventKind::Modified)?;
-                Ok(Attempt::Written(Written { object, removed: false }))
-            }
-            Err(error) => Attempt::lost(error),
+            Ok(revision) => self.written(&bytes, revision),
+            Err(error) => lost(error),
         }
     }
 
-    async fn remove(&self, key: &Key, revision: Revision, mut last: Value, dry_run: bool) -> Result<Attempt, ApiError> {
+    fn written(&self, bytes: &[u8], revision: Revision) -> Result<Commit, RegistryError> {
+        let object = self.object(bytes, revision, EventKind::Modified)?;
+        Ok(Commit::Written(Written { object, removed: false }))
+    }
+
+    async fn remove(&self, opened: &Opened, mut last: Value, dry_run: bool) -> Result<Commit, RegistryError> {
         let removed_at = if dry_run {
-            revision
+            opened.revision
         } else {
-            match self.store.delete(key, Precondition::Revision(revision)).await {
+            match self.store.delete(&opened.key, Precondition::Revision(opened.revision)).await {
                 Ok((removed_at, _)) => removed_at,
-                Err(error) => return Attempt::lost(error),
+                Err(error) => return lost(error),
             }
         };
         let object = self.object(&encode_stored(&mut last), removed_at, EventKind::Deleted)?;
-        Ok(Attempt::Written(Written { object, removed: true }))
+        Ok(Commit::Written(Written { object, removed: true }))
+    }
+
+    /// Waits until the write that won a race can be read: it may have been decided and not yet committed, and reading
+    /// before would only lose the same race again. When it never shows, the next try says why.
+    pub async fn after_loss(&self, winner: Option<Revision>) {
+        if let Some(winner) = winner {
+            drop(self.cache.wait_until_fresh(winner).await);
+        }
+    }
+
+    /// Shows the stored object (with its resourceVersion) to `change` and does what that returns, again from the start
+    /// when another writer came between. `change` sees every newer state; it must not keep anything from an earlier
+    /// call. For the server's own writes, and those that pass no strategy; a client's go through
+    /// [`write`](super::write).
+    ///
+    /// # Errors
+    /// When there is no such object, the change's own error, or when every try lost.
+    pub async fn change<F, E>(&self, namespace: &str, name: &str, dry_run: bool, mut change: F) -> Result<Written, E>
+    where
+        F: FnMut(&Value) -> Result<Change, E>,
+        E: From<RegistryError>,
+    {
+        for _ in 0..RETRIES {
+            let opened = self.open(namespace, name).await?;
+            let asked = change(&opened.value)?;
+            match self.commit(&opened, asked, dry_run).await? {
+                Commit::Written(written) => return Ok(written),
+                Commit::Lost { winner } => self.after_loss(winner).await,
+            }
+        }
+        Err(self.modified(name).into())
+    }
+}
+
+fn lost(error: StoreError) -> Result<Commit, RegistryError> {
+    match error {
+        StoreError::Conflict { current, .. } => Ok(Commit::Lost { winner: current }),
+        StoreError::NotFound(_) => Ok(Commit::Lost { winner: None }),
+        other => Err(other.into()),
     }
 }
 
 /// An object as it is stored. Requests are bounded by their bodies, objects by this: patch upon patch would make one
 /// that every watcher is sent and every list reads, as large as somebody likes. etcd's own limit is half of it.
-fn encoded(value: &mut Value) -> Result<Bytes, ApiError> {
+fn encoded(value: &mut Value) -> Result<Bytes, RegistryError> {
     let bytes = encode_stored(value);
-    if bytes.len() > MAX_OBJECT {
-        return Err(ApiError::upstream(413, "etcdserver: request is too large"));
-    }
-    Ok(bytes)
+    if bytes.len() > MAX_OBJECT { Err(RegistryError::TooLarge) } else { Ok(bytes) }
 }
 
 /// The keys of a kind, and where its selectable fields are found in stored objects. Their values when absent are what
@@ -334,33 +362,4 @@ fn spec(kind: &Kind) -> ResourceSpec {
     };
     ResourceSpec::new(kind.group, kind.plural, kind.namespaced)
         .with_fields(kind.fields.names.iter().map(|name| path(name)))
-}
-
-/// What a client reads of a cache's failure.
-pub fn cache_failure(error: CacheError) -> ApiError {
-    match error {
-        CacheError::Expired { requested, oldest } => {
-            ApiError::expired(format!("too old resource version: {requested} ({oldest})"))
-        }
-        CacheError::TooLarge { requested, current } => ApiError::version_too_large(requested.0, current.0),
-        CacheError::Stopped => ApiError::unavailable("the server is shutting down"),
-        CacheError::Store(error) => store_failure(error),
-    }
-}
-
-/// What a client reads of a store's failure.
-pub fn store_failure(error: StoreError) -> ApiError {
-    match error {
-        StoreError::Compacted { requested, oldest } => {
-            let oldest = oldest.unwrap_or_default();
-            ApiError::expired(format!("too old resource version: {requested} ({oldest})"))
-        }
-        StoreError::Future { requested, current } => ApiError::version_too_large(requested.0, current.0),
-        StoreError::Closed => ApiError::unavailable("the storage is closing"),
-        StoreError::Lagged => ApiError::expired("the watch fell too far behind"),
-        other => {
-            let source = std::error::Error::source(&other).map(|s| format!(": {s}")).unwrap_or_default();
-            ApiError::internal(format!("{other}{source}"))
-        }
-    }
 }

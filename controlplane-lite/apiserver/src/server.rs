@@ -4,24 +4,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
-use super::admission::View;
+use super::admission::{Chain, View};
 use super::allocate::Cidr;
-use super::call::Call;
 use super::components::Components;
 use super::documents::Documents;
 use super::flow::Flow;
 use super::kubelet::{KubeletTls, Own};
 use super::metrics::Metrics;
-use super::registry::Registry;
+use super::registry::{Registry, RegistryError};
 use super::services::Services;
-use super::status::ApiError;
 use auth::authn::{Authenticator, UserInfo};
 use auth::authz::{Attributes, Authorizer};
-use scheme::access::str_at;
 use scheme::{Scheme, meta};
 use storage::watch_cache::Filter;
 
@@ -32,6 +30,8 @@ pub struct Server {
     pub scheme: &'static Scheme,
     /// The resources stored.
     pub registry: Registry,
+    /// Who has a say in writes.
+    pub admission: Chain,
     /// What Services hold.
     pub services: Arc<Services>,
     /// What is counted.
@@ -95,52 +95,6 @@ impl Server {
     pub fn is_bootstrapped(&self) -> bool {
         self.bootstrapped.load(Ordering::Relaxed)
     }
-
-    /// Admission reads caches, which follow the store by a moment. When they do not show what a create needs, they get
-    /// the time to catch up with every write answered before.
-    ///
-    /// # Errors
-    /// 504 when they do not.
-    pub async fn ensure_namespace_seen(&self, call: &Call) -> Result<(), ApiError> {
-        if call.info.namespace.is_empty() {
-            return Ok(());
-        }
-        let namespace = call.info.namespace.as_str();
-        let seen = |plural: &str, namespace: &str, name: &str| {
-            self.registry.get("", plural).is_some_and(|r| r.cache().get(namespace, name).is_some())
-        };
-        let account = call.kind.plural != "pods" || seen("serviceaccounts", namespace, "default");
-        if !(account && seen("namespaces", "", namespace)) {
-            self.registry.fresh().await?;
-        }
-        Ok(())
-    }
-}
-
-/// How often, and how many times, a namespace's own account is looked for.
-const ACCOUNT_RETRY: std::time::Duration = std::time::Duration::from_millis(100);
-const ACCOUNT_TRIES: usize = 10;
-
-impl Server {
-    /// A pod that comes right after its namespace waits a moment for the account that a controller makes there, as
-    /// upstream's admission does.
-    pub async fn wait_for_default_account(&self, call: &Call, pod: &Value) {
-        let is_pod = call.kind.group.is_empty() && call.kind.plural == "pods" && call.info.subresource.is_empty();
-        let account = str_at(pod, &["spec", "serviceAccountName"]);
-        if !is_pod || !matches!(account, "" | "default") || auth::pod::is_mirror(pod) {
-            return;
-        }
-        let namespace = call.info.namespace.as_str();
-        let seen = |plural: &str, namespace: &str, name: &str| {
-            self.registry.get("", plural).is_some_and(|r| r.cache().get(namespace, name).is_some())
-        };
-        for _ in 0..ACCOUNT_TRIES {
-            if seen("serviceaccounts", namespace, "default") || !seen("namespaces", "", namespace) {
-                return;
-            }
-            tokio::time::sleep(ACCOUNT_RETRY).await;
-        }
-    }
 }
 
 impl View for Server {
@@ -168,5 +122,13 @@ impl View for Server {
 
     fn suffix(&self) -> String {
         meta::name_suffix(rand::random())
+    }
+
+    fn has(&self, group: &str, plural: &str, namespace: &str, name: &str) -> bool {
+        self.registry.get(group, plural).is_some_and(|resource| resource.cache().get(namespace, name).is_some())
+    }
+
+    fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>> {
+        self.registry.fresh().map_ok(drop).boxed()
     }
 }

@@ -1,10 +1,11 @@
 //! What Services hold, for the verbs that write them: grants that end however
 //! their request ends, and the repair of what no request could settle.
 //!
-//! A grant whose write succeeded or was refused is concluded at once. One whose
-//! write ended otherwise (the request was cut off, the store did not say) may or
-//! may not have been stored: what it took stays taken until [`Services::repair`]
-//! has looked at the stored Services.
+//! A grant belongs to one try to write. Dropped before the store was asked it
+//! goes back at once. One whose write succeeded or was refused is concluded at
+//! once, too; one whose write ended otherwise (the request was cut off, the store
+//! did not say) may or may not have been stored: what it took stays taken until
+//! [`Services::repair`] has looked at the stored Services.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,8 +15,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::allocate::{Cidr, Grant, Pools};
-use super::registry::{Registry, Resource};
-use super::status::ApiError;
+use super::registry::{Registry, RegistryError, Resource};
 use scheme::{FieldErrors, Kind};
 use storage::Object;
 use storage::watch_cache::Filter;
@@ -63,6 +63,8 @@ pub struct Held {
     services: Arc<Services>,
     /// None for what holds nothing, and once concluded.
     ticket: Option<u64>,
+    /// Whether the store was asked, so that only its answer tells.
+    sent: bool,
 }
 
 fn is_service(kind: &Kind) -> bool {
@@ -89,7 +91,7 @@ impl Services {
 
     /// A grant of nothing.
     pub fn nothing(self: &Arc<Self>) -> Held {
-        Held { services: self.clone(), ticket: None }
+        Held { services: self.clone(), ticket: None, sent: false }
     }
 
     /// Completes a Service (other kinds pass untouched).
@@ -107,7 +109,7 @@ impl Services {
         let repairs = state.repairs;
         state.open.insert(ticket, Open { grant, abandoned: None, repairs });
         drop(state);
-        Ok(Held { services: self.clone(), ticket: Some(ticket) })
+        Ok(Held { services: self.clone(), ticket: Some(ticket), sent: false })
     }
 
     /// To be asked before a Service is removed, for [`Services::vacate`].
@@ -127,7 +129,7 @@ impl Services {
     ///
     /// # Errors
     /// When the stored Services cannot be read.
-    pub async fn repair(&self, registry: &Registry) -> Result<(), ApiError> {
+    pub async fn repair(&self, registry: &Registry) -> Result<(), RegistryError> {
         let Some(services) = registry.get("", "services") else { return Ok(()) };
         self.lock().repairing = Some(Vec::new());
         // From here on the cache shows every write that was answered before.
@@ -171,12 +173,17 @@ impl Held {
         self.conclude(false);
     }
 
+    /// The write is on its way: cut off from here on, nobody knows whether it arrived.
+    pub fn sent(&mut self) {
+        self.sent = true;
+    }
+
     /// Whatever the store's answer says; of an error of its own nothing is known.
-    pub fn answered<T>(self, answer: &Result<T, ApiError>, dry_run: bool) {
+    pub fn answered<T>(self, answer: &Result<T, RegistryError>, dry_run: bool) {
         match answer {
             _ if dry_run => self.refused(),
             Ok(_) => self.written(),
-            Err(error) if error.code() < 500 => self.refused(),
+            Err(error) if error.wrote_nothing() => self.refused(),
             Err(_) => drop(self),
         }
     }
@@ -197,7 +204,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take()
+        if !self.sent {
+            self.conclude(false);
+        } else if let Some(ticket) = self.ticket.take()
             && let Some(open) = self.services.lock().open.get_mut(&ticket)
         {
             open.abandoned = Some(Instant::now());
@@ -222,10 +231,14 @@ mod tests {
     }
 
     fn free(services: &Arc<Services>, kind: &Kind, ip: &str) -> bool {
-        services.fill(kind, &mut service(ip), None).is_ok_and(|held| {
-            held.refused();
-            true
-        })
+        services.fill(kind, &mut service(ip), None).is_ok()
+    }
+
+    /// A grant whose write is on its way.
+    fn sent(services: &Arc<Services>, kind: &Kind, ip: &str) -> Held {
+        let mut held = services.fill(kind, &mut service(ip), None).unwrap();
+        held.sent();
+        held
     }
 
     fn rebuild(services: &Services, stored: &[Value], now: Instant) {
@@ -239,10 +252,7 @@ mod tests {
         let (ip, other) = ("10.43.0.2", "10.43.0.3");
         // Cut off after the write was sent: one was stored, the other not.
         let stored = async {
-            let _held = (
-                services.fill(kind, &mut service(ip), None).unwrap(),
-                services.fill(kind, &mut service(other), None).unwrap(),
-            );
+            let _held = (sent(&services, kind, ip), sent(&services, kind, other));
             std::future::pending::<()>().await;
         };
         assert!(tokio::time::timeout(Duration::from_secs(1), stored).await.is_err());
@@ -257,13 +267,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_of_the_store_decides() {
         let (services, kind) = services();
-        let held = |ip| services.fill(kind, &mut service(ip), None).unwrap();
+        let held = |ip| sent(&services, kind, ip);
         held("10.43.0.1").answered::<()>(&Ok(()), false);
         held("10.43.0.2").answered::<()>(&Ok(()), true);
-        held("10.43.0.3").answered::<()>(&Err(ApiError::unauthorized()), false);
-        held("10.43.0.4").answered::<()>(&Err(ApiError::internal("the store did not say")), false);
+        held("10.43.0.3").answered::<()>(&Err(RegistryError::TooLarge), false);
+        held("10.43.0.4").answered::<()>(&Err(RegistryError::Store(storage::StoreError::Closed)), false);
         let taken: Vec<bool> = (1..5).map(|n| !free(&services, kind, &format!("10.43.0.{n}"))).collect();
         assert_eq!(taken, [true, false, false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_grant_that_no_write_used_goes_back_at_once() {
+        let (services, kind) = services();
+        let cut_off = async {
+            let _held = services.fill(kind, &mut service("10.43.0.2"), None).unwrap();
+            std::future::pending::<()>().await;
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(1), cut_off).await.is_err());
+        assert!(free(&services, kind, "10.43.0.2"));
     }
 
     #[tokio::test(start_paused = true)]

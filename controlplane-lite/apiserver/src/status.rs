@@ -1,10 +1,15 @@
 //! The only maker of `metav1.Status`: every failure the API answers, with upstream's code, reason, message,
 //! details and causes.
 //!
-//! Does not decide when a failure occurs, and does not log. [`ApiError::internal`] keeps the internal text apart from
+//! Failures of what lies below (the registry, admission) are types of their own, turned into these in `status/failures.rs`
+//! and nowhere else. Does not decide when a failure occurs, and does not log. [`ApiError::internal`] keeps the internal text apart from
 //! what the client reads.
 
 use serde_json::{Map, Value, json};
+
+mod failures;
+
+pub use failures::invalid;
 
 /// The group and plural resource (or kind) an error is about, printed as upstream prints it: `pods`,
 /// `deployments.apps`.
@@ -260,6 +265,13 @@ impl ApiError {
     /// A code and a message without a reason, as upstream answers errors it has no name for.
     pub fn plain(code: u16, message: impl Into<String>) -> Self {
         Self::make(code, "", message)
+    }
+
+    /// The same, with what is to be read first.
+    #[must_use]
+    pub fn preceded_by(mut self, text: &str) -> Self {
+        self.0.message = format!("{text}: {}", self.0.message);
+        self
     }
 
     /// Adds a cause.

@@ -58,6 +58,13 @@ pub async fn start() -> (ApiServer, kube::Client) {
     (server, client)
 }
 
+/// The same, with plugins of the test's own.
+pub async fn start_with(plugins: Vec<crate::admission::Plugin>) -> (ApiServer, kube::Client) {
+    let server = ApiServer::new(Config { plugins, ..config(&Ca::default()) }).await.unwrap();
+    let client = server.client(admin());
+    (server, client)
+}
+
 /// One raw request as administrator; the answer's code and body.
 pub async fn send(client: &kube::Client, method: &str, path: &str, kind: &str, body: impl Into<Bytes>) -> (u16, Value) {
     let body: Bytes = body.into();

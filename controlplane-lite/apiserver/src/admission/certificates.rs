@@ -5,22 +5,21 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::{Operation, Request, View};
-use crate::status::ApiError;
+use super::{Operation, Refusal, Request, View};
 use auth::authn::MASTERS;
 use scheme::access::{at, str_at};
 
 const GROUP: &str = "certificates.k8s.io";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
-pub(super) fn approval(request: &Request<'_>, _: Option<&mut Value>, view: &dyn View) -> Result<(), ApiError> {
+pub(super) fn approval(request: &Request<'_>, _: Option<&Value>, view: &dyn View) -> Result<(), Refusal> {
     if !request.is(GROUP, "certificatesigningrequests") || request.subresource != "approval" {
         return Ok(());
     }
     permitted(request, "approve", view)
 }
 
-pub(super) fn signing(request: &Request<'_>, object: Option<&mut Value>, view: &dyn View) -> Result<(), ApiError> {
+pub(super) fn signing(request: &Request<'_>, object: Option<&Value>, view: &dyn View) -> Result<(), Refusal> {
     let (Some(new), Some(old)) = (object, request.old) else { return Ok(()) };
     if !request.is(GROUP, "certificatesigningrequests") || request.subresource != "status" {
         return Ok(());
@@ -30,7 +29,7 @@ pub(super) fn signing(request: &Request<'_>, object: Option<&mut Value>, view: &
 }
 
 /// The right to `verb` requests for the stored request's signer, or for all signers of its domain.
-fn permitted(request: &Request<'_>, verb: &str, view: &dyn View) -> Result<(), ApiError> {
+fn permitted(request: &Request<'_>, verb: &str, view: &dyn View) -> Result<(), Refusal> {
     let Some(old) = request.old else { return Ok(()) };
     let signer = str_at(old, &["spec", "signerName"]);
     let domain = signer.split('/').next().unwrap_or_default();
@@ -48,7 +47,7 @@ pub(super) fn read(object: &Value) -> Result<pki::Request, String> {
     pki::Request::from_pem(&pem).map_err(|error| error.to_string())
 }
 
-pub(super) fn subject(request: &Request<'_>, object: Option<&mut Value>, _: &dyn View) -> Result<(), ApiError> {
+pub(super) fn subject(request: &Request<'_>, object: Option<&Value>, _: &dyn View) -> Result<(), Refusal> {
     let Some(new) = object else { return Ok(()) };
     let asks = request.is(GROUP, "certificatesigningrequests")
         && request.operation == Operation::Create

@@ -1,33 +1,72 @@
 //! NamespaceLifecycle: nothing is created in a namespace that is missing or ending; the system's namespaces stay.
+//! Follows `k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle`.
 
+use futures::FutureExt as _;
 use serde_json::Value;
 
-use super::{Operation, Request, View};
-use crate::status::{ApiError, Subject};
+use super::{Answer, Cause, Mutated, Mutating, Operation, Refusal, Request, View};
+use crate::registry::ResourceName;
 use scheme::access::str_at;
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
+const NAMESPACES: ResourceName = ResourceName { group: "", plural: "namespaces" };
 
-pub(super) fn admit(request: &Request<'_>, _: Option<&mut Value>, view: &dyn View) -> Result<(), ApiError> {
-    if request.is("", "namespaces") {
-        if request.operation == Operation::Delete && IMMORTAL.contains(&request.name) {
-            return Err(request.forbidden("this namespace may not be deleted"));
+pub(super) struct NamespaceLifecycle;
+
+impl Mutating for NamespaceLifecycle {
+    /// What the caches do not show may have been made a moment ago: before it is called missing, they get the time to
+    /// catch up.
+    fn mutate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        _: Option<&'a mut Value>,
+        view: &'a dyn View,
+    ) -> Answer<'a, Mutated> {
+        if let Some(judged) = judge(request, view) {
+            return Answer::Now(judged);
         }
-        return Ok(());
+        let later = async move {
+            view.fresh().await?;
+            let missing = || Err(Refusal::NotFound { resource: NAMESPACES, name: request.namespace.to_owned() });
+            judge(request, view).unwrap_or_else(missing)
+        };
+        Answer::Later(later.boxed())
     }
-    if request.namespace.is_empty() || request.operation != Operation::Create {
-        return Ok(());
+}
+
+/// Nothing when the namespace cannot be seen.
+fn judge(request: &Request<'_>, view: &dyn View) -> Option<Result<Mutated, Refusal>> {
+    let fine = Some(Ok(Mutated::No));
+    if request.is("", "namespaces") {
+        let kept = request.operation == Operation::Delete && IMMORTAL.contains(&request.name);
+        return if kept { Some(Err(request.forbidden("this namespace may not be deleted"))) } else { fine };
     }
-    let namespaces = Subject::new("", "namespaces");
-    let Some(namespace) = view.get("", "namespaces", "", request.namespace) else {
-        return Err(ApiError::not_found(namespaces, request.namespace));
-    };
+    if request.namespace.is_empty() || request.operation == Operation::Delete {
+        return fine;
+    }
+    if request.operation == Operation::Update {
+        return view.has("", "namespaces", "", request.namespace).then_some(Ok(Mutated::No));
+    }
+    let namespace = view.get("", "namespaces", "", request.namespace)?;
     if str_at(&namespace, &["status", "phase"]) != "Terminating" && namespace["metadata"]["deletionTimestamp"].is_null()
     {
-        return Ok(());
+        return fine;
     }
+    Some(Err(ending(request)))
+}
+
+fn ending(request: &Request<'_>) -> Refusal {
     let name = request.namespace;
-    Err(request
-        .forbidden(format!("unable to create new content in namespace {name} because it is being terminated"))
-        .with_cause("NamespaceTerminating", format!("namespace {name} is being terminated"), "metadata.namespace"))
+    let why = format!("unable to create new content in namespace {name} because it is being terminated");
+    let said = Cause {
+        reason: "NamespaceTerminating",
+        message: format!("namespace {name} is being terminated"),
+        field: "metadata.namespace",
+    };
+    match request.forbidden(why) {
+        Refusal::Forbidden { resource, name, why, .. } => {
+            Refusal::Forbidden { resource, name, why, cause: Some(Box::new(said)) }
+        }
+        other => other,
+    }
 }

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Operation, Request, View};
-use crate::status::{ApiError, Subject};
+use super::{Mutated, Operation, Refusal, Request, View};
+use crate::registry::ResourceName;
 use auth::pod::{self, Reference};
 use scheme::access::{at, list_at, str_at};
 
@@ -13,7 +13,15 @@ mod tokens;
 
 const NODE_LEASES: &str = "kube-node-lease";
 
-pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, view: &dyn View) -> Result<(), ApiError> {
+const NODES: ResourceName = ResourceName { group: "", plural: "nodes" };
+const PODS: ResourceName = ResourceName { group: "", plural: "pods" };
+
+/// Changes nothing, but is among those that do, as upstream's: what a node wrote is judged as it wrote it.
+pub(super) fn mutate(request: &Request<'_>, object: Option<&mut Value>, view: &dyn View) -> Result<Mutated, Refusal> {
+    judge(request, object.as_deref(), view).map(|()| Mutated::No)
+}
+
+fn judge(request: &Request<'_>, object: Option<&Value>, view: &dyn View) -> Result<(), Refusal> {
     let node = match request.user.node_name() {
         Some(node) => node,
         None if request.user.username == "system:node:" && request.user.in_group(auth::authn::NODES) => {
@@ -21,7 +29,7 @@ pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, view: &dy
         }
         None => return Ok(()),
     };
-    let restriction = Restriction { request, node, object: object.as_deref(), view };
+    let restriction = Restriction { request, node, object, view };
     match (request.kind.group, request.kind.plural, request.subresource) {
         ("", "pods", "") => restriction.pod(),
         ("", "pods", "status") => restriction.pod_status(),
@@ -49,11 +57,11 @@ struct Restriction<'a> {
 }
 
 impl Restriction<'_> {
-    fn refuse(&self, why: impl AsRef<str>) -> Result<(), ApiError> {
+    fn refuse(&self, why: impl Into<String>) -> Result<(), Refusal> {
         Err(self.request.forbidden(why))
     }
 
-    fn pod(&self) -> Result<(), ApiError> {
+    fn pod(&self) -> Result<(), Refusal> {
         let node = self.node;
         match (self.request.operation, self.object) {
             (Operation::Create, Some(pod)) => self.mirror_pod(pod),
@@ -66,7 +74,7 @@ impl Restriction<'_> {
         }
     }
 
-    fn mirror_pod(&self, pod: &Value) -> Result<(), ApiError> {
+    fn mirror_pod(&self, pod: &Value) -> Result<(), Refusal> {
         let node = self.node;
         if !pod::is_mirror(pod) {
             return self.refuse(format!(
@@ -93,7 +101,7 @@ impl Restriction<'_> {
     }
 
     /// Exactly one owner: the node's own Node object, as controller.
-    fn owned_by_node(&self, pod: &Value) -> Result<(), ApiError> {
+    fn owned_by_node(&self, pod: &Value) -> Result<(), Refusal> {
         let node = self.node;
         let owner = match list_at(pod, &["metadata", "ownerReferences"]) {
             [owner] => owner,
@@ -117,7 +125,7 @@ impl Restriction<'_> {
             return self.refuse(format!("node {node:?} must not set blockOwnerDeletion on an owner reference"));
         }
         let Some(stored) = self.view.get("", "nodes", "", node) else {
-            return Err(ApiError::not_found(Subject::new("", "nodes"), node));
+            return Err(Refusal::NotFound { resource: NODES, name: node.to_owned() });
         };
         let (expected, got) = (str_at(&stored, &["metadata", "uid"]), str_at(owner, &["uid"]));
         if expected != got {
@@ -126,27 +134,27 @@ impl Restriction<'_> {
         Ok(())
     }
 
-    fn own_pod(&self, why: &str) -> Result<(), ApiError> {
+    fn own_pod(&self, why: &str) -> Result<(), Refusal> {
         let request = self.request;
         let of = |pod: &Value| str_at(pod, &["spec", "nodeName"]) == self.node;
         let own = match request.old {
             Some(pod) => of(pod),
             None => match self.view.get("", "pods", request.namespace, request.name) {
                 Some(pod) => of(&pod),
-                None => return Err(ApiError::not_found(Subject::new("", "pods"), request.name)),
+                None => return Err(Refusal::NotFound { resource: PODS, name: request.name.to_owned() }),
             },
         };
         if own { Ok(()) } else { self.refuse(why) }
     }
 
-    fn eviction(&self) -> Result<(), ApiError> {
+    fn eviction(&self) -> Result<(), Refusal> {
         if self.request.operation != Operation::Create {
             return self.refuse("unexpected operation");
         }
         self.own_pod(&format!("node {} can only evict pods with spec.nodeName set to itself", self.node))
     }
 
-    fn pod_status(&self) -> Result<(), ApiError> {
+    fn pod_status(&self) -> Result<(), Refusal> {
         let node = self.node;
         let (Operation::Update, Some(old), Some(new)) = (self.request.operation, self.request.old, self.object) else {
             return self.refuse("unexpected operation");
@@ -168,7 +176,7 @@ impl Restriction<'_> {
         Ok(())
     }
 
-    fn node(&self) -> Result<(), ApiError> {
+    fn node(&self) -> Result<(), Refusal> {
         let node = self.node;
         let name = self.name();
         if name != node {
@@ -215,7 +223,7 @@ impl Restriction<'_> {
     }
 
     /// A list of the metadata decides over when an object goes: a node leaves it as it was.
-    fn keeps(&self, list: &str, new: &Value, old: &Value) -> Result<(), ApiError> {
+    fn keeps(&self, list: &str, new: &Value, old: &Value) -> Result<(), Refusal> {
         if same(at(new, &["metadata", list]), at(old, &["metadata", list])) {
             return Ok(());
         }
@@ -223,7 +231,7 @@ impl Restriction<'_> {
     }
 
     /// What a node has besides its Node may go with that, and with nothing else.
-    fn belongs_to_node(&self) -> Result<(), ApiError> {
+    fn belongs_to_node(&self) -> Result<(), Refusal> {
         let Some(new) = self.object else { return Ok(()) };
         self.keeps("finalizers", new, self.request.old.unwrap_or(&Value::Null))?;
         let own = |owner: &Value| {
@@ -238,7 +246,7 @@ impl Restriction<'_> {
         self.refuse(format!("node {:?} can only set an owner reference to itself", self.node))
     }
 
-    fn claim_status(&self) -> Result<(), ApiError> {
+    fn claim_status(&self) -> Result<(), Refusal> {
         let (Operation::Update, Some(old), Some(new)) = (self.request.operation, self.request.old, self.object) else {
             return self.refuse("unexpected operation");
         };
@@ -264,7 +272,7 @@ impl Restriction<'_> {
         Ok(())
     }
 
-    fn lease(&self) -> Result<(), ApiError> {
+    fn lease(&self) -> Result<(), Refusal> {
         if self.request.namespace != NODE_LEASES {
             return self.refuse(format!("can only access leases in the {NODE_LEASES:?} system namespace"));
         }
@@ -272,12 +280,12 @@ impl Restriction<'_> {
         self.belongs_to_node()
     }
 
-    fn csi_node(&self) -> Result<(), ApiError> {
+    fn csi_node(&self) -> Result<(), Refusal> {
         self.own_name("can only access CSINode with the same name as the requesting node")?;
         self.belongs_to_node()
     }
 
-    fn resource_slice(&self) -> Result<(), ApiError> {
+    fn resource_slice(&self) -> Result<(), Refusal> {
         let of = |slice: Option<&Value>| slice.is_some_and(|s| str_at(s, &["spec", "nodeName"]) == self.node);
         let (own, verb) = match self.request.operation {
             Operation::Create => (of(self.object), "create"),
@@ -292,7 +300,7 @@ impl Restriction<'_> {
     }
 
     /// A node asks only for its own certificates.
-    fn signing_request(&self) -> Result<(), ApiError> {
+    fn signing_request(&self) -> Result<(), Refusal> {
         let Some(new) = self.object.filter(|_| self.request.operation == Operation::Create) else { return Ok(()) };
         let signer = str_at(new, &["spec", "signerName"]);
         if !["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"].contains(&signer) {
@@ -317,7 +325,7 @@ impl Restriction<'_> {
         }
     }
 
-    fn own_name(&self, why: &str) -> Result<(), ApiError> {
+    fn own_name(&self, why: &str) -> Result<(), Refusal> {
         if self.name() == self.node { Ok(()) } else { self.refuse(why) }
     }
 }

@@ -2,16 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::{Operation, Request, View};
-use crate::status::ApiError;
+use super::{Mutated, Operation, Refusal, Request, View};
 use scheme::access::{ensure_map, list_at};
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
-pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, _: &dyn View) -> Result<(), ApiError> {
-    let Some(node) = object else { return Ok(()) };
+pub(super) fn mutate(request: &Request<'_>, object: Option<&mut Value>, _: &dyn View) -> Result<Mutated, Refusal> {
+    let Some(node) = object else { return Ok(Mutated::No) };
     if !request.is("", "nodes") || request.operation != Operation::Create || !request.subresource.is_empty() {
-        return Ok(());
+        return Ok(Mutated::No);
     }
     let there = list_at(node, &["spec", "taints"])
         .iter()
@@ -22,5 +21,5 @@ pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, _: &dyn V
             list.push(json!({"key": NOT_READY, "effect": "NoSchedule"}));
         }
     }
-    Ok(())
+    Ok(Mutated::Whole)
 }

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Operation, Request, View};
-use crate::status::{ApiError, Cause, Subject};
+use super::{Operation, Refusal, Request, View};
 use crate::warnings;
 use scheme::access::{at, str_at};
+use scheme::{FieldErrors, Path};
 
 mod checks;
 mod policy;
@@ -20,8 +20,8 @@ use policy::{Level, Mode, Policy};
 /// Lines about existing pods at most.
 const EXISTING: usize = 20;
 
-pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, view: &dyn View) -> Result<(), ApiError> {
-    let Some(object) = object.as_deref() else { return Ok(()) };
+pub(super) fn validate(request: &Request<'_>, object: Option<&Value>, view: &dyn View) -> Result<(), Refusal> {
+    let Some(object) = object else { return Ok(()) };
     if request.operation == Operation::Delete {
         return Ok(());
     }
@@ -58,7 +58,7 @@ fn template<'o>(group: &str, plural: &str, object: &'o Value) -> Option<&'o Valu
     Some(at(object, path)).filter(|template| template.is_object())
 }
 
-fn pod(request: &Request<'_>, pod: &Value, view: &dyn View) -> Result<(), ApiError> {
+fn pod(request: &Request<'_>, pod: &Value, view: &dyn View) -> Result<(), Refusal> {
     if request.old.is_some_and(|old| !significant(pod, old)) {
         return Ok(());
     }
@@ -114,7 +114,7 @@ fn print(violated: &[Violation]) -> String {
 }
 
 /// Labels have to mean something, and who makes a namespace stricter is told of the pods in it that would be refused.
-fn namespace(request: &Request<'_>, object: &Value, view: &dyn View) -> Result<(), ApiError> {
+fn namespace(request: &Request<'_>, object: &Value, view: &dyn View) -> Result<(), Refusal> {
     let labels = |namespace: &Value| at(namespace, &["metadata", "labels"]).clone();
     let policy = match Policy::of(&labels(object)) {
         Ok(policy) => policy,
@@ -158,24 +158,18 @@ fn namespace(request: &Request<'_>, object: &Value, view: &dyn View) -> Result<(
     Ok(())
 }
 
-fn invalid(name: &str, problems: &[(String, String)]) -> ApiError {
-    let causes: Vec<Cause> = problems
-        .iter()
-        .map(|(label, value)| {
-            let supported = if label.ends_with("-version") {
-                "must be \"latest\" or \"v1.x\"".to_owned()
-            } else {
-                format!("must be one of {}", Level::NAMES.join(", "))
-            };
-            Cause {
-                reason: "FieldValueInvalid".into(),
-                message: format!("Invalid value: {}: {supported}", json!(value)),
-                field: format!("metadata.labels[{label}]"),
-            }
-        })
-        .collect();
-    let message = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect::<Vec<_>>().join(", ");
-    ApiError::invalid(Subject::new("", "Namespace"), name, &message, causes)
+fn invalid(name: &str, problems: &[(String, String)]) -> Refusal {
+    let mut errors = FieldErrors::new();
+    let (metadata, labels) = (Path::new("metadata"), "labels");
+    for (label, value) in problems {
+        let supported = if label.ends_with("-version") {
+            "must be \"latest\" or \"v1.x\"".to_owned()
+        } else {
+            format!("must be one of {}", Level::NAMES.join(", "))
+        };
+        errors.invalid(&metadata.child(labels).key(label), value.as_str(), supported);
+    }
+    Refusal::Invalid { group: "", kind: "Namespace", name: name.to_owned(), errors }
 }
 
 #[cfg(test)]

@@ -1,29 +1,44 @@
-//! Priority: resolves a pod's priorityClassName; only one class may be the global default.
+//! Priority: resolves a pod's priorityClassName; only one class may be the global default. Follows
+//! `plugin/pkg/admission/priority`.
 
 use serde_json::{Value, json};
 
-use super::{Operation, Request, View};
-use crate::status::ApiError;
-use scheme::access::{bool_at, ensure_map, int_at, str_at};
+use super::{Mutated, Operation, Refusal, Request, View};
+use scheme::access::{at, bool_at, ensure_map, int_at, str_at};
 
 const GROUP: &str = "scheduling.k8s.io";
 const CLASSES: &str = "priorityclasses";
 
-pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, view: &dyn View) -> Result<(), ApiError> {
-    let Some(object) = object else { return Ok(()) };
-    if !request.subresource.is_empty() || request.operation == Operation::Delete {
-        return Ok(());
+pub(super) fn mutate(request: &Request<'_>, object: Option<&mut Value>, view: &dyn View) -> Result<Mutated, Refusal> {
+    let Some(pod) = object.filter(|_| request.is("", "pods") && request.subresource.is_empty()) else {
+        return Ok(Mutated::No);
+    };
+    match (request.operation, request.old) {
+        (Operation::Create, _) => resolve(request, pod, view)?,
+        (Operation::Update, Some(old)) => keep(pod, old),
+        _ => return Ok(Mutated::No),
     }
-    if request.is("", "pods") && request.operation == Operation::Create {
-        return admit_pod(request, object, view);
-    }
-    if request.is(GROUP, CLASSES) && bool_at(object, &["globalDefault"]) {
-        return admit_default(request, object, view);
-    }
-    Ok(())
+    Ok(Mutated::Whole)
 }
 
-fn admit_default(request: &Request<'_>, object: &Value, view: &dyn View) -> Result<(), ApiError> {
+pub(super) fn validate(request: &Request<'_>, object: Option<&Value>, view: &dyn View) -> Result<(), Refusal> {
+    let Some(class) = object.filter(|_| request.is(GROUP, CLASSES) && request.subresource.is_empty()) else {
+        return Ok(());
+    };
+    if bool_at(class, &["globalDefault"]) { only_default(request, class, view) } else { Ok(()) }
+}
+
+/// A client that does not know what was resolved keeps it; what it changes, validation refuses.
+fn keep(pod: &mut Value, old: &Value) {
+    for field in ["priority", "preemptionPolicy"] {
+        let before = at(old, &["spec", field]);
+        if at(pod, &["spec", field]).is_null() && !before.is_null() {
+            ensure_map(pod, &["spec"]).insert(field.into(), before.clone());
+        }
+    }
+}
+
+fn only_default(request: &Request<'_>, object: &Value, view: &dyn View) -> Result<(), Refusal> {
     let name = str_at(object, &["metadata", "name"]);
     let other = view
         .list(GROUP, CLASSES)
@@ -36,7 +51,7 @@ fn admit_default(request: &Request<'_>, object: &Value, view: &dyn View) -> Resu
     })
 }
 
-fn admit_pod(request: &Request<'_>, pod: &mut Value, view: &dyn View) -> Result<(), ApiError> {
+fn resolve(request: &Request<'_>, pod: &mut Value, view: &dyn View) -> Result<(), Refusal> {
     let wanted = str_at(pod, &["spec", "priorityClassName"]).to_owned();
     let (name, priority, policy) = if wanted.is_empty() {
         default_class(view)

@@ -1,38 +1,53 @@
-//! RuntimeClass: a pod takes overhead, node selector and tolerations of the class it names.
+//! RuntimeClass: a pod takes overhead, node selector and tolerations of the class it names. Follows
+//! `plugin/pkg/admission/runtimeclass`.
 
 use std::collections::BTreeMap;
 
 use quantity::Quantity;
 use serde_json::Value;
 
-use super::{Operation, Request, View};
-use crate::status::ApiError;
+use super::{Mutated, Operation, Refusal, Request, View};
 use scheme::access::{at, ensure_map, entries_at, is_empty, list_at, str_at};
 
-pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, view: &dyn View) -> Result<(), ApiError> {
-    let Some(pod) = object else { return Ok(()) };
-    if !request.is("", "pods") || request.operation != Operation::Create || !request.subresource.is_empty() {
-        return Ok(());
-    }
-    let name = str_at(pod, &["spec", "runtimeClassName"]).to_owned();
-    if name.is_empty() {
-        return check_overhead(request, pod, &Value::Null);
-    }
-    let Some(class) = view.get("node.k8s.io", "runtimeclasses", "", &name) else {
-        return Err(request.forbidden(format!("pod rejected: RuntimeClass {name:?} not found")));
-    };
+pub(super) fn mutate(request: &Request<'_>, object: Option<&mut Value>, view: &dyn View) -> Result<Mutated, Refusal> {
+    let Some(pod) = object.filter(|_| creates_pod(request)) else { return Ok(Mutated::No) };
+    let Some(class) = class_of(request, pod, view)? else { return Ok(Mutated::No) };
     let overhead = at(&class, &["overhead", "podFixed"]);
-    if !is_empty(overhead) && is_empty(at(pod, &["spec", "overhead"])) {
-        ensure_map(pod, &["spec"]).insert("overhead".into(), overhead.clone());
+    if !is_empty(overhead) {
+        if is_empty(at(pod, &["spec", "overhead"])) {
+            ensure_map(pod, &["spec"]).insert("overhead".into(), overhead.clone());
+        }
+        check_overhead(request, pod, overhead)?;
     }
-    check_overhead(request, pod, overhead)?;
     select_nodes(request, pod, &class)?;
     tolerate(pod, &class);
-    Ok(())
+    Ok(Mutated::Whole)
+}
+
+pub(super) fn validate(request: &Request<'_>, object: Option<&Value>, view: &dyn View) -> Result<(), Refusal> {
+    let Some(pod) = object.filter(|_| creates_pod(request)) else { return Ok(()) };
+    match class_of(request, pod, view)? {
+        Some(class) => check_overhead(request, pod, at(&class, &["overhead", "podFixed"])),
+        None => check_overhead(request, pod, &Value::Null),
+    }
+}
+
+fn creates_pod(request: &Request<'_>) -> bool {
+    request.is("", "pods") && request.operation == Operation::Create && request.subresource.is_empty()
+}
+
+/// The class that a pod names, if it does.
+fn class_of(request: &Request<'_>, pod: &Value, view: &dyn View) -> Result<Option<Value>, Refusal> {
+    let name = str_at(pod, &["spec", "runtimeClassName"]);
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let class = view.get("node.k8s.io", "runtimeclasses", "", name);
+    class.map(Some).ok_or_else(|| request.forbidden(format!("pod rejected: RuntimeClass {name:?} not found")))
 }
 
 /// Overhead comes from the class and from nowhere else.
-fn check_overhead(request: &Request<'_>, pod: &Value, class: &Value) -> Result<(), ApiError> {
+fn check_overhead(request: &Request<'_>, pod: &Value, class: &Value) -> Result<(), Refusal> {
     let own = at(pod, &["spec", "overhead"]);
     if is_empty(own) && is_empty(class) {
         return Ok(());
@@ -54,7 +69,7 @@ fn same_amounts(a: &Value, b: &Value) -> bool {
     amounts(a).is_some_and(|a| Some(a) == amounts(b))
 }
 
-fn select_nodes(request: &Request<'_>, pod: &mut Value, class: &Value) -> Result<(), ApiError> {
+fn select_nodes(request: &Request<'_>, pod: &mut Value, class: &Value) -> Result<(), Refusal> {
     let wanted: Vec<(&String, &Value)> = entries_at(class, &["scheduling", "nodeSelector"]).collect();
     for (key, of_class) in &wanted {
         let own = at(pod, &["spec", "nodeSelector", key]);

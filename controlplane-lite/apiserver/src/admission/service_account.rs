@@ -1,56 +1,125 @@
 //! ServiceAccount: every pod runs as one, and gets its token, the root CA and its namespace as a projected volume.
+//! Follows `plugin/pkg/admission/serviceaccount`.
 
+use std::time::Duration;
+
+use futures::FutureExt as _;
 use serde_json::{Value, json};
 
-use super::{Operation, Request, View, mountable_secrets};
-use crate::status::ApiError;
+use super::{Answer, Mutated, Mutating, Operation, Refusal, Request, Validating, View, mountable_secrets};
 use auth::pod::{self, Reference};
 use scheme::access::{at, ensure_map, is_empty, list_at, str_at};
 
+const ACCOUNTS: &str = "serviceaccounts";
+/// The account that every namespace has.
+const DEFAULT: &str = "default";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const PREFIX: &str = "kube-api-access-";
 /// Seconds; upstream's value that tells clients which cannot refresh tokens apart.
 const TOKEN_SECONDS: i64 = 3607;
 
-pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, view: &dyn View) -> Result<(), ApiError> {
-    let Some(pod) = object else { return Ok(()) };
-    if request.is("", "pods") && request.subresource == "ephemeralcontainers" && request.operation == Operation::Update
-    {
-        let account = view.get("", "serviceaccounts", request.namespace, str_at(pod, &["spec", "serviceAccountName"]));
-        let refused = account.and_then(|account| mountable_secrets::refusal_of_ephemeral(&account, pod));
-        return refused.map_or(Ok(()), |why| Err(request.forbidden(why)));
+/// How often, and how many times, a namespace's own account is looked for: a controller makes it there.
+const ACCOUNT_RETRY: Duration = Duration::from_millis(100);
+const ACCOUNT_TRIES: usize = 10;
+
+pub(super) struct ServiceAccount;
+
+impl Mutating for ServiceAccount {
+    fn mutate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        object: Option<&'a mut Value>,
+        view: &'a dyn View,
+    ) -> Answer<'a, Mutated> {
+        let Some(pod) = object.filter(|_| creates_pod(request)) else { return Answer::Now(Ok(Mutated::No)) };
+        if pod::is_mirror(pod) {
+            return Answer::Now(check_mirror(request, pod).map(|()| Mutated::No));
+        }
+        let name = match str_at(pod, &["spec", "serviceAccountName"]) {
+            "" => DEFAULT.to_owned(),
+            name => name.to_owned(),
+        };
+        let spec = ensure_map(pod, &["spec"]);
+        spec.insert("serviceAccountName".into(), json!(name));
+        spec.insert("serviceAccount".into(), json!(name));
+        if let Some(account) = view.get("", ACCOUNTS, request.namespace, &name) {
+            return Answer::Now(complete(request, pod, &account, view));
+        }
+        let later = async move { complete(request, pod, &wait_for(request, &name, view).await?, view) };
+        Answer::Later(later.boxed())
     }
-    if !request.is("", "pods") || request.operation != Operation::Create || !request.subresource.is_empty() {
-        return Ok(());
+}
+
+impl Validating for ServiceAccount {
+    fn validate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        object: Option<&'a Value>,
+        view: &'a dyn View,
+    ) -> Answer<'a, ()> {
+        let adds = request.is("", "pods")
+            && request.subresource == "ephemeralcontainers"
+            && request.operation == Operation::Update;
+        let Some(pod) = object.filter(|_| adds || creates_pod(request)) else { return Answer::Now(Ok(())) };
+        if !adds && pod::is_mirror(pod) {
+            return Answer::Now(check_mirror(request, pod));
+        }
+        let name = str_at(pod, &["spec", "serviceAccountName"]);
+        if name.is_empty() {
+            let what = format!("no service account specified for pod {}/{}", request.namespace, request.name);
+            return Answer::Now(Err(request.forbidden(what)));
+        }
+        let judge = move |account: &Value| {
+            let refused = if adds { mountable_secrets::refusal_of_ephemeral } else { mountable_secrets::refusal };
+            refused(account, pod).map_or(Ok(()), |why| Err(request.forbidden(why)))
+        };
+        match view.get("", ACCOUNTS, request.namespace, name) {
+            Some(account) => Answer::Now(judge(&account)),
+            None => Answer::Later(async move { judge(&wait_for(request, name, view).await?) }.boxed()),
+        }
     }
-    if pod::is_mirror(pod) {
-        return admit_mirror(request, pod);
+}
+
+fn creates_pod(request: &Request<'_>) -> bool {
+    request.is("", "pods") && request.operation == Operation::Create && request.subresource.is_empty()
+}
+
+/// An account that the caches do not show yet. A pod that comes right after its namespace waits a moment for the one
+/// that every namespace gets.
+async fn wait_for(request: &Request<'_>, name: &str, view: &dyn View) -> Result<Value, Refusal> {
+    let namespace = request.namespace;
+    view.fresh().await?;
+    let mut tries = if name == DEFAULT { ACCOUNT_TRIES } else { 0 };
+    loop {
+        if let Some(account) = view.get("", ACCOUNTS, namespace, name) {
+            return Ok(account);
+        }
+        if tries == 0 || !view.has("", "namespaces", "", namespace) {
+            let not_found = format!("serviceaccount \"{name}\" not found");
+            return Err(request.forbidden(format!("error looking up service account {namespace}/{name}: {not_found}")));
+        }
+        tries -= 1;
+        tokio::time::sleep(ACCOUNT_RETRY).await;
     }
-    let mut name = str_at(pod, &["spec", "serviceAccountName"]).to_owned();
-    if name.is_empty() {
-        name = "default".to_owned();
-    }
-    let spec = ensure_map(pod, &["spec"]);
-    spec.insert("serviceAccountName".into(), json!(name));
-    spec.insert("serviceAccount".into(), json!(name));
-    let Some(account) = view.get("", "serviceaccounts", request.namespace, &name) else {
-        return Err(request.forbidden(format!(
-            "error looking up service account {}/{name}: serviceaccount \"{name}\" not found",
-            request.namespace
-        )));
-    };
-    if automount(&account, pod) {
+}
+
+/// What the account gives to the pod, and what it keeps from it.
+fn complete(request: &Request<'_>, pod: &mut Value, account: &Value, view: &dyn View) -> Result<Mutated, Refusal> {
+    if automount(account, pod) {
         mount_token(pod, view);
     }
-    if list_at(pod, &["spec", "imagePullSecrets"]).is_empty() && !is_empty(at(&account, &["imagePullSecrets"])) {
-        let secrets = at(&account, &["imagePullSecrets"]).clone();
+    if list_at(pod, &["spec", "imagePullSecrets"]).is_empty() && !is_empty(at(account, &["imagePullSecrets"])) {
+        let secrets = at(account, &["imagePullSecrets"]).clone();
         ensure_map(pod, &["spec"]).insert("imagePullSecrets".into(), secrets);
     }
-    mountable_secrets::refusal(&account, pod).map_or(Ok(()), |why| Err(request.forbidden(why)))
+    match mountable_secrets::refusal(account, pod) {
+        Some(why) => Err(request.forbidden(why)),
+        None => Ok(Mutated::Whole),
+    }
 }
 
 /// A kubelet makes its mirror pods itself: one must give it no right to other objects.
-fn admit_mirror(request: &Request<'_>, pod: &Value) -> Result<(), ApiError> {
+fn check_mirror(request: &Request<'_>, pod: &Value) -> Result<(), Refusal> {
     if pod::has(pod, Reference::ServiceAccount) {
         return Err(request.forbidden("a mirror pod may not reference service accounts"));
     }

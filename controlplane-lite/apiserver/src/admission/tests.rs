@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used)]
 use std::collections::HashMap;
 
+use futures::FutureExt as _;
 use serde_json::json;
 
 use super::*;
+use crate::status::ApiError;
 use scheme::builtin;
 
 #[derive(Default)]
@@ -53,6 +55,10 @@ impl View for Objects {
     fn suffix(&self) -> String {
         "xxxxx".into()
     }
+
+    fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>> {
+        async { Ok(()) }.boxed()
+    }
 }
 
 pub(super) struct Asked {
@@ -75,7 +81,8 @@ pub(super) fn creating(plural: &'static str) -> Asked {
     }
 }
 
-pub(super) fn run(asked: &Asked, object: &mut Value, view: &Objects) -> Result<(), ApiError> {
+/// Both phases.
+pub(super) async fn ask(asked: &Asked, object: &mut Value, view: &dyn View) -> Result<(), ApiError> {
     let name = object["metadata"]["name"].as_str().unwrap_or("").to_owned();
     let request = Request {
         operation: asked.operation,
@@ -84,10 +91,20 @@ pub(super) fn run(asked: &Asked, object: &mut Value, view: &Objects) -> Result<(
         namespace: asked.namespace,
         name: &name,
         user: &asked.user,
+        body: builtin().by_gvr(asked.plural.0, "v1", asked.plural.1).unwrap(),
         old: asked.old.as_ref(),
+        dry_run: false,
+        again: false,
     };
-    let object = (asked.operation != Operation::Delete).then_some(object);
-    admit(&request, object, view)
+    let mut object = (asked.operation != Operation::Delete).then_some(object);
+    let chain = Chain::new([]);
+    chain.mutate(&request, object.as_deref_mut(), view).await?;
+    Ok(chain.validate(&request, object.as_deref(), view).await?)
+}
+
+/// The same of what waits for nothing.
+pub(super) fn run(asked: &Asked, object: &mut Value, view: &dyn View) -> Result<(), ApiError> {
+    ask(asked, object, view).now_or_never().expect("nothing waits")
 }
 
 fn pod() -> Value {
@@ -274,4 +291,32 @@ fn garbage_passes_or_fails_without_panic() {
     }
 }
 
+/// `AllOrderedPlugins` of upstream's `pkg/kubeapiserver/options/plugins.go`, those that there are, and which of
+/// `MutationInterface` and `ValidationInterface` each implements.
+#[test]
+fn the_chain_is_in_upstreams_order() {
+    let ours = Plugin::validating("Webhook", unbuilt::validate);
+    let chain = Chain::new([ours]);
+    let plugins: Vec<(&str, bool, bool)> = chain.plugins().collect();
+    assert_eq!(
+        plugins,
+        [
+            ("NamespaceLifecycle", true, false),
+            ("ServiceAccount", true, true),
+            ("NodeRestriction", true, false),
+            ("TaintNodesByCondition", true, false),
+            ("PodSecurity", false, true),
+            ("Priority", true, true),
+            ("DefaultTolerationSeconds", true, false),
+            ("RuntimeClass", true, true),
+            ("CertificateApproval", false, true),
+            ("CertificateSigning", false, true),
+            ("CertificateSubjectRestriction", false, true),
+            ("Unbuilt", false, true),
+            ("Webhook", false, true),
+        ]
+    );
+}
+
 mod references;
+mod waiting;

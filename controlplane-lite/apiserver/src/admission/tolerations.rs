@@ -2,17 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::{Operation, Request, View};
-use crate::status::ApiError;
+use super::{Mutated, Operation, Refusal, Request, View};
 use scheme::access::{ensure_map, list_at};
 
 const SECONDS: i64 = 300;
 const KEYS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 
-pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, _: &dyn View) -> Result<(), ApiError> {
-    let Some(pod) = object else { return Ok(()) };
+pub(super) fn mutate(request: &Request<'_>, object: Option<&mut Value>, _: &dyn View) -> Result<Mutated, Refusal> {
+    let Some(pod) = object else { return Ok(Mutated::No) };
     if !request.is("", "pods") || request.operation == Operation::Delete || !request.subresource.is_empty() {
-        return Ok(());
+        return Ok(Mutated::No);
     }
     // On update, too: a client may send a list of its own without them.
     for key in KEYS {
@@ -30,5 +29,5 @@ pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, _: &dyn V
             }));
         }
     }
-    Ok(())
+    Ok(Mutated::Whole)
 }

@@ -3,8 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Operation, Request, View};
-use crate::status::ApiError;
+use super::{Operation, Refusal, Request, View};
 use crate::warnings;
 
 /// Kinds that this control plane stores, and what does not happen.
@@ -32,8 +31,8 @@ const KINDS: [(&str, &str, &str); 13] = [
     ("storage.k8s.io", "volumeattachments", "VolumeAttachment has no controller here: nothing will be attached"),
 ];
 
-pub(super) fn admit(request: &Request<'_>, object: Option<&mut Value>, _: &dyn View) -> Result<(), ApiError> {
-    let Some(object) = object.as_deref() else { return Ok(()) };
+pub(super) fn validate(request: &Request<'_>, object: Option<&Value>, _: &dyn View) -> Result<(), Refusal> {
+    let Some(object) = object else { return Ok(()) };
     // Who brings a controller knows, and does not want to be told with every status.
     let told = request.operation == Operation::Create
         || request.old.is_some_and(|old| old["spec"] != object["spec"] && request.subresource.is_empty());

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use crate::body::Body;
 use crate::call::Call;
 use crate::options;
-use crate::registry::{Change, RETRIES, Resource};
+use crate::registry::{Change, Resource};
 use crate::respond;
 use crate::status::{self, ApiError, Subject};
+use crate::write;
 use scheme::access::{ensure_map, entries_at, is_empty, list_at, str_at};
 
 /// Binds the pod the path (or, for `bindings`, the body) names.
@@ -22,7 +23,10 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     let options = options::write(&call.query, "CreateOptions")?;
     let kind = scheme::builtin().by_gvk("", "v1", "Binding").ok_or_else(ApiError::no_such_path)?;
     let decoded = call.decode(kind, &body, options.field_validation)?;
-    let binding = decoded.object;
+    let mut binding = decoded.object;
+    // Without a pod in the path it is a resource of its own.
+    let of = if call.info.name.is_empty() { kind } else { call.resource.kind };
+    write::admit(call, of, kind, &mut binding, options.dry_run).await?;
     let name = match call.info.name.as_str() {
         "" => str_at(&binding, &["metadata", "name"]).to_owned(),
         name => name.to_owned(),
@@ -30,8 +34,7 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     let target = str_at(&binding, &["target", "name"]).to_owned();
     check(&binding, &name, &target)?;
     let pods: Arc<Resource> = call.server.registry.get("", "pods").ok_or_else(ApiError::no_such_path)?;
-    pods.change(&call.info.namespace, &name, options.dry_run, RETRIES, |pod| bind(pod, &binding, &name, &target))
-        .await?;
+    pods.change(&call.info.namespace, &name, options.dry_run, |pod| bind(pod, &binding, &name, &target)).await?;
     let mut response = respond::document(call, StatusCode::CREATED, &status::success(Some(201)))?;
     respond::warn(&mut response, &decoded.warnings);
     Ok(response)

@@ -4,14 +4,13 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::admission::Operation;
 use crate::body::Body;
 use crate::call::{Call, decode_body};
 use crate::options::{self, DeleteOptions};
-use crate::registry::{Change, RETRIES};
+use crate::registry::Change;
 use crate::respond;
 use crate::status::{self, ApiError};
-use crate::verbs::delete::delete_object;
+use crate::write;
 use scheme::access::{ensure_map, int_at, is_empty, str_at};
 use scheme::selector::LabelSelector;
 use storage::watch_cache::Filter;
@@ -26,18 +25,18 @@ const MAX_DISRUPTED: usize = 2000;
 /// # Errors
 /// 404 for the pod, 429 when the budget forbids it, 500 when several budgets match.
 pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError> {
-    let write = options::write(&call.query, "CreateOptions")?;
+    let asked = options::write(&call.query, "CreateOptions")?;
     let kind = scheme::builtin().by_gvk("policy", "v1", "Eviction").ok_or_else(ApiError::no_such_path)?;
-    let eviction = decode_body(kind, &call.headers, &body, write.field_validation)?.object;
+    let mut eviction = decode_body(kind, &call.headers, &body, asked.field_validation)?.object;
     let name = call.info.name.as_str();
     let named = str_at(&eviction, &["metadata", "name"]);
     if !named.is_empty() && named != name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
+    write::admit(call, call.resource.kind, kind, &mut eviction, asked.dry_run).await?;
     let mut options = options::delete(&options_query(), Some(&eviction["deleteOptions"]))?;
-    options.dry_run |= write.dry_run;
+    options.dry_run |= asked.dry_run;
     let mut pod = call.resource.read_value(&call.info.namespace, name).await?;
-    call.admit(Operation::Create, None, Some(&pod))?;
     for _ in 0..EVICTION_RETRIES {
         match evict(call, &pod, options.clone()).await {
             // It is no longer what it was judged by. Only what took nothing from a budget is judged again.
@@ -59,7 +58,7 @@ async fn evict(call: &Call, pod: &Value, mut options: DeleteOptions) -> Result<(
     let name = call.info.name.as_str();
     // Before anything is taken from a budget.
     if options.uid.as_deref().is_some_and(|asked| asked != str_at(pod, &["metadata", "uid"])) {
-        return Err(ApiError::conflict(call.resource.subject(), name, "the UID in the precondition is not the pod's"));
+        return Err(ApiError::conflict(call.subject(), name, "the UID in the precondition is not the pod's"));
     }
     let free = if ignores_budget(pod) { true } else { check_budget(call, pod, &options).await? == Taken::Nothing };
     let deleting = !pod["metadata"]["deletionTimestamp"].is_null();
@@ -73,12 +72,12 @@ async fn evict(call: &Call, pod: &Value, mut options: DeleteOptions) -> Result<(
         let (uid, version) = (options.uid.clone(), options.resource_version.clone());
         let written = call
             .resource
-            .change(&call.info.namespace, name, false, RETRIES, |pod| {
+            .change(&call.info.namespace, name, false, |pod| {
                 let is = |field: &str, want: &Option<String>| {
                     want.as_deref().is_none_or(|want| str_at(pod, &["metadata", field]) == want)
                 };
                 if !is("uid", &uid) || !is("resourceVersion", &version) {
-                    return Err(ApiError::conflict(call.resource.subject(), name, "the pod has changed"));
+                    return Err(ApiError::conflict(call.subject(), name, "the pod has changed"));
                 }
                 Ok(Change::Write(with_disruption_target(pod)))
             })
@@ -87,7 +86,7 @@ async fn evict(call: &Call, pod: &Value, mut options: DeleteOptions) -> Result<(
             options.resource_version = Some(written.object.revision().to_string());
         }
     }
-    delete_object(&call.for_object(&call.info.namespace, name), name, &options).await.map(drop)
+    write::delete_admitted(&call.for_object(&call.info.namespace, name), name, &options).await.map(drop)
 }
 
 /// The pod with the condition that says who ends it, as upstream's addConditionAndDeletePod writes it.
@@ -167,7 +166,7 @@ async fn check_budget(call: &Call, pod: &Value, options: &DeleteOptions) -> Resu
     let pod_name = str_at(pod, &["metadata", "name"]);
     let mut took = Taken::Disruption;
     let taken = budgets
-        .change(&call.info.namespace, &budget, options.dry_run, RETRIES, |budget| {
+        .change::<_, ApiError>(&call.info.namespace, &budget, options.dry_run, |budget| {
             let change = take(budget, pod_name, pod)?;
             took = if matches!(change, Change::Keep) { Taken::Nothing } else { Taken::Disruption };
             Ok(change)

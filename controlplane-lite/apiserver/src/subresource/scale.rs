@@ -5,13 +5,13 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use crate::body::Body;
-use crate::call::{Call, valid};
+use crate::call::Call;
 use crate::negotiate::{self, Shape};
 use crate::options::{self, WriteOptions};
-use crate::registry::RETRIES;
 use crate::respond;
-use crate::status::{ApiError, Subject};
-use crate::verbs::{patch, update};
+use crate::status::ApiError;
+use crate::verbs::patch;
+use crate::write::{self, Carried};
 use scheme::access::str_at;
 use scheme::{Kind, convert, patch as patching};
 use storage::Object;
@@ -60,7 +60,7 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
             call.info.name
         )));
     }
-    write(call, &options, |_| Ok(scale.clone())).await
+    change(call, &options, |_| Ok(scale.clone())).await
 }
 
 /// Patches the scale.
@@ -71,7 +71,7 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError>
     let options = options::write(&call.query, "PatchOptions")?;
     let patch_type = patch::patch_type(call)?;
     let kind = kind()?;
-    write(call, &options, |scale| {
+    change(call, &options, |scale| {
         patching::apply(kind, patch_type, scale, &body, options.field_validation)
             .map(|decoded| decoded.object)
             .map_err(|error| patch::refused(call, error))
@@ -79,28 +79,10 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError>
     .await
 }
 
-async fn write<F>(call: &Call, options: &WriteOptions, mut next: F) -> Result<Response<Body>, ApiError>
+async fn change<F>(call: &Call, options: &WriteOptions, next: F) -> Result<Response<Body>, ApiError>
 where
     F: FnMut(&Value) -> Result<Value, ApiError>,
 {
-    // The write is one of the main resource: its strategy counts the generation.
-    let main = call.main();
-    let written = update::apply_change(&main, options, RETRIES, |old| {
-        let current = convert::scale_of(old);
-        let scale = next(&current)?;
-        for field in ["resourceVersion", "uid"] {
-            let wanted = str_at(&scale, &["metadata", field]);
-            let have = str_at(old, &["metadata", field]);
-            if !wanted.is_empty() && wanted != have {
-                return Err(ApiError::modified(call.subject(), &call.info.name));
-            }
-        }
-        let mut object = old.clone();
-        if let Err(errors) = convert::apply_scale(&mut object, &scale) {
-            valid(Subject::new("autoscaling", "Scale"), &call.info.name, errors)?;
-        }
-        Ok(object)
-    })
-    .await?;
+    let written = write::update(call, options, Carried::Scale(kind()?), next).await?;
     answer(call, &written.object)
 }

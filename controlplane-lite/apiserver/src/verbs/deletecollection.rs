@@ -31,7 +31,7 @@ const AT_ONCE: usize = 64;
 
 async fn delete_one(call: &Call, object: &Object, options: &DeleteOptions) -> Result<(), ApiError> {
     let one = call.for_object(object.namespace(), object.name());
-    match super::delete::delete_object(&one, object.name(), options).await {
+    match crate::write::delete(&one, object.name(), options).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),
     }

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use crate::body::Body;
 use crate::call::Call;
 use crate::options::{self, ListOptions, VersionMatch};
-use crate::registry::cache_failure;
 use crate::respond;
 use crate::status::ApiError;
 use scheme::selector::{FieldSelector, LabelSelector};
@@ -116,7 +115,7 @@ pub async fn page(call: &Call, options: &ListOptions) -> Result<respond::Page, A
     let cache = call.resource.cache();
     if options.continue_token.is_empty() {
         query.at = at_least(call, options).await?;
-        let listing = cache.list(&query).await.map_err(cache_failure)?;
+        let listing = cache.list(&query).await?;
         return Ok(finish(call, listing, call.server.now().as_second()));
     }
     let token = ContinueToken::decode(&options.continue_token)?;
@@ -144,7 +143,7 @@ pub async fn page(call: &Call, options: &ListOptions) -> Result<respond::Page, A
             let token = ContinueToken { rv: -1, ..token };
             Err(ApiError::expired_continue(token.encode()))
         }
-        Err(error) => Err(cache_failure(error)),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -157,14 +156,14 @@ fn too_old(error: &CacheError) -> bool {
 async fn at_least(call: &Call, options: &ListOptions) -> Result<Option<Revision>, ApiError> {
     match (options.version()?, options.version_match) {
         (Some(0), _) => Ok(None),
-        (None, _) => call.server.registry.fresh().await.map(|_| None),
+        (None, _) => Ok(call.server.registry.fresh().await.map(|_| None)?),
         // A page of a version is a page of exactly that one, as upstream.
         (Some(version), exact) if exact == Some(VersionMatch::Exact) || (exact.is_none() && options.limit > 0) => {
-            call.server.registry.cache().wait_until_fresh(Revision(version)).await.map_err(cache_failure)?;
+            call.server.registry.cache().wait_until_fresh(Revision(version)).await?;
             Ok(Some(Revision(version)))
         }
         (Some(version), _) => {
-            call.server.registry.cache().wait_until_fresh(Revision(version)).await.map_err(cache_failure)?;
+            call.server.registry.cache().wait_until_fresh(Revision(version)).await?;
             Ok(None)
         }
     }

@@ -8,9 +8,9 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::negotiate;
 use crate::options;
-use crate::registry::RETRIES;
 use crate::respond;
 use crate::status::{ApiError, Cause, Subject};
+use crate::write::{self, Carried};
 use scheme::access::str_at;
 use scheme::patch::{self, PatchError, PatchType};
 
@@ -23,7 +23,7 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError>
     let options = options::write(&call.query, "PatchOptions")?;
     let patch_type = patch_type(call)?;
     let mut warnings = Vec::new();
-    let written = super::update::apply_change(call, &options, RETRIES, |old| {
+    let written = write::update(call, &options, Carried::Whole, |old| {
         let current = call.served(old.clone());
         let patched = patch::apply(call.kind, patch_type, &current, &body, options.field_validation)
             .map_err(|error| refused(call, error))?;

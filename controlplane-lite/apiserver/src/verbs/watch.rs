@@ -16,7 +16,6 @@ use crate::body::{self, Body};
 use crate::call::Call;
 use crate::negotiate::{self, Accept, Format, Shape};
 use crate::options::{self, ListOptions};
-use crate::registry::cache_failure;
 use crate::respond;
 use crate::status::ApiError;
 use crate::websocket::{self, Patience};
@@ -98,7 +97,7 @@ async fn start(call: &Call, options: &ListOptions) -> Result<CacheWatch, ApiErro
             WatchStart::State
         }
         (Some(version), Some(true)) => {
-            cache.wait_until_fresh(Revision(version)).await.map_err(cache_failure)?;
+            cache.wait_until_fresh(Revision(version)).await?;
             WatchStart::State
         }
         (None, Some(false)) => {
@@ -112,11 +111,11 @@ async fn start(call: &Call, options: &ListOptions) -> Result<CacheWatch, ApiErro
             WatchStart::State
         }
         (Some(version), _) => {
-            cache.wait_until_fresh(Revision(version)).await.map_err(cache_failure)?;
+            cache.wait_until_fresh(Revision(version)).await?;
             WatchStart::After(Revision(version))
         }
     };
-    cache.watch(request).map_err(cache_failure)
+    Ok(cache.watch(request)?)
 }
 
 /// State of an open watch.

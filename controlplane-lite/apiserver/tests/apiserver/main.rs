@@ -14,3 +14,4 @@ mod lifecycle;
 mod semantics;
 mod tunnels;
 mod watches;
+mod writes;

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::Restriction;
-use crate::status::{ApiError, Subject};
+use crate::admission::Refusal;
 use scheme::access::{at, list_at, str_at};
 
 impl Restriction<'_> {
-    pub(super) fn token(&self) -> Result<(), ApiError> {
+    pub(super) fn token(&self) -> Result<(), Refusal> {
         let Some(review) = self.object else { return Ok(()) };
         let bound = at(review, &["spec", "boundObjectRef"]);
         let text = |field: &str| bound[field].as_str().unwrap_or_default();
@@ -20,7 +20,7 @@ impl Restriction<'_> {
             return self.refuse("node requested token with a pod binding without a uid");
         }
         let Some(pod) = self.view.get("", "pods", self.request.namespace, text("name")) else {
-            return Err(ApiError::not_found(Subject::new("", "pods"), text("name")));
+            return Err(Refusal::NotFound { resource: super::PODS, name: text("name").to_owned() });
         };
         if str_at(&pod, &["metadata", "uid"]) != text("uid") {
             return self.refuse(format!(
@@ -35,7 +35,7 @@ impl Restriction<'_> {
         self.audiences(review, &pod)
     }
 
-    fn audiences(&self, review: &Value, pod: &Value) -> Result<(), ApiError> {
+    fn audiences(&self, review: &Value, pod: &Value) -> Result<(), Refusal> {
         let audience = match list_at(review, &["spec", "audiences"]) {
             [] => return Ok(()),
             [one] => one.as_str().unwrap_or_default(),

@@ -1,0 +1,154 @@
+//! The plugins in effect, in upstream's order (`AllOrderedPlugins` in `pkg/kubeapiserver/options/plugins.go`), and how
+//! both phases go through them.
+
+use super::*;
+
+/// A plugin with the phases that it takes part in.
+#[derive(Clone)]
+pub struct Plugin {
+    name: &'static str,
+    mutating: Option<Arc<dyn Mutating>>,
+    validating: Option<Arc<dyn Validating>>,
+}
+
+impl Plugin {
+    /// One that mutates.
+    pub fn mutating(name: &'static str, mutating: impl Mutating + 'static) -> Self {
+        Self { name, mutating: Some(Arc::new(mutating)), validating: None }
+    }
+
+    /// One that validates.
+    pub fn validating(name: &'static str, validating: impl Validating + 'static) -> Self {
+        Self { name, mutating: None, validating: Some(Arc::new(validating)) }
+    }
+
+    /// The same plugin, which validates, too.
+    #[must_use]
+    pub fn and(self, validating: impl Validating + 'static) -> Self {
+        Self { validating: Some(Arc::new(validating)), ..self }
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Upstream's plugins that there are, each in its place. Doors without a plugin yet: LimitRanger (both phases) after
+/// NamespaceLifecycle; DefaultStorageClass and StorageObjectInUseProtection after DefaultTolerationSeconds.
+fn builtin() -> Vec<Plugin> {
+    vec![
+        Plugin::mutating("NamespaceLifecycle", namespace_lifecycle::NamespaceLifecycle),
+        Plugin::mutating("ServiceAccount", service_account::ServiceAccount).and(service_account::ServiceAccount),
+        Plugin::mutating("NodeRestriction", node_restriction::mutate),
+        Plugin::mutating("TaintNodesByCondition", nodes::mutate),
+        Plugin::validating("PodSecurity", pod_security::validate),
+        Plugin::mutating("Priority", priority::mutate).and(priority::validate),
+        Plugin::mutating("DefaultTolerationSeconds", tolerations::mutate),
+        Plugin::mutating("RuntimeClass", runtime_class::mutate).and(runtime_class::validate),
+        Plugin::validating("CertificateApproval", certificates::approval),
+        Plugin::validating("CertificateSigning", certificates::signing),
+        Plugin::validating("CertificateSubjectRestriction", certificates::subject),
+        Plugin::validating("Unbuilt", unbuilt::validate),
+    ]
+}
+
+/// What counts has to know that nobody else will refuse: ResourceQuota (validating) goes here, after the webhooks.
+fn last() -> Vec<Plugin> {
+    Vec::new()
+}
+
+/// The plugins in effect.
+#[derive(Debug)]
+pub struct Chain {
+    plugins: Vec<Plugin>,
+    mutating: Vec<Arc<dyn Mutating>>,
+    validating: Vec<Arc<dyn Validating>>,
+}
+
+impl std::fmt::Debug for dyn Mutating {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mutating")
+    }
+}
+
+impl std::fmt::Debug for dyn Validating {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Validating")
+    }
+}
+
+impl Chain {
+    /// The built-in plugins, and `more` where upstream has its policies and webhooks.
+    pub fn new(more: impl IntoIterator<Item = Plugin>) -> Self {
+        let plugins: Vec<Plugin> = builtin().into_iter().chain(more).chain(last()).collect();
+        let mutating = plugins.iter().filter_map(|plugin| plugin.mutating.clone()).collect();
+        let validating = plugins.iter().filter_map(|plugin| plugin.validating.clone()).collect();
+        Self { plugins, mutating, validating }
+    }
+
+    /// The plugins in order, with whether they mutate and whether they validate.
+    pub fn plugins(&self) -> impl Iterator<Item = (&'static str, bool, bool)> {
+        self.plugins.iter().map(|plugin| (plugin.name, plugin.mutating.is_some(), plugin.validating.is_some()))
+    }
+
+    /// Lets every mutating plugin change `object` (absent for deletes). What one wrote as clients write is defaulted at
+    /// once, and then all look once more, as upstream's `reinvocation.go` has it.
+    ///
+    /// # Errors
+    /// The first plugin's refusal.
+    pub async fn mutate(
+        &self,
+        request: &Request<'_>,
+        mut object: Option<&mut Value>,
+        view: &dyn View,
+    ) -> Result<(), Refusal> {
+        if self.mutate_once(request, object.as_deref_mut(), view).await? {
+            let again = Request { again: true, ..*request };
+            self.mutate_once(&again, object, view).await?;
+        }
+        Ok(())
+    }
+
+    async fn mutate_once(
+        &self,
+        request: &Request<'_>,
+        mut object: Option<&mut Value>,
+        view: &dyn View,
+    ) -> Result<bool, Refusal> {
+        let mut raw = false;
+        for plugin in &self.mutating {
+            let mutated = match plugin.mutate(request, object.as_deref_mut(), view) {
+                Answer::Now(mutated) => mutated?,
+                Answer::Later(mutated) => mutated.await?,
+            };
+            if mutated == Mutated::Raw {
+                raw = true;
+                if let Some(object) = object.as_deref_mut() {
+                    request.body.default(object);
+                }
+            }
+        }
+        Ok(raw)
+    }
+
+    /// Asks every validating plugin.
+    ///
+    /// # Errors
+    /// The first plugin's refusal.
+    pub async fn validate(
+        &self,
+        request: &Request<'_>,
+        object: Option<&Value>,
+        view: &dyn View,
+    ) -> Result<(), Refusal> {
+        for plugin in &self.validating {
+            match plugin.validate(request, object, view) {
+                Answer::Now(judged) => judged?,
+                Answer::Later(judged) => judged.await?,
+            }
+        }
+        Ok(())
+    }
+}

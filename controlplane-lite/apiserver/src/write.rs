@@ -1,0 +1,96 @@
+//! Every write a client asks for, as one pipeline of stages in upstream's order
+//! (`k8s.io/apiserver/pkg/endpoints/handlers`, `pkg/registry/generic/registry/store.go`, `pkg/registry/rest`):
+//!
+//! 1. **read** the stored object (none for a create);
+//! 2. **make** the new one: what was sent, the patched, the scaled; nothing for a delete;
+//! 3. **mutate**: admission's first phase, with defaults again where a plugin wrote as clients do;
+//! 4. **preconditions**, and RBAC's check that nobody grants more than he has;
+//! 5. **prepare** and **validate** by the kind's strategy; a new object gets its name, uid and time here;
+//! 6. **grant** of addresses: those who judge next see them, and a refusal gives them back;
+//! 7. **admit**: admission's second phase, quota last;
+//! 8. **commit**, against just the state that was read.
+//!
+//! Who loses a race begins at 1, and all stages see the newest object; a generated name that is taken begins at 5. A
+//! dry run passes all of them and stores nothing. Nothing is held while a stage waits but the grant, which goes back
+//! when its try ends, however that is. Knows nothing of bodies and answers: those are the verbs'.
+
+use serde_json::Value;
+
+use crate::admission::{Operation, Request};
+use crate::call::Call;
+use crate::services::Held;
+use crate::status::{self, ApiError};
+use scheme::Kind;
+use scheme::access::str_at;
+
+mod create;
+mod delete;
+mod update;
+
+pub use create::create;
+pub use delete::{delete, delete_admitted};
+pub use update::{Carried, update};
+
+/// How a write presents itself to admission.
+#[derive(Clone, Copy)]
+struct Asked<'c> {
+    call: &'c Call,
+    operation: Operation,
+    kind: &'c Kind,
+    body: &'c Kind,
+    dry_run: bool,
+}
+
+impl<'c> Asked<'c> {
+    /// A write of the object itself.
+    fn new(call: &'c Call, operation: Operation, dry_run: bool) -> Self {
+        let kind: &Kind = call.resource.kind;
+        Self { call, operation, kind, body: kind, dry_run }
+    }
+
+    fn request<'a>(&'a self, name: &'a str, old: Option<&'a Value>) -> Request<'a> {
+        Request {
+            operation: self.operation,
+            kind: self.kind,
+            body: self.body,
+            subresource: &self.call.info.subresource,
+            namespace: &self.call.info.namespace,
+            name,
+            user: &self.call.user,
+            old,
+            dry_run: self.dry_run,
+            again: false,
+        }
+    }
+
+    async fn mutate(&self, name: &str, object: Option<&mut Value>, old: Option<&Value>) -> Result<(), ApiError> {
+        let server = &*self.call.server;
+        Ok(server.admission.mutate(&self.request(name, old), object, server).await?)
+    }
+
+    async fn validate(&self, name: &str, object: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError> {
+        let server = &*self.call.server;
+        Ok(server.admission.validate(&self.request(name, old), object, server).await?)
+    }
+}
+
+/// Both phases for something that is posted and not stored: the body of a create-only subresource of `kind`, or of a
+/// resource that only takes such bodies.
+///
+/// # Errors
+/// Admission's refusal.
+pub async fn admit(call: &Call, kind: &Kind, body: &Kind, object: &mut Value, dry_run: bool) -> Result<(), ApiError> {
+    let asked = Asked { call, operation: Operation::Create, kind, body, dry_run };
+    let name = match call.info.name.as_str() {
+        "" => str_at(object, &["metadata", "name"]).to_owned(),
+        name => name.to_owned(),
+    };
+    asked.mutate(&name, Some(object), None).await?;
+    asked.validate(&name, Some(object), None).await
+}
+
+/// Completes what holds addresses; other kinds pass untouched.
+fn grant(call: &Call, name: &str, object: &mut Value, old: Option<&Value>) -> Result<Held, ApiError> {
+    let filled = call.server.services.fill(call.resource.kind, object, old);
+    filled.map_err(|errors| status::invalid(call.kind_subject(), name, &errors))
+}
