@@ -7,7 +7,7 @@
 //! 4. **preconditions**, and RBAC's check that nobody grants more than he has;
 //! 5. **prepare** and **validate** by the kind's strategy; a new object gets its name, uid and time here;
 //! 6. **grant** of addresses: those who judge next see them, and a refusal gives them back;
-//! 7. **admit**: admission's second phase, quota last;
+//! 7. **judge**: admission's second phase, which validates, quota last;
 //! 8. **commit**, against just the state that was read.
 //!
 //! Who loses a race begins at 1, and all stages see the newest object; a generated name that is taken begins at 5. A
@@ -79,7 +79,13 @@ impl<'c> Asked<'c> {
 ///
 /// # Errors
 /// Admission's refusal.
-pub async fn admit(call: &Call, kind: &Kind, body: &Kind, object: &mut Value, dry_run: bool) -> Result<(), ApiError> {
+pub async fn ask_admission(
+    call: &Call,
+    kind: &Kind,
+    body: &Kind,
+    object: &mut Value,
+    dry_run: bool,
+) -> Result<(), ApiError> {
     let asked = Asked { call, operation: Operation::Create, kind, body, dry_run };
     let name = match call.info.name.as_str() {
         "" => str_at(object, &["metadata", "name"]).to_owned(),
