@@ -294,6 +294,7 @@ impl Kind {
         let mut errors = FieldErrors::new();
         meta::validate(object, self.namespaced, self.facts.name, &Path::new("metadata"), &mut errors);
         self.strategy.validate(object, &mut errors);
+        self.strategy.validate_create(object, &mut errors);
         errors
     }
 

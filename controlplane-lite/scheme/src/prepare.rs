@@ -20,10 +20,6 @@ pub fn pod_create(object: &mut Value) {
         }]);
     }
     object["status"] = status;
-    // Ephemeral containers are only added through their subresource.
-    if let Some(spec) = map_at_mut(object, &["spec"]) {
-        spec.remove("ephemeralContainers");
-    }
 }
 
 /// Pod status: the QoS class never changes.

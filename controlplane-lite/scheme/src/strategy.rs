@@ -142,6 +142,9 @@ pub trait Strategy: Send + Sync {
     /// Everything but metadata; runs on create and on update.
     fn validate(&self, _object: &Value, _errors: &mut FieldErrors) {}
 
+    /// What only a new object may not have.
+    fn validate_create(&self, _object: &Value, _errors: &mut FieldErrors) {}
+
     /// What an update may not change (new, old).
     fn validate_update(&self, _new: &Value, _old: &Value, _errors: &mut FieldErrors) {}
 

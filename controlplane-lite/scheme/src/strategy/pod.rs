@@ -56,6 +56,10 @@ impl Strategy for Pod {
         check::pod::pod(object, errors);
     }
 
+    fn validate_create(&self, object: &Value, errors: &mut FieldErrors) {
+        check::pod::new_pod(object, errors);
+    }
+
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
         check::update::pod_update(new, old, errors);
     }

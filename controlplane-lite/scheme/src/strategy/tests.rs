@@ -48,6 +48,27 @@ fn a_namespace_keeps_the_finalizers_it_is_made_with() {
 }
 
 #[test]
+fn a_new_pod_has_no_ephemeral_containers_and_no_node_while_it_is_gated() {
+    let pods = kind("", "Pod");
+    let container = json!({"name": "c", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File"});
+    let mut debugger = container.clone();
+    debugger["name"] = json!("d");
+    let mut pod = json!({"metadata": {"name": "x", "namespace": "default"}, "spec": {
+        "containers": [container], "ephemeralContainers": [debugger],
+        "schedulingGates": [{"name": "a"}], "nodeName": "n"}});
+    pods.default(&mut pod);
+    pods.prepare_create(&mut pod, &crate::tests::context());
+    let errors: Vec<String> = pods.validate_create(&pod).0.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        errors,
+        [
+            "spec.ephemeralContainers: Forbidden: cannot be set on create",
+            "spec.nodeName: Forbidden: cannot be set until all schedulingGates have been cleared",
+        ]
+    );
+}
+
+#[test]
 fn a_subresource_changes_its_own_part_only() {
     let namespace = json!({"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}});
     let all = json!({"metadata": {"name": "x", "labels": {"a": "b"}, "annotations": {"c": "d"}},

@@ -16,6 +16,18 @@ pub fn pod(object: &Value, errors: &mut FieldErrors) {
     pod_spec(at(object, &["spec"]), &Path::new("spec"), errors);
 }
 
+/// What a Pod may only get later (`ValidatePodCreate` in upstream's `pkg/apis/core/validation`).
+pub fn new_pod(object: &Value, errors: &mut FieldErrors) {
+    let path = Path::new("spec");
+    if !list_at(object, &["spec", "ephemeralContainers"]).is_empty() {
+        errors.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
+    }
+    let gated = !list_at(object, &["spec", "schedulingGates"]).is_empty();
+    if gated && !str_at(object, &["spec", "nodeName"]).is_empty() {
+        errors.forbidden(&path.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
+    }
+}
+
 /// A PodTemplateSpec: labels, annotations and spec.
 pub fn template(value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let metadata = path.child("metadata");
