@@ -265,15 +265,12 @@ impl Kind {
         self.strategy.default(object);
     }
 
-    /// Upstream's `FillObjectMetaSystemFields` and `PrepareForCreate`: what the system sets, no status, the first
+    /// Upstream's `FillObjectMetaSystemFields` and `PrepareForCreate`: what the system sets, an empty status, the first
     /// generation, then the kind's own rule. Expects a defaulted object with name and namespace.
     pub fn prepare_create(&self, object: &mut Value, context: &Context<'_>) {
         meta::fill_create(object, context.uid, context.now);
-        if self.has_status()
-            && !self.facts.keep_status
-            && let Some(map) = object.as_object_mut()
-        {
-            map.remove("status");
+        if self.has_status() {
+            super::schema::status::begin(object, self.info.definition, self.facts.keep_status);
         }
         if self.facts.generation {
             meta::set_generation(object, 1);

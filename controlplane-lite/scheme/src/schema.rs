@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 mod facts;
+pub(crate) mod status;
 mod types;
 mod zero;
 
