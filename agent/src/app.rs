@@ -26,7 +26,8 @@ use crate::config::AgentConfig;
 use crate::contract::{ChangeSink, PodVolumes, ProbeSink};
 use crate::convert::fields::FieldContext;
 use crate::convert::resources::PodCgroupLimits;
-use crate::events::{self, Recorder};
+use crate::events::limit::Rate;
+use crate::events::{self, EventRecorder};
 use crate::eviction::EvictionManager;
 use crate::eviction::signals::MachineSignals;
 use crate::image::ImagePuller;
@@ -182,10 +183,11 @@ impl App {
         let restarts = TaskRestarts::default();
         let [worker_tasks, writer_tasks, tasks] = [(); 3].map(|()| Tasks::new(panics.clone(), restarts.clone()));
         let (workers_token, writers_token, rest) = (worker_tasks.token(), writer_tasks.token(), tasks.token());
-        let (recorder, queue) = Recorder::channel(EVENT_QUEUE);
+        let (recorder, queue) = EventRecorder::channel(EVENT_QUEUE);
         let node_name = self.config.node.name.clone();
+        let rate = Rate::per_second(self.config.events.record_qps, self.config.events.burst);
         let (client, name, token_of_events) = (self.client.clone(), node_name.clone(), writers_token.clone());
-        writer_tasks.spawn("events", events::write::run(client, queue, name, self.clock, token_of_events));
+        writer_tasks.spawn("events", events::write::run(client, queue, rate, name, self.clock, token_of_events));
         if let Some(tree) = self.cgroups.clone() {
             let (limits, token) = (all_pods(&self.config), rest.clone());
             tasks.spawn(
@@ -244,7 +246,7 @@ impl App {
 
     fn start_node(
         &self,
-        recorder: &Recorder,
+        recorder: &EventRecorder,
         pressures: watch::Receiver<Pressures>,
         tasks: &Tasks,
         token: &CancellationToken,
@@ -269,7 +271,7 @@ impl App {
 
     fn build_pod_components(
         &self,
-        recorder: &Recorder,
+        recorder: &EventRecorder,
         node: watch::Receiver<Arc<NodeView>>,
         tasks: &Tasks,
         token: &CancellationToken,
@@ -353,7 +355,7 @@ impl App {
     fn start_collectors(
         &self,
         cache: &Arc<PodCache>,
-        recorder: &Recorder,
+        recorder: &EventRecorder,
         tasks: &Tasks,
         token: &CancellationToken,
     ) -> UnusedImages {
@@ -398,7 +400,7 @@ impl App {
     /// Reads pods.
     async fn start_sources(
         &self,
-        recorder: &Recorder,
+        recorder: &EventRecorder,
         node: watch::Receiver<Arc<NodeView>>,
         tasks: &Tasks,
         token: &CancellationToken,

@@ -185,6 +185,15 @@ pub struct LogSettings {
     pub max_files: u32,
 }
 
+/// How many events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventSettings {
+    /// In a second, on the whole; 0 is no limit.
+    pub record_qps: u32,
+    /// At once, after a while without any.
+    pub burst: u32,
+}
+
 /// Everything the agent has to be told.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentConfig {
@@ -196,6 +205,7 @@ pub struct AgentConfig {
     pub static_pods: StaticPods,
     pub server: ServerSettings,
     pub logs: LogSettings,
+    pub events: EventSettings,
     pub eviction: EvictionSettings,
     /// Safety net: how often everything is looked at without a cause.
     pub relist: Duration,
@@ -266,6 +276,7 @@ impl AgentConfig {
                 anonymous: false,
             },
             logs: LogSettings { max_size: 10 << 20, max_files: 5 },
+            events: EventSettings { record_qps: 50, burst: 100 },
             eviction: EvictionSettings::default(),
             relist: Duration::from_secs(60),
             max_crash_backoff: Duration::from_secs(300),

@@ -1,6 +1,7 @@
 //! The event recorder: upstream's reasons, aggregated, never blocking.
 
-pub mod aggregate;
+pub mod correlate;
+pub mod limit;
 pub mod write;
 
 use std::borrow::Cow;
@@ -15,9 +16,9 @@ pub enum EventType {
     Warning,
 }
 
-/// What an event is about.
+/// What an event is about: as much of upstream's `ObjectReference` as is used.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Involved {
+pub struct ObjectReference {
     pub kind: &'static str,
     pub namespace: String,
     pub name: String,
@@ -32,8 +33,8 @@ pub type Reason = Cow<'static, str>;
 
 /// An event to record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Happening {
-    pub involved: Involved,
+pub struct Event {
+    pub involved: ObjectReference,
     pub kind: EventType,
     pub reason: Reason,
     pub message: String,
@@ -42,13 +43,13 @@ pub struct Happening {
 /// Hands events to the writing task. When its queue is full, an event is
 /// dropped rather than waited for: events are best effort, as upstream.
 #[derive(Clone, Debug)]
-pub struct Recorder {
-    queue: mpsc::Sender<Happening>,
+pub struct EventRecorder {
+    queue: mpsc::Sender<Event>,
 }
 
-impl Recorder {
+impl EventRecorder {
     /// A recorder and the queue its writer drains.
-    pub fn channel(capacity: usize) -> (Self, mpsc::Receiver<Happening>) {
+    pub fn channel(capacity: usize) -> (Self, mpsc::Receiver<Event>) {
         let (queue, rx) = mpsc::channel(capacity);
         (Self { queue }, rx)
     }
@@ -74,7 +75,7 @@ impl Recorder {
     /// Records something about the node.
     pub fn node(&self, name: &str, kind: EventType, reason: impl Into<Reason>, message: impl Into<String>) {
         // Upstream uses the node's name as the UID of these events.
-        let involved = Involved {
+        let involved = ObjectReference {
             kind: "Node",
             namespace: String::new(),
             name: name.to_owned(),
@@ -82,12 +83,12 @@ impl Recorder {
             resource_version: String::new(),
             field_path: String::new(),
         };
-        self.send(Happening { involved, kind, reason: reason.into(), message: message.into() });
+        self.send(Event { involved, kind, reason: reason.into(), message: message.into() });
     }
 
     fn field(&self, pod: &Pod, path: &str, kind: EventType, reason: impl Into<Reason>, message: impl Into<String>) {
         let text = |v: &Option<String>| v.clone().unwrap_or_default();
-        let involved = Involved {
+        let involved = ObjectReference {
             kind: "Pod",
             namespace: text(&pod.metadata.namespace),
             name: text(&pod.metadata.name),
@@ -95,11 +96,11 @@ impl Recorder {
             resource_version: text(&pod.metadata.resource_version),
             field_path: path.to_owned(),
         };
-        self.send(Happening { involved, kind, reason: reason.into(), message: message.into() });
+        self.send(Event { involved, kind, reason: reason.into(), message: message.into() });
     }
 
-    fn send(&self, happening: Happening) {
-        if self.queue.try_send(happening).is_err() {
+    fn send(&self, event: Event) {
+        if self.queue.try_send(event).is_err() {
             tracing::debug!("event dropped: queue full or closed");
         }
     }

@@ -24,7 +24,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, Probe};
 use tokio_util::sync::CancellationToken;
 
 use crate::contract::{ContainerProbes, PodProbes, ProbeOutcome, ProbeSink, ProbeView};
-use crate::events::{EventType, Recorder};
+use crate::events::{EventRecorder, EventType};
 use crate::ids::PodUid;
 use crate::podcache::{RuntimeContainer, RuntimePod};
 use threshold::{ProbeKind, Timing, first_delay};
@@ -46,7 +46,7 @@ pub struct ProbeManager {
 
 struct Shared {
     runtime: Arc<dyn RuntimeService>,
-    events: Recorder,
+    events: EventRecorder,
     sink: ProbeSink,
     /// Address of pods on the node's network.
     host_ip: String,
@@ -87,7 +87,7 @@ impl ProbeManager {
     /// cancelling `token` ends every probe.
     pub fn new(
         runtime: Arc<dyn RuntimeService>,
-        events: Recorder,
+        events: EventRecorder,
         sink: ProbeSink,
         host_ip: impl Into<String>,
         token: CancellationToken,

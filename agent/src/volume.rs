@@ -38,7 +38,7 @@ use tokio::sync::{Notify, broadcast};
 
 use crate::contract::{ChangeSink, MountedVolumes, PodVolumes, VolumeError};
 use crate::convert::fields::FieldContext;
-use crate::events::Recorder;
+use crate::events::EventRecorder;
 use crate::ids::PodUid;
 use crate::objectcache::{ObjectReader, ObjectRef};
 use reconciler::{PodEntry, PodState};
@@ -60,7 +60,7 @@ pub struct VolumeConfig {
 pub struct VolumeManager {
     config: VolumeConfig,
     reader: Arc<dyn ObjectReader>,
-    events: Recorder,
+    events: EventRecorder,
     sink: ChangeSink,
     pods: Mutex<HashMap<PodUid, Arc<PodEntry>>>,
     /// Changes since construction, until [`VolumeManager::run`] takes them over.
@@ -79,7 +79,12 @@ impl VolumeManager {
     /// A manager that knows no pod yet; what stands on disk is adopted by
     /// [`PodVolumes::set_up`] or removed by [`PodVolumes::tear_down`]. `sink`
     /// hears of pods whose set-up failed and may succeed now.
-    pub fn new(config: VolumeConfig, reader: Arc<dyn ObjectReader>, events: Recorder, sink: ChangeSink) -> Arc<Self> {
+    pub fn new(
+        config: VolumeConfig,
+        reader: Arc<dyn ObjectReader>,
+        events: EventRecorder,
+        sink: ChangeSink,
+    ) -> Arc<Self> {
         let changes = Mutex::new(Some(reader.changes()));
         Arc::new(Self { config, reader, events, sink, pods: Mutex::default(), changes, deadlines: Notify::new() })
     }

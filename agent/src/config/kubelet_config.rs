@@ -50,8 +50,6 @@ const IGNORED: &[&str] = &[
     "enableProfilingHandler",
     "enableSystemLogHandler",
     "enableSystemLogQuery",
-    "eventBurst",
-    "eventRecordQPS",
     "evictionMinimumReclaim",
     "featureGates",
     "fileCheckFrequency",
@@ -111,7 +109,6 @@ type Asks = fn(&Value) -> bool;
 
 /// Fields of [`IGNORED`] that protect something.
 const PROTECTIONS: &[(&str, Asks)] = &[
-    ("eventRecordQPS", |v| v.as_i64() != Some(0)),
     ("imagePullCredentialsVerificationPolicy", |v| v.as_str() != Some("NeverVerify")),
     ("podsPerCore", |v| v.as_i64() != Some(0)),
     ("protectKernelDefaults", |v| v.as_bool() != Some(false)),
@@ -328,6 +325,8 @@ const FIELDS: &[(&str, Setter)] = &[
     }),
     ("enableServer", set!(c.server.enabled = parse)),
     ("enforceNodeAllocatable", enforce),
+    ("eventBurst", set!(c.events.burst = parse)),
+    ("eventRecordQPS", set!(c.events.record_qps = parse)),
     ("failCgroupV1", set!(c.cgroups.fail_v1 = parse)),
     ("failSwapOn", set!(c.fail_swap_on = parse)),
     ("httpCheckFrequency", set!(c.static_pods.url_interval = positive_time)),
@@ -485,13 +484,14 @@ enforceNodeAllocatable: [kube-reserved]
     fn protections_are_kept_told_or_refused() {
         let (config, applied) = apply(
             "seccompDefault: true\ntlsMinVersion: VersionTLS13\ntlsCipherSuites: [TLS_X]\nfailCgroupV1: true
-protectKernelDefaults: true\npodsPerCore: 0\neventRecordQPS: 5\nenableDebuggingHandlers: true\nhairpinMode: none",
+protectKernelDefaults: true\npodsPerCore: 0\neventRecordQPS: 5\neventBurst: 7\nenableDebuggingHandlers: true\nhairpinMode: none",
         )
         .unwrap();
         assert!(config.seccomp_default && config.cgroups.fail_v1);
         assert_eq!(config.server.tls_min_version, TlsMinVersion::Tls13);
         assert_eq!(config.server.cipher_suites, ["TLS_X"]);
-        assert_eq!(applied.unprotected, ["eventRecordQPS", "protectKernelDefaults"]);
+        assert_eq!((config.events.record_qps, config.events.burst), (5, 7));
+        assert_eq!(applied.unprotected, ["protectKernelDefaults"]);
         for door in ["enableDebuggingHandlers", "enableSystemLogHandler"] {
             let error = apply(&format!("{door}: false")).unwrap_err().to_string();
             assert!(error.contains(&format!("{door}: false is not built")), "{error}");

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::ImageSettings;
-use crate::events::{EventType, Recorder};
+use crate::events::{EventRecorder, EventType};
 use crate::node::facts::Disk;
 use crate::plan::image_gc::{ImageRecord, Thresholds, bytes_to_free, removable};
 
@@ -45,7 +45,7 @@ impl UnusedImages {
 pub struct ImageCollector {
     images: Arc<dyn ImageService>,
     runtime: Arc<dyn RuntimeService>,
-    events: Recorder,
+    events: EventRecorder,
     clock: Clock,
     node_name: String,
     thresholds: Thresholds,
@@ -58,7 +58,7 @@ impl ImageCollector {
     pub fn new(
         images: Arc<dyn ImageService>,
         runtime: Arc<dyn RuntimeService>,
-        events: Recorder,
+        events: EventRecorder,
         clock: Clock,
         node_name: String,
         settings: &ImageSettings,
@@ -201,7 +201,7 @@ mod tests {
         }
         container(&fake, "running:1").await;
         fake.exit_container(&container(&fake, "dead:1").await, 1);
-        let (events, mut told) = Recorder::channel(8);
+        let (events, mut told) = EventRecorder::channel(8);
         let settings = everything_must_go();
         let mut collector =
             ImageCollector::new(fake.clone(), fake.clone(), events, Clock::System, "n1".into(), &settings);
@@ -221,7 +221,7 @@ mod tests {
         let fake = FakeRuntime::new();
         ["a:1", "b:1", "c:1"].iter().for_each(|name| fake.add_image(name));
         fake.fail_next(Op::RemoveImage, 1, runtime_error(Op::RemoveImage, "in use by a snapshot"));
-        let (settings, events) = (everything_must_go(), Recorder::channel(8).0);
+        let (settings, events) = (everything_must_go(), EventRecorder::channel(8).0);
         let mut collector =
             ImageCollector::new(fake.clone(), fake.clone(), events, Clock::System, "n1".into(), &settings);
         collector.collect().await.unwrap();

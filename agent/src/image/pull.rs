@@ -12,7 +12,7 @@ use super::{credentials, name};
 use crate::clock::Clock;
 use crate::convert::security::ImageUser;
 use crate::convert::spec;
-use crate::events::{EventType, Recorder};
+use crate::events::{EventRecorder, EventType};
 use crate::ids::{ObjectName, PodUid};
 use crate::objectcache::ObjectReader;
 use crate::plan::backoff::{Backoff, BackoffPolicy};
@@ -82,7 +82,7 @@ struct Waits {
 pub struct ImagePuller {
     images: Arc<dyn ImageService>,
     objects: Arc<dyn ObjectReader>,
-    events: Recorder,
+    events: EventRecorder,
     clock: Clock,
     places: Option<Semaphore>,
     waits: Mutex<Waits>,
@@ -93,7 +93,7 @@ impl ImagePuller {
     pub fn new(
         images: Arc<dyn ImageService>,
         objects: Arc<dyn ObjectReader>,
-        events: Recorder,
+        events: EventRecorder,
         clock: Clock,
         parallel: Option<usize>,
     ) -> Self {

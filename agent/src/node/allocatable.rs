@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cgroup::CgroupTree;
 use crate::convert::resources::PodCgroupLimits;
-use crate::events::{EventType, Recorder};
+use crate::events::{EventRecorder, EventType};
 
 /// How long until limits that the kernel refused are tried again, as upstream.
 const RETRY: Duration = Duration::from_secs(60);
@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_secs(60);
 pub async fn enforce(
     tree: Arc<CgroupTree>,
     limits: PodCgroupLimits,
-    events: Recorder,
+    events: EventRecorder,
     node: String,
     token: CancellationToken,
 ) {
@@ -56,7 +56,7 @@ mod tests {
         let file = dir.path().join("memory/kubepods/memory.limit_in_bytes");
         std::fs::create_dir(&file).unwrap();
         let limits = PodCgroupLimits { cpu_shares: 2, memory: Some(7), ..PodCgroupLimits::default() };
-        let (events, mut told) = Recorder::channel(8);
+        let (events, mut told) = EventRecorder::channel(8);
         let token = CancellationToken::new();
         let task = tokio::spawn(enforce(tree, limits, events, "n".to_owned(), token.clone()));
         for _ in 0..2 {

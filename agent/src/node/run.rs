@@ -26,7 +26,7 @@ use super::status::{NodeInput, differs, node_status, status_patch};
 use super::{address, lease};
 use crate::clock::Clock;
 use crate::config::{EvictionSettings, NodeSettings};
-use crate::events::{EventType, Recorder};
+use crate::events::{EventRecorder, EventType};
 use crate::plan::eviction::Pressures;
 use crate::pleg::RelistHealth;
 
@@ -57,7 +57,7 @@ pub struct NodeKeeper {
     pub images: Arc<dyn ImageService>,
     /// Port of the kubelet's server; 0 when there is none.
     pub port: u16,
-    pub events: Recorder,
+    pub events: EventRecorder,
     pub clock: Clock,
 }
 

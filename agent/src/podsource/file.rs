@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::merge::Merger;
 use super::{PodOrigin, static_pod};
 use crate::clock::Clock;
-use crate::events::{EventType, Recorder};
+use crate::events::{EventRecorder, EventType};
 use crate::ids::PodUid;
 
 /// Largest file taken for a pod.
@@ -30,7 +30,7 @@ pub struct FileSource {
     directory: PathBuf,
     node_name: String,
     merger: Merger,
-    events: Recorder,
+    events: EventRecorder,
     clock: Clock,
     /// Problems already reported, by file.
     reported: BTreeMap<PathBuf, String>,
@@ -40,7 +40,7 @@ pub struct FileSource {
 
 impl FileSource {
     /// A source that has not been read.
-    pub fn new(directory: PathBuf, node_name: String, merger: Merger, events: Recorder, clock: Clock) -> Self {
+    pub fn new(directory: PathBuf, node_name: String, merger: Merger, events: EventRecorder, clock: Clock) -> Self {
         Self { directory, node_name, merger, events, clock, reported: BTreeMap::new(), known: BTreeMap::new() }
     }
 
@@ -179,7 +179,7 @@ mod tests {
         std::fs::write(dir.path().join("bad.yaml"), "{").unwrap();
         write(".hidden", "h");
         let (merger, mut rx) = Merger::new(false, true, false);
-        let (events, mut happened) = Recorder::channel(8);
+        let (events, mut happened) = EventRecorder::channel(8);
         let source = FileSource::new(dir.path().to_owned(), "n1".into(), merger, events, Clock::System);
         let token = CancellationToken::new();
         let task = tokio::spawn(source.run(token.clone()));

@@ -17,7 +17,7 @@ use crate::config::{DnsSettings, Paths};
 use crate::contract::{PodProbes, PodVolumes};
 use crate::convert::quantity::ResourceList;
 use crate::convert::resources::{MemoryControl, ResourceContext, hugepage_size};
-use crate::events::Recorder;
+use crate::events::EventRecorder;
 use crate::image::ImagePuller;
 use crate::objectcache::{ObjectReader, ObjectRegistry};
 use crate::plan::eviction::Pressures;
@@ -84,7 +84,7 @@ pub struct Deps {
     pub admission: Admission,
     pub workers: PodWorkers,
     pub kernel_log: Arc<KernelLog>,
-    pub events: Recorder,
+    pub events: EventRecorder,
     pub clock: Clock,
 }
 

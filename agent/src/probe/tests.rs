@@ -11,13 +11,13 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::events::Happening;
+use crate::events::Event;
 use crate::ids::ObjectName;
 
 struct Setting {
     manager: Arc<ProbeManager>,
     wakes: Arc<AtomicUsize>,
-    events: mpsc::Receiver<Happening>,
+    events: mpsc::Receiver<Event>,
     port: u16,
     _listener: tokio::net::TcpListener,
 }
@@ -26,7 +26,7 @@ struct Setting {
 async fn setting() -> Setting {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (recorder, events) = Recorder::channel(100);
+    let (recorder, events) = EventRecorder::channel(100);
     let wakes = Arc::new(AtomicUsize::new(0));
     let counter = wakes.clone();
     let sink: ProbeSink = Arc::new(move |_, _| {

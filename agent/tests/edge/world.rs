@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::config::{Authorization, ServerSettings};
-use agent::events::Recorder;
+use agent::events::EventRecorder;
 use agent::ids::{ObjectName, PodUid};
 use agent::podcache::{PodCache, RuntimePod};
 use agent::probe::ProbeManager;
@@ -182,7 +182,7 @@ async fn serve(
     };
     let bound = server::bind(&settings, &[]).await?;
     let port = bound.port();
-    let (events, _) = Recorder::channel(8);
+    let (events, _) = EventRecorder::channel(8);
     let state = ServerState {
         workers: agent::podworker::PodWorkers::new(),
         node_name: "n1".into(),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use agent::clock::Clock;
 use agent::config::ImageSettings;
-use agent::events::Recorder;
+use agent::events::EventRecorder;
 use agent::image::gc::ImageCollector;
 use anyhow::{Context, Result, ensure};
 use cri::types::{ContainerFilter, ContainerState, ContainerStatus, SandboxFilter, SandboxState};
@@ -242,7 +242,7 @@ pub async fn built_in_images_stay(w: &mut OneNode) -> Result<()> {
         min_age: Duration::ZERO,
         enough_free: u64::MAX,
     };
-    let (events, _) = Recorder::channel(8);
+    let (events, _) = EventRecorder::channel(8);
     let client = w.runtime.client.clone();
     let mut collector = ImageCollector::new(client.clone(), client, events, Clock::System, "n1".to_owned(), &settings);
     collector.collect().await?;

@@ -55,7 +55,7 @@ fn keeper(runtime: &Arc<FakeRuntime>, root: &std::path::Path) -> NodeKeeper {
         pleg: RelistHealth::new(Duration::from_secs(60)),
         images: runtime.clone(),
         port: 10250,
-        events: Recorder::channel(64).0,
+        events: EventRecorder::channel(64).0,
         clock: Clock::tokio(Timestamp::now()),
     }
 }

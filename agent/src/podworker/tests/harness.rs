@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::{DnsSettings, Paths};
 use crate::contract::{ContainerProbes, MountedVolumes, PodProbes, PodVolumes, ProbeView, VolumeError};
 use crate::convert::quantity::units;
-use crate::events::{Happening, Recorder};
+use crate::events::{Event, EventRecorder};
 use crate::ids::PodUid;
 use crate::image::ImagePuller;
 use crate::objectcache::store::NoObjects;
@@ -117,7 +117,7 @@ pub(super) struct Node {
     pub deps: Arc<Deps>,
     pub workers: PodWorkers,
     desired: watch::Sender<Arc<DesiredPods>>,
-    events: Arc<Mutex<Vec<Happening>>>,
+    events: Arc<Mutex<Vec<Event>>>,
     token: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
     dir: Arc<tempfile::TempDir>,
@@ -178,7 +178,7 @@ impl Node {
     }
 
     async fn boot(runtime: Arc<FakeRuntime>, dir: Arc<tempfile::TempDir>, client: Option<kube::Client>) -> Self {
-        let (recorder, mut queue) = Recorder::channel(1024);
+        let (recorder, mut queue) = EventRecorder::channel(1024);
         let clock = Clock::tokio(Timestamp::now());
         let (volumes, probes) = (Arc::new(FakeVolumes::default()), Arc::new(FakeProbes::default()));
         let cache = Arc::new(PodCache::new());
@@ -218,15 +218,15 @@ impl Node {
         pleg.relist().await.unwrap();
         let (desired, desired_rx) = watch::channel(Arc::new(DesiredPods::default()));
         let dispatcher = Dispatcher::new(deps.clone(), workers.clone(), token.clone());
-        let events: Arc<Mutex<Vec<Happening>>> = Arc::default();
+        let events: Arc<Mutex<Vec<Event>>> = Arc::default();
         let sink = events.clone();
         let pleg_token = token.clone();
         let tasks = vec![
             tokio::spawn(dispatcher.run(desired_rx, relisted)),
             tokio::spawn(async move { pleg.run(pleg_token).await }),
             tokio::spawn(async move {
-                while let Some(happening) = queue.recv().await {
-                    sink.lock().unwrap().push(happening);
+                while let Some(event) = queue.recv().await {
+                    sink.lock().unwrap().push(event);
                 }
             }),
         ];

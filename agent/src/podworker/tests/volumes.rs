@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::harness::{Node, pod};
 use crate::contract::{ChangeSink, PodVolumes};
 use crate::convert::fields::FieldContext;
-use crate::events::Recorder;
+use crate::events::EventRecorder;
 use crate::ids::PodUid;
 use crate::volume::tests::{FakeReader, in_mount_namespace};
 use crate::volume::{VolumeConfig, VolumeManager};
@@ -29,7 +29,7 @@ fn put_volumes(node: &Node, dir: &Path, reader: &Arc<FakeReader>, token: &Cancel
     let config = VolumeConfig { pods_root: dir.join("pods"), fields: FieldContext::default() };
     let workers = node.workers.clone();
     let sink: ChangeSink = Arc::new(move |uid: &PodUid| workers.poke(uid));
-    let set = VolumeManager::new(config, reader.clone(), Recorder::channel(64).0, sink);
+    let set = VolumeManager::new(config, reader.clone(), EventRecorder::channel(64).0, sink);
     *node.volumes.real.lock().unwrap() = Some(set.clone() as Arc<dyn PodVolumes>);
     let token = token.clone();
     tokio::spawn(async move { set.run(token).await });

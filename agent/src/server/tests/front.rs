@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::PATIENCE;
 use crate::config::{Authorization, ServerSettings};
-use crate::events::Recorder;
+use crate::events::EventRecorder;
 use crate::ids::ObjectName;
 use crate::podcache::PodCache;
 use crate::podworker::PodWorkers;
@@ -101,7 +101,7 @@ impl Pki {
 
 fn state() -> ServerState {
     let runtime = FakeRuntime::new();
-    let events = Recorder::channel(1).0;
+    let events = EventRecorder::channel(1).0;
     let probes = ProbeManager::new(runtime.clone(), events, Arc::new(|_, _| {}), "", CancellationToken::new());
     ServerState {
         node_name: "n1".to_owned(),
