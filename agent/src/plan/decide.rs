@@ -15,6 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::effect::{Effect, PodEvent, PodFailure, PodStart, SandboxChoice, WaitReason};
+use super::grace;
 use super::memory::{Admission, Memory, after};
 use super::pod_actions::{PodActions, is_finished, pod_actions};
 use super::stage::{Stage, TeardownStep, WorkerStage};
@@ -57,6 +58,8 @@ pub struct Decision {
     pub report: Option<Stage>,
     /// The pod has failed as a whole from now on.
     pub failure: Option<PodFailure>,
+    /// What is left of a pod that ends is given this long from now on; `None` as long as it is to run.
+    pub grace: Option<Duration>,
     /// Containers that wait from now on, and why.
     pub waiting: Vec<(String, WaitReason)>,
     pub events: Vec<PodEvent>,
@@ -83,12 +86,8 @@ fn deadline(facts: &Facts<'_>, now: Timestamp) -> Option<Timestamp> {
 }
 
 fn syncing(facts: &Facts<'_>, memory: &Memory, now: Timestamp) -> Decision {
-    if facts.removed || facts.pod.metadata.deletion_timestamp.is_some() {
+    if facts.removed || facts.pod.metadata.deletion_timestamp.is_some() || memory.eviction.is_some() {
         return end(None, facts, memory, now);
-    }
-    if let Some(eviction) = &memory.eviction {
-        let (reason, message) = (eviction.reason.to_owned(), eviction.message.clone());
-        return end(Some(PodFailure { reason, message, evicted: Some(eviction.grace) }), facts, memory, now);
     }
     // A pod that was not taken yet is not active.
     let admitted = memory.admission == Admission::Admitted;
@@ -197,7 +196,7 @@ fn blocked(actions: &PodActions, facts: &Facts<'_>, now: Timestamp) -> Option<(P
 
 /// The pod has failed as a whole: its status says so, with `prefix`, and an event.
 fn fail(reason: &str, prefix: &str, message: &str, facts: &Facts<'_>, memory: &Memory, now: Timestamp) -> Decision {
-    let failure = PodFailure { reason: reason.to_owned(), message: format!("{prefix}{message}"), evicted: None };
+    let failure = PodFailure { reason: reason.to_owned(), message: format!("{prefix}{message}"), evicted: false };
     let mut decision = end(Some(failure), facts, memory, now);
     decision.events.push(pod_event(true, reason, message));
     decision
@@ -207,15 +206,31 @@ fn fail(reason: &str, prefix: &str, message: &str, facts: &Facts<'_>, memory: &M
 fn end(failure: Option<PodFailure>, facts: &Facts<'_>, memory: &Memory, now: Timestamp) -> Decision {
     // As it will be once this is entered.
     let memory = Memory { failure: failure.clone(), retry_at: None, failures: 0, ..memory.clone() };
-    Decision { failure, ..terminating(TeardownStep::Containers, facts, &memory, now) }
+    let decision = terminating(TeardownStep::Containers, facts, &memory, now);
+    Decision { failure: failure.or(decision.failure), ..decision }
+}
+
+/// The node has asked the pod to go, and nothing was said to be wrong with it before: also when it ends already
+/// (pkg/kubelet/pod_workers.go: `PodStatusFunc`).
+fn evicted(memory: &Memory) -> Option<PodFailure> {
+    let eviction = memory.eviction.as_ref().filter(|_| memory.failure.is_none())?;
+    Some(PodFailure { reason: eviction.reason.to_owned(), message: eviction.message.clone(), evicted: true })
 }
 
 fn terminating(step: TeardownStep, facts: &Facts<'_>, memory: &Memory, now: Timestamp) -> Decision {
     let decision = Decision { stage: WorkerStage::Terminating(step), ..Decision::default() };
+    let (grace, failure) = match step {
+        TeardownStep::Containers => {
+            let asked = memory.eviction.as_ref().map(|eviction| eviction.grace);
+            (grace::effective(memory.grace, facts.pod, asked), evicted(memory))
+        }
+        // Nothing of it runs: nobody can have it end sooner.
+        TeardownStep::Volumes | TeardownStep::Cgroups => (Duration::ZERO, None),
+    };
+    let decision = Decision { grace: Some(grace), failure, ..decision };
     if let Some(at) = memory.retry_at.filter(|at| *at > now) {
         return Decision { wake_at: Some(at), ..decision };
     }
-    let grace = memory.failure.as_ref().and_then(|f| f.evicted);
     let (effect, report) = match step {
         TeardownStep::Containers if memory.stale || facts.messages_missing => {
             (Effect::Read { list: memory.stale }, None)

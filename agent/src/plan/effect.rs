@@ -24,8 +24,8 @@ pub struct WaitReason {
 pub struct PodFailure {
     pub reason: String,
     pub message: String,
-    /// The node ended the pod for its own sake, and gives containers this long.
-    pub evicted: Option<Duration>,
+    /// The node ended the pod for its own sake.
+    pub evicted: bool,
 }
 
 /// An event to record about the pod or one of its containers.
@@ -101,9 +101,9 @@ pub enum Effect {
     /// Stop some containers while the pod goes on.
     Kill(Vec<KillContainer>),
     Start(PodStart),
-    /// Stop everything for good, each container within `grace` if there is one.
+    /// Stop everything for good, within `grace`.
     Stop {
-        grace: Option<Duration>,
+        grace: Duration,
     },
     TearDownVolumes,
     RemoveCgroup,

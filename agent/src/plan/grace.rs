@@ -9,12 +9,23 @@ use crate::convert::spec;
 
 /// What a container gets at least, so that a SIGTERM means something.
 pub const MINIMUM: Duration = Duration::from_secs(2);
+/// The least that anybody can give a pod.
+pub const LEAST: Duration = Duration::from_secs(1);
 
 fn seconds(value: i64) -> Duration {
     Duration::from_secs(u64::try_from(value).unwrap_or(0))
 }
 
-/// The grace period of one container, preStop included.
+/// What a pod that ends is given as a whole: the least of what it was `given` before, what its deletion says and what
+/// the node `asks` for; what the pod wants for itself where nobody said anything. So it only ever shrinks
+/// (pkg/kubelet/pod_workers.go: `calculateEffectiveGracePeriod`).
+pub fn effective(given: Option<Duration>, pod: &Pod, asked: Option<Duration>) -> Duration {
+    let deletion = pod.metadata.deletion_grace_period_seconds.map(seconds);
+    let least = [given, deletion, asked].into_iter().flatten().min();
+    least.unwrap_or_else(|| seconds(spec::grace_seconds(pod))).max(LEAST)
+}
+
+/// The grace period of one container that is killed while its pod goes on, preStop included.
 pub fn grace_period(pod: &Pod, container: Option<&Container>, reason: KillReason) -> Duration {
     if let Some(deletion) = pod.metadata.deletion_grace_period_seconds {
         return seconds(deletion);
@@ -30,11 +41,11 @@ pub fn grace_period(pod: &Pod, container: Option<&Container>, reason: KillReason
     seconds(spec::grace_seconds(pod))
 }
 
-/// What is left for the stop signal after preStop took `used`; an override (as
-/// of an eviction or a forced deletion) is taken literally.
-pub fn remaining(total: Duration, used: Duration, literal: bool) -> Duration {
-    let left = total.saturating_sub(used);
-    if literal { left } else { left.max(MINIMUM) }
+/// What is left of `total` for the stop signal after preStop took `used`. What a whole pod was given may be less than
+/// the minimum, what a single container asks for may not.
+pub fn remaining(total: Duration, used: Duration, whole_pod: bool) -> Duration {
+    let least = if whole_pod { MINIMUM.min(total) } else { MINIMUM };
+    total.saturating_sub(used).max(least)
 }
 
 /// Containers of the pod in the order they stop: all main and unknown ones
@@ -74,10 +85,34 @@ mod tests {
         deleted.metadata.deletion_grace_period_seconds = Some(-1);
         assert_eq!(grace_period(&deleted, None, KillReason::PodEnds).as_secs(), 0);
         let s = Duration::from_secs;
-        assert_eq!(
-            [remaining(s(10), s(3), false), remaining(s(1), s(3), false), remaining(s(1), s(0), true)],
-            [s(7), s(2), s(1)]
-        );
+        let left = [(10, 3, false), (1, 3, false), (1, 0, true), (7, 7, true), (30, 10, true)];
+        let left = left.map(|(total, used, whole_pod)| remaining(s(total), s(used), whole_pod));
+        assert_eq!(left, [s(7), s(2), s(1), s(2), s(20)]);
+    }
+
+    #[test]
+    fn what_a_pod_is_given_only_shrinks() {
+        let check = |given: Option<u64>, deletion: Option<i64>, asked: Option<u64>, wants: i64, expect: u64| {
+            let mut pod = crate::testutil::pod("  containers: [{name: a}]");
+            pod.spec.as_mut().unwrap().termination_grace_period_seconds = Some(wants);
+            pod.metadata.deletion_grace_period_seconds = deletion;
+            let s = |seconds: u64| Duration::from_secs(seconds);
+            let found = effective(given.map(s), &pod, asked.map(s));
+            assert_eq!(found.as_secs(), expect, "{given:?} {deletion:?} {asked:?} {wants}");
+        };
+        check(None, None, None, 30, 30);
+        check(None, Some(60), None, 30, 60);
+        check(None, Some(60), Some(7), 30, 7);
+        check(None, None, Some(60), 30, 60);
+        check(Some(20), None, None, 30, 20);
+        check(Some(20), Some(30), None, 30, 20);
+        check(Some(20), Some(10), Some(15), 30, 10);
+        check(Some(20), Some(30), Some(1), 30, 1);
+        // Never less than a second, whatever is asked for.
+        check(None, None, None, 0, 1);
+        check(None, Some(0), None, 30, 1);
+        check(None, Some(-5), None, 30, 1);
+        check(Some(20), None, Some(0), 30, 1);
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub struct Memory {
     pub preempted: BTreeSet<PodUid>,
     /// The node has asked the pod to go.
     pub eviction: Option<Eviction>,
+    /// What a pod that ends was given to do so.
+    pub grace: Option<Duration>,
     pub failure: Option<PodFailure>,
     /// Why containers wait, by name.
     pub waiting: BTreeMap<String, WaitReason>,
@@ -102,6 +104,7 @@ impl Memory {
             admission: Admission::default(),
             preempted: BTreeSet::new(),
             eviction: None,
+            grace: None,
             failure: None,
             waiting: BTreeMap::new(),
             crashes: Backoff::new(BackoffPolicy::crash_loop(max_crash_backoff)),
@@ -130,10 +133,11 @@ impl Memory {
         self.hooks_ended.retain(|id| runtime.containers.iter().any(|c| c.id() == id));
     }
 
-    /// The node asks the pod to go; one that ends already goes on as it does.
+    /// The node asks the pod to go; one that ends already may have to be faster. The first reason counts.
     pub fn evict(&mut self, eviction: Eviction) {
-        if self.stage == WorkerStage::Syncing && self.eviction.is_none() {
-            self.eviction = Some(eviction);
+        match &mut self.eviction {
+            Some(known) => known.grace = known.grace.min(eviction.grace),
+            None => self.eviction = Some(eviction),
         }
     }
 
@@ -146,6 +150,7 @@ impl Memory {
         if let Some(failure) = &decision.failure {
             self.failure = Some(failure.clone());
         }
+        self.grace = decision.grace;
         self.waiting.extend(decision.waiting.iter().cloned());
         if decision.blocked_until.is_some() {
             self.retry_at = decision.blocked_until;

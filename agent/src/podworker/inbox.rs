@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::plan::memory;
 use crate::plan::preempt::PREEMPTING;
+use crate::plan::{grace, memory};
 use crate::podsource::DesiredPod;
 
 /// Why the node ends a pod, and how fast.
@@ -39,10 +39,23 @@ struct State {
     /// Cancelled when the pod is to end, or to end sooner, so that an
     /// effect that waits is given up.
     interrupt: CancellationToken,
-    /// The grace period of the deletion that was announced last.
-    deletion: Option<i64>,
+    /// What the pod was given to end, once it is to end, whoever wants that.
+    grace: Option<Duration>,
     removed: bool,
-    evicted: bool,
+}
+
+impl State {
+    /// The pod is to end within `grace`. Whether that is news, or sooner than it
+    /// would have: what is being done is given up then, and nothing else is a
+    /// reason to begin an end anew.
+    fn end_within(&mut self, grace: Duration) -> bool {
+        let sooner = self.grace.is_none_or(|before| grace < before);
+        if sooner {
+            self.grace = Some(grace);
+            self.interrupt.cancel();
+        }
+        sooner
+    }
 }
 
 /// Where one worker's updates wait for it.
@@ -61,11 +74,8 @@ impl Inbox {
     pub(super) fn update(&self, pod: DesiredPod) {
         let mut state = self.lock();
         if pod.pod.metadata.deletion_timestamp.is_some() {
-            let grace = pod.pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
-            if state.deletion.is_none_or(|before| grace < before) {
-                state.deletion = Some(grace);
-                state.interrupt.cancel();
-            }
+            let grace = grace::effective(state.grace, &pod.pod, None);
+            state.end_within(grace);
         }
         state.update.pod = Some(pod);
         drop(state);
@@ -77,12 +87,18 @@ impl Inbox {
         let mut state = self.lock();
         state.update.removed = true;
         // A pod that ends already goes on with the grace it was given.
-        if !state.removed && state.deletion.is_none() {
+        if !state.removed && state.grace.is_none() {
             state.interrupt.cancel();
         }
         state.removed = true;
         drop(state);
         self.notify.notify_one();
+    }
+
+    /// The worker ends its pod within `grace` from now on, for whatever reason.
+    pub(super) fn ending(&self, grace: Duration) {
+        let mut state = self.lock();
+        state.grace = Some(state.grace.map_or(grace, |before| before.min(grace)));
     }
 
     /// The pod has to go, however well it is. False: it goes already, and this makes no difference.
@@ -97,14 +113,11 @@ impl Inbox {
 
     fn end_early(&self, reason: &'static str, eviction: Eviction) -> bool {
         let mut state = self.lock();
-        // A pod that ends already goes on with the grace it was given.
-        if state.evicted || state.removed || state.deletion.is_some() {
+        let Eviction { message, grace } = eviction;
+        if !state.end_within(grace.max(grace::LEAST)) {
             return false;
         }
-        state.evicted = true;
-        let Eviction { message, grace } = eviction;
         state.update.eviction = Some(memory::Eviction { reason, message, grace });
-        state.interrupt.cancel();
         drop(state);
         self.notify.notify_one();
         true

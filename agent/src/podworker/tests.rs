@@ -4,6 +4,7 @@
 mod dying;
 mod ending;
 mod faults;
+mod grace;
 mod harness;
 mod keeping;
 mod life;

@@ -171,6 +171,9 @@ impl Worker {
     /// Remembers a decision and says what it says.
     fn enter(&mut self, decision: &Decision) {
         self.memory.enter(decision);
+        if let Some(grace) = decision.grace {
+            self.inbox.ending(grace);
+        }
         for event in &decision.events {
             self.record_event(event);
         }

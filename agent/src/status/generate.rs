@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cri::types::SandboxState;
+use cri::types::{ContainerState, SandboxState};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -68,7 +68,7 @@ pub fn generate(input: &StatusInput<'_>) -> PodStatus {
     let debuggers: Vec<Container> = spec::ephemeral_containers(pod).iter().map(spec::as_container).collect();
     let ephemeral = list(ContainerKind::Ephemeral, &debuggers, &previous.ephemeral_container_statuses);
 
-    let failed_before = matches!(previous.phase.as_deref(), Some("Failed" | "Succeeded"));
+    let failed_before = previous.phase.as_deref().is_some_and(is_terminal);
     let phase = match (input.failure, &previous.phase) {
         (_, Some(done)) if failed_before => done.clone(),
         (Some(_), _) => "Failed".to_owned(),
@@ -80,8 +80,16 @@ pub fn generate(input: &StatusInput<'_>) -> PodStatus {
         None if previous.phase.as_ref() == Some(&phase) => (previous.reason.clone(), previous.message.clone()),
         None => (None, None),
     };
+    let held_back = !failed_before && is_terminal(&phase) && could_run(input.runtime);
     let old_conditions = previous.conditions.as_deref().unwrap_or_default();
-    let conditions = all_conditions(input, &init, &main, &phase, old_conditions);
+    let conditions = all_conditions(input, &init, &main, (&phase, held_back), old_conditions);
+    let (phase, reason, message) = match held_back {
+        true => {
+            let before = previous.phase.clone().unwrap_or_else(|| "Running".to_owned());
+            (before, previous.reason.clone(), previous.message.clone())
+        }
+        false => (phase, reason, message),
+    };
     let pod_ips = pod_ips(input, previous);
     let wrap = |list: Vec<ContainerStatus>| (!list.is_empty()).then_some(list);
     PodStatus {
@@ -101,6 +109,16 @@ pub fn generate(input: &StatusInput<'_>) -> PodStatus {
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()
     }
+}
+
+fn is_terminal(phase: &str) -> bool {
+    matches!(phase, "Failed" | "Succeeded")
+}
+
+/// Whether anything of the pod may run: who hears that a pod is over takes what it held for free, an identity or a
+/// volume (pkg/kubelet/status/status_manager.go: `mergePodStatus`).
+fn could_run(runtime: &RuntimePod) -> bool {
+    runtime.containers.iter().any(|c| matches!(c.status.state, ContainerState::Running | ContainerState::Unknown))
 }
 
 /// All termination messages of a pod together.
@@ -165,7 +183,7 @@ fn all_conditions(
     input: &StatusInput<'_>,
     init: &[ContainerStatus],
     main: &[ContainerStatus],
-    phase: &str,
+    (phase, held_back): (&str, bool),
     old: &[PodCondition],
 ) -> Vec<PodCondition> {
     let pod = input.pod;
@@ -193,7 +211,8 @@ fn all_conditions(
         let generation = slot.observed_generation;
         *slot = PodCondition { observed_generation: generation, ..scheduled.clone() };
     }
-    if let Some(failure) = input.failure.filter(|f| f.evicted.is_some()) {
+    // Who is told of a disruption may start a successor: not before the end is told.
+    if let Some(failure) = input.failure.filter(|f| f.evicted && !held_back) {
         let reason = conditions::TERMINATION_BY_KUBELET;
         let message = match failure.reason.as_str() {
             PREEMPTING => "Pod was preempted by Kubelet to accommodate a critical pod.".to_owned(),

@@ -91,7 +91,7 @@ fn show_effect(effect: &Effect) -> String {
             let all: Vec<String> = start.containers.iter().map(show_start).collect();
             format!("start:{sandbox}{order}[{}]", all.join(" "))
         }
-        Effect::Stop { grace } => grace.map_or("stop".to_owned(), |g| format!("stop:{}s", g.as_secs())),
+        Effect::Stop { grace } => format!("stop:{}s", grace.as_secs()),
         Effect::TearDownVolumes => "volumes".to_owned(),
         Effect::RemoveCgroup => "cgroup".to_owned(),
         Effect::Rest => "rest".to_owned(),
@@ -144,7 +144,7 @@ fn a_refused_pod_fails() {
     let mut s = Scene::bare(ONE);
     let refusal = Refusal { reason: "OutOfcpu".to_owned(), message: "too little".to_owned() };
     s.memory.note(Outcome::Refused(refusal), at(0));
-    assert_eq!(s.shows(0), "Containers stop (OutOfcpu)");
+    assert_eq!(s.shows(0), "Containers stop:30s (OutOfcpu)");
     let d = s.decide(0);
     let failure = d.failure.clone().unwrap();
     assert_eq!((failure.reason.as_str(), failure.message.as_str()), ("OutOfcpu", "Pod was rejected: too little"));
@@ -365,7 +365,7 @@ fn a_deadline_ends_the_pod_and_wakes_for_that() {
     assert_eq!(s.shows(5), "Syncing keep @30", "also what is done meanwhile is given up then");
     s.memory.note(Outcome::Failed, at(29));
     assert_eq!(s.decide(29).wake_at.unwrap().duration_since(at(29)).as_millis(), 500);
-    assert_eq!(s.shows(30), "Containers stop (DeadlineExceeded)", "no back-off holds it up");
+    assert_eq!(s.shows(30), "Containers stop:30s (DeadlineExceeded)", "no back-off holds it up");
     assert_eq!(s.decide(30).failure.unwrap().reason, "DeadlineExceeded");
     assert_eq!(s.decide(30).report, Some(Stage::Terminating));
     // A pod that was not taken yet has not been active.
@@ -382,14 +382,36 @@ fn an_end_waits_for_nothing_that_the_pod_waited_for() {
     s.memory.evict(Eviction { reason: "Evicted", message: "short".to_owned(), grace: Duration::from_secs(7) });
     assert_eq!(s.shows(0), "Containers stop:7s");
     let failure = s.decide(0).failure.unwrap();
-    assert_eq!((failure.reason.as_str(), failure.evicted), ("Evicted", Some(Duration::from_secs(7))));
-    // A deletion is no eviction, whatever came first.
+    assert_eq!((failure.reason.as_str(), failure.evicted), ("Evicted", true));
+}
+
+#[test]
+fn who_ends_a_pod_that_ends_already_may_only_shorten_that() {
+    let evict = |s: &mut Scene, seconds| {
+        let grace = Duration::from_secs(seconds);
+        s.memory.evict(Eviction { reason: "Evicted", message: format!("within {seconds} s"), grace });
+    };
+    let never =
+        "  restartPolicy: Never\n  containers: [{name: a}]\n  initContainers: [{name: s, restartPolicy: Always}]";
+    let mut s = scene(never, &[("s", 0, Running, 0), ("a", 0, Exited, 0)]);
+    let enter = |s: &mut Scene| {
+        let decision = s.decide(50);
+        s.memory.enter(&decision);
+        show(&decision)
+    };
+    assert_eq!(enter(&mut s), "Containers stop:30s");
     s = deleted(s);
-    let d = s.decide(0);
-    assert_eq!((show(&d).as_str(), d.failure.clone()), ("Containers stop", None));
-    s.memory.enter(&d);
-    s.memory.evict(Eviction { reason: "Evicted", message: "late".to_owned(), grace: Duration::ZERO });
-    assert_eq!(s.shows(0), "Containers stop", "a pod that ends goes on with the grace it was given");
+    s.pod.metadata.deletion_grace_period_seconds = Some(60);
+    assert_eq!(enter(&mut s), "Containers stop:30s");
+    evict(&mut s, 40);
+    assert_eq!(enter(&mut s), "Containers stop:30s");
+    // The node's reason is told all the same (pkg/kubelet/pod_workers.go: `PodStatusFunc`).
+    assert_eq!(s.memory.failure.as_ref().map(|f| (f.message.as_str(), f.evicted)), Some(("within 40 s", true)));
+    evict(&mut s, 0);
+    assert_eq!(enter(&mut s), "Containers stop:1s");
+    assert_eq!(s.memory.failure.as_ref().unwrap().message, "within 40 s", "the first reason counts");
+    s.memory.note(Outcome::Stopped, at(50));
+    assert_eq!(s.decide(50).grace, Some(Duration::ZERO), "nothing can end sooner");
 }
 
 #[test]
@@ -399,10 +421,10 @@ fn a_tear_down_goes_on_where_it_failed() {
     assert_eq!(s.shows(0), "Containers list");
     s.memory.stale = false;
     let d = s.decide(0);
-    assert_eq!((show(&d).as_str(), d.report), ("Containers stop", Some(Stage::Terminating)));
+    assert_eq!((show(&d).as_str(), d.report), ("Containers stop:30s", Some(Stage::Terminating)));
     s.memory.enter(&d);
     s.memory.note(Outcome::Failed, at(0));
-    assert_eq!((s.shows(0).as_str(), s.shows(1).as_str()), ("Containers @0", "Containers stop"));
+    assert_eq!((s.shows(0).as_str(), s.shows(1).as_str()), ("Containers @0", "Containers stop:30s"));
     s.memory.note(Outcome::Stopped, at(1));
     let d = s.decide(1);
     assert_eq!((show(&d).as_str(), d.report), ("Volumes volumes", Some(Stage::Terminated)));
@@ -423,6 +445,6 @@ fn a_tear_down_goes_on_where_it_failed() {
 #[test]
 fn a_pod_that_is_done_ends() {
     let never = "  restartPolicy: Never\n  containers: [{name: a}]";
-    assert_eq!(scene(never, &[("a", 0, Exited, 0)]).shows(50), "Containers stop");
+    assert_eq!(scene(never, &[("a", 0, Exited, 0)]).shows(50), "Containers stop:30s");
     assert_eq!(scene(never, &[("a", 0, Exited, 0)]).decide(50).failure, None);
 }

@@ -24,8 +24,8 @@ pub(super) struct Kill<'a> {
     reason: KillReason,
     /// The text of the `Killing` event.
     message: &'a str,
-    /// What it gets to stop, whatever it asks for.
-    grace_override: Option<Duration>,
+    /// What the whole pod gets to end, whatever the container asks for.
+    pod_grace: Option<Duration>,
     /// The containers that have to stop before this one, if any.
     ordering: Option<(&'a TerminationOrdering, usize)>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Kill<'a> {
 impl<'a> Kill<'a> {
     /// A kill that waits for no other container and gives it what it asks for.
     pub(super) fn new(target: &'a RuntimeContainer, reason: KillReason, message: &'a str) -> Self {
-        Self { target, reason, message, grace_override: None, ordering: None }
+        Self { target, reason, message, pod_grace: None, ordering: None }
     }
 }
 
@@ -67,12 +67,7 @@ impl TerminationOrdering {
 pub(super) async fn kill_container(ctx: &EffectContext, kill: Kill<'_>) -> Result<(), CriError> {
     let (pod, target) = (&ctx.pod, kill.target);
     let found = container::find(pod, target.name()).map(|(_, c)| c);
-    let total = match (kill.grace_override, pod.metadata.deletion_grace_period_seconds) {
-        // Who deletes a pod that the node ends already may shorten what it was given, never lengthen it.
-        (Some(own), Some(asked)) => own.min(Duration::from_secs(u64::try_from(asked).unwrap_or(0))),
-        (Some(own), None) => own,
-        (None, _) => grace::grace_period(pod, found.as_ref(), kill.reason),
-    };
+    let total = kill.pod_grace.unwrap_or_else(|| grace::grace_period(pod, found.as_ref(), kill.reason));
     ctx.deps.events.container(pod, target.name(), EventType::Normal, "Killing", kill.message);
     let began = Instant::now();
     if let Some(spec) = &found
@@ -84,9 +79,7 @@ pub(super) async fn kill_container(ctx: &EffectContext, kill: Kill<'_>) -> Resul
     if let Some((ordering, group)) = kill.ordering {
         ordering.wait(group, total.saturating_sub(began.elapsed())).await;
     }
-    // A forced deletion (grace 0) and an eviction are upstream's literal overrides.
-    let forced = pod.metadata.deletion_grace_period_seconds == Some(0) || kill.grace_override.is_some();
-    let left = grace::remaining(total, began.elapsed(), forced);
+    let left = grace::remaining(total, began.elapsed(), kill.pod_grace.is_some());
     match ctx.deps.runtime.stop_container(target.id(), left).await {
         Err(error) if !error.is_not_found() => return Err(error),
         _ => {}
@@ -122,9 +115,8 @@ pub(super) fn hook_host(ctx: &EffectContext, pod_ips: &[String]) -> String {
 
 /// Kills every running container of the pod: all preStop hooks at once, then the
 /// stop signals, to main containers together and to sidecars in reverse order
-/// after them; all within the grace period of the pod, or within what the node
-/// gives them. Goes on past errors.
-pub(super) async fn kill_containers(ctx: &EffectContext, grace_override: Option<Duration>) -> Vec<CriError> {
+/// after them; all within what the pod is given, where it ends. Goes on past errors.
+pub(super) async fn kill_containers(ctx: &EffectContext, pod_grace: Option<Duration>) -> Vec<CriError> {
     let alive: Vec<&RuntimeContainer> = ctx
         .runtime
         .containers
@@ -140,7 +132,7 @@ pub(super) async fn kill_containers(ctx: &EffectContext, grace_override: Option<
         async move {
             let kill = Kill {
                 ordering: Some((ordering, group)),
-                grace_override,
+                pod_grace,
                 ..Kill::new(target, KillReason::PodEnds, &message)
             };
             kill_container(ctx, kill).await

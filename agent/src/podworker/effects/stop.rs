@@ -53,10 +53,10 @@ fn report_errors(ctx: &EffectContext, errors: &[cri::CriError]) -> Result<(), No
 }
 
 /// Stops everything for good, and learns how it ended.
-pub(super) async fn stop(ctx: &EffectContext, grace: Option<Duration>) -> Result<(), NotDone> {
+pub(super) async fn stop(ctx: &EffectContext, grace: Duration) -> Result<(), NotDone> {
     ctx.deps.probes.stop_liveness_and_startup(&ctx.uid);
     let was_running = ctx.runtime.is_running();
-    let mut errors = kill_containers(ctx, grace).await;
+    let mut errors = kill_containers(ctx, Some(grace)).await;
     let mut view = RuntimePod::clone(&ctx.runtime);
     if errors.is_empty() && was_running {
         ctx.journal.write(Record::Stale);

@@ -190,11 +190,13 @@ async fn pods_go_one_after_the_other_until_it_is_enough() {
     assert_eq!(["a", "b", "c", "d"].map(evicted), [true, true, false, false]);
 }
 
-/// One that ends already, however slowly, is no answer to a shortage: others go.
+/// One that ends already and that nobody can make faster is no answer to a shortage: others go.
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_ends_already_keeps_no_other_from_being_evicted() {
     let scene = Scene::start(Signal::MemoryAvailable, false, 0, &[("ending", 500, 0), ("other", 350, 0)]).await;
-    scene.node.want(&[deleted(&scene.pods["ending"], 3600), scene.pods["other"].clone()]);
+    // The runtime is stuck.
+    scene.node.runtime.delay(Op::StopContainer, 1, Duration::from_secs(3600));
+    scene.node.want(&[deleted(&scene.pods["ending"], 1), scene.pods["other"].clone()]);
     scene.node.settle(Duration::from_secs(30)).await;
     assert_eq!(scene.told("Evicted"), 0);
     // The node itself takes more.
@@ -202,6 +204,19 @@ async fn a_pod_that_ends_already_keeps_no_other_from_being_evicted() {
     scene.node.until("the other is evicted", |_| scene.reason("other").as_deref() == Some("Evicted")).await;
     scene.node.settle(Duration::from_secs(120)).await;
     assert_eq!((scene.told("Evicted"), scene.node.runtime.running()), (1, vec!["ending".to_owned()]));
+}
+
+/// Upstream's eviction manager takes pods that end for active ones, too (pkg/kubelet/kubelet_pods.go: `GetActivePods`).
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_ends_at_leisure_has_to_hurry_before_others_go() {
+    let scene = Scene::start(Signal::MemoryAvailable, false, 0, &[("ending", 500, 0), ("other", 350, 0)]).await;
+    scene.node.want(&[deleted(&scene.pods["ending"], 3600), scene.pods["other"].clone()]);
+    scene.node.settle(Duration::from_secs(30)).await;
+    *scene.signals.images.lock().unwrap() = 60;
+    scene.node.until("it has ended", |n| n.runtime.running() == ["other"]).await;
+    assert_eq!(scene.reason("ending").as_deref(), Some("Evicted"));
+    scene.node.settle(Duration::from_secs(120)).await;
+    assert_eq!((scene.told("Evicted"), scene.node.is_ready(&scene.pods["other"])), (1, true));
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,11 +266,15 @@ async fn a_soft_threshold_has_patience_and_gives_time() {
     let scene = Scene::start(Signal::MemoryAvailable, true, 0, &[("a", 950, 0)]).await;
     scene.node.settle(Duration::from_secs(59)).await;
     assert!(scene.node.is_ready(&scene.pods["a"]));
-    scene.node.until("ending", |n| n.status(&scene.pods["a"]).reason.as_deref() == Some("Evicted")).await;
+    scene.node.until("ending", |n| n.said("Killing", "Stopping container a")).await;
     let began = tokio::time::Instant::now();
+    scene.node.settle(Duration::from_secs(3)).await;
+    let status = scene.node.status(&scene.pods["a"]);
+    assert_eq!((status.phase.as_deref(), status.reason), (Some("Running"), None), "nobody is to replace it yet");
     scene.node.until("ended", |n| n.runtime.running().is_empty()).await;
     let took = began.elapsed().as_secs();
     assert!((6..=8).contains(&took), "{took} s");
+    scene.node.until("told", |_| scene.reason("a").as_deref() == Some("Evicted")).await;
 }
 
 #[tokio::test(start_paused = true)]

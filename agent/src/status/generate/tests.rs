@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use cri::ContainerId;
 use cri::types::ContainerState::{self, Created, Exited, Running};
+use proptest::prelude::*;
 
 use super::*;
 use crate::contract::{ContainerProbes, ProbeOutcome};
@@ -195,12 +196,74 @@ fn a_pod_that_is_over() {
     let mut c = case(ONE, &[]);
     c.stage = Stage::Terminated;
     assert_eq!(show(&c.make(None, 0)), "Failed a:ended(137)/0");
-    let mut c = case(ONE, &[("a", 0, Running, 0)]);
-    c.failure = Some(PodFailure { reason: "DeadlineExceeded".into(), message: "late".into(), evicted: None });
+    let mut c = case(ONE, &[("a", 0, Exited, 0)]);
+    c.failure = Some(PodFailure { reason: "DeadlineExceeded".into(), message: "late".into(), evicted: false });
     let s = c.make(None, 0);
     assert_eq!((s.phase.as_deref(), s.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
     c.failure = None;
     assert_eq!(c.make(Some(&s), 1).phase.as_deref(), Some("Failed"), "an end is final");
+}
+
+/// Upstream's `mergePodStatus` (pkg/kubelet/status/status_manager.go).
+#[test]
+fn a_pod_of_which_something_runs_is_not_over_yet() {
+    let before = PodStatus {
+        reason: Some("R".into()),
+        message: Some("m".into()),
+        ..case(ONE, &[("a", 0, Running, 0)]).make(None, 0)
+    };
+    let shown = |s: &PodStatus| {
+        let text = |t: &Option<String>| t.clone().unwrap_or_default();
+        [text(&s.phase), text(&s.reason), text(&s.message), condition(s, "Ready").status.clone()].join(" ")
+    };
+    for state in [Running, ContainerState::Unknown] {
+        let mut c = case(ONE, &[("a", 0, state, 0)]);
+        c.failure = Some(PodFailure { reason: "DeadlineExceeded".into(), message: "late".into(), evicted: false });
+        c.stage = Stage::Terminating;
+        assert_eq!(shown(&c.make(Some(&before), 1)), "Running R m False", "{state:?}");
+        assert_eq!(c.make(None, 1).phase.as_deref(), Some("Running"), "{state:?}");
+        c.stage = Stage::Terminated;
+        c.runtime = case(ONE, &[("a", 0, Exited, 137)]).runtime;
+        assert_eq!(shown(&c.make(Some(&before), 1)), "Failed DeadlineExceeded late False");
+    }
+    for runs in ["initContainers: [{name: s, restartPolicy: Always}]", "ephemeralContainers: [{name: s}]"] {
+        let spec = format!("  restartPolicy: Never\n  containers: [{{name: a}}]\n  {runs}");
+        let before = case(&spec, &[("a", 0, Running, 0), ("s", 0, Running, 0)]).make(None, 0);
+        let ending = case(&spec, &[("a", 0, Exited, 0), ("s", 0, Running, 0)]);
+        assert_eq!(shown(&ending.make(Some(&before), 1)), "Running   False", "{runs}");
+        let ended = case(&spec, &[("a", 0, Exited, 0), ("s", 0, Exited, 0)]);
+        assert_eq!(shown(&ended.make(Some(&before), 1)), "Succeeded   False", "{runs}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_over_runs_nothing(
+        states in prop::collection::vec(prop::sample::select(vec![Created, Running, Exited, ContainerState::Unknown]), 4),
+        code in prop::sample::select(vec![0, 1]),
+        policy in prop::sample::select(vec!["Always", "OnFailure", "Never"]),
+        stage in prop::sample::select(vec![Stage::Syncing, Stage::Terminating, Stage::Terminated]),
+        fails in any::<bool>(),
+        begun in any::<bool>(),
+    ) {
+        let spec = format!("  restartPolicy: {policy}
+  initContainers: [{{name: i}}, {{name: s, restartPolicy: Always}}]
+  containers: [{{name: a}}]
+  ephemeralContainers: [{{name: e}}]");
+        let instances: Vec<Instance> = ["i", "s", "a", "e"].into_iter().zip(&states).map(|(n, s)| (n, 0, *s, code)).collect();
+        let mut c = case(&spec, &instances);
+        let before = case(&spec, &[("i", 0, Running, 0)]).make(None, 0);
+        c.stage = stage;
+        c.failure = fails.then(|| PodFailure { reason: "Evicted".into(), message: "m".into(), evicted: true });
+        let status = c.make(begun.then_some(&before), 1);
+        let over = is_terminal(status.phase.as_deref().unwrap());
+        let runs = states.iter().any(|s| matches!(s, Running | ContainerState::Unknown));
+        prop_assert!(!(over && runs), "{}", show(&status));
+        let told = status.conditions.iter().flatten().any(|c| c.type_ == "DisruptionTarget");
+        prop_assert!(over || !told);
+    }
 }
 
 #[test]
@@ -223,20 +286,25 @@ fn an_evicted_pod_says_who_ended_it() {
     c.failure = Some(PodFailure {
         reason: "Evicted".into(),
         message: "The node was low on resource: memory. ".into(),
-        evicted: Some(std::time::Duration::ZERO),
+        evicted: true,
     });
     c.stage = Stage::Terminating;
     let ending = c.make(Some(&running), 5);
-    assert_eq!((ending.phase.as_deref(), ending.reason.as_deref()), (Some("Failed"), Some("Evicted")));
-    let target = condition(&ending, "DisruptionTarget");
+    assert_eq!((ending.phase.as_deref(), ending.reason.as_deref()), (Some("Running"), None));
+    assert!(ending.conditions.iter().flatten().all(|c| c.type_ != "DisruptionTarget"), "nobody is to replace it yet");
+    c.stage = Stage::Terminated;
+    c.runtime = case("  containers: [{name: a}]", &[("a", 0, Exited, 137)]).runtime;
+    let ended = c.make(Some(&ending), 8);
+    assert_eq!((ended.phase.as_deref(), ended.reason.as_deref()), (Some("Failed"), Some("Evicted")));
+    let target = condition(&ended, "DisruptionTarget");
     assert_eq!((target.status.as_str(), target.reason.as_deref()), ("True", Some("TerminationByKubelet")));
-    assert_eq!(target.message, ending.message);
+    assert_eq!((&target.message, &target.last_transition_time), (&ended.message, &Some(Time(at(8)))));
     // Also when the server already shows the one it was told.
-    c.pod.status = Some(ending.clone());
-    let again = c.make(Some(&ending), 9);
+    c.pod.status = Some(ended.clone());
+    let again = c.make(Some(&ended), 9);
     let targets = again.conditions.iter().flatten().filter(|c| c.type_ == "DisruptionTarget");
     assert_eq!(targets.collect::<Vec<_>>(), [target]);
-    let patch = crate::status::patch::status_patch("u", Some(&running), &ending).unwrap();
+    let patch = crate::status::patch::status_patch("u", Some(&running), &ended).unwrap();
     assert!(patch["status"]["conditions"].to_string().contains("DisruptionTarget"), "{patch}");
 }
 
