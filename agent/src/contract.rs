@@ -44,7 +44,8 @@ pub trait PodVolumes: Send + Sync + Debug {
     /// Brings every volume of the pod up, adopting what an earlier agent
     /// mounted, and keeps projected ones current until
     /// [`PodVolumes::tear_down`]. To be called in each sync of an admitted pod:
-    /// it returns at once when nothing changed. May be dropped before it ends.
+    /// it returns at once when all are up, whatever they show. May be dropped
+    /// before it ends.
     async fn set_up(&self, pod: &Arc<Pod>) -> Result<Arc<MountedVolumes>, VolumeError>;
 
     /// The bind mounts of one container (also an init or ephemeral one seen as

@@ -118,6 +118,13 @@ impl PodVolumes for VolumeManager {
             return Err(VolumeError::SetUp { volume: String::new(), message: format!("invalid pod UID {uid:?}") });
         };
         let entry = self.entry(&uid);
+        if let Some((mounted, changed)) = entry.up(pod) {
+            if changed {
+                // What it shows from now on is not waited for.
+                self.deadlines.notify_one();
+            }
+            return Ok(mounted);
+        }
         let mut state = entry.state.lock().await;
         let result = self.reconcile(&entry, &mut state, pod, &pod_dir).await;
         let waits = state.deadline().is_some();

@@ -142,12 +142,13 @@ fn run(
     decision.waiting = starts.waiting;
     if actions.create_sandbox.is_none() && starts.ready.is_empty() {
         decision.events.extend(starts.events);
-        if decision.effects.is_empty() && !memory.rested {
+        // Nothing that is stopped now is given up because somebody else may start.
+        let soonest = starts.soonest.filter(|_| decision.effects.is_empty());
+        let keep_at = memory.keep_at.filter(|at| *at > now && !memory.rested);
+        if decision.effects.is_empty() && !memory.rested && keep_at.is_none() {
             decision.effects.push(Effect::Keep);
         }
-        // Nothing that is done now is given up because somebody else may start.
-        let soonest = starts.soonest.filter(|_| decision.effects.is_empty());
-        return Decision { wake_at: earliest(deadline, [soonest]), ..decision };
+        return Decision { wake_at: earliest(deadline, [soonest, keep_at]), ..decision };
     }
     if let Some((event, until)) = blocked(actions, facts, now) {
         // What still runs of a dead sandbox is stopped all the same, once.

@@ -122,6 +122,8 @@ pub enum Outcome {
     Preempting(BTreeSet<PodUid>),
     /// Nothing is left to do before the next wake-up.
     Rested,
+    /// Volumes could not be kept.
+    NotKept,
     /// A preStop hook has come to its end.
     HookEnded(ContainerId),
     /// The name of a sandbox with this attempt is taken.

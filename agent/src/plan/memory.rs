@@ -87,6 +87,9 @@ pub struct Memory {
     /// Failures in a row of anything else, and when to try again.
     pub failures: u32,
     pub retry_at: Option<Timestamp>,
+    /// The same of keeping the pod, which holds up nothing that has to start.
+    pub keep_failures: u32,
+    pub keep_at: Option<Timestamp>,
     /// Containers whose preStop hook has come to its end: it does not run again
     /// when a kill is repeated. One that was interrupted runs anew, as upstream's.
     pub hooks_ended: HashSet<ContainerId>,
@@ -112,6 +115,8 @@ impl Memory {
             free_sandbox: 0,
             failures: 0,
             retry_at: None,
+            keep_failures: 0,
+            keep_at: None,
             hooks_ended: HashSet::new(),
             stale: false,
             rested: false,
@@ -120,7 +125,7 @@ impl Memory {
 
     /// Something happened: what waits for another try need not wait any longer.
     pub fn wake(&mut self) {
-        self.retry_at = None;
+        (self.retry_at, self.keep_at) = (None, None);
         self.rested = false;
     }
 
@@ -168,7 +173,11 @@ impl Memory {
             }
             Outcome::Rested => {
                 self.rested = true;
-                self.failures = 0;
+                (self.failures, self.keep_failures) = (0, 0);
+            }
+            Outcome::NotKept => {
+                self.keep_at = Some(after(now, retry_pause(self.keep_failures)));
+                self.keep_failures = self.keep_failures.saturating_add(1);
             }
             Outcome::HookEnded(id) => {
                 self.hooks_ended.insert(id);

@@ -101,7 +101,8 @@ async fn read(ctx: &EffectContext, list: bool) -> Result<(), NotDone> {
 async fn keep(ctx: &EffectContext) -> Result<(), NotDone> {
     if let Err(error) = ctx.deps.volumes.set_up(&ctx.pod).await {
         ctx.warn("FailedMount", error.to_string());
-        return Err(NotDone);
+        ctx.journal.outcome(Outcome::NotKept);
+        return Ok(());
     }
     collect_garbage(ctx).await;
     ctx.journal.outcome(Outcome::Rested);

@@ -3,17 +3,20 @@
 //!
 //! What is desired is told with each sync of an admitted pod; what there is stands on the node, where
 //! a set-up finds and adopts what an earlier agent made. A sync that finds all volumes up costs a lock
-//! and a comparison. What objects and tokens change later is followed by [`VolumeManager::run`].
+//! and a comparison, and waits for nothing: like upstream's `WaitForAttachAndMount`, it is about volumes
+//! that are not up. What the pod, objects and tokens change later is followed by [`VolumeManager::run`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
+use tokio::sync::OwnedMutexGuard;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,8 +38,9 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// One pod's volumes, and who works on them.
 #[derive(Debug, Default)]
 pub(super) struct PodEntry {
+    told: Mutex<Told>,
     /// Locked while something is done to the volumes.
-    pub state: tokio::sync::Mutex<PodState>,
+    pub state: Arc<tokio::sync::Mutex<PodState>>,
     pub jobs: Jobs,
     /// Cancelled when the volumes are to go; nothing is set up any more.
     pub ended: CancellationToken,
@@ -44,9 +48,19 @@ pub(super) struct PodEntry {
     missed: AtomicBool,
 }
 
+/// What needs no waiting for who works on the volumes.
+#[derive(Debug, Default)]
+struct Told {
+    /// The pod, as its worker last showed it.
+    pod: Option<Arc<Pod>>,
+    /// All volumes are up, whatever they show.
+    mounted: Option<Arc<MountedVolumes>>,
+}
+
 /// What is desired for one pod, and how far it is.
 #[derive(Debug, Default)]
 pub(super) struct PodState {
+    /// The pod that volumes show.
     pod: Option<Arc<Pod>>,
     volumes: Vec<Box<dyn Volume>>,
     /// All of them are up.
@@ -75,6 +89,31 @@ impl Retry {
     }
 }
 
+impl PodEntry {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is up, if all is and none of it is to go; from now on it is to show this pod. And whether some of it may
+    /// have to be set up again for that.
+    pub fn up(&self, pod: &Arc<Pod>) -> Option<(Arc<MountedVolumes>, bool)> {
+        let mut told = self.told();
+        let changed = told.pod.replace(pod.clone()).is_none_or(|before| !same_metadata(&before, pod));
+        let mounted = told.mounted.clone().filter(|_| !self.ended.is_cancelled());
+        mounted.map(|mounted| (mounted, changed))
+    }
+
+    /// Has due what shows labels or annotations that changed.
+    fn catch_up(&self, state: &mut PodState) {
+        let (Some(shown), Some(pod)) = (&state.pod, self.told().pod.clone()) else { return };
+        if state.mounted.is_some() && !same_metadata(shown, &pod) {
+            let names = state.names(|volume| volume.requires_remount(&Change::Metadata));
+            state.retries.extend(names.into_iter().map(|name| (name, Retry::now())));
+            state.pod = Some(pod);
+        }
+    }
+}
+
 impl PodState {
     /// When a volume is to be set up again. One that waits for another try is due then and not before, whatever its
     /// content would have it.
@@ -94,6 +133,9 @@ impl PodState {
 
     /// Volumes that are due.
     fn due(&self, now: Instant) -> Vec<String> {
+        if self.mounted.is_none() {
+            return Vec::new();
+        }
         self.names(|volume| self.due_at(volume).is_some_and(|at| at <= now))
     }
 
@@ -122,8 +164,7 @@ impl VolumeManager {
         MounterArgs { pod, reader, fields, jobs: &entry.jobs, ended: &entry.ended }
     }
 
-    /// Makes an admitted pod's volumes what they should be: sets up what is not up, and again what shows labels or
-    /// annotations that changed.
+    /// Sets up the volumes of an admitted pod that are not up.
     pub(super) async fn reconcile(
         &self,
         entry: &PodEntry,
@@ -134,17 +175,7 @@ impl VolumeManager {
         if entry.ended.is_cancelled() {
             return Err(not_set_up("all", ENDED));
         }
-        let previous = state.pod.replace(pod.clone());
-        if let Some(mounted) = state.mounted.clone() {
-            if previous.is_some_and(|previous| !same_metadata(&previous, pod)) {
-                let names = state.names(|volume| volume.requires_remount(&Change::Metadata));
-                // Should this call be dropped, they are due all the same.
-                state.retries.extend(names.iter().map(|name| (name.clone(), Retry::now())));
-                self.deadlines.notify_one();
-                self.remount(entry, state, &names).await;
-            }
-            return Ok(mounted);
-        }
+        state.pod = Some(pod.clone());
         if state.volumes.is_empty() {
             state.volumes = plugins::volumes(pod, pod_dir).map_err(|error| not_set_up(&error.volume, &error))?;
         }
@@ -170,7 +201,9 @@ impl VolumeManager {
         if let Some(error) = first_error {
             return Err(error);
         }
-        Ok(state.mounted.insert(Arc::new(mounted)).clone())
+        let mounted = Arc::new(mounted);
+        entry.told().mounted = Some(mounted.clone());
+        Ok(state.mounted.insert(mounted).clone())
     }
 
     /// Sets the named volumes up again. What fails keeps its old content and is tried again later.
@@ -211,9 +244,8 @@ impl VolumeManager {
     pub async fn run(&self, token: CancellationToken) {
         let taken = self.changes.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut changes = Some(taken.unwrap_or_else(|| self.reader.changes()));
-        // Looks at pods that were busy, one for each: what hangs there holds no other pod up.
-        let mut late = FuturesUnordered::new();
-        let later = |entry| self.look_later(entry);
+        // What is done to the pods' volumes, one at a time for each: what hangs there holds no other pod up.
+        let mut works = FuturesUnordered::new();
         loop {
             let deadline = self.next_deadline();
             let change = async {
@@ -227,14 +259,14 @@ impl VolumeManager {
                 () = token.cancelled() => return,
                 // Receiving is cancel-safe: an unread change stays queued.
                 change = change => match change {
-                    Ok(object) => late.extend(self.remount_users_of(Some(&object)).await.into_iter().map(later)),
-                    Err(RecvError::Lagged(_)) => late.extend(self.remount_users_of(None).await.into_iter().map(later)),
+                    Ok(object) => works.extend(self.remount_users_of(Some(&object))),
+                    Err(RecvError::Lagged(_)) => works.extend(self.remount_users_of(None)),
                     Err(RecvError::Closed) => changes = None,
                 },
                 // Those that are not done stay.
-                Some(()) = late.next(), if !late.is_empty() => {}
+                Some(()) = works.next(), if !works.is_empty() => {}
                 // Both only wait.
-                () = tokio::time::sleep_until(deadline) => self.remount_due().await,
+                () = tokio::time::sleep_until(deadline) => works.extend(self.remount_due()),
                 () = self.deadlines.notified() => {}
             }
         }
@@ -242,49 +274,52 @@ impl VolumeManager {
 
     /// Pods that are busy are passed over: they announce their deadlines at the end.
     fn next_deadline(&self) -> Instant {
-        let pods = self.known();
-        let deadlines = pods.iter().filter_map(|entry| entry.state.try_lock().ok()?.deadline());
+        let deadlines = self.known().into_iter().filter_map(|entry| {
+            let mut state = entry.state.try_lock().ok()?;
+            entry.catch_up(&mut state);
+            state.deadline()
+        });
         deadlines.min().unwrap_or_else(|| Instant::now() + FOREVER)
     }
 
-    async fn remount_due(&self) {
-        let pods = self.known();
-        join_all(pods.iter().map(async |entry| {
-            let Ok(mut state) = entry.state.try_lock() else { return };
+    /// What makes current what is due. Each holds its pod's state already.
+    fn remount_due(&self) -> Vec<BoxFuture<'_, ()>> {
+        let work = |entry: Arc<PodEntry>| {
+            let mut state = entry.state.clone().try_lock_owned().ok()?;
+            entry.catch_up(&mut state);
             let due = state.due(Instant::now());
-            self.remount(entry, &mut state, &due).await;
-        }))
-        .await;
+            (!due.is_empty()).then(|| self.work(entry, state, due).boxed())
+        };
+        self.known().into_iter().filter_map(work).collect()
     }
 
-    /// Makes what shows the object current, and returns those pods that are busy and that nobody waits for.
-    async fn remount_users_of(&self, object: Option<&ObjectRef>) -> Vec<Arc<PodEntry>> {
-        let looks = self.known().into_iter().map(async |entry| match entry.state.try_lock() {
-            Ok(mut state) => {
-                self.look(&entry, &mut state, object).await;
-                None
+    /// What makes current what shows the object, later where somebody works on the pod.
+    fn remount_users_of(&self, object: Option<&ObjectRef>) -> Vec<BoxFuture<'_, ()>> {
+        let work = |entry: Arc<PodEntry>| match entry.state.clone().try_lock_owned() {
+            Ok(state) => {
+                let names = state.showing(object);
+                (!names.is_empty()).then(|| self.work(entry, state, names).boxed())
             }
-            Err(_) => (!entry.missed.swap(true, Ordering::AcqRel)).then(|| entry.clone()),
-        });
-        join_all(looks).await.into_iter().flatten().collect()
+            Err(_) => (!entry.missed.swap(true, Ordering::AcqRel)).then(|| self.look_later(entry).boxed()),
+        };
+        self.known().into_iter().filter_map(work).collect()
     }
 
     async fn look_later(&self, entry: Arc<PodEntry>) {
-        let mut state = entry.state.lock().await;
+        let state = entry.state.clone().lock_owned().await;
         // What changes from now on is told anew.
         entry.missed.store(false, Ordering::Release);
-        self.look(&entry, &mut state, None).await;
-        drop(state);
-        self.deadlines.notify_one();
+        let names = state.showing(None);
+        self.work(entry, state, names).await;
     }
 
-    async fn look(&self, entry: &PodEntry, state: &mut PodState, object: Option<&ObjectRef>) {
-        let names = state.showing(object);
+    /// Sets the named volumes up again, or wakes a pod that waits for what they show.
+    async fn work(&self, entry: Arc<PodEntry>, mut state: OwnedMutexGuard<PodState>, names: Vec<String>) {
         match &state.pod {
             _ if names.is_empty() => {}
             // It waits for another try; what it lacked may be there now.
             Some(pod) if state.mounted.is_none() => (self.sink)(&PodUid::of(pod)),
-            _ => self.remount(entry, state, &names).await,
+            _ => self.remount(&entry, &mut state, &names).await,
         }
     }
 }

@@ -258,7 +258,8 @@ fn files_follow_their_objects() {
         let mut changed = Pod::clone(&first);
         changed.metadata.labels = Some([("b".to_owned(), "2".to_owned())].into());
         set.set_up(&Arc::new(changed)).await.unwrap();
-        assert_eq!(fs::read_to_string(mounted.host_paths["down"].join("labels")).unwrap(), "b=\"2\"");
+        let labels = mounted.host_paths["down"].join("labels");
+        eventually("the labels", || fs::read_to_string(&labels).is_ok_and(|text| text == "b=\"2\"")).await;
         set.tear_down(&PodUid::new("uid-1")).await.unwrap();
     });
 }

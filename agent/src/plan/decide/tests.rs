@@ -202,6 +202,35 @@ fn failures_are_tried_again_later_and_later() {
     assert_eq!(s.decide(0).wake_at.unwrap().duration_since(at(0)).as_millis(), 500, "counted anew");
 }
 
+/// What is to be kept has a back-off of its own, and nobody waits for what is being kept.
+#[test]
+fn a_pod_that_cannot_be_kept_starts_what_is_due() {
+    let mut s = scene(ONE, &[("a", 0, Exited, 1)]);
+    let Some(Effect::Start(mut start)) = s.decide(12).effects.pop() else { panic!() };
+    s.memory.note(Outcome::Starting(start.containers.remove(0)), at(12));
+    s.runtime = scene(ONE, &[("a", 0, Exited, 1), ("a", 1, Exited, 1)]).runtime;
+    let d = s.decide(112);
+    s.memory.enter(&d);
+    assert_eq!(show(&d), "Syncing keep @122 (BackOff)", "what hangs is given up when the restart is due");
+    let mut pauses = Vec::new();
+    for _ in 0..7 {
+        s.memory.note(Outcome::NotKept, at(100));
+        let d = s.decide(100);
+        assert!(d.effects.is_empty());
+        pauses.push(d.wake_at.unwrap().duration_since(at(100)).as_millis());
+    }
+    assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
+    assert_eq!(s.shows(110), "Syncing keep @122", "tried again");
+    s.memory.note(Outcome::NotKept, at(115));
+    assert_eq!(s.shows(115), "Syncing @122");
+    assert_eq!(s.shows(122), "Syncing start:s0[a#2/2]", "however long its own pause is");
+    s.memory.note(Outcome::Rested, at(122));
+    s.memory.wake();
+    s.memory.note(Outcome::NotKept, at(122));
+    s.runtime = scene(ONE, &[("a", 2, Running, 0)]).runtime;
+    assert_eq!(s.decide(122).wake_at.unwrap().duration_since(at(122)).as_millis(), 500, "counted anew");
+}
+
 #[test]
 fn crashes_back_off() {
     let mut s = scene(ONE, &[("a", 0, Exited, 1)]);
@@ -213,14 +242,14 @@ fn crashes_back_off() {
     assert_eq!(s.shows(12), "Syncing start:s0[a#1/1]", "the first restart is immediate");
     s.memory.note(Outcome::Starting(start(&s, 12)), at(12));
     s.runtime = scene(ONE, &[("a", 0, Exited, 1), ("a", 1, Exited, 1)]).runtime;
-    assert_eq!(s.shows(112), "Syncing keep (BackOff)");
+    assert_eq!(s.shows(112), "Syncing keep @122 (BackOff)");
     let d = s.decide(112);
     let (name, why) = &d.waiting[0];
     assert_eq!((name.as_str(), why.reason.as_str()), ("a", "CrashLoopBackOff"));
     assert_eq!(why.message, "back-off 10s restarting failed container=a pod=p_ns(u)");
     assert_eq!(d.events[0].message, "Back-off restarting failed container a in pod p_ns(u)");
     s.memory.enter(&d);
-    assert_eq!(s.shows(115), "Syncing keep", "it is announced once");
+    assert_eq!(s.shows(115), "Syncing keep @122", "it is announced once");
     s.memory.note(Outcome::Rested, at(115));
     assert_eq!(s.shows(115), "Syncing @122");
     assert_eq!(s.shows(122), "Syncing start:s0[a#2/2]");

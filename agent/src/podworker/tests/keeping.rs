@@ -62,6 +62,23 @@ async fn a_volume_that_cannot_be_kept_is_told_and_tried_again() {
     assert!(node.is_ready(&p));
 }
 
+/// A volume that cannot be kept is tried again with growing pauses of its own: they hold no restart up.
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_cannot_be_kept_holds_no_restart_up() {
+    let node = Node::start().await;
+    node.runtime.set_behavior("a", Behavior::ExitsWith(1));
+    let p = pod(ONE);
+    node.want(std::slice::from_ref(&p));
+    node.until("waits", |n| n.waiting_reason(&p, "a").as_deref() == Some("CrashLoopBackOff")).await;
+    let (began, starts) = (tokio::time::Instant::now(), node.runtime.count(Op::StartContainer));
+    // After the fifth failure in a row the next try is eight seconds away.
+    *node.volumes.fail_set_up.lock().unwrap() = 5;
+    node.workers.poke(&PodUid::of(&p));
+    node.until("started again", |n| n.runtime.count(Op::StartContainer) > starts).await;
+    assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
+    assert_eq!(*node.volumes.fail_set_up.lock().unwrap(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn readiness_is_reported_while_the_worker_pulls() {
     let node = Node::start().await;

@@ -30,6 +30,45 @@ fn a_pod_whose_volumes_hang_holds_no_other_up() {
     });
 }
 
+/// What shows an object that nobody answers for stays as it is: neither its own pod waits for that, nor do others.
+#[test]
+fn a_refresh_that_hangs_holds_nobody_up() {
+    in_mount_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = FakeReader::new(3600);
+        reader.set_map("cm", &[("k", "1")]);
+        let manager = set_at(dir.path(), &reader);
+        let _agent = Agent::on(&manager);
+        let labels =
+            json!({"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}});
+        let first = pod(json!({"containers": [], "volumes": [
+            {"name": "all", "projected": {"sources": [labels, {"configMap": {"name": "cm"}}]}}]}));
+        let mut second = Pod::clone(&pod(json!({"containers": [], "volumes": [
+            {"name": "all", "projected": {"sources": [labels]}}]})));
+        second.metadata.uid = Some("uid-2".to_owned());
+        let relabelled = |pod: &Pod, value: &str| {
+            let mut pod = pod.clone();
+            pod.metadata.labels = Some([("a".to_owned(), value.to_owned())].into());
+            Arc::new(pod)
+        };
+        let set_up = async |pod: &Arc<Pod>| {
+            let up = tokio::time::timeout(Duration::from_secs(20), manager.set_up(pod)).await;
+            up.expect("a pod whose volumes are up does not wait").unwrap()
+        };
+        let [one, two] = [set_up(&first).await, set_up(&Arc::new(second.clone())).await];
+        let read = |mounted: &MountedVolumes| fs::read_to_string(mounted.host_paths["all"].join("labels")).unwrap();
+
+        reader.hangs.store(true, Ordering::SeqCst);
+        assert_eq!(set_up(&relabelled(&first, "2")).await, one);
+        reader.hung.notified().await;
+        assert_eq!(set_up(&relabelled(&first, "3")).await, one);
+        set_up(&relabelled(&second, "2")).await;
+        eventually("the other pod's file", || read(&two) == "a=\"2\"").await;
+        assert_eq!(read(&one), "a=\"1\"");
+        manager.tear_down(&PodUid::of(&first)).await.unwrap();
+    });
+}
+
 /// An agent that starts again finds the pod running: all its worker does is
 /// what every sync does.
 #[test]
@@ -74,7 +113,8 @@ fn a_restarted_agent_keeps_the_files_of_running_pods_current() {
         changed.metadata.annotations = Some([("n".to_owned(), "3".to_owned())].into());
         let changed = Arc::new(changed);
         reborn.set_up(&changed).await.unwrap();
-        assert_eq!((read("all", "labels"), read("down", "notes")), ("b=\"2\"".into(), "n=\"3\"".into()));
+        let shown = || (read("all", "labels"), read("down", "notes"));
+        eventually("the pod's own", || shown() == ("b=\"2\"".into(), "n=\"3\"".into())).await;
         let issued = reader.issued.load(Ordering::SeqCst);
         reborn.set_up(&changed).await.unwrap();
         assert_eq!(reader.issued.load(Ordering::SeqCst), issued, "nothing changed, nothing is asked for");
