@@ -314,7 +314,7 @@ impl App {
         });
         let services = self.start_services(tasks, token);
         let parallel = self.config.images.max_parallel_pulls;
-        let images = ImagePuller::new(self.images.clone(), objects.clone(), recorder.clone(), self.clock, parallel);
+        let images = ImagePuller::new(self.images.clone(), objects.clone(), recorder.clone(), parallel);
         let deps = Arc::new(Deps {
             settings: self.worker_settings(),
             runtime: self.runtime.clone(),

@@ -1,7 +1,8 @@
-//! Makes an image present by its pull policy, with back-off and events.
+//! Makes an image present by its pull policy, with events. Whether it may be
+//! pulled now is its pod's worker's to know ([`crate::plan::memory`]).
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use cri::types::{Image, SandboxConfig};
 use cri::{CriError, ImageRef, ImageService};
@@ -9,13 +10,12 @@ use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use tokio::sync::Semaphore;
 
 use super::{credentials, name};
-use crate::clock::Clock;
 use crate::convert::security::ImageUser;
 use crate::convert::spec;
 use crate::events::{EventRecorder, EventType};
-use crate::ids::{ObjectName, PodUid};
+use crate::ids::ObjectName;
 use crate::objectcache::ObjectReader;
-use crate::plan::backoff::{Backoff, BackoffPolicy};
+use crate::plan::effect::ImageFailure;
 
 /// An image that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum PullError {
     #[error("Container image \"{image}\" is not present with pull policy of Never")]
     NeverPull { image: String },
     #[error("Back-off pulling image \"{image}\": {last}")]
-    BackOff { image: String, last: String, remaining: Duration },
+    BackOff { image: String, last: String },
     #[error("{message}")]
     Pull { message: String },
     #[error("Failed to inspect image \"{image}\": {source}")]
@@ -61,20 +61,15 @@ impl PullError {
         }
     }
 
-    /// When another try makes sense.
-    pub fn retry_after(&self) -> Duration {
+    /// The same for who decides when to try again.
+    pub fn failure(&self) -> ImageFailure {
         match self {
-            Self::BackOff { remaining, .. } => *remaining,
-            Self::Pull { .. } | Self::Inspect { .. } => Duration::from_secs(1),
-            Self::InvalidName { .. } | Self::NeverPull { .. } => Duration::from_secs(10),
+            Self::Pull { message } => ImageFailure::Pull(message.clone()),
+            Self::BackOff { .. } => ImageFailure::BackOff,
+            Self::Inspect { .. } => ImageFailure::Inspect,
+            Self::InvalidName { .. } | Self::NeverPull { .. } => ImageFailure::Never,
         }
     }
-}
-
-#[derive(Debug)]
-struct Waits {
-    backoff: Backoff<(PodUid, String)>,
-    last_error: std::collections::HashMap<(PodUid, String), String>,
 }
 
 /// Pulls images for pods.
@@ -83,9 +78,7 @@ pub struct ImagePuller {
     images: Arc<dyn ImageService>,
     objects: Arc<dyn ObjectReader>,
     events: EventRecorder,
-    clock: Clock,
     places: Option<Semaphore>,
-    waits: Mutex<Waits>,
 }
 
 impl ImagePuller {
@@ -94,20 +87,20 @@ impl ImagePuller {
         images: Arc<dyn ImageService>,
         objects: Arc<dyn ObjectReader>,
         events: EventRecorder,
-        clock: Clock,
         parallel: Option<usize>,
     ) -> Self {
-        let waits = Waits { backoff: Backoff::new(BackoffPolicy::image_pull()), last_error: Default::default() };
         let places = parallel.map(|n| Semaphore::new(n.max(1)));
-        Self { images, objects, events, clock, places, waits: Mutex::new(waits) }
+        Self { images, objects, events, places }
     }
 
-    /// The image of `container`, pulled when its policy says so.
+    /// The image of `container`, pulled when its policy says so, unless a pull has to
+    /// wait because the last one failed of `back_off`.
     pub async fn ensure(
         &self,
         pod: &Pod,
         container: &Container,
         sandbox: &SandboxConfig,
+        back_off: Option<&str>,
     ) -> Result<EnsuredImage, PullError> {
         let wanted = container.image.as_deref().unwrap_or_default();
         let named = name::with_tag(wanted).map_err(|source| {
@@ -129,26 +122,17 @@ impl ImagePuller {
             self.events.container(pod, &container.name, EventType::Warning, "ErrImageNeverPull", error.to_string());
             return Err(error);
         }
-        self.check_backoff(pod, container, wanted)?;
+        if let Some(last) = back_off {
+            let text = format!("Back-off pulling image \"{wanted}\"");
+            self.events.container(pod, &container.name, EventType::Normal, "BackOff", text);
+            return Err(PullError::BackOff { image: wanted.to_owned(), last: format!("ErrImagePull: {last}") });
+        }
         self.pull(pod, container, wanted, &reference, sandbox).await
     }
 
     async fn inspect(&self, image: &ImageRef) -> Result<Option<Image>, PullError> {
         let failed = |source| PullError::Inspect { image: image.to_string(), source };
         self.images.image_status(image).await.map_err(failed)
-    }
-
-    fn check_backoff(&self, pod: &Pod, container: &Container, image: &str) -> Result<(), PullError> {
-        let key = (PodUid::of(pod), image.to_owned());
-        let (remaining, last) = {
-            let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-            let remaining = waits.backoff.since_update(&key, self.clock.now());
-            (remaining, waits.last_error.get(&key).cloned().unwrap_or_default())
-        };
-        let Some(remaining) = remaining else { return Ok(()) };
-        let text = format!("Back-off pulling image \"{image}\"");
-        self.events.container(pod, &container.name, EventType::Normal, "BackOff", text);
-        Err(PullError::BackOff { image: image.to_owned(), last: format!("ErrImagePull: {last}"), remaining })
     }
 
     async fn pull(
@@ -167,10 +151,8 @@ impl ImagePuller {
             None => None,
         };
         let began = Instant::now();
-        let key = (PodUid::of(pod), wanted.to_owned());
         match self.pull_with_secrets(pod, reference, sandbox).await {
             Ok(id) => {
-                self.forget(&key);
                 let image = self.inspect(&id).await?.or(self.inspect(reference).await?);
                 let size = image.as_ref().map_or(0, |i| i.size);
                 let text = format!(
@@ -183,7 +165,6 @@ impl ImagePuller {
             }
             Err(error) => {
                 let message = format!("failed to pull image \"{wanted}\": {error}");
-                self.count_failure(key, &message);
                 let text = format!("Failed to pull image \"{wanted}\": {error}");
                 events.container(pod, &container.name, EventType::Warning, "Failed", text);
                 Err(PullError::Pull { message })
@@ -227,26 +208,6 @@ impl ImagePuller {
             Some(error) => Err(error),
             None => self.images.pull_image(reference, None, sandbox).await,
         }
-    }
-
-    fn count_failure(&self, key: (PodUid, String), message: &str) {
-        let now = self.clock.now();
-        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        waits.last_error.insert(key.clone(), message.to_owned());
-        waits.backoff.next(key, now, now);
-    }
-
-    fn forget(&self, key: &(PodUid, String)) {
-        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        waits.backoff.reset(key);
-        waits.last_error.remove(key);
-    }
-
-    /// Drops what is remembered of a pod.
-    pub fn forget_pod(&self, pod: &PodUid) {
-        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        waits.backoff.retain(|(uid, _)| uid != pod);
-        waits.last_error.retain(|(uid, _), _| uid != pod);
     }
 }
 

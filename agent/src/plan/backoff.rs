@@ -82,15 +82,41 @@ impl<K: Hash + Eq> Backoff<K> {
         let entry = self.live(key, now)?;
         Duration::try_from(signed(entry.wait) - now.duration_since(entry.updated)).ok().filter(|d| !d.is_zero())
     }
+}
 
-    /// Forgets every key that `keep` refuses.
-    pub fn retain(&mut self, keep: impl Fn(&K) -> bool) {
-        self.entries.retain(|key, _| keep(key));
+/// Pulls of a pod's images that failed. The containers of a pod share what is known of an image, pods share nothing
+/// (pkg/kubelet/images/image_manager.go: the key is the pod's UID and the image).
+#[derive(Clone, Debug)]
+pub struct PullBackoff {
+    waits: Backoff<String>,
+    /// What the last pull failed of, by image.
+    errors: HashMap<String, String>,
+}
+
+impl Default for PullBackoff {
+    fn default() -> Self {
+        Self { waits: Backoff::new(BackoffPolicy::image_pull()), errors: HashMap::new() }
+    }
+}
+
+impl PullBackoff {
+    /// A pull failed. One that was under way when another one of the same image failed counts no more.
+    pub fn failed(&mut self, image: &str, error: String, now: Timestamp) {
+        if self.remaining(image, now).is_none() {
+            self.waits.next(image.to_owned(), now, now);
+        }
+        self.errors.insert(image.to_owned(), error);
     }
 
-    /// Forgets a key.
-    pub fn reset(&mut self, key: &K) {
-        self.entries.remove(key);
+    /// How long the next pull has to wait, if it has to.
+    pub fn remaining(&self, image: &str, now: Timestamp) -> Option<Duration> {
+        self.waits.since_update(&image.to_owned(), now)
+    }
+
+    /// What the last pull failed of, while the next one has to wait.
+    pub fn waits_for(&self, image: &str, now: Timestamp) -> Option<String> {
+        self.remaining(image, now)?;
+        Some(self.errors.get(image).cloned().unwrap_or_default())
     }
 }
 
@@ -120,5 +146,23 @@ mod tests {
         assert_eq!(b.remaining(&"k", at(t + 601), at(t + 601)), None, "ten quiet minutes");
         b.next("k", at(t + 601), at(t + 601));
         assert_eq!(b.current(&"k").as_secs(), 10);
+    }
+
+    #[test]
+    fn containers_of_a_pod_share_the_pulls_of_an_image() {
+        let mut pulls = PullBackoff::default();
+        let left = |pulls: &PullBackoff, image, now| pulls.remaining(image, at(now)).map(|left| left.as_secs());
+        assert_eq!(pulls.waits_for("i", at(0)), None);
+        pulls.failed("i", "first".to_owned(), at(0));
+        pulls.failed("i", "second".to_owned(), at(1));
+        assert_eq!((left(&pulls, "i", 1), pulls.waits_for("i", at(1)).as_deref()), (Some(9), Some("second")));
+        assert_eq!((left(&pulls, "j", 1), pulls.waits_for("i", at(10))), (None, None));
+        let (mut t, mut waits) = (10, vec![]);
+        for _ in 0..6 {
+            pulls.failed("i", "again".to_owned(), at(t));
+            waits.push(left(&pulls, "i", t).unwrap());
+            t += 300;
+        }
+        assert_eq!(waits, [20, 40, 80, 160, 300, 300], "as upstream: five minutes at most");
     }
 }

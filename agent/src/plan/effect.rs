@@ -71,6 +71,34 @@ pub struct ContainerStart {
     /// When the instance before it ended, and the hash of the container's spec:
     /// from then on its back-off counts.
     pub ended: Option<(u64, Timestamp)>,
+    /// As the spec names it.
+    pub image: String,
+    /// What the last pull failed of, while the next one has to wait. An image that
+    /// is there needs none.
+    pub pull_back_off: Option<String>,
+}
+
+/// What kept a container from starting; decides when that is tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartFailure {
+    /// A try like this one may succeed.
+    Other,
+    /// The name of this attempt is taken.
+    NameTaken,
+    Image(ImageFailure),
+}
+
+/// Why an image is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageFailure {
+    /// A pull failed, of this.
+    Pull(String),
+    /// A pull has to wait.
+    BackOff,
+    /// The runtime did not say whether it is there.
+    Inspect,
+    /// No pull would help.
+    Never,
 }
 
 /// A sandbox and the containers to start in it.
@@ -136,8 +164,7 @@ pub enum Outcome {
     StartFailed {
         start: ContainerStart,
         why: WaitReason,
-        retry: Option<Duration>,
-        name_taken: bool,
+        cause: StartFailure,
     },
     /// A step of the tear-down is done.
     Stopped,

@@ -11,9 +11,9 @@ use cri::ContainerId;
 use jiff::Timestamp;
 
 use super::admit::Refusal;
-use super::backoff::{Backoff, BackoffPolicy};
+use super::backoff::{Backoff, BackoffPolicy, PullBackoff};
 use super::decide::Decision;
-use super::effect::{Outcome, PodFailure, WaitReason};
+use super::effect::{ImageFailure, Outcome, PodFailure, StartFailure, WaitReason};
 use super::stage::{TeardownStep, WorkerStage};
 use crate::ids::PodUid;
 use crate::podcache::{RuntimeContainer, RuntimePod};
@@ -23,6 +23,11 @@ const FIRST_RETRY: Duration = Duration::from_millis(500);
 const MAX_RETRY: Duration = Duration::from_secs(10);
 /// How often a critical pod looks whether those it pushes out are gone.
 pub const ROOM_LOOK: Duration = Duration::from_millis(500);
+/// How long it shows that a pull failed, or that nothing can be said of an image, before the next try.
+const IMAGE_RETRY: Duration = Duration::from_secs(1);
+/// How often it is looked whether an image is there that is not pulled now: somebody else may bring it. Upstream's
+/// worker is back after that time (pkg/kubelet/kubelet.go: `backOffPeriod`).
+const IMAGE_LOOK: Duration = Duration::from_secs(10);
 
 /// The wait after `failures` failures in a row: 0.5 s, doubling.
 pub fn retry_pause(failures: u32) -> Duration {
@@ -80,6 +85,8 @@ pub struct Memory {
     pub waiting: BTreeMap<String, WaitReason>,
     /// Crash-loop back-off by container and hash of its spec.
     pub crashes: Backoff<(String, u64)>,
+    /// Pulls that failed.
+    pub pulls: PullBackoff,
     /// Containers that failed to start.
     pub tries: BTreeMap<String, StartTries>,
     /// Lowest sandbox attempt that is free, after a name was found taken.
@@ -111,6 +118,7 @@ impl Memory {
             failure: None,
             waiting: BTreeMap::new(),
             crashes: Backoff::new(BackoffPolicy::crash_loop(max_crash_backoff)),
+            pulls: PullBackoff::default(),
             tries: BTreeMap::new(),
             free_sandbox: 0,
             failures: 0,
@@ -193,12 +201,25 @@ impl Memory {
                 self.tries.remove(&name);
                 self.failures = 0;
             }
-            Outcome::StartFailed { start, why, retry, name_taken } => {
+            Outcome::StartFailed { start, why, cause } => {
                 let tries = self.tries.entry(start.name.clone()).or_default();
-                if name_taken {
-                    tries.free_attempt = tries.free_attempt.max(start.attempt + 1);
-                }
-                tries.not_before = Some(after(now, retry.unwrap_or_else(|| retry_pause(tries.failures))));
+                let pause = match cause {
+                    StartFailure::Other => retry_pause(tries.failures),
+                    StartFailure::NameTaken => {
+                        tries.free_attempt = tries.free_attempt.max(start.attempt + 1);
+                        retry_pause(tries.failures)
+                    }
+                    StartFailure::Image(ImageFailure::Pull(error)) => {
+                        self.pulls.failed(&start.image, error, now);
+                        IMAGE_RETRY
+                    }
+                    StartFailure::Image(ImageFailure::BackOff) => {
+                        self.pulls.remaining(&start.image, now).unwrap_or_default().min(IMAGE_LOOK)
+                    }
+                    StartFailure::Image(ImageFailure::Inspect) => IMAGE_RETRY,
+                    StartFailure::Image(ImageFailure::Never) => IMAGE_LOOK,
+                };
+                tries.not_before = Some(after(now, pause));
                 tries.failures = tries.failures.saturating_add(1);
                 self.waiting.insert(start.name, why);
             }

@@ -30,7 +30,7 @@ pub(super) fn starts(actions: &PodActions, facts: &Facts<'_>, memory: &Memory, n
     let mut out = Starts::default();
     for wanted in actions.start_ephemeral.iter().chain(&actions.start_init).chain(&actions.start) {
         match held_back(wanted, facts, memory, now, &mut out) {
-            None => out.ready.extend(container_start(wanted, facts, memory)),
+            None => out.ready.extend(container_start(wanted, facts, memory, now)),
             Some(until) => out.soonest = Some(out.soonest.map_or(until, |s| s.min(until))),
         }
     }
@@ -93,8 +93,14 @@ fn last_end(name: &str, facts: &Facts<'_>) -> Option<(u64, Timestamp)> {
     Some((spec::container_hash(&found), ended.status.finished_at.unwrap_or(Timestamp::MIN)))
 }
 
-fn container_start(wanted: &StartContainer, facts: &Facts<'_>, memory: &Memory) -> Option<ContainerStart> {
-    container::find(facts.pod, &wanted.name)?;
+fn container_start(
+    wanted: &StartContainer,
+    facts: &Facts<'_>,
+    memory: &Memory,
+    now: Timestamp,
+) -> Option<ContainerStart> {
+    let (_, found) = container::find(facts.pod, &wanted.name)?;
+    let image = found.image.unwrap_or_default();
     let newest = facts.runtime.container(&wanted.name);
     let leftover = newest.filter(|c| c.status.state == ContainerState::Created);
     let restart_count = match (leftover, newest) {
@@ -111,6 +117,8 @@ fn container_start(wanted: &StartContainer, facts: &Facts<'_>, memory: &Memory) 
         attempt: restart_count.max(free).max(after_newest),
         leftover: leftover.map(|c| c.id().clone()),
         ended: last_end(&wanted.name, facts),
+        pull_back_off: memory.pulls.waits_for(&image, now),
+        image,
     })
 }
 

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::*;
 use crate::contract::{ContainerProbes, ProbeOutcome};
 use crate::plan::admit::Refusal;
-use crate::plan::effect::{ContainerStart, Outcome};
+use crate::plan::effect::{ContainerStart, ImageFailure, Outcome, StartFailure};
 use crate::plan::memory::Eviction;
 use crate::testutil::{at, instance, pod, runtime, sandbox};
 
@@ -266,16 +266,50 @@ fn crashes_back_off() {
 #[test]
 fn a_container_that_does_not_start_waits_and_its_neighbour_does_not() {
     let mut s = scene(TWO, &[]);
-    let failed = |s: &mut Scene, retry, name_taken, seconds| {
-        let Some(Effect::Start(start)) = s.decide(seconds).effects.pop() else { panic!() };
-        let start = start.containers.into_iter().find(|c| c.name == "a").unwrap();
-        let why = WaitReason { reason: "CreateContainerError".to_owned(), message: "no".to_owned() };
-        s.memory.note(Outcome::StartFailed { start, why, retry, name_taken }, at(seconds));
-    };
-    failed(&mut s, Some(Duration::from_secs(20)), false, 0);
+    start_fails(&mut s, "a", StartFailure::Other, 0);
     assert_eq!(s.shows(0), "Syncing start:s0[b#0/0]");
-    assert_eq!(s.shows(20), "Syncing start:s0[a#0/0 b#0/0]");
+    assert_eq!(s.shows(1), "Syncing start:s0[a#0/0 b#0/0]");
     assert_eq!(s.memory.waiting["a"].reason, "CreateContainerError");
+}
+
+/// What is to start of that container fails to, and the pause before the next try in milliseconds.
+fn start_fails(s: &mut Scene, name: &str, cause: StartFailure, seconds: i64) -> i128 {
+    let Some(Effect::Start(start)) = s.decide(seconds).effects.pop() else { panic!() };
+    let start = start.containers.into_iter().find(|c| c.name == name).unwrap();
+    let why = WaitReason { reason: "CreateContainerError".to_owned(), message: "no".to_owned() };
+    s.memory.note(Outcome::StartFailed { start, why, cause }, at(seconds));
+    s.memory.tries[name].not_before.unwrap().duration_since(at(seconds)).as_millis()
+}
+
+/// The worker's memory alone knows when an image is pulled again.
+#[test]
+fn pulls_that_failed_wait_and_images_are_looked_for_meanwhile() {
+    let mut s = scene("  containers: [{name: a}, {name: b}, {name: c, image: other}]", &[]);
+    let waits = |s: &Scene, seconds| {
+        let Some(Effect::Start(start)) = s.decide(seconds).effects.pop() else { panic!() };
+        start.containers.into_iter().map(|c| (c.name, c.pull_back_off)).collect::<Vec<_>>()
+    };
+    let all = |a: Option<&str>, b: Option<&str>| {
+        let text = |t: Option<&str>| t.map(str::to_owned);
+        vec![("a".to_owned(), text(a)), ("b".to_owned(), text(b)), ("c".to_owned(), None)]
+    };
+    assert_eq!(waits(&s, 0), all(None, None));
+    let pull = |error: &str| StartFailure::Image(ImageFailure::Pull(error.to_owned()));
+    assert_eq!(start_fails(&mut s, "a", pull("no such image"), 0), 1000);
+    // Both have the same image.
+    assert_eq!(waits(&s, 1), all(Some("no such image"), Some("no such image")));
+    assert_eq!(start_fails(&mut s, "b", StartFailure::Image(ImageFailure::BackOff), 1), 9000);
+    assert_eq!(waits(&s, 10), all(None, None));
+    start_fails(&mut s, "a", pull("still none"), 10);
+    assert_eq!(
+        start_fails(&mut s, "a", StartFailure::Image(ImageFailure::BackOff), 11),
+        10_000,
+        "it may be there by then"
+    );
+    for (failure, pause) in [(ImageFailure::Inspect, 1000), (ImageFailure::Never, 10_000)] {
+        assert_eq!(start_fails(&mut s, "c", StartFailure::Image(failure), 30), pause);
+        s.memory.tries.clear();
+    }
 }
 
 #[test]
@@ -284,7 +318,7 @@ fn a_taken_name_is_passed_by() {
     let Some(Effect::Start(mut start)) = s.decide(0).effects.pop() else { panic!() };
     let why = WaitReason { reason: "CreateContainerError".to_owned(), message: "taken".to_owned() };
     let start = start.containers.remove(0);
-    s.memory.note(Outcome::StartFailed { start, why, retry: None, name_taken: true }, at(0));
+    s.memory.note(Outcome::StartFailed { start, why, cause: StartFailure::NameTaken }, at(0));
     assert_eq!(s.shows(1), "Syncing start:s0[a#0/1]", "another attempt, and no restart");
     let mut s = Scene::bare(ONE);
     s.memory.note(Outcome::SandboxNameTaken(0), at(0));
@@ -298,7 +332,7 @@ fn a_container_that_runs_waits_for_nothing_more() {
     // The answers to both starts were lost; one of them was done.
     for start in start.containers {
         let why = WaitReason { reason: "RunContainerError".to_owned(), message: "no answer".to_owned() };
-        s.memory.note(Outcome::StartFailed { start, why, retry: None, name_taken: false }, at(0));
+        s.memory.note(Outcome::StartFailed { start, why, cause: StartFailure::Other }, at(0));
     }
     s.memory.observe(&scene(TWO, &[("a", 0, Running, 0)]).runtime);
     assert_eq!(s.memory.waiting.keys().collect::<Vec<_>>(), ["b"]);

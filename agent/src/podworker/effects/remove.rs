@@ -12,7 +12,6 @@ pub(super) async fn tear_down_volumes(ctx: &EffectContext) -> Result<(), NotDone
         return Err(NotDone);
     }
     deps.registry.unregister_pod(&ctx.uid);
-    deps.images.forget_pod(&ctx.uid);
     deps.admission.release(&ctx.uid);
     report_end(ctx);
     ctx.journal.outcome(Outcome::VolumesGone);

@@ -1,5 +1,5 @@
-//! Starting a pod: sandbox, volumes and images at the same time, since none
-//! needs another, then each container as soon as its own image is there.
+//! Starting a pod: sandbox and volumes at the same time, since neither needs the
+//! other, then all images, then each container as soon as its own is there.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::{EffectContext, NotDone};
 use crate::contract::MountedVolumes;
 use crate::convert::{container, spec};
 use crate::events::EventType;
-use crate::plan::effect::{ContainerStart, Outcome, PodStart, SandboxChoice, WaitReason};
+use crate::plan::effect::{ContainerStart, Outcome, PodStart, SandboxChoice, StartFailure, WaitReason};
 use crate::podworker::files;
 use crate::podworker::journal::Record;
 
@@ -105,25 +105,26 @@ async fn start_one(
     (place, start): (usize, &ContainerStart),
 ) -> bool {
     let Some((_, container)) = container::find(&ctx.pod, &start.name) else { return true };
-    let (needs, image) = tokio::join!(needs, ctx.deps.images.ensure(&ctx.pod, &container, config));
+    // As upstream's SyncPod: a pod that lacks a volume or a sandbox pulls nothing, and nothing is said of its images.
+    let Some(needs) = needs.await else { return false };
+    let image = ctx.deps.images.ensure(&ctx.pod, &container, config, start.pull_back_off.as_deref()).await;
     if !order.wait(place).await {
         return false;
     }
     // What follows an init container must not start before it; a sidecar that
     // fails is passed by, as upstream's SyncPod does.
     let needed = spec::init_containers(&ctx.pod).iter().any(|c| c.name == start.name) && !spec::is_sidecar(&container);
-    let failed = |why: WaitReason, retry, name_taken| {
-        ctx.journal.outcome(Outcome::StartFailed { start: start.clone(), why, retry, name_taken });
+    let failed = |why: WaitReason, cause| {
+        ctx.journal.outcome(Outcome::StartFailed { start: start.clone(), why, cause });
         !needed
     };
     let image = match image {
         Ok(image) => image,
         Err(error) => {
             let why = WaitReason { reason: error.reason().to_owned(), message: error.to_string() };
-            return failed(why, Some(error.retry_after()), false);
+            return failed(why, StartFailure::Image(error.failure()));
         }
     };
-    let Some(needs) = needs else { return false };
     ctx.journal.outcome(Outcome::Starting(start.clone()));
     let within = StartContext {
         ctx,
@@ -141,7 +142,7 @@ async fn start_one(
         Err(error) => {
             start_error(ctx, &start.name, &error);
             let why = WaitReason { reason: error.reason().to_owned(), message: error.to_string() };
-            failed(why, None, error.name_taken())
+            failed(why, if error.name_taken() { StartFailure::NameTaken } else { StartFailure::Other })
         }
     }
 }

@@ -130,6 +130,48 @@ async fn image_pulls_back_off() {
     assert!((4..=8).contains(&pulls), "{pulls} pulls in ten minutes");
 }
 
+/// Somebody else may bring an image that is not pulled now.
+#[tokio::test(start_paused = true)]
+async fn an_image_that_comes_meanwhile_ends_the_wait() {
+    let node = Node::start().await;
+    let mut p = pod(ONE);
+    p.spec.as_mut().unwrap().containers[0].image = Some("absent:1".into());
+    node.want(std::slice::from_ref(&p));
+    node.settle(Duration::from_secs(200)).await;
+    assert_eq!(node.waiting_reason(&p, "a").as_deref(), Some("ImagePullBackOff"));
+    let text = "Back-off pulling image \"absent:1\": ErrImagePull: failed to pull image \"absent:1\": ";
+    let waiting = node.container(&p, "a").state.unwrap().waiting.unwrap();
+    assert!(waiting.message.as_deref().unwrap().starts_with(text), "{waiting:?}");
+    node.runtime.add_image("absent:1");
+    let (began, pulls) = (tokio::time::Instant::now(), node.runtime.count(Op::PullImage));
+    node.until("ready", |n| n.is_ready(&p)).await;
+    assert!(began.elapsed() <= Duration::from_secs(11), "{:?}", began.elapsed());
+    assert_eq!(node.runtime.count(Op::PullImage), pulls);
+}
+
+/// Upstream's order (pkg/kubelet/kubelet.go: `SyncPod`): volumes, sandbox, images.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_lacks_a_volume_or_a_sandbox_pulls_nothing() {
+    let failed =
+        |n: &Node| n.reasons().iter().filter(|r| matches!(**r, "FailedMount" | "FailedCreatePodSandBox")).count();
+    for volume in [true, false] {
+        let node = Node::start().await;
+        node.runtime.add_remote_image("far:1");
+        let mut p = pod("  containers: [{name: a}, {name: b}]");
+        p.spec.as_mut().unwrap().containers[0].image = Some("far:1".into());
+        if volume {
+            *node.volumes.fail_set_up.lock().unwrap() = 3;
+        } else {
+            node.runtime.fail_next(Op::RunPodSandbox, 3, runtime_error(Op::RunPodSandbox, "no network"));
+        }
+        node.want(std::slice::from_ref(&p));
+        node.until("failed twice", |n| failed(n) == 2).await;
+        assert_eq!((node.runtime.count(Op::PullImage), node.runtime.count(Op::ImageStatus)), (0, 0), "{volume}");
+        node.until("ready", |n| n.is_ready(&p)).await;
+        assert_eq!((failed(&node), node.reasons().iter().filter(|r| **r == "Pulled").count()), (3, 2), "{volume}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn volumes_that_fail_hold_the_pod_up() {
     let node = Node::start().await;

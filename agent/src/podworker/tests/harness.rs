@@ -193,7 +193,7 @@ impl Node {
         let deps = Arc::new(Deps {
             settings: settings(dir.path()),
             runtime: runtime.clone(),
-            images: Arc::new(ImagePuller::new(runtime.clone(), objects.clone(), recorder.clone(), clock, None)),
+            images: Arc::new(ImagePuller::new(runtime.clone(), objects.clone(), recorder.clone(), None)),
             cache: cache.clone(),
             status: StatusManager::new(),
             volumes: volumes.clone(),
