@@ -409,16 +409,16 @@ impl App {
         let config = &self.config;
         let files = &config.static_pods;
         let (merger, desired) = Merger::new(self.client.is_some(), files.directory.is_some(), files.url.is_some());
-        if let Some(directory) = &files.directory {
+        if let Some(path) = &files.directory {
             let name = config.node.name.clone();
-            let source = FileSource::new(directory.clone(), name, merger.clone(), recorder.clone(), self.clock);
-            tasks.spawn("static pods", source.run(token.clone()));
+            let source = FileSource::new(path.clone(), name, merger.clone(), recorder.clone(), self.clock);
+            tasks.spawn("static pods", source.every(files.file_interval).run(token.clone()));
         }
         if files.url.is_some() {
             let (settings, name) = (files.clone(), config.node.name.clone());
             tasks.spawn(
                 "static pods of a URL",
-                podsource::url::run(settings, name, merger.clone(), self.clock, token.clone()),
+                podsource::url::run(settings, name, merger.clone(), recorder.clone(), self.clock, token.clone()),
             );
         }
         if let Some(client) = &self.client {
@@ -426,7 +426,8 @@ impl App {
             let workers = pods.workers.clone();
             let mirrors = podsource::mirror::run(client.clone(), desired.clone(), node, workers, token.clone());
             tasks.spawn("mirror pods", mirrors);
-            tasks.spawn("pods", async move { podsource::api::run(client, &name, merger, token).await });
+            let events = recorder.clone();
+            tasks.spawn("pods", async move { podsource::api::run(client, &name, merger, events, token).await });
         }
         desired
     }

@@ -128,7 +128,10 @@ pub struct ImageSettings {
 /// Where static pods come from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StaticPods {
+    /// A directory, or one file.
     pub directory: Option<PathBuf>,
+    /// How often it is read whatever is heard of it.
+    pub file_interval: Duration,
     pub url: Option<String>,
     pub url_headers: Vec<(String, String)>,
     /// How often the URL is read.
@@ -260,7 +263,11 @@ impl AgentConfig {
                 min_age: Duration::from_secs(120),
                 enough_free: 10 << 30,
             },
-            static_pods: StaticPods { url_interval: Duration::from_secs(20), ..StaticPods::default() },
+            static_pods: StaticPods {
+                file_interval: Duration::from_secs(20),
+                url_interval: Duration::from_secs(20),
+                ..StaticPods::default()
+            },
             server: ServerSettings {
                 enabled: true,
                 address: IpAddr::from([0, 0, 0, 0]),

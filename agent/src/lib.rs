@@ -36,3 +36,4 @@ pub mod tasks;
 #[cfg(test)]
 mod testutil;
 pub mod volume;
+pub mod watch;

@@ -44,7 +44,7 @@ pub(super) async fn announce(
 ) {
     let work = async {
         // Both senders live as long as the agent; when they go, it ends.
-        if desired.wait_for(|d| d.api_synced).await.is_err() {
+        if desired.wait_for(|d| d.ready.api).await.is_err() {
             return;
         }
         if has_api && node.wait_for(|v| v.node.is_some()).await.is_err() {

@@ -11,6 +11,7 @@ use kube::{Client, Error};
 
 use super::plan::{Answer, Request, answer};
 use super::{JoinError, PATIENCE};
+use crate::watch::{Item, Skipped};
 
 /// How long an approval is waited for, as upstream.
 const APPROVAL: Duration = Duration::from_secs(15 * 60);
@@ -19,9 +20,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The certificate that was issued for a request.
 pub(super) async fn certificate(client: &Client, request: &Request) -> Result<String, JoinError> {
-    let api: Api<CertificateSigningRequest> = Api::all(client.clone());
+    let asked: Api<CertificateSigningRequest> = Api::all(client.clone());
     retried(|| async {
-        match api.create(&PostParams::default(), &request.object).await {
+        match asked.create(&PostParams::default(), &request.object).await {
             Err(Error::Api(status)) if status.is_already_exists() => Ok(()),
             answered => answered.map(drop),
         }
@@ -29,7 +30,7 @@ pub(super) async fn certificate(client: &Client, request: &Request) -> Result<St
     .await?;
     let name = request.name();
     tracing::info!(request = name, "waiting for a certificate");
-    match tokio::time::timeout(APPROVAL, answered(api, name)).await {
+    match tokio::time::timeout(APPROVAL, answered(Api::all(client.clone()), name)).await {
         Ok(Answer::Issued(pem)) => Ok(pem),
         Ok(Answer::Refused(reason)) => Err(JoinError::Denied { name: name.to_owned(), reason }),
         Ok(Answer::Pending) | Err(_) => Err(JoinError::Unanswered { name: name.to_owned(), waited: APPROVAL }),
@@ -37,15 +38,17 @@ pub(super) async fn certificate(client: &Client, request: &Request) -> Result<St
 }
 
 /// Waits for the answer; the watch reconnects by itself.
-async fn answered(api: Api<CertificateSigningRequest>, name: &str) -> Answer {
+async fn answered(api: Api<Item<CertificateSigningRequest>>, name: &str) -> Answer {
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut changes = watcher(api, config).default_backoff().applied_objects().boxed();
+    let mut skipped = Skipped::new("certificatesigningrequests");
     while let Some(change) = changes.next().await {
-        match change {
-            Ok(request) => match answer(&request) {
+        match change.map(Item::read) {
+            Ok(Ok(request)) => match answer(&request) {
                 Answer::Pending => {}
                 found => return found,
             },
+            Ok(Err(object)) => _ = skipped.say(&object),
             Err(error) => tracing::debug!(%error, "the request cannot be watched"),
         }
     }

@@ -29,6 +29,7 @@ use crate::config::{EvictionSettings, NodeSettings};
 use crate::events::{EventRecorder, EventType};
 use crate::plan::eviction::Pressures;
 use crate::pleg::RelistHealth;
+use crate::watch::{Item, Skipped};
 
 /// How soon to look again while the node is not ready: its network becomes
 /// ready without telling anybody.
@@ -346,16 +347,20 @@ fn ready_differs(shown: &NodeStatus, ours: &NodeStatus) -> bool {
 
 /// Keeps `out` at the node object.
 async fn follow(client: kube::Client, name: String, out: watch::Sender<Option<Arc<Node>>>, token: CancellationToken) {
-    let api: Api<Node> = Api::all(client);
+    let api: Api<Item<Node>> = Api::all(client);
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut stream = watcher::watcher(api, config).default_backoff().boxed();
+    let mut skipped = Skipped::new("nodes");
     let work = async {
         while let Some(event) = stream.next().await {
             match event {
-                Ok(Event::Apply(mut node) | Event::InitApply(mut node)) => {
-                    node.metadata.managed_fields = None;
-                    out.send_replace(Some(Arc::new(node)));
-                }
+                Ok(Event::Apply(item) | Event::InitApply(item)) => match item.read() {
+                    Ok(mut node) => {
+                        node.metadata.managed_fields = None;
+                        out.send_replace(Some(Arc::new(node)));
+                    }
+                    Err(object) => _ = skipped.say(&object),
+                },
                 Ok(Event::Init | Event::InitDone | Event::Delete(_)) => {}
                 Err(error) => tracing::debug!(%error, "node not watched"),
             }

@@ -20,6 +20,7 @@ use super::refs::references;
 use super::{ObjectError, ObjectKind, ObjectReader, ObjectRef, ObjectRegistry};
 use crate::ids::{ObjectName, PodUid};
 use crate::tasks::Tasks;
+use crate::watch::{Item, Skipped, Unreadable};
 
 /// What is known of one object.
 #[derive(Clone, Debug)]
@@ -111,33 +112,35 @@ async fn follow_object(
 ) {
     match object.kind {
         ObjectKind::ConfigMap => {
-            let api: Api<ConfigMap> = Api::namespaced(client, &object.name.namespace);
+            let api: Api<Item<ConfigMap>> = Api::namespaced(client, &object.name.namespace);
             follow(api, object, tx, changes, |m| Known::ConfigMap(Arc::new(m))).await;
         }
         ObjectKind::Secret => {
-            let api: Api<Secret> = Api::namespaced(client, &object.name.namespace);
+            let api: Api<Item<Secret>> = Api::namespaced(client, &object.name.namespace);
             follow(api, object, tx, changes, |s| Known::Secret(Arc::new(s))).await;
         }
     }
 }
 
-/// Watches one object and keeps `tx` at its latest version.
+/// Watches one object and keeps `tx` at its latest version that can be read.
 async fn follow<K>(
-    api: Api<K>,
+    api: Api<Item<K>>,
     object: &ObjectRef,
     tx: &watch::Sender<Known>,
     changes: &broadcast::Sender<ObjectRef>,
     wrap: impl Fn(K) -> Known,
 ) where
-    K: kube::Resource + Clone + serde::de::DeserializeOwned + fmt::Debug + Send + 'static,
-    K::DynamicType: Default + Clone,
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + fmt::Debug + Send + 'static,
 {
     let config = watcher::Config::default().fields(&format!("metadata.name={}", object.name.name));
     let mut stream = watcher::watcher(api, config).default_backoff().boxed();
     let mut listed = None;
-    let slim = |k: &mut K| k.meta_mut().managed_fields = None;
+    let mut skipped = Skipped::new(match object.kind {
+        ObjectKind::ConfigMap => "configmaps",
+        ObjectKind::Secret => "secrets",
+    });
     while let Some(event) = stream.next().await {
-        let known = match event.map(|e| e.modify(slim)) {
+        let found = match event {
             Ok(Event::Init) => {
                 listed = None;
                 continue;
@@ -146,11 +149,22 @@ async fn follow<K>(
                 listed = Some(found);
                 continue;
             }
-            Ok(Event::InitDone) => listed.take().map_or(Known::Absent, &wrap),
-            Ok(Event::Apply(found)) => wrap(found),
-            Ok(Event::Delete(_)) => Known::Absent,
+            Ok(Event::InitDone) => listed.take(),
+            Ok(Event::Apply(found)) => Some(found),
+            Ok(Event::Delete(_)) => None,
             Err(error) => {
                 tracing::debug!(object = %object.name, %error, "object not watched");
+                continue;
+            }
+        };
+        let known = match found.map(Item::read) {
+            None => Known::Absent,
+            Some(Ok(mut found)) => {
+                found.meta_mut().managed_fields = None;
+                wrap(found)
+            }
+            Some(Err(object)) => {
+                skipped.say(&object);
                 continue;
             }
         };
@@ -171,6 +185,16 @@ fn differs(a: &Known, b: &Known) -> bool {
     }
 }
 
+/// Asks for an object.
+async fn get<K>(api: Api<Item<K>>, kind: &'static str, name: &ObjectName) -> Result<Arc<K>, ObjectError>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + fmt::Debug,
+{
+    let item = api.get(&name.name).await.map_err(|e| failed(kind, name, &e))?;
+    let unreadable = |e: Unreadable| ObjectError::Unavailable { kind, name: name.clone(), message: e.to_string() };
+    item.read().map(Arc::new).map_err(unreadable)
+}
+
 fn failed(kind: &'static str, name: &ObjectName, error: &kube::Error) -> ObjectError {
     match error {
         kube::Error::Api(status) if status.code == 404 => ObjectError::NotFound { kind, name: name.name.clone() },
@@ -188,8 +212,7 @@ impl ObjectReader for ObjectCache {
             Known::Absent => return Err(ObjectError::NotFound { kind: KIND, name: name.name.clone() }),
             Known::Unknown | Known::Secret(_) => {}
         }
-        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &name.namespace);
-        api.get(&name.name).await.map(Arc::new).map_err(|e| failed(KIND, name, &e))
+        get(Api::namespaced(self.client.clone(), &name.namespace), KIND, name).await
     }
 
     async fn secret(&self, name: &ObjectName) -> Result<Arc<Secret>, ObjectError> {
@@ -200,8 +223,7 @@ impl ObjectReader for ObjectCache {
             Known::Absent => return Err(ObjectError::NotFound { kind: KIND, name: name.name.clone() }),
             Known::Unknown | Known::ConfigMap(_) => {}
         }
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), &name.namespace);
-        api.get(&name.name).await.map(Arc::new).map_err(|e| failed(KIND, name, &e))
+        get(Api::namespaced(self.client.clone(), &name.namespace), KIND, name).await
     }
 
     async fn service_account_token(
@@ -359,6 +381,50 @@ mod tests {
             }
         });
         kube::Client::new(service, "default")
+    }
+
+    /// A server of one ConfigMap, first as it should be and then with data that is none.
+    fn odd_map() -> kube::Client {
+        let map = |version: &str, data: serde_json::Value| json!({"metadata": {"name": "cm", "namespace": "ns", "uid": "u", "resourceVersion": version}, "data": data});
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let text = match (query.contains("watch=true"), request.uri().path().ends_with("/cm")) {
+                (_, true) => map("2", json!(1)).to_string(),
+                (true, _) if query.contains("resourceVersion=1&") || query.ends_with("resourceVersion=1") => {
+                    let odd = json!({"type": "MODIFIED", "object": map("2", json!(1))});
+                    let fine = json!({"type": "MODIFIED", "object": map("3", json!({"k": "3"}))});
+                    format!("{odd}\n{fine}\n")
+                }
+                (true, _) => String::new(),
+                (false, _) => json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"},
+                    "items": [map("1", json!({"k": "1"}))]})
+                .to_string(),
+            };
+            async move {
+                if text.is_empty() {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::from(text.into_bytes())))
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_cannot_be_read_stays_as_it_was_and_is_followed() {
+        let (cache, _) = cache_of(odd_map());
+        let name = ObjectName::new("ns", "cm");
+        let error = cache.config_map(&name).await.unwrap_err();
+        assert!(error.to_string().contains("invalid type"), "{error}");
+        let mut changes = cache.changes();
+        cache.register_pod(&crate::testutil::pod("  containers: []\n  volumes: [{name: v, configMap: {name: cm}}]"));
+        for value in ["1", "3"] {
+            let changed = tokio::time::timeout(Duration::from_secs(60), changes.recv()).await;
+            changed.expect("the watch goes on").unwrap();
+            if value == "3" {
+                assert_eq!(cache.config_map(&name).await.unwrap().data.as_ref().unwrap()["k"], value);
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

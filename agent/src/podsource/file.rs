@@ -1,7 +1,9 @@
-//! Static pods from a directory, watched by inotify.
+//! Static pods from a directory, or one file, watched by inotify and read now and
+//! then beside that: not every file system tells of changes.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,48 +23,63 @@ use crate::ids::PodUid;
 const MAX_BYTES: u64 = 10 << 20;
 /// Editors write in several steps; look when they are done.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-/// How often a directory that cannot be watched is read.
-const FALLBACK: Duration = Duration::from_secs(20);
+/// Nobody reads more often than that.
+const LEAST_PERIOD: Duration = Duration::from_secs(1);
 
-/// Reads static pods from one directory.
+/// Reads static pods from one path (pkg/kubelet/config/file.go).
 #[derive(Debug)]
 pub struct FileSource {
-    directory: PathBuf,
+    path: PathBuf,
+    /// How often it is read whatever is heard of it.
+    period: Duration,
     node_name: String,
     merger: Merger,
     events: EventRecorder,
     clock: Clock,
     /// Problems already reported, by file.
     reported: BTreeMap<PathBuf, String>,
+    /// The same of the path as a whole.
+    complaint: Option<String>,
     /// The last good pod of each file: a bad edit does not stop a pod.
     known: BTreeMap<PathBuf, Arc<Pod>>,
 }
 
+/// The text of each file there is, or why it cannot be read.
+type Texts = BTreeMap<PathBuf, Result<String, String>>;
+
 impl FileSource {
     /// A source that has not been read.
-    pub fn new(directory: PathBuf, node_name: String, merger: Merger, events: EventRecorder, clock: Clock) -> Self {
-        Self { directory, node_name, merger, events, clock, reported: BTreeMap::new(), known: BTreeMap::new() }
+    pub fn new(path: PathBuf, node_name: String, merger: Merger, events: EventRecorder, clock: Clock) -> Self {
+        let (reported, known) = (BTreeMap::new(), BTreeMap::new());
+        let period = Duration::from_secs(20);
+        Self { path, period, node_name, merger, events, clock, reported, complaint: None, known }
     }
 
-    /// Follows the directory until cancelled.
+    /// Read at least that often.
+    #[must_use]
+    pub fn every(self, period: Duration) -> Self {
+        Self { period: period.max(LEAST_PERIOD), ..self }
+    }
+
+    /// Follows the path until cancelled.
     pub async fn run(mut self, token: CancellationToken) {
-        let _ = std::fs::create_dir_all(&self.directory);
+        if !self.path.exists() {
+            let _ = std::fs::create_dir_all(&self.path);
+        }
+        token.run_until_cancelled(self.keep()).await;
+    }
+
+    async fn keep(&mut self) {
         loop {
-            let watched = tokio::select! {
-                () = token.cancelled() => return,
-                result = self.follow() => result,
-            };
-            if let Err(error) = watched {
-                tracing::warn!(directory = %self.directory.display(), %error, "static pods are read now and then only");
-            }
-            self.scan();
-            tokio::select! {
-                () = token.cancelled() => return,
-                () = tokio::time::sleep(FALLBACK) => {}
+            if let Err(error) = self.follow().await {
+                self.complain(format!("read now and then only: {error}"));
+                self.scan().await;
+                tokio::time::sleep(self.period).await;
             }
         }
     }
 
+    /// Watches what the path is now, until it is something else.
     async fn follow(&mut self) -> io::Result<()> {
         let inotify = Inotify::init()?;
         let mask = WatchMask::CLOSE_WRITE
@@ -70,80 +87,134 @@ impl FileSource {
             | WatchMask::MOVED_FROM
             | WatchMask::CREATE
             | WatchMask::DELETE
-            | WatchMask::DELETE_SELF;
-        inotify.watches().add(&self.directory, mask)?;
+            | WatchMask::DELETE_SELF
+            | WatchMask::MOVE_SELF;
+        // A file that is replaced is another one: its directory tells of that.
+        let place = if self.path.is_file() { self.path.parent().unwrap_or(&self.path) } else { &self.path };
+        inotify.watches().add(place, mask)?;
+        let place = place.to_owned();
+        let watched = (identity(&place)?, self.path.is_dir());
         let mut stream = inotify.into_event_stream(vec![0; 4096])?;
-        self.scan();
-        while let Some(event) = stream.next().await {
-            event?;
-            // Everything that comes within a moment is one change.
-            while let Ok(Some(more)) = tokio::time::timeout(DEBOUNCE, stream.next()).await {
-                more?;
+        loop {
+            if self.scan().await {
+                self.complaint = None;
             }
-            self.scan();
-            if !self.directory.is_dir() {
-                return Err(io::Error::new(io::ErrorKind::NotFound, "the directory is gone"));
+            if (identity(&place)?, self.path.is_dir()) != watched {
+                return Ok(());
             }
-        }
-        Ok(())
-    }
-
-    /// Reads every file. A file that is no pod is reported once; the pod it was
-    /// before stays, as upstream's does not, because a typo should not kill it.
-    fn scan(&mut self) {
-        let entries = match std::fs::read_dir(&self.directory) {
-            Ok(entries) => entries,
-            // Half a picture is none: what is known stays.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(directory = %self.directory.display(), %error, "static pods not readable");
-                return;
-            }
-            Err(_) => {
-                self.known.clear();
-                self.merger.replace(PodOrigin::File, BTreeMap::new());
-                return;
-            }
-        };
-        let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| is_candidate(p)).collect();
-        paths.sort();
-        self.known.retain(|path, _| paths.contains(path));
-        self.reported.retain(|path, _| paths.contains(path));
-        for path in paths {
-            match self.read(&path) {
-                Ok(pod) => {
-                    self.reported.remove(&path);
-                    let same = self.known.get(&path).is_some_and(|k| k.metadata.uid == pod.metadata.uid);
-                    if !same {
-                        self.known.insert(path, Arc::new(pod));
+            match tokio::time::timeout(self.period, stream.next()).await {
+                // Nothing was heard: see for yourself.
+                Err(_) => {}
+                Ok(None) => return Ok(()),
+                Ok(Some(event)) => {
+                    event?;
+                    // Everything that comes within a moment is one change.
+                    while let Ok(Some(more)) = tokio::time::timeout(DEBOUNCE, stream.next()).await {
+                        more?;
                     }
                 }
-                Err(problem) => self.report(path, problem),
             }
         }
-        let pods = self.known.values().map(|p| (PodUid::of(p), p.clone())).collect();
+    }
+
+    /// Reads every file; false when that cannot be done. A file that is no pod is
+    /// reported once; the pod it was before stays, as upstream's does not, because
+    /// a typo should not kill it.
+    async fn scan(&mut self) -> bool {
+        let path = self.path.clone();
+        // A file system that does not answer holds nobody else up.
+        let read = tokio::task::spawn_blocking(move || read(&path)).await;
+        let texts = match read.map_err(io::Error::other).flatten() {
+            Ok(texts) => texts,
+            // Half a picture is none: what is known stays.
+            Err(error) => {
+                self.complain(format!("not readable: {error}"));
+                return false;
+            }
+        };
+        self.known.retain(|path, _| texts.contains_key(path));
+        let (seen, mut problems) = (self.clock.now().to_string(), BTreeMap::new());
+        for (path, text) in texts {
+            let parse = |text: String| {
+                let pod = static_pod::parse(&text, PodOrigin::File, &self.node_name, &seen);
+                pod.map_err(|error| error.to_string())
+            };
+            match text.and_then(parse) {
+                Ok(pod) if self.known.get(&path).is_some_and(|k| k.metadata.uid == pod.metadata.uid) => {}
+                Ok(pod) => _ = self.known.insert(path, Arc::new(pod)),
+                Err(problem) => _ = problems.insert(path, problem),
+            }
+        }
+        // Of each name the pod of the first file.
+        let (mut pods, mut names) = (BTreeMap::new(), static_pod::Names::default());
+        for (path, pod) in &self.known {
+            match names.take(pod) {
+                Ok(()) => _ = pods.insert(PodUid::of(pod), pod.clone()),
+                Err(problem) => _ = problems.entry(path.clone()).or_insert(problem),
+            }
+        }
         self.merger.replace(PodOrigin::File, pods);
+        self.report(problems);
+        true
     }
 
-    fn read(&self, path: &Path) -> Result<Pod, String> {
-        let meta = std::fs::metadata(path).map_err(|e| e.to_string())?;
-        if meta.len() > MAX_BYTES {
-            return Err(format!("larger than {MAX_BYTES} bytes"));
+    /// Says what is wrong with files, each problem once.
+    fn report(&mut self, problems: BTreeMap<PathBuf, String>) {
+        for (path, problem) in problems.iter().filter(|(path, problem)| self.reported.get(*path) != Some(problem)) {
+            self.say(path, problem);
         }
-        let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
-        let text = String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned())?;
-        let seen = self.clock.now().to_string();
-        static_pod::parse(&text, PodOrigin::File, &self.node_name, &seen).map_err(|e| e.to_string())
+        self.reported = problems;
     }
 
-    fn report(&mut self, path: PathBuf, problem: String) {
-        if self.reported.get(&path) == Some(&problem) {
-            return;
+    fn complain(&mut self, problem: String) {
+        if self.complaint.as_ref() != Some(&problem) {
+            self.say(&self.path, &problem);
+            self.complaint = Some(problem);
         }
-        tracing::warn!(file = %path.display(), %problem, "static pod file ignored");
+    }
+
+    fn say(&self, path: &Path, problem: &str) {
+        tracing::warn!(file = %path.display(), problem, "static pod file ignored");
         let text = format!("{}: {problem}", path.display());
         self.events.node(&self.node_name, EventType::Warning, "InvalidStaticPod", text);
-        self.reported.insert(path, problem);
     }
+}
+
+/// Which file or directory a path leads to now.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let meta = std::fs::metadata(path)?;
+    Ok((meta.dev(), meta.ino()))
+}
+
+/// Reads what a path leads to: the files of a directory, or a file. Nothing is
+/// there where there is no such path. Blocking.
+fn read(path: &Path) -> io::Result<Texts> {
+    let meta = match std::fs::metadata(path) {
+        Ok(meta) => meta,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Texts::new()),
+        Err(error) => return Err(error),
+    };
+    let mut paths = Vec::new();
+    if meta.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            paths.push(entry?.path());
+        }
+        paths.retain(|path| is_candidate(path));
+    } else if meta.is_file() {
+        paths.push(path.to_owned());
+    } else {
+        return Err(io::Error::other("neither a directory nor a file"));
+    }
+    Ok(paths.into_iter().map(|path| (path.clone(), read_one(&path))).collect())
+}
+
+fn read_one(path: &Path) -> Result<String, String> {
+    let meta = std::fs::metadata(path).map_err(|e| e.to_string())?;
+    if meta.len() > MAX_BYTES {
+        return Err(format!("larger than {MAX_BYTES} bytes"));
+    }
+    let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
+    String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned())
 }
 
 /// Whether a directory entry can hold a pod: a file that is not hidden and not
@@ -157,6 +228,7 @@ fn is_candidate(path: &Path) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::events::Event;
     use crate::podsource::DesiredRx;
 
     const WEB: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: NAME}\nspec: {containers: [{name: a, image: i}]}";
@@ -169,6 +241,103 @@ mod tests {
             have == wanted
         };
         tokio::time::timeout(Duration::from_secs(10), rx.wait_for(fits)).await.expect("in time").unwrap();
+    }
+
+    /// A source of that path which hears of nothing for an hour.
+    fn follow(path: &Path) -> (DesiredRx, tokio::sync::mpsc::Receiver<Event>, CancellationToken) {
+        follow_every(path, Duration::from_secs(3600))
+    }
+
+    fn follow_every(
+        path: &Path,
+        period: Duration,
+    ) -> (DesiredRx, tokio::sync::mpsc::Receiver<Event>, CancellationToken) {
+        let (merger, rx) = Merger::new(false, true, false);
+        let (events, happened) = EventRecorder::channel(8);
+        let source = FileSource::new(path.to_owned(), "n1".into(), merger, events, Clock::System).every(period);
+        let token = CancellationToken::new();
+        tokio::spawn(source.run(token.clone()));
+        (rx, happened, token)
+    }
+
+    fn write(path: &Path, name: &str) {
+        std::fs::write(path, WEB.replace("NAME", name)).unwrap();
+    }
+
+    /// As upstream's `extractFromFile`.
+    #[tokio::test]
+    async fn one_file_is_one_pod() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pod.yaml");
+        write(&file, "a");
+        write(&dir.path().join("other.yaml"), "other");
+        let (mut rx, _events, token) = follow(&file);
+        names(&mut rx, &["a"]).await;
+        assert!(rx.borrow().ready.file);
+        write(&file, "b");
+        names(&mut rx, &["b"]).await;
+        // As editors replace it.
+        write(&dir.path().join("new"), "c");
+        std::fs::rename(dir.path().join("new"), &file).unwrap();
+        names(&mut rx, &["c"]).await;
+        std::fs::remove_file(&file).unwrap();
+        names(&mut rx, &[]).await;
+        write(&file, "d");
+        names(&mut rx, &["d"]).await;
+        token.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_another_one_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two, link) = (dir.path().join("one"), dir.path().join("two"), dir.path().join("link"));
+        std::fs::create_dir(&one).unwrap();
+        std::fs::create_dir(&two).unwrap();
+        std::os::unix::fs::symlink(&one, &link).unwrap();
+        write(&one.join("a.yaml"), "a");
+        write(&two.join("b.yaml"), "b");
+        // The kernel tells nothing of a link: it is looked at now and then.
+        let (mut rx, _events, token) = follow_every(&link, Duration::from_secs(1));
+        names(&mut rx, &["a"]).await;
+        std::os::unix::fs::symlink(&two, dir.path().join("new")).unwrap();
+        std::fs::rename(dir.path().join("new"), &link).unwrap();
+        names(&mut rx, &["b"]).await;
+        token.cancel();
+        // Of a directory that goes somewhere else it does.
+        let (mut rx, _events, token) = follow(&one);
+        names(&mut rx, &["a"]).await;
+        std::fs::rename(&one, dir.path().join("away")).unwrap();
+        names(&mut rx, &[]).await;
+        token.cancel();
+    }
+
+    /// As upstream's `filterInvalidPods` (pkg/kubelet/config/config.go).
+    #[tokio::test]
+    async fn of_two_files_of_one_name_the_first_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["a.yaml", "b.yaml"] {
+            let text = WEB.replace("NAME", "web").replace("image: i", &format!("image: {file}"));
+            std::fs::write(dir.path().join(file), text).unwrap();
+        }
+        let (mut rx, mut events, token) = follow(dir.path());
+        let image = |rx: &DesiredRx| {
+            let desired = rx.borrow().clone();
+            let pods: Vec<_> = desired.pods.values().collect();
+            assert_eq!(pods.len(), 1);
+            pods[0].pod.spec.as_ref().unwrap().containers[0].image.clone().unwrap()
+        };
+        names(&mut rx, &["web"]).await;
+        assert_eq!(image(&rx), "a.yaml");
+        let told = events.recv().await.unwrap().message;
+        assert!(told.contains("b.yaml") && told.contains("duplicate pod name \"web-n1\""), "{told}");
+        std::fs::remove_file(dir.path().join("a.yaml")).unwrap();
+        let other = rx.wait_for(|d| {
+            d.pods.values().any(|p| p.pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("b.yaml"))
+        });
+        tokio::time::timeout(Duration::from_secs(10), other).await.expect("in time").unwrap();
+        assert_eq!(image(&rx), "b.yaml");
+        assert!(events.try_recv().is_err(), "it is told once");
+        token.cancel();
     }
 
     #[tokio::test]

@@ -1,12 +1,12 @@
 //! Merges the sources into one desired set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 
-use super::{DesiredPod, DesiredPods, DesiredRx, PodOrigin};
+use super::{DesiredPod, DesiredPods, DesiredRx, PodOrigin, SourcesReady};
 use crate::convert::spec;
 use crate::ids::{ObjectName, PodUid};
 
@@ -16,6 +16,8 @@ struct Sources {
     api: Option<BTreeMap<PodUid, Arc<Pod>>>,
     file: Option<BTreeMap<PodUid, Arc<Pod>>>,
     url: Option<BTreeMap<PodUid, Arc<Pod>>>,
+    /// Of the API server: there, and never readable so far.
+    unreadable: BTreeSet<PodUid>,
 }
 
 /// Collects what the sources say. Cheap to clone.
@@ -25,15 +27,20 @@ pub struct Merger {
     out: Arc<watch::Sender<Arc<DesiredPods>>>,
 }
 
-/// The set all sources make together. Pure.
+/// The set all sources make together: each adds what it has, whatever the others
+/// are waited for (pkg/kubelet/config/config.go: `Merge`). Of two static pods of
+/// one name the file's counts. Pure.
 fn merged(sources: &Sources) -> DesiredPods {
-    let mut out = DesiredPods { api_synced: sources.api.is_some(), ..DesiredPods::default() };
-    for (list, origin) in [(&sources.file, PodOrigin::File), (&sources.url, PodOrigin::Url)] {
-        for (uid, pod) in list.iter().flatten() {
+    let Sources { api, file, url, unreadable } = sources;
+    let ready = SourcesReady { api: api.is_some(), file: file.is_some(), url: url.is_some() };
+    let mut out = DesiredPods { ready, unreadable: unreadable.clone(), ..DesiredPods::default() };
+    let mut names = BTreeSet::new();
+    for (list, origin) in [(file, PodOrigin::File), (url, PodOrigin::Url)] {
+        for (uid, pod) in list.iter().flatten().filter(|(_, pod)| names.insert(ObjectName::of_pod(pod))) {
             out.pods.insert(uid.clone(), DesiredPod { pod: pod.clone(), origin });
         }
     }
-    for (uid, pod) in sources.api.iter().flatten() {
+    for (uid, pod) in api.iter().flatten() {
         if spec::is_mirror(pod) {
             out.mirrors.insert(ObjectName::of_pod(pod), pod.clone());
         } else {
@@ -64,17 +71,46 @@ impl Merger {
     pub fn new(has_api: bool, has_file: bool, has_url: bool) -> (Self, DesiredRx) {
         let (tx, rx) = watch::channel(Arc::new(DesiredPods::default()));
         let none = |has: bool| if has { None } else { Some(BTreeMap::new()) };
-        let sources = Sources { api: none(has_api), file: none(has_file), url: none(has_url) };
+        let unreadable = BTreeSet::new();
+        let sources = Sources { api: none(has_api), file: none(has_file), url: none(has_url), unreadable };
+        tx.send_replace(Arc::new(merged(&sources)));
         (Self { sources: Arc::new(Mutex::new(sources)), out: Arc::new(tx) }, rx)
     }
 
     fn change(&self, f: impl FnOnce(&mut Sources)) {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         f(&mut sources);
-        // A static pod whose source is not read yet must not look unwanted.
-        if sources.file.is_some() && sources.url.is_some() {
-            self.out.send_replace(Arc::new(merged(&sources)));
-        }
+        self.out.send_replace(Arc::new(merged(&sources)));
+    }
+
+    /// Replaces everything the API server has. Of those that cannot be read what was known stays: to act on an old
+    /// state is mended by the next one, and to end a pod is not.
+    pub fn replace_listed(&self, pods: BTreeMap<PodUid, Arc<Pod>>, unreadable: BTreeSet<PodUid>) {
+        self.change(|s| {
+            let before = s.api.take().unwrap_or_default();
+            let readable = pods.into_iter().map(|(uid, pod)| {
+                let pod = marked(PodOrigin::Api, pod, before.get(&uid));
+                (uid, pod)
+            });
+            let mut pods: BTreeMap<_, _> = readable.collect();
+            s.unreadable.clear();
+            for uid in unreadable {
+                match before.get(&uid) {
+                    Some(known) => _ = pods.insert(uid, known.clone()),
+                    None => _ = s.unreadable.insert(uid),
+                }
+            }
+            s.api = Some(pods);
+        });
+    }
+
+    /// A pod of the API server is new or different, and cannot be read.
+    pub fn unreadable(&self, uid: PodUid) {
+        self.change(|s| {
+            if !s.api.as_ref().is_some_and(|known| known.contains_key(&uid)) {
+                s.unreadable.insert(uid);
+            }
+        });
     }
 
     /// Replaces everything a source has.
@@ -93,7 +129,9 @@ impl Merger {
     /// One pod of a source that was read in full before is new or different.
     pub fn apply(&self, origin: PodOrigin, pod: Arc<Pod>) {
         self.change(|s| {
-            let (slot, uid) = (s.slot(origin).get_or_insert_default(), PodUid::of(&pod));
+            let uid = PodUid::of(&pod);
+            s.unreadable.remove(&uid);
+            let slot = s.slot(origin).get_or_insert_default();
             let pod = marked(origin, pod, slot.get(&uid));
             slot.insert(uid, pod);
         });
@@ -102,6 +140,7 @@ impl Merger {
     /// One pod of a source is gone.
     pub fn remove(&self, origin: PodOrigin, uid: &PodUid) {
         self.change(|s| {
+            s.unreadable.remove(uid);
             s.slot(origin).get_or_insert_default().remove(uid);
         });
     }
@@ -128,14 +167,16 @@ mod tests {
     }
 
     #[test]
-    fn nothing_before_files_are_read_and_mirrors_stand_apart() {
+    fn each_source_counts_at_once_and_mirrors_stand_apart() {
         let (merger, rx) = Merger::new(true, true, false);
+        assert_eq!(rx.borrow().ready, SourcesReady { url: true, ..SourcesReady::default() }, "there is no URL");
         let mirror = &format!("metadata: {{name: s-n, namespace: d, uid: m, {MIRROR}}}");
         merger.replace(PodOrigin::Api, [pod("metadata: {uid: a}"), pod(mirror)].into());
-        assert!(!rx.borrow().api_synced, "a static pod's absence would be believed");
-        merger.replace(PodOrigin::File, [pod("metadata: {uid: s}")].into());
+        assert!(rx.borrow().pods.contains_key(&PodUid::new("a")), "whatever the files are waited for");
+        assert!(rx.borrow().ready.api && !rx.borrow().ready.all(), "a static pod's absence would be believed");
+        merger.replace(PodOrigin::File, [pod("metadata: {name: s, uid: s}")].into());
         let now = rx.borrow().clone();
-        assert!(now.api_synced);
+        assert!(now.ready.all());
         assert_eq!(now.pods.keys().map(PodUid::as_str).collect::<Vec<_>>(), ["a", "s"]);
         assert!(now.mirrors.contains_key(&ObjectName::new("d", "s-n")));
         merger.remove(PodOrigin::Api, &PodUid::new("a"));
@@ -185,7 +226,40 @@ mod tests {
     fn static_pods_run_before_the_api_is_known() {
         let (merger, rx) = Merger::new(true, true, false);
         merger.replace(PodOrigin::File, [pod("metadata: {uid: s}")].into());
-        assert!(!rx.borrow().api_synced);
+        assert!(!rx.borrow().ready.api);
         assert_eq!(rx.borrow().pods.len(), 1);
+    }
+
+    #[test]
+    fn one_name_is_one_static_pod() {
+        let (merger, rx) = Merger::new(false, true, true);
+        let uids = || rx.borrow().pods.keys().map(ToString::to_string).collect::<Vec<_>>();
+        merger.replace(PodOrigin::Url, [pod("metadata: {name: s, uid: a}"), pod("metadata: {name: t, uid: b}")].into());
+        merger.replace(PodOrigin::File, [pod("metadata: {name: s, uid: c}")].into());
+        assert_eq!(uids(), ["b", "c"]);
+        merger.replace(PodOrigin::File, BTreeMap::new());
+        assert_eq!(uids(), ["a", "b"], "the other one's turn");
+    }
+
+    #[test]
+    fn what_cannot_be_read_stays_as_it_was_known() {
+        let (merger, rx) = Merger::new(true, false, false);
+        let uid = |name: &'static str| PodUid::new(name);
+        let labels = |name: &'static str| rx.borrow().pods[&uid(name)].pod.metadata.labels.clone();
+        merger.replace_listed([pod("metadata: {uid: a, labels: {v: '1'}}")].into(), [uid("odd")].into());
+        assert!(rx.borrow().ready.api && rx.borrow().wants(&uid("odd")) && !rx.borrow().pods.contains_key(&uid("odd")));
+        let before = labels("a");
+        merger.unreadable(uid("a"));
+        merger.unreadable(uid("b"));
+        assert_eq!((labels("a"), rx.borrow().unreadable.clone()), (before.clone(), [uid("b"), uid("odd")].into()));
+        merger.replace_listed(BTreeMap::new(), [uid("a"), uid("odd")].into());
+        assert_eq!((labels("a"), rx.borrow().unreadable.clone()), (before, [uid("odd")].into()));
+        // What can be read again, and what is gone.
+        merger.apply(PodOrigin::Api, pod("metadata: {uid: odd}").1);
+        merger.remove(PodOrigin::Api, &uid("a"));
+        assert!(rx.borrow().unreadable.is_empty() && !rx.borrow().wants(&uid("a")) && rx.borrow().wants(&uid("odd")));
+        merger.unreadable(uid("b"));
+        merger.remove(PodOrigin::Api, &uid("b"));
+        assert!(!rx.borrow().wants(&uid("b")));
     }
 }

@@ -46,7 +46,7 @@ fn mirror_of(pod: &Pod, node: &Node) -> Pod {
 /// while one ends that is not wanted any more, its mirror stays and shows it, and
 /// its successor has none yet. Pure.
 pub fn plan(desired: &DesiredPods, running: &HashMap<ObjectName, PodUid>, node: &Node) -> Vec<MirrorAction> {
-    if !desired.api_synced {
+    if !desired.ready.api {
         return Vec::new();
     }
     let wanted: BTreeMap<ObjectName, &Arc<Pod>> =
@@ -54,10 +54,14 @@ pub fn plan(desired: &DesiredPods, running: &HashMap<ObjectName, PodUid>, node: 
     let ends = |name: &ObjectName| running.get(name).is_some_and(|uid| !desired.pods.contains_key(uid));
     let mut out = Vec::new();
     for (name, mirror) in desired.mirrors.iter().filter(|(name, _)| !ends(name)) {
-        let fits = wanted.get(name).is_some_and(|pod| {
-            spec::annotation(pod, CONFIG_HASH) == spec::annotation(mirror, CONFIG_MIRROR)
-                && mirror.metadata.deletion_timestamp.is_none()
-        });
+        let fits = match wanted.get(name) {
+            Some(pod) => {
+                spec::annotation(pod, CONFIG_HASH) == spec::annotation(mirror, CONFIG_MIRROR)
+                    && mirror.metadata.deletion_timestamp.is_none()
+            }
+            // Its pod may be of a source that was not read yet.
+            None => !desired.ready.all(),
+        };
         if !fits {
             let uid = mirror.metadata.uid.clone().unwrap_or_default();
             out.push(MirrorAction::Delete { name: name.clone(), uid });
@@ -138,7 +142,7 @@ async fn perform(client: &kube::Client, action: MirrorAction) -> Result<(), kube
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::podsource::{DesiredPod, PodOrigin, static_pod};
+    use crate::podsource::{DesiredPod, PodOrigin, SourcesReady, static_pod};
 
     #[test]
     fn mirrors_follow_static_pods() {
@@ -149,7 +153,7 @@ mod tests {
         desired.pods.insert(PodUid::of(&pod), DesiredPod { pod: pod.clone(), origin: PodOrigin::File });
         let nothing = HashMap::new();
         assert!(plan(&desired, &nothing, &node).is_empty(), "nothing before the API is known");
-        desired.api_synced = true;
+        desired.ready.api = true;
         let actions = plan(&desired, &nothing, &node);
         let MirrorAction::Create(mirror) = &actions[0] else { panic!("{actions:?}") };
         assert!(spec::is_mirror(mirror) && mirror.metadata.uid.is_none());
@@ -164,6 +168,8 @@ mod tests {
         let delete = MirrorAction::Delete { name: name.clone(), uid: "m".into() };
         desired.pods.clear();
         assert!(plan(&desired, &running, &node).is_empty());
+        assert!(plan(&desired, &nothing, &node).is_empty(), "its source may not be read yet");
+        desired.ready = SourcesReady::ALL;
         assert_eq!(plan(&desired, &nothing, &node), std::slice::from_ref(&delete));
         let changed =
             Arc::new(static_pod::parse(&text.replace("image: i", "image: j"), PodOrigin::File, "n", "t").unwrap());

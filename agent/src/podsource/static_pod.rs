@@ -1,5 +1,6 @@
 //! A file's text → the static pod it describes. Pure.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use k8s_openapi::api::core::v1::{Pod, Toleration};
@@ -7,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::PodOrigin;
 use crate::convert::spec::{CONFIG_HASH, CONFIG_SEEN, CONFIG_SOURCE};
+use crate::ids::ObjectName;
 
 /// Why a text is no static pod.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +64,7 @@ fn finish(mut pod: Pod, text: &str, origin: PodOrigin, node_name: &str, seen: &s
     if spec.containers.is_empty() {
         return invalid("spec.containers: Required value".to_owned());
     }
-    let mut names = std::collections::BTreeSet::new();
+    let mut names = BTreeSet::new();
     for c in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         if !is_dns_label(&c.name) || !names.insert(c.name.clone()) {
             return invalid(format!("container name {:?} is invalid or not unique", c.name));
@@ -94,6 +96,30 @@ fn finish(mut pod: Pod, text: &str, origin: PodOrigin, node_name: &str, seen: &s
     annotations.insert(CONFIG_SEEN.to_owned(), seen.to_owned());
     pod.status = None;
     Ok(pod)
+}
+
+/// The names that pods of one source have taken (pkg/kubelet/config/config.go: `filterInvalidPods`).
+#[derive(Debug, Default)]
+pub struct Names(BTreeSet<ObjectName>);
+
+impl Names {
+    /// Gives a pod its name, unless another one has it.
+    pub fn take(&mut self, pod: &Pod) -> Result<(), String> {
+        let name = ObjectName::of_pod(pod);
+        if self.0.insert(name.clone()) {
+            return Ok(());
+        }
+        Err(format!("Error validating pod {name} due to duplicate pod name {:?}, ignoring", &*name.name))
+    }
+}
+
+/// Whether a static pod was made of an object of this name, however little of a pod that is now.
+pub fn is_named(pod: &Pod, object: &serde_json::Value, node_name: &str) -> bool {
+    let text = |field: &str| object["metadata"][field].as_str();
+    let name = text("name").map(|name| format!("{name}-{}", node_name.to_lowercase()));
+    name.is_some()
+        && pod.metadata.name == name
+        && pod.metadata.namespace.as_deref() == Some(text("namespace").unwrap_or("default"))
 }
 
 /// 32 hexadecimal digits that change with the text, the node and the source.

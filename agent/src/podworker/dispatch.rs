@@ -37,7 +37,13 @@ const RESTART_PAUSE: Duration = Duration::from_secs(10);
 struct Handle {
     inbox: Arc<Inbox>,
     name: ObjectName,
-    is_static: bool,
+    origin: PodOrigin,
+}
+
+impl Handle {
+    fn is_static(&self) -> bool {
+        self.origin != PodOrigin::Api
+    }
 }
 
 /// A handle to all workers, for waking them. Cheap to clone.
@@ -95,7 +101,7 @@ impl PodWorkers {
     /// The static pods that are worked on, those that end included, by name.
     pub fn static_pods(&self) -> HashMap<ObjectName, PodUid> {
         let workers = self.workers.read().unwrap_or_else(PoisonError::into_inner);
-        workers.iter().filter(|(_, h)| h.is_static).map(|(uid, h)| (h.name.clone(), uid.clone())).collect()
+        workers.iter().filter(|(_, h)| h.is_static()).map(|(uid, h)| (h.name.clone(), uid.clone())).collect()
     }
 
     /// Changes whenever a worker has ended.
@@ -192,9 +198,9 @@ impl Dispatcher {
             }
         }
         let workers = self.workers.workers.read().unwrap_or_else(PoisonError::into_inner);
-        for (uid, handle) in workers.iter().filter(|(uid, _)| !desired.pods.contains_key(*uid)) {
-            // Before the API server's list is complete, absence means nothing.
-            if desired.api_synced || handle.is_static {
+        for (uid, handle) in workers.iter().filter(|(uid, _)| !desired.wants(uid)) {
+            // Before its source was read in full, absence means nothing.
+            if desired.ready.has(handle.origin) {
                 tracing::debug!(pod.uid = %uid, "pod not wanted any more");
                 handle.inbox.remove();
             }
@@ -210,7 +216,7 @@ impl Dispatcher {
         }
         let name = ObjectName::of_pod(&wanted.pod);
         let workers = self.workers.workers.read().unwrap_or_else(PoisonError::into_inner);
-        workers.values().any(|h| h.is_static && h.name == name)
+        workers.values().any(|h| h.is_static() && h.name == name)
     }
 
     fn start(&self, uid: PodUid, wanted: &DesiredPod) {
@@ -219,7 +225,7 @@ impl Dispatcher {
         if wanted.pod.metadata.deletion_timestamp.is_some() {
             inbox.update(wanted.clone());
         }
-        self.spawn(uid, worker, Handle { inbox, name: ObjectName::of_pod(&wanted.pod), is_static: wanted.is_static() });
+        self.spawn(uid, worker, Handle { inbox, name: ObjectName::of_pod(&wanted.pod), origin: wanted.origin });
     }
 
     fn spawn(&self, uid: PodUid, worker: Worker, handle: Handle) {
@@ -245,11 +251,11 @@ impl Dispatcher {
 
     /// Ends pods only the runtime has, once it is known that nobody wants them.
     fn end_orphans(&self) {
-        if !self.last.api_synced {
+        if !self.last.ready.all() {
             return;
         }
         for runtime in self.deps.cache.all() {
-            let known = self.workers.contains(&runtime.uid) || self.last.pods.contains_key(&runtime.uid);
+            let known = self.workers.contains(&runtime.uid) || self.last.wants(&runtime.uid);
             if known || (runtime.sandboxes.is_empty() && runtime.containers.is_empty()) {
                 continue;
             }
@@ -258,8 +264,8 @@ impl Dispatcher {
             let pod = Arc::new(pod_of(&runtime));
             let worker = Worker::orphan(self.deps.clone(), inbox.clone(), pod);
             let source = runtime.sandboxes.first().and_then(|s| s.summary.annotations.get(spec::CONFIG_SOURCE));
-            let is_static = source.is_some_and(|s| s != PodOrigin::Api.as_str());
-            self.spawn(runtime.uid.clone(), worker, Handle { inbox, name: runtime.name.clone(), is_static });
+            let origin = source.and_then(|source| PodOrigin::parse(source)).unwrap_or(PodOrigin::Api);
+            self.spawn(runtime.uid.clone(), worker, Handle { inbox, name: runtime.name.clone(), origin });
         }
     }
 }

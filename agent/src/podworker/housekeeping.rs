@@ -35,18 +35,22 @@ fn names(dir: &std::path::Path) -> Vec<String> {
 
 /// Cleans up now and then until cancelled, once it is known what is wanted.
 pub async fn run(deps: Arc<Deps>, workers: PodWorkers, mut desired: DesiredRx, token: CancellationToken) {
-    let synced = desired.wait_for(|d| d.api_synced);
+    let synced = desired.wait_for(|d| d.ready.api);
     if !matches!(token.run_until_cancelled(synced).await, Some(Ok(_))) {
         return;
     }
     loop {
-        let wanted = desired.borrow().clone();
-        let alive = |uid: &PodUid| wanted.pods.contains_key(uid) || workers.contains(uid) || deps.cache.knows(uid);
-        clean(&deps, &alive).await;
+        let wanted = desired.borrow_and_update().clone();
+        let alive = |uid: &PodUid| wanted.wants(uid) || workers.contains(uid) || deps.cache.knows(uid);
+        if wanted.ready.all() {
+            clean(&deps, &alive).await;
+        }
         weigh_burstable(&deps, &wanted).await;
         tokio::select! {
             () = token.cancelled() => return,
             () = tokio::time::sleep(PERIOD) => {}
+            // Cancel-safe: it only waits.
+            Ok(_) = desired.wait_for(|d| d.ready.all()), if !wanted.ready.all() => {}
         }
     }
 }

@@ -9,4 +9,5 @@ mod harness;
 mod keeping;
 mod life;
 mod pressure;
+mod sources;
 mod volumes;

@@ -29,6 +29,7 @@ use crate::plan::effect::{PodFailure, WaitReason};
 use crate::plan::stage::Stage;
 use crate::podcache::RuntimePod;
 use crate::podsource::DesiredRx;
+use crate::watch::Item;
 
 /// How a write ended.
 #[derive(Debug)]
@@ -68,7 +69,8 @@ impl ApiWriter {
         Self { client }
     }
 
-    fn api(&self, name: &ObjectName) -> Api<Pod> {
+    /// What the server answers is not read: a pod that cannot be is written all the same.
+    fn api(&self, name: &ObjectName) -> Api<Item<Pod>> {
         Api::namespaced(self.client.clone(), &name.namespace)
     }
 

@@ -21,7 +21,7 @@ use crate::image::ImagePuller;
 use crate::objectcache::store::NoObjects;
 use crate::pleg::{Pleg, RelistHealth};
 use crate::podcache::{PodCache, RuntimePod};
-use crate::podsource::{DesiredPod, DesiredPods, PodOrigin};
+use crate::podsource::{DesiredPod, DesiredPods, DesiredRx, PodOrigin, SourcesReady};
 use crate::podworker::admission::Admission;
 use crate::podworker::{Deps, Dispatcher, NodeView, PodWorkers, WorkerSettings};
 use crate::runtimeclass::RuntimeClasses;
@@ -241,7 +241,16 @@ impl Node {
     pub(super) fn want_from(&self, origin: PodOrigin, pods: &[Pod]) {
         let one = |pod: &Pod| (PodUid::of(pod), DesiredPod { pod: Arc::new(pod.clone()), origin });
         let pods = pods.iter().map(one).collect();
-        self.desired.send_replace(Arc::new(DesiredPods { api_synced: true, pods, ..DesiredPods::default() }));
+        self.desire(DesiredPods { ready: SourcesReady::ALL, pods, ..DesiredPods::default() });
+    }
+
+    /// What is wanted, as others see it.
+    pub(super) fn desired(&self) -> DesiredRx {
+        self.desired.subscribe()
+    }
+
+    pub(super) fn desire(&self, desired: DesiredPods) {
+        self.desired.send_replace(Arc::new(desired));
     }
 
     /// A probe of a container has these results now.
