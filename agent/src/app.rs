@@ -48,6 +48,7 @@ use crate::podworker::deps::ServicesRx;
 use crate::podworker::kernel_log::KernelLog;
 use crate::podworker::{Deps, Dispatcher, PodWorkers, WorkerSettings, housekeeping};
 use crate::probe::ProbeManager;
+use crate::removal::Removals;
 use crate::runtimeclass::RuntimeClasses;
 use crate::server::{self, BoundServer, ServerState};
 use crate::services;
@@ -306,7 +307,9 @@ impl App {
             host_ips: view.host_ips.clone(),
             allocatable: view.allocatable.clone(),
         };
-        let volume_config = VolumeConfig { pods_root: self.config.paths.root.join("pods"), fields };
+        let removals = Removals::default();
+        let pods_root = self.config.paths.root.join("pods");
+        let volume_config = VolumeConfig { pods_root, fields, removals: removals.clone() };
         let volumes = VolumeManager::new(volume_config, objects.clone(), recorder.clone(), sink);
         tasks.spawn("volumes", {
             let (volumes, token) = (volumes.clone(), token.clone());
@@ -332,6 +335,7 @@ impl App {
             admission: Admission::default(),
             workers: workers.clone(),
             kernel_log: Arc::new(KernelLog::open(std::path::Path::new("/dev/kmsg"))),
+            removals,
             events: recorder.clone(),
             clock: self.clock,
         });

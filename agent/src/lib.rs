@@ -26,6 +26,7 @@ pub mod podcache;
 pub mod podsource;
 pub mod podworker;
 pub mod probe;
+pub mod removal;
 pub mod resolver;
 pub mod retention;
 pub mod runtimeclass;

@@ -22,6 +22,7 @@ use crate::image::ImagePuller;
 use crate::objectcache::{ObjectReader, ObjectRegistry};
 use crate::plan::eviction::Pressures;
 use crate::podcache::PodCache;
+use crate::removal::Removals;
 use crate::runtimeclass::RuntimeClasses;
 use crate::services::ServiceLinks;
 use crate::status::StatusManager;
@@ -84,6 +85,7 @@ pub struct Deps {
     pub admission: Admission,
     pub workers: PodWorkers,
     pub kernel_log: Arc<KernelLog>,
+    pub removals: Removals,
     pub events: EventRecorder,
     pub clock: Clock,
 }

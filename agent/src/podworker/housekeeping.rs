@@ -74,12 +74,15 @@ async fn clean(deps: &Deps, alive: &(dyn Fn(&PodUid) -> bool + Sync)) {
         // Several nodes may share one log directory: only logs of pods that had
         // a directory here are ours to remove.
         for name in names(&paths.pod_logs).into_iter().filter(|n| uid_of_log_dir(n).as_ref() == Some(&uid)) {
-            if let Err(error) = cri::dirtree::remove(&paths.pod_logs.join(&name)) {
+            let logs = paths.pod_logs.join(&name);
+            if let Err(error) = deps.removals.run(move || cri::dirtree::remove(&logs)).await.flatten() {
                 tracing::warn!(pod.uid = %uid, %error, "orphaned logs not removed");
             }
         }
         // Last: by it the pod is found again, should this be cut short.
-        if let Err(error) = files::remove_remains(paths, &pod, false) {
+        let paths = paths.clone();
+        let removed = deps.removals.run(move || files::remove_remains(&paths, &pod, false)).await;
+        if let Err(error) = removed.and_then(|removed| removed.map_err(std::io::Error::other)) {
             tracing::warn!(pod.uid = %uid, %error, "orphaned directory not removed");
         }
     }

@@ -9,5 +9,6 @@ mod harness;
 mod keeping;
 mod life;
 mod pressure;
+mod removing;
 mod sources;
 mod volumes;

@@ -61,7 +61,9 @@ pub(super) async fn remove(ctx: &EffectContext) -> Result<(), NotDone> {
             return Err(NotDone);
         }
     }
-    if let Err(error) = files::remove_remains(&deps.settings.paths, &ctx.pod, true) {
+    let (paths, pod) = (deps.settings.paths.clone(), ctx.pod.clone());
+    let removed = deps.removals.run(move || files::remove_remains(&paths, &pod, true)).await;
+    if let Err(error) = removed.and_then(|removed| removed.map_err(std::io::Error::other)) {
         tracing::warn!(pod.uid = %ctx.uid, %error, "files of the pod not removed");
         return Err(NotDone);
     }

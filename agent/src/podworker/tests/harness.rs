@@ -24,6 +24,7 @@ use crate::podcache::{PodCache, RuntimePod};
 use crate::podsource::{DesiredPod, DesiredPods, DesiredRx, PodOrigin, SourcesReady};
 use crate::podworker::admission::Admission;
 use crate::podworker::{Deps, Dispatcher, NodeView, PodWorkers, WorkerSettings};
+use crate::removal::Removals;
 use crate::runtimeclass::RuntimeClasses;
 use crate::status::StatusManager;
 
@@ -207,6 +208,7 @@ impl Node {
             admission: Admission::default(),
             workers: workers.clone(),
             kernel_log: Arc::default(),
+            removals: Removals::default(),
             events: recorder,
             clock,
         });
