@@ -12,6 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::store::ObjectKey;
+use crate::text;
 
 /// Go's zero time.
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
@@ -64,7 +65,8 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Decoded<K> {
 pub fn decode<K: DeserializeOwned>(json: &str) -> Decoded<K> {
     let error = match serde_json::from_str(json) {
         Ok(object) => return Decoded::Object(object),
-        Err(error) => error.to_string(),
+        // It quotes what it does not like, however long that is.
+        Err(error) => text::cut(error.to_string(), text::EVENT_MESSAGE),
     };
     let mut value: Value = serde_json::from_str(json).unwrap_or_default();
     as_go_reads(&mut value, "");
@@ -165,6 +167,13 @@ mod tests {
         let [Decoded::Object(a), Decoded::Unreadable(b)] = list.items.as_slice() else { panic!("{list:?}") };
         assert_eq!((a.metadata.name.as_deref(), b.key.name.as_str(), b.uid.as_str()), (Some("a"), "b", "u"));
         assert!(b.error.contains("invalid type"), "{}", b.error);
+    }
+
+    #[test]
+    fn what_was_wrong_is_told_in_few_words() {
+        let odd = json!({"metadata": {"name": "b"}, "data": "x".repeat(1_000_000)});
+        let Decoded::Unreadable(odd) = decode::<ConfigMap>(&odd.to_string()) else { panic!("unreadable") };
+        assert_eq!((odd.error.len(), odd.error.starts_with("invalid type: string")), (1024, true));
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::text;
+
 /// An informer that could not list or watch for so long is not healthy.
 const INFORMER_PATIENCE: Duration = Duration::from_secs(60);
 /// A sync that runs for so long does not come to an end.
@@ -211,7 +213,7 @@ impl InformerStatus {
     pub(crate) fn failed(&self, error: &str) {
         let mut state = lock(&self.state);
         let since = state.failing.take().map_or_else(Instant::now, |(since, _)| since);
-        state.failing = Some((since, error.to_owned()));
+        state.failing = Some((since, text::cut(error, text::EVENT_MESSAGE)));
     }
 
     fn failure(&self, now: Instant) -> Option<String> {

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::status::{QueueStatus, Status};
+use super::text;
 
 /// First delay after a failure, as upstream's item exponential limiter.
 const BACKOFF_BASE: Duration = Duration::from_millis(5);
@@ -363,16 +364,16 @@ where
     }
 }
 
-/// An error and its sources in one line.
+/// An error and its sources in one line. Answers of the server quote what they refuse: it is cut for logs and conditions.
 pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    let mut line = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
+        line.push_str(": ");
+        line.push_str(&inner.to_string());
         source = inner.source();
     }
-    text
+    text::cut(line, text::CONDITION_MESSAGE)
 }
 
 #[cfg(test)]
