@@ -81,3 +81,6 @@ where
         Err(error) => Err(SyncError::api("patch owners", key)(error)),
     }
 }
+
+#[cfg(test)]
+mod tests;
