@@ -97,10 +97,15 @@ impl NodeView for ClusterViews {
         any
     }
 
-    fn claim_of(&self, volume: &str) -> Option<(String, String)> {
-        let value = self.object("", "persistentvolumes", ("", volume), storage::Object::value)?;
-        let claim = &value["spec"]["claimRef"];
-        Some((claim["namespace"].as_str()?.to_owned(), claim["name"].as_str()?.to_owned()))
+    fn volume(&self, name: &str) -> Option<Value> {
+        self.object("", "persistentvolumes", ("", name), storage::Object::value)
+    }
+
+    fn any_volume(&self, wanted: &dyn Fn(&Value) -> bool) -> bool {
+        let Some(volumes) = self.cache.resource("", "persistentvolumes") else { return false };
+        let mut any = false;
+        volumes.for_each(&Filter::all(), |volume| any = any || wanted(&volume.value()));
+        any
     }
 
     fn attachment_node(&self, attachment: &str) -> Option<String> {

@@ -10,12 +10,16 @@ use super::rbac::{PolicyRule, rule_allows};
 use super::{Attributes, Authorizer, Decision};
 use crate::pod::{self, Reference};
 
+mod volume;
+
 /// What the authorizer has to know about the cluster.
 pub trait NodeView: Send + Sync + std::fmt::Debug {
     /// True when `wanted` holds for a pod of the namespace that is bound to the node.
     fn any_pod(&self, node: &str, namespace: &str, wanted: &dyn Fn(&Value) -> bool) -> bool;
-    /// The namespace and name of the claim a PersistentVolume is bound to.
-    fn claim_of(&self, volume: &str) -> Option<(String, String)>;
+    /// The PersistentVolume of this name.
+    fn volume(&self, name: &str) -> Option<Value>;
+    /// True when `wanted` holds for a PersistentVolume.
+    fn any_volume(&self, wanted: &dyn Fn(&Value) -> bool) -> bool;
     /// The node a VolumeAttachment is for.
     fn attachment_node(&self, attachment: &str) -> Option<String>;
 }
@@ -43,15 +47,28 @@ impl NodeAuthorizer {
         no(format!("no relationship found between node '{node}' and this object"))
     }
 
+    /// Secrets of a node's pods, and those that their volumes are mounted with.
+    fn secret(&self, node: &str, attributes: &Attributes) -> Decision {
+        let decision = self.referred(node, attributes, Reference::Secret);
+        let Attributes { namespace, name, .. } = attributes;
+        if decision.allowed() || namespace.is_empty() || name.is_empty() {
+            return decision;
+        }
+        let gives = |volume: &Value| volume::names_secret(volume, namespace, name) && self.uses(node, volume);
+        if self.view.any_volume(&gives) { Decision::allow("") } else { decision }
+    }
+
     fn volume(&self, node: &str, name: &str) -> Decision {
-        let Some((namespace, claim)) = self.view.claim_of(name) else {
-            return no(format!("no relationship found between node '{node}' and this object"));
-        };
-        let uses = |pod: &Value| gives(pod, Reference::PersistentVolumeClaim, &claim);
-        if self.view.any_pod(node, &namespace, &uses) {
+        if self.view.volume(name).is_some_and(|volume| self.uses(node, &volume)) {
             return Decision::allow("");
         }
         no(format!("no relationship found between node '{node}' and this object"))
+    }
+
+    /// Whether a pod of the node uses the claim that a volume is bound to.
+    fn uses(&self, node: &str, volume: &Value) -> bool {
+        let Some((namespace, claim)) = volume::claim(volume) else { return false };
+        self.view.any_pod(node, namespace, &|pod| gives(pod, Reference::PersistentVolumeClaim, claim))
     }
 
     fn pods(&self, node: &str, attributes: &Attributes) -> Option<Decision> {
@@ -82,7 +99,7 @@ impl NodeAuthorizer {
         let Attributes { verb, resource, subresource, group, .. } = attributes;
         let reads = matches!(verb.as_str(), "get" | "list" | "watch");
         let special = match (group.as_str(), resource.as_str(), subresource.as_str()) {
-            ("", "secrets", "") if reads => Some(self.referred(node, attributes, Reference::Secret)),
+            ("", "secrets", "") if reads => Some(self.secret(node, attributes)),
             ("", "secrets", "") => Some(no("can only read resources of this type")),
             ("", "configmaps", "") if reads => Some(self.referred(node, attributes, Reference::ConfigMap)),
             ("", "configmaps", "") => Some(no("can only read resources of this type")),

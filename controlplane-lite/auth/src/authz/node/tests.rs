@@ -11,12 +11,23 @@ impl NodeView for OnePod {
     fn any_pod(&self, node: &str, namespace: &str, wanted: &dyn Fn(&Value) -> bool) -> bool {
         self.0["spec"]["nodeName"] == node && self.0["metadata"]["namespace"] == namespace && wanted(&self.0)
     }
-    fn claim_of(&self, volume: &str) -> Option<(String, String)> {
-        (volume == "pv").then(|| ("ns".into(), "data".into()))
+    fn volume(&self, name: &str) -> Option<Value> {
+        volumes().into_iter().find(|volume| volume["metadata"]["name"] == name)
+    }
+    fn any_volume(&self, wanted: &dyn Fn(&Value) -> bool) -> bool {
+        volumes().iter().any(wanted)
     }
     fn attachment_node(&self, attachment: &str) -> Option<String> {
         (attachment == "attached").then(|| "n1".into())
     }
+}
+
+fn volumes() -> [Value; 2] {
+    let stage = |name: &str| json!({"nodeStageSecretRef": {"namespace": "storage", "name": name}});
+    [("pv", "data", "stage"), ("theirs", "other", "their-stage")].map(|(name, claim, secret)| {
+        json!({"metadata": {"name": name},
+            "spec": {"claimRef": {"namespace": "ns", "name": claim}, "csi": stage(secret)}})
+    })
 }
 
 fn pod() -> Value {
@@ -69,6 +80,7 @@ fn a_kubelet_sees_what_its_pods_need() {
         "get /persistentvolumeclaims ns data -",
         "get /persistentvolumeclaims ns web-e -",
         "get /persistentvolumes - pv -",
+        "get /secrets storage stage -",
         "create /serviceaccounts/token ns robot -",
         "get storage.k8s.io/volumeattachments - attached -",
         "get /pods ns web -",
@@ -108,6 +120,10 @@ fn and_nothing_else() {
         "delete /secrets ns tls -",
         "update /configmaps ns conf -",
         "get /persistentvolumes - other -",
+        "get /persistentvolumes - theirs -",
+        "get /secrets storage their-stage -",
+        "get /secrets ns stage -",
+        "list /secrets storage - -",
         "get /persistentvolumeclaims/status ns data -",
         "update /persistentvolumeclaims/status ns other -",
         "get /secrets/status ns tls -",
