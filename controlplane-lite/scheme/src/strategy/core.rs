@@ -112,6 +112,10 @@ impl Strategy for Node {
         check::cluster::node_update(new, old, errors);
     }
 
+    fn validate_status(&self, new: &Value, _: &Value, errors: &mut FieldErrors) {
+        check::cluster::node_status(new, errors);
+    }
+
     /// The kubelet says with the status that its node lives.
     fn is_heartbeat(&self, subresource: &str, new: &Value, old: &Value) -> bool {
         let still = |node: &Value| {

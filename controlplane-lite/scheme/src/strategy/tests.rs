@@ -69,6 +69,24 @@ fn a_new_pod_has_no_ephemeral_containers_and_no_node_while_it_is_gated() {
 }
 
 #[test]
+fn a_nodes_status_names_each_address_once_and_no_negative_amount() {
+    let nodes = kind("", "Node");
+    let old = json!({"metadata": {"name": "x"}});
+    let problems = |status: Value| -> Vec<String> {
+        let sent = json!({"metadata": {"name": "x"}, "status": status});
+        let new = written(nodes, "status", &sent, &old);
+        nodes.validate_update("status", &new, &old).0.iter().map(ToString::to_string).collect()
+    };
+    let address = |kind: &str, address: &str| json!({"type": kind, "address": address});
+    let (internal, host) = (address("InternalIP", "192.0.2.1"), address("Hostname", "192.0.2.1"));
+    assert_eq!(problems(json!({"addresses": [internal, host, address("InternalIP", "192.0.2.2")]})), [""; 0]);
+    let twice = problems(json!({"addresses": [internal, host, internal]}));
+    assert!(twice.len() == 1 && twice[0].starts_with("status.addresses[2]: Duplicate value: "), "{twice:?}");
+    let owed = problems(json!({"capacity": {"cpu": "-1"}}));
+    assert_eq!(owed, ["status.capacity[cpu]: Invalid value: \"-1\": must be greater than or equal to 0"]);
+}
+
+#[test]
 fn a_subresource_changes_its_own_part_only() {
     let namespace = json!({"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}});
     let all = json!({"metadata": {"name": "x", "labels": {"a": "b"}, "annotations": {"c": "d"}},

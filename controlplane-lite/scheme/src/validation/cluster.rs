@@ -177,6 +177,24 @@ pub fn node(object: &Value, errors: &mut FieldErrors) {
         }
     }
     pod_ranges(object, &spec, errors);
+    node_resources(object, errors);
+}
+
+/// What a node's status says of itself (`ValidateNodeUpdate` in upstream's `pkg/apis/core/validation`, which runs for it,
+/// too). Addresses that were stored twice under other rules keep nobody from labelling the node.
+pub fn node_status(object: &Value, errors: &mut FieldErrors) {
+    node_resources(object, errors);
+    let status = Path::new("status");
+    let addresses = status.child("addresses");
+    let mut seen = HashSet::new();
+    for (i, address) in list_at(object, &["status", "addresses"]).iter().enumerate() {
+        if !seen.insert((str_at(address, &["type"]), str_at(address, &["address"]))) {
+            errors.duplicate(&addresses.index(i), address.clone());
+        }
+    }
+}
+
+fn node_resources(object: &Value, errors: &mut FieldErrors) {
     let status = Path::new("status");
     for list in ["capacity", "allocatable"] {
         let path = status.child(list);
