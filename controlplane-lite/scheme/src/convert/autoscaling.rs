@@ -4,6 +4,8 @@
 use serde_json::{Value, json};
 
 use crate::access::{at, ensure_map, int_at, list_at, str_at};
+use crate::builtin;
+use crate::decode::{self, FieldValidation, MediaType};
 use crate::kind::Conversion;
 
 /// How autoscaling/v1 autoscalers are stored.
@@ -28,19 +30,24 @@ fn is_cpu_utilization(metric: &Value) -> bool {
         && int_at(metric, &["resource", "target", "averageUtilization"]).is_some()
 }
 
-/// Takes an annotation's JSON off the object.
-fn take_annotation(object: &mut Value, key: &str) -> Option<Value> {
+/// Takes an annotation off the object, as a field of the stored spec. What is no such field is dropped, as upstream does
+/// (`pkg/apis/autoscaling/v1/conversion.go`); like all JSON of a request it is decoded within a budget.
+fn take_annotation(object: &mut Value, key: &str, field: &str) -> Option<Value> {
     let annotations = object.get_mut("metadata")?.get_mut("annotations")?.as_object_mut()?;
     let text = annotations.remove(key)?;
-    serde_json::from_str(text.as_str()?).ok()
+    let parsed = decode::parse(MediaType::Json, text.as_str()?.as_bytes()).ok()?;
+    let kind = builtin().by_gvk(AUTOSCALERS.group, AUTOSCALERS.version, AUTOSCALERS.kind)?;
+    let spec = json!({"spec": {field: parsed.value}});
+    let mut shaped = decode::decode_value(kind, spec, Vec::new(), false, FieldValidation::Ignore).ok()?.object;
+    Some(shaped["spec"][field].take()).filter(|value| !value.is_null())
 }
 
 fn to_v2(mut object: Value) -> Value {
-    let mut metrics = match take_annotation(&mut object, METRICS) {
+    let mut metrics = match take_annotation(&mut object, METRICS, "metrics") {
         Some(Value::Array(list)) => list,
         _ => Vec::new(),
     };
-    let behavior = take_annotation(&mut object, BEHAVIOR);
+    let behavior = take_annotation(&mut object, BEHAVIOR, "behavior");
     let spec = ensure_map(&mut object, &["spec"]);
     if let Some(percent) = spec.remove(TARGET) {
         let cpu = json!({"type": "Resource", "resource": {
@@ -117,9 +124,27 @@ mod tests {
         assert_eq!(to_v2(v1), v2);
     }
 
+    fn stored(metrics: &str, behavior: &str) -> Value {
+        let v1 =
+            json!({"metadata": {"annotations": {METRICS: metrics, BEHAVIOR: behavior}}, "spec": {"maxReplicas": 1}});
+        to_v2(v1)
+    }
+
     #[test]
     fn garbage_in_annotations_is_dropped() {
-        let v1 = json!({"metadata": {"annotations": {"autoscaling.alpha.kubernetes.io/metrics": "{"}}, "spec": {}});
-        assert!(to_v2(v1)["spec"].get("metrics").is_none());
+        let maps = format!("[{}]", vec![r#"{"type":{"a":0}}"#; 200_000].join(","));
+        for metrics in ["{", "[3]", "{}", r#"["x"]"#, r#"[{"type": 3}]"#, r#"[{"pods": []}]"#, "null", &maps] {
+            let v2 = stored(metrics, r#"{"scaleUp": "x"}"#);
+            assert_eq!(v2["spec"], json!({"maxReplicas": 1}), "{}", &metrics[..metrics.len().min(40)]);
+            assert_eq!(v2["metadata"]["annotations"], json!({}));
+        }
+    }
+
+    #[test]
+    fn only_fields_of_the_stored_form_are_taken() {
+        let v2 = stored(r#"[{"type": "Pods", "evil": {"a": 1}}]"#, r#"{"scaleUp": {"selectPolicy": "Max", "b": []}}"#);
+        let expect =
+            json!({"metrics": [{"type": "Pods"}], "behavior": {"scaleUp": {"selectPolicy": "Max"}}, "maxReplicas": 1});
+        assert_eq!(v2["spec"], expect);
     }
 }
