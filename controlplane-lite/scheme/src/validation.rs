@@ -16,6 +16,7 @@ mod mounts;
 pub mod network;
 pub mod placement;
 pub mod pod;
+pub mod pod_status;
 pub mod rbac;
 pub mod resize;
 mod security;
@@ -36,7 +37,7 @@ pub(crate) fn non_negative(object: &Value, key: &str, path: &Path<'_>, errors: &
 /// A field that may not change.
 pub(crate) fn immutable(new: &Value, old: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     if new != old {
-        errors.invalid(path, new.clone(), "field is immutable");
+        errors.invalid(path, new, "field is immutable");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which pods stand behind a Service, with which addresses and ports. Pure.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone};
@@ -9,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use client::events::reference;
 use client::objects::{deleting, label, name, ready, terminated};
+use pki::canonical;
 
 /// The zone of a node.
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
@@ -119,11 +121,26 @@ fn pod_node(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or("")
 }
 
-/// The address of a pod in a family.
+/// The address of a pod in a family: one that an EndpointSlice may have. Of all others the API refuses the slice, and
+/// with it the endpoints of all other pods.
 pub fn pod_ip(pod: &Pod, family: Family) -> Option<&str> {
     let status = pod.status.as_ref()?;
-    let all = status.pod_ips.iter().flatten().map(|p| p.ip.as_str()).chain(status.pod_ip.as_deref());
-    all.into_iter().find(|ip| !ip.is_empty() && Family::of(ip) == family)
+    let mut all = status.pod_ips.iter().flatten().map(|p| p.ip.as_str()).chain(status.pod_ip.as_deref());
+    all.find(|text| {
+        let fits = |ip: &IpAddr| ip.is_ipv4() == (family == Family::V4) && may_be_endpoint(*ip);
+        text.parse().as_ref().is_ok_and(fits)
+    })
+}
+
+/// Upstream's ValidateEndpointIP (`pkg/apis/core/validation/validation.go`).
+fn may_be_endpoint(ip: IpAddr) -> bool {
+    let plain = canonical(ip);
+    let link_local = match plain {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    let disguised = matches!(ip, IpAddr::V6(ip) if ip.segments()[..5] == [0; 5]) && plain != ip;
+    !(disguised || plain.is_unspecified() || plain.is_loopback() || plain.is_multicast() || link_local)
 }
 
 /// The Service's ports as this pod serves them; those it does not have are left

@@ -65,7 +65,7 @@ impl Strategy for Pod {
     }
 
     fn validate_status(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
-        check::update::pod_status(new, old, errors);
+        check::pod_status::update(new, old, errors);
     }
 
     fn validate_subresource(&self, name: &str, new: &Value, old: &Value, errors: &mut FieldErrors) {

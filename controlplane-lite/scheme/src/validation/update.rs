@@ -1,6 +1,6 @@
 //! What an update of a pod may change.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use serde_json::Value;
 
@@ -118,36 +118,6 @@ fn gates(new: &Value, old: &Value, errors: &mut FieldErrors) {
                 &path.index(i),
                 format!("only deletion is allowed, but found new scheduling gate '{}'", str_at(gate, &["name"])),
             );
-        }
-    }
-}
-
-/// An update of a Pod's status: a pod that does not restart keeps its finished containers finished.
-pub fn pod_status(new: &Value, old: &Value, errors: &mut FieldErrors) {
-    annotations::update(new, old, errors);
-    if str_at(old, &["spec", "restartPolicy"]) == "Always" {
-        return;
-    }
-    let status = Path::new("status");
-    let path = status.child("containerStatuses");
-    let ruled = list_at(old, &["spec", "containers"]).iter().filter(|c| !str_at(c, &["restartPolicy"]).is_empty());
-    let always: HashSet<&str> = ruled.map(|c| str_at(c, &["name"])).collect();
-    let running = list_at(new, &["status", "containerStatuses"]).iter().enumerate();
-    let running = running.filter(|(_, s)| at(s, &["state", "terminated"]).is_null());
-    let running: HashMap<&str, usize> = running.map(|(i, s)| (str_at(s, &["name"]), i)).collect();
-    for before in list_at(old, &["status", "containerStatuses"]) {
-        let name = str_at(before, &["name"]);
-        let exit = int_at(before, &["state", "terminated", "exitCode"]);
-        let final_state = match (str_at(old, &["spec", "restartPolicy"]), exit) {
-            (_, None) => false,
-            ("OnFailure", Some(code)) => code == 0,
-            _ => true,
-        };
-        if !final_state || always.contains(name) {
-            continue;
-        }
-        if let Some(i) = running.get(name) {
-            errors.forbidden(&path.index(*i).child("state"), "may not be transitioned to non-terminated state");
         }
     }
 }

@@ -54,6 +54,32 @@ fn conditions_follow_readiness_and_deletion() {
     }
 }
 
+/// One of them in a slice would keep the API from taking the others.
+#[test]
+fn addresses_that_no_slice_may_have_are_left_out() {
+    let both = service(json!({"spec": {"ipFamilies": ["IPv4", "IPv6"]}}));
+    for ip in [
+        "x",
+        "10.0.0",
+        "10.0.0.256",
+        ":",
+        "127.0.0.1",
+        "0.0.0.0",
+        "169.254.1.1",
+        "224.0.0.1",
+        "::",
+        "::1",
+        "fe80::1",
+        "ff02::1",
+        "::ffff:10.0.0.1",
+    ] {
+        let pods = [pod("bad", ip, json!({})), pod("good", "10.0.0.1", json!({})), pod("six", "fd00::1", json!({}))];
+        let all = desired(&both, &pods, &|_| None);
+        let found: Vec<&str> = all.values().flat_map(|(_, e)| e).map(|e| e.addresses[0].as_str()).collect();
+        assert_eq!(found, ["10.0.0.1", "fd00::1"], "{ip}");
+    }
+}
+
 #[test]
 fn pods_without_address_or_node_and_ended_pods_are_left_out() {
     for patch in [

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{base, kind, pod, problems, update_problems};
 use crate::field::FieldErrors;
 use crate::patch::merge;
-use crate::validation::{ephemeral, update};
+use crate::validation::{ephemeral, pod_status};
 use crate::{Kind, builtin};
 
 /// Problems of ephemeral containers that are added to a running pod, as texts.
@@ -297,7 +297,7 @@ fn a_pod_never_becomes_or_ceases_to_be_a_mirror() {
         let (old, new) = (base(k, &annotated(old)), base(k, &annotated(new)));
         assert_eq!(update_problems(k, &old, &new), expect, "{new}");
         let mut errors = FieldErrors::new();
-        update::pod_status(&new, &old, &mut errors);
+        pod_status::update(&new, &old, &mut errors);
         assert_eq!(errors.0.iter().map(ToString::to_string).collect::<Vec<_>>(), expect, "status: {new}");
     }
     let unbound = pod(json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}}));
