@@ -272,19 +272,25 @@ impl Drop for Machine {
 /// What runs on the machine with this process 1, and the ends of its logs.
 fn state(init: u32) -> String {
     let root = PathBuf::from(format!("/proc/{init}/root"));
+    let mut text = processes_below(&root.join("proc"));
+    for log in ["var/lib/copepod/copepod.log", "var/log/copepod-test.log"] {
+        let lines = fs::read_to_string(root.join(log)).unwrap_or_default();
+        let from = lines.lines().count().saturating_sub(40);
+        text += &lines.lines().skip(from).map(|line| format!("{line}\n")).collect::<String>();
+    }
+    text
+}
+
+/// The processes of a /proc, and what each waits in.
+pub fn processes_below(proc: &Path) -> String {
     let mut text = String::new();
-    for entry in fs::read_dir(root.join("proc")).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let words = String::from_utf8_lossy(&line).replace('\0', " ");
         let wchan = fs::read_to_string(entry.path().join("wchan")).unwrap_or_default();
         if !words.is_empty() {
             text += &format!("{} in {wchan}: {words}\n", entry.file_name().display());
         }
-    }
-    for log in ["var/lib/copepod/copepod.log", "var/log/copepod-test.log"] {
-        let lines = fs::read_to_string(root.join(log)).unwrap_or_default();
-        let from = lines.lines().count().saturating_sub(40);
-        text += &lines.lines().skip(from).map(|line| format!("{line}\n")).collect::<String>();
     }
     text
 }

@@ -1,15 +1,69 @@
-//! Connections from inside network namespaces.
+//! Connections from inside network namespaces, and ports that refuse them.
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::time;
+
+/// A port of the loopback that refuses whoever comes, and that nobody else is given meanwhile: one that
+/// was merely free a moment ago may be another test's by now.
+#[derive(Debug)]
+pub struct ClosedPort {
+    socket: OwnedFd,
+    number: u16,
+}
+
+impl ClosedPort {
+    /// Bound, and nobody listens.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn tcp() -> Result<Self> {
+        Self::bound(SockType::Stream)
+    }
+
+    /// Bound, and listening to one peer alone, which is nobody.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn udp() -> Result<Self> {
+        let port = Self::bound(SockType::Datagram)?;
+        socket::connect(port.socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 1))?;
+        Ok(port)
+    }
+
+    fn bound(kind: SockType) -> Result<Self> {
+        let socket = socket::socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC, None)?;
+        socket::bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0))?;
+        let number = socket::getsockname::<SockaddrIn>(socket.as_raw_fd())?.port();
+        Ok(Self { socket, number })
+    }
+
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+}
+
+/// An address of the loopback that no other test is given, of this process or another: every port of it is free.
+///
+/// # Panics
+/// When a process has had all of its own.
+#[must_use]
+pub fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let next = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| next.checked_add(1));
+    Ipv4Addr::new(127, high | 0x80, low, next.expect("a process has 254 addresses"))
+}
 
 /// A network namespace by path.
 #[derive(Clone, Debug)]
@@ -75,4 +129,35 @@ pub fn http_get(address: SocketAddr, path: &str) -> Result<String> {
         bail!("{address}{path}: {head}");
     }
     Ok(body.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::ErrorKind;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+
+    use super::{ClosedPort, own_address};
+
+    #[test]
+    fn nobody_else_has_an_own_address() {
+        let (one, other) = (own_address(), own_address());
+        assert!(one != other && one.is_loopback() && other.is_loopback(), "{one} {other}");
+        let _both = [one, other]
+            .map(|address| TcpListener::bind((address, 53)).or_else(|_| TcpListener::bind((address, 5353))).unwrap());
+    }
+
+    #[test]
+    fn closed_ports_refuse_at_once() {
+        let closed = ClosedPort::tcp().unwrap();
+        let refused = TcpStream::connect((Ipv4Addr::LOCALHOST, closed.number())).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        let closed = ClosedPort::udp().unwrap();
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.connect((Ipv4Addr::LOCALHOST, closed.number())).unwrap();
+        socket.send(b"?").unwrap();
+        assert_eq!(socket.recv(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, closed.number())).unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+    }
 }

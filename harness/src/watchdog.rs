@@ -7,9 +7,6 @@ use std::time::Duration;
 
 use crate::time;
 
-/// Limits of a single wait that a scenario may take: it has several.
-const WAITS: u32 = 6;
-
 /// Watches until it is dropped.
 #[derive(Debug)]
 pub struct Watchdog {
@@ -24,10 +21,10 @@ impl Watchdog {
         dump: impl FnOnce() -> String + Send + 'static,
         end: impl FnOnce() + Send + 'static,
     ) -> Self {
-        Self::within(time::limit() * WAITS, name, dump, end)
+        Self::within(time::scenario(), name, dump, end)
     }
 
-    fn within(
+    pub(crate) fn within(
         limit: Duration,
         name: &str,
         dump: impl FnOnce() -> String + Send + 'static,
