@@ -175,39 +175,6 @@ impl Served {
         std::fs::write(&path, config.to_string()).unwrap();
         path
     }
-
-    /// kubectl as administrator, with a cache of its own.
-    pub fn kubectl(&self, args: &[&str]) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new("kubectl");
-        command
-            .env("KUBECONFIG", self.dir.path().join("admin"))
-            .env("KUBECACHEDIR", self.dir.path().join("cache"))
-            .env("HOME", self.dir.path())
-            .current_dir(self.dir.path())
-            .args(args)
-            .kill_on_drop(true);
-        command
-    }
-
-    /// Runs kubectl with an input; its standard output and error. Panics when it fails.
-    pub async fn run(&self, args: &[&str], input: &str) -> String {
-        let (ok, text) = self.try_run(args, input).await;
-        assert!(ok, "kubectl {args:?}: {text}");
-        text
-    }
-
-    pub async fn try_run(&self, args: &[&str], input: &str) -> (bool, String) {
-        use std::process::Stdio;
-        use tokio::io::AsyncWriteExt as _;
-        let mut command = self.kubectl(args);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("kubectl is on PATH");
-        child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
-        let waited = tokio::time::timeout(std::time::Duration::from_secs(60), child.wait_with_output()).await;
-        let output = waited.expect("kubectl ends").unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        (output.status.success(), text)
-    }
 }
 
 impl Served {

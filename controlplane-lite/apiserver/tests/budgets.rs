@@ -3,18 +3,18 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::rc::Rc;
 
 use apiserver::testing::{Sender, Served, connect, expect, patch, post, serve};
 use bytes::Bytes;
+use harness::time;
+use harness::token::{self, Token};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 
 /// What the process may take beyond what it has before.
 const MEMORY: u64 = 700 << 20;
-/// A bystander that waits longer hangs. The attacks took minutes.
-const HANG: Duration = Duration::from_secs(60);
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// Peak of the resident memory since the last reset, in bytes.
@@ -32,11 +32,13 @@ struct World {
     served: Served,
     user: (String, String),
     node: (String, String),
+    _token: Rc<Token>,
 }
 
 impl World {
     /// A server, an administrator of the namespace `default`, and a node.
     async fn new() -> Self {
+        let token = token::take().unwrap();
         let served = serve().await;
         let binding = json!({
             "metadata": {"name": "jane"},
@@ -50,7 +52,7 @@ impl World {
         expect(made, StatusCode::CREATED);
         let user = served.ca.issue("jane", "");
         let node = served.ca.issue("system:node:a", "system:nodes");
-        Self { served, user, node }
+        Self { served, user, node, _token: token }
     }
 
     async fn connect(&self, identity: &(String, String)) -> Sender {
@@ -68,6 +70,9 @@ impl World {
 
     /// Carries out an attack while a node asks for something again and again; the answers' codes.
     async fn under(&self, attack: impl Future<Output = Vec<(u16, String)>>) -> Vec<(u16, String)> {
+        // The memory is the process's: one attack at a time.
+        static ATTACK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let _alone = ATTACK.lock().await;
         reset_peak();
         let before = peak();
         let mut node = self.connect(&self.node).await;
@@ -76,8 +81,8 @@ impl World {
                 let request = Request::get("/api/v1/nodes/a").header("host", "x").body(Full::default()).unwrap();
                 node.ready().await.unwrap();
                 let asked = async { node.send_request(request).await.unwrap().into_body().collect().await.unwrap() };
-                tokio::time::timeout(HANG, asked).await.expect("the node's request hangs");
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                // The attacks took minutes; each of this node's requests has to end.
+                time::within("the node's request", asked).await.unwrap();
             }
         };
         let answers = tokio::select! {

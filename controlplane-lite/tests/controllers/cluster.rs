@@ -5,7 +5,6 @@
 
 use std::fmt::Debug;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use controlplane_lite::apiserver::ApiServer;
 use controlplane_lite::auth::authn::UserInfo;
@@ -14,6 +13,8 @@ use controlplane_lite::controllers::accounts::{AccountToken, TokenSigner};
 use controlplane_lite::controllers::{self, Clients, ControllersConfig};
 use controlplane_lite::scheduler::{self, SchedulerConfig};
 use futures::StreamExt;
+use harness::kubectl::Kubectl;
+use harness::time;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
@@ -71,9 +72,10 @@ impl Cluster {
     }
 
     /// The same behind a port, for kubectl.
-    pub async fn serve(config: ControllersConfig) -> (Self, Served) {
+    pub async fn serve(config: ControllersConfig) -> (Self, Served, Kubectl) {
         let served = apiserver::testing::serve().await;
-        (Self::over(served.client.clone(), components(served.server()), None, config).await, served)
+        let kubectl = Kubectl::with_config(served.dir.path(), &served.dir.path().join("admin"));
+        (Self::over(served.client.clone(), components(served.server()), None, config).await, served, kubectl)
     }
 
     async fn over(
@@ -104,7 +106,7 @@ impl Cluster {
         let (tasks, token) = self.controllers.lock().unwrap().clone();
         token.cancel();
         tasks.close();
-        tokio::time::timeout(Duration::from_secs(10), tasks.wait()).await.expect("controllers end");
+        time::within("the controllers' end", tasks.wait()).await.unwrap();
     }
 
     /// Runs kubelets for all nodes: bound pods become ready, deleted pods end.
@@ -197,18 +199,13 @@ impl Cluster {
         self.api::<K>().get_opt(name).await.unwrap().is_some()
     }
 
-    /// Polls a condition until it holds; fails after half a minute.
+    /// Polls a condition until it holds.
     pub async fn wait_for<F, Fut>(&self, what: &str, mut check: F)
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = bool>,
     {
-        let waiting = async {
-            while !check().await {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        assert!(tokio::time::timeout(Duration::from_secs(30), waiting).await.is_ok(), "timed out: {what}");
+        time::eventually_true(what, async || check().await).await.unwrap();
     }
 
     pub async fn events(&self, reason: &str) -> Vec<String> {

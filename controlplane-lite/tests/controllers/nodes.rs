@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
+use harness::time;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams};
@@ -30,7 +30,8 @@ async fn every_node_gets_its_own_pod_network() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_nodes_pods_are_replaced_elsewhere() {
     let mut config = config();
-    config.node_monitor_grace_period = Duration::from_secs(2);
+    // Long enough for who speaks to be heard on any machine.
+    config.node_monitor_grace_period = time::attempt() / 2;
     let c = Cluster::start(config).await;
     c.kubelets();
     c.node("dead").await;
@@ -40,15 +41,12 @@ async fn a_silent_nodes_pods_are_replaced_elsewhere() {
         {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1},
         {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]);
     c.create::<Deployment>(value).await;
-    let speaking = async |node: &str| loop {
-        c.set_ready(node, "True").await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    };
+    let speaking = async |node: &str| time::over_and_over(async || c.set_ready(node, "True").await).await;
     let placed = c.wait_for("pods on the node", || async {
         let pods = c.list::<Pod>().await;
         pods.len() == 2 && pods.iter().all(|p| p.status.as_ref().unwrap().pod_ip.is_some())
     });
-    tokio::select! { () = speaking("dead") => {}, () = placed => {} }
+    tokio::select! { _ = speaking("dead") => {}, () = placed => {} }
     c.node("live").await;
     // From now on only one node speaks.
     let done = c.wait_for("pods on the living node", || async {
@@ -58,7 +56,7 @@ async fn a_silent_nodes_pods_are_replaced_elsewhere() {
         let dying = pods.iter().filter(|p| on(p) == "dead" && p.metadata.deletion_timestamp.is_some()).count();
         live == 2 && dying == 2
     });
-    tokio::select! { () = speaking("live") => {}, () = done => {} }
+    tokio::select! { _ = speaking("live") => {}, () = done => {} }
     let node: Node = Api::all(c.client.clone()).get("dead").await.unwrap();
     let ready = node.status.unwrap().conditions.unwrap().into_iter().find(|c| c.type_ == "Ready").unwrap();
     assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("Unknown", Some("NodeStatusUnknown")));
@@ -68,7 +66,7 @@ async fn a_silent_nodes_pods_are_replaced_elsewhere() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_gone_dark_evicts_nobody() {
     let mut config = config();
-    config.node_monitor_grace_period = Duration::from_secs(1);
+    config.node_monitor_grace_period = time::attempt() / 6;
     let c = Cluster::start(config).await;
     let api: Api<Node> = Api::all(c.client.clone());
     c.node("only").await;

@@ -1,8 +1,8 @@
 //! Objects that the API server keeps by itself: who holds which address, from which range, and whom it believes.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
-
+use anyhow::ensure;
+use harness::time;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use kube::api::{Api, DeleteParams, PostParams};
@@ -10,17 +10,12 @@ use serde_json::{from_value, json};
 
 /// Polls until the IPAddress of this name is there, or gone.
 async fn settles(addresses: &Api<IPAddress>, name: &str, there: bool) -> Option<IPAddress> {
-    let waiting = async {
-        loop {
-            let found = addresses.get_opt(name).await.unwrap();
-            if found.is_some() == there {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    let settled = async || {
+        let found = addresses.get_opt(name).await.unwrap();
+        ensure!(found.is_some() == there, "it is {found:?}");
+        Ok(found)
     };
-    let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
-    waited.unwrap_or_else(|_| panic!("{name} there: {there}"))
+    time::eventually(&format!("{name} there: {there}"), settled).await.unwrap()
 }
 
 #[tokio::test]

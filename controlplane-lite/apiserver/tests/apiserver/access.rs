@@ -1,10 +1,14 @@
 //! Who is asking and may they: certificates, tokens, roles, nodes, impersonation, over real TLS where that matters.
 
+use anyhow::ensure;
 use auth::authn::UserInfo;
+use harness::time;
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use apiserver::testing::*;
+
+use crate::Kubectl;
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
@@ -23,16 +27,12 @@ async fn grant(client: &kube::Client, user: &str, rules: Value) {
 
 /// The caches follow writes by a moment.
 async fn eventually(client: &kube::Client, path: &str, code: u16) -> Value {
-    let wait = async {
-        loop {
-            let (got, answer) = get(client, path).await;
-            if got == code {
-                return answer;
-            }
-            tokio::task::yield_now().await;
-        }
+    let answered = async || {
+        let (got, answer) = get(client, path).await;
+        ensure!(got == code, "{got}: {answer}");
+        Ok(answer)
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), wait).await.expect("the answer comes")
+    time::eventually(path, answered).await.unwrap()
 }
 
 #[tokio::test]
@@ -204,19 +204,20 @@ async fn a_pod_waits_for_its_namespaces_account() {
 #[tokio::test]
 async fn a_namespace_enforces_its_pod_security_level() {
     let cluster = serve().await;
+    let kubectl = Kubectl::of(&cluster);
     let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
     let client = &cluster.client;
     expect(patch(client, "/api/v1/namespaces/default", "merge-patch+json", &labels).await, StatusCode::OK);
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     expect(post(client, accounts, &json!({"metadata": {"name": "default"}})).await, StatusCode::CREATED);
-    let (ok, text) = cluster.try_run(&["run", "x", "--image=i", "--privileged"], "").await;
+    let (ok, text) = kubectl.told(&["run", "x", "--image=i", "--privileged"], "").await;
     assert!(!ok && text.contains("violates PodSecurity \"restricted:latest\": privileged (container \"x\""), "{text}");
-    let text = cluster.run(&["create", "deployment", "d", "--image=i"], "").await;
+    let text = kubectl.run(&["create", "deployment", "d", "--image=i"], "").await;
     assert!(
         text.contains("Warning: would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation"),
         "{text}"
     );
-    let text = cluster.run(&["create", "quota", "q", "--hard=pods=1"], "").await;
+    let text = kubectl.run(&["create", "quota", "q", "--hard=pods=1"], "").await;
     assert!(text.contains("Warning: ResourceQuota is not enforced"), "{text}");
 }
 
@@ -228,15 +229,11 @@ async fn tokens_die_with_what_they_are_bound_to() {
     let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
     let authenticated = async |token: &str, wanted: bool| {
         let review = json!({"spec": {"token": token}});
-        let wait = async {
-            while (expect(post(&client, reviews, &review).await, StatusCode::CREATED)["status"]["authenticated"]
-                == true)
-                != wanted
-            {
-                tokio::task::yield_now().await;
-            }
+        let reviewed = async || {
+            let answer = expect(post(&client, reviews, &review).await, StatusCode::CREATED);
+            (answer["status"]["authenticated"] == true) == wanted
         };
-        tokio::time::timeout(std::time::Duration::from_secs(10), wait).await.expect("the cache follows");
+        time::eventually_true("what the cache follows", reviewed).await.unwrap();
     };
     let token = async |bound: Value| {
         let path = format!("{accounts}/default/token");
@@ -272,15 +269,12 @@ async fn tokens_are_issued_and_reviewed() {
     assert!(issued["status"]["expirationTimestamp"].is_string());
     let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
     let review = |token: &str| json!({"spec": {"token": token}});
-    let wait = async {
-        loop {
-            let answer = expect(post(&client, reviews, &review(&token)).await, StatusCode::CREATED);
-            if answer["status"]["authenticated"] == true {
-                return answer;
-            }
-        }
+    let reviewed = async || {
+        let answer = expect(post(&client, reviews, &review(&token)).await, StatusCode::CREATED);
+        ensure!(answer["status"]["authenticated"] == true, "{answer}");
+        Ok(answer)
     };
-    let answer = tokio::time::timeout(std::time::Duration::from_secs(10), wait).await.expect("the cache follows");
+    let answer = time::eventually("what the cache follows", reviewed).await.unwrap();
     assert_eq!(answer["status"]["user"]["username"], "system:serviceaccount:default:robot");
     let garbage = expect(post(&client, reviews, &review("a.b.c")).await, StatusCode::CREATED);
     assert_ne!(garbage["status"]["authenticated"], true);
@@ -299,6 +293,7 @@ async fn tokens_are_issued_and_reviewed() {
 #[tokio::test]
 async fn over_the_socket() {
     let cluster = serve().await;
+    let kubectl = Kubectl::of(&cluster);
     // Without credentials: health and version only.
     for path in ["/version", "/healthz", "/livez?verbose", "/readyz"] {
         assert_eq!(cluster.get(path, ("", "")).await.0, 200, "{path}");
@@ -316,21 +311,21 @@ async fn over_the_socket() {
     let config = format!("--kubeconfig={}", empty.display());
     let base = [server.as_str(), config.as_str(), "--insecure-skip-tls-verify"];
     // A token from the server works as its account.
-    cluster.run(&["create", "serviceaccount", "robot"], "").await;
-    let token = cluster.run(&["create", "token", "robot"], "").await;
+    kubectl.run(&["create", "serviceaccount", "robot"], "").await;
+    let token = kubectl.run(&["create", "token", "robot"], "").await;
     let token = format!("--token={}", token.trim());
-    let (ok, text) = cluster.try_run(&[&base[..], &[&token, "auth", "whoami"]].concat(), "").await;
+    let (ok, text) = kubectl.told(&[&base[..], &[&token, "auth", "whoami"]].concat(), "").await;
     assert!(ok && text.contains("system:serviceaccount:default:robot"), "{text}");
-    let (ok, text) = cluster.try_run(&[&base[..], &[&token, "get", "pods"]].concat(), "").await;
+    let (ok, text) = kubectl.told(&[&base[..], &[&token, "get", "pods"]].concat(), "").await;
     assert!(!ok && text.contains("cannot list resource \"pods\""), "{text}");
     // A certificate is a user; an administrator may act as others.
     let jane = cluster.kubeconfig("jane", "jane", "people");
     let jane = format!("--kubeconfig={}", jane.display());
-    let (ok, text) = cluster.try_run(&[&jane, "get", "pods"], "").await;
+    let (ok, text) = kubectl.told(&[&jane, "get", "pods"], "").await;
     assert!(!ok && text.contains("User \"jane\" cannot list resource \"pods\""), "{text}");
-    let (_, text) = cluster.try_run(&["auth", "can-i", "list", "pods", "--as", "jane"], "").await;
+    let (_, text) = kubectl.told(&["auth", "can-i", "list", "pods", "--as", "jane"], "").await;
     assert!(text.contains("no"), "{text}");
-    let (ok, text) = cluster.try_run(&[&jane, "get", "pods", "--as", "admin"], "").await;
+    let (ok, text) = kubectl.told(&[&jane, "get", "pods", "--as", "admin"], "").await;
     assert!(!ok && text.contains("cannot impersonate resource \"users\""), "{text}");
 }
 
@@ -354,24 +349,25 @@ async fn who_wants_to_join_reads_cluster_info_and_nothing_else() {
 #[tokio::test]
 async fn kubectl_approves_and_denies_certificates() {
     let cluster = serve().await;
+    let kubectl = Kubectl::of(&cluster);
     for (name, verb) in [("yes", "approve"), ("no", "deny")] {
         let pem = rcgen::CertificateParams::default().serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap();
         let request = json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
             "metadata": {"name": name}, "spec": {"usages": ["client auth"], "username": "forged",
             "signerName": "kubernetes.io/kube-apiserver-client", "request": base64(pem.pem().unwrap())}});
-        cluster.run(&["create", "-f", "-"], &request.to_string()).await;
-        cluster.run(&["certificate", verb, name], "").await;
+        kubectl.run(&["create", "-f", "-"], &request.to_string()).await;
+        kubectl.run(&["certificate", verb, name], "").await;
     }
-    let shown = cluster.run(&["get", "csr", "--no-headers"], "").await;
+    let shown = kubectl.run(&["get", "csr", "--no-headers"], "").await;
     let line = |name: &str| shown.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
     assert!(line("yes").ends_with("Approved") && line("no").ends_with("Denied"), "{shown}");
     assert!(shown.contains("copepod-admin") && !shown.contains("forged"), "{shown}");
     // What was decided stays decided.
-    let (ok, text) = cluster.try_run(&["certificate", "approve", "no"], "").await;
+    let (ok, text) = kubectl.told(&["certificate", "approve", "no"], "").await;
     assert!(!ok && text.contains("already Denied"), "{text}");
     let patch = r#"{"spec": {"signerName": "example.com/other"}}"#;
-    cluster.run(&["patch", "csr", "yes", "--type=merge", "-p", patch], "").await;
-    let signer = cluster.run(&["get", "csr", "yes", "-o", "jsonpath={.spec.signerName}"], "").await;
+    kubectl.run(&["patch", "csr", "yes", "--type=merge", "-p", patch], "").await;
+    let signer = kubectl.run(&["get", "csr", "yes", "-o", "jsonpath={.spec.signerName}"], "").await;
     assert_eq!(signer, "kubernetes.io/kube-apiserver-client");
 }
 

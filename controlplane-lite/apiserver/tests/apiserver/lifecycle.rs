@@ -1,10 +1,10 @@
 //! Starting, restarting and stopping, and clients built on kube's own runtime.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use apiserver::{ApiServer, Config};
 use futures::TryStreamExt;
+use harness::time;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -41,12 +41,8 @@ async fn a_restart_finds_everything() {
         drop((server, client));
         store.close().await.unwrap();
         // The file's lock goes with the last handle.
-        let released = async {
-            while Arc::strong_count(&store) > 1 {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), released).await.expect("the server lets go of its store");
+        let released = async || Arc::strong_count(&store) == 1;
+        time::eventually_true("a store that the server has let go of", released).await.unwrap();
     }
     assert_eq!(versions[0], versions[1], "the second start wrote what was there");
 }
@@ -69,9 +65,9 @@ async fn stopping_ends_watches() {
     let response = sender.send_request(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     token.cancel();
-    let ended = tokio::time::timeout(Duration::from_secs(8), response.into_body().collect()).await;
-    ended.expect("the watch ends").expect("it ends cleanly");
-    tokio::time::timeout(Duration::from_secs(8), serving).await.expect("serving ends").unwrap().unwrap();
+    let ended = time::within("the end of the watch", response.into_body().collect()).await.unwrap();
+    ended.expect("it ends cleanly");
+    time::within("the end of serving", serving).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -92,7 +88,7 @@ async fn typed_clients_and_watchers() {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), done).await.expect("the initial list ends");
+        time::within("the end of the initial list", done).await.unwrap();
         assert_eq!(seen, ["a"]);
     }
     let listed = maps.list(&ListParams::default().limit(1)).await.unwrap();

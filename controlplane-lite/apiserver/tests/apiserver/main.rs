@@ -15,3 +15,35 @@ mod semantics;
 mod tunnels;
 mod watches;
 mod writes;
+
+use std::path::Path;
+
+use apiserver::testing::Served;
+use harness::program::Background;
+
+/// kubectl as administrator of a test's server, or whoever its arguments say.
+struct Kubectl(harness::kubectl::Kubectl);
+
+impl Kubectl {
+    fn of(served: &Served) -> Self {
+        let directory: &Path = served.dir.path();
+        Self(harness::kubectl::Kubectl::with_config(directory, &directory.join("admin")))
+    }
+
+    /// Runs it with an input: whether it succeeded, and everything that it printed.
+    async fn told(&self, arguments: &[&str], input: &str) -> (bool, String) {
+        self.0.told(arguments, input).await.unwrap()
+    }
+
+    /// The same; it has to succeed.
+    async fn run(&self, arguments: &[&str], input: &str) -> String {
+        let (ok, text) = self.told(arguments, input).await;
+        assert!(ok, "kubectl {arguments:?}: {text}");
+        text
+    }
+
+    /// Starts one that goes on by itself.
+    fn start(&self, arguments: &[&str]) -> Background {
+        self.0.start(arguments).unwrap()
+    }
+}

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use apiserver::serve::{PeerCertificates, ServingKey, serve as serve_tls, server_tls};
 use apiserver::{body, body::Body};
 use bytes::Bytes;
+use harness::net::ClosedPort;
+use harness::time;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
@@ -310,7 +312,7 @@ async fn watches_go_over_websockets() {
     let stream = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
     let role = tokio_tungstenite::tungstenite::protocol::Role::Client;
     let mut socket = tokio_tungstenite::WebSocketStream::from_raw_socket(stream, role, None).await;
-    let message = tokio::time::timeout(std::time::Duration::from_secs(10), socket.next()).await.unwrap().unwrap();
+    let message = time::within("a message", socket.next()).await.unwrap().unwrap();
     let event: Value = serde_json::from_str(message.unwrap().to_text().unwrap()).unwrap();
     assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("ADDED"), &json!("p")));
 }
@@ -319,9 +321,8 @@ async fn watches_go_over_websockets() {
 async fn an_unreachable_kubelet_is_named() {
     let node = node().await;
     let client = &node.cluster.client;
-    // A port nobody listens on: bound and closed again.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let status = json!({"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": free}}}});
+    let closed = ClosedPort::tcp().unwrap();
+    let status = json!({"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": closed.number()}}}});
     expect(patch(client, "/api/v1/nodes/n/status", "merge-patch+json", &status).await, StatusCode::OK);
     let (code, answer) = get(client, &format!("{POD}/log?container=a")).await;
     assert_eq!(code, 500);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 use super::*;
+use harness::time;
 use std::time::Duration;
 
 fn config(directory: &tempfile::TempDir) -> RedbConfig {
@@ -38,12 +39,8 @@ async fn eventual_writes_reach_the_disk_by_themselves() {
     let store = RedbStore::open(RedbConfig { flush_after: Duration::from_millis(20), ..config(&directory) }).unwrap();
     store.put(Put::create(key("beat"), "1").eventually()).await.unwrap();
     assert_eq!(store.get(&key("beat")).await.unwrap().unwrap().value, "1");
-    let flushed = async {
-        while !store.shared.visible().overlay.is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), flushed).await.unwrap();
+    let flushed = async || store.shared.visible().overlay.is_empty();
+    time::eventually_true("the write to the disk", flushed).await.unwrap();
     assert_eq!(store.get(&key("beat")).await.unwrap().unwrap().value, "1");
 }
 

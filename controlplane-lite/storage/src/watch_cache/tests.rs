@@ -6,6 +6,7 @@ use super::super::object::EventKind;
 use super::super::store::{Entry, EventStream, Page, Precondition, Put, Range};
 use super::*;
 use futures::StreamExt;
+use harness::time;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -59,7 +60,7 @@ impl World {
 async fn take(watch: &mut CacheWatch, count: usize) -> Vec<(EventKind, String)> {
     let mut seen = Vec::new();
     for _ in 0..count {
-        let item = tokio::time::timeout(Duration::from_secs(5), watch.next()).await.unwrap().unwrap().unwrap();
+        let item = time::within("an event", watch.next()).await.unwrap().unwrap().unwrap();
         let WatchItem::Event { kind, object } = item else { panic!("bookmark") };
         seen.push((kind, object.name().to_owned()));
     }
@@ -225,7 +226,7 @@ async fn recreated_behind_a_break(forgetful: bool) -> (Vec<(EventKind, String)>,
         memory.delete(&key, Precondition::Any).await.unwrap();
         memory.put(Put::create(key.clone(), object("two"))).await.unwrap()
     });
-    let seen = tokio::time::timeout(Duration::from_secs(20), async {
+    let seen = time::within("what was created anew", async {
         let mut seen = Vec::new();
         while let Some(Ok(WatchItem::Event { kind, object })) = watch.next().await {
             seen.push((kind, object.uid().to_owned()));

@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use harness::sys;
 use storage::{DatastoreConfig, Key, Put, Range, RedbConfig, Revision, open};
 
 /// Tells the test binary to be the victim, on this file.
@@ -68,13 +69,13 @@ async fn a_killed_process_loses_no_acknowledged_write() {
 /// Runs the victim until it acknowledged `count` writes, kills it, and returns
 /// those and the newest revision it showed anyone.
 fn kill_in_the_middle(database: &str, count: usize) -> (Vec<(String, Revision)>, Revision) {
-    let mut victim = Command::new(std::env::current_exe().unwrap())
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again
         .args(["crash::victim", "--exact", "--nocapture", "--test-threads=1"])
         .env(VICTIM, database)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+        .stderr(Stdio::null());
+    let mut victim = sys::end_with_us(&mut again).spawn().unwrap();
     let output = BufReader::new(victim.stdout.take().unwrap());
     let mut acks = Vec::new();
     let mut handed_out = Revision(0);

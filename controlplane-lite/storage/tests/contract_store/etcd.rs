@@ -1,26 +1,30 @@
 //! A real etcd on loopback for the time of a test.
 
+use std::net::Ipv4Addr;
 use std::process::Stdio;
-use std::time::Duration;
+
+use harness::net::own_address;
+use harness::{sys, time};
 
 /// A running etcd; killed and removed on drop.
 pub struct Etcd {
     process: std::process::Child,
-    port: u16,
-    scheme: &'static str,
+    address: Ipv4Addr,
+    url: String,
     _directory: tempfile::TempDir,
 }
 
 impl Etcd {
     /// Starts `etcd` from PATH; a missing one fails the test.
     pub async fn start() -> Self {
-        Self::start_with(tempfile::tempdir().unwrap(), "http", &[]).await
+        Self::start_with(tempfile::tempdir().unwrap(), ("http", own_address()), &[]).await
     }
 
     /// The same over TLS, for clients that show a certificate of `ca`.
     pub async fn start_tls(ca: &Authority) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (certificate, key) = ca.issue();
+        let address = own_address();
+        let (certificate, key) = ca.issue(address);
         let file = |name: &str, content: &str| {
             let path = directory.path().join(name);
             std::fs::write(&path, content).unwrap();
@@ -28,14 +32,18 @@ impl Etcd {
         };
         let (ca, certificate, key) = (file("ca", &ca.pem), file("certificate", &certificate), file("key", &key));
         let tls = ["--client-cert-auth", "--trusted-ca-file", &ca, "--cert-file", &certificate, "--key-file", &key];
-        Self::start_with(directory, "https", &tls).await
+        Self::start_with(directory, ("https", address), &tls).await
     }
 
-    async fn start_with(directory: tempfile::TempDir, scheme: &'static str, tls: &[&str]) -> Self {
-        let [port, peer] = free_ports();
-        let client = format!("{scheme}://127.0.0.1:{port}");
-        let peer = format!("http://127.0.0.1:{peer}");
-        let process = std::process::Command::new("etcd")
+    async fn start_with(
+        directory: tempfile::TempDir,
+        (scheme, address): (&'static str, Ipv4Addr),
+        tls: &[&str],
+    ) -> Self {
+        let client = format!("{scheme}://{address}:2379");
+        let peer = format!("http://{address}:2380");
+        let mut command = std::process::Command::new("etcd");
+        command
             .args(["--data-dir", directory.path().join("data").to_str().unwrap()])
             .args(tls)
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
@@ -43,22 +51,23 @@ impl Etcd {
             .args(["--initial-cluster", &format!("default={peer}"), "--logger", "zap", "--log-level", "error"])
             .env_remove("ETCD_LISTEN_CLIENT_URLS")
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("etcd must be installed to test the etcd backend");
-        let etcd = Self { process, port, scheme, _directory: directory };
-        let ready = async {
-            while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), ready).await.expect("etcd listens within 20 s");
+            .stderr(Stdio::null());
+        let process = sys::end_with_us(&mut command).spawn();
+        let process = process.expect("etcd must be installed to test the etcd backend");
+        let etcd = Self { process, address, url: client, _directory: directory };
+        let ready = async || Ok(tokio::net::TcpStream::connect((address, 2379)).await?);
+        time::eventually("etcd", ready).await.unwrap();
         etcd
     }
 
     /// Where it listens.
     pub fn url(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme, self.port)
+        self.url.clone()
+    }
+
+    /// Its address, which its certificate has to name.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
     }
 }
 
@@ -68,11 +77,6 @@ impl Drop for Etcd {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn free_ports() -> [u16; 2] {
-    let listeners = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// A CA for the time of a test.
@@ -90,11 +94,11 @@ impl Authority {
         Self { pem, issuer: rcgen::Issuer::new(params, key) }
     }
 
-    /// A certificate for servers on loopback and for clients, and its key.
-    pub fn issue(&self) -> (String, String) {
+    /// A certificate for a server at this address and for clients, and its key.
+    pub fn issue(&self, address: Ipv4Addr) -> (String, String) {
         use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
         let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let mut params = rcgen::CertificateParams::new([address.to_string()]).unwrap();
         params.extended_key_usages = vec![ServerAuth, ClientAuth];
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }

@@ -10,6 +10,7 @@ mod suite;
 
 use std::sync::Arc;
 
+use harness::time;
 use storage::{DatastoreConfig, EtcdConfig, EtcdTls, Key, Put, Range, RedbConfig, Store, StoreError, open};
 
 #[tokio::test]
@@ -42,23 +43,24 @@ async fn etcd_keeps_the_contract() {
 async fn etcd_is_reached_with_certificates_only() {
     let ca = etcd::Authority::new();
     let etcd = etcd::Etcd::start_tls(&ca).await;
-    let config = |ca: &etcd::Authority, identity| EtcdConfig {
+    let config = |ca: &etcd::Authority, identity, timeout| EtcdConfig {
         tls: Some(EtcdTls { ca: Some(ca.pem.clone().into()), identity, domain: None }),
-        timeout: std::time::Duration::from_secs(5),
+        timeout,
         ..EtcdConfig::new(vec![etcd.url()])
     };
-    let (certificate, key) = ca.issue();
+    let (certificate, key) = ca.issue(etcd.address());
     let identity = Some((certificate.into(), key.into()));
-    let store = open(&DatastoreConfig::Etcd(config(&ca, identity.clone()))).await.unwrap();
+    let store = open(&DatastoreConfig::Etcd(config(&ca, identity.clone(), time::limit()))).await.unwrap();
     let key = Key::new("/k").unwrap();
     store.put(Put::create(key.clone(), "v")).await.unwrap();
     assert_eq!(store.get(&key).await.unwrap().unwrap().value, "v");
     let stranger = etcd::Authority::new();
-    let (foreign, foreign_key) = stranger.issue();
+    let (foreign, foreign_key) = stranger.issue(etcd.address());
+    let short = std::time::Duration::from_secs(5);
     for (who, config) in [
-        ("without a certificate", config(&ca, None)),
-        ("with a stranger's", config(&ca, Some((foreign.into(), foreign_key.into())))),
-        ("who believes another CA", config(&stranger, identity)),
+        ("without a certificate", config(&ca, None, short)),
+        ("with a stranger's", config(&ca, Some((foreign.into(), foreign_key.into())), short)),
+        ("who believes another CA", config(&stranger, identity, short)),
     ] {
         assert!(open(&DatastoreConfig::Etcd(config)).await.is_err(), "{who}");
     }
@@ -73,16 +75,11 @@ async fn etcd_is_compacted_by_and_by() {
     let key = Key::new("/k").unwrap();
     let first = store.put(Put::create(key.clone(), "1")).await.unwrap();
     let last = store.put(Put::overwrite(key, "2")).await.unwrap();
-    let compacted = async {
-        loop {
-            let old = store.list(Range { at: Some(first), ..Range::default() }).await;
-            if matches!(old, Err(StoreError::Compacted { .. })) {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
+    let compacted = async || {
+        let old = store.list(Range { at: Some(first), ..Range::default() }).await;
+        matches!(old, Err(StoreError::Compacted { .. }))
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), compacted).await.expect("what is old is forgotten");
+    time::eventually_true("the end of what is old", compacted).await.unwrap();
     let now = store.list(Range { at: Some(last), ..Range::default() }).await.unwrap();
     assert_eq!(now.entries[0].value, "2");
 }

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
+use harness::time;
 use storage::{Event, Key, Precondition, Put, Range, Revision, Store, StoreError};
 
 /// A small generator, so that a seed tells the whole story.
@@ -110,7 +110,7 @@ async fn replay(store: &Arc<dyn Store>, states: &[(Revision, State)], from: usiz
     let mut state = state.clone();
     let mut watch = store.watch("", *start).await.unwrap();
     for (revision, expected) in &states[from + 1..] {
-        let event = tokio::time::timeout(Duration::from_secs(5), watch.next()).await.unwrap().unwrap().unwrap();
+        let event = time::within("a change", watch.next()).await.unwrap().unwrap().unwrap();
         assert_eq!(event.revision(), *revision, "seed {seed}");
         match event {
             Event::Put { entry, created } => {

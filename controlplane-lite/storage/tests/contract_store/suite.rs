@@ -2,9 +2,9 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
+use harness::time;
 use storage::{
     DatastoreConfig, EtcdConfig, Event, EventStream, Key, Precondition, Put, Range, Revision, Store, StoreError, open,
 };
@@ -35,7 +35,7 @@ async fn put(store: &Shared, name: &str, value: &str) -> Revision {
 }
 
 async fn next(watch: &mut EventStream) -> Result<Event, StoreError> {
-    tokio::time::timeout(Duration::from_secs(10), watch.next()).await.expect("an event in time").expect("not ended")
+    time::within("an event", watch.next()).await.unwrap().expect("not ended")
 }
 
 /// The next change as `+key=value`, `~key=value` or `-key`; progress is skipped.
@@ -193,18 +193,13 @@ async fn progress(store: Shared) {
     let start = store.current_revision().await.unwrap();
     let mut watch = store.watch("/quiet/", start).await.unwrap();
     let revision = put(&store, "/loud", "1").await;
-    let told = async {
-        loop {
-            store.request_progress().await.unwrap();
-            let wait = tokio::time::timeout(Duration::from_millis(200), watch.next());
-            if let Ok(Some(event)) = wait.await
-                && event.unwrap().revision() >= revision
-            {
-                return;
-            }
-        }
+    let told = async || {
+        store.request_progress().await.unwrap();
+        // What has come so far: the answer may take a moment, and may be to an earlier request.
+        let come = std::iter::from_fn(|| watch.next().now_or_never()).flatten();
+        come.map(Result::unwrap).any(|event| event.revision() >= revision)
     };
-    tokio::time::timeout(Duration::from_secs(10), told).await.expect("progress is reported");
+    time::eventually_true("progress", told).await.unwrap();
 }
 
 async fn compaction(store: Shared) {
