@@ -50,7 +50,6 @@ pub fn give_back_freed() {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -88,13 +87,12 @@ mod tests {
     #[test]
     fn the_program_goes_on_after_its_pages_are_gone() {
         // Other tests, which run beside this one, fetch back what they use.
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let (mut before, mut after) = before_and_after();
-        while after >= before / 2 && Instant::now() < deadline {
-            std::thread::yield_now();
-            (before, after) = before_and_after();
-        }
-        assert!(after < before / 2, "{before} kB of files were resident, and {after} kB still are");
+        let given_back = || {
+            let (before, after) = before_and_after();
+            anyhow::ensure!(after < before / 2, "{before} kB of files were resident, and {after} kB still are");
+            Ok(())
+        };
+        harness::time::until("less that is resident", given_back).unwrap();
         let at = std::hint::black_box(1);
         assert_eq!(RELOCATED.get(at), Some(&"two"));
         // Code that has not run yet, and a thread's start.

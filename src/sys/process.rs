@@ -212,7 +212,7 @@ mod tests {
         let mut child = Command::new("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let process = Process::open(pid).unwrap().unwrap();
-        assert!(process.wait(Duration::from_secs(60)).unwrap());
+        assert!(process.wait(harness::time::limit()).unwrap());
         assert!(!is_alive(pid), "a zombie");
         child.wait().unwrap();
         assert!(!is_alive(pid));

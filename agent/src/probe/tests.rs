@@ -1,4 +1,4 @@
-//! The manager against a scripted runtime, in paused time.
+//! The manager against a scripted runtime.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use cri::SandboxId;
 use cri::fake::FakeRuntime;
 use cri::types::{ContainerMetadata, ContainerState, ContainerStatus as RuntimeStatus};
+use harness::net::ClosedPort;
+use harness::time;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -69,18 +71,14 @@ fn runtime(id: &str, state: ContainerState) -> Arc<RuntimePod> {
 }
 
 async fn until(manager: &ProbeManager, id: &str, check: impl Fn(ContainerProbes) -> bool) {
-    let wait = async {
-        while !check(manager.view(&PodUid::new("u")).get(&ContainerId::new(id))) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), wait).await.expect("the probes never said so");
+    let said = async || check(manager.view(&PodUid::new("u")).get(&ContainerId::new(id)));
+    time::eventually_true("what the probes say", said).await.unwrap();
 }
 
 #[tokio::test]
 async fn startup_gates_the_others() {
     let s = setting().await;
-    let tcp = json!({"tcpSocket": {"port": s.port}, "periodSeconds": 1});
+    let tcp = json!({"tcpSocket": {"port": s.port}, "periodSeconds": 1, "timeoutSeconds": 3600});
     let pod = pod(json!({"name": "c", "startupProbe": tcp, "readinessProbe": tcp, "livenessProbe": tcp}), json!({}));
     let running = runtime("a", ContainerState::Running);
     s.manager.update_pod(&pod, &running);
@@ -123,8 +121,8 @@ async fn startup_gates_the_others() {
 #[tokio::test]
 async fn a_liveness_failure_stands_until_the_container_is_replaced() {
     let mut s = setting().await;
-    // A port nobody listens on: the listener's neighbour is closed at once.
-    let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let closed = ClosedPort::tcp().unwrap();
+    let dead = closed.number();
     let pod = pod(
         json!({"name": "c", "livenessProbe": {"tcpSocket": {"port": dead}, "periodSeconds": 1, "failureThreshold": 1}}),
         json!({}),

@@ -5,8 +5,7 @@
 
 mod front;
 
-use std::time::Duration;
-
+use harness::time;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -24,8 +23,8 @@ use super::spdy::{Frame, FrameDecoder, FrameEncoder, StreamId};
 use super::websocket::{carry_channels, carry_tunnel};
 
 const ALL: ExecStreams = ExecStreams { stdin: true, stdout: true, stderr: true, tty: false };
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
-const IDLE: std::time::Duration = std::time::Duration::from_secs(3600);
+/// Longer than anything is waited for.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 struct Ends {
     client: WebSocketStream<DuplexStream>,
@@ -52,7 +51,7 @@ async fn exec(protocol: ChannelProtocol, size: usize) -> Ends {
 
 impl Ends {
     async fn frame(&mut self) -> Frame {
-        tokio::time::timeout(PATIENCE, self.frames_in.next()).await.unwrap().unwrap().unwrap()
+        time::within("a frame", self.frames_in.next()).await.unwrap().unwrap().unwrap()
     }
 
     async fn say(&mut self, id: u32, fin: bool, payload: impl Into<Bytes>) {
@@ -60,13 +59,13 @@ impl Ends {
     }
 
     async fn message(&mut self) -> Message {
-        tokio::time::timeout(PATIENCE, self.client.next()).await.unwrap().unwrap().unwrap()
+        time::within("a message", self.client.next()).await.unwrap().unwrap().unwrap()
     }
 
     /// Messages up to the closing, which is answered.
     async fn rest(&mut self) -> (Vec<Message>, Option<u16>) {
         let (mut messages, mut code) = (Vec::new(), None);
-        while let Some(Ok(message)) = tokio::time::timeout(PATIENCE, self.client.next()).await.unwrap() {
+        while let Some(Ok(message)) = time::within("a message", self.client.next()).await.unwrap() {
             match message {
                 Message::Close(frame) => code = frame.map(|f| f.code.into()),
                 other => messages.push(other),
@@ -116,7 +115,7 @@ async fn a_runtime_that_breaks_off_is_reported() {
         raw.shutdown().await.unwrap();
         drop((raw, ends.frames_in));
         let mut got = Vec::new();
-        while let Some(Ok(message)) = tokio::time::timeout(PATIENCE, ends.client.next()).await.unwrap() {
+        while let Some(Ok(message)) = time::within("a message", ends.client.next()).await.unwrap() {
             got.push(message);
         }
         assert_eq!(got[0], binary(1, b"out"));
@@ -139,7 +138,7 @@ async fn a_client_that_leaves_or_talks_garbage_ends_the_session() {
     let session = tokio::spawn(carry_channels(near, far, EXEC_PROTOCOLS[0], bridge, IDLE));
     client.write_all(&[0xff; 64]).await.unwrap();
     runtime.read_to_end(&mut Vec::new()).await.unwrap();
-    tokio::time::timeout(PATIENCE, session).await.unwrap().unwrap();
+    time::within("the end of the session", session).await.unwrap().unwrap();
 }
 
 /// `cat` with more in flight than all pipes hold: neither direction may wait
@@ -185,7 +184,7 @@ async fn full_pipes_do_not_stop_a_session() {
         }
         got
     };
-    assert_eq!(tokio::time::timeout(PATIENCE, read).await.unwrap(), 8000 * TIMES);
+    assert_eq!(time::within("everything back", read).await.unwrap(), 8000 * TIMES);
     drop(client.await.unwrap());
     cat.await.unwrap();
     ends.session.await.unwrap();
@@ -218,7 +217,7 @@ async fn a_port_that_is_taken_is_waited_for() {
     assert!(matches!(socket, Socket::Taken(taken) if taken == address), "{socket:?}");
     let waiting = tokio::spawn(async move { socket.listener(&CancellationToken::new()).await });
     drop(holder);
-    let listener = tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap().unwrap().unwrap();
+    let listener = time::within("a free port", waiting).await.unwrap().unwrap().unwrap();
     assert_eq!(listener.local_addr().unwrap(), address);
     // Whoever is told to end meanwhile ends.
     let socket = Socket::open(address).await.unwrap();

@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use harness::time;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec, TokenRequestStatus};
@@ -169,12 +170,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 async fn eventually(what: &str, check: impl Fn() -> bool) {
-    let wait = async {
-        while !check() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+    time::eventually_true(what, async || check()).await.unwrap();
 }
 
 #[test]
@@ -283,7 +279,7 @@ fn a_pod_that_waits_hears_when_its_object_comes() {
         set.set_up(&pod).await.unwrap_err();
         reader.set_map("other", &[("k", "1")]);
         reader.set_map("late", &[("k", "1")]);
-        let first = tokio::time::timeout(Duration::from_secs(20), heard.recv()).await.unwrap();
+        let first = time::within("the change", heard.recv()).await.unwrap();
         assert_eq!(first, Some(PodUid::of(&pod)));
         set.set_up(&pod).await.unwrap();
     });

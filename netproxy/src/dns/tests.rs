@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use harness::time;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -18,9 +19,6 @@ use tokio_util::task::AbortOnDropHandle;
 use super::*;
 use crate::cluster::Batch;
 use crate::snapshot::ServiceName;
-
-/// A hang guard: nothing here takes long.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn zone() -> Arc<SharedZone> {
     let zone = Zone::new("cluster.local", Ipv4Addr::LOCALHOST, vec!["10.43.0.0/16".parse().unwrap()]).unwrap();
@@ -64,15 +62,9 @@ async fn start(address: SocketAddrV4, zone: Arc<SharedZone>, resolv_conf: Option
     Running { address, metrics, client, _server: AbortOnDropHandle::new(task) }
 }
 
-/// An address with a port that is free for both transports.
-async fn free() -> SocketAddrV4 {
-    loop {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!("IPv4 was asked for") };
-        if UdpSocket::bind(address).await.is_ok() {
-            return address;
-        }
-    }
+/// Nobody else's, for both transports.
+fn own_address() -> SocketAddrV4 {
+    SocketAddrV4::new(harness::net::own_address(), 5353)
 }
 
 fn question(name: &str) -> Vec<u8> {
@@ -83,28 +75,18 @@ fn question(name: &str) -> Vec<u8> {
 
 impl Running {
     async fn listens(&self) {
-        let listening = async {
-            while !(self.metrics.is_listening(Transport::Udp) && self.metrics.is_listening(Transport::Tcp)) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        timeout(PATIENCE, listening).await.expect("it listens");
+        let both = async || [Transport::Udp, Transport::Tcp].iter().all(|one| self.metrics.is_listening(*one));
+        time::eventually_true("both sockets", both).await.unwrap();
     }
 
     /// Asks until somebody answers: datagrams sent before the socket was there are lost.
     async fn ask(&self, name: &str) -> Message {
         let mut bytes = [0; 2048];
-        let asked = async {
-            loop {
-                let _ = self.client.send(&question(name)).await;
-                let answered = timeout(Duration::from_secs(6), self.client.recv(&mut bytes)).await;
-                if let Ok(Ok(length)) = answered {
-                    return length;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let length = timeout(PATIENCE, asked).await.expect("an answer");
+        let asked = time::eventually("an answer", async || {
+            let _ = self.client.send(&question(name)).await;
+            Ok(timeout(time::attempt(), self.client.recv(&mut bytes)).await??)
+        });
+        let length = asked.await.unwrap();
         Message::from_vec(&bytes[..length]).unwrap()
     }
 }
@@ -123,7 +105,7 @@ fn code(message: &Message) -> ResponseCode {
 #[tokio::test]
 async fn questions_are_answered_with_their_own_spelling() {
     let shared = zone();
-    let running = start(free().await, shared.clone(), None).await;
+    let running = start(own_address(), shared.clone(), None).await;
     assert_eq!(code(&running.ask("web.default.svc.cluster.local.").await), ResponseCode::ServFail);
     shared.apply(&services(true));
     let answer = running.ask("WEB.default.svc.cluster.LOCAL.").await;
@@ -140,16 +122,16 @@ async fn questions_are_answered_with_their_own_spelling() {
 async fn what_is_too_long_for_a_datagram_is_whole_by_tcp() {
     let shared = zone();
     shared.apply(&services(true));
-    let running = start(free().await, shared, None).await;
+    let running = start(own_address(), shared, None).await;
     let short = running.ask("many.default.svc.cluster.local.").await;
     assert!(short.metadata.truncation && short.answers.len() < 199);
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     let message = question("many.default.svc.cluster.local.");
     stream.write_u16(u16::try_from(message.len()).unwrap()).await.unwrap();
     stream.write_all(&message).await.unwrap();
-    let length = timeout(PATIENCE, stream.read_u16()).await.unwrap().unwrap();
+    let length = time::within("a length", stream.read_u16()).await.unwrap().unwrap();
     let mut bytes = vec![0; usize::from(length)];
-    timeout(PATIENCE, stream.read_exact(&mut bytes)).await.unwrap().unwrap();
+    time::within("an answer", stream.read_exact(&mut bytes)).await.unwrap().unwrap();
     let whole = Message::from_vec(&bytes).unwrap();
     assert!(!whole.metadata.truncation);
     assert_eq!(whole.answers.len(), 199);
@@ -157,7 +139,7 @@ async fn what_is_too_long_for_a_datagram_is_whole_by_tcp() {
 
 #[tokio::test(start_paused = true)]
 async fn a_port_that_is_taken_is_waited_for() {
-    let address = free().await;
+    let address = own_address();
     let (udp, tcp) = (UdpSocket::bind(address).await.unwrap(), TcpListener::bind(address).await.unwrap());
     let shared = zone();
     shared.apply(&services(true));
@@ -180,9 +162,9 @@ async fn an_address_that_is_not_here_yet_can_be_listened_on() {
 #[tokio::test(start_paused = true)]
 async fn a_listener_that_ends_is_started_again() {
     let metrics = Metrics::default();
-    let started = std::sync::atomic::AtomicUsize::new(0);
+    let started = AtomicUsize::new(0);
     let serve = || async {
-        match started.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+        match started.fetch_add(1, Ordering::SeqCst) {
             0 => Ok(io::Error::other("lost")),
             1 => Err(io::Error::other("taken")),
             _ => std::future::pending().await,
@@ -241,7 +223,7 @@ async fn the_resolver_configuration_is_followed() {
 async fn garbage_is_survived() {
     let shared = zone();
     shared.apply(&services(true));
-    let running = start(free().await, shared, None).await;
+    let running = start(own_address(), shared, None).await;
     running.listens().await;
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;
     for length in (0..200).chain([1500, 9000]) {

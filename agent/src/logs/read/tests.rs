@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 use super::*;
+use harness::time;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +42,7 @@ impl Follower {
                 self.seen.push_str(std::str::from_utf8(&chunk).unwrap());
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the reader saw nothing new");
+        time::within("something new", wait).await.unwrap();
     }
 
     async fn finish(mut self) -> String {
@@ -50,7 +51,7 @@ impl Follower {
                 self.seen.push_str(std::str::from_utf8(&chunk).unwrap());
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the reader did not end");
+        time::within("the reader's end", wait).await.unwrap();
         self.task.await.unwrap().unwrap();
         self.seen
     }
@@ -128,8 +129,7 @@ async fn a_reader_that_leaves_ends_the_following() {
     let mut follower = Follower::start(&log, follow(), Arc::new(Flag(AtomicBool::new(true)))).await;
     follower.until("1\n").await;
     drop(follower.out);
-    let ended = tokio::time::timeout(Duration::from_secs(10), follower.task).await;
-    ended.expect("the reader went on").unwrap().unwrap();
+    time::within("the reader's end", follower.task).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -5,12 +5,16 @@ use super::*;
 use std::convert::Infallible;
 use std::sync::Mutex;
 
+use harness::net::ClosedPort;
 use http_body_util::Full;
 use hyper::service::service_fn;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
-const PLENTY: Duration = Duration::from_secs(10);
+/// For an answer that comes.
+fn plenty() -> Duration {
+    harness::time::limit()
+}
 
 fn target(port: u16, path: &str) -> HttpTarget {
     HttpTarget { https: false, host: "127.0.0.1".into(), port, path: path.into(), headers: Vec::new() }
@@ -64,11 +68,11 @@ async fn judges_by_status_and_follows_on_the_same_host() {
         ("/loop", ProbeResult::Failure("Get \"/loop\": stopped after 10 redirects".into())),
     ] {
         seen.lock().unwrap().clear();
-        assert_eq!(probe(&target(port, path), PLENTY).await, expect, "{path}");
+        assert_eq!(probe(&target(port, path), plenty()).await, expect, "{path}");
     }
     assert_eq!(seen.lock().unwrap().len(), 10, "requests of a loop");
     for path in ["/away", "/304"] {
-        let ProbeResult::Warning(text) = probe(&target(port, path), PLENTY).await else { panic!("{path}") };
+        let ProbeResult::Warning(text) = probe(&target(port, path), plenty()).await else { panic!("{path}") };
         assert!(text.starts_with("Probe terminated redirects, Response body: "), "{path}: {text}");
     }
 }
@@ -77,9 +81,9 @@ async fn judges_by_status_and_follows_on_the_same_host() {
 async fn headers_are_sent_and_overridden() {
     let (port, seen) = serve().await;
     let mut target = target(port, "/ok");
-    probe(&target, PLENTY).await;
+    probe(&target, plenty()).await;
     target.headers = vec![("Host".into(), "me".into()), ("X-A".into(), "1".into()), ("User-Agent".into(), "u".into())];
-    probe(&target, PLENTY).await;
+    probe(&target, plenty()).await;
     let seen = seen.lock().unwrap();
     let get = |i: usize, name: &str| seen[i].get(name).map(|v| v.to_str().unwrap().to_owned());
     assert_eq!(get(0, "user-agent").unwrap(), PROBE_AGENT);
@@ -108,7 +112,7 @@ async fn https_is_not_verified() {
         let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::new()))) });
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.unwrap();
     });
-    assert_eq!(probe(&HttpTarget { https: true, ..target(port, "/") }, PLENTY).await, ProbeResult::Success);
+    assert_eq!(probe(&HttpTarget { https: true, ..target(port, "/") }, plenty()).await, ProbeResult::Success);
 }
 
 #[tokio::test]
@@ -123,16 +127,16 @@ async fn garbage_silence_and_refusal_are_failures() {
         std::future::pending::<()>().await;
         drop((first, second));
     });
-    assert!(matches!(probe(&target(port, "/"), PLENTY).await, ProbeResult::Failure(_)));
+    assert!(matches!(probe(&target(port, "/"), plenty()).await, ProbeResult::Failure(_)));
     let ProbeResult::Failure(text) = probe(&target(port, "/"), Duration::from_millis(50)).await else { panic!() };
     assert!(text.contains("context deadline exceeded"), "{text}");
     server.abort();
-    let _ = server.await;
-    let ProbeResult::Failure(text) = probe(&target(port, "/"), PLENTY).await else { panic!() };
+    let closed = ClosedPort::tcp().unwrap();
+    let ProbeResult::Failure(text) = probe(&target(closed.number(), "/"), plenty()).await else { panic!() };
     assert!(text.contains("refused"), "{text}");
     let mut odd = target(port, "/");
     odd.headers = vec![("bad name".into(), "x".into())];
-    assert!(matches!(probe(&odd, PLENTY).await, ProbeResult::Error(_)));
+    assert!(matches!(probe(&odd, plenty()).await, ProbeResult::Error(_)));
 }
 
 #[test]
@@ -151,7 +155,7 @@ fn a_redirect_to_a_named_host_leaves_the_probes_own_behind() {
 async fn hooks_are_content_with_any_answer_and_follow_redirects() {
     let (port, seen) = serve().await;
     for path in ["/ok", "/bad", "/304", "/here"] {
-        assert_eq!(send(&target(port, path), PLENTY).await, Ok(()), "{path}");
+        assert_eq!(send(&target(port, path), plenty()).await, Ok(()), "{path}");
     }
     let agents = std::mem::take(&mut *seen.lock().unwrap());
     assert_eq!(agents.len(), 5, "one of them is a redirect");
@@ -159,11 +163,11 @@ async fn hooks_are_content_with_any_answer_and_follow_redirects() {
     // Without TLS when the server has none, and then without its secrets.
     let mut secure = HttpTarget { https: true, ..target(port, "/ok") };
     secure.headers = vec![("Authorization".into(), "secret".into()), ("X-A".into(), "1".into())];
-    assert_eq!(send(&secure, PLENTY).await, Ok(()));
+    assert_eq!(send(&secure, plenty()).await, Ok(()));
     let last = seen.lock().unwrap().last().cloned().unwrap();
     assert!(last.get("authorization").is_none() && last["x-a"] == "1");
     // A probe stays with what it was told.
-    let ProbeResult::Failure(text) = probe(&secure, PLENTY).await else { panic!("no TLS there") };
+    let ProbeResult::Failure(text) = probe(&secure, plenty()).await else { panic!("no TLS there") };
     assert!(text.ends_with("http: server gave HTTP response to HTTPS client"), "{text}");
-    assert!(send(&target(port, "/loop"), PLENTY).await.unwrap_err().contains("stopped after 10 redirects"));
+    assert!(send(&target(port, "/loop"), plenty()).await.unwrap_err().contains("stopped after 10 redirects"));
 }

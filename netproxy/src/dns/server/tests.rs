@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use harness::time;
 use hickory_proto::op::{Message, MessageType, OpCode};
 use tokio::sync::Notify;
 
@@ -13,9 +14,6 @@ use super::super::forward::Forwarded;
 use super::super::watch::SharedZone;
 use super::super::zone::Zone;
 use super::*;
-
-/// A hang guard: nothing here takes long.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answers nobody until it is told to.
 #[derive(Clone, Default)]
@@ -60,13 +58,13 @@ fn framed(message: &[u8]) -> Vec<u8> {
 
 async fn answer(socket: &UdpSocket) -> Message {
     let mut bytes = [0; 4096];
-    let length = timeout(PATIENCE, socket.recv(&mut bytes)).await.expect("an answer").unwrap();
+    let length = time::within("an answer", socket.recv(&mut bytes)).await.unwrap().unwrap();
     Message::from_vec(&bytes[..length]).unwrap()
 }
 
 async fn framed_answer(stream: &mut TcpStream) -> Message {
     let mut bytes = Vec::new();
-    assert!(timeout(PATIENCE, read_frame(stream, &mut bytes)).await.expect("an answer").unwrap());
+    assert!(time::within("an answer", read_frame(stream, &mut bytes)).await.unwrap().unwrap());
     Message::from_vec(&bytes).unwrap()
 }
 
@@ -98,12 +96,8 @@ async fn only_so_many_names_are_asked_of_others_at_a_time() {
         let id = u16::try_from(id).unwrap();
         client.send(&question(id, "slow.example.org.")).await.unwrap();
         if usize::from(id) < FORWARDS {
-            let asked = async {
-                while slow.asked.load(Ordering::SeqCst) <= usize::from(id) {
-                    tokio::task::yield_now().await;
-                }
-            };
-            timeout(PATIENCE, asked).await.expect("it is asked");
+            let asked = async || slow.asked.load(Ordering::SeqCst) > usize::from(id);
+            time::eventually_true("the question is passed on", asked).await.unwrap();
         } else {
             let refused = answer(&client).await;
             assert_eq!((refused.metadata.id, refused.metadata.response_code), (id, ResponseCode::Refused));
@@ -121,14 +115,10 @@ async fn only_so_many_names_are_asked_of_others_at_a_time() {
         assert_eq!(answer(&client).await.metadata.response_code, ResponseCode::ServFail);
     }
     client.send(&question(8, "slow.example.org.")).await.unwrap();
-    let again = async {
-        while slow.asked.load(Ordering::SeqCst) <= FORWARDS {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, again).await.expect("it is asked again");
+    let again = async || slow.asked.load(Ordering::SeqCst) > FORWARDS;
+    time::eventually_true("another question that is passed on", again).await.unwrap();
     token.cancel();
-    timeout(PATIENCE, server.drained()).await.expect("everything under way ends");
+    time::within("the end of everything under way", server.drained()).await.unwrap();
 }
 
 #[tokio::test]
@@ -144,7 +134,7 @@ async fn only_so_many_connections_are_kept() {
         held.push(stream);
     }
     let mut beyond = TcpStream::connect(address).await.unwrap();
-    let closed = timeout(PATIENCE, beyond.read(&mut [0; 1])).await.expect("it is closed");
+    let closed = time::within("its end", beyond.read(&mut [0; 1])).await.unwrap();
     assert!(closed.is_err() || closed.unwrap() == 0);
     assert_eq!(server.metrics.rejected_connections.get(), 1);
     // One place is free again.
@@ -161,9 +151,9 @@ async fn only_so_many_connections_are_kept() {
             }
         }
     };
-    timeout(PATIENCE, again).await.expect("a connection is taken again");
+    time::within("a connection that is taken", again).await.unwrap();
     token.cancel();
-    timeout(PATIENCE, server.drained()).await.expect("connections end");
+    time::within("the end of all connections", server.drained()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,7 +165,7 @@ async fn a_connection_that_says_nothing_ends() {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(started).await.unwrap();
         // Virtual time passes while everybody waits.
-        let ended = timeout(PATIENCE, stream.read(&mut [0; 1])).await.expect("the server gives up first");
+        let ended = time::within("the server's end of it", stream.read(&mut [0; 1])).await.unwrap();
         assert!(ended.is_err() || ended.unwrap() == 0, "{started:?}");
     }
 }
@@ -199,7 +189,7 @@ async fn frames_that_mean_nothing_end_their_connection_alone() {
         let _ = stream.write_all(&framed(&noise)).await;
         let _ = stream.shutdown().await;
         let mut answer = Vec::new();
-        timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("it ends").ok();
+        time::within("its end", stream.read_to_end(&mut answer)).await.unwrap().ok();
         assert!(answer.is_empty() || answer.len() >= 14, "an answer is a whole message: {answer:?}");
     }
     // Two questions in one piece, and one in pieces.
