@@ -15,7 +15,7 @@ mod world;
 
 use std::process::ExitCode;
 
-const TESTS: &[suite::Test<world::Edge>] = suite::tests!(cases:
+const TESTS: &[suite::Test<world::Edge>] = harness::tests!(cases:
     kubectl_runs_commands kubectl_passes_stdin_both_ways kubectl_gets_exit_codes kubectl_has_a_terminal
     kubectl_reads_and_follows_logs kubectl_attaches kubectl_forwards_ports kubectl_copies_files
     old_websocket_clients_are_served channel_port_forward_is_served rotated_logs_are_followed

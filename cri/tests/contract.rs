@@ -8,8 +8,6 @@
 
 #[path = "contract/faults.rs"]
 mod faults;
-#[path = "contract/isolate.rs"]
-mod isolate;
 #[path = "contract/subject.rs"]
 mod subject;
 #[path = "contract/suite.rs"]
@@ -18,22 +16,14 @@ mod suite;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::Result;
 use futures::future::LocalBoxFuture;
+use harness::suite::Report;
+use harness::tests;
 use subject::Subject;
 
-/// No test may hang the run.
-const LIMIT: Duration = Duration::from_secs(120);
-
 type Test = for<'a> fn(&'a Subject) -> LocalBoxFuture<'a, Result<()>>;
-
-macro_rules! tests {
-    ($module:ident: $($name:ident)*) => {
-        &[$((stringify!($name), |s| Box::pin($module::$name(s))),)*]
-    };
-}
 
 const FOR_ALL: &[(&str, Test)] = tests!(suite:
     tells_version_and_status tells_its_cgroup_driver sandbox_lives_and_dies names_are_taken_once handlers_are_chosen_by_name container_lives_and_dies
@@ -50,18 +40,7 @@ const FOR_REAL: &[(&str, Test)] = tests!(faults:
 );
 
 fn main() -> ExitCode {
-    let outcome = match isolate::cgroup() {
-        None => isolate::run_inside().map(|status| status.success()),
-        Some(cgroup) => inside(&cgroup),
-    };
-    match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("contract: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    harness::suite::run("contract", inside)
 }
 
 /// Where containerd releases lie, by name; the system's is on PATH.
@@ -72,71 +51,35 @@ fn releases() -> Vec<(&'static str, PathBuf)> {
     vec![("system", PathBuf::from("containerd")), ("containerd-1.7", at("1.7")), ("containerd-2.1", at("2.1"))]
 }
 
-struct Run {
-    filters: Vec<String>,
-    passed: usize,
-    failed: Vec<String>,
-}
-
-impl Run {
-    fn wants(&self, name: &str) -> bool {
-        self.filters.iter().all(|f| name.contains(f.as_str()))
-    }
-
-    fn record(&mut self, name: String, took: Duration, outcome: Result<()>) {
-        match outcome {
-            Ok(()) => {
-                println!("test {name} ... ok ({:.2} s)", took.as_secs_f32());
-                self.passed += 1;
-            }
-            Err(error) => {
-                println!("test {name} ... FAILED\n    {error:#}");
-                self.failed.push(name);
-            }
-        }
-    }
-
-    async fn on(&mut self, runtime: &str, subject: &Subject) {
-        let real: &[_] = if subject.is_fake() { &[] } else { FOR_REAL };
-        for (test, run) in FOR_ALL.iter().chain(real) {
-            let name = format!("{runtime}::{test}");
-            if self.wants(&name) {
-                let begin = Instant::now();
-                let outcome = tokio::time::timeout(LIMIT, run(subject)).await;
-                let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("no end after {LIMIT:?}")));
-                let outcome = outcome.map_err(|e| anyhow!("{e:#}{}", subject.complaints()));
-                self.record(name, begin.elapsed(), outcome);
-            }
+async fn on(report: &mut Report, runtime: &str, subject: &Subject) {
+    let real: &[_] = if subject.is_fake() { &[] } else { FOR_REAL };
+    for (test, run) in FOR_ALL.iter().chain(real) {
+        let name = format!("{runtime}::{test}");
+        if report.wants(&name) {
+            report.run(&name, run(subject), || subject.complaints()).await;
         }
     }
 }
 
 #[tokio::main]
 async fn inside(cgroup: &str) -> Result<bool> {
-    isolate::enter()?;
-    let filters = env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let mut run = Run { filters, passed: 0, failed: Vec::new() };
-    run.on("fake", &Subject::fake()?).await;
+    let mut report = Report::of_arguments();
+    on(&mut report, "fake", &Subject::fake()?).await;
     for (name, program) in releases() {
-        let tests = FOR_ALL.iter().chain(FOR_REAL).any(|(test, _)| run.wants(&format!("{name}::{test}")));
+        let tests = FOR_ALL.iter().chain(FOR_REAL).any(|(test, _)| report.wants(&format!("{name}::{test}")));
         if !tests {
             continue;
         }
-        let begin = Instant::now();
-        let subject = match Subject::real(&program, cgroup).await {
-            Ok(subject) => subject,
-            Err(error) => {
-                let hint = "run packaging/runtimes.sh for the releases beside the system's";
-                run.record(format!("{name}::starts"), begin.elapsed(), Err(error.context(hint)));
-                continue;
-            }
+        let mut started = None;
+        let start = async {
+            started = Some(Subject::real(&program, cgroup).await?);
+            Ok(())
         };
-        run.record(format!("{name}::starts"), begin.elapsed(), Ok(()));
-        run.on(name, &subject).await;
-        let begin = Instant::now();
-        run.record(format!("{name}::leaves_nothing"), begin.elapsed(), subject.end().await);
+        let hint = || "\n    run packaging/runtimes.sh for the releases beside the system's".to_owned();
+        report.run(&format!("{name}::starts"), start, hint).await;
+        let Some(subject) = started else { continue };
+        on(&mut report, name, &subject).await;
+        report.run(&format!("{name}::leaves_nothing"), subject.end(), String::new).await;
     }
-    ensure!(run.passed + run.failed.len() > 0, "no test matches");
-    println!("\ncontract: {} passed, {} failed {:?}", run.passed, run.failed.len(), run.failed);
-    Ok(run.failed.is_empty())
+    report.conclude("contract")
 }

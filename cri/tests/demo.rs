@@ -4,20 +4,20 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
+use anyhow::Context;
+use harness::net::ClosedPort;
+use harness::{sys, time};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Demo {
     directory: TempDir,
@@ -26,8 +26,12 @@ struct Demo {
 impl Demo {
     fn new() -> Self {
         let demo = Self { directory: tempfile::tempdir().unwrap() };
-        fs::write(demo.program(), cri::images::demo_program().unwrap()).unwrap();
-        fs::set_permissions(demo.program(), fs::Permissions::from_mode(0o755)).unwrap();
+        let bytes = demo.path("bytes");
+        fs::write(&bytes, cri::images::demo_program().unwrap()).unwrap();
+        fs::set_permissions(&bytes, fs::Permissions::from_mode(0o755)).unwrap();
+        // Not by this process: a child of another test might have it open for writing while this one runs it.
+        assert!(Command::new("cp").arg(&bytes).arg(demo.program()).status().unwrap().success());
+        fs::remove_file(&bytes).unwrap();
         demo
     }
 
@@ -55,11 +59,6 @@ impl Demo {
     }
 }
 
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
 struct Server {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -70,23 +69,27 @@ struct Server {
 
 impl Server {
     fn start(demo: &Demo, extra: &[&str]) -> Self {
-        let (http, tcp, udp) = (free_port(), free_port(), free_port());
-        let ports = [http, tcp, udp].map(|p| p.to_string());
-        let args = ["--http", &ports[0], "--tcp", &ports[1], "--udp", &ports[2]];
         let mut command = Command::new(demo.program());
-        let mut child = command.args(args).args(extra).stdout(Stdio::piped()).spawn().unwrap();
+        command.args(["serve", "--http", "0", "--tcp", "0", "--udp", "0"]).args(extra).stdout(Stdio::piped());
+        let mut child = sys::end_with_us(&mut command).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        let mut server = Self { child, output, http, tcp, udp };
+        let mut server = Self { child, output, http: 0, tcp: 0, udp: 0 };
         // It says so when it listens.
-        server.says("serves");
+        let said = server.says("serves");
+        let port = |name: &str| {
+            let (_, rest) = said.split_once(&format!("{name}=Some(")).unwrap();
+            rest.split_once(')').unwrap().0.parse().unwrap()
+        };
+        (server.http, server.tcp, server.udp) = (port("http"), port("tcp"), port("udp"));
         server
     }
 
     /// Reads the next line of its log, which has to have this in it.
-    fn says(&mut self, part: &str) {
+    fn says(&mut self, part: &str) -> String {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
         assert!(line.contains(part), "{line}");
+        line
     }
 
     fn signal(&self, signal: Signal) {
@@ -94,20 +97,14 @@ impl Server {
     }
 
     fn wait(&mut self) -> i32 {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code().unwrap();
-            }
-            assert!(Instant::now() < end, "it does not end");
-            thread::sleep(Duration::from_millis(5));
-        }
+        let ended = || self.child.try_wait()?.context("it goes on");
+        time::until("its end", ended).unwrap().code().unwrap()
     }
 
     /// Sends bytes and returns all that comes back until the end.
     fn raw(&self, request: &[u8]) -> String {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(time::limit())).unwrap();
         stream.write_all(request).unwrap();
         let mut answer = Vec::new();
         // A reset after the answer is fine: we may have sent more than was read.
@@ -181,19 +178,20 @@ fn echoes_on_both_transports() {
     assert_eq!(demo.text(&["tcp-send", "127.0.0.1", &tcp, "hello", "you"]), "hello you\n");
     assert_eq!(demo.text(&["udp-send", "127.0.0.1", &udp, "hello"]), "hello\n");
     assert_eq!(demo.text(&["udp-send", "127.0.0.1", &udp, "hostname"]), demo.text(&["hostname"]));
-    let closed = free_port().to_string();
-    assert_eq!(demo.code(&["udp-send", "127.0.0.1", &closed, "x"]), 1);
+    let closed = ClosedPort::udp().unwrap();
+    assert_eq!(demo.code(&["udp-send", "127.0.0.1", &closed.number().to_string(), "x"]), 1);
 }
 
 #[test]
 fn draining_serves_on_and_exits_well() {
     let demo = Demo::new();
-    let mut server = Server::start(&demo, &["--drain", "1"]);
+    let mut server = Server::start(&demo, &["--drain", "86400"]);
     server.signal(Signal::SIGTERM);
-    let begin = Instant::now();
+    server.says("got signal 15, serving 86400 s more");
     assert_eq!(server.get("/").0, 200);
+    let mut server = Server::start(&demo, &["--drain", "0.1"]);
+    server.signal(Signal::SIGTERM);
     assert_eq!(server.wait(), 0);
-    assert!(begin.elapsed() > Duration::from_millis(800), "it drained for {:?}", begin.elapsed());
     // A request under way is answered to its end.
     let mut server = Server::start(&demo, &["--log-requests"]);
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.http)).unwrap();
@@ -223,7 +221,8 @@ fn http_get_counts_failures() {
     assert_eq!(demo.text(&["http-get", "--header", "X-Y: z", &url("/headers")]).matches("X-Y: z").count(), 1);
     assert_eq!(demo.code(&["http-get", &url("/nothing")]), 1);
     assert_eq!(demo.code(&["http-get", "--timeout", "0.2", &url("/hang")]), 1);
-    assert_eq!(demo.code(&["http-get", &format!("http://127.0.0.1:{}/", free_port())]), 1);
+    let closed = ClosedPort::tcp().unwrap();
+    assert_eq!(demo.code(&["http-get", &format!("http://127.0.0.1:{}/", closed.number())]), 1);
     assert_eq!(demo.code(&["http-get", "ftp://x"]), 1);
 }
 
@@ -235,7 +234,7 @@ fn complaints_come_in_one_piece() {
     let mut command = Command::new(demo.program());
     command.args(["log", "--stderr", "one {n}", "two"]).stderr(OwnedFd::from(end));
     assert!(command.status().unwrap().success());
-    complaints.set_read_timeout(Some(PATIENCE)).unwrap();
+    complaints.set_read_timeout(Some(time::limit())).unwrap();
     for line in ["one 0\n", "two\n"] {
         let mut found = [0; 64];
         let length = complaints.recv(&mut found).unwrap();

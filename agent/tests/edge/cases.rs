@@ -1,44 +1,48 @@
 //! What clients do, and what they must see.
 
-use std::process::{Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use agent::logs::{LogRotator, RotationPolicy};
 use anyhow::{Context, Result, bail, ensure};
 use futures::{SinkExt, StreamExt};
+use harness::kubectl::Kubectl;
+use harness::program::{self, Ended};
+use harness::{sys, time};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::world::{Edge, TCP_PORT};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 /// kubectl's switches between its protocols.
 const WEBSOCKETS: [&str; 2] = ["KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "KUBECTL_PORT_FORWARD_WEBSOCKETS"];
 
-/// kubectl from PATH, or the one that `KUBECTL` names, to try other releases.
 fn kubectl(world: &Edge, websockets: bool, args: &[&str]) -> Command {
-    let program = std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into());
-    let mut command = Command::new(program);
-    command.env("HOME", world.directory()).env("KUBECONFIG", "/dev/null").kill_on_drop(true);
+    let kubectl = Kubectl::with_server(world.directory(), &format!("http://127.0.0.1:{}", world.front.port));
+    let mut command = kubectl.flag("--namespace=ns").command(args);
     for switch in WEBSOCKETS {
         command.env(switch, websockets.to_string());
     }
-    command.arg(format!("--server=http://127.0.0.1:{}", world.front)).arg("--namespace=ns").args(args);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-async fn output(mut command: Command) -> Result<Output> {
-    Ok(tokio::time::timeout(PATIENCE, command.output()).await.context("kubectl does not end")??)
+async fn output(command: Command) -> Result<Ended> {
+    program::run_beside(command, None).await
 }
 
-fn expect(output: &Output, stdout: &str) -> Result<()> {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success() && out == stdout, "{:?}, stdout {out:?}, stderr {err:?}", output.status);
+/// Starts one that is talked to.
+fn start(mut command: Command) -> Result<Child> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    sys::end_with_us(&mut command);
+    tokio::process::Command::from(command).kill_on_drop(true).spawn().context("start kubectl")
+}
+
+fn expect(ended: &Ended, stdout: &str) -> Result<()> {
+    ensure!(ended.status.success() && ended.stdout == stdout, "{ended:?}");
     Ok(())
 }
 
@@ -53,15 +57,14 @@ pub async fn kubectl_runs_commands(world: &Edge) -> Result<()> {
 pub async fn kubectl_passes_stdin_both_ways(world: &Edge) -> Result<()> {
     let text: String = (0..60_000).map(|i| format!("{i}\n")).collect();
     for websockets in [true, false] {
-        let mut run = kubectl(world, websockets, &["exec", "-i", "p", "-c", "web", "--", "cat"]);
-        let mut child = run.stdin(Stdio::piped()).spawn()?;
+        let mut child = start(kubectl(world, websockets, &["exec", "-i", "p", "-c", "web", "--", "cat"]))?;
         let mut stdin = child.stdin.take().context("no stdin")?;
         let sent = text.clone();
         let writer = tokio::spawn(async move {
             stdin.write_all(sent.as_bytes()).await?;
             stdin.shutdown().await
         });
-        let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.context("cat does not end")??;
+        let output = time::within("the end of cat", child.wait_with_output()).await??;
         writer.await??;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         ensure!(
@@ -76,12 +79,10 @@ pub async fn kubectl_passes_stdin_both_ways(world: &Edge) -> Result<()> {
 
 pub async fn kubectl_gets_exit_codes(world: &Edge) -> Result<()> {
     for websockets in [true, false] {
-        let output = output(kubectl(world, websockets, &["exec", "p", "-c", "web", "--", "exit", "3", "bye"])).await?;
-        ensure!(output.status.code() == Some(3), "websockets {websockets}: {output:?}");
-        let output =
-            super::cases::output(kubectl(world, websockets, &["exec", "p", "-c", "web", "--", "no-such"])).await?;
-        ensure!(!output.status.success(), "{output:?}");
-        ensure!(String::from_utf8_lossy(&output.stderr).contains("no-such"), "{output:?}");
+        let ended = output(kubectl(world, websockets, &["exec", "p", "-c", "web", "--", "exit", "3", "bye"])).await?;
+        ensure!(ended.status.code() == Some(3), "websockets {websockets}: {ended:?}");
+        let ended = output(kubectl(world, websockets, &["exec", "p", "-c", "web", "--", "no-such"])).await?;
+        ensure!(!ended.status.success() && ended.stderr.contains("no-such"), "{ended:?}");
     }
     Ok(())
 }
@@ -89,19 +90,19 @@ pub async fn kubectl_gets_exit_codes(world: &Edge) -> Result<()> {
 pub async fn kubectl_has_a_terminal(world: &Edge) -> Result<()> {
     for websockets in [true, false] {
         let run = kubectl(world, websockets, &["exec", "-it", "p", "-c", "web", "--", "tty"]);
-        let line: Vec<String> = std::iter::once(run.as_std().get_program())
-            .chain(run.as_std().get_args())
+        let line: Vec<String> = std::iter::once(run.get_program())
+            .chain(run.get_args())
             .map(|word| word.to_string_lossy().into_owned())
             .collect();
         // script gives kubectl a terminal of its own.
         let mut script = Command::new("script");
-        script.args(["-qec", &line.join(" "), "/dev/null"]).kill_on_drop(true).stdin(Stdio::null());
-        for (name, value) in run.as_std().get_envs() {
+        script.args(["-qec", &line.join(" "), "/dev/null"]);
+        for (name, value) in run.get_envs() {
             script.env(name, value.unwrap_or_default());
         }
-        let output = output(script).await?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success() && !text.contains("not a tty"), "websockets {websockets}: {output:?}");
+        let ended = output(script).await?;
+        let tells = ended.status.success() && !ended.stdout.contains("not a tty");
+        ensure!(tells, "websockets {websockets}: {ended:?}");
     }
     Ok(())
 }
@@ -118,8 +119,7 @@ pub async fn kubectl_reads_and_follows_logs(world: &Edge) -> Result<()> {
     expect(&output(log(&["-f"])).await?, "tick\ntick\ntick\ntick\n")?;
     expect(&output(log(&["--tail=2"])).await?, "tick\ntick\n")?;
     expect(&output(log(&["--limit-bytes=7"])).await?, "tick\nti")?;
-    let stamped = output(log(&["--timestamps", "--tail=1"])).await?;
-    let line = String::from_utf8_lossy(&stamped.stdout);
+    let line = output(log(&["--timestamps", "--tail=1"])).await?.stdout;
     ensure!(line.ends_with("Z tick\n") && line.starts_with("20"), "{line:?}");
     let previous = ask(world, true, "GET /containerLogs/ns/p/ticker?previous=true HTTP/1.1").await?;
     ensure!(previous.contains(" 400 ") && previous.contains("previous terminated container"), "{previous}");
@@ -129,17 +129,16 @@ pub async fn kubectl_reads_and_follows_logs(world: &Edge) -> Result<()> {
 pub async fn kubectl_attaches(world: &Edge) -> Result<()> {
     for websockets in [true, false] {
         let id = world.run("talker", &["cat"], true).await?;
-        let mut run = kubectl(world, websockets, &["attach", "-i", "p", "-c", "talker"]);
-        let mut child = run.stdin(Stdio::piped()).spawn()?;
+        let mut child = start(kubectl(world, websockets, &["attach", "-i", "p", "-c", "talker"]))?;
         let mut stdin = child.stdin.take().context("no stdin")?;
         let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
         stdin.write_all(b"hello\n").await?;
         let mut line = String::new();
-        tokio::time::timeout(PATIENCE, stdout.read_line(&mut line)).await.context("no echo")??;
+        time::within("an echo", stdout.read_line(&mut line)).await??;
         ensure!(line == "hello\n", "{line:?}");
         stdin.shutdown().await?;
         drop(stdin);
-        let status = tokio::time::timeout(PATIENCE, child.wait()).await.context("attach does not end")??;
+        let status = time::within("the end of attach", child.wait()).await??;
         ensure!(status.success(), "websockets {websockets}: {status:?}");
         // Its end may not have come to the runtime's mind yet, and what runs is not removed.
         world.client.stop_container(&id, Duration::ZERO).await?;
@@ -151,11 +150,10 @@ pub async fn kubectl_attaches(world: &Edge) -> Result<()> {
 
 /// Starts `kubectl port-forward` and returns the local port it tells.
 async fn forwarded(world: &Edge, websockets: bool, remote: u16) -> Result<(Child, u16)> {
-    let mut run = kubectl(world, websockets, &["port-forward", "pod/p", &format!(":{remote}")]);
-    let mut child = run.spawn()?;
+    let mut child = start(kubectl(world, websockets, &["port-forward", "pod/p", &format!(":{remote}")]))?;
     let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);
     let mut line = String::new();
-    tokio::time::timeout(PATIENCE, stdout.read_line(&mut line)).await.context("nothing forwarded")??;
+    time::within("a forwarded port", stdout.read_line(&mut line)).await??;
     let port = line.strip_prefix("Forwarding from 127.0.0.1:").and_then(|rest| rest.split(' ').next()?.parse().ok());
     let Some(port) = port else {
         child.kill().await?;
@@ -186,7 +184,7 @@ pub async fn kubectl_forwards_ports(world: &Edge) -> Result<()> {
         // A port nobody listens on: the connection ends, kubectl says why.
         let (mut child, port) = forwarded(world, websockets, 1).await?;
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        let end = tokio::time::timeout(PATIENCE, stream.read(&mut [0; 8])).await.context("it hangs")?;
+        let end = time::within("the end of the connection", stream.read(&mut [0; 8])).await?;
         ensure!(matches!(end, Ok(0) | Err(_)), "{end:?}");
         child.kill().await?;
     }
@@ -199,8 +197,7 @@ pub async fn kubectl_copies_files(world: &Edge) -> Result<()> {
     std::fs::write(&source, &text)?;
     for websockets in [true, false] {
         let to = kubectl(world, websockets, &["cp", &source.display().to_string(), "p:/copied", "-c", "web"]);
-        let done = output(to).await?;
-        ensure!(done.status.success(), "{done:?}");
+        output(to).await?.success("kubectl cp")?;
         let from = kubectl(world, websockets, &["cp", "p:/copied", &back.display().to_string(), "-c", "web"]);
         let done = output(from).await?;
         ensure!(done.status.success() && std::fs::read_to_string(&back)? == text, "{done:?}");
@@ -210,19 +207,19 @@ pub async fn kubectl_copies_files(world: &Edge) -> Result<()> {
 }
 
 async fn websocket(world: &Edge, path: &str, protocol: &str) -> Result<WebSocketStream<TcpStream>> {
-    let url = format!("ws://127.0.0.1:{}/api/v1/namespaces/ns/pods/p/{path}", world.front);
+    let url = format!("ws://127.0.0.1:{}/api/v1/namespaces/ns/pods/p/{path}", world.front.port);
     let mut request = url.into_client_request()?;
     if !protocol.is_empty() {
         request.headers_mut().insert("sec-websocket-protocol", protocol.parse()?);
     }
-    let stream = TcpStream::connect(("127.0.0.1", world.front)).await?;
+    let stream = TcpStream::connect(("127.0.0.1", world.front.port)).await?;
     Ok(tokio_tungstenite::client_async(request, stream).await?.0)
 }
 
 /// Messages up to the end of the session.
 async fn messages(socket: &mut WebSocketStream<TcpStream>) -> Result<Vec<Message>> {
     let mut all = Vec::new();
-    while let Some(Ok(message)) = tokio::time::timeout(PATIENCE, socket.next()).await.context("it hangs")? {
+    while let Some(Ok(message)) = time::within("a message", socket.next()).await? {
         if !message.is_close() {
             all.push(message);
         }
@@ -257,7 +254,7 @@ pub async fn channel_port_forward_is_served(world: &Edge) -> Result<()> {
     let mut got = Vec::new();
     socket.send(Message::Binary(b"\x00ping\n".to_vec().into())).await?;
     while !got.ends_with(b"ping\n") {
-        let next = tokio::time::timeout(PATIENCE, socket.next()).await.context("no echo")?;
+        let next = time::within("an echo", socket.next()).await?;
         let bytes = next.context("ended early")??.into_data();
         match bytes.split_first() {
             Some((0, payload)) => got.extend_from_slice(payload),
@@ -270,20 +267,33 @@ pub async fn channel_port_forward_is_served(world: &Edge) -> Result<()> {
 }
 
 pub async fn rotated_logs_are_followed(world: &Edge) -> Result<()> {
-    let id = world.run("old", &["log", "--repeat=6", "--interval=300", "tock"], false).await?;
-    let mut follow = kubectl(world, true, &["logs", "-f", "p", "-c", "old"]).spawn()?;
-    let mut lines = BufReader::new(follow.stdout.take().context("no stdout")?);
+    // It logs for as long as it takes, and numbers what it says.
+    let id = world.run("old", &["log", "--repeat=1000000", "--interval=20", "tock {n}"], false).await?;
+    let mut follow = start(kubectl(world, true, &["logs", "-f", "p", "-c", "old"]))?;
+    let mut lines = BufReader::new(follow.stdout.take().context("no stdout")?).lines();
     let log = world.client.container_status(&id).await?.log_path;
-    let mut text = String::new();
     // The reader must have the first file open before it is rotated.
-    tokio::time::timeout(PATIENCE, lines.read_line(&mut text)).await.context("nothing logged")??;
+    let first = time::within("a line", lines.next_line()).await??;
+    ensure!(first.as_deref() == Some("tock 0"), "{first:?}");
     let rotator = LogRotator::new(world.client.clone(), world.cache.clone(), RotationPolicy::default());
     rotator.rotate(&id, log.as_ref()).await?;
-    tokio::time::timeout(PATIENCE, lines.read_to_string(&mut text)).await.context("following does not end")??;
-    ensure!(text == "tock\n".repeat(6), "{text:?}");
-    ensure!(follow.wait().await?.success(), "kubectl failed");
-    let current = std::fs::read_to_string(&log)?;
-    ensure!(current.lines().count() < 6, "{current}");
+    let number = async || -> Result<u64> {
+        let text = std::fs::read_to_string(&log)?;
+        let (line, _) = text.split_once('\n').context("no line yet")?;
+        Ok(line.rsplit(' ').next().unwrap_or_default().parse()?)
+    };
+    let beyond = time::eventually("a line in the new file", number).await?;
+    ensure!(beyond > 0, "the file is the old one");
+    let mut said = 0;
+    while let Some(line) = time::within("another line", lines.next_line()).await?? {
+        said += 1;
+        ensure!(line == format!("tock {said}"), "after {}: {line:?}", said - 1);
+        if said == beyond + 5 {
+            world.client.stop_container(&id, Duration::ZERO).await?;
+        }
+    }
+    ensure!(said >= beyond + 5, "the last one is {said}, the new file begins with {beyond}");
+    ensure!(time::within("the end of kubectl", follow.wait()).await??.success(), "kubectl failed");
     Ok(())
 }
 
@@ -293,7 +303,7 @@ async fn ask(world: &Edge, trusted: bool, request: &str) -> Result<String> {
     stream.write_all(format!("{request}\r\nHost: k\r\nConnection: close\r\n\r\n").as_bytes()).await?;
     let mut answer = Vec::new();
     // A peer that closes without TLS's goodbye is no matter here.
-    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.context("no answer")?;
+    let _ = time::within("an answer", stream.read_to_end(&mut answer)).await?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
@@ -307,7 +317,7 @@ pub async fn strangers_are_refused(world: &Edge) -> Result<()> {
     let mut plain = TcpStream::connect(("127.0.0.1", world.kubelet.port)).await?;
     plain.write_all(b"GET /healthz HTTP/1.1\r\n\r\n").await?;
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(PATIENCE, plain.read_to_end(&mut answer)).await.context("it hangs")?;
+    let _ = time::within("the end of the connection", plain.read_to_end(&mut answer)).await?;
     ensure!(!String::from_utf8_lossy(&answer).contains("200 OK"), "{answer:?}");
     Ok(())
 }

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use agent::config::{Authorization, ServerSettings};
 use agent::events::EventRecorder;
@@ -26,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::front;
+use crate::front::{self, Front};
 use crate::suite::{Runtime, World};
 
 pub const UID: &str = "0123-edge";
@@ -63,7 +62,7 @@ impl Kubelet {
 
 pub struct Edge {
     pub kubelet: Kubelet,
-    pub front: u16,
+    pub front: Front,
     pub client: Arc<dyn RuntimeService>,
     pub cache: Arc<PodCache>,
     runtime: Runtime,
@@ -71,7 +70,6 @@ pub struct Edge {
     sandbox_config: SandboxConfig,
     token: CancellationToken,
     server: tokio::task::JoinHandle<()>,
-    front_task: tokio::task::JoinHandle<()>,
 }
 
 fn in_node_network() -> NamespaceOptions {
@@ -80,7 +78,6 @@ fn in_node_network() -> NamespaceOptions {
 
 impl World for Edge {
     const NAME: &str = "edge";
-    const LIMIT: Duration = Duration::from_secs(60);
 
     async fn start(runtime: Runtime, cgroup: &str) -> Result<Self> {
         let client: Arc<dyn RuntimeService> = runtime.client.clone();
@@ -98,15 +95,14 @@ impl World for Edge {
         let token = CancellationToken::new();
         let pod = pod()?;
         let (kubelet, server) = serve(runtime.directory.path(), &pod, &client, &cache, &token).await?;
-        let (front, front_task) = front::serve(kubelet.clone(), pod).await?;
-        let world = Self { kubelet, front, client, cache, runtime, sandbox, sandbox_config, token, server, front_task };
+        let front = front::serve(kubelet.clone(), pod).await?;
+        let world = Self { kubelet, front, client, cache, runtime, sandbox, sandbox_config, token, server };
         let web = ["serve", "--http", "off", "--tcp", "9000", "--udp", "off"];
         world.run("web", &web, false).await?;
         Ok(world)
     }
 
     async fn end(self) -> Result<Runtime> {
-        self.front_task.abort();
         self.token.cancel();
         self.server.await?;
         Ok(self.runtime)

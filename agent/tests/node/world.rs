@@ -1,13 +1,13 @@
 //! Agents one after the other on one runtime.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use agent::app::{self, Inputs};
 use agent::config::{AgentConfig, Authorization, CgroupDriver, apply_kubelet_configuration};
 use anyhow::{Context, Result, bail};
 use cri::RuntimeService;
 use cri::types::{ContainerFilter, ContainerState, ContainerStatus, SandboxFilter};
+use harness::time;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,6 @@ pub const NODE: &str = "n1";
 
 impl World for OneNode {
     const NAME: &str = "node";
-    const LIMIT: Duration = Duration::from_secs(90);
 
     async fn start(runtime: Runtime, cgroup: &str) -> Result<Self> {
         std::fs::create_dir_all(runtime.directory.path().join("pods"))?;
@@ -76,9 +75,7 @@ impl OneNode {
         let (ready, mut is_ready) = watch::channel(false);
         let token = CancellationToken::new();
         let task = tokio::spawn(app::run(inputs, ready, token.clone()));
-        tokio::time::timeout(Duration::from_secs(30), is_ready.wait_for(|r| *r))
-            .await
-            .context("the agent gets ready")??;
+        time::within("the agent's readiness", is_ready.wait_for(|r| *r)).await??;
         self.agent = Some(Running { token, task });
         Ok(())
     }
@@ -86,7 +83,7 @@ impl OneNode {
     pub async fn stop_agent(&mut self) -> Result<()> {
         if let Some(running) = self.agent.take() {
             running.token.cancel();
-            tokio::time::timeout(Duration::from_secs(20), running.task).await.context("the agent ends")???;
+            time::within("the agent's end", running.task).await???;
         }
         Ok(())
     }
@@ -134,20 +131,17 @@ impl OneNode {
 
     /// The running container of that name, once there is one other than `not`.
     pub async fn running(&self, name: &str, not: Option<&cri::ContainerId>) -> Result<ContainerStatus> {
-        let found = std::cell::RefCell::new(None);
-        self.until(&format!("{name} runs"), async || {
+        time::eventually(&format!("{name} runs"), async || {
             let all = self.containers(name).await?;
-            let running = all.into_iter().find(|c| c.state == ContainerState::Running && Some(&c.id) != not);
-            *found.borrow_mut() = running;
-            Ok(found.borrow().is_some())
+            let is = |c: &&ContainerStatus| c.state == ContainerState::Running && Some(&c.id) != not;
+            all.iter().find(is).cloned().with_context(|| format!("there are {all:?}"))
         })
-        .await?;
-        found.into_inner().context("it runs")
+        .await
     }
 
     pub async fn exec(&self, container: &ContainerStatus, command: &[&str]) -> Result<String> {
         let command: Vec<String> = command.iter().map(|&c| c.to_owned()).collect();
-        let output = self.runtime.client.exec_sync(&container.id, &command, Duration::from_secs(10)).await?;
+        let output = self.runtime.client.exec_sync(&container.id, &command, time::limit()).await?;
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         if output.exit_code != 0 {
             bail!("{command:?} exited with {}: {text}", output.exit_code);
@@ -157,16 +151,7 @@ impl OneNode {
 
     /// Waits until `done` says so.
     pub async fn until(&self, what: &str, done: impl AsyncFn() -> Result<bool>) -> Result<()> {
-        let wait = async {
-            while !done().await? {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            Ok(())
-        };
-        match tokio::time::timeout(Duration::from_secs(40), wait).await {
-            Ok(result) => result,
-            Err(_) => bail!("{what}: not in time"),
-        }
+        time::eventually(what, async || if done().await? { Ok(()) } else { bail!("it does not hold") }).await
     }
 
     /// The files of the cgroup of all pods that are there; `{}` is its path.

@@ -1,34 +1,23 @@
-//! A suite on a real containerd: the isolated process, the runtime it has for
-//! itself, and running its tests one after the other.
-
-#[path = "../../../cri/tests/contract/isolate.rs"]
-mod isolate;
+//! A suite on a real containerd: the runtime it has for itself, and running its
+//! tests one after the other, in namespaces of its own.
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use cri::containerd::{Containerd, Keep, Options, Shutdown, purge};
 use cri::{CriClient, images};
 use futures::future::LocalBoxFuture;
+use harness::suite::{self, Report};
 use tokio_util::sync::CancellationToken;
 
 /// A test by its name.
 pub type Test<W> = (&'static str, for<'a> fn(&'a mut W) -> LocalBoxFuture<'a, Result<()>>);
 
-/// Tests of `$module`, in the order they run.
-macro_rules! tests {
-    ($module:ident: $($name:ident)*) => { &[$((stringify!($name), |w| Box::pin($module::$name(w))),)*] };
-}
-pub(crate) use tests;
-
 /// What a suite's tests share.
 pub trait World: Sized {
     /// Also the prefix of its directory: short, since sockets' paths must be.
     const NAME: &str;
-    /// No test may hang the run.
-    const LIMIT: Duration;
 
     /// Builds it; pods live below `cgroup`.
     async fn start(runtime: Runtime, cgroup: &str) -> Result<Self>;
@@ -37,48 +26,27 @@ pub trait World: Sized {
     async fn end(self) -> Result<Runtime>;
 }
 
-/// Runs the tests that the command line names, all if it names none, in
-/// namespaces of their own ([`isolate`]).
+/// Runs the tests that the command line names, all if it names none.
 pub fn run<W: World>(tests: &[Test<W>]) -> ExitCode {
-    let outcome = match isolate::cgroup() {
-        None => isolate::run_inside().map(|status| status.success()),
-        Some(cgroup) => inside(tests, &cgroup),
-    };
-    match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("{}: {error:#}", W::NAME);
-            ExitCode::FAILURE
-        }
-    }
+    suite::run(W::NAME, |cgroup| inside(tests, cgroup))
 }
 
 #[tokio::main]
 async fn inside<W: World>(tests: &[Test<W>], cgroup: &str) -> Result<bool> {
-    isolate::enter()?;
     // AGENT_TEST_LOG is a filter as RUST_LOG is.
     if std::env::var_os("AGENT_TEST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::try_from_env("AGENT_TEST_LOG")?;
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     }
-    let filters: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let mut report = Report::of_arguments();
     let mut world = W::start(Runtime::start(W::NAME).await?, cgroup).await?;
-    let mut failed = 0;
-    for (name, run) in tests.iter().filter(|(name, _)| filters.iter().all(|f| name.contains(f.as_str()))) {
-        let begin = Instant::now();
-        let outcome = tokio::time::timeout(W::LIMIT, run(&mut world)).await;
-        match outcome.unwrap_or_else(|_| Err(anyhow!("no end after {:?}", W::LIMIT))) {
-            Ok(()) => println!("test {name} ... ok ({:.2} s)", begin.elapsed().as_secs_f32()),
-            Err(error) => {
-                println!("test {name} ... FAILED\n    {error:#}");
-                failed += 1;
-            }
+    for (name, test) in tests {
+        if report.wants(name) {
+            report.run(name, test(&mut world), String::new).await;
         }
     }
     world.end().await?.end().await?;
-    println!("{failed} failed");
-    Ok(failed == 0)
+    report.conclude(W::NAME)
 }
 
 /// A private containerd with the built-in images.

@@ -51,22 +51,30 @@ pub fn run(mut args: Args) -> Outcome {
     let server = Arc::new(Server { health_file, log_requests, ..Server::default() });
     sys::ignore_children();
     let at = |port: u16| move |e: io::Error| format!("port {port}: {e}");
-    if let Some(port) = tcp {
-        let listener = net::listen(port).map_err(at(port))?;
+    let listen = |port: Option<u16>| port.map(|port| net::listen(port).map_err(at(port))).transpose();
+    let (tcp, http) = (listen(tcp)?, listen(http)?);
+    let udp = udp.map(|port| net::bind_udp(port).map_err(at(port))).transpose()?;
+    // Port 0 is any that is free: which one, has to be told.
+    let told = |address: Option<io::Result<SocketAddr>>| address.and_then(Result::ok).map(|address| address.port());
+    let ports = format!(
+        "http={:?} tcp={:?} udp={:?}",
+        told(http.as_ref().map(TcpListener::local_addr)),
+        told(tcp.as_ref().map(TcpListener::local_addr)),
+        told(udp.as_ref().map(UdpSocket::local_addr))
+    );
+    if let Some(listener) = tcp {
         thread::spawn(move || each_connection(&listener, |stream, _| echo_tcp(stream)));
     }
-    if let Some(port) = udp {
-        let socket = net::bind_udp(port).map_err(at(port))?;
+    if let Some(socket) = udp {
         thread::spawn(move || echo_udp(&socket));
     }
-    if let Some(port) = http {
-        let listener = net::listen(port).map_err(at(port))?;
+    if let Some(listener) = http {
         let server = Arc::clone(&server);
         thread::spawn(move || {
             each_connection(&listener, move |stream, peer| serve_connection(&server, stream, peer));
         });
     }
-    println!("demo: {} serves http={http:?} tcp={tcp:?} udp={udp:?}", state::hostname());
+    println!("demo: {} serves {ports}", state::hostname());
     let signal = signals.wait();
     println!("demo: got signal {signal}, serving {} s more", drain.as_secs_f32());
     server.draining.store(true, Ordering::Relaxed);

@@ -4,8 +4,8 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use harness::time;
 use netproxy::backend::NftBackend;
 use netproxy::backend::cli::{CliBackend, list_json};
 use netproxy::backend::netlink::NetlinkBackend;
@@ -20,10 +20,12 @@ use netproxy::snapshot::Protocol;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::net::{Answer, CLIENT_IP, NODE_IP, Namespace, Net, Shape, TARGET_PORT, ask, ask_udp, serve, tally};
+use crate::eventually;
+use crate::net::{
+    Answer, CLIENT_IP, NODE_IP, Namespace, Net, Shape, TARGET_PORT, ask, ask_udp, connect_to_nobody, serve, tally,
+};
 use crate::tables::normalised;
 use crate::world::{Served, evenly, node_port, port};
-use crate::{SHORT, eventually};
 
 mod others;
 mod restored;
@@ -172,7 +174,7 @@ fn at(address: Ipv4Addr, port: u16) -> SocketAddrV4 {
 
 fn udp_socket(from: &Namespace, bind: Ipv4Addr) -> UdpSocket {
     let socket = from.run(move || UdpSocket::bind((bind, 0)).unwrap());
-    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket.set_read_timeout(Some(time::limit())).unwrap();
     socket
 }
 
@@ -406,19 +408,16 @@ fn containers_do_not_reach_the_nodes_loopback() {
     pod.namespace.sysctl("ipv4/conf/all/route_localnet", "1");
     pod.namespace.ip(&format!("route add 127.0.0.1/32 via {BRIDGE_IP} src {}", pod.address));
     let reach = |port| {
-        let addr = std::net::SocketAddr::V4(at(Ipv4Addr::LOCALHOST, port));
-        pod.namespace.run(move || std::net::TcpStream::connect_timeout(&addr, SHORT).map(drop).map_err(|e| e.kind()))
+        let addr = at(Ipv4Addr::LOCALHOST, port);
+        pod.namespace.run(move || connect_to_nobody(addr).map_err(|e| e.kind()))
     };
     assert_eq!(reach(10_248), Err(ErrorKind::TimedOut));
     assert_eq!(reach(80), Err(ErrorKind::TimedOut), "a port of the loopback address is the node's alone");
-    let node_itself = || {
-        let addr = std::net::SocketAddr::V4(at(Ipv4Addr::LOCALHOST, 10_248));
-        std::net::TcpStream::connect_timeout(&addr, SHORT).map(drop).map_err(|e| e.kind())
-    };
-    assert_eq!(node.net.node.run(node_itself), Ok(()));
+    let connect = || std::net::TcpStream::connect(at(Ipv4Addr::LOCALHOST, 10_248)).map(drop);
+    node.net.node.run(connect).unwrap();
     // What keeps it out is the check, and not a test that cannot reach the bridge.
     node.net.node.command("nft", "flush chain ip copepod-hostports loopback-check");
-    assert_eq!(reach(10_248), Ok(()));
+    pod.namespace.run(connect).unwrap();
 }
 
 #[test]

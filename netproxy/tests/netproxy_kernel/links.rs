@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use harness::api::Api;
 use netproxy::backend::netlink::NetlinkBackend;
 use netproxy::firewall;
 use netproxy::links::{self, BRIDGE, Kind, Link, LinkError, Netlink, Owner};
@@ -13,8 +14,8 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::eventually;
-use crate::net::{Namespace, TARGET_PORT, ask, ask_within, serve};
-use crate::tunnels::{Shared, TestNode, object, router};
+use crate::net::{Namespace, TARGET_PORT, ask, ask_nobody, serve};
+use crate::tunnels::{TestNode, annotate, object, router};
 use crate::world::{NODE_PORT, World, endpoint, node_view, port, slice_of};
 
 /// Everything in a namespace that somebody could have made, sorted.
@@ -66,7 +67,7 @@ fn bridge(node: &TestNode) -> String {
 
 #[test]
 fn the_bridge_keeps_its_addresses_as_pods_come_and_go() {
-    let (router, api) = (router(), Shared::default());
+    let (router, api) = (router(), Api::default());
     let mut a = TestNode::new("a", &router, 1, 1, &api);
     a.start(NodeNetwork::Auto, &api);
     let at_first = bridge(&a);
@@ -88,7 +89,7 @@ fn the_bridge_keeps_its_addresses_as_pods_come_and_go() {
 
 #[test]
 fn a_bridge_that_somebody_removes_comes_back_with_its_ports() {
-    let (router, api) = (router(), Shared::default());
+    let (router, api) = (router(), Api::default());
     let mut a = TestNode::new("a", &router, 1, 1, &api);
     let mut b = TestNode::new("b", &router, 1, 2, &api);
     for node in [&mut a, &mut b] {
@@ -98,7 +99,7 @@ fn a_bridge_that_somebody_removes_comes_back_with_its_ports() {
     let at_first = bridge(&a);
     a.namespace.ip(&format!("link delete {BRIDGE}"));
     // Anything that happens to a node is a reason to look.
-    api.lock().unwrap().annotate("b", &json!({}));
+    annotate(&api, "b", &json!({}));
     eventually("the bridge is there again", || a.namespace.command("ip", "-o link show").contains(BRIDGE));
     b.reaches(&a);
     assert_eq!(bridge(&a), at_first);
@@ -106,7 +107,7 @@ fn a_bridge_that_somebody_removes_comes_back_with_its_ports() {
 
 #[test]
 fn no_node_object_bends_the_routes_of_others() {
-    let (router, api) = (router(), Shared::default());
+    let (router, api) = (router(), Api::default());
     let mut a = TestNode::new("a", &router, 1, 1, &api);
     let mut victim = TestNode::new("victim", &router, 1, 2, &api);
     a.namespace.ip("link add lan type bridge");
@@ -136,34 +137,34 @@ fn no_node_object_bends_the_routes_of_others() {
     ];
     for (index, claim) in claims.into_iter().enumerate() {
         let host = 50 + u8::try_from(index).unwrap();
-        api.lock().unwrap().put(&format!("evil{index}"), node("evil", [10, 1, 1, host], claim));
+        api.put("nodes", node(&format!("evil{index}"), [10, 1, 1, host], claim));
     }
     // Addresses that are no node's, with networks that could be.
     for (index, ip) in
         [[127, 0, 0, 1], [10, 1, 1, 1], [10, 42, 2, 2], [10, 43, 0, 1], [224, 0, 0, 1]].into_iter().enumerate()
     {
-        api.lock().unwrap().put(&format!("liar{index}"), node("liar", ip, &format!("10.42.{}.0/24", 90 + index)));
+        api.put("nodes", node(&format!("liar{index}"), ip, &format!("10.42.{}.0/24", 90 + index)));
     }
     // Whoever comes after them shows that they were looked at.
-    api.lock().unwrap().put("honest", node("honest", [10, 1, 1, 9], "10.42.9.0/24"));
+    api.put("nodes", node("honest", [10, 1, 1, 9], "10.42.9.0/24"));
     let honest = "10.42.9.0/24 via 10.1.1.9 dev eth0 proto 143 \n";
     let routes = |node: &TestNode| node.namespace.command("ip", "-4 route show table all type unicast");
     eventually("an honest node has its route", || routes(&a).contains(honest));
     assert_eq!(routes(&a).replace(honest, ""), before);
     a.reaches(&victim);
-    api.lock().unwrap().delete("honest");
+    api.delete("nodes", "honest");
     eventually("its route goes with it", || routes(&a) == before);
     // What is there is the older claim: a restart does not change its mind.
     a.stop();
     a.start(NodeNetwork::Auto, &api);
-    api.lock().unwrap().put("honest", node("honest", [10, 1, 1, 9], "10.42.9.0/24"));
+    api.put("nodes", node("honest", [10, 1, 1, 9], "10.42.9.0/24"));
     eventually("the nodes were looked at", || routes(&a).contains(honest));
     assert_eq!(routes(&a).replace(honest, ""), before);
 }
 
 #[test]
 fn wrong_ranges_go_when_the_right_ones_come() {
-    let (router, api) = (router(), Shared::default());
+    let (router, api) = (router(), Api::default());
     let mut a = TestNode::new("a", &router, 1, 1, &api);
     let mut wrong = a.config(NodeNetwork::Auto);
     wrong.dns_address = Some(Ipv4Addr::new(10, 96, 0, 10));
@@ -173,7 +174,7 @@ fn wrong_ranges_go_when_the_right_ones_come() {
     eventually("DNS, too", || bridge(&a).contains("10.96.0.10/32"));
     a.stop();
     // The cluster has moved the node meanwhile, as well.
-    api.lock().unwrap().put("a", object("a", a.ip, 8));
+    api.put("nodes", object("a", a.ip, 8));
     a.start(NodeNetwork::Auto, &api);
     eventually("the wrong way is gone", || !a.shown().contains("10.96.0.0/12"));
     assert!(a.shown().contains("10.43.0.0/16"), "{}", a.shown());
@@ -184,13 +185,13 @@ fn wrong_ranges_go_when_the_right_ones_come() {
 
 #[test]
 fn a_cluster_with_another_range_than_the_flags_is_followed() {
-    let (router, api) = (router(), Shared::default());
+    let (router, api) = (router(), Api::default());
     let mut a = TestNode::new("a", &router, 1, 1, &api);
     let mut own = object("a", a.ip, 1);
     own["spec"]["podCIDR"] = json!("10.244.1.0/24");
-    api.lock().unwrap().put("a", own);
-    api.lock().unwrap().put("b", node("b", [10, 1, 1, 9], "10.244.2.0/24"));
-    api.lock().unwrap().put("evil", node("evil", [10, 1, 1, 8], "10.1.0.0/24"));
+    api.put("nodes", own);
+    api.put("nodes", node("b", [10, 1, 1, 9], "10.244.2.0/24"));
+    api.put("nodes", node("evil", [10, 1, 1, 8], "10.1.0.0/24"));
     a.start(NodeNetwork::Auto, &api);
     eventually("the other node's pods have a route", || a.shown().contains("10.244.2.0/24 via 10.1.1.9"));
     assert!(bridge(&a).contains("10.244.1.1/24") && !a.shown().contains("10.1.1.8"), "{}", a.shown());
@@ -227,7 +228,7 @@ fn plant(namespace: &Namespace) {
 
 #[test]
 fn what_others_have_is_as_before_after_start_and_removal() {
-    let (router, api) = (router(), Shared::default());
+    let (router, api) = (router(), Api::default());
     let mut a = TestNode::new("a", &router, 1, 1, &api);
     let mut far = TestNode::new("far", &router, 2, 3, &api);
     plant(&a.namespace);
@@ -254,7 +255,7 @@ fn a_foreign_link_of_our_name_is_an_error_and_stays() {
             namespace.ip(&format!("link set {BRIDGE} alias {alias}"));
         }
         let before = picture(&namespace);
-        let (_router, api) = (router(), Shared::default());
+        let (_router, api) = (router(), Api::default());
         let config = TestNode::new("a", &_router, 1, 1, &api).config(NodeNetwork::Auto);
         let error = namespace.run(move || fails(config));
         assert!(matches!(&error, LinkError::Clash(clash) if clash.name == BRIDGE), "{error}");
@@ -276,7 +277,7 @@ fn fails(config: NetworkConfig) -> LinkError {
 
 #[test]
 fn tunnels_that_another_has_are_told_and_routes_are_made() {
-    let (router, api) = (router(), Shared::default());
+    let (router, api) = (router(), Api::default());
     let mut a = TestNode::new("a", &router, 1, 1, &api);
     let mut near = TestNode::new("near", &router, 1, 2, &api);
     let mut far = TestNode::new("far", &router, 2, 3, &api);
@@ -315,7 +316,7 @@ fn drop_forwarded(namespace: &Namespace) {
 
 #[test]
 fn pods_reach_each_other_where_the_host_drops_what_it_forwards() {
-    let (router, api) = (router(), Shared::default());
+    let (router, api) = (router(), Api::default());
     let mut a = TestNode::new("a", &router, 1, 1, &api);
     let mut b = TestNode::new("b", &router, 1, 2, &api);
     for node in [&a, &b] {
@@ -342,9 +343,9 @@ fn pods_reach_each_other_where_the_host_drops_what_it_forwards() {
     let rules = || a.namespace.command("nft", "list chain ip filter FORWARD");
     let ours = || rules().matches("copepod:instance-a").count();
     assert_eq!(ours(), 4, "{}", rules());
-    api.lock().unwrap().annotate("b", &json!({}));
+    annotate(&api, "b", &json!({}));
     a.namespace.command("nft", "flush chain ip filter FORWARD");
-    api.lock().unwrap().annotate("b", &json!({}));
+    annotate(&api, "b", &json!({}));
     eventually("pods are let through again", || ours() == 4);
     a.stop();
     for (id, pod) in [("pod", &a.pod), ("neighbour", &neighbour)] {
@@ -358,7 +359,7 @@ fn pods_reach_each_other_where_the_host_drops_what_it_forwards() {
 /// A Service's endpoint on another node's own network is no pod's address, nor is the client.
 #[test]
 fn node_ports_lead_to_other_nodes_where_the_host_drops_what_it_forwards() {
-    let (router, api) = (router(), Shared::default());
+    let (router, api) = (router(), Api::default());
     let mut a = TestNode::new("a", &router, 1, 1, &api);
     let b = TestNode::new("b", &router, 1, 2, &api);
     drop_forwarded(&a.namespace);
@@ -373,7 +374,7 @@ fn node_ports_lead_to_other_nodes_where_the_host_drops_what_it_forwards() {
     // What nobody translates the host goes on dropping.
     router.ip("route add 10.1.1.2/32 via 10.1.1.1");
     let past = SocketAddrV4::new(b.ip, TARGET_PORT);
-    assert!(router.run(move || ask_within(past, crate::SHORT).is_err()));
+    assert!(router.run(move || ask_nobody(past).is_err()));
 }
 
 /// The host's end of an attachment: one from before links were marked goes, one of another owner stays.
@@ -442,7 +443,7 @@ fn filters_that_are_not_ours_to_open_are_told() {
 
 #[test]
 fn where_others_give_pods_their_network_dns_has_its_address_all_the_same() {
-    let (router, api) = (router(), Shared::default());
+    let (router, api) = (router(), Api::default());
     let mut a = TestNode::new("a", &router, 1, 1, &api);
     plant(&a.namespace);
     let before = picture(&a.namespace);

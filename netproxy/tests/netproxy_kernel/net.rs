@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use harness::token::{self, Token};
+use harness::{program, time};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 
@@ -62,12 +65,10 @@ impl Namespace {
     }
 
     pub fn command(&self, program: &str, args: &str) -> String {
-        let (program, args) = (program.to_owned(), args.to_owned());
+        let (name, args) = (program.to_owned(), args.to_owned());
         self.run(move || {
-            let output = Command::new(&program).args(args.split_whitespace()).output().expect("program on PATH");
-            let errors = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{program} {args}: {errors}");
-            String::from_utf8_lossy(&output.stdout).into_owned()
+            let ended = program::run(Command::new(&name).args(args.split_whitespace()), None).unwrap();
+            ended.success(&format!("{name} {args}")).unwrap()
         })
     }
 
@@ -105,6 +106,7 @@ pub struct Net {
     pub node: Namespace,
     pub client: Namespace,
     pub pods: Vec<Namespace>,
+    _token: Rc<Token>,
 }
 
 /// How pods hang on their node.
@@ -119,6 +121,7 @@ pub enum Shape {
 impl Net {
     /// A node with pods that serve TCP and UDP, and a client outside.
     pub fn new(count: u8, shape: Shape) -> Self {
+        let token = token::take().unwrap();
         let node = Namespace::new();
         node.sysctl("ipv4/ip_forward", "1");
         // Redirects would use up the rate at which the kernel sends other ICMP errors to a host.
@@ -141,7 +144,7 @@ impl Net {
             node.ip("link set pods up");
         }
         let pods = (0..count).map(|index| Self::pod(&node, index, shape)).collect();
-        let net = Self { node, client, pods };
+        let net = Self { node, client, pods, _token: token };
         net.wait_until_connected(count);
         net
     }
@@ -203,16 +206,28 @@ fn answer(mut stream: TcpStream, pod: u8) -> std::io::Result<()> {
     stream.write_all(&[pod, a, b, c, d])
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Where packets are dropped nothing comes, however long one waits: this long is enough to see that it is
+/// no refusal. A slow machine cannot make an answer of silence.
+const SILENCE: Duration = Duration::from_millis(400);
 
 /// One connection from the calling thread's namespace.
 pub fn ask(addr: SocketAddrV4) -> std::io::Result<Answer> {
-    ask_within(addr, PATIENCE)
+    ask_within(addr, time::limit())
+}
+
+/// Connects where nobody is to answer, and nobody to refuse.
+pub fn connect_to_nobody(addr: SocketAddrV4) -> std::io::Result<()> {
+    TcpStream::connect_timeout(&SocketAddr::V4(addr), SILENCE).map(drop)
+}
+
+/// [`ask`] where nobody is to answer, and nobody to refuse.
+pub fn ask_nobody(addr: SocketAddrV4) -> std::io::Result<Answer> {
+    ask_within(addr, SILENCE)
 }
 
 pub fn ask_within(addr: SocketAddrV4, patience: Duration) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(addr), patience)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(time::limit()))?;
     let mut buf = [0; 5];
     stream.read_exact(&mut buf)?;
     let [pod, a, b, c, d] = buf;

@@ -3,6 +3,7 @@
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
+use harness::api::Api;
 use netproxy::links::BRIDGE;
 use netproxy::routes::{DEVICE, NodeNetwork};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, socket};
@@ -10,7 +11,7 @@ use serde_json::json;
 
 use crate::eventually;
 use crate::net::Namespace;
-use crate::tunnels::{Shared, TestNode, router};
+use crate::tunnels::{TestNode, annotate, router};
 
 /// A router advertisement for a life of half an hour; the kernel fills the checksum in.
 const ADVERTISEMENT: [u8; 16] = [134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -36,7 +37,7 @@ fn heard(namespace: &Namespace, link: &str) -> u32 {
 /// A pod that calls itself a router gets none of the node's own IPv6 (CVE-2020-10749).
 #[test]
 fn no_pod_becomes_the_nodes_router() {
-    let (router, api) = (router(), Shared::default());
+    let (router, api) = (router(), Api::default());
     let mut a = TestNode::new("a", &router, 1, 1, &api);
     let mut b = TestNode::new("b", &router, 1, 2, &api);
     for node in [&mut a, &mut b] {
@@ -71,7 +72,7 @@ fn no_pod_becomes_the_nodes_router() {
     a.namespace.command("sysctl", &format!("-qw net/ipv6/conf/{BRIDGE}/accept_ra=1"));
     eventually("it would be the router", || advertise(&a.pod, &own().unwrap()) && routes().contains(BRIDGE));
     // Somebody's setting lasts until the next look.
-    api.lock().unwrap().annotate("b", &json!({}));
+    annotate(&api, "b", &json!({}));
     let accepts = || a.namespace.command("cat", &format!("/proc/sys/net/ipv6/conf/{BRIDGE}/accept_ra"));
     eventually("it is set again", || accepts().trim() == "0");
 }

@@ -1,17 +1,11 @@
 //! Nodes on two links with a router between them: pods reach each other through tunnels, neighbours on one link by
 //! routes, and what nodes leave behind goes.
 
-use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
-use axum::response::IntoResponse;
-use axum::routing::get;
-use futures::StreamExt;
+use harness::api::Api;
+use harness::time;
 use netproxy::cni::hostports::mapping::ReservedPort;
 use netproxy::links::{BRIDGE, Owner};
 use netproxy::network::{Clients, NetworkConfig, PodNetworkConfig, remove_owned, run};
@@ -19,70 +13,14 @@ use netproxy::routes::{DEVICE, NodeNetwork};
 use netproxy::snapshot::Protocol;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::eventually;
 use crate::net::{Answer, Namespace, TARGET_PORT, ask, ask_within, serve};
 
-type Line = Result<Bytes, std::io::Error>;
-
-/// Nodes, listed, watched and patched, as an API server would; each namespace has a door to it.
-#[derive(Default)]
-pub struct Nodes {
-    objects: BTreeMap<String, Value>,
-    watches: Vec<mpsc::UnboundedSender<Line>>,
-}
-
-pub type Shared = Arc<Mutex<Nodes>>;
-
-impl Nodes {
-    fn tell(&mut self, kind: &str, object: &Value) {
-        let line = Bytes::from(json!({"type": kind, "object": object}).to_string() + "\n");
-        self.watches.retain(|watch| watch.send(Ok(line.clone())).is_ok());
-    }
-
-    pub fn put(&mut self, name: &str, object: Value) {
-        self.tell("MODIFIED", &object);
-        self.objects.insert(name.to_owned(), object);
-    }
-
-    pub fn delete(&mut self, name: &str) {
-        let object = self.objects.remove(name).unwrap();
-        self.tell("DELETED", &object);
-    }
-
-    pub fn annotate(&mut self, name: &str, annotations: &Value) -> Value {
-        let mut object = self.objects[name].clone();
-        for (key, value) in annotations.as_object().unwrap() {
-            object["metadata"]["annotations"][key] = value.clone();
-        }
-        self.put(name, object.clone());
-        object
-    }
-}
-
-async fn list(State(nodes): State<Shared>, Query(query): Query<HashMap<String, String>>) -> axum::response::Response {
-    let mut nodes = nodes.lock().unwrap();
-    if query.get("watch").is_some_and(|watch| watch == "true") {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        // What changed between the list and this is told again.
-        for object in nodes.objects.values() {
-            let line = json!({"type": "MODIFIED", "object": object}).to_string() + "\n";
-            sender.send(Ok(Bytes::from(line))).unwrap();
-        }
-        nodes.watches.push(sender);
-        return Body::from_stream(UnboundedReceiverStream::new(receiver).boxed()).into_response();
-    }
-    let items: Vec<_> = nodes.objects.values().collect();
-    axum::Json(json!({"kind": "NodeList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}))
-        .into_response()
-}
-
-async fn patch(State(nodes): State<Shared>, Path(name): Path<String>, body: Bytes) -> axum::Json<Value> {
-    let patch: Value = serde_json::from_slice(&body).unwrap();
-    axum::Json(nodes.lock().unwrap().annotate(&name, &patch["metadata"]["annotations"]))
+/// Changes annotations of a node, or merely touches it.
+pub fn annotate(api: &Api, name: &str, annotations: &Value) {
+    api.merge("nodes", name, &json!({"metadata": {"annotations": annotations}})).unwrap();
 }
 
 pub fn object(name: &str, ip: Ipv4Addr, third: u8) -> Value {
@@ -112,7 +50,7 @@ impl TestNode {
         Ipv4Addr::new(10, 42, self.third, 2)
     }
 
-    pub fn new(name: &'static str, router: &Namespace, subnet: u8, third: u8, api: &Shared) -> Self {
+    pub fn new(name: &'static str, router: &Namespace, subnet: u8, third: u8, api: &Api) -> Self {
         let ip = Ipv4Addr::new(10, 1, subnet, third);
         let (namespace, pod) = (Namespace::new(), Namespace::new());
         namespace.sysctl("ipv4/ip_forward", "1");
@@ -124,7 +62,7 @@ impl TestNode {
         namespace.ip("link set eth0 up");
         namespace.ip(&format!("route add default via 10.1.{subnet}.254"));
         pod.run(move || serve(third));
-        api.lock().unwrap().put(name, object(name, ip, third));
+        api.put("nodes", object(name, ip, third));
         Self { name, ip, third, namespace, pod, dir: tempfile::tempdir().unwrap(), running: None }
     }
 
@@ -157,7 +95,7 @@ impl TestNode {
     }
 
     /// Starts the node's network and attaches its pod.
-    pub fn start(&mut self, network: NodeNetwork, api: &Shared) {
+    pub fn start(&mut self, network: NodeNetwork, api: &Api) {
         self.run_network(self.config(network), api);
         eventually("the pods' network is known", || self.conflist().is_some());
         self.call("ADD", "pod", &self.pod);
@@ -182,19 +120,15 @@ impl TestNode {
         });
     }
 
-    pub fn run_network(&mut self, config: NetworkConfig, api: &Shared) {
-        let (token, api) = (CancellationToken::new(), Arc::clone(api));
+    pub fn run_network(&mut self, config: NetworkConfig, api: &Api) {
+        let (token, api) = (CancellationToken::new(), api.clone());
         let ended = token.clone();
         let thread = self.namespace.spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
                 let address: SocketAddr = listener.local_addr().unwrap();
-                let router = Router::new()
-                    .route("/api/v1/nodes", get(list))
-                    .route("/api/v1/nodes/{name}", axum::routing::patch(patch))
-                    .with_state(api);
-                let server = tokio::spawn(async move { axum::serve(listener, router).await });
+                let server = tokio::spawn(api.serve(listener));
                 let client = kube::Client::try_from(kube::Config::new(format!("http://{address}").parse().unwrap()));
                 let client = client.unwrap();
                 let clients = Clients { nodes: client.clone(), own_node: client, metrics: Default::default() };
@@ -240,7 +174,7 @@ impl TestNode {
         let expect = Answer { pod: other.third, seen: self.pod_ip() };
         let to = SocketAddrV4::new(other.pod_ip(), TARGET_PORT);
         eventually(&format!("{} reaches {}", self.name, other.name), || {
-            self.pod.run(move || ask_within(to, crate::SHORT).is_ok_and(|answer| answer == expect))
+            self.pod.run(move || ask_within(to, time::attempt()).is_ok_and(|answer| answer == expect))
         });
     }
 }
@@ -265,7 +199,7 @@ pub fn router() -> Namespace {
 
 #[test]
 fn pods_on_other_links_are_reached_through_tunnels() {
-    let (router, api) = (router(), Shared::default());
+    let (router, api) = (router(), Api::default());
     let mut a = TestNode::new("a", &router, 1, 1, &api);
     let mut near = TestNode::new("near", &router, 1, 2, &api);
     let mut far = TestNode::new("far", &router, 2, 3, &api);
@@ -303,12 +237,12 @@ fn pods_on_other_links_are_reached_through_tunnels() {
     // A node that moves takes its entries with it; one that goes leaves none.
     let new_mac = "0a:59:00:00:00:07";
     let moved = json!({"copepod.local/vtep-mac": new_mac});
-    api.lock().unwrap().annotate("far", &moved);
+    annotate(&api, "far", &moved);
     eventually("a node that runs knows better", || a.shown().contains(mac) && !a.shown().contains(new_mac));
     far.stop();
-    api.lock().unwrap().annotate("far", &moved);
+    annotate(&api, "far", &moved);
     eventually("the entries moved", || a.shown().contains(new_mac) && !a.shown().contains(mac));
-    api.lock().unwrap().delete("far");
+    api.delete("nodes", "far");
     eventually("the entries are gone", || !a.shown().contains("10.42.3.0") && !a.shown().contains(new_mac));
     assert!(a.shown().contains("10.42.2.0/24 via 10.1.1.2"), "others stay");
     a.stop();
@@ -324,14 +258,12 @@ fn pods_on_other_links_are_reached_through_tunnels() {
 
 #[test]
 fn tunnels_only_routes_only_and_neither() {
-    let (router, api) = (router(), Shared::default());
+    let (router, api) = (router(), Api::default());
     let mut a = TestNode::new("a", &router, 1, 1, &api);
     let mut b = TestNode::new("b", &router, 1, 2, &api);
     let far = TestNode::new("far", &router, 2, 3, &api);
     // Nonsense is no way to anybody.
-    api.lock()
-        .unwrap()
-        .annotate("far", &json!({"copepod.local/vtep-mac": "ff:ff", "copepod.local/vtep-ip": "203.0.113.9"}));
+    annotate(&api, "far", &json!({"copepod.local/vtep-mac": "ff:ff", "copepod.local/vtep-ip": "203.0.113.9"}));
     for node in [&mut a, &mut b] {
         node.start(NodeNetwork::Vxlan, &api);
     }
@@ -357,20 +289,20 @@ fn tunnels_only_routes_only_and_neither() {
 /// One Node object that makes no sense must not cost the others their way.
 #[test]
 fn a_node_that_cannot_be_read_keeps_no_other_from_being_reached() {
-    let (router, api) = (router(), Shared::default());
+    let (router, api) = (router(), Api::default());
     let mut a = TestNode::new("a", &router, 1, 1, &api);
     let mut b = TestNode::new("b", &router, 1, 2, &api);
     let mut odd = object("odd", Ipv4Addr::new(10, 1, 1, 9), 9);
     odd["status"]["conditions"] = json!([{"type": "Ready", "lastHeartbeatTime": "never"}]);
     odd["spec"]["podCIDRs"] = json!("all of them");
-    api.lock().unwrap().put("odd", odd.clone());
+    api.put("nodes", odd.clone());
     for node in [&mut a, &mut b] {
         node.start(NodeNetwork::Auto, &api);
     }
     a.reaches(&b);
     // The same while they run.
     odd["status"]["addresses"] = json!(7);
-    api.lock().unwrap().put("odd", odd);
+    api.put("nodes", odd);
     let far = TestNode::new("far", &router, 1, 3, &api);
     eventually("a node after that", || a.shown().contains("10.42.3.0/24 via 10.1.1.3 dev eth0"));
     drop(far);

@@ -1,17 +1,11 @@
 //! The whole proxy as the composition root starts it, against a small API server on loopback in a
 //! network namespace.
 
-use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
-use axum::response::IntoResponse;
-use axum::routing::get;
-use futures::StreamExt;
+use harness::api::Api;
+use harness::{program, time};
 use netproxy::backend::NftBackend;
 use netproxy::backend::netlink::NetlinkBackend;
 use netproxy::cluster::{Cluster, Subscription};
@@ -19,59 +13,13 @@ use netproxy::links::Owner;
 use netproxy::services::{ServiceProxyConfig, ServiceProxyError, check, cleanup, run};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Mutex, mpsc};
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::net::{NODE_IP, Namespace};
 
-type Watch = mpsc::UnboundedSender<Result<Bytes, std::io::Error>>;
-
-/// Lists what it was given and streams what is pushed.
-#[derive(Default)]
-struct Api {
-    lists: HashMap<&'static str, (&'static str, Vec<Value>)>,
-    watches: Mutex<HashMap<String, Watch>>,
-    selectors: Mutex<HashMap<String, String>>,
-}
-
-async fn resource(
-    State(api): State<Arc<Api>>,
-    Path(path): Path<String>,
-    Query(query): Query<HashMap<String, String>>,
-) -> axum::response::Response {
-    let name = path.rsplit('/').next().unwrap().to_owned();
-    let selector = query.get("labelSelector").or(query.get("fieldSelector")).cloned().unwrap_or_default();
-    api.selectors.lock().await.insert(name.clone(), selector);
-    if query.get("watch").is_some_and(|w| w == "true") {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        api.watches.lock().await.insert(name, sender);
-        return Body::from_stream(UnboundedReceiverStream::new(receiver).boxed()).into_response();
-    }
-    let (kind, items) = api.lists.get(name.as_str()).cloned().unwrap_or(("List", Vec::new()));
-    let list = json!({"kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items});
-    axum::Json(list).into_response()
-}
-
-impl Api {
-    async fn push(&self, resource: &str, kind: &str, object: Value) {
-        let event = json!({"type": kind, "object": object}).to_string() + "\n";
-        let send = async || {
-            let watches = self.watches.lock().await;
-            watches.get(resource).is_some_and(|w| w.send(Ok(Bytes::from(event.clone()))).is_ok())
-        };
-        until("the watch is open", async || send().await).await;
-    }
-}
-
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let waiting = async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap_or_else(|_| panic!("timed out: {what}"));
+async fn until(what: &str, condition: impl AsyncFnMut() -> bool) {
+    time::eventually_true(what, condition).await.unwrap();
 }
 
 fn service(name: &str, ip: &str) -> Value {
@@ -110,23 +58,19 @@ async fn says(port: u16, path: &str, expected: &[&str]) {
 }
 
 fn table_contains(needle: &str) -> bool {
-    let output = std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).contains(needle)
+    let mut list = std::process::Command::new("nft");
+    let listed = program::run(list.args(["list", "ruleset"]), None).unwrap();
+    listed.success("nft list ruleset").unwrap().contains(needle)
 }
 
 /// An API with one Service of one endpoint, and a client of it.
-async fn an_api() -> (Arc<Api>, kube::Client, AbortOnDropHandle<std::io::Result<()>>) {
-    let api = Arc::new(Api {
-        lists: HashMap::from([
-            ("services", ("ServiceList", vec![service("web", "10.43.0.50")])),
-            ("endpointslices", ("EndpointSliceList", vec![slice("web", &["10.42.0.1"])])),
-        ]),
-        ..Api::default()
-    });
+async fn an_api() -> (Api, kube::Client, AbortOnDropHandle<()>) {
+    let api = Api::default();
+    api.put("services", service("web", "10.43.0.50"));
+    api.put("endpointslices", slice("web", &["10.42.0.1"]));
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let router = Router::new().route("/{*path}", get(resource)).with_state(Arc::clone(&api));
-    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let server = tokio::spawn(api.clone().serve(listener));
     let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
     (api, client, AbortOnDropHandle::new(server))
 }
@@ -173,40 +117,39 @@ async fn scenario() {
     let proxy = tokio::spawn(run(config, cluster.subscribe(), token.clone()));
     let _watches = AbortOnDropHandle::new(tokio::spawn(cluster.run(token.clone())));
     until("the first rules", async || table_contains("10.43.0.50 . tcp . 80 . 0 : 10.42.0.1 . 8080")).await;
-    let selectors = api.selectors.lock().await.clone();
-    assert!(selectors["services"].is_empty() && selectors["endpointslices"].is_empty(), "DNS wants all of them");
-    assert_eq!(selectors["nodes"], "metadata.name=node");
+    let query = |of: &str| api.query(of).unwrap();
+    for all in ["services", "endpointslices"] {
+        assert!(!query(all).contains("Selector="), "DNS wants all of them: {}", query(all));
+    }
+    assert!(query("nodes").contains("fieldSelector=metadata.name%3Dnode"), "{}", query("nodes"));
     answers().await;
     let timeout = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established").unwrap();
     assert_eq!(timeout.trim(), "7777");
 
-    api.push("endpointslices", "MODIFIED", slice("web", &["10.42.0.1", "10.42.0.2"])).await;
+    api.put("endpointslices", slice("web", &["10.42.0.1", "10.42.0.2"]));
     until("a new endpoint", async || table_contains(". 1 : 10.42.0.2 . 8080")).await;
     says(31999, "/", &["\"localEndpoints\":2"]).await;
-    api.push("services", "ADDED", service("other", "10.43.0.51")).await;
+    api.put("services", service("other", "10.43.0.51"));
     until("a new service", async || table_contains("10.43.0.51 . tcp . 80")).await;
     // An object that cannot be read stops nothing, and is counted.
     let mut odd = service("odd", "10.43.0.52");
     odd["spec"]["ports"] = json!("many");
-    api.push("services", "ADDED", odd).await;
+    api.put("services", odd);
     let mut nulls = service("nulls", "10.43.0.53");
     nulls["metadata"]["creationTimestamp"] = Value::Null;
     nulls["spec"]["externalIPs"] = Value::Null;
     nulls["status"] = Value::Null;
-    api.push("services", "ADDED", nulls).await;
+    api.put("services", nulls);
     until("a service after that", async || table_contains("10.43.0.53 . tcp . 80")).await;
     says(10249, "/metrics", &["copepod_netproxy_unreadable_objects_total{resource=\"services\"} 1"]).await;
     let leaving = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node", "resourceVersion": "3"},
         "spec": {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]}});
-    api.push("nodes", "ADDED", leaving).await;
+    api.put("nodes", leaving);
     says(10256, "/healthz", &["503", "\"nodeEligible\":false"]).await;
     says(10256, "/livez", &["200 OK"]).await;
     // Garbage on the wire ends that watch; the next one lists anew and goes on.
-    let watches = api.watches.lock().await.clone();
-    watches["services"].send(Ok(Bytes::from_static(b"{\"type\": \"ADDED\", \"object\": 7}\n\xff\n"))).unwrap();
-    drop(watches);
-    api.watches.lock().await.remove("services");
-    api.push("services", "DELETED", service("web", "10.43.0.50")).await;
+    assert!(api.garble("services", b"{\"type\": \"ADDED\", \"object\": 7}\n\xff\n") > 0);
+    api.delete("services", "default/web");
     until("the service is gone", async || !table_contains("10.43.0.50 . tcp . 80 . 0")).await;
 
     token.cancel();
@@ -225,6 +168,6 @@ fn follows_the_api_from_start_to_clean_up() {
     namespace.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(scenario());
-        runtime.shutdown_timeout(Duration::from_secs(5));
+        runtime.shutdown_background();
     });
 }
