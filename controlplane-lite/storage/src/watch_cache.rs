@@ -34,7 +34,7 @@ const FRESH_TIMEOUT: Duration = Duration::from_secs(3);
 const PROGRESS_AFTER: Duration = Duration::from_millis(50);
 
 /// One resource to cache.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceSpec {
     prefix: Box<str>,
     namespaced: bool,
@@ -96,7 +96,7 @@ pub enum CacheError {
 /// Commands to the feed.
 enum Command {
     Add(ResourceSpec, oneshot::Sender<Result<Arc<ResourceCache>, StoreError>>),
-    Remove(Box<str>),
+    Remove(Box<str>, oneshot::Sender<()>),
 }
 
 /// State shared between the feed and the readers.
@@ -113,7 +113,8 @@ struct Shared {
 #[derive(Clone, Debug)]
 pub struct WatchCache {
     shared: Arc<Shared>,
-    commands: mpsc::Sender<Command>,
+    /// Without a bound: commands are rare, and giving one must not wait between two steps of its giver.
+    commands: mpsc::UnboundedSender<Command>,
 }
 
 impl WatchCache {
@@ -125,7 +126,7 @@ impl WatchCache {
         token: CancellationToken,
     ) -> Result<Self, StoreError> {
         let (progress_sender, progress) = tokio::sync::watch::channel(Revision(0));
-        let (commands, inbox) = mpsc::channel(64);
+        let (commands, inbox) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared { store, resources: RwLock::default(), progress });
         let feed = feed::Feed::new(shared.clone(), progress_sender, inbox);
         feed.launch(resources, token).await?;
@@ -138,16 +139,23 @@ impl WatchCache {
         feed::read(&self.shared.resources).get(&prefix).cloned()
     }
 
-    /// Starts caching another resource, as a new CustomResourceDefinition needs it.
+    /// Starts caching another resource, as a new CustomResourceDefinition needs it. Nothing is cached for a caller who
+    /// does not wait for the answer.
     pub async fn add(&self, spec: ResourceSpec) -> Result<Arc<ResourceCache>, StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.commands.send(Command::Add(spec, answer)).await.map_err(|_| StoreError::Closed)?;
+        self.commands.send(Command::Add(spec, answer)).map_err(|_| StoreError::Closed)?;
         answered.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Stops caching a resource; its watches end.
-    pub async fn remove(&self, spec: &ResourceSpec) -> Result<(), StoreError> {
-        self.commands.send(Command::Remove(spec.prefix.clone())).await.map_err(|_| StoreError::Closed)
+    /// Stops caching a resource; its watches end. That happens whether or not the caller waits for it. Who still holds
+    /// the cache reads what it showed last, as of then.
+    pub fn remove(&self, spec: &ResourceSpec) -> impl Future<Output = Result<(), StoreError>> + use<> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.commands.send(Command::Remove(spec.prefix.clone(), answer));
+        async move {
+            sent.map_err(|_| StoreError::Closed)?;
+            answered.await.map_err(|_| StoreError::Closed)
+        }
     }
 
     /// How far the cache has come.

@@ -37,7 +37,7 @@ enum Broken {
 pub(super) struct Feed {
     shared: Arc<Shared>,
     progress: watch::Sender<Revision>,
-    inbox: mpsc::Receiver<Command>,
+    inbox: mpsc::UnboundedReceiver<Command>,
 }
 
 /// Reads through a lock whose holder may have panicked: the map is never left
@@ -47,7 +47,11 @@ pub(super) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 }
 
 impl Feed {
-    pub(super) fn new(shared: Arc<Shared>, progress: watch::Sender<Revision>, inbox: mpsc::Receiver<Command>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        progress: watch::Sender<Revision>,
+        inbox: mpsc::UnboundedReceiver<Command>,
+    ) -> Self {
         Self { shared, progress, inbox }
     }
 
@@ -90,7 +94,7 @@ impl Feed {
             }
         }
         for cache in read(&self.shared.resources).values() {
-            cache.write().watchers.clear();
+            cache.close();
         }
     }
 
@@ -186,22 +190,35 @@ impl Feed {
             Command::Add(spec, answer) => {
                 // As of what the feed has applied, so that its next event fits on.
                 let at = *self.progress.borrow();
-                // The asker may have gone; the resource is cached all the same.
-                let _ = answer.send(self.add(spec, at).await);
-            }
-            Command::Remove(prefix) => {
-                let removed = write(&self.shared.resources).remove(&prefix);
-                if let Some(cache) = removed {
-                    cache.write().watchers.clear();
+                let prefix = spec.prefix.clone();
+                let known = read(&self.shared.resources).contains_key(&prefix);
+                let added = self.add(spec, at).await;
+                // The asker may have gone.
+                if answer.send(added).is_err() && !known {
+                    self.remove(&prefix);
                 }
             }
+            Command::Remove(prefix, answer) => {
+                self.remove(&prefix);
+                let _ = answer.send(());
+            }
+        }
+    }
+
+    fn remove(&self, prefix: &str) {
+        let removed = write(&self.shared.resources).remove(prefix);
+        if let Some(cache) = removed {
+            cache.close();
         }
     }
 
     async fn add(&self, spec: ResourceSpec, at: Revision) -> Result<Arc<ResourceCache>, StoreError> {
         let existing = read(&self.shared.resources).get(&spec.prefix).cloned();
         if let Some(cache) = existing {
-            return Ok(cache);
+            if *cache.spec() == spec {
+                return Ok(cache);
+            }
+            self.remove(&spec.prefix);
         }
         let entries = self.load(&spec.prefix, at).await?;
         let prefix = spec.prefix.clone();

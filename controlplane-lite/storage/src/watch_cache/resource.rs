@@ -43,7 +43,7 @@ pub struct Listing {
 pub struct ResourceCache {
     spec: ResourceSpec,
     shared: std::sync::Weak<Shared>,
-    pub(super) progress: tokio::sync::watch::Receiver<Revision>,
+    progress: tokio::sync::watch::Receiver<Revision>,
     state: RwLock<State>,
 }
 
@@ -54,12 +54,15 @@ pub(super) struct State {
     pub(super) watchers: Watchers,
     /// The newest change applied here; may be ahead of the feed's progress.
     applied: Revision,
+    /// Set when nothing is applied any more: what is here is as of then, whatever happens to the store.
+    closed: Option<Revision>,
 }
 
 impl ResourceCache {
     pub(super) fn new(spec: ResourceSpec, shared: &Arc<Shared>, at: Revision) -> Self {
         let watchers = Watchers::new(spec.fields.len());
-        let state = State { objects: BTreeMap::new(), history: History::new(at), watchers, applied: Revision(0) };
+        let state =
+            State { objects: BTreeMap::new(), history: History::new(at), watchers, applied: Revision(0), closed: None };
         Self { spec, shared: Arc::downgrade(shared), progress: shared.progress.clone(), state: RwLock::new(state) }
     }
 
@@ -226,6 +229,10 @@ impl ResourceCache {
         }
         let fields = self.spec.fields.clone();
         let (id, pending) = state.watchers.add(&self.spec, &fields, request.filter.clone(), begun);
+        if state.closed.is_some() {
+            // It yields what it begins with, and ends.
+            state.watchers.clear();
+        }
         Ok(CacheWatch::new(self.clone(), id, request, initial, pending, begun))
     }
 
@@ -244,7 +251,22 @@ impl ResourceCache {
 
     fn now(&self, state: &State) -> Revision {
         // Everything up to the feed's progress is applied, and so is `applied`.
-        state.applied.max(*self.progress.borrow())
+        state.closed.unwrap_or_else(|| state.applied.max(*self.progress.borrow()))
+    }
+
+    /// How far a watch that has yielded everything has come.
+    pub(super) fn reached(&self) -> Revision {
+        // Under the lock: progress that comes after the end is not this cache's.
+        let state = self.read();
+        state.closed.unwrap_or_else(|| *self.progress.borrow())
+    }
+
+    /// Ends the watches; what comes after is not for this cache.
+    pub(super) fn close(&self) {
+        let mut state = self.write();
+        let now = self.now(&state);
+        state.closed.get_or_insert(now);
+        state.watchers.clear();
     }
 
     pub(super) fn parse(&self, entry: &Entry, kind: EventKind) -> Option<Object> {

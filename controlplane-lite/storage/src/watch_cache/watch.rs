@@ -139,7 +139,7 @@ impl CacheWatch {
 
     fn bookmark_if_idle(&mut self) -> Option<WatchItem> {
         // Read before looking at the queue: what comes later is not covered by it.
-        let reached = *self.cache.progress.borrow();
+        let reached = self.cache.reached();
         if reached <= self.told || !self.pending.is_empty() {
             return None;
         }
