@@ -207,7 +207,7 @@ fn rule_length(rule: &PolicyRule) -> usize {
 /// # Errors
 /// 403 naming the rules the writer lacks.
 pub fn check_escalation(call: &Call, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
-    let kind = call.resource.kind;
+    let kind = &call.resource.kind;
     if kind.group != "rbac.authorization.k8s.io" || call.user.in_group(MASTERS) {
         return Ok(());
     }
@@ -220,7 +220,7 @@ pub fn check_escalation(call: &Call, object: &Value, old: Option<&Value>) -> Res
     let may = |verb: &str, resource: &str, name: &str, namespace: &str| {
         let attributes = Attributes {
             name: name.to_owned(),
-            ..Attributes::resource(call.user.clone(), verb, kind.group, resource, namespace)
+            ..Attributes::resource(call.user.clone(), verb, &kind.group, resource, namespace)
         };
         call.server.authz.authorize(&attributes).allowed()
     };
@@ -232,12 +232,12 @@ pub fn check_escalation(call: &Call, object: &Value, old: Option<&Value>) -> Res
         if may("bind", plural, &binding.role_ref.name, namespace) {
             return Ok(());
         }
-        let subject = Subject::new(kind.group, plural);
+        let subject = Subject::new(&kind.group, plural);
         referenced_rules(&*views, &binding.role_ref, namespace)
             .map_err(|_| ApiError::not_found(subject, &binding.role_ref.name))?
             .to_vec()
     } else {
-        if may("escalate", kind.plural, name, namespace) {
+        if may("escalate", &kind.plural, name, namespace) {
             return Ok(());
         }
         Role::from_json(bytes.as_bytes()).map_err(|e| broken(e.to_string()))?.rules

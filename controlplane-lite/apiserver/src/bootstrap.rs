@@ -147,7 +147,7 @@ async fn create(
     name: &str,
     mut object: Value,
 ) -> Result<(), RegistryError> {
-    complete(server, resource.kind, &mut object);
+    complete(server, &resource.kind, &mut object);
     resource.create(namespace, name, object, false).await.map(drop)
 }
 
@@ -243,7 +243,7 @@ async fn reconcile_service(server: &Arc<Server>) -> Result<(), RegistryError> {
                 "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
             },
         });
-        match server.services.fill(services.kind, &mut service, None) {
+        match server.services.fill(&services.kind, &mut service, None) {
             Ok(mut grant) => {
                 grant.sent();
                 let made = create(server, &services, "default", KUBERNETES, service).await;

@@ -31,20 +31,20 @@ pub struct Call {
     /// Who asks.
     pub user: UserInfo,
     /// The kind as it is served.
-    pub kind: &'static Kind,
+    pub kind: Arc<Kind>,
     /// Where its objects are.
     pub resource: Arc<Resource>,
 }
 
 impl Call {
     /// Subject of errors about the resource.
-    pub fn subject(&self) -> Subject<'static> {
-        Subject::new(self.kind.group, self.kind.plural)
+    pub fn subject(&self) -> Subject<'_> {
+        Subject::new(&self.kind.group, &self.kind.plural)
     }
 
     /// Subject of validation errors.
-    pub fn kind_subject(&self) -> Subject<'static> {
-        Subject::new(self.kind.group, self.kind.kind)
+    pub fn kind_subject(&self) -> Subject<'_> {
+        Subject::new(&self.kind.group, &self.kind.kind)
     }
 
     /// The same caller's request for one object of the collection.
@@ -62,7 +62,7 @@ impl Call {
             query: Query::default(),
             headers: HeaderMap::new(),
             user: self.user.clone(),
-            kind: self.kind,
+            kind: self.kind.clone(),
             resource: self.resource.clone(),
         }
     }
@@ -79,12 +79,7 @@ impl Call {
     ///
     /// # Errors
     /// 415 for unknown media types, 400 for anything that is no such object.
-    pub fn decode(
-        &self,
-        kind: &'static Kind,
-        body: &Bytes,
-        validation: FieldValidation,
-    ) -> Result<decode::Decoded, ApiError> {
+    pub fn decode(&self, kind: &Kind, body: &Bytes, validation: FieldValidation) -> Result<decode::Decoded, ApiError> {
         decode_body(kind, &self.headers, body, validation)
     }
 
@@ -120,16 +115,16 @@ impl Call {
 
     /// An object as this kind serves it.
     pub fn served(&self, stored: Value) -> Value {
-        match self.kind.conversion {
-            Some(conversion) => (conversion.from_storage)(stored),
+        match &self.kind.conversion {
+            Some(conversion) => (*conversion.from_storage)(stored),
             None => stored,
         }
     }
 
     /// An object as it is stored.
     pub fn stored(&self, served: Value) -> Value {
-        match self.kind.conversion {
-            Some(conversion) => (conversion.to_storage)(served),
+        match &self.kind.conversion {
+            Some(conversion) => (*conversion.to_storage)(served),
             None => served,
         }
     }
@@ -140,7 +135,7 @@ impl Call {
 /// # Errors
 /// 415 for unknown media types, 400 for anything that is no such object.
 pub fn decode_body(
-    kind: &'static Kind,
+    kind: &Kind,
     headers: &HeaderMap,
     body: &Bytes,
     validation: FieldValidation,

@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 use super::body::{Body, json as json_response, raw};
 use super::documents;
 use super::negotiate;
+use super::registry::Served;
 use super::request_info::{Query, RequestInfo};
 use super::respond;
 use super::server::Server;
 use super::status::ApiError;
 use scheme::discovery::{self, AggregatedVersion};
-use scheme::openapi;
+use scheme::{Scheme, openapi};
 
 /// What `/version` and nodes report.
 pub const GIT_VERSION: &str = concat!("v1.36.0+copepod.", env!("CARGO_PKG_VERSION"));
@@ -28,6 +29,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// 404 for unknown paths, 405 for methods other than GET and HEAD.
 pub async fn serve(
     server: &Arc<Server>,
+    served: &Served,
     request: &Parts,
     info: &RequestInfo,
     query: &Query,
@@ -38,11 +40,11 @@ pub async fn serve(
     let headers = &request.headers;
     let parts: Vec<&str> = info.path.split('/').filter(|p| !p.is_empty()).collect();
     let found = match parts.as_slice() {
-        [] => Some(json_response(StatusCode::OK, &index(server))),
+        [] => Some(json_response(StatusCode::OK, &index(&served.scheme))),
         ["version"] => Some(json_response(StatusCode::OK, &version())),
         ["healthz" | "livez" | "readyz", ..] => Some(health(server, &parts, query).await),
         ["metrics"] => {
-            let figures = server.components.with_metrics(server.metrics.encode());
+            let figures = server.components.with_metrics(server.metrics.encode(&served.scheme));
             Some(raw(StatusCode::OK, "text/plain; version=0.0.4", figures))
         }
         ["openid", "v1", "jwks"] => {
@@ -51,8 +53,8 @@ pub async fn serve(
         [".well-known", "openid-configuration"] => {
             Some(json_response(StatusCode::OK, &server.access.openid_configuration(&server.advertised())))
         }
-        ["openapi", rest @ ..] => openapi_document(server, rest, headers, query).await?,
-        ["api" | "apis", ..] => discover(server, &parts, headers, query),
+        ["openapi", rest @ ..] => openapi_document(server, served, rest, headers, query).await?,
+        ["api" | "apis", ..] => discover(server, &served.scheme, &parts, headers, query),
         _ => None,
     };
     Ok(found.unwrap_or_else(not_found))
@@ -72,7 +74,7 @@ fn version() -> Value {
     })
 }
 
-fn index(server: &Server) -> Value {
+fn index(scheme: &Scheme) -> Value {
     let mut paths: Vec<String> = [
         "/.well-known/openid-configuration",
         "/api",
@@ -89,7 +91,7 @@ fn index(server: &Server) -> Value {
     ]
     .map(str::to_owned)
     .to_vec();
-    for group in server.scheme.groups().iter().filter(|g| !g.name.is_empty()) {
+    for group in scheme.groups().iter().filter(|g| !g.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{v}", group.name)));
     }
@@ -168,6 +170,7 @@ const OPENAPI_V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.
 /// but leave checking to the server and know how to patch built-in kinds by themselves.
 async fn openapi_document(
     server: &Server,
+    served: &Served,
     rest: &[&str],
     headers: &HeaderMap,
     query: &Query,
@@ -182,7 +185,7 @@ async fn openapi_document(
     if protobuf_only {
         return Err(ApiError::not_acceptable(&negotiate::ACCEPTED[..1]));
     }
-    documents::answer(server, rest, headers, query.has("hash")).await
+    documents::answer(server, served, rest, headers, query.has("hash")).await
 }
 
 /// The aggregated version the Accept header prefers over plain discovery.
@@ -207,8 +210,13 @@ fn aggregated(headers: &HeaderMap) -> Option<AggregatedVersion> {
     None
 }
 
-fn discover(server: &Server, parts: &[&str], headers: &HeaderMap, query: &Query) -> Option<Response<Body>> {
-    let scheme = server.scheme;
+fn discover(
+    server: &Server,
+    scheme: &Scheme,
+    parts: &[&str],
+    headers: &HeaderMap,
+    query: &Query,
+) -> Option<Response<Body>> {
     let value = match parts {
         ["api" | "apis"] => match aggregated(headers) {
             Some(version) => {

@@ -228,7 +228,7 @@ impl ApiServer {
         )?;
         let unverified_tls = tunnel::unverified_tls()?;
         let running = CancellationToken::new();
-        let scheme = scheme::builtin();
+        let scheme = scheme::builtin().clone();
         let registry = registry::Registry::start(config.store.clone(), scheme, running.clone()).await?;
         let services = services::Services::new(cidr, config.node_ports);
         if let Some(stored) = registry.get("", "services") {
@@ -236,7 +236,6 @@ impl ApiServer {
         }
         let Chains { authn, authz, access } = access::build(&config, &registry)?;
         let server = Arc::new(Server {
-            scheme,
             registry,
             admission: admission::Chain::new(config.plugins),
             services,
@@ -248,7 +247,6 @@ impl ApiServer {
             unverified_tls,
             stopping: running.child_token(),
             flow: flow::Flow::default(),
-            documents: documents::Documents::default(),
             service_cidr: cidr,
             client_cas: certificates.client_cas.concat(),
             advertise: config.advertise,

@@ -1,9 +1,11 @@
 //! What the server counts, under upstream's names.
 
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -11,7 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::request_info::RequestInfo;
-use scheme::Scheme;
+use scheme::{Kind, Scheme};
 
 /// The verbs that are counted by name, as upstream writes them.
 const VERBS: [(&str, &str); 14] = [
@@ -33,23 +35,21 @@ const VERBS: [(&str, &str); 14] = [
 
 /// What requests are counted by. Every value comes from the kinds served or from a list here, never from the request:
 /// whoever may send requests, even refused ones, could otherwise fill the memory with labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub struct Labels {
     verb: &'static str,
-    group: &'static str,
-    version: &'static str,
-    resource: &'static str,
+    of: Of,
     subresource: &'static str,
     scope: &'static str,
 }
 
 impl Labels {
     /// The labels of a request; all empty but the verb when it names no resource of the scheme.
-    pub fn new(scheme: &'static Scheme, info: &RequestInfo) -> Self {
+    pub fn new(scheme: &Scheme, info: &RequestInfo) -> Self {
         let verb = VERBS.iter().find(|(verb, _)| *verb == info.verb).map_or("OTHER", |(_, shown)| shown);
         let kind = if info.is_resource { scheme.by_gvr(&info.group, &info.version, &info.resource) } else { None };
         let Some(kind) = kind else {
-            return Self { verb, group: "", version: "", resource: "", subresource: "", scope: "" };
+            return Self { verb, of: Of(None), subresource: "", scope: "" };
         };
         let scope = match (info.name.is_empty(), info.namespace.is_empty()) {
             (false, _) => "resource",
@@ -57,22 +57,56 @@ impl Labels {
             (true, true) => "cluster",
         };
         let subresource = kind.subresource(&info.subresource).map_or("", |known| known.name);
-        Self { verb, group: kind.group, version: kind.version, resource: kind.plural, subresource, scope }
+        Self { verb, of: Of(Some(kind.clone())), subresource, scope }
     }
 
-    fn mutates(self) -> bool {
+    fn mutates(&self) -> bool {
         matches!(self.verb, "POST" | "PUT" | "PATCH" | "DELETE" | "DELETECOLLECTION" | "APPLY")
     }
 }
 
+/// The resource a request is about: its kind's names, which another kind of the same names shares.
+#[derive(Debug, Clone)]
+struct Of(Option<Arc<Kind>>);
+
+impl Of {
+    fn names(&self) -> [&str; 3] {
+        self.0.as_ref().map_or([""; 3], |kind| [&kind.group, &kind.version, &kind.plural])
+    }
+
+    fn is_served(&self, scheme: &Scheme) -> bool {
+        self.0.as_ref().is_none_or(|kind| scheme.by_gvr(&kind.group, &kind.version, &kind.plural).is_some())
+    }
+}
+
+impl PartialEq for Of {
+    fn eq(&self, other: &Self) -> bool {
+        self.names() == other.names()
+    }
+}
+
+impl Eq for Of {}
+
+impl Hash for Of {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.names().hash(state);
+    }
+}
+
+impl EncodeLabelSet for Of {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let [group, version, resource] = self.names();
+        [("group", group), ("version", version), ("resource", resource)].encode(encoder)
+    }
+}
+
 /// Labels of `apiserver_request_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Requested {
     verb: &'static str,
     dry_run: &'static str,
-    group: &'static str,
-    version: &'static str,
-    resource: &'static str,
+    #[prometheus(flatten)]
+    of: Of,
     subresource: &'static str,
     scope: &'static str,
     component: &'static str,
@@ -80,13 +114,12 @@ struct Requested {
 }
 
 /// Labels of `apiserver_request_duration_seconds`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Timed {
     verb: &'static str,
     dry_run: &'static str,
-    group: &'static str,
-    version: &'static str,
-    resource: &'static str,
+    #[prometheus(flatten)]
+    of: Of,
     subresource: &'static str,
     scope: &'static str,
     component: &'static str,
@@ -109,6 +142,8 @@ pub struct Metrics {
     inflight: Family<Inflight, Gauge<i64, AtomicI64>>,
     long_running: Gauge<i64, AtomicI64>,
     panics: Counter,
+    /// The labels of all requests so far, to forget those whose kind went.
+    known: Mutex<Vec<(Requested, Timed)>>,
 }
 
 const BUCKETS: [f64; 10] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 2.0, 8.0, 30.0];
@@ -130,7 +165,7 @@ impl Default for Metrics {
         registry.register("apiserver_current_inflight_requests", "Requests being handled, by kind", inflight.clone());
         registry.register("apiserver_longrunning_requests", "Open watches, tunnels and proxies", long_running.clone());
         registry.register("apiserver_handler_panics", "Requests that ended in a panic", panics.clone());
-        Self { registry, requests, durations, inflight, long_running, panics }
+        Self { registry, requests, durations, inflight, long_running, panics, known: Mutex::default() }
     }
 }
 
@@ -146,7 +181,7 @@ impl Drop for InFlight {
 
 impl Metrics {
     /// Notes a request's start.
-    pub fn begin(&self, labels: Labels, long: bool) -> InFlight {
+    pub fn begin(&self, labels: &Labels, long: bool) -> InFlight {
         let gauge = if long {
             self.long_running.clone()
         } else {
@@ -159,16 +194,32 @@ impl Metrics {
 
     /// Notes an answer.
     pub fn end(&self, labels: Labels, code: u16, took: Duration) {
-        let Labels { verb, group, version, resource, subresource, scope } = labels;
+        let Labels { verb, of, subresource, scope } = labels;
         let (dry_run, component) = ("", "apiserver");
         // A proxied answer's code is whatever its server likes.
         let code = if (100..600).contains(&code) { code } else { 0 };
-        let requested = Requested { verb, dry_run, group, version, resource, subresource, scope, component, code };
+        let timed = Timed { verb, dry_run, of: of.clone(), subresource, scope, component };
+        let requested = Requested { verb, dry_run, of, subresource, scope, component, code };
+        if self.requests.get(&requested).is_none() {
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).push((requested.clone(), timed.clone()));
+        }
         self.requests.get_or_create(&requested).inc();
         if verb != "WATCH" {
-            let timed = Timed { verb, dry_run, group, version, resource, subresource, scope, component };
             self.durations.get_or_create(&timed).observe(took.as_secs_f64());
         }
+    }
+
+    /// Forgets what was counted for kinds that are served no longer: as they come and go, there would be no end of it.
+    fn forget(&self, scheme: &Scheme) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(requested, timed)| {
+            let stays = requested.of.is_served(scheme);
+            if !stays {
+                self.requests.remove(requested);
+                self.durations.remove(timed);
+            }
+            stays
+        });
     }
 
     /// Notes a panic in a handler.
@@ -176,8 +227,9 @@ impl Metrics {
         self.panics.inc();
     }
 
-    /// The exposition text.
-    pub fn encode(&self) -> String {
+    /// The exposition text, of the kinds that are served.
+    pub fn encode(&self, scheme: &Scheme) -> String {
+        self.forget(scheme);
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
@@ -207,12 +259,12 @@ mod tests {
                 for method in [&Method::GET, &method] {
                     let info = parse(method, &path, &Query::parse(None));
                     let labels = Labels::new(scheme::builtin(), &info);
-                    drop(metrics.begin(labels, false));
+                    drop(metrics.begin(&labels, false));
                     metrics.end(labels, 401, Duration::ZERO);
                 }
             }
         }
-        let text = metrics.encode();
+        let text = metrics.encode(scheme::builtin());
         assert!(text.lines().count() < 200, "{}", text.lines().count());
         assert!(text.contains("resource=\"pods\"") && !text.contains("x77"), "{text}");
     }
@@ -221,7 +273,8 @@ mod tests {
     fn labels_are_upstreams() {
         let of = |method: &Method, path: &str| {
             let l = Labels::new(scheme::builtin(), &parse(method, path, &Query::parse(None)));
-            [l.verb, l.group, l.version, l.resource, l.subresource, l.scope].join(" ")
+            let [group, version, resource] = l.of.names();
+            [l.verb, group, version, resource, l.subresource, l.scope].join(" ")
         };
         assert_eq!(of(&Method::GET, "/apis/apps/v1/namespaces/a/deployments"), "LIST apps v1 deployments  namespace");
         assert_eq!(of(&Method::PUT, "/api/v1/namespaces/a/pods/b/status"), "PUT  v1 pods status resource");

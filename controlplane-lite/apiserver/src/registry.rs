@@ -4,14 +4,14 @@
 //! Knows nothing of HTTP, admission or validation: whoever writes opens an object, decides, and commits what it decided
 //! against what it saw. How long deciding takes is its own affair: nothing is held meanwhile.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-pub use error::{RegistryError, ResourceName};
+use super::documents::Documents;
 use scheme::{Kind, Scheme};
 use storage::watch_cache::{ResourceCache, ResourceSpec, WatchCache};
 use storage::{
@@ -19,22 +19,30 @@ use storage::{
 };
 
 mod error;
+mod publish;
+mod served;
+
+pub use error::{RegistryError, ResourceName};
+pub use publish::PublishError;
+pub use served::Served;
 
 /// One stored resource.
 #[derive(Debug)]
 pub struct Resource {
     /// The kind objects are stored as.
-    pub kind: &'static Kind,
+    pub kind: Arc<Kind>,
     spec: ResourceSpec,
     store: Arc<dyn Store>,
     cache: Arc<ResourceCache>,
 }
 
-/// All stored resources.
+/// The kinds served and the resources stored, now.
 #[derive(Debug)]
 pub struct Registry {
     cache: WatchCache,
-    resources: HashMap<(&'static str, &'static str), Arc<Resource>>,
+    served: ArcSwap<Served>,
+    /// Held by whoever makes another state out of the one that is.
+    changing: tokio::sync::Mutex<()>,
 }
 
 /// An object opened for a write: what is decided about it is committed against just this state.
@@ -92,29 +100,30 @@ impl Registry {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn start(store: Arc<dyn Store>, scheme: &Scheme, token: CancellationToken) -> Result<Self, StoreError> {
-        let stored: Vec<&'static Kind> = scheme.kinds().filter(|k| k.stored() && k.conversion.is_none()).collect();
-        let specs = stored.iter().map(|kind| spec(kind)).collect();
-        let cache = WatchCache::start(store.clone(), specs, token).await?;
-        let mut resources = HashMap::new();
-        for kind in stored {
-            // Two versions of one resource share storage; the first listed is the stored form.
-            if let Some(of_kind) = cache.resource(kind.group, kind.plural) {
-                let resource = Resource { kind, spec: of_kind.spec().clone(), store: store.clone(), cache: of_kind };
-                resources.entry((kind.group, kind.plural)).or_insert_with(|| Arc::new(resource));
-            }
-        }
-        Ok(Self { cache, resources })
+    pub async fn start(
+        store: Arc<dyn Store>,
+        scheme: Arc<Scheme>,
+        token: CancellationToken,
+    ) -> Result<Self, StoreError> {
+        let stores = |kind: &&Arc<Kind>| kind.stores();
+        let specs = scheme.kinds().filter(stores).map(|kind| spec(kind)).collect();
+        let cache = WatchCache::start(store, specs, token).await?;
+        let resources = scheme.kinds().filter(stores).filter_map(|kind| {
+            let of_kind = cache.resource(&kind.group, &kind.plural)?;
+            Some(Resource::new(kind.clone(), &cache, of_kind))
+        });
+        let served = ArcSwap::from_pointee(Served::new(scheme.clone(), resources.collect(), Documents::default()));
+        Ok(Self { cache, served, changing: tokio::sync::Mutex::default() })
     }
 
-    /// The resource that holds objects served as `kind`.
-    pub fn resource(&self, kind: &Kind) -> Option<Arc<Resource>> {
-        self.get(kind.storage_group(), kind.storage_plural())
+    /// What is served now. A request asks once, and goes on with that.
+    pub fn served(&self) -> Arc<Served> {
+        self.served.load_full()
     }
 
-    /// The resource stored as `group/plural`.
+    /// The resource stored as `group/plural` now.
     pub fn get(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
-        self.resources.iter().find(|((g, p), _)| *g == group && *p == plural).map(|(_, resource)| resource.clone())
+        self.served.load().get(group, plural).cloned()
     }
 
     /// The store's newest revision.
@@ -148,9 +157,13 @@ impl Registry {
 }
 
 impl Resource {
+    fn new(kind: Arc<Kind>, cache: &WatchCache, of_kind: Arc<ResourceCache>) -> Arc<Self> {
+        Arc::new(Self { kind, spec: of_kind.spec().clone(), store: cache.store().clone(), cache: of_kind })
+    }
+
     /// The resource's name.
     pub fn name(&self) -> ResourceName {
-        ResourceName::of(self.kind)
+        ResourceName::of(&self.kind)
     }
 
     fn not_found(&self, name: &str) -> RegistryError {
@@ -351,15 +364,12 @@ fn encoded(value: &mut Value) -> Result<Bytes, RegistryError> {
 /// the kind says of an empty object.
 fn spec(kind: &Kind) -> ResourceSpec {
     let empty = json!({});
-    let path = |name: &'static str| {
-        let elsewhere =
-            kind.fields.paths.iter().find(|(field, _)| *field == name).and_then(|(_, paths)| paths.split_first());
-        let path = match elsewhere {
+    let path = |name: &str| {
+        let path = match kind.fields.paths(name).and_then(<[_]>::split_first) {
             Some((first, others)) => others.iter().fold(FieldPath::at(name, first), |path, other| path.or_at(other)),
             None => FieldPath::new(name),
         };
-        path.or(&(kind.fields.get)(&empty, name))
+        path.or(&kind.fields.read(&empty, name))
     };
-    ResourceSpec::new(kind.group, kind.plural, kind.namespaced)
-        .with_fields(kind.fields.names.iter().map(|name| path(name)))
+    ResourceSpec::new(&kind.group, &kind.plural, kind.namespaced).with_fields(kind.fields.names().map(path))
 }

@@ -184,7 +184,7 @@ pub fn metadata_of(value: &Value, accept: Accept) -> Value {
 /// A Table of objects; `columns` says whether the column definitions are part of it (a watch sends them once).
 pub fn table_of(call: &Call, items: &[Value], metadata: Value, accept: Accept, columns: bool) -> Value {
     let include = table::IncludeObject::from_query(call.query.get("includeObject").unwrap_or("")).unwrap_or_default();
-    let mut table = table::table(call.kind, metadata, items, include, columns, jiff::Timestamp::now());
+    let mut table = table::table(&call.kind, metadata, items, include, columns, jiff::Timestamp::now());
     if accept.v1beta1 {
         table["apiVersion"] = json!(meta_version(accept));
     }

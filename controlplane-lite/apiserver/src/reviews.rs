@@ -26,7 +26,7 @@ use scheme::{FieldErrors, Kind, Path};
 /// 400 and 422 for what is asked badly.
 pub async fn answer(
     server: &Arc<Server>,
-    kind: &'static Kind,
+    kind: &Kind,
     info: &RequestInfo,
     query: &Query,
     headers: &HeaderMap,
@@ -37,7 +37,7 @@ pub async fn answer(
     let format = negotiate::accept_plain(headers)?;
     let decoded = decode_body(kind, headers, body, options.field_validation)?;
     let mut review = decoded.object;
-    let subject = Subject::new(kind.group, kind.kind);
+    let subject = Subject::new(&kind.group, &kind.kind);
     let Serving::Review(asked) = kind.serving else { return Err(ApiError::no_such_path()) };
     match asked {
         Review::Token => token_review(server, subject, &mut review).await?,

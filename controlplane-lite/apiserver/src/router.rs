@@ -25,15 +25,17 @@ pub async fn dispatch(
     query: Query,
     user: UserInfo,
 ) -> Result<Response<Body>, ApiError> {
+    // One state for all of the request: another may come meanwhile.
+    let served = server.registry.served();
     if !info.is_resource {
         let (parts, _) = request.into_parts();
-        return endpoints::serve(server, &parts, &info, &query).await;
+        return endpoints::serve(server, &served, &parts, &info, &query).await;
     }
-    let Some(kind) = server.scheme.by_gvr(&info.group, &info.version, &info.resource) else {
+    let Some(kind) = served.scheme.by_gvr(&info.group, &info.version, &info.resource) else {
         return Ok(endpoints::not_found());
     };
-    if let Some(text) = kind.deprecated {
-        crate::warnings::add(text);
+    if let Some(text) = &kind.deprecated {
+        crate::warnings::add(text.clone());
     }
     if kind.namespaced {
         let across = matches!(info.verb.as_str(), "list" | "watch") && info.name.is_empty();
@@ -49,8 +51,8 @@ pub async fn dispatch(
     if !kind.stored() {
         return virtual_kind(server, request, info, query, user, kind).await;
     }
-    let resource = server.registry.resource(kind).ok_or_else(ApiError::no_such_path)?;
-    let headers = request.headers().clone();
+    let resource = served.resource(kind).ok_or_else(ApiError::no_such_path)?.clone();
+    let (kind, headers) = (kind.clone(), request.headers().clone());
     let call = Call { server: server.clone(), info, query, headers, user, kind, resource };
     if call.info.subresource.is_empty() { object(call, request).await } else { below(call, request).await }
 }
@@ -125,7 +127,7 @@ async fn virtual_kind(
     info: RequestInfo,
     query: Query,
     user: UserInfo,
-    kind: &'static Kind,
+    kind: &Kind,
 ) -> Result<Response<Body>, ApiError> {
     if !kind.verbs.contains(&info.verb.as_str()) || !info.subresource.is_empty() {
         return Err(ApiError::method_not_allowed());
@@ -134,7 +136,8 @@ async fn virtual_kind(
         Serving::Binding => {
             let resource = server.registry.get("", "pods").ok_or_else(ApiError::no_such_path)?;
             let headers = request.headers().clone();
-            let call = Call { server: server.clone(), info, query, headers, user, kind: resource.kind, resource };
+            let kind = resource.kind.clone();
+            let call = Call { server: server.clone(), info, query, headers, user, kind, resource };
             subresource::binding::create(&call, body::collect(request.into_body()).await?).await
         }
         Serving::ComponentStatus => endpoints::component_statuses(&info, request.headers(), &query),

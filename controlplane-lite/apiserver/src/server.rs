@@ -12,7 +12,6 @@ use super::access::Access;
 use super::admission::{Chain, View};
 use super::allocate::Cidr;
 use super::components::Components;
-use super::documents::Documents;
 use super::flow::Flow;
 use super::kubelet::{KubeletTls, Own};
 use super::metrics::Metrics;
@@ -20,15 +19,13 @@ use super::registry::{Registry, RegistryError};
 use super::services::Services;
 use auth::authn::{Authenticator, UserInfo};
 use auth::authz::{Attributes, Authorizer};
-use scheme::{Scheme, meta};
+use scheme::meta;
 use storage::watch_cache::Filter;
 
 /// Everything a request may need.
 #[derive(Debug)]
 pub struct Server {
-    /// The kinds served.
-    pub scheme: &'static Scheme,
-    /// The resources stored.
+    /// The kinds served, and the resources stored.
     pub registry: Registry,
     /// Who has a say in writes.
     pub admission: Chain,
@@ -52,7 +49,6 @@ pub struct Server {
     pub flow: Flow,
     /// What else answers under `/healthz` and `/metrics`.
     pub components: Components,
-    pub(super) documents: Documents,
     pub(super) service_cidr: Cidr,
     /// CAs whose client certificates are users, PEM.
     pub(super) client_cas: String,

@@ -31,8 +31,8 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
     let query = Query::parse(request.uri().query());
     let info = request_info::parse(request.method(), request.uri().path(), &query);
     let long = info.long_running();
-    let labels = metrics::Labels::new(server.scheme, &info);
-    let in_flight = server.metrics.begin(labels, long);
+    let labels = metrics::Labels::new(&server.registry.served().scheme, &info);
+    let in_flight = server.metrics.begin(&labels, long);
     let work = AssertUnwindSafe(filtered(&server, request, &info, &query, long)).catch_unwind();
     let (answer, warnings) = super::warnings::collect(work).await;
     let mut response = match answer {

@@ -44,7 +44,7 @@ struct Asked<'c> {
 impl<'c> Asked<'c> {
     /// A write of the object itself.
     fn new(call: &'c Call, operation: Operation, dry_run: bool) -> Self {
-        let kind: &Kind = call.resource.kind;
+        let kind: &Kind = &call.resource.kind;
         Self { call, operation, kind, body: kind, dry_run }
     }
 
@@ -97,6 +97,6 @@ pub async fn ask_admission(
 
 /// Completes what holds addresses; other kinds pass untouched.
 fn grant(call: &Call, name: &str, object: &mut Value, old: Option<&Value>) -> Result<Held, ApiError> {
-    let filled = call.server.services.fill(call.resource.kind, object, old);
+    let filled = call.server.services.fill(&call.resource.kind, object, old);
     filled.map_err(|errors| status::invalid(call.kind_subject(), name, &errors))
 }

@@ -66,7 +66,7 @@ pub enum DecodeError {
     #[error("the object provided is unrecognized (must be of type {kind}): {problem} ({excerpt})")]
     Unrecognized {
         /// Expected kind.
-        kind: &'static str,
+        kind: String,
         /// What the parser says.
         problem: String,
         /// The first bytes of the body.
@@ -80,7 +80,7 @@ pub enum DecodeError {
         /// Version in the body, without group.
         version: String,
         /// Expected kind.
-        kind: &'static str,
+        kind: String,
         /// What is wrong.
         problem: String,
     },
@@ -99,7 +99,8 @@ pub enum DecodeError {
 /// # Errors
 /// See [`DecodeError`]; with [`FieldValidation::Strict`] also for unknown and duplicate fields.
 pub fn decode(kind: &Kind, media: MediaType, body: &[u8], validation: FieldValidation) -> Result<Decoded, DecodeError> {
-    let unrecognized = |problem: String| DecodeError::Unrecognized { kind: kind.kind, problem, excerpt: excerpt(body) };
+    let unrecognized =
+        |problem: String| DecodeError::Unrecognized { kind: kind.kind.to_string(), problem, excerpt: excerpt(body) };
     let parsed = parse(media, body).map_err(|e| unrecognized(e.to_string()))?;
     let Value::Object(map) = &parsed.value else {
         return Err(unrecognized(format!(
@@ -153,7 +154,7 @@ fn shaped(kind: &Kind, mut value: Value, lenient_numbers: bool) -> Result<(Shape
     shaper.object(&mut value, kind.schema()).map_err(|e| unhandled(kind, &found, &api_version, e.to_string()))?;
     if let Some(map) = value.as_object_mut() {
         map.insert("apiVersion".to_owned(), kind.api_version().into());
-        map.insert("kind".to_owned(), kind.kind.into());
+        map.insert("kind".to_owned(), (&*kind.kind).into());
     }
     Ok((Shaped { object: value, found, api_version }, shaper.unknown))
 }
@@ -162,7 +163,7 @@ fn unhandled(kind: &Kind, found: &str, api_version: &str, problem: String) -> De
     DecodeError::Unhandled {
         found: found.to_owned(),
         version: super::split_api_version(api_version).1.to_owned(),
-        kind: kind.kind,
+        kind: kind.kind.to_string(),
         problem,
     }
 }
@@ -189,13 +190,13 @@ fn judge(
 fn identify(kind: &Kind, value: &Value) -> Result<(String, String), DecodeError> {
     let text = |key: &str| value.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
     let expected = kind.api_version();
-    let found = text("kind").unwrap_or(kind.kind).to_owned();
+    let found = text("kind").unwrap_or(&kind.kind).to_owned();
     let api_version = text("apiVersion").unwrap_or(&expected).to_owned();
     if found == kind.kind && api_version == expected {
         return Ok((found, api_version));
     }
     // Bodies that any group may send in its own version.
-    if found == kind.kind && matches!(kind.kind, "DeleteOptions") {
+    if found == kind.kind && kind.kind == "DeleteOptions" {
         return Ok((found, api_version));
     }
     let version = super::split_api_version(&api_version).1.to_owned();
@@ -211,7 +212,7 @@ fn identify(kind: &Kind, value: &Value) -> Result<(String, String), DecodeError>
             "no kind \"{found}\" is registered for version \"{api_version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
         )
     };
-    Err(DecodeError::Unhandled { found, version, kind: kind.kind, problem })
+    Err(DecodeError::Unhandled { found, version, kind: kind.kind.to_string(), problem })
 }
 
 /// The first bytes of a body as upstream shows them: text when it looks like JSON, else hex.

@@ -45,7 +45,7 @@ pub fn api_versions(server_address: &str) -> Value {
     })
 }
 
-fn group_object(group: &Group) -> Value {
+fn group_object(group: &Group<'_>) -> Value {
     let version = |v: &&str| json!({ "groupVersion": format!("{}/{v}", group.name), "version": v });
     json!({
         "name": group.name,
@@ -101,10 +101,10 @@ fn resource(kind: &Kind) -> Value {
         "verbs": kind.verbs,
     });
     if !kind.short_names.is_empty() {
-        object["shortNames"] = kind.short_names.into();
+        object["shortNames"] = json!(kind.short_names);
     }
     if !kind.categories.is_empty() {
-        object["categories"] = kind.categories.into();
+        object["categories"] = json!(kind.categories);
     }
     if kind.stored() {
         object["storageVersionHash"] = storage_version_hash(kind).into();
@@ -117,11 +117,11 @@ fn subresource(kind: &Kind, sub: &Subresource) -> Value {
         "name": format!("{}/{}", kind.plural, sub.name),
         "singularName": "",
         "namespaced": kind.namespaced,
-        "kind": sub.body.map_or(kind.kind, |b| b.2),
+        "kind": sub.body.map_or(&*kind.kind, |b| b.2),
         "verbs": sub.verbs,
     });
     if let Some((group, version, _)) = sub.body
-        && (group, version) != (kind.group, kind.version)
+        && (kind.group != group || kind.version != version)
     {
         object["group"] = group.into();
         object["version"] = version.into();
@@ -133,8 +133,10 @@ fn subresource(kind: &Kind, sub: &Subresource) -> Value {
 fn storage_version_hash(kind: &Kind) -> String {
     use base64::Engine as _;
     use sha2::Digest as _;
-    let (group, version, name) =
-        kind.conversion.map_or((kind.group, kind.version, kind.kind), |c| (c.group, c.version, c.kind));
+    let (group, version, name) = match &kind.conversion {
+        Some(form) => (&form.group, &form.version, &form.kind),
+        None => (&kind.group, &kind.version, &kind.kind),
+    };
     let text = format!("{group}/{version}/{name}");
     base64::engine::general_purpose::STANDARD.encode(&sha2::Sha256::digest(text.as_bytes())[..8])
 }
@@ -151,11 +153,10 @@ pub fn aggregated(scheme: &Scheme, core: bool, version: AggregatedVersion) -> Va
                 .versions
                 .iter()
                 .map(|v| {
-                    let mut kinds: Vec<&Kind> = scheme.in_group_version(group.name, v).collect();
-                    kinds.sort_by_key(|k| k.plural);
+                    let kinds = scheme.in_group_version(group.name, v);
                     json!({
                         "version": v,
-                        "resources": kinds.into_iter().map(aggregated_resource).collect::<Vec<_>>(),
+                        "resources": kinds.map(|kind| aggregated_resource(kind)).collect::<Vec<_>>(),
                         "freshness": "Current",
                     })
                 })
@@ -185,17 +186,17 @@ fn aggregated_resource(kind: &Kind) -> Value {
         "verbs": kind.verbs,
     });
     if !kind.short_names.is_empty() {
-        object["shortNames"] = kind.short_names.into();
+        object["shortNames"] = json!(kind.short_names);
     }
     if !kind.categories.is_empty() {
-        object["categories"] = kind.categories.into();
+        object["categories"] = json!(kind.categories);
     }
     if !kind.subresources.is_empty() {
         object["subresources"] = kind
             .subresources
             .iter()
             .map(|s| {
-                let (group, version, body) = s.body.unwrap_or((kind.group, kind.version, kind.kind));
+                let (group, version, body) = s.body.unwrap_or((&kind.group, &kind.version, &kind.kind));
                 json!({
                     "subresource": s.name,
                     "responseKind": { "group": group, "version": version, "kind": body },

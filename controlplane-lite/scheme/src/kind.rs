@@ -1,18 +1,28 @@
-//! What the server knows about one kind: names, verbs, subresources, schema, and what all kinds have in common when
-//! they are written. What is particular about a kind is in its [`Strategy`].
+//! What the server knows about one kind: names, verbs, subresources, schema. What is particular about a kind when it is
+//! written is in its [`Strategy`].
+//!
+//! A kind owns what it is made of, so that one can come and go while the server runs; whoever works with one holds it
+//! by an `Arc`. What the table of built-in kinds says is borrowed from it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
-use super::field::{FieldErrors, Path};
-use super::meta;
-use super::schema::ObjectType;
-use super::selector::Fields;
-use super::strategy::{Body, Context, Facts, Plain, Strategy};
-use super::table::Printer;
+use super::schema::{self, ObjectType};
+use super::selector::Selectable;
+use super::strategy::{Facts, Strategy};
+use super::table::{DEFAULT, Print};
+
+mod info;
+mod write;
+
+pub use info::{ConversionInfo, KindInfo};
+
+/// A name: borrowed from the table of built-in kinds, or a kind's own.
+pub type Text = Cow<'static, str>;
 
 /// Verbs of an ordinary stored resource, sorted as discovery prints them.
 pub const ALL_VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -50,26 +60,6 @@ impl Subresource {
     }
 }
 
-/// Converts between the served and the stored form of a kind that shares its
-/// storage with another kind (events.k8s.io with core events).
-#[derive(Debug, Clone, Copy)]
-pub struct Conversion {
-    /// Group whose storage is used.
-    pub group: &'static str,
-    /// Version of the stored form.
-    pub version: &'static str,
-    /// Kind of the stored form.
-    pub kind: &'static str,
-    /// Plural under which objects are stored.
-    pub plural: &'static str,
-    /// Served form → stored form.
-    pub to_storage: fn(Value) -> Value,
-    /// Stored form → served form.
-    pub from_storage: fn(Value) -> Value,
-    /// The name that a selectable field of the served form has in the stored one.
-    pub stored_field: fn(&str) -> String,
-}
-
 /// How a kind is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Serving {
@@ -102,108 +92,212 @@ pub enum Review {
     SelfSubjectRules,
 }
 
-/// The static facts of a kind: one table entry. Names of custom resources are interned.
-#[derive(Clone, Copy)]
-pub struct KindInfo {
+/// Something the table of built-in kinds has, or that a kind brought along.
+pub enum Shared<T: ?Sized + 'static> {
+    /// Of the table.
+    Static(&'static T),
+    /// The kind's own.
+    Own(Arc<T>),
+}
+
+impl<T: ?Sized> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Static(value) => Self::Static(value),
+            Self::Own(value) => Self::Own(Arc::clone(value)),
+        }
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Static(_) => "Static",
+            Self::Own(_) => "Own",
+        })
+    }
+}
+
+impl<T: ?Sized> Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self {
+            Self::Static(value) => value,
+            Self::Own(value) => value,
+        }
+    }
+}
+
+/// Makes another form of an object.
+pub type Convert = Shared<dyn Fn(Value) -> Value + Send + Sync>;
+
+/// Converts between the served and the stored form of a kind that shares its storage with another: of another group
+/// (events.k8s.io with core events), or of another version.
+#[derive(Clone, Debug)]
+pub struct Conversion {
+    /// Group whose storage is used.
+    pub group: Text,
+    /// Version of the stored form.
+    pub version: Text,
+    /// Kind of the stored form.
+    pub kind: Text,
+    /// Plural under which objects are stored.
+    pub plural: Text,
+    /// Served form → stored form.
+    pub to_storage: Convert,
+    /// Stored form → served form.
+    pub from_storage: Convert,
+    /// The name that a selectable field of the served form has in the stored one.
+    pub stored_field: fn(&str) -> String,
+}
+
+impl From<&'static ConversionInfo> for Conversion {
+    fn from(info: &'static ConversionInfo) -> Self {
+        Self {
+            group: info.group.into(),
+            version: info.version.into(),
+            kind: info.kind.into(),
+            plural: info.plural.into(),
+            to_storage: Shared::Static(&info.to_storage),
+            from_storage: Shared::Static(&info.from_storage),
+            stored_field: info.stored_field,
+        }
+    }
+}
+
+/// What objects of a kind consist of.
+#[derive(Clone, Debug)]
+pub enum Schema {
+    /// A definition that the build script knows, by its full name, e.g. `io.k8s.api.apps.v1.Deployment`.
+    Builtin(&'static str),
+    /// The kind's own definition.
+    Own {
+        /// Its full name in the OpenAPI documents, e.g. `com.example.v1.Widget`.
+        name: Text,
+        /// OpenAPI 3 as JSON text, which is smaller than the value.
+        definition: Box<str>,
+    },
+}
+
+impl Schema {
+    /// A definition of its own in OpenAPI 3, which need not describe metadata and may refer to built-in definitions.
+    #[must_use]
+    pub fn own(name: impl Into<Text>, definition: &Value) -> Self {
+        Self::Own { name: name.into(), definition: definition.to_string().into() }
+    }
+}
+
+/// What a kind is called.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
     /// API group, empty for core.
-    pub group: &'static str,
+    pub group: Text,
     /// API version, e.g. `v1`.
-    pub version: &'static str,
+    pub version: Text,
     /// Kind, e.g. `Deployment`.
-    pub kind: &'static str,
+    pub kind: Text,
     /// Resource name in paths, e.g. `deployments`; empty for kinds that are only bodies (`Scale`, `Eviction`).
-    pub plural: &'static str,
+    pub plural: Text,
     /// Singular name, as discovery shows it.
-    pub singular: &'static str,
+    pub singular: Text,
     /// Short names for kubectl.
-    pub short_names: &'static [&'static str],
-    /// What every answer warns of, where upstream's API lifecycle says that the version is deprecated.
-    pub deprecated: Option<&'static str>,
+    pub short_names: Vec<Text>,
     /// Categories such as `all`.
-    pub categories: &'static [&'static str],
+    pub categories: Vec<Text>,
+}
+
+/// A kind. Its names read like fields of it.
+pub struct Kind {
+    names: Names,
+    /// What every answer warns of, where the version is deprecated.
+    pub deprecated: Option<Text>,
     /// Whether objects live in namespaces.
     pub namespaced: bool,
     /// Verbs, sorted.
     pub verbs: &'static [&'static str],
     /// Subresources in discovery order.
-    pub subresources: &'static [Subresource],
+    pub subresources: Vec<Subresource>,
     /// Whether objects are stored, or what else answers.
     pub serving: Serving,
     /// Set when objects are stored in the form of another kind.
     pub conversion: Option<Conversion>,
     /// Rules for create, update and delete.
-    pub strategy: &'static dyn Strategy,
-    /// Columns for `kubectl get`.
-    pub printer: &'static Printer,
-    /// Fields beyond metadata.name and metadata.namespace that field selectors may name.
-    pub fields: &'static Fields,
-    /// Full name of the definition that is the schema, e.g. `io.k8s.api.apps.v1.Deployment`.
-    pub definition: &'static str,
-}
-
-impl KindInfo {
-    /// A namespaced stored kind without anything special.
-    pub const NAMESPACED: Self = Self {
-        group: "",
-        version: "v1",
-        kind: "",
-        plural: "",
-        singular: "",
-        short_names: &[],
-        deprecated: None,
-        categories: &[],
-        namespaced: true,
-        verbs: ALL_VERBS,
-        subresources: &[],
-        serving: Serving::Stored,
-        conversion: None,
-        strategy: &Plain,
-        printer: &super::table::DEFAULT,
-        fields: &Fields::NONE,
-        definition: "",
-    };
-
-    /// A cluster-scoped stored kind without anything special.
-    pub const CLUSTER: Self = Self { namespaced: false, ..Self::NAMESPACED };
-
-    /// A kind that is posted and answered, never stored.
-    pub const VIRTUAL: Self =
-        Self { namespaced: false, serving: Serving::Body, strategy: &Body, verbs: CREATE_ONLY, ..Self::NAMESPACED };
-}
-
-impl fmt::Debug for KindInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{} {}", self.group, self.version, self.kind)
-    }
-}
-
-/// A kind: its static facts and its lazily built schema.
-pub struct Kind {
-    info: KindInfo,
-    /// What holds for every object of the kind.
+    pub strategy: Shared<dyn Strategy>,
+    /// What holds for every object of the kind, as its strategy says.
     pub facts: Facts,
-    schema: OnceLock<Arc<ObjectType>>,
+    /// Columns for `kubectl get`.
+    pub printer: Shared<dyn Print>,
+    /// Fields beyond metadata.name and metadata.namespace that field selectors may name.
+    pub fields: Selectable,
+    schema: Schema,
+    ty: OnceLock<Arc<ObjectType>>,
 }
 
 impl Deref for Kind {
-    type Target = KindInfo;
+    type Target = Names;
 
-    fn deref(&self) -> &KindInfo {
-        &self.info
+    fn deref(&self) -> &Names {
+        &self.names
     }
 }
 
 impl fmt::Debug for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.info.fmt(f)
+        write!(f, "{}/{} {}", self.group, self.version, self.kind)
+    }
+}
+
+impl From<&'static KindInfo> for Kind {
+    fn from(info: &'static KindInfo) -> Self {
+        let texts = |texts: &'static [&'static str]| texts.iter().copied().map(Text::Borrowed).collect();
+        let names = Names {
+            group: info.group.into(),
+            version: info.version.into(),
+            kind: info.kind.into(),
+            plural: info.plural.into(),
+            singular: info.singular.into(),
+            short_names: texts(info.short_names),
+            categories: texts(info.categories),
+        };
+        Self {
+            names,
+            deprecated: info.deprecated.map(Text::Borrowed),
+            namespaced: info.namespaced,
+            verbs: info.verbs,
+            subresources: info.subresources.to_vec(),
+            serving: info.serving,
+            conversion: info.conversion.as_ref().map(Conversion::from),
+            strategy: Shared::Static(info.strategy),
+            facts: info.strategy.facts(),
+            printer: Shared::Static(info.printer),
+            fields: info.fields.into(),
+            schema: Schema::Builtin(info.definition),
+            ty: OnceLock::new(),
+        }
     }
 }
 
 impl Kind {
-    /// A kind from its static facts.
+    /// A namespaced stored kind of which nothing but its names, rules and schema is special; whoever makes it changes
+    /// what is.
     #[must_use]
-    pub fn new(info: KindInfo) -> Self {
-        Self { info, facts: info.strategy.facts(), schema: OnceLock::new() }
+    pub fn new(names: Names, strategy: Arc<dyn Strategy>, schema: Schema) -> Self {
+        Self {
+            names,
+            deprecated: None,
+            namespaced: true,
+            verbs: ALL_VERBS,
+            subresources: Vec::new(),
+            serving: Serving::Stored,
+            conversion: None,
+            facts: strategy.facts(),
+            strategy: Shared::Own(strategy),
+            printer: Shared::Static(&DEFAULT),
+            fields: Selectable::default(),
+            schema,
+            ty: OnceLock::new(),
+        }
     }
 
     /// Whether objects are stored.
@@ -212,10 +306,18 @@ impl Kind {
         self.serving == Serving::Stored
     }
 
+    /// Whether objects are stored in its form: it converts to no other. One that converts to itself brings objects up
+    /// to date that were stored in a form of before.
+    #[must_use]
+    pub fn stores(&self) -> bool {
+        let own = (&self.group, &self.version, &self.kind, &self.plural);
+        self.stored() && self.conversion.as_ref().is_none_or(|c| (&c.group, &c.version, &c.kind, &c.plural) == own)
+    }
+
     /// `v1` or `apps/v1`.
     #[must_use]
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// The kind of a list of these objects.
@@ -227,25 +329,25 @@ impl Kind {
     /// `deployments.apps`, or `pods` in the core group: how messages name the resource.
     #[must_use]
     pub fn group_resource(&self) -> String {
-        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+        if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
     }
 
     /// The group whose storage holds the objects; differs from `group` only with a conversion.
     #[must_use]
-    pub fn storage_group(&self) -> &'static str {
-        self.conversion.map_or(self.group, |c| c.group)
+    pub fn storage_group(&self) -> &str {
+        self.conversion.as_ref().map_or(&self.group, |c| &c.group)
     }
 
     /// The resource name under which objects are stored.
     #[must_use]
-    pub fn storage_plural(&self) -> &'static str {
-        self.conversion.map_or(self.plural, |c| c.plural)
+    pub fn storage_plural(&self) -> &str {
+        self.conversion.as_ref().map_or(&self.plural, |c| &c.plural)
     }
 
     /// The subresource of this name.
     #[must_use]
-    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
-        self.info.subresources.iter().find(|s| s.name == name)
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
     }
 
     /// Whether status is a subresource, so that plain writes keep it.
@@ -257,112 +359,26 @@ impl Kind {
     /// The compact schema, built on first use and kept.
     #[must_use]
     pub fn schema(&self) -> &Arc<ObjectType> {
-        self.schema.get_or_init(|| super::schema::build(self.info.definition))
+        self.ty.get_or_init(|| match &self.schema {
+            Schema::Builtin(name) => schema::build(name),
+            Schema::Own { name, definition } => schema::own(name, definition),
+        })
     }
 
-    /// Fills in defaults. Runs on every decoded object before anything else.
-    pub fn default(&self, object: &mut Value) {
-        self.strategy.default(object);
-    }
-
-    /// Upstream's `FillObjectMetaSystemFields` and `PrepareForCreate`: what the system sets, an empty status, the first
-    /// generation, then the kind's own rule. Expects a defaulted object with name and namespace.
-    pub fn prepare_create(&self, object: &mut Value, context: &Context<'_>) {
-        meta::fill_create(object, context.uid, context.now);
-        if self.has_status() {
-            super::schema::status::begin(object, self.info.definition, self.facts.keep_status);
-        }
-        if self.facts.generation {
-            meta::set_generation(object, 1);
-        }
-        self.strategy.prepare_create(object, context);
-    }
-
-    /// What a person should know about a change, which upstream says for the main resource alone.
+    /// Full name of the definition that is the schema.
     #[must_use]
-    pub fn warnings_on_update(&self, subresource: &str, object: &Value) -> Vec<String> {
-        let warns = subresource.is_empty() && self.facts.warns_on_update;
-        if warns { self.strategy.warnings(object) } else { Vec::new() }
-    }
-
-    /// Everything wrong with a new object, metadata first.
-    #[must_use]
-    pub fn validate_create(&self, object: &Value) -> FieldErrors {
-        let mut errors = FieldErrors::new();
-        meta::validate(object, self.namespaced, self.facts.name, &Path::new("metadata"), &mut errors);
-        self.strategy.validate(object, &mut errors);
-        self.strategy.validate_create(object, &mut errors);
-        errors
-    }
-
-    /// Upstream's `PrepareForUpdate` of the main resource (an empty name) or of a subresource whose body is the object:
-    /// restores what a write there may not change.
-    pub fn prepare_update(&self, subresource: &str, new: &mut Value, old: &Value, context: &Context<'_>) {
-        match subresource {
-            "" => self.prepare_main(new, old, context),
-            "status" => self.prepare_status(new, old, context),
-            other => self.strategy.prepare_subresource(other, new, old, context),
+    pub fn definition(&self) -> &str {
+        match &self.schema {
+            Schema::Builtin(name) => name,
+            Schema::Own { name, .. } => name,
         }
     }
 
-    /// Keeps status and the system's metadata, then the kind's own rule, then counts the generation when something
-    /// besides metadata and status changed.
-    fn prepare_main(&self, new: &mut Value, old: &Value, context: &Context<'_>) {
-        meta::keep_system_fields(new, old);
-        if self.has_status() {
-            super::access::copy_field(new, old, "status");
-        }
-        self.strategy.prepare_update(new, old, context);
-        if self.facts.generation {
-            meta::bump_generation(new, old);
+    /// The definition that the kind brought along.
+    pub(crate) fn own_definition(&self) -> Option<&str> {
+        match &self.schema {
+            Schema::Builtin(_) => None,
+            Schema::Own { definition, .. } => Some(definition),
         }
     }
-
-    /// An update through `/status`: only status and (as upstream) labels, annotations and managed
-    /// metadata change; everything else stays as stored.
-    fn prepare_status(&self, new: &mut Value, old: &Value, context: &Context<'_>) {
-        meta::keep_system_fields(new, old);
-        if let (Some(map), Some(old_map)) = (new.as_object_mut(), old.as_object()) {
-            map.retain(|key, _| matches!(key.as_str(), "status" | "metadata" | "kind" | "apiVersion"));
-            for (key, value) in old_map {
-                if !matches!(key.as_str(), "status" | "metadata" | "kind" | "apiVersion") {
-                    map.insert(key.clone(), value.clone());
-                }
-            }
-        }
-        meta::keep_on_status_update(new, old);
-        self.strategy.prepare_status(new, old, context);
-    }
-
-    /// Everything wrong with an update of the main resource (an empty name) or of a subresource whose body is the object.
-    #[must_use]
-    pub fn validate_update(&self, subresource: &str, new: &Value, old: &Value) -> FieldErrors {
-        let mut errors = FieldErrors::new();
-        meta::validate_update(new, old, self.namespaced, &Path::new("metadata"), &mut errors);
-        match subresource {
-            "" => {
-                let mut found = FieldErrors::new();
-                self.strategy.validate(new, &mut found);
-                if !found.is_empty() && same_content(new, old) {
-                    // What was stored under other rules can still be labelled, deleted and let go.
-                    let mut before = FieldErrors::new();
-                    self.strategy.validate(old, &mut before);
-                    found.0.retain(|error| !before.0.contains(error));
-                }
-                errors.extend(found);
-                self.strategy.validate_update(new, old, &mut errors);
-            }
-            "status" => self.strategy.validate_status(new, old, &mut errors),
-            other => self.strategy.validate_subresource(other, new, old, &mut errors),
-        }
-        errors
-    }
-}
-
-/// Whether two objects are the same but for metadata and status.
-fn same_content(new: &Value, old: &Value) -> bool {
-    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
-    let is_content = |key: &str| !matches!(key, "metadata" | "status");
-    let kept = new.iter().filter(|(key, _)| is_content(key)).all(|(key, value)| old.get(key) == Some(value));
-    kept && old.keys().filter(|key| is_content(key)).all(|key| new.contains_key(key))
 }

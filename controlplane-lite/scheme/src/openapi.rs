@@ -57,12 +57,16 @@ pub fn name(scheme: &Scheme, path: &[&str]) -> Option<DocumentName> {
     scheme.has_group_version(group, version).then(|| DocumentName::V3(group.to_owned(), version.to_owned()))
 }
 
-/// A document as JSON text; empty for a group and version that are not served.
+/// A document as JSON text; empty for a group and version that are not served. Version 3's root is made of the tags of
+/// the others, see [`v3_root`].
 #[must_use]
 pub fn document(scheme: &Scheme, name: &DocumentName) -> Vec<u8> {
     let value = match name {
         DocumentName::V2 => v2_document(scheme),
-        DocumentName::V3Root => v3_root(scheme),
+        DocumentName::V3Root => {
+            let tags: Vec<_> = v3_names(scheme).into_iter().map(|name| (tag(&document(scheme, &name)), name)).collect();
+            v3_root(tags.iter().map(|(tag, name)| (name, tag.as_str())))
+        }
         DocumentName::V3(group, version) => v3_document(scheme, group, version).unwrap_or_default(),
     };
     value.to_string().into_bytes()
@@ -74,14 +78,21 @@ pub fn tag(document: &[u8]) -> String {
     sha2::Sha256::digest(document).iter().map(|b| format!("{b:02X}")).collect()
 }
 
+/// The documents of groups and versions.
+#[must_use]
+pub fn v3_names(scheme: &Scheme) -> Vec<DocumentName> {
+    let groups = scheme.groups();
+    let names = groups.iter().flat_map(|group| group.versions.iter().map(|version| (group.name, *version)));
+    names.map(|(group, version)| DocumentName::V3(group.to_owned(), version.to_owned())).collect()
+}
+
 /// `/openapi/v3`: where the documents are, with hashes of their content.
 #[must_use]
-pub fn v3_root(scheme: &Scheme) -> Value {
+pub fn v3_root<'t>(tags: impl IntoIterator<Item = (&'t DocumentName, &'t str)>) -> Value {
     let mut paths = Map::new();
-    for group in scheme.groups() {
-        for version in &group.versions {
-            let path = group_version_path(group.name, version);
-            let hash = tag(&document(scheme, &DocumentName::V3(group.name.to_owned(), (*version).to_owned())));
+    for (name, hash) in tags {
+        if let DocumentName::V3(group, version) = name {
+            let path = group_version_path(group, version);
             paths.insert(path.clone(), json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") }));
         }
     }
@@ -98,7 +109,7 @@ pub fn v3_document(scheme: &Scheme, group: &str, version: &str) -> Option<Value>
     if !scheme.has_group_version(group, version) {
         return None;
     }
-    let kinds: Vec<&Kind> = scheme.kinds().filter(|k| k.group == group && k.version == version).collect();
+    let kinds: Vec<&Kind> = scheme.kinds().filter(|k| k.group == group && k.version == version).map(|k| &**k).collect();
     let schemas = schemas::definitions(&kinds, Dialect::V3);
     let mut paths = Map::new();
     for kind in kinds.iter().filter(|k| !k.plural.is_empty()) {
@@ -145,7 +156,7 @@ fn length_delimited(field: u8, content: &[u8]) -> Vec<u8> {
 /// `/openapi/v2` as JSON: all groups in one document.
 #[must_use]
 pub fn v2_document(scheme: &Scheme) -> Value {
-    let kinds: Vec<&Kind> = scheme.kinds().map(|k| k as &Kind).collect();
+    let kinds: Vec<&Kind> = scheme.kinds().map(|k| &**k).collect();
     let schemas = schemas::definitions(&kinds, Dialect::V2);
     let mut paths = Map::new();
     for kind in kinds.iter().filter(|k| !k.plural.is_empty()) {
@@ -187,7 +198,7 @@ mod tests {
 
     #[test]
     fn v3_documents_are_complete() {
-        let root = v3_root(builtin());
+        let root: Value = serde_json::from_slice(&document(builtin(), &DocumentName::V3Root)).unwrap();
         for path in root["paths"].as_object().unwrap().keys() {
             let (group, version) = match path.split('/').collect::<Vec<_>>()[..] {
                 ["api", version] => ("", version),

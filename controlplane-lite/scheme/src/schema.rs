@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 mod facts;
+mod own;
 pub(crate) mod status;
 mod types;
 mod zero;
@@ -194,6 +195,16 @@ pub(crate) fn build(definition: &str) -> Arc<ObjectType> {
     object(definition, types::TABLE, &mut registry)
 }
 
+/// The type of a definition that a kind brought along, as JSON text.
+pub(crate) fn own(name: &str, definition: &str) -> Arc<ObjectType> {
+    own::object(name, &serde_json::from_str(definition).unwrap_or_default())
+}
+
+/// The built-in type of this name; anything when there is none.
+fn named(name: &str) -> Type {
+    type_of(name, types::TABLE, &mut registry().lock().unwrap_or_else(PoisonError::into_inner))
+}
+
 fn object(name: &str, table: &str, registry: &mut Registry) -> Arc<ObjectType> {
     if let Some(known) = registry.get(name) {
         return Arc::clone(known);
@@ -304,9 +315,9 @@ mod tests {
     fn every_kind_names_a_definition() {
         for kind in builtin().kinds() {
             assert!(
-                find(types::TABLE, kind.definition).is_some(),
+                find(types::TABLE, kind.definition()).is_some(),
                 "{kind:?}: no definition {:?}, name its type in build.rs",
-                kind.definition
+                kind.definition()
             );
         }
     }

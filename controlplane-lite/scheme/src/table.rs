@@ -19,20 +19,20 @@ pub use duration::{age, human_duration};
 
 /// A column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Column {
+pub struct Column<'a> {
     /// Header; kubectl prints it in upper case.
-    pub name: &'static str,
+    pub name: &'a str,
     /// `string`, `integer`, `date`, `boolean`, `number`.
-    pub ty: &'static str,
+    pub ty: &'a str,
     /// `name` for the name column, else empty.
-    pub format: &'static str,
+    pub format: &'a str,
     /// 0 always, 1 only in wide output.
     pub priority: i32,
     /// Shown by nobody, sent as upstream does.
-    pub description: &'static str,
+    pub description: &'a str,
 }
 
-impl Column {
+impl Column<'static> {
     /// The name column.
     pub const NAME: Self = Self {
         name: "Name",
@@ -64,10 +64,24 @@ impl Column {
 }
 
 /// How a kind is printed.
+pub trait Print: Send + Sync {
+    /// Columns, wide ones included.
+    fn columns(&self) -> Vec<Column<'_>>;
+
+    /// One cell per column; `now` is what ages are counted to.
+    fn cells(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value>;
+
+    /// Row conditions (`Completed` pods), usually none.
+    fn conditions(&self, _object: &Value) -> Vec<Value> {
+        Vec::new()
+    }
+}
+
+/// How a built-in kind is printed.
 #[derive(Clone, Copy)]
 pub struct Printer {
     /// Columns, wide ones included.
-    pub columns: &'static [Column],
+    pub columns: &'static [Column<'static>],
     /// One cell per column; `now` is what ages are counted to.
     pub cells: fn(&Value, jiff::Timestamp) -> Vec<Value>,
     /// Row conditions (`Completed` pods), usually none.
@@ -81,8 +95,22 @@ fn no_conditions(_: &Value) -> Vec<Value> {
 impl Printer {
     /// Columns and cells, no row conditions.
     #[must_use]
-    pub const fn new(columns: &'static [Column], cells: fn(&Value, jiff::Timestamp) -> Vec<Value>) -> Self {
+    pub const fn new(columns: &'static [Column<'static>], cells: fn(&Value, jiff::Timestamp) -> Vec<Value>) -> Self {
         Self { columns, cells, conditions: no_conditions }
+    }
+}
+
+impl Print for Printer {
+    fn columns(&self) -> Vec<Column<'_>> {
+        self.columns.to_vec()
+    }
+
+    fn cells(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
+        (self.cells)(object, now)
+    }
+
+    fn conditions(&self, object: &Value) -> Vec<Value> {
+        (self.conditions)(object)
     }
 }
 
@@ -138,7 +166,7 @@ impl IncludeObject {
 #[must_use]
 pub fn column_definitions(kind: &Kind) -> Value {
     kind.printer
-        .columns
+        .columns()
         .iter()
         .map(|c| {
             json!({
@@ -153,8 +181,8 @@ pub fn column_definitions(kind: &Kind) -> Value {
 #[must_use]
 pub fn row(kind: &Kind, object: &Value, include: IncludeObject, now: jiff::Timestamp) -> Value {
     let mut row = Map::new();
-    row.insert("cells".to_owned(), Value::Array((kind.printer.cells)(object, now)));
-    let conditions = (kind.printer.conditions)(object);
+    row.insert("cells".to_owned(), Value::Array(kind.printer.cells(object, now)));
+    let conditions = kind.printer.conditions(object);
     if !conditions.is_empty() {
         row.insert("conditions".to_owned(), Value::Array(conditions));
     }

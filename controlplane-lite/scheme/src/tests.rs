@@ -14,17 +14,17 @@ mod growth;
 fn names_are_unique_and_complete() {
     let mut paths = BTreeSet::new();
     for kind in builtin().served() {
-        assert!(paths.insert((kind.group, kind.version, kind.plural)), "{kind:?} twice");
+        assert!(paths.insert((&*kind.group, &*kind.version, &*kind.plural)), "{kind:?} twice");
         assert_eq!(kind.singular, kind.kind.to_lowercase(), "{kind:?}");
         assert!(kind.verbs.is_sorted() && !kind.verbs.is_empty(), "{kind:?}");
         assert!(kind.subresources.iter().map(|s| s.name).is_sorted(), "{kind:?}");
         assert!(kind.subresources.iter().all(|s| s.verbs.is_sorted()), "{kind:?}");
-        assert_eq!(builtin().by_gvr(kind.group, kind.version, kind.plural).unwrap().kind, kind.kind);
+        assert_eq!(builtin().by_gvr(&kind.group, &kind.version, &kind.plural).unwrap().kind, kind.kind);
     }
     let mut shorts = BTreeSet::new();
     for kind in builtin().served().filter(|k| k.conversion.is_none()) {
-        for short in kind.short_names {
-            assert!(shorts.insert(*short), "{short} twice");
+        for short in &kind.short_names {
+            assert!(shorts.insert(&**short), "{short} twice");
         }
     }
 }

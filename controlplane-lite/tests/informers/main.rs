@@ -95,7 +95,7 @@ fn fields(object: &ObjectType, depth: usize, dice: &mut Dice) -> Value {
 fn object(kind: &Kind, dice: &mut Dice) -> Value {
     let mut object = fields(kind.schema(), DEPTH, dice);
     object["apiVersion"] = kind.api_version().into();
-    object["kind"] = kind.kind.into();
+    object["kind"] = (&*kind.kind).into();
     if !object["metadata"].is_object() {
         object["metadata"] = json!({});
     }
@@ -122,7 +122,7 @@ fn read(kind: &Kind, served: &str) -> Option<Result<(), String>> {
     }
     macro_rules! kinds {
         ($($group:literal: $($ty:ty),+;)+) => {
-            $($(if (kind.group, kind.version, kind.kind) == ($group, <$ty as k8s_openapi::Resource>::VERSION, <$ty as k8s_openapi::Resource>::KIND) {
+            $($(if (&*kind.group, &*kind.version, &*kind.kind) == ($group, <$ty as k8s_openapi::Resource>::VERSION, <$ty as k8s_openapi::Resource>::KIND) {
                 return Some(of::<$ty>(served));
             })+)+
         };

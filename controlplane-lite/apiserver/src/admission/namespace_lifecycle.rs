@@ -6,10 +6,11 @@ use serde_json::Value;
 
 use super::{Answer, Cause, Mutated, Mutating, Operation, Refusal, Request, View};
 use crate::registry::ResourceName;
+use scheme::Text;
 use scheme::access::str_at;
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
-const NAMESPACES: ResourceName = ResourceName { group: "", plural: "namespaces" };
+const NAMESPACES: ResourceName = ResourceName { group: Text::Borrowed(""), plural: Text::Borrowed("namespaces") };
 
 pub(super) struct NamespaceLifecycle;
 

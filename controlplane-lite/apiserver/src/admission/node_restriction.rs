@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{Mutated, Operation, Refusal, Request, View};
 use crate::registry::ResourceName;
 use auth::pod::{self, Reference};
+use scheme::Text;
 use scheme::access::{at, list_at, str_at};
 
 mod labels;
@@ -13,8 +14,8 @@ mod tokens;
 
 const NODE_LEASES: &str = "kube-node-lease";
 
-const NODES: ResourceName = ResourceName { group: "", plural: "nodes" };
-const PODS: ResourceName = ResourceName { group: "", plural: "pods" };
+const NODES: ResourceName = ResourceName { group: Text::Borrowed(""), plural: Text::Borrowed("nodes") };
+const PODS: ResourceName = ResourceName { group: Text::Borrowed(""), plural: Text::Borrowed("pods") };
 
 /// Changes nothing, but is among those that do, as upstream's: what a node wrote is judged as it wrote it.
 pub(super) fn mutate(request: &Request<'_>, object: Option<&mut Value>, view: &dyn View) -> Result<Mutated, Refusal> {
@@ -30,7 +31,7 @@ fn judge(request: &Request<'_>, object: Option<&Value>, view: &dyn View) -> Resu
         None => return Ok(()),
     };
     let restriction = Restriction { request, node, object, view };
-    match (request.kind.group, request.kind.plural, request.subresource) {
+    match (&*request.kind.group, &*request.kind.plural, request.subresource) {
         ("", "pods", "") => restriction.pod(),
         ("", "pods", "status") => restriction.pod_status(),
         ("", "pods", "eviction") => restriction.eviction(),

@@ -25,7 +25,7 @@ pub(super) fn validate(request: &Request<'_>, object: Option<&Value>, view: &dyn
     if request.operation == Operation::Delete {
         return Ok(());
     }
-    match (request.kind.group, request.kind.plural, request.subresource) {
+    match (&*request.kind.group, &*request.kind.plural, request.subresource) {
         ("", "namespaces", "") => namespace(request, object, view),
         ("", "pods", "" | "ephemeralcontainers" | "resize") => pod(request, object, view),
         (group, plural, "") => {

@@ -1,28 +1,28 @@
 //! Why stored objects could not be read or written, in the registry's own words; `status` alone says it in HTTP's.
 
-use scheme::Kind;
+use scheme::{Kind, Text};
 use storage::StoreError;
 use storage::watch_cache::CacheError;
 
 /// A resource as messages name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResourceName {
     /// API group; empty for core.
-    pub group: &'static str,
+    pub group: Text,
     /// Plural.
-    pub plural: &'static str,
+    pub plural: Text,
 }
 
 impl ResourceName {
     /// The resource of a kind.
     pub fn of(kind: &Kind) -> Self {
-        Self { group: kind.group, plural: kind.plural }
+        Self { group: kind.group.clone(), plural: kind.plural.clone() }
     }
 }
 
 impl std::fmt::Display for ResourceName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.group.is_empty() { f.write_str(self.plural) } else { write!(f, "{}.{}", self.plural, self.group) }
+        if self.group.is_empty() { f.write_str(&self.plural) } else { write!(f, "{}.{}", self.plural, self.group) }
     }
 }
 

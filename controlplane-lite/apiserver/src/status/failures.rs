@@ -8,18 +8,18 @@ use scheme::{FieldErrors, field};
 use storage::StoreError;
 use storage::watch_cache::CacheError;
 
-impl From<ResourceName> for Subject<'static> {
-    fn from(resource: ResourceName) -> Self {
-        Self::new(resource.group, resource.plural)
+impl<'r> From<&'r ResourceName> for Subject<'r> {
+    fn from(resource: &'r ResourceName) -> Self {
+        Self::new(&resource.group, &resource.plural)
     }
 }
 
 impl From<RegistryError> for ApiError {
     fn from(error: RegistryError) -> Self {
         match error {
-            RegistryError::NotFound { resource, name } => Self::not_found(resource.into(), &name),
-            RegistryError::AlreadyExists { resource, name } => Self::already_exists(resource.into(), &name),
-            RegistryError::Modified { resource, name } => Self::modified(resource.into(), &name),
+            RegistryError::NotFound { resource, name } => Self::not_found((&resource).into(), &name),
+            RegistryError::AlreadyExists { resource, name } => Self::already_exists((&resource).into(), &name),
+            RegistryError::Modified { resource, name } => Self::modified((&resource).into(), &name),
             // etcd's words, which clients know.
             RegistryError::TooLarge => Self::upstream(413, "etcdserver: request is too large"),
             RegistryError::Corrupt(source) => Self::internal(source),
@@ -64,13 +64,13 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Forbidden { resource, name, why, cause } => {
-                let error = Self::forbidden(resource.into(), &name, &why);
+                let error = Self::forbidden((&resource).into(), &name, &why);
                 match cause {
                     Some(cause) => error.with_cause(cause.reason, cause.message, cause.field),
                     None => error,
                 }
             }
-            Refusal::NotFound { resource, name } => Self::not_found(resource.into(), &name),
+            Refusal::NotFound { resource, name } => Self::not_found((&resource).into(), &name),
             Refusal::Invalid { group, kind, name, errors } => invalid(Subject::new(group, kind), &name, &errors),
             Refusal::Unknown(error) => error.into(),
         }

@@ -25,7 +25,7 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     let decoded = call.decode(kind, &body, options.field_validation)?;
     let mut binding = decoded.object;
     // Without a pod in the path it is a resource of its own.
-    let of = if call.info.name.is_empty() { kind } else { call.resource.kind };
+    let of = if call.info.name.is_empty() { kind } else { &call.resource.kind };
     write::ask_admission(call, of, kind, &mut binding, options.dry_run).await?;
     let name = match call.info.name.as_str() {
         "" => str_at(&binding, &["metadata", "name"]).to_owned(),

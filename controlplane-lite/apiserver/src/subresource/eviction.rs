@@ -33,7 +33,7 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     if !named.is_empty() && named != name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
     }
-    write::ask_admission(call, call.resource.kind, kind, &mut eviction, asked.dry_run).await?;
+    write::ask_admission(call, &call.resource.kind, kind, &mut eviction, asked.dry_run).await?;
     let mut options = options::delete(&options_query(), Some(&eviction["deleteOptions"]))?;
     options.dry_run |= asked.dry_run;
     let mut pod = call.resource.read_value(&call.info.namespace, name).await?;

@@ -17,7 +17,7 @@ use scheme::{Kind, convert, patch as patching};
 use storage::Object;
 
 fn kind() -> Result<&'static Kind, ApiError> {
-    scheme::builtin().by_gvk("autoscaling", "v1", "Scale").ok_or_else(ApiError::no_such_path)
+    scheme::builtin().by_gvk("autoscaling", "v1", "Scale").map(|kind| &**kind).ok_or_else(ApiError::no_such_path)
 }
 
 fn answer(call: &Call, object: &Object) -> Result<Response<Body>, ApiError> {

@@ -22,7 +22,7 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     let decoded = decode_body(kind, &call.headers, &body, options.field_validation)?;
     let mut request = decoded.object;
     let account = call.resource.read_value(&call.info.namespace, &call.info.name).await?;
-    write::ask_admission(call, call.resource.kind, kind, &mut request, options.dry_run).await?;
+    write::ask_admission(call, &call.resource.kind, kind, &mut request, options.dry_run).await?;
     let answer = access::issue(call, &account, request).await?;
     let mut response = respond::document(call, StatusCode::CREATED, &answer)?;
     respond::warn(&mut response, &decoded.warnings);

@@ -16,7 +16,7 @@ use crate::write;
 /// Every failure upstream's create has.
 pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError> {
     let options = options::write(&call.query, "CreateOptions")?;
-    let decoded = call.decode(call.kind, &body, options.field_validation)?;
+    let decoded = call.decode(&call.kind, &body, options.field_validation)?;
     let mut warnings = decoded.warnings;
     warnings.extend(call.kind.strategy.warnings(&decoded.object));
     let object = write::create(call, decoded.object, &options).await?;

@@ -1,5 +1,7 @@
 //! DELETE one object.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::Value;
@@ -49,6 +51,6 @@ pub fn delete_options(call: &Call, body: &Bytes) -> Result<DeleteOptions, ApiErr
     options::delete(&call.query, Some(&value))
 }
 
-fn delete_options_kind() -> Option<&'static Kind> {
+fn delete_options_kind() -> Option<&'static Arc<Kind>> {
     scheme::builtin().by_gvk("", "v1", "DeleteOptions")
 }

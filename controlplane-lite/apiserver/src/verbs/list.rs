@@ -31,7 +31,7 @@ pub async fn list(call: &Call) -> Result<Response<Body>, ApiError> {
 pub fn filter(call: &Call, options: &ListOptions) -> Result<Filter, ApiError> {
     let bad = |e: scheme::selector::SelectorError| ApiError::bad_request(e.to_string());
     let labels = LabelSelector::parse(&options.label_selector).map_err(bad)?;
-    let mut fields = FieldSelector::parse(call.kind, &options.field_selector).map_err(bad)?;
+    let mut fields = FieldSelector::parse(&call.kind, &options.field_selector).map_err(bad)?;
     if let Some(conversion) = &call.kind.conversion {
         fields.terms.iter_mut().for_each(|term| term.field = (conversion.stored_field)(&term.field));
     }

@@ -25,7 +25,7 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError>
     let mut warnings = Vec::new();
     let written = write::update(call, &options, Carried::Whole, |old| {
         let current = call.served(old.clone());
-        let patched = patch::apply(call.kind, patch_type, &current, &body, options.field_validation)
+        let patched = patch::apply(&call.kind, patch_type, &current, &body, options.field_validation)
             .map_err(|error| refused(call, error))?;
         let mut object = patched.object;
         warnings = patched.warnings;

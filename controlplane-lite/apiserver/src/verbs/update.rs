@@ -18,7 +18,7 @@ use scheme::access::{ensure_map, str_at};
 /// Every failure upstream's update has.
 pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError> {
     let options = options::write(&call.query, "UpdateOptions")?;
-    let decoded = call.decode(call.kind, &body, options.field_validation)?;
+    let decoded = call.decode(&call.kind, &body, options.field_validation)?;
     let mut object = decoded.object;
     let mut warnings = decoded.warnings;
     warnings.extend(call.kind.warnings_on_update(&call.info.subresource, &object));

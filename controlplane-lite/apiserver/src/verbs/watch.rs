@@ -158,9 +158,9 @@ async fn next_frame(mut open: Open) -> Option<(Bytes, Open)> {
 fn encode(open: &mut Open, item: &WatchItem) -> Bytes {
     let call = &open.call;
     if open.accept.shape == Shape::Object && call.kind.conversion.is_none() {
-        return item.frame(&call.kind.api_version(), call.kind.kind);
+        return item.frame(&call.kind.api_version(), &call.kind.kind);
     }
-    let bookmark = item.frame(&call.kind.api_version(), call.kind.kind);
+    let bookmark = item.frame(&call.kind.api_version(), &call.kind.kind);
     let WatchItem::Event { kind, object } = item else {
         return match open.accept.shape {
             Shape::Object | Shape::Metadata => reshaped_bookmark(&bookmark, open.accept),

@@ -53,7 +53,7 @@ fn named(mut object: Value, base: &str) -> Value {
 /// From the strategy's stages to the store.
 async fn attempt(asked: &Asked<'_>, mut object: Value) -> Result<Object, ApiError> {
     let call = asked.call;
-    let kind = call.resource.kind;
+    let kind = &call.resource.kind;
     let (now, uid) = (call.server.now_text(), call.server.new_uid());
     kind.prepare_create(&mut object, &call.context(&now, &uid));
     let name = str_at(&object, &["metadata", "name"]).to_owned();

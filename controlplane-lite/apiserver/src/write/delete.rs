@@ -45,7 +45,7 @@ async fn carry_out(
             asked.validate(name, None, Some(old)).await?;
         }
         let mut remove_next = false;
-        let change = match deletion::plan(resource.kind, old, options, now) {
+        let change = match deletion::plan(&resource.kind, old, options, now) {
             Deletion::Now => Change::Remove(std::mem::take(&mut opened.value)),
             Deletion::Mark(marked) => Change::Write(marked),
             Deletion::MarkThenRemove(marked) => {
@@ -63,7 +63,7 @@ async fn carry_out(
             }
         };
         if written.removed && !options.dry_run {
-            call.server.services.vacate(resource.kind, &written.object, repairs);
+            call.server.services.vacate(&resource.kind, &written.object, repairs);
         }
         return Ok(written);
     }

@@ -80,7 +80,7 @@ where
         held.answered(&committed, options.dry_run);
         if let Commit::Written(written) = committed? {
             if written.removed && !options.dry_run {
-                services.vacate(resource.kind, &written.object, repairs);
+                services.vacate(&resource.kind, &written.object, repairs);
             }
             return Ok(written);
         }
@@ -94,7 +94,7 @@ where
     F: FnOnce(&Value) -> Result<Value, ApiError>,
 {
     let call = asked.call;
-    let (kind, name) = (call.resource.kind, call.info.name.as_str());
+    let (kind, name) = (&call.resource.kind, call.info.name.as_str());
     let before = carried.of(old);
     let mut body = wanted(&before)?;
     check_uid(call, &body, old)?;

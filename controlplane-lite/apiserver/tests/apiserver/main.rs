@@ -11,6 +11,7 @@ mod documents;
 mod fidelity;
 mod kubectl;
 mod lifecycle;
+mod published;
 mod semantics;
 mod tunnels;
 mod watches;

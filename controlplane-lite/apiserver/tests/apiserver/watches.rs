@@ -13,14 +13,14 @@ use apiserver::testing::*;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// An open watch, event by event.
-struct Watch(futures::stream::BoxStream<'static, Value>);
+pub struct Watch(futures::stream::BoxStream<'static, Value>);
 
 impl Watch {
-    async fn open(client: &kube::Client, path: &str) -> Self {
+    pub async fn open(client: &kube::Client, path: &str) -> Self {
         Self::with_accept(client, path, "application/json").await
     }
 
-    async fn with_accept(client: &kube::Client, path: &str, accept: &str) -> Self {
+    pub async fn with_accept(client: &kube::Client, path: &str, accept: &str) -> Self {
         let request = Request::builder().uri(path).header("accept", accept).body(kube::client::Body::empty()).unwrap();
         let response = client.send(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
@@ -39,17 +39,22 @@ impl Watch {
         Self(lines.boxed())
     }
 
-    async fn next(&mut self) -> Value {
+    pub async fn next(&mut self) -> Value {
         time::within("an event", self.0.next()).await.unwrap().expect("no end")
     }
 
-    async fn end(&mut self) {
+    /// Reads an event; whether there was one.
+    pub async fn more(&mut self) -> bool {
+        time::within("an event or an end", self.0.next()).await.unwrap().is_some()
+    }
+
+    pub async fn end(&mut self) {
         let next = time::within("an end", self.0.next()).await.unwrap();
         assert_eq!(next, None);
     }
 
     #[track_caller]
-    fn same(event: &Value, kind: &str, name: &str) {
+    pub fn same(event: &Value, kind: &str, name: &str) {
         assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!(kind), &json!(name)), "{event}");
     }
 }

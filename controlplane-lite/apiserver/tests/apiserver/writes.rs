@@ -39,7 +39,7 @@ impl Recorder {
 
     fn note(&self, phase: &'static str, request: &Request<'_>, object: Option<&Value>) {
         let shown = |value: Option<&Value>| value.cloned().unwrap_or_default();
-        let what = [request.kind.plural, request.subresource, request.body.kind].join("/");
+        let what = [&*request.kind.plural, request.subresource, &*request.body.kind].join("/");
         self.0.lock().unwrap().push(Seen {
             phase,
             operation: request.operation,

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use crate::access::{at, ensure_map, int_at, list_at, str_at};
 use crate::builtin;
 use crate::decode::{self, FieldValidation, MediaType};
-use crate::kind::Conversion;
+use crate::kind::ConversionInfo;
 
 /// How autoscaling/v1 autoscalers are stored.
-pub const AUTOSCALERS: Conversion = Conversion {
+pub const AUTOSCALERS: ConversionInfo = ConversionInfo {
     group: "autoscaling",
     version: "v2",
     kind: "HorizontalPodAutoscaler",

@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use crate::kind::Conversion;
+use crate::kind::ConversionInfo;
 
 /// How events.k8s.io events are stored.
-pub const EVENTS: Conversion = Conversion {
+pub const EVENTS: ConversionInfo = ConversionInfo {
     group: "",
     version: "v1",
     kind: "Event",

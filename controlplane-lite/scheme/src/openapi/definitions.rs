@@ -44,7 +44,7 @@ fn closure<'r>(text: &str, roots: impl IntoIterator<Item = &'r str>) -> Map<Stri
 }
 
 /// Adds the names of all definitions that `value` refers to.
-fn references(value: &Value, names: &mut Vec<String>) {
+pub(super) fn references(value: &Value, names: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
             names.extend(map.get("$ref").and_then(Value::as_str).map(|target| name(target).to_owned()));
@@ -97,7 +97,7 @@ c 1
         let text = unpack(PACKED).unwrap();
         let names: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once(' ')?.0)).collect();
         assert!(names.is_sorted());
-        let roots: Vec<&str> = builtin().kinds().map(|k| k.definition).chain(super::super::schemas::ALWAYS).collect();
+        let roots: Vec<&str> = builtin().kinds().map(|k| k.definition()).chain(super::super::schemas::ALWAYS).collect();
         let found = needed(roots.iter().copied());
         let missing: Vec<_> = roots.iter().filter(|root| !found.contains_key(**root)).collect();
         assert!(missing.is_empty(), "not among the roots of build.rs: {missing:?}");

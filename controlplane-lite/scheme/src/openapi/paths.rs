@@ -1,17 +1,17 @@
 //! Paths: what clients look for in them (which verbs there are, which kind they
 //! speak of, which query parameters they take), not a full description.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value, json};
 
 use super::Dialect;
+use super::schemas::Names;
 use crate::kind::Kind;
 
-type Names = HashMap<(&'static str, &'static str, &'static str), &'static str>;
+/// Group, version and kind of a body.
+type Body<'a> = (&'a str, &'a str, &'a str);
 
 /// Adds all paths of a kind and its subresources.
-pub(super) fn of_kind(kind: &Kind, names: &Names, dialect: Dialect, paths: &mut Map<String, Value>) {
+pub(super) fn of_kind(kind: &Kind, names: &Names<'_>, dialect: Dialect, paths: &mut Map<String, Value>) {
     let root = if kind.group.is_empty() {
         format!("/api/{}", kind.version)
     } else {
@@ -23,8 +23,8 @@ pub(super) fn of_kind(kind: &Kind, names: &Names, dialect: Dialect, paths: &mut 
         format!("{root}/{}", kind.plural)
     };
     let item = format!("{collection}/{{name}}");
-    let own = (kind.group, kind.version, kind.kind);
-    let make = |verbs: &[&str], body, named: bool, sub: &str| {
+    let own: Body<'_> = (&kind.group, &kind.version, &kind.kind);
+    let make = |verbs: &[&str], body: Body<'_>, named: bool, sub: &str| {
         let wanted: Vec<Method> =
             METHODS.iter().filter(|m| m.named == named && verbs.contains(&m.verb)).copied().collect();
         path_item(kind, names, dialect, &wanted, body, named, sub)
@@ -36,7 +36,7 @@ pub(super) fn of_kind(kind: &Kind, names: &Names, dialect: Dialect, paths: &mut 
     if kind.namespaced && kind.verbs.contains(&"list") {
         paths.insert(format!("{root}/{}", kind.plural), make(&["list"], own, false, ""));
     }
-    for sub in kind.subresources {
+    for sub in &kind.subresources {
         let body = sub.body.unwrap_or(own);
         let verbs: Vec<&str> = sub.verbs.to_vec();
         let wanted: Vec<Method> = SUB_METHODS.iter().filter(|m| verbs.contains(&m.verb)).copied().collect();
@@ -118,10 +118,10 @@ fn query_parameters(verb: &str) -> &'static [(&'static str, &'static str)] {
 
 fn path_item(
     kind: &Kind,
-    names: &Names,
+    names: &Names<'_>,
     dialect: Dialect,
     methods: &[Method],
-    body: (&'static str, &'static str, &'static str),
+    body: Body<'_>,
     named: bool,
     sub: &str,
 ) -> Value {
@@ -141,14 +141,7 @@ fn path_item(
     Value::Object(item)
 }
 
-fn operation(
-    kind: &Kind,
-    names: &Names,
-    dialect: Dialect,
-    method: Method,
-    body: (&'static str, &'static str, &'static str),
-    sub: &str,
-) -> Value {
+fn operation(kind: &Kind, names: &Names<'_>, dialect: Dialect, method: Method, body: Body<'_>, sub: &str) -> Value {
     let (group, version, name) = body;
     let definition = names.get(&body);
     let list = method.verb == "list";
@@ -163,7 +156,7 @@ fn operation(
         "{}{}{}{}{}{}",
         method.action,
         capital(group_words),
-        capital(kind.version),
+        capital(&kind.version),
         if kind.namespaced { "Namespaced" } else { "" },
         kind.kind,
         capital(sub)
@@ -215,7 +208,7 @@ fn consumes(http: &str) -> &'static [&'static str] {
 }
 
 fn describe(method: Method, kind: &Kind, sub: &str) -> String {
-    let what = if sub.is_empty() { kind.kind.to_owned() } else { format!("{sub} of the specified {}", kind.kind) };
+    let what = if sub.is_empty() { kind.kind.to_string() } else { format!("{sub} of the specified {}", kind.kind) };
     match method.verb {
         "list" => format!("list or watch objects of kind {what}"),
         "create" => format!("create a {what}"),

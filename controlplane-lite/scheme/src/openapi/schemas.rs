@@ -9,14 +9,20 @@ use super::{Dialect, definitions as source};
 use crate::kind::Kind;
 use crate::schema::{self, ListType};
 
+/// Kind → name of its definition, by (group, version, kind).
+pub(super) type Names<'k> = HashMap<(&'k str, &'k str, &'k str), &'k str>;
+
 /// Definitions of a document.
-pub(super) struct Schemas {
-    /// Kind → name of its definition, by (group, version, kind).
-    pub names: HashMap<(&'static str, &'static str, &'static str), &'static str>,
+pub(super) struct Schemas<'k> {
+    /// Of which kinds they are.
+    pub names: Names<'k>,
     /// Name → definition.
     pub definitions: Map<String, Value>,
 }
 
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values.";
+const KIND: &str = "Kind is a string value representing the REST resource this object represents.";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
 /// What every document defines besides its kinds.
@@ -28,14 +34,19 @@ pub(super) const ALWAYS: [&str; 4] = [
 ];
 
 /// Everything these kinds need.
-pub(super) fn definitions(kinds: &[&Kind], dialect: Dialect) -> Schemas {
-    let mut definitions = source::needed(kinds.iter().map(|k| k.definition).chain(ALWAYS));
+pub(super) fn definitions<'k>(kinds: &[&'k Kind], dialect: Dialect) -> Schemas<'k> {
+    let own: Map<String, Value> = kinds.iter().filter_map(|kind| own_definition(kind)).collect();
+    let mut roots = Vec::new();
+    own.values().for_each(|definition| source::references(definition, &mut roots));
+    let builtin = kinds.iter().map(|k| k.definition()).chain(ALWAYS).chain(roots.iter().map(String::as_str));
+    let mut definitions = source::needed(builtin);
+    definitions.extend(own);
     for (name, definition) in &mut definitions {
         convert(name, definition, dialect);
     }
     let mut names = HashMap::new();
     for kind in kinds {
-        let name = kind.definition;
+        let name = kind.definition();
         let gvk = json!({ "group": kind.group, "version": kind.version, "kind": kind.kind });
         if let Some(definition) = definitions.get_mut(name).and_then(Value::as_object_mut) {
             let list = definition.entry("x-kubernetes-group-version-kind").or_insert_with(|| json!([]));
@@ -43,12 +54,23 @@ pub(super) fn definitions(kinds: &[&Kind], dialect: Dialect) -> Schemas {
                 list.push(gvk);
             }
         }
-        names.insert((kind.group, kind.version, kind.kind), name);
+        names.insert((&*kind.group, &*kind.version, &*kind.kind), name);
         if kind.verbs.contains(&"list") {
             definitions.insert(format!("{name}List"), list_definition(kind, name, dialect));
         }
     }
     Schemas { names, definitions }
+}
+
+/// The definition that a kind brought along, with what all objects have.
+fn own_definition(kind: &Kind) -> Option<(String, Value)> {
+    let mut definition: Value = serde_json::from_str(kind.own_definition()?).ok()?;
+    let properties = definition.as_object_mut()?.entry("properties").or_insert_with(|| json!({})).as_object_mut()?;
+    properties.insert("apiVersion".to_owned(), json!({ "type": "string", "description": API_VERSION }));
+    properties.insert("kind".to_owned(), json!({ "type": "string", "description": KIND }));
+    let metadata = format!("{}{OBJECT_META}", source::PREFIX);
+    properties.insert("metadata".to_owned(), json!({ "$ref": metadata, "description": "Standard object's metadata." }));
+    Some((kind.definition().to_owned(), definition))
 }
 
 fn list_definition(kind: &Kind, item: &str, dialect: Dialect) -> Value {
@@ -59,13 +81,13 @@ fn list_definition(kind: &Kind, item: &str, dialect: Dialect) -> Value {
         "type": "object",
         "required": ["items"],
         "properties": {
-            "apiVersion": { "type": "string", "description": "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values." },
+            "apiVersion": { "type": "string", "description": API_VERSION },
             "items": {
                 "type": "array",
                 "description": format!("Items is the list of {}.", kind.kind),
                 "items": { "$ref": format!("{}{item}", dialect.prefix()) },
             },
-            "kind": { "type": "string", "description": "Kind is a string value representing the REST resource this object represents." },
+            "kind": { "type": "string", "description": KIND },
             "metadata": reference(LIST_META, "Standard list metadata."),
         },
         "x-kubernetes-group-version-kind": [

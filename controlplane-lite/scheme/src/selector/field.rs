@@ -7,8 +7,9 @@ use serde_json::Value;
 use super::{MAX_TERMS, SelectorError};
 use crate::Kind;
 use crate::field::go_quote;
+use crate::kind::Text;
 
-/// The fields of a kind that selectors may name, with how to read them.
+/// The fields of a built-in kind that selectors may name, with how to read them.
 /// `metadata.name` and (namespaced kinds) `metadata.namespace` always are.
 #[derive(Clone, Copy)]
 pub struct Fields {
@@ -37,6 +38,64 @@ impl fmt::Debug for Fields {
     }
 }
 
+/// The same of any kind, owned.
+#[derive(Clone)]
+pub struct Selectable {
+    names: Vec<Text>,
+    read: fn(&Value, &str) -> String,
+    paths: &'static [(&'static str, &'static [&'static str])],
+}
+
+impl Selectable {
+    /// Fields that are read by their own path.
+    #[must_use]
+    pub fn plain(names: Vec<Text>) -> Self {
+        Self { names, read: plain_field, paths: &[] }
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|name| &**name)
+    }
+
+    /// Whether a field of this name is one of them.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.names().any(|known| known == name)
+    }
+
+    /// The value of one of them; how upstream prints it, empty when unset.
+    #[must_use]
+    pub fn read(&self, object: &Value, name: &str) -> String {
+        (self.read)(object, name)
+    }
+
+    /// The paths at which the value of a field is looked for, in order, when that is not the path that is its name.
+    #[must_use]
+    pub fn paths(&self, name: &str) -> Option<&'static [&'static str]> {
+        self.paths.iter().find(|(field, _)| *field == name).map(|(_, paths)| *paths)
+    }
+}
+
+impl Default for Selectable {
+    fn default() -> Self {
+        Self::plain(Vec::new())
+    }
+}
+
+impl From<&'static Fields> for Selectable {
+    fn from(fields: &'static Fields) -> Self {
+        let names = fields.names.iter().copied().map(Text::Borrowed).collect();
+        Self { names, read: fields.get, paths: fields.paths }
+    }
+}
+
+impl fmt::Debug for Selectable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Selectable").field(&self.names).finish()
+    }
+}
+
 /// The value at a dotted path, printed.
 #[must_use]
 pub fn plain_field(object: &Value, name: &str) -> String {
@@ -52,8 +111,8 @@ pub fn plain_field(object: &Value, name: &str) -> String {
 /// The selectable fields of an object beyond name and namespace, for the stored header.
 /// Values are what a [`FieldSelector`] compares with.
 #[must_use]
-pub fn selectable_fields(kind: &Kind, object: &Value) -> Vec<(&'static str, String)> {
-    kind.fields.names.iter().map(|name| (*name, (kind.fields.get)(object, name))).collect()
+pub fn selectable_fields<'k>(kind: &'k Kind, object: &Value) -> Vec<(&'k str, String)> {
+    kind.fields.names().map(|name| (name, kind.fields.read(object, name))).collect()
 }
 
 /// One condition on one field.
@@ -84,7 +143,7 @@ impl FieldSelector {
         for term in &selector.terms {
             let known = term.field == "metadata.name"
                 || (term.field == "metadata.namespace" && kind.namespaced)
-                || kind.fields.names.contains(&term.field.as_str());
+                || kind.fields.has(&term.field);
             if !known {
                 return Err(SelectorError::UnsupportedField(unsupported(kind, &term.field)));
             }
@@ -133,8 +192,8 @@ impl FieldSelector {
     #[must_use]
     pub fn matches_object(&self, kind: &Kind, object: &Value) -> bool {
         self.terms.iter().all(|t| {
-            let value = if kind.fields.names.contains(&t.field.as_str()) {
-                (kind.fields.get)(object, &t.field)
+            let value = if kind.fields.has(&t.field) {
+                kind.fields.read(object, &t.field)
             } else {
                 plain_field(object, &t.field)
             };

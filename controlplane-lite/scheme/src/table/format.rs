@@ -7,7 +7,7 @@ use crate::access::{at, entries_at, int_at, list_at, str_at};
 use crate::selector::LabelSelector;
 
 /// The wide columns of workloads.
-pub(super) const CONTAINERS: [Column; 3] =
+pub(super) const CONTAINERS: [Column<'static>; 3] =
     [Column::wide("Containers"), Column::wide("Images"), Column::wide("Selector")];
 
 /// The integer at a path, 0 when missing.

@@ -155,7 +155,7 @@ pub static DISRUPTION_BUDGETS: Printer = Printer::new(
     },
 );
 
-const BINDING: &[Column] = &[
+const BINDING: &[Column<'static>] = &[
     Column::NAME,
     Column::text("Role"),
     Column::AGE,

@@ -6,7 +6,7 @@ use super::format::quantity;
 use super::{Column, Printer, age, name};
 use crate::access::{at, bool_at, list_at, str_at};
 
-const fn flag(name: &'static str) -> Column {
+const fn flag(name: &'static str) -> Column<'static> {
     Column { ty: "boolean", ..Column::text(name) }
 }
 

@@ -11,16 +11,16 @@ const NOW: &str = "2026-01-01T01:00:00Z";
 
 fn cells(group: &str, version: &str, kind: &str, object: Value) -> Vec<Value> {
     let kind = builtin().by_gvk(group, version, kind).unwrap();
-    let cells = (kind.printer.cells)(&object, NOW.parse().unwrap());
-    assert_eq!(cells.len(), kind.printer.columns.len(), "{kind:?}");
+    let cells = kind.printer.cells(&object, NOW.parse().unwrap());
+    assert_eq!(cells.len(), kind.printer.columns().len(), "{kind:?}");
     cells
 }
 
 #[test]
 fn every_printer_prints_an_empty_object() {
     for kind in builtin().kinds() {
-        let printed = (kind.printer.cells)(&json!({}), NOW.parse().unwrap());
-        assert_eq!(printed.len(), kind.printer.columns.len(), "{kind:?}");
+        let printed = kind.printer.cells(&json!({}), NOW.parse().unwrap());
+        assert_eq!(printed.len(), kind.printer.columns().len(), "{kind:?}");
     }
 }
 

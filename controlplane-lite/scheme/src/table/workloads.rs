@@ -91,7 +91,7 @@ pub static DEPLOYMENTS: Printer = Printer::new(
 );
 
 /// Columns of what keeps a number of pods.
-const REPLICAS: &[Column] = &[
+const REPLICAS: &[Column<'static>] = &[
     Column::NAME,
     Column::int("Desired"),
     Column::int("Current"),

@@ -83,8 +83,8 @@ fn looks(kind: &Kind, target: &str, count: usize) -> Option<usize> {
     };
     let (mut old, mut new) = (make(0)?, make(1)?);
     let before = access::looks();
-    if let Some(conversion) = kind.conversion {
-        old = (conversion.from_storage)((conversion.to_storage)(old));
+    if let Some(conversion) = &kind.conversion {
+        old = (*conversion.from_storage)((*conversion.to_storage)(old));
     }
     kind.default(&mut old);
     kind.default(&mut new);
