@@ -3,6 +3,7 @@
 //! The caller holds the lock, writes the Service and then settles the [`Grant`]; nothing here does I/O. The bitmaps are
 //! rebuilt from the stored Services at start, so a crash between granting and writing costs nothing.
 
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
@@ -178,7 +179,8 @@ impl Pools {
             return Err(errors);
         }
         if let Some(old) = old {
-            let (ips, ports) = (addresses(service), node_ports(service));
+            let ips: HashSet<Ipv4Addr> = addresses(service).into_iter().collect();
+            let ports: HashSet<u16> = node_ports(service).into_iter().collect();
             grant.freed_ips = addresses(old).into_iter().filter(|ip| !ips.contains(ip)).collect();
             grant.freed_ports = node_ports(old).into_iter().filter(|port| !ports.contains(port)).collect();
         }
@@ -276,11 +278,14 @@ impl Pools {
         {
             return;
         }
-        let held = old.map(node_ports).unwrap_or_default();
+        let held: HashSet<u16> = old.map(node_ports).unwrap_or_default().into_iter().collect();
         let spec = Path::new("spec");
         let ports = spec.child("ports");
         // Port number → node port within this Service: TCP and UDP on one number share it.
-        let mut shared: Vec<(i64, u16)> = Vec::new();
+        let mut shared: HashMap<i64, u16> = HashMap::new();
+        let mut own = HashSet::new();
+        // Nothing becomes free meanwhile, so who found nothing need not look again.
+        let mut none_left = false;
         let Some(list) = service["spec"].get_mut("ports").and_then(Value::as_array_mut) else { return };
         for (index, entry) in list.iter_mut().enumerate() {
             let item = ports.index(index);
@@ -288,14 +293,17 @@ impl Pools {
             let number = int_at(entry, &["port"]).unwrap_or(0);
             let wanted = int_at(entry, &["nodePort"]).unwrap_or(0);
             let granted = if wanted == 0 {
-                let other = shared.iter().find(|(port, _)| *port == number).map(|(_, node_port)| *node_port);
-                other.or_else(|| self.take_port(grant, random))
+                let other = shared.get(&number).copied();
+                let taken = other.or_else(|| if none_left { None } else { self.take_port(grant, random) });
+                none_left |= taken.is_none();
+                taken
             } else {
-                self.claim_port(wanted, &held, &shared, grant, &path, errors)
+                self.claim_port(wanted, |port| held.contains(&port) || own.contains(&port), grant, &path, errors)
             };
             match granted {
                 Some(port) => {
-                    shared.push((number, port));
+                    shared.entry(number).or_insert(port);
+                    own.insert(port);
                     entry["nodePort"] = json!(port);
                 }
                 None if wanted == 0 => {
@@ -311,7 +319,7 @@ impl Pools {
     fn fill_health_port(
         &mut self,
         service: &mut Value,
-        held: &[u16],
+        held: &HashSet<u16>,
         grant: &mut Grant,
         random: &mut dyn FnMut(u32) -> u32,
     ) {
@@ -342,11 +350,11 @@ impl Pools {
         Some(port)
     }
 
+    /// Takes the node port that a Service asks for, unless it `has` it.
     fn claim_port(
         &mut self,
         wanted: i64,
-        held: &[u16],
-        shared: &[(i64, u16)],
+        has: impl Fn(u16) -> bool,
         grant: &mut Grant,
         path: &Path<'_>,
         errors: &mut FieldErrors,
@@ -357,7 +365,7 @@ impl Pools {
             errors.invalid(path, wanted, why);
             return None;
         };
-        if held.contains(&port) || shared.iter().any(|(_, taken)| *taken == port) {
+        if has(port) {
             return Some(port);
         }
         if self.ports.take(port.into()) {

@@ -8,6 +8,7 @@
 //! [`Services::repair`] has looked at the stored Services.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub const REPAIR_PERIOD: Duration = Duration::from_secs(180);
 #[derive(Debug)]
 pub struct Services {
     state: Mutex<State>,
+    /// Those of the state, to be asked without waiting for it: every write of any kind asks.
+    repairs: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -36,7 +39,7 @@ struct State {
     pools: Pools,
     open: HashMap<u64, Open>,
     ticket: u64,
-    repairs: Repairs,
+    repairs: Arc<AtomicU64>,
     /// What was concluded as written since a repair began to read the stored Services.
     repairing: Option<Vec<Grant>>,
 }
@@ -75,8 +78,9 @@ impl Services {
     /// Nothing taken yet.
     pub fn new(cidr: Cidr, node_ports: (u16, u16)) -> Arc<Self> {
         let pools = Pools::new(cidr, node_ports);
-        let state = State { pools, open: HashMap::new(), ticket: 0, repairs: Repairs::default(), repairing: None };
-        Arc::new(Self { state: Mutex::new(state) })
+        let repairs = Arc::new(AtomicU64::new(0));
+        let state = State { pools, open: HashMap::new(), ticket: 0, repairs: repairs.clone(), repairing: None };
+        Arc::new(Self { state: Mutex::new(state), repairs })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -86,7 +90,10 @@ impl Services {
 
     /// Marks what the stored Services hold.
     pub fn occupy(&self, services: &Resource) {
-        services.cache().for_each(&Filter::all(), |service| self.lock().pools.occupy(&service.value()));
+        services.cache().for_each(&Filter::all(), |service| {
+            let service = service.value();
+            self.lock().pools.occupy(&service);
+        });
     }
 
     /// A grant of nothing.
@@ -106,22 +113,24 @@ impl Services {
         let grant = state.pools.fill(object, old, &mut |span| rand::random_range(0..span.max(1)))?;
         state.ticket += 1;
         let ticket = state.ticket;
-        let repairs = state.repairs;
+        let repairs = state.repairs();
         state.open.insert(ticket, Open { grant, abandoned: None, repairs });
         drop(state);
         Ok(Held { services: self.clone(), ticket: Some(ticket), sent: false })
     }
 
-    /// To be asked before a Service is removed, for [`Services::vacate`].
+    /// To be asked before a Service is removed, for [`Services::vacate`]. Who asks while a repair goes on may be told the
+    /// number before it: then the next repair frees what they would have.
     pub fn repairs(&self) -> Repairs {
-        self.lock().repairs
+        Repairs(self.repairs.load(Ordering::Acquire))
     }
 
     /// Frees what a removed Service held (other kinds pass). Should the caller be
     /// cut off before, or come after a repair, the next repair does it.
     pub fn vacate(&self, kind: &Kind, object: &Object, before: Repairs) {
         if is_service(kind) {
-            self.lock().vacate(&object.value(), before);
+            let service = object.value();
+            self.lock().vacate(&service, before);
         }
     }
 
@@ -142,15 +151,19 @@ impl Services {
 }
 
 impl State {
+    fn repairs(&self) -> Repairs {
+        Repairs(self.repairs.load(Ordering::Acquire))
+    }
+
     fn vacate(&mut self, service: &Value, before: Repairs) {
-        if before == self.repairs {
+        if before == self.repairs() {
             self.pools.vacate(service);
         }
     }
 
     fn rebuild(&mut self, stored: &[Value], now: Instant) {
         self.open.retain(|_, open| open.abandoned.is_none_or(|since| now - since < IN_FLIGHT));
-        self.repairs.0 += 1;
+        self.repairs.fetch_add(1, Ordering::AcqRel);
         self.pools.clear();
         for service in stored {
             self.pools.occupy(service);
@@ -193,7 +206,7 @@ impl Held {
         let mut state = self.services.lock();
         let Some(Open { grant, repairs, .. }) = state.open.remove(&ticket) else { return };
         // What it took is its own whatever was repaired; what it freed is not.
-        if !written || repairs == state.repairs {
+        if !written || repairs == state.repairs() {
             state.pools.settle(&grant, written);
         }
         if written && let Some(concluded) = &mut state.repairing {
@@ -306,6 +319,17 @@ mod tests {
         let now = services.repairs();
         services.lock().vacate(&service("10.43.0.1"), now);
         assert!(free(&services, kind, "10.43.0.1"), "in time it is freed");
+    }
+
+    /// Every write of every kind asks.
+    #[test]
+    fn who_asks_for_repairs_does_not_wait_for_services() {
+        let (services, _) = services();
+        let busy = services.lock();
+        assert_eq!(services.repairs(), Repairs(0));
+        drop(busy);
+        rebuild(&services, &[], Instant::now());
+        assert_eq!(services.repairs(), Repairs(1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! The fields of a Service that allocation reads and writes.
 
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
@@ -24,28 +25,17 @@ pub(super) fn set_ip(service: &mut Value, address: &str) {
 }
 
 pub(super) fn addresses(service: &Value) -> Vec<Ipv4Addr> {
-    let mut found: Vec<Ipv4Addr> = Vec::new();
+    let mut seen = HashSet::new();
     let listed = list_at(service, &["spec", "clusterIPs"]).iter().filter_map(Value::as_str);
-    for text in std::iter::once(str_at(service, &["spec", "clusterIP"])).chain(listed) {
-        if let Ok(address) = text.parse()
-            && !found.contains(&address)
-        {
-            found.push(address);
-        }
-    }
-    found
+    let all = std::iter::once(str_at(service, &["spec", "clusterIP"])).chain(listed);
+    all.filter_map(|text| text.parse().ok()).filter(|address| seen.insert(*address)).collect()
 }
 
 pub(super) fn node_ports(service: &Value) -> Vec<u16> {
     let ports = list_at(service, &["spec", "ports"]).iter().filter_map(|p| int_at(p, &["nodePort"]));
     let health = int_at(service, &["spec", "healthCheckNodePort"]);
-    let mut found: Vec<u16> = Vec::new();
-    for port in ports.chain(health).filter_map(|p| u16::try_from(p).ok()).filter(|p| *p > 0) {
-        if !found.contains(&port) {
-            found.push(port);
-        }
-    }
-    found
+    let mut seen = HashSet::new();
+    ports.chain(health).filter_map(|p| u16::try_from(p).ok()).filter(|p| *p > 0 && seen.insert(*p)).collect()
 }
 
 /// An update that leaves allocated fields out keeps them (upstream's patchAllocatedValues).
@@ -67,14 +57,16 @@ pub(super) fn keep_allocated(service: &mut Value, old: &Value) {
     if !(needs_port(service) && needs_port(old)) {
         return;
     }
-    let old_ports = list_at(old, &["spec", "ports"]).to_vec();
-    let key = |p: &Value| (p["port"].clone(), p["protocol"].as_str().unwrap_or("TCP").to_owned());
+    let key = |p: &Value| (int_at(p, &["port"]), p["protocol"].as_str().unwrap_or("TCP").to_owned());
+    let mut before = HashMap::new();
+    for port in list_at(old, &["spec", "ports"]) {
+        before.entry(key(port)).or_insert_with(|| int_at(port, &["nodePort"]));
+    }
     if let Some(list) = service["spec"].get_mut("ports").and_then(Value::as_array_mut) {
-        let mut used: Vec<i64> = list.iter().filter_map(|p| int_at(p, &["nodePort"])).collect();
+        let mut used: HashSet<i64> = list.iter().filter_map(|p| int_at(p, &["nodePort"])).collect();
         for entry in list.iter_mut().filter(|p| int_at(p, &["nodePort"]).unwrap_or(0) == 0) {
-            let before = old_ports.iter().find(|p| key(p) == key(entry)).and_then(|p| int_at(p, &["nodePort"]));
-            if let Some(port) = before.filter(|port| *port > 0 && !used.contains(port)) {
-                used.push(port);
+            let held = before.get(&key(entry)).copied().flatten();
+            if let Some(port) = held.filter(|port| *port > 0 && used.insert(*port)) {
                 entry["nodePort"] = json!(port);
             }
         }
@@ -120,13 +112,15 @@ pub(super) fn set_families(service: &mut Value, errors: &mut FieldErrors) {
 /// An address outside the cluster is none of a Service's: its owner would get what is meant for another Service, or for
 /// the API. What is stored already stays, so that an old Service can be changed.
 pub(super) fn external_addresses(service: &Value, old: Option<&Value>, services: Cidr, errors: &mut FieldErrors) {
-    let before = old.map_or(&[][..], |old| list_at(old, &["spec", "externalIPs"]));
+    let listed = old.map_or(&[][..], |old| list_at(old, &["spec", "externalIPs"]));
+    let before: HashSet<&str> = listed.iter().filter_map(Value::as_str).collect();
     let spec = Path::new("spec");
     let path = spec.child("externalIPs");
     for (i, text) in list_at(service, &["spec", "externalIPs"]).iter().enumerate() {
         let ip = text.as_str().and_then(|text| text.parse().ok()).map(pki::canonical);
-        if matches!(ip, Some(IpAddr::V4(ip)) if services.contains(ip)) && !before.contains(text) {
-            errors.invalid(&path.index(i), text.clone(), format!("may not be in the range of cluster IPs, {services}"));
+        let kept = text.as_str().is_some_and(|text| before.contains(text));
+        if matches!(ip, Some(IpAddr::V4(ip)) if services.contains(ip)) && !kept {
+            errors.invalid(&path.index(i), text, format!("may not be in the range of cluster IPs, {services}"));
         }
     }
 }

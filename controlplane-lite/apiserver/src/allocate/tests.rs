@@ -111,6 +111,31 @@ fn node_ports() {
     assert!(pools.fill(&mut again, None, &mut zero).is_ok());
 }
 
+/// As many ports as fit into a request, filled while every other write of a Service waits.
+#[test]
+fn many_ports_are_filled_in_one_pass() {
+    let mut pools = Pools::new("10.43.0.0/24".parse().unwrap(), (1, 65535));
+    let mut seed = 1_u32;
+    let mut random = |span: u32| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) % span
+    };
+    let port = |n: u16| json!({"port": n, "protocol": "TCP"});
+    let ports: Vec<Value> = (1..=45_000).map(port).collect();
+    let of = |kind: &str| service(json!({"type": kind, "clusterIP": "10.43.0.17", "ports": ports}));
+    let mut first = of("NodePort");
+    pools.fill(&mut first, None, &mut random).unwrap();
+    let mut second = of("NodePort");
+    let grant = pools.fill(&mut second, Some(&first), &mut random).unwrap();
+    assert_eq!(second["spec"]["ports"], first["spec"]["ports"], "each keeps its own");
+    assert_eq!(grant, Grant::default(), "nothing is taken or freed");
+    let mut plain = of("ClusterIP");
+    let grant = pools.fill(&mut plain, Some(&second), &mut random).unwrap();
+    assert_eq!(grant.freed_ports.len(), ports.len());
+    pools.vacate(&second);
+    pools.fill(&mut first, None, &mut random).unwrap();
+}
+
 #[test]
 fn a_full_range_says_so() {
     let mut pools = Pools::new("10.43.0.0/29".parse().unwrap(), (30000, 30001));
