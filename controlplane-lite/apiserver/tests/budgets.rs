@@ -180,6 +180,31 @@ async fn long_lists_of_names_are_checked_at_once() {
     all(&world.at_once(4, Method::POST, path, "application/json", request.to_string()).await, &[422, 429]);
 }
 
+/// Lists that rules, allocation and selectors go through, as long as they fit into a request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_lists_cost_no_more_than_their_length() {
+    let world = World::new().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let json = "application/json";
+    let owner = json!({"apiVersion": "v1", "kind": "K", "name": "n", "uid": "u", "controller": true});
+    let owned = json!({"metadata": {"name": "o", "ownerReferences": vec![owner; 35_000]}}).to_string();
+    all(&world.at_once(4, Method::POST, maps, json, owned).await, &[422, 429]);
+
+    let labels: serde_json::Map<String, Value> = (0..180_000).map(|n| (format!("l{n}"), json!(""))).collect();
+    let labelled = json!({"metadata": {"name": "l", "labels": labels}}).to_string();
+    all(&world.at_once(1, Method::POST, maps, json, labelled).await, &[201]);
+    let select = |terms: usize| format!("{maps}?labelSelector={}", vec!["!z"; terms].join(","));
+    all(&world.at_once(8, Method::GET, &select(400), "", String::new()).await, &[200, 429]);
+    all(&world.at_once(8, Method::GET, &select(21_800), "", String::new()).await, &[400, 429]);
+
+    let ports: Vec<Value> = (1..45_000).map(|n| json!({"port": n, "name": format!("p{n}")})).collect();
+    let spec = json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": ports});
+    let service = json!({"metadata": {"name": "s"}, "spec": spec}).to_string();
+    let services = "/api/v1/namespaces/default/services";
+    all(&world.at_once(1, Method::POST, services, json, service.clone()).await, &[201]);
+    all(&world.at_once(4, Method::PUT, &format!("{services}/s"), json, service).await, &[200, 409, 429]);
+}
+
 /// Connections whose bodies trickle in hold no place: others of the same kind are still served.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_trickle_hold_no_place() {
