@@ -134,6 +134,8 @@ pub trait View: Send + Sync {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value>;
     /// All objects of a resource.
     fn list(&self, group: &str, plural: &str) -> Vec<Value>;
+    /// Shows the objects of a resource in a namespace, one at a time.
+    fn each_in(&self, group: &str, plural: &str, namespace: &str, visit: &mut dyn FnMut(&Value));
     /// Whether the user may do that to an object of a resource, in a namespace or (empty) the cluster.
     fn may(&self, user: &UserInfo, verb: &str, group: &str, resource: (&str, &str), name: &str) -> bool;
     /// Whether tokens for the audience are tokens for this API.

@@ -13,11 +13,22 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::body::{Body, BodyError, boxed};
 use super::flow::Permit;
+use super::serve::{Lost, Trust};
 
 /// An answer whose next part was not asked for during two of these is given up.
 pub const SWEEP: Duration = Duration::from_secs(30);
-/// Answers of this length or less are in the connection's buffers at once.
+/// Answers of this length or less are in the buffers of an HTTP/1.1 connection at once. Over HTTP/2 the client says how
+/// much it takes of each, which may be nothing, so that there every answer is watched.
 const SHORT: u64 = 64 * 1024;
+
+/// Who takes an answer.
+#[derive(Debug, Default)]
+pub struct Taker {
+    /// Whether the connection carries many answers at once: HTTP/2.
+    pub many: bool,
+    /// The connection; none for callers within the process.
+    pub connection: Option<Trust>,
+}
 
 /// The answers being sent that somebody may not take.
 #[derive(Debug, Default)]
@@ -33,6 +44,9 @@ struct Sending {
     taken: AtomicU64,
     /// Parts taken at the last sweep.
     swept: AtomicU64,
+    connection: Option<Trust>,
+    /// Set when it was given up.
+    lost: Mutex<Option<Lost>>,
 }
 
 struct Rest {
@@ -47,9 +61,9 @@ impl std::fmt::Debug for Sending {
 }
 
 impl Answers {
-    /// Lets an answer hold `permits` until it was sent. A short one gives them back at once.
-    pub fn send(&self, response: Response<Body>, permits: Vec<Permit>) -> Response<Body> {
-        if response.body().size_hint().exact().is_some_and(|length| length <= SHORT) {
+    /// Lets an answer hold `permits` until it was sent. A short one gives them back at once, unless it may lie unsent.
+    pub fn send(&self, response: Response<Body>, permits: Vec<Permit>, to: Taker) -> Response<Body> {
+        if !to.many && response.body().size_hint().exact().is_some_and(|length| length <= SHORT) {
             return response;
         }
         response.map(|body| {
@@ -58,10 +72,21 @@ impl Answers {
                 owed: AtomicBool::new(true),
                 taken: AtomicU64::new(0),
                 swept: AtomicU64::new(u64::MAX),
+                connection: to.connection,
+                lost: Mutex::default(),
             });
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&sending));
+            self.watch(Arc::downgrade(&sending));
             boxed(Answer(sending))
         })
+    }
+
+    fn watch(&self, sending: Weak<Sending>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was sent is forgotten by and by, however many there are between two sweeps.
+        if all.len() == all.capacity() {
+            all.retain(|sending| sending.strong_count() > 0);
+        }
+        all.push(sending);
     }
 
     /// Gives up the answers that nobody took a part of since the last sweep.
@@ -73,6 +98,9 @@ impl Answers {
             let stalled = sending.swept.swap(taken, Ordering::Relaxed) == taken && sending.owed.load(Ordering::Relaxed);
             if stalled {
                 given_up.push(sending.rest.lock().unwrap_or_else(PoisonError::into_inner).take());
+                // Its stream stays open as long as its connection, which therefore need not wait for it.
+                let lost = sending.connection.as_ref().map(Trust::lose);
+                *sending.lost.lock().unwrap_or_else(PoisonError::into_inner) = lost;
             }
             !stalled
         });
@@ -133,11 +161,11 @@ mod tests {
     #[tokio::test]
     async fn places_are_held_until_the_answer_was_read() {
         let (answers, pool) = (Answers::default(), Pool::new(2));
-        let short = answers.send(Response::new(full("x")), vec![pool.try_take("a", 1).unwrap()]);
+        let short = answers.send(Response::new(full("x")), vec![pool.try_take("a", 1).unwrap()], Taker::default());
         assert!(pool.try_take("a", 1).is_some(), "a short answer holds nothing");
         drop(short);
         let long = vec![0; 1 << 20];
-        let answer = answers.send(Response::new(full(long)), vec![pool.try_take("a", 1).unwrap()]);
+        let answer = answers.send(Response::new(full(long)), vec![pool.try_take("a", 1).unwrap()], Taker::default());
         assert!(pool.try_take("a", 1).is_none());
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), 1 << 20);
         assert!(pool.try_take("a", 1).is_some());
@@ -146,7 +174,8 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_nobody_reads_is_given_up() {
         let (answers, pool) = (Answers::default(), Pool::new(2));
-        let mut answer = answers.send(Response::new(endless()), vec![pool.try_take("a", 1).unwrap()]).into_body();
+        let mut answer =
+            answers.send(Response::new(endless()), vec![pool.try_take("a", 1).unwrap()], Taker::default()).into_body();
         for _ in 0..3 {
             answer.frame().await.unwrap().unwrap();
             answers.sweep();
@@ -162,7 +191,7 @@ mod tests {
     async fn an_answer_that_waits_for_the_server_is_not_stalled() {
         let answers = Answers::default();
         let quiet = futures::stream::once(async { Bytes::from_static(b"x") }).chain(futures::stream::pending());
-        let mut answer = answers.send(Response::new(stream(quiet)), Vec::new()).into_body();
+        let mut answer = answers.send(Response::new(stream(quiet)), Vec::new(), Taker::default()).into_body();
         answer.frame().await.unwrap().unwrap();
         assert!(futures::FutureExt::now_or_never(answer.frame()).is_none());
         for _ in 0..5 {
@@ -170,5 +199,36 @@ mod tests {
         }
         // Still pending rather than broken.
         assert!(futures::FutureExt::now_or_never(answer.frame()).is_none());
+    }
+
+    /// An HTTP/2 client that says it takes nothing of any answer.
+    #[tokio::test]
+    async fn short_answers_of_many_on_a_connection_are_watched_too() {
+        let (answers, pool) = (Answers::default(), Pool::new(2));
+        let connection = Arc::new(crate::serve::Connection::default());
+        let taker = || Taker { many: true, connection: Some(connection.trust()) };
+        let permit = || vec![pool.try_take("a", 1).unwrap()];
+        let read = answers.send(Response::new(full("x")), permit(), taker());
+        assert_eq!(read.into_body().collect().await.unwrap().to_bytes(), "x");
+        let unread = answers.send(Response::new(full("x")), permit(), taker());
+        let _answering = connection.begin();
+        assert!(pool.try_take("a", 1).is_none(), "it holds its place");
+        answers.sweep();
+        assert!(pool.try_take("a", 1).is_none() && !connection.is_quiet());
+        answers.sweep();
+        assert!(pool.try_take("a", 1).is_some(), "given up");
+        assert!(connection.is_quiet(), "nobody waits for it");
+        drop(unread);
+        assert!(!connection.is_quiet(), "what is answered now is waited for");
+    }
+
+    #[test]
+    fn answers_that_were_sent_are_forgotten() {
+        let answers = Answers::default();
+        for _ in 0..10_000 {
+            let taker = Taker { many: true, connection: None };
+            drop(answers.send(Response::new(full("x")), Vec::new(), taker));
+        }
+        assert!(answers.0.lock().unwrap().len() < 100);
     }
 }

@@ -44,6 +44,7 @@ pub mod tunnel;
 pub mod verbs;
 mod warnings;
 mod websocket;
+mod weigh;
 pub mod write;
 
 use std::net::{IpAddr, Ipv4Addr};

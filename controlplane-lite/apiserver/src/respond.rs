@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode, header};
-use serde_json::{Value, json};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde_json::{Map, Value, json};
 
 use super::body::{Body, ListBody, WriteItem, boxed, full, raw};
 use super::call::Call;
@@ -65,7 +66,7 @@ fn shaped(call: &Call, stored: Value, accept: Accept) -> Value {
 }
 
 /// Answers any document.
-pub fn encode(code: StatusCode, format: Format, value: &Value, query: &Query) -> Response<Body> {
+pub fn encode(code: StatusCode, format: Format, value: &impl Serialize, query: &Query) -> Response<Body> {
     let bytes = match format {
         Format::Json if query.flag("pretty") => serde_json::to_vec_pretty(value).unwrap_or_default(),
         Format::Json => serde_json::to_vec(value).unwrap_or_default(),
@@ -120,19 +121,62 @@ pub fn list(call: &Call, page: Page) -> Result<Response<Body>, ApiError> {
         return Ok(list_bytes(call, page));
     }
     let metadata = page.metadata();
-    let items: Vec<Value> = page.items.iter().map(|o| call.served(o.value())).collect();
-    let value = match accept.shape {
-        Shape::Object => json!({
-            "kind": call.kind.list_kind(), "apiVersion": call.kind.api_version(), "metadata": metadata, "items": items,
-        }),
-        Shape::Metadata => json!({
-            "kind": "PartialObjectMetadataList", "apiVersion": meta_version(accept), "metadata": metadata,
-            "items": items.iter().map(|item| metadata_of(item, accept)).collect::<Vec<_>>(),
-        }),
-        Shape::Table => table_of(call, &items, metadata, accept, true),
+    let (items, around) = match accept.shape {
+        Shape::Object => (
+            "items",
+            json!({"kind": call.kind.list_kind(), "apiVersion": call.kind.api_version(), "metadata": metadata}),
+        ),
+        Shape::Metadata => {
+            let kind = "PartialObjectMetadataList";
+            ("items", json!({"kind": kind, "apiVersion": meta_version(accept), "metadata": metadata}))
+        }
+        Shape::Table => ("rows", table_of(call, &[], metadata, accept, true)),
     };
-    let response = encode(StatusCode::OK, accept.format, &value, &call.query);
+    let Value::Object(mut around) = around else { return Err(ApiError::internal("a list is an object")) };
+    around.remove(items);
+    let item = |object: &Object| {
+        let value = call.served(object.value());
+        match accept.shape {
+            Shape::Object => value,
+            Shape::Metadata => metadata_of(&value, accept),
+            Shape::Table => table_of(call, &[value], Value::Null, accept, false)["rows"][0].take(),
+        }
+    };
+    let list = Lazy { around, name: items, items: &page.items, item };
+    let response = encode(StatusCode::OK, accept.format, &list, &call.query);
     Ok(maybe_gzip(call, response))
+}
+
+/// A list of which one item at a time is decoded, while it is written: all of them may take gigabytes.
+struct Lazy<'a, F> {
+    /// What else is in it.
+    around: Map<String, Value>,
+    /// The field that holds the items.
+    name: &'static str,
+    items: &'a [Arc<Object>],
+    item: F,
+}
+
+impl<F: Fn(&Object) -> Value> Serialize for Lazy<'_, F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Items<'a, F>(&'a [Arc<Object>], &'a F);
+        impl<F: Fn(&Object) -> Value> Serialize for Items<'_, F> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq(self.0.iter().map(|object| (self.1)(object)))
+            }
+        }
+        let mut map = serializer.serialize_map(Some(self.around.len() + 1))?;
+        // Sorted, as all documents are.
+        let before = |(key, _): &(&String, &Value)| key.as_str() < self.name;
+        for (key, value) in self.around.iter().filter(before) {
+            map.serialize_entry(key, value)?;
+        }
+        map.serialize_entry(self.name, &Items(self.items, &self.item))?;
+        for (key, value) in self.around.iter().filter(|entry| !before(entry)) {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
 }
 
 fn list_bytes(call: &Call, page: Page) -> Response<Body> {

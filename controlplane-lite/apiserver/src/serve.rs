@@ -27,12 +27,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
-use self::connection::{Connection, Counted, TimedWrites};
+use self::connection::{Counted, TimedWrites};
 use super::body::{Body, boxed};
 
 mod connection;
 
-pub use connection::Trust;
+pub use connection::{Connection, Lost, Trust};
 
 /// The client's verified certificate chain in DER, leaf first; absent or empty when it showed none. An extension of
 /// every request.

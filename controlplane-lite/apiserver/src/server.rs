@@ -106,6 +106,12 @@ impl View for Server {
         found
     }
 
+    fn each_in(&self, group: &str, plural: &str, namespace: &str, visit: &mut dyn FnMut(&Value)) {
+        if let Some(resource) = self.registry.get(group, plural) {
+            resource.cache().for_each(&Filter::all().in_namespace(namespace), |object| visit(&object.value()));
+        }
+    }
+
     fn may(&self, user: &UserInfo, verb: &str, group: &str, resource: (&str, &str), name: &str) -> bool {
         let (plural, namespace) = resource;
         let asked = Attributes::resource(user.clone(), verb, group, plural, namespace);

@@ -2,7 +2,7 @@
 //! authorization, deadline, and then the router. (Audit will wrap the router here.)
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, header};
 use tracing::error;
 
+use super::answer;
 use super::body::{self, Body};
 use super::call::Call;
 use super::flow::{self, Level, Permit, Pools};
@@ -25,6 +26,21 @@ use auth::authz::Attributes;
 
 /// A request that does not last may take this long.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What a request holds until its answer was sent, whatever the answer is.
+#[derive(Default)]
+struct Held(Mutex<Vec<Permit>>);
+
+impl Held {
+    fn keep(&self, permits: Vec<Permit>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(permits);
+    }
+
+    fn into_permits(self) -> Vec<Permit> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Answers a request, whatever it is.
 pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Body> {
     let started = Instant::now();
@@ -33,7 +49,12 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
     let long = info.long_running();
     let labels = metrics::Labels::new(&server.registry.served().scheme, &info);
     let in_flight = server.metrics.begin(&labels, long);
-    let work = AssertUnwindSafe(filtered(&server, request, &info, &query, long)).catch_unwind();
+    let to = answer::Taker {
+        many: request.version() == http::Version::HTTP_2,
+        connection: request.extensions().get::<Trust>().cloned(),
+    };
+    let held = Held::default();
+    let work = AssertUnwindSafe(filtered(&server, request, &info, &query, long, &held)).catch_unwind();
     let (answer, warnings) = super::warnings::collect(work).await;
     let mut response = match answer {
         Ok(Ok(response)) => response,
@@ -58,7 +79,8 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
     }
     server.metrics.end(labels, response.status().as_u16(), started.elapsed());
     drop(in_flight);
-    response
+    // Tunnels and logs may pause as long as they like; a watch that nobody reads would collect events.
+    if long && info.verb != "watch" { response } else { server.flow.answers.send(response, held.into_permits(), to) }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -75,6 +97,7 @@ async fn filtered(
     info: &RequestInfo,
     query: &Query,
     long: bool,
+    held: &Held,
 ) -> Result<Response<Body>, ApiError> {
     // Apart, because a reference to the parts may be held while waiting, and one to the body may not.
     let (mut parts, body) = request.into_parts();
@@ -98,12 +121,10 @@ async fn filtered(
             trust.may_pause();
         }
         let request = Request::from_parts(parts, body);
-        let response = super::router::dispatch(server, request, info.clone(), query.clone(), user).await?;
-        // Tunnels and logs may pause as long as they like; a watch that nobody reads would collect events.
-        return Ok(if info.verb == "watch" { server.flow.answers.send(response, Vec::new()) } else { response });
+        return super::router::dispatch(server, request, info.clone(), query.clone(), user).await;
     }
     let limit = timeout(query)?;
-    let work = limited(server, Request::from_parts(parts, body), info, query, user, share);
+    let work = limited(server, Request::from_parts(parts, body), (info, query), user, share, held);
     tokio::time::timeout(limit, work)
         .await
         .unwrap_or_else(|_| Err(ApiError::timeout("Timeout: request did not complete within the allotted timeout")))
@@ -120,52 +141,35 @@ struct Share<'a> {
 async fn limited(
     server: &Arc<Server>,
     request: Request<Body>,
-    info: &RequestInfo,
-    query: &Query,
+    (info, query): (&RequestInfo, &Query),
     user: UserInfo,
     share: Option<Share<'_>>,
+    held: &Held,
 ) -> Result<Response<Body>, ApiError> {
     let (parts, body) = request.into_parts();
     let memory = share.as_ref().map(|share| (share.pools.bodies(), share.user.username.as_str()));
     let (body, received) = body::receive(body, memory).await?;
+    held.keep(received);
     let media = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let weight = flow::weight(media, &body);
-    let request = Request::from_parts(parts, body::full(body));
     // A small patch of a large object is as much work as the object.
-    let weight = weight.max(stored_size(server, info));
+    let weight = weight.max(super::weigh::stored(server, info, query, &parts.headers));
+    let request = Request::from_parts(parts, body::full(body));
     let reads = matches!(info.verb.as_str(), "get" | "list");
-    let mut permits = received;
-    let mut places = Vec::new();
     if let Some(share) = &share
         && info.is_resource
     {
-        places = place(share, reads, weight).await?;
+        held.keep(place(share, reads, weight).await?);
     }
-    let response = if weight >= flow::LARGE_BODY {
-        let (own, info, query) = (server.clone(), info.clone(), query.clone());
-        let work = async move { super::router::dispatch(&own, request, info, query, user).await };
-        // The warnings of a request belong to its task.
-        let (answer, warnings) = server.flow.apart(super::warnings::collect(work)).await?;
-        warnings.into_iter().for_each(super::warnings::add);
-        answer?
-    } else {
-        super::router::dispatch(server, request, info.clone(), query.clone(), user).await?
-    };
-    // What a write answers is as large as its object; a list may be large, and whoever reads it slowly holds a place.
-    if reads {
-        permits.append(&mut places);
+    if weight < flow::LARGE_BODY {
+        return super::router::dispatch(server, request, info.clone(), query.clone(), user).await;
     }
-    Ok(server.flow.answers.send(response, permits))
-}
-
-/// Bytes of the object that a change is about, as far as the caches know.
-fn stored_size(server: &Server, info: &RequestInfo) -> usize {
-    if !matches!(info.verb.as_str(), "patch" | "update") || info.name.is_empty() {
-        return 0;
-    }
-    let resource = server.registry.get(&info.group, &info.resource);
-    let object = resource.and_then(|resource| resource.cache().get(&info.namespace, &info.name));
-    object.map_or(0, |object| object.json_bytes().len())
+    let (own, info, query) = (server.clone(), info.clone(), query.clone());
+    let work = async move { super::router::dispatch(&own, request, info, query, user).await };
+    // The warnings of a request belong to its task.
+    let (answer, warnings) = server.flow.apart(super::warnings::collect(work)).await?;
+    warnings.into_iter().for_each(super::warnings::add);
+    answer
 }
 
 async fn place(share: &Share<'_>, reads: bool, weight: usize) -> Result<Vec<Permit>, ApiError> {

@@ -133,13 +133,13 @@ fn namespace(request: &Request<'_>, object: &Value, view: &dyn View) -> Result<(
     }
     let name = str_at(object, &["metadata", "name"]);
     let mut by_violation: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for pod in view.list("", "pods").iter().filter(|pod| pod["metadata"]["namespace"] == name) {
+    view.each_in("", "pods", name, &mut |pod| {
         let violated = violations(pod, now.level);
         if !violated.is_empty() {
             let reasons = violated.iter().map(|v| v.reason).collect::<Vec<_>>().join(", ");
             by_violation.entry(reasons).or_default().push(str_at(pod, &["metadata", "name"]).to_owned());
         }
-    }
+    });
     if !by_violation.is_empty() {
         warnings::add(format!(
             "existing pods in namespace {name:?} violate the new PodSecurity enforce level {:?}",

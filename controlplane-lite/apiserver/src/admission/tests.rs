@@ -44,6 +44,11 @@ impl View for Objects {
         self.0.iter().filter(|((p, ..), _)| p == plural).map(|(_, v)| v.clone()).collect()
     }
 
+    fn each_in(&self, group: &str, plural: &str, namespace: &str, visit: &mut dyn FnMut(&Value)) {
+        let all = self.list(group, plural);
+        all.iter().filter(|object| object["metadata"]["namespace"] == namespace).for_each(visit);
+    }
+
     fn may(&self, user: &UserInfo, verb: &str, _: &str, _: (&str, &str), name: &str) -> bool {
         user.username == format!("{verb} {name}")
     }

@@ -26,6 +26,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(Debug, Default)]
 pub struct Connection {
     open: AtomicUsize,
+    /// Of them those whose answer was given up: nobody takes it, and nobody can tell the client.
+    lost: AtomicUsize,
     begun: AtomicU64,
     trusted: AtomicBool,
     may_pause: AtomicBool,
@@ -41,9 +43,25 @@ impl Trust {
         self.0.trusted.store(true, Ordering::Relaxed);
     }
 
+    /// The answer to one of the connection's requests was given up.
+    pub fn lose(&self) -> Lost {
+        self.0.lost.fetch_add(1, Ordering::Relaxed);
+        Lost(self.0.clone())
+    }
+
     /// The request is one whose reader may pause as long as they like: a log in a pager.
     pub fn may_pause(&self) {
         self.0.may_pause();
+    }
+}
+
+/// A request whose answer was given up, until its stream ends.
+#[derive(Debug)]
+pub struct Lost(Arc<Connection>);
+
+impl Drop for Lost {
+    fn drop(&mut self) {
+        self.0.lost.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -75,6 +93,11 @@ impl Connection {
         self.may_pause.store(true, Ordering::Relaxed);
     }
 
+    /// Whether no request is being answered but such whose answers were given up.
+    pub fn is_quiet(&self) -> bool {
+        self.open.load(Ordering::Relaxed) <= self.lost.load(Ordering::Relaxed)
+    }
+
     /// Returns when no request has been on the connection for a while.
     pub async fn idle(&self) {
         let mut begun = None;
@@ -82,7 +105,7 @@ impl Connection {
             let trusted = self.trusted.load(Ordering::Relaxed);
             tokio::time::sleep(if trusted { IDLE } else { STRANGER_IDLE }).await;
             let now = self.begun.load(Ordering::Relaxed);
-            if self.open.load(Ordering::Relaxed) == 0 && begun == Some(now) {
+            if self.is_quiet() && begun == Some(now) {
                 return;
             }
             begun = Some(now);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use http::Response;
 
-use crate::body::Body;
+use crate::body::{Body, MAX_BODY};
 use crate::call::Call;
 use crate::options::{self, DeleteOptions};
 use crate::respond;
@@ -19,14 +19,16 @@ pub async fn deletecollection(call: &Call, body: Bytes) -> Result<Response<Body>
     let list_options = options::list(&call.query, false)?;
     let options = super::delete::delete_options(call, &body)?;
     let page = super::list::page(call, &list_options).await?;
-    // Several at once share a commit of the store; the first failure ends the rest.
+    // Several at once share a commit of the store; the first failure ends the rest. Each is decoded.
+    let largest = page.items.iter().map(|object| object.json_bytes().len()).max().unwrap_or(0);
+    let at_once = (MAX_BODY / largest.max(1)).clamp(1, AT_ONCE);
     futures::stream::iter(page.items.iter().map(Ok))
-        .try_for_each_concurrent(AT_ONCE, |object| delete_one(call, object, &options))
+        .try_for_each_concurrent(at_once, |object| delete_one(call, object, &options))
         .await?;
     respond::list(call, page)
 }
 
-/// Deletes being carried out at once.
+/// Deletes being carried out at once, at most.
 const AT_ONCE: usize = 64;
 
 async fn delete_one(call: &Call, object: &Object, options: &DeleteOptions) -> Result<(), ApiError> {
