@@ -199,13 +199,7 @@ pub fn acknowledged_writes_survive_kill_9(cluster: &Cluster) -> Result<()> {
         });
         let writers: Vec<_> = writers.collect();
         // In the middle: a third is written, the rest is not.
-        loop {
-            let count = written.lock().unwrap().len();
-            if count >= 300 {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
+        time::eventually_true("a third", async || written.lock().unwrap().len() >= 300).await?;
         kill_9(cluster.copepod_of(&control_plane)?)?;
         for writer in writers {
             writer.await?;

@@ -1,38 +1,31 @@
 //! kubectl as people use it, in every version at hand.
 
-use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::net::http_get;
-use harness::{program, time};
+use harness::program::{self, Ended};
+use harness::time;
 
 use crate::support::cluster::Cluster;
 
 /// Where `make kubectls` puts further versions.
 const VERSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/kubectl");
 
-/// Ends a kubectl that would go on by itself.
-struct Background(Child);
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 struct Kubectl<'a> {
     cluster: &'a Cluster,
+    kubectl: harness::kubectl::Kubectl,
     program: String,
 }
 
 impl Kubectl<'_> {
+    fn output(&self, arguments: &[&str], input: Option<&str>) -> Result<Ended> {
+        self.kubectl.output(arguments, input)
+    }
+
     fn run(&self, arguments: &[&str]) -> Result<String> {
-        let ended = program::run(self.cluster.kubectl_command(&self.program).args(arguments), None)?;
-        ended.success(&format!("{} {}", self.program, arguments.join(" ")))
+        self.output(arguments, None)?.success(&format!("{} {}", self.program, arguments.join(" ")))
     }
 
     /// Runs and looks for words in what is printed.
@@ -42,14 +35,6 @@ impl Kubectl<'_> {
             ensure!(text.contains(word), "{} {}: no {word:?} in\n{text}", self.program, arguments.join(" "));
         }
         Ok(())
-    }
-
-    fn start(&self, arguments: &[&str]) -> Result<(Background, BufReader<std::process::ChildStdout>)> {
-        let mut command = self.cluster.kubectl_command(&self.program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().with_context(|| format!("start {}", self.program))?;
-        let stdout = BufReader::new(child.stdout.take().context("a pipe")?);
-        Ok((Background(child), stdout))
     }
 }
 
@@ -65,7 +50,7 @@ fn programs() -> Result<Vec<String>> {
 
 pub fn works_in_every_version(cluster: &Cluster) -> Result<()> {
     for (index, program) in programs()?.into_iter().enumerate() {
-        let kubectl = Kubectl { cluster, program };
+        let kubectl = Kubectl { cluster, kubectl: cluster.kubectls().program(&program), program };
         let name = format!("k{index}");
         reads_and_writes(&kubectl, &name).with_context(|| kubectl.program.clone())?;
         streams(&kubectl, &name).with_context(|| kubectl.program.clone())?;
@@ -161,12 +146,10 @@ fn streams(kubectl: &Kubectl<'_>, name: &str) -> Result<()> {
 
 fn exec_and_attach(kubectl: &Kubectl<'_>, pod: &str) -> Result<()> {
     kubectl.shows(&["exec", pod, "--", "demo", "echo", "out"], &["out"])?;
-    let mut failing = kubectl.cluster.kubectl_command(&kubectl.program);
-    let failed = program::run(failing.args(["exec", pod, "--", "demo", "exit", "7"]), None)?;
+    let failed = kubectl.output(&["exec", pod, "--", "demo", "exit", "7"], None)?;
     ensure!(failed.status.code() == Some(7), "{failed:?}");
     // Standard input travels, and its end too.
-    let mut cat = kubectl.cluster.kubectl_command(&kubectl.program);
-    let ended = program::run(cat.args(["exec", "-i", pod, "--", "demo", "cat"]), Some("through and back"))?;
+    let ended = kubectl.output(&["exec", "-i", pod, "--", "demo", "cat"], Some("through and back"))?;
     ensure!(ended.stdout == "through and back", "{ended:?}");
     // A terminal on our side, made by script(1), gives one on the other.
     let line = format!(
@@ -182,18 +165,12 @@ fn exec_and_attach(kubectl: &Kubectl<'_>, pod: &str) -> Result<()> {
 }
 
 fn logs(kubectl: &Kubectl<'_>, pod: &str) -> Result<()> {
-    let (_follower, mut lines) = kubectl.start(&["logs", "-f", "--tail=0", pod])?;
+    let follower = kubectl.kubectl.start(&["logs", "-f", "--tail=0", pod])?;
     // The follower has no way to say that it follows: speak until it hears.
-    let (sender, heard) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let _ = lines.read_line(&mut line);
-        let _ = sender.send(line);
-    });
     time::until("a followed line", || {
         kubectl.run(&["exec", pod, "--", "demo", "http-get", "http://127.0.0.1:8080/log?msg=marker"])?;
-        let line = heard.recv_timeout(time::attempt() / 20)?;
-        ensure!(line.contains("marker"), "{line:?}");
+        let heard = follower.printed()?;
+        ensure!(heard.contains("marker"), "{heard:?}");
         Ok(())
     })?;
     kubectl.shows(&["logs", "--tail=1", pod], &["marker"])?;
@@ -202,13 +179,10 @@ fn logs(kubectl: &Kubectl<'_>, pod: &str) -> Result<()> {
 }
 
 fn port_forward(kubectl: &Kubectl<'_>, pod: &str) -> Result<()> {
-    let (_forward, mut lines) = kubectl.start(&["port-forward", pod, ":8080"])?;
-    let mut line = String::new();
-    lines.read_line(&mut line)?;
+    let mut forward = kubectl.kubectl.start(&["port-forward", pod, ":8080"])?;
     // Forwarding from 127.0.0.1:41234 -> 8080
-    let local =
-        line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).with_context(|| line.clone())?;
-    let address = format!("127.0.0.1:{local}").parse()?;
+    let local = |line: &str| Some(line.split("127.0.0.1:").nth(1)?.split(' ').next()?.to_owned());
+    let address = format!("127.0.0.1:{}", forward.line("a forwarded port", local)?).parse()?;
     for _ in 0..3 {
         let answer = http_get(address, "/hostname")?;
         ensure!(answer == pod, "{answer}");
@@ -234,14 +208,10 @@ fn copy(kubectl: &Kubectl<'_>, pod: &str) -> Result<()> {
 }
 
 fn watch(kubectl: &Kubectl<'_>) -> Result<()> {
-    let (_watcher, mut lines) = kubectl.start(&["get", "configmaps", "--watch", "-o", "name"])?;
-    let mut line = String::new();
+    let mut watcher = kubectl.kubectl.start(&["get", "configmaps", "--watch", "-o", "name"])?;
     // The list comes first: the namespace's certificate authority.
-    lines.read_line(&mut line)?;
-    ensure!(line.contains("kube-root-ca.crt"), "{line}");
+    watcher.line("the list", |line| line.contains("kube-root-ca.crt").then_some(()))?;
     kubectl.run(&["create", "configmap", "seen"])?;
-    line.clear();
-    lines.read_line(&mut line)?;
-    ensure!(line.contains("configmap/seen"), "{line}");
+    watcher.line("the change", |line| line.contains("configmap/seen").then_some(()))?;
     kubectl.run(&["delete", "configmap", "seen"]).map(drop)
 }

@@ -3,12 +3,13 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
+use harness::kubectl::Kubectl;
 use harness::net::Namespace;
-use harness::program::{self, Ended};
+use harness::program::{self, Background, Ended};
 use harness::time;
 use serde_json::Value;
 
@@ -177,37 +178,32 @@ impl Cluster {
 
     /// Runs kubectl; its standard output.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        self.kubectl_output(arguments, None)?.success(&format!("kubectl {}", arguments.join(" ")))
+        self.kubectls().run(arguments, None)
     }
 
     /// Runs kubectl with a text on its standard input.
     pub fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
-        self.kubectl_output(arguments, Some(input))?.success(&format!("kubectl {}", arguments.join(" ")))
+        self.kubectls().run(arguments, Some(input))
     }
 
-    /// A kubectl command for this cluster and the scenario's namespace.
-    pub fn kubectl_command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.arg("--kubeconfig").arg(self.kubeconfig()).arg("--namespace").arg(self.namespace());
-        command.env("HOME", self.data.path());
-        command
+    /// kubectl for this cluster and the scenario's namespace.
+    pub fn kubectls(&self) -> Kubectl {
+        let kubectl = Kubectl::with_config(self.data.path(), &self.kubeconfig());
+        kubectl.flag(&format!("--namespace={}", self.namespace()))
     }
 
     /// Runs kubectl whatever comes of it.
     pub fn kubectl_output(&self, arguments: &[&str], input: Option<&str>) -> Result<Ended> {
-        program::run(self.kubectl_command("kubectl").args(arguments), input)
+        self.kubectls().output(arguments, input)
     }
 
     /// Watches what a JSONPath shows of an object.
     pub fn follow(&self, kind: &str, name: &str, path: &str) -> Result<Followed> {
-        let shown = tempfile::NamedTempFile::new()?;
-        let mut command = self.kubectl_command("kubectl");
-        command.args(["get", kind, name, "--watch", "-o", &format!("jsonpath=x{path}{{\"\\n\"}}")]);
-        let child = command.stdin(Stdio::null()).stdout(shown.reopen()?).spawn().context("run kubectl")?;
-        let followed = Followed { child, shown };
+        let shows = format!("jsonpath=x{path}{{\"\\n\"}}");
+        let mut watch = self.kubectls().start(&["get", kind, name, "--watch", "-o", &shows])?;
         // Its first line shows that it watches.
-        time::until("the watch", || followed.lines()?.first().map(drop).context("not yet"))?;
-        Ok(followed)
+        watch.line("the watch", |line| line.strip_prefix('x').map(drop))?;
+        Ok(Followed(watch))
     }
 
     /// Applies a manifest.
@@ -266,27 +262,14 @@ impl Cluster {
 }
 
 /// A watch by kubectl; it ends when this is dropped.
-pub struct Followed {
-    child: Child,
-    shown: tempfile::NamedTempFile,
-}
+pub struct Followed(Background);
 
 impl Followed {
-    fn lines(&self) -> Result<Vec<String>> {
-        let text = fs::read_to_string(self.shown.path())?;
-        Ok(text.lines().filter_map(|line| line.strip_prefix('x')).map(str::to_owned).collect())
-    }
-
     /// The last value that was shown and was not empty.
     pub fn last(&self) -> Option<String> {
-        self.lines().ok()?.into_iter().rev().find(|line| !line.is_empty())
-    }
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let shown = self.0.printed().ok()?;
+        let mut values = shown.lines().filter_map(|line| line.strip_prefix('x'));
+        values.rfind(|value| !value.is_empty()).map(str::to_owned)
     }
 }
 
