@@ -85,48 +85,68 @@ impl FromStr for Cidr {
 
 /// Which node holds which range. A range handed out stays taken until its node
 /// is forgotten, so a failed write cannot give it to two nodes.
+///
+/// A node's object may go while its pods run on; when it comes back, they have addresses of the
+/// range it had. So a range that was given back waits for its node as long as there are others.
 #[derive(Debug)]
 pub struct Allocations {
     cluster: Cidr,
     node_prefix: u8,
     by_node: BTreeMap<String, BTreeSet<Cidr>>,
+    /// Ranges that were given back, and by whom: one node a range, so there are no more than ranges.
+    former: BTreeMap<Cidr, String>,
     next: u32,
 }
 
 impl Allocations {
     /// Nothing handed out.
     pub fn new(cluster: Cidr, node_prefix: u8) -> Self {
-        Self { cluster, node_prefix, by_node: BTreeMap::new(), next: 0 }
+        Self { cluster, node_prefix, by_node: BTreeMap::new(), former: BTreeMap::new(), next: 0 }
     }
 
     /// Notes the range a node says it has.
     pub fn occupy(&mut self, node: &str, cidr: Cidr) {
+        self.former.remove(&cidr);
         self.by_node.entry(node.to_owned()).or_default().insert(cidr);
     }
 
-    /// Notes that a node is gone.
+    /// Notes that a node is gone. Its part of the cluster's range is the first to be given to it again.
     pub fn release(&mut self, node: &str) {
-        self.by_node.remove(node);
+        let given_back = self.by_node.remove(node).into_iter().flatten();
+        let ours = given_back.filter(|cidr| cidr.prefix() == self.node_prefix && self.cluster.overlaps(*cidr));
+        self.former.extend(ours.map(|cidr| (cidr, node.to_owned())));
     }
 
-    /// The range for a node: the one noted for it, or the next free one.
+    /// The range for a node: the one noted for it, the one it had, the next free one that nobody had,
+    /// or the next free one.
     pub fn assign(&mut self, node: &str) -> Option<Cidr> {
         if let Some(cidr) = self.by_node.get(node).and_then(|c| c.first()) {
             return Some(*cidr);
         }
-        let free = self.free_from(self.next).or_else(|| self.free_from(0))?;
-        let (n, cidr) = free;
-        self.next = n.wrapping_add(1);
+        let taken: BTreeSet<Cidr> = self.by_node.values().flatten().copied().collect();
+        let odd: Vec<Cidr> = taken.iter().copied().filter(|c| c.prefix() != self.node_prefix).collect();
+        let is_free = |cidr: Cidr| !taken.contains(&cidr) && !odd.iter().any(|o| o.overlaps(cidr));
+        let had = self.former.iter().find(|(cidr, name)| *name == node && is_free(**cidr)).map(|(cidr, _)| *cidr);
+        let cidr = match had {
+            Some(cidr) => cidr,
+            None => {
+                let unused = |cidr| is_free(cidr) && !self.former.contains_key(&cidr);
+                let (n, cidr) = self.next_part(unused).or_else(|| self.next_part(is_free))?;
+                self.next = n.wrapping_add(1);
+                cidr
+            }
+        };
         self.occupy(node, cidr);
         Some(cidr)
     }
 
-    fn free_from(&self, start: u32) -> Option<(u32, Cidr)> {
-        let taken: BTreeSet<Cidr> = self.by_node.values().flatten().copied().collect();
-        let odd: Vec<Cidr> = taken.iter().copied().filter(|c| c.prefix() != self.node_prefix).collect();
-        (start..)
-            .map_while(|n| self.cluster.part(self.node_prefix, n).map(|c| (n, c)))
-            .find(|(_, c)| !taken.contains(c) && !odd.iter().any(|o| o.overlaps(*c)))
+    /// The next part that `fits`, those before the last one handed out at the end.
+    fn next_part(&self, fits: impl Fn(Cidr) -> bool) -> Option<(u32, Cidr)> {
+        let from = |start: u32| {
+            let mut parts = (start..).map_while(|n| self.cluster.part(self.node_prefix, n).map(|c| (n, c)));
+            parts.find(|(_, cidr)| fits(*cidr))
+        };
+        from(self.next).or_else(|| from(0))
     }
 }
 
@@ -169,6 +189,29 @@ mod tests {
         a.release("a");
         assert_eq!(a.assign("c"), Some(cidr("10.0.0.0/31")));
         assert_eq!(Allocations::new(cidr("10.0.0.0/24"), 16).assign("x"), None, "node larger than cluster");
+    }
+
+    #[test]
+    fn a_node_that_comes_back_finds_the_range_its_pods_are_in() {
+        let mut a = Allocations::new(cidr("10.42.0.0/22"), 24);
+        let first: Vec<_> = ["n0", "n1", "n2"].iter().map(|n| a.assign(n).unwrap().to_string()).collect();
+        assert_eq!(first, ["10.42.0.0/24", "10.42.1.0/24", "10.42.2.0/24"]);
+        a.release("n1");
+        a.release("n0");
+        assert_eq!(a.assign("n1"), Some(cidr("10.42.1.0/24")));
+        a.release("n1");
+        assert_eq!(a.assign("new"), Some(cidr("10.42.3.0/24")), "what nobody had comes first");
+        assert_eq!(a.assign("n0"), Some(cidr("10.42.0.0/24")));
+        // Nothing else is left: whoever needs it gets it, and then it is theirs.
+        assert_eq!(a.assign("newer"), Some(cidr("10.42.1.0/24")));
+        assert_eq!(a.assign("n1"), None);
+        a.release("newer");
+        assert_eq!(a.assign("n1"), Some(cidr("10.42.1.0/24")), "it was another's last");
+        // One that was told by hand, from elsewhere, is nobody's to give.
+        a.occupy("odd", cidr("192.0.2.0/24"));
+        a.release("odd");
+        a.release("n1");
+        assert_eq!(a.assign("odd"), Some(cidr("10.42.1.0/24")));
     }
 
     #[test]
