@@ -11,6 +11,8 @@ const UDP_PAYLOAD: u16 = 1232;
 const UDP_PAYLOAD_PLAIN: u16 = 512;
 /// The shortest record: a pointer to a name, type, class, TTL and length.
 const RECORD_MIN: usize = 12;
+/// More records than the longest message holds.
+pub const RECORDS: usize = u16::MAX as usize / RECORD_MIN + 1;
 
 /// How a message travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hickory_proto::rr::rdata::{A, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
+use super::message::RECORDS;
 use super::read::{Endpoint, Kind, Port, ServiceEntry, SliceEntry};
 use crate::cidr::Cidr4;
 use crate::snapshot::ServiceName;
@@ -18,6 +19,10 @@ const TTL: u32 = 5;
 const SCHEMA_VERSION: &str = "1.1.0";
 /// What SRV records of one name share out among them, as upstream's server has it.
 const WEIGHT: u16 = 100;
+/// How many ports of endpoints are looked at for one question.
+const LOOKS: usize = 1 << 16;
+/// How many names of one address are told.
+const NAMES: usize = 1000;
 
 /// What the zone says to a question.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,8 +42,8 @@ pub enum Answer {
     NameError,
 }
 
-/// Whom an address belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Whom an address belongs to; a Service that has it itself comes first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Owner {
     ClusterIp(ServiceName),
     /// An endpoint in this slice of the Service.
@@ -71,7 +76,7 @@ pub struct Zone {
     /// The namespaces there are, and whether all of them are known.
     known_namespaces: BTreeSet<Arc<str>>,
     namespaces_known: bool,
-    owners: BTreeMap<Ipv4Addr, Vec<Owner>>,
+    owners: BTreeSet<(Ipv4Addr, Owner)>,
 }
 
 impl Zone {
@@ -88,7 +93,7 @@ impl Zone {
             namespaces: BTreeMap::new(),
             known_namespaces: BTreeSet::new(),
             namespaces_known: false,
-            owners: BTreeMap::new(),
+            owners: BTreeSet::new(),
         })
     }
 
@@ -115,30 +120,28 @@ impl Zone {
         let new = entry.as_ref().and_then(address);
         let old = self.change(name, |named| std::mem::replace(&mut named.service, entry));
         if let Some(old) = old.as_ref().and_then(address) {
-            self.disown(old, &Owner::ClusterIp(name.clone()));
+            self.owners.remove(&(old, Owner::ClusterIp(name.clone())));
         }
-        if let Some(new) = new {
-            self.own(new, Owner::ClusterIp(name.clone()));
-        }
+        self.owners.extend(new.map(|new| (new, Owner::ClusterIp(name.clone()))));
     }
 
     /// Takes the new state of a slice of a Service's endpoints in; `None` when it is gone.
     pub fn set_slice(&mut self, service: &ServiceName, slice: &Arc<str>, entry: Option<SliceEntry>) {
         let owner = Owner::Slice(service.clone(), Arc::clone(slice));
-        let addresses = |entry: &Option<SliceEntry>| -> Vec<Ipv4Addr> {
-            entry.iter().flat_map(|entry| &entry.endpoints).map(|endpoint| endpoint.address).collect()
+        let owned = |entry: &Option<SliceEntry>| -> Vec<(Ipv4Addr, Owner)> {
+            let endpoints = entry.iter().flat_map(SliceEntry::endpoints);
+            endpoints.map(|endpoint| (endpoint.address, owner.clone())).collect()
         };
-        let new = addresses(&entry);
+        let entry = entry.filter(|entry| !entry.endpoints().is_empty());
+        let new = owned(&entry);
         let old = self.change(service, |named| match entry {
             Some(entry) => named.slices.insert(Arc::clone(slice), entry),
             None => named.slices.remove(slice),
         });
-        for address in addresses(&old) {
-            self.disown(address, &owner);
+        for gone in owned(&old) {
+            self.owners.remove(&gone);
         }
-        for address in new {
-            self.own(address, owner.clone());
-        }
+        self.owners.extend(new);
     }
 
     /// Changes what is below a Service's name, and forgets what became empty.
@@ -155,20 +158,11 @@ impl Zone {
         result
     }
 
-    fn own(&mut self, address: Ipv4Addr, owner: Owner) {
-        let owners = self.owners.entry(address).or_default();
-        if !owners.contains(&owner) {
-            owners.push(owner);
-        }
-    }
-
-    fn disown(&mut self, address: Ipv4Addr, owner: &Owner) {
-        if let Some(owners) = self.owners.get_mut(&address) {
-            owners.retain(|other| other != owner);
-            if owners.is_empty() {
-                self.owners.remove(&address);
-            }
-        }
+    /// Whom an address belongs to, in order.
+    fn owners_of(&self, address: Ipv4Addr) -> impl Iterator<Item = &Owner> {
+        let least = Owner::ClusterIp(ServiceName { namespace: "".into(), name: "".into() });
+        let from = self.owners.range((address, least)..);
+        from.take_while(move |(of, _)| *of == address).map(|(_, owner)| owner)
     }
 
     /// The domain, in full.
@@ -276,7 +270,7 @@ impl Zone {
             Kind::Headless if named.endpoints().next().is_none() => Answer::NameError,
             Kind::ClusterIp(address) if kind == RecordType::A => one(question, RData::A(A(*address))),
             Kind::Headless if kind == RecordType::A => {
-                addresses(question, named.endpoints().map(|(endpoint, _)| endpoint.address))
+                addresses(question, named.endpoints().map(|endpoint| endpoint.address))
             }
             // Upstream's servers list every port there.
             Kind::ClusterIp(_) | Kind::Headless if kind == RecordType::SRV => {
@@ -298,8 +292,7 @@ impl Zone {
             return Answer::NameError;
         }
         // As upstream's server, those of Services with an address of their own have names, too.
-        let with_name = named.endpoints().map(|(endpoint, _)| endpoint).filter(|endpoint| endpoint.label() == label);
-        match addresses(question, with_name.map(|endpoint| endpoint.address)) {
+        match addresses(question, named.labelled(label).map(|endpoint| endpoint.address)) {
             Answer::Records { .. } if kind != RecordType::A => Answer::NoData,
             found => found,
         }
@@ -317,39 +310,19 @@ impl Zone {
     fn srv(&self, question: &Name, (namespace, name): (&str, &str), wanted: impl Fn(&Port) -> bool) -> Answer {
         let Some((service, named)) = self.named(namespace, name) else { return Answer::NameError };
         let Some(of_service) = self.service_name(namespace, name) else { return Answer::NoData };
-        let mut targets: Vec<(u16, Name, Ipv4Addr)> = Vec::new();
-        match &service.kind {
-            Kind::ClusterIp(address) => {
-                let ports = service.ports.iter().filter(|port| wanted(port));
-                targets.extend(ports.map(|port| (port.number, of_service.clone(), *address)));
-            }
-            _ => {
-                for (endpoint, ports) in named.endpoints() {
-                    let Ok(target) = of_service.prepend_label(endpoint.label()) else { continue };
-                    let ports = ports.iter().filter(|port| wanted(port));
-                    targets.extend(ports.map(|port| (port.number, target.clone(), endpoint.address)));
-                }
-            }
-        }
-        targets.sort_unstable();
-        targets.dedup();
-        let weight = (WEIGHT / u16::try_from(targets.len().max(1)).unwrap_or(u16::MAX)).max(1);
-        let hosts: BTreeSet<(Name, Ipv4Addr)> = targets.iter().map(|(_, name, ip)| (name.clone(), *ip)).collect();
-        let host = |(name, address)| Record::from_rdata(name, TTL, RData::A(A(address)));
-        let additionals = hosts.into_iter().map(host).collect();
-        let answer = |(port, target, _)| {
-            Record::from_rdata(question.clone(), TTL, RData::SRV(SRV::new(0, weight, port, target)))
+        let Kind::ClusterIp(address) = &service.kind else {
+            return endpoints_answer(question, &of_service, named.targets(wanted).collect());
         };
-        let answers: Vec<_> = targets.into_iter().map(answer).collect();
-        if answers.is_empty() { Answer::NoData } else { Answer::Records { answers, additionals } }
+        let ports: BTreeSet<u16> = service.ports.iter().filter(|port| wanted(port)).map(|port| port.number).collect();
+        let ports: Vec<_> = ports.into_iter().map(|port| (port, of_service.clone())).collect();
+        targets_answer(question, ports, [(of_service, *address)])
     }
 
     /// The names of an address. A ClusterIP has its Service's alone; an endpoint has one in each
     /// Service that it is behind, those with a host name first, since many take the first one.
     fn backward(&self, question: &Name, address: Ipv4Addr, kind: RecordType) -> Answer {
-        let owners = self.owners.get(&address).map_or(&[][..], Vec::as_slice);
         let mut names: BTreeSet<(bool, Name)> = BTreeSet::new();
-        for owner in owners {
+        for owner in self.owners_of(address).take(NAMES) {
             match owner {
                 Owner::ClusterIp(service) => {
                     if let Some(name) = self.service_name(&service.namespace, &service.name) {
@@ -358,16 +331,16 @@ impl Zone {
                 }
                 Owner::Slice(service, slice) => {
                     let Some((_, named)) = self.named(&service.namespace, &service.name) else { continue };
-                    let endpoints = named.slices.get(slice).into_iter().flat_map(|slice| &slice.endpoints);
-                    for endpoint in endpoints.filter(|endpoint| endpoint.ready && endpoint.address == address) {
-                        let of_service = self.service_name(&service.namespace, &service.name);
-                        let name = of_service.and_then(|name| name.prepend_label(endpoint.label()).ok());
+                    let Some(slice) = named.slices.get(slice) else { continue };
+                    let Some(of_service) = self.service_name(&service.namespace, &service.name) else { continue };
+                    for endpoint in slice.with_address(address) {
+                        let name = of_service.prepend_label(endpoint.label()).ok();
                         names.extend(name.map(|name| (endpoint.hostname.is_none(), name)));
                     }
                 }
             }
         }
-        pointers(question, kind, names.into_iter().map(|(_, name)| name).collect())
+        pointers(question, kind, names.into_iter().map(|(_, name)| name).take(NAMES).collect())
     }
 
     fn service_name(&self, namespace: &str, name: &str) -> Option<Name> {
@@ -380,15 +353,65 @@ impl Named {
     fn ports<'a>(&'a self, service: &'a ServiceEntry) -> impl Iterator<Item = &'a Port> {
         let headless = service.kind == Kind::Headless;
         let own = service.ports.iter().filter(move |_| !headless);
-        own.chain(self.endpoints().flat_map(|(_, ports)| ports).filter(move |_| headless))
+        own.chain(self.slice_ports().map(|(_, port)| port).filter(move |_| headless))
     }
 
-    /// The endpoints that are to be found, each with its slice's ports.
-    fn endpoints(&self) -> impl Iterator<Item = (&Endpoint, &[Port])> {
-        self.slices.values().flat_map(|slice| {
-            let ready = slice.endpoints.iter().filter(|endpoint| endpoint.ready);
-            ready.map(|endpoint| (endpoint, &*slice.ports))
-        })
+    /// The ports of endpoints, as many as are looked at.
+    fn slice_ports(&self) -> impl Iterator<Item = (&SliceEntry, &Port)> {
+        let all = self.slices.values().flat_map(|slice| slice.ports.iter().map(move |port| (slice, port)));
+        all.take(LOOKS)
+    }
+
+    /// Ports that are `wanted` with each endpoint that has them, as many as one answer tells of.
+    fn targets(&self, wanted: impl Fn(&Port) -> bool) -> impl Iterator<Item = (u16, &Endpoint)> {
+        let ports = self.slice_ports().filter(move |(_, port)| wanted(port));
+        ports.flat_map(|(slice, port)| slice.endpoints().iter().map(|endpoint| (port.number, endpoint))).take(RECORDS)
+    }
+
+    /// The endpoints that are to be found, as many as one answer tells of.
+    fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.slices.values().flat_map(SliceEntry::endpoints).take(RECORDS)
+    }
+
+    /// The endpoints that have this label: their host name, or the dashed address where they have none.
+    fn labelled<'a>(&'a self, label: &'a str) -> impl Iterator<Item = &'a Endpoint> {
+        let address = dashed(label);
+        let of_slice = move |slice: &'a SliceEntry| {
+            let unnamed = address.into_iter().flat_map(|address| slice.with_address(address));
+            unnamed.filter(|endpoint| endpoint.hostname.is_none()).chain(slice.with_hostname(label))
+        };
+        self.slices.values().flat_map(of_slice).take(RECORDS)
+    }
+}
+
+/// The answer with these ports of endpoints below a Service's name.
+fn endpoints_answer(question: &Name, of_service: &Name, mut targets: Vec<(u16, &Endpoint)>) -> Answer {
+    targets.sort_unstable_by_key(|(port, endpoint)| (*port, endpoint.hostname.as_deref(), endpoint.address));
+    targets.dedup();
+    // Names take much longer to make and to compare than what they are made of.
+    let endpoints: BTreeSet<&Endpoint> = targets.iter().map(|(_, endpoint)| *endpoint).collect();
+    let name = |endpoint: &Endpoint| of_service.prepend_label(endpoint.label()).ok();
+    let names: BTreeMap<_, _> = endpoints.into_iter().filter_map(|of| Some((of, name(of)?))).collect();
+    let ports = targets.into_iter().filter_map(|(port, endpoint)| Some((port, names.get(endpoint)?.clone())));
+    targets_answer(question, ports.collect(), names.iter().map(|(of, name)| (name.clone(), of.address)))
+}
+
+/// The answer with these ports, and the addresses of what they are on.
+fn targets_answer(
+    question: &Name,
+    targets: Vec<(u16, Name)>,
+    hosts: impl IntoIterator<Item = (Name, Ipv4Addr)>,
+) -> Answer {
+    if targets.is_empty() {
+        return Answer::NoData;
+    }
+    let weight = (WEIGHT / u16::try_from(targets.len()).unwrap_or(u16::MAX)).max(1);
+    let host = |(name, address)| Record::from_rdata(name, TTL, RData::A(A(address)));
+    let answer =
+        |(port, target)| Record::from_rdata(question.clone(), TTL, RData::SRV(SRV::new(0, weight, port, target)));
+    Answer::Records {
+        answers: targets.into_iter().map(answer).collect(),
+        additionals: hosts.into_iter().map(host).collect(),
     }
 }
 

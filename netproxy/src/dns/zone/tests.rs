@@ -5,18 +5,18 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::dns::read::{Endpoint, Port, ServiceEntry, SliceEntry};
 
 fn port(name: &str, number: u16) -> Port {
     Port { name: name.into(), protocol: "tcp".into(), number }
 }
 
-fn endpoint(last: u8, hostname: Option<&str>, ready: bool) -> Endpoint {
-    Endpoint { address: Ipv4Addr::new(10, 42, 0, last), hostname: hostname.map(Into::into), ready }
+/// What is not ready is not read.
+fn endpoint(last: u8, hostname: Option<&str>, ready: bool) -> Option<Endpoint> {
+    ready.then(|| Endpoint { address: Ipv4Addr::new(10, 42, 0, last), hostname: hostname.map(Into::into) })
 }
 
-fn slice(endpoints: Vec<Endpoint>, ports: Vec<Port>) -> Option<SliceEntry> {
-    Some(SliceEntry { endpoints: endpoints.into(), ports: ports.into() })
+fn slice(endpoints: Vec<Option<Endpoint>>, ports: Vec<Port>) -> Option<SliceEntry> {
+    Some(SliceEntry::new(endpoints.into_iter().flatten(), ports.into_iter()))
 }
 
 fn key(namespace: &str, name: &str) -> ServiceName {
@@ -226,6 +226,87 @@ fn an_address_may_stand_in_two_slices_of_a_service() {
     assert_eq!(names(&zone).len(), 1, "one name once");
     zone.set_slice(&key("default", "db"), &"db-x".into(), None);
     assert_eq!(names(&zone), ["db-0.db.default.svc.cluster.local."]);
+}
+
+/// A Service of so many slices, each with as many endpoints and ports as are read.
+fn crowd(zone: &mut Zone, slices: u8) {
+    let ports = || (1..=u16::MAX).map(|number| port(&format!("p{number}"), number));
+    for at in 0..slices {
+        let address = |n: u32| Ipv4Addr::from_bits(0x0a2a_0000 + (u32::from(at) << 16) + n);
+        let hostname = |n: u32| (n % 2 == 0).then(|| format!("h-{at}-{n}").into());
+        let endpoints = (0..u32::from(u16::MAX)).map(|n| Endpoint { address: address(n), hostname: hostname(n) });
+        let entry = SliceEntry::new(endpoints, ports());
+        zone.set_slice(&key("default", "crowd"), &format!("crowd-{at}").into(), Some(entry));
+    }
+    zone.set_service(&key("default", "crowd"), service(Kind::Headless, Vec::new()));
+}
+
+#[test]
+fn no_answer_is_longer_than_a_message() {
+    let mut zone = zone();
+    crowd(&mut zone, 20);
+    let ports: Vec<_> = (1..=u16::MAX).map(|number| port("", number)).collect();
+    zone.set_service(
+        &key("default", "wide"),
+        service(Kind::ClusterIp([10, 43, 0, 9].into()), ports[..RECORDS].to_vec()),
+    );
+    for (name, kind, hosts) in [
+        ("crowd.default.svc.cluster.local.", RecordType::A, 0),
+        ("crowd.default.svc.cluster.local.", RecordType::SRV, RECORDS),
+        ("_p7._tcp.crowd.default.svc.cluster.local.", RecordType::SRV, RECORDS),
+        ("wide.default.svc.cluster.local.", RecordType::SRV, 1),
+    ] {
+        let Answer::Records { answers, additionals } = in_zone(&zone, name, kind) else { panic!("{name} {kind}") };
+        // One more than fits, so that it is seen to be too many.
+        assert_eq!(answers.len(), RECORDS, "{name} {kind}");
+        assert!(additionals.len() <= hosts, "{name} {kind}: {}", additionals.len());
+    }
+    // Whoever is asked for by name is found, however many there are.
+    for (label, address) in [("h-19-998", "10.61.3.230"), ("10-61-3-231", "10.61.3.231")] {
+        let name = format!("{label}.crowd.default.svc.cluster.local.");
+        assert_eq!(texts(&in_zone(&zone, &name, RecordType::A)), [address]);
+    }
+    assert_eq!(texts(&in_zone(&zone, "230.3.42.10.in-addr.arpa.", RecordType::PTR)).len(), 1);
+}
+
+#[test]
+fn no_question_looks_at_everything() {
+    let mut zone = zone();
+    crowd(&mut zone, 40);
+    let (entry, named) = zone.named("default", "crowd").unwrap();
+    assert_eq!((named.ports(entry).count(), named.endpoints().count()), (LOOKS, RECORDS));
+    let looked = std::cell::Cell::new(0);
+    let never = |_: &Port| {
+        looked.set(looked.get() + 1);
+        false
+    };
+    assert_eq!((named.targets(never).count(), looked.get()), (0, LOOKS));
+    let always = |_: &Port| {
+        looked.set(looked.get() + 1);
+        true
+    };
+    looked.set(0);
+    assert_eq!(named.targets(always).count(), RECORDS);
+    assert!(looked.get() <= RECORDS, "{}", looked.get());
+    assert_eq!(
+        (named.labelled("10-42-0-1").count(), named.labelled("h-7-2").count(), named.labelled("x").count()),
+        (1, 1, 0)
+    );
+}
+
+#[test]
+fn an_address_in_many_slices_has_some_of_their_names() {
+    let mut zone = zone();
+    for at in 0..NAMES + 10 {
+        let name = key("x", &format!("s{at}"));
+        zone.set_slice(&name, &"s".into(), slice(vec![endpoint(40, None, true)], vec![]));
+        zone.set_service(&name, service_headless());
+    }
+    let names = |zone: &Zone, address| texts(&in_zone(zone, address, RecordType::PTR)).len();
+    assert_eq!(names(&zone, "40.0.42.10.in-addr.arpa."), NAMES);
+    // One that has the address itself is not lost among them.
+    zone.set_service(&key("z", "own"), service(Kind::ClusterIp([10, 42, 0, 40].into()), vec![]));
+    assert_eq!(names(&zone, "40.0.42.10.in-addr.arpa."), 1);
 }
 
 #[test]
