@@ -237,11 +237,18 @@ struct ResourceLabel {
     resource: &'static str,
 }
 
+/// `scope`: whether a watch is of all objects of a kind or of one. Two watches of one kind are two things.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    resource: &'static str,
+    scope: &'static str,
+}
+
 /// Handles to the collectors; clones count into the same ones.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     unreadable: Family<ResourceLabel, Counter>,
-    synced: Family<ResourceLabel, Gauge>,
+    synced: Family<WatchLabels, Gauge>,
 }
 
 impl Metrics {
@@ -260,8 +267,8 @@ impl Metrics {
         self.unreadable.get_or_create(&ResourceLabel { resource }).inc();
     }
 
-    fn set_synced(&self, resource: &'static str, synced: bool) {
-        self.synced.get_or_create(&ResourceLabel { resource }).set(i64::from(synced));
+    fn set_synced(&self, labels: &WatchLabels, synced: bool) {
+        self.synced.get_or_create(labels).set(i64::from(synced));
     }
 }
 
@@ -280,6 +287,8 @@ pub struct Informer<T> {
     client: Client,
     config: watcher::Config,
     metrics: Metrics,
+    /// What of all there is is watched, for metrics.
+    scope: &'static str,
     /// Whether to give up where we may not watch.
     optional: bool,
     kind: PhantomData<T>,
@@ -289,14 +298,14 @@ impl<T: Kind> Informer<T> {
     /// Watches all objects.
     #[must_use]
     pub fn all(client: Client, metrics: Metrics) -> Self {
-        Self { client, config: watcher::Config::default(), metrics, optional: false, kind: PhantomData }
+        Self { client, config: watcher::Config::default(), metrics, scope: "all", optional: false, kind: PhantomData }
     }
 
     /// Watches one object.
     #[must_use]
     pub fn named(client: Client, metrics: Metrics, name: &str) -> Self {
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-        Self { config, ..Self::all(client, metrics) }
+        Self { config, scope: "one", ..Self::all(client, metrics) }
     }
 
     /// Ends with [`Ended::Forbidden`] where we may not watch, instead of trying on.
@@ -309,6 +318,7 @@ impl<T: Kind> Informer<T> {
     /// run of errors is logged once.
     pub async fn run(self, mut told: impl FnMut(Change<T>) -> bool + Send) -> Ended {
         let (resource, metrics) = (T::PLURAL, self.metrics);
+        let watch_of = WatchLabels { resource, scope: self.scope };
         let api = Api::<Item<T>>::all(self.client);
         // Asked beforehand, since the watcher would warn of what is no fault here.
         if self.optional
@@ -330,7 +340,7 @@ impl<T: Kind> Informer<T> {
                         tracing::warn!(resource, %error, "watch failed, retrying");
                     }
                     failing = true;
-                    metrics.set_synced(resource, false);
+                    metrics.set_synced(&watch_of, false);
                     continue;
                 }
             };
@@ -341,7 +351,7 @@ impl<T: Kind> Informer<T> {
                     continue;
                 }
                 Event::InitDone => {
-                    metrics.set_synced(resource, true);
+                    metrics.set_synced(&watch_of, true);
                     Some(Change::Listed(std::mem::take(&mut listed)))
                 }
                 Event::Delete(item) => Some(Change::Deleted(item.name())),
@@ -350,7 +360,7 @@ impl<T: Kind> Informer<T> {
                     applied(item, &metrics)
                 }
                 Event::Apply(item) => {
-                    metrics.set_synced(resource, true);
+                    metrics.set_synced(&watch_of, true);
                     applied(item, &metrics)
                 }
             };

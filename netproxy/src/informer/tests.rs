@@ -209,3 +209,44 @@ fn what_cannot_be_read_is_counted_by_kind() {
     let line = r#"copepod_netproxy_unreadable_objects_total{resource="services"} 1"#;
     assert!(text.contains(line), "{text}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_watches_of_a_kind_are_told_apart() {
+    let (watched, refused) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    let (one, all) = (Arc::clone(&watched), Arc::clone(&refused));
+    let answer = move |uri: axum::http::Uri| async move {
+        let query = uri.query().unwrap_or_default();
+        if !query.contains("fieldSelector") {
+            all.notify_one();
+            return Err(axum::http::StatusCode::INTERNAL_SERVER_ERROR);
+        }
+        if query.contains("watch=true") {
+            one.notify_one();
+            std::future::pending::<()>().await;
+        }
+        let list =
+            json!({"kind": "NodeList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": [node()]});
+        Ok(axum::Json(list))
+    };
+    let client = Client::new(axum::Router::new().fallback(answer), "default");
+    let metrics = Metrics::default();
+    let watches = [
+        tokio::spawn(Informer::<Node>::named(client.clone(), metrics.clone(), "here").run(|_| true)),
+        tokio::spawn(Informer::<Node>::all(client, metrics.clone()).run(|_| true)),
+    ];
+    watched.notified().await;
+    // The second time, the first refusal was taken note of.
+    refused.notified().await;
+    refused.notified().await;
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    for line in [
+        r#"copepod_netproxy_watch_synced{resource="nodes",scope="one"} 1"#,
+        r#"copepod_netproxy_watch_synced{resource="nodes",scope="all"} 0"#,
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    watches.into_iter().for_each(|watch| watch.abort());
+}
