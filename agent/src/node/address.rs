@@ -2,9 +2,6 @@
 
 use std::net::{IpAddr, UdpSocket};
 
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::InterfaceFlags;
-
 /// The address packets to the outside leave from. Connecting a UDP socket asks
 /// the routing table and sends nothing.
 fn of_default_route() -> Option<IpAddr> {
@@ -14,21 +11,12 @@ fn of_default_route() -> Option<IpAddr> {
     (!ip.is_unspecified() && !ip.is_loopback()).then_some(ip)
 }
 
-fn of_first_link() -> Option<IpAddr> {
-    let wanted = InterfaceFlags::IFF_UP;
-    getifaddrs().ok()?.filter(|a| a.flags.contains(wanted) && !a.flags.contains(InterfaceFlags::IFF_LOOPBACK)).find_map(
-        |a| {
-            let ip = a.address?.as_sockaddr_in()?.ip();
-            (!ip.is_link_local()).then_some(IpAddr::V4(ip))
-        },
-    )
-}
-
-/// The configured addresses, else what the machine suggests; loopback as the
-/// last resort, so that a machine without a network still is a node.
+/// The configured addresses, else that of the default route, as upstream (pkg/kubelet/nodestatus/setters.go,
+/// `NodeAddress`); loopback as the last resort, so that a machine without a network still is a node. The first link that
+/// has an address may be a bridge for containers, where nobody else reaches the node.
 pub fn node_ips(configured: &[IpAddr]) -> Vec<IpAddr> {
     if !configured.is_empty() {
         return configured.to_vec();
     }
-    vec![of_default_route().or_else(of_first_link).unwrap_or(IpAddr::from([127, 0, 0, 1]))]
+    vec![of_default_route().unwrap_or(IpAddr::from([127, 0, 0, 1]))]
 }

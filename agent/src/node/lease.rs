@@ -48,11 +48,12 @@ pub fn renewed(base: Option<Lease>, node: &Node, duration: Duration, now: Timest
 }
 
 /// Renews four times per duration until cancelled. The owner is the node as it
-/// is now: one that was deleted and made again has another UID.
+/// is now: one that was deleted and made again has another UID, and without a node there is no
+/// lease, as upstream (component-helpers/apimachinery/lease/controller.go, `ensureLease`).
 pub async fn run(
     client: kube::Client,
     name: String,
-    nodes: watch::Receiver<Option<Arc<Node>>>,
+    mut nodes: watch::Receiver<Option<Arc<Node>>>,
     duration: Duration,
     token: CancellationToken,
 ) {
@@ -60,7 +61,11 @@ pub async fn run(
     let mut known: Option<Lease> = None;
     let mut failures = 0_u32;
     loop {
-        let Some(node) = nodes.borrow().clone() else { return };
+        let there = tokio::select! {
+            () = token.cancelled() => return,
+            there = nodes.wait_for(Option::is_some) => there.ok().and_then(|node| node.clone()),
+        };
+        let Some(node) = there else { return };
         let write = async {
             if known.is_none() {
                 known = api.get_opt(&name).await?;

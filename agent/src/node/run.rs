@@ -184,6 +184,8 @@ impl NodeKeeper {
         // What the API server answered to the last write: newer than the watch for
         // a moment.
         let mut answered: Option<Arc<Node>> = None;
+        // Pods that run on know the node as it was, should its object go.
+        let mut last: Option<Arc<Node>> = None;
         let mut known_cidr: Option<String> = None;
         let began = Instant::now();
         let mut pressures = self.pressures.clone();
@@ -196,7 +198,8 @@ impl NodeKeeper {
             };
             let shown = node.as_ref().and_then(|n| n.status.clone());
             let status = self.status(seen, &load, &runtime, shown.as_ref());
-            self.publish(view, seen, &status, &runtime, node.as_ref());
+            last = node.clone().or(last);
+            self.publish(view, seen, &status, &runtime, last.as_ref());
             self.update_pod_cidr(node.as_deref(), &mut known_cidr).await;
             let due = written
                 .as_ref()
@@ -250,10 +253,6 @@ impl NodeKeeper {
         let patch = status_patch(shown, status);
         match api.patch_status(&self.settings.name, &params, &Patch::Strategic(patch)).await {
             Ok(node) => Some(node),
-            Err(kube::Error::Api(error)) if error.code == 404 && self.settings.register => {
-                // Somebody deleted the node: it is still here.
-                register(api, &self.settings, &seen.machine, status).await.ok()
-            }
             Err(error) => {
                 tracing::debug!(%error, "node status not written");
                 None
@@ -345,7 +344,8 @@ fn ready_differs(shown: &NodeStatus, ours: &NodeStatus) -> bool {
     ready(shown) != ready(ours)
 }
 
-/// Keeps `out` at the node object.
+/// Keeps `out` at the node object. One that somebody deletes is not made again: upstream registers once a start
+/// (pkg/kubelet/kubelet_node_status.go, `registrationCompleted`).
 async fn follow(client: kube::Client, name: String, out: watch::Sender<Option<Arc<Node>>>, token: CancellationToken) {
     let api: Api<Item<Node>> = Api::all(client);
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
@@ -361,7 +361,11 @@ async fn follow(client: kube::Client, name: String, out: watch::Sender<Option<Ar
                     }
                     Err(object) => _ = skipped.say(&object),
                 },
-                Ok(Event::Init | Event::InitDone | Event::Delete(_)) => {}
+                Ok(Event::Delete(_)) => {
+                    out.send_replace(None);
+                    tracing::warn!(node = name, "the Node was deleted: it comes back with the agent's next start");
+                }
+                Ok(Event::Init | Event::InitDone) => {}
                 Err(error) => tracing::debug!(%error, "node not watched"),
             }
         }
