@@ -29,9 +29,18 @@ pub fn other_nodes() -> Vec<Finding> {
 pub fn other_copepod() -> Option<u32> {
     let proc = Path::new("/proc");
     let others = processes(proc).into_iter().filter(|process| process.pid != std::process::id());
-    let mut nodes =
-        others.filter(|process| process.name == "copepod" && is_copepod_node(&proc.join(process.pid.to_string())));
+    let own = pods_around(&proc.join("self"));
+    let is_node = |directory: &Path| is_copepod_node(directory) && pods_around(directory) <= own;
+    let mut nodes = others.filter(|process| process.name == "copepod" && is_node(&proc.join(process.pid.to_string())));
     nodes.next().map(|process| process.pid)
+}
+
+/// How deep in cgroups of pods a process below `/proc` is. A container that shares the node's network is deeper than the
+/// node itself, and no node, whatever it is called; a node may be in a pod of somebody else's.
+fn pods_around(process: &Path) -> usize {
+    let cgroups = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+    let paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.map(|path| path.split('/').filter(|name| name.starts_with("kubepods")).count()).max().unwrap_or(0)
 }
 
 /// Whether the process below `/proc` is root's, and runs as a node: anybody may call a program copepod.
@@ -121,6 +130,24 @@ mod tests {
             add(pid, namespace, name);
         }
         assert_eq!(processes(proc.path()), [Process { pid: 5, name: "kubelet".to_owned() }]);
+    }
+
+    #[test]
+    fn a_container_is_deeper_in_pods_than_its_node() {
+        let proc = tempfile::tempdir().unwrap();
+        let depth = |text: &str| {
+            fs::write(proc.path().join("cgroup"), text).unwrap();
+            pods_around(proc.path())
+        };
+        let node = depth("0::/system.slice/copepod.service\n");
+        let plain = "5:memory:/x/kubepods/burstable/poda1/0123\n1:name=systemd:/\n0::/\n";
+        assert!(
+            depth(plain) > node && depth("0::/kubepods.slice/kubepods-poda1.slice/cri-containerd-1.scope\n") > node
+        );
+        // A node that is itself in somebody's pod, and what it runs.
+        let nested = depth("0::/kubepods/pod9/c/node");
+        assert!(nested > node && depth("0::/kubepods/pod9/c/node/kubepods/besteffort/podb2/4567") > nested);
+        assert_eq!((depth(""), depth("nonsense"), depth("0::/podkubepods")), (0, 0, 0));
     }
 
     #[test]
