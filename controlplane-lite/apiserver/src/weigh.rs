@@ -11,6 +11,7 @@ use super::request_info::{Query, RequestInfo};
 use super::server::Server;
 use scheme::Kind;
 use scheme::kind::Serving;
+use scheme::strategy::Deletes;
 use storage::watch_cache::Filter;
 
 /// Selectors of this many bytes are asked apart from other requests.
@@ -22,19 +23,20 @@ pub fn stored(server: &Server, info: &RequestInfo, query: &Query, headers: &Head
     if !info.is_resource {
         return 0;
     }
-    let Some(kind) = server.scheme.by_gvr(&info.group, &info.version, &info.resource) else { return 0 };
+    let served = server.registry.served();
+    let Some(kind) = served.scheme.by_gvr(&info.group, &info.version, &info.resource) else { return 0 };
     let resource = match kind.serving {
-        Serving::Binding => server.registry.get("", "pods"),
-        _ => server.registry.resource(kind),
+        Serving::Binding => served.get("", "pods"),
+        _ => served.resource(kind),
     };
     let Some(resource) = resource else { return 0 };
     let bytes_suffice = is_plain(kind, query, headers);
     let bytes = match info.verb.as_str() {
         "get" if bytes_suffice && matches!(info.subresource.as_str(), "" | "status") => 0,
         "list" if bytes_suffice => selectors(query),
-        "list" | "deletecollection" => all(&resource, &info.namespace).max(selectors(query)),
+        "list" | "deletecollection" => all(resource, &info.namespace).max(selectors(query)),
         _ if info.name.is_empty() => 0,
-        verb => one(&resource, info) + of_namespace(server, kind, verb, &info.name),
+        verb => one(resource, info) + of_namespace(server, kind, verb, &info.name),
     };
     bytes.min(MAX_BODY)
 }
@@ -57,7 +59,7 @@ fn all(resource: &Resource, namespace: &str) -> usize {
 
 /// Who changes what a namespace asks of its pods has all of them judged.
 fn of_namespace(server: &Server, kind: &Kind, verb: &str, name: &str) -> usize {
-    if !matches!(verb, "update" | "patch") || (kind.group, kind.plural) != ("", "namespaces") {
+    if !matches!(verb, "update" | "patch") || kind.facts.deletes != Deletes::AfterContent {
         return 0;
     }
     server.registry.get("", "pods").map_or(0, |pods| all(&pods, name))
