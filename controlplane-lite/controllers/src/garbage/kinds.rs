@@ -10,6 +10,8 @@ use crate::namespace::Resource;
 
 /// How long a discovery stands: the period of upstream's `Sync` (pkg/controller/garbagecollector/garbagecollector.go).
 const STANDS: Duration = Duration::from_secs(30);
+/// The same for one that groups did not answer: whatever they serve is not followed until they are asked again.
+const UNCLEAR_STANDS: Duration = Duration::from_secs(1);
 
 /// When the server was last asked for all that it serves.
 #[derive(Debug, Default)]
@@ -19,6 +21,12 @@ pub(super) struct Kinds(Mutex<Option<Asked>>);
 struct Asked {
     at: Instant,
     complete: bool,
+}
+
+impl Asked {
+    fn stands(&self) -> bool {
+        self.at.elapsed() < if self.complete { STANDS } else { UNCLEAR_STANDS }
+    }
 }
 
 /// What is known of a kind.
@@ -54,12 +62,13 @@ impl Kinds {
             return Ok(Kind::Served(Box::new(found)));
         }
         let mut last = self.0.lock().await;
-        let complete = match last.filter(|last| last.at.elapsed() < STANDS) {
+        let complete = match last.filter(Asked::stands) {
             Some(last) => last.complete,
             None => {
-                let complete = ask.await?;
-                *last = Some(Asked { at: Instant::now(), complete });
-                complete
+                let answer = ask.await;
+                // Of a server that does not answer at all nobody asks more often either.
+                *last = Some(Asked { at: Instant::now(), complete: answer.as_ref().is_ok_and(|complete| *complete) });
+                answer?
             }
         };
         Ok(match find() {
@@ -116,6 +125,9 @@ mod tests {
         assert_eq!(server.look_up(&kinds).await, Kind::Unclear);
         assert_eq!(server.look_up(&kinds).await, Kind::Unclear);
         assert_eq!(server.asked(), 1);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(server.look_up(&kinds).await, Kind::Unclear);
+        assert_eq!(server.asked(), 2, "it may answer now");
     }
 
     #[tokio::test(start_paused = true)]
