@@ -15,7 +15,7 @@ use std::path::Path;
 use super::conflist::{CniConfig, NETWORK};
 use super::hostports::mapping::{self, HostPort};
 use super::hostports::{self, Scope};
-use super::ipam::{self, Holder, Leases, Refusal};
+use super::ipam::{self, Holder, Leases, LeasesError, Refusal};
 use super::protocol::{Attached, Environment, Interface, NetworkConfig, PluginError, loopback_result};
 use crate::cidr::Cidr4;
 use crate::links::{self, LinkError, Netlink, Observed, Owner, Veth, in_namespace, pod_mac, veth_name};
@@ -64,9 +64,10 @@ pub fn add(environment: &Environment, config: &NetworkConfig) -> Result<String, 
 fn lease(config: &NetworkConfig, subnet: Cidr4, holder: Holder) -> Result<Ipv4Addr, PluginError> {
     let scope = config.scope()?;
     with_leases(config, |leases| {
-        let before = leases.held_by(&holder.container_id, &holder.ifname).and_then(|address| leases.holder(address));
-        if before.is_some_and(|before| before.ports != holder.ports) {
-            // Asked for again, but for other ports: those it had must not stay behind.
+        let before = leases.held_by(&holder.container_id, &holder.ifname);
+        let had_others = |address| leases.holder(address).is_some_and(|before| before.ports != holder.ports);
+        if before.is_some_and(|address| !subnet.contains(address) || had_others(address)) {
+            // Asked for again, but for other ports, or in another subnet: what it had must not stay behind.
             drop_leases(leases, scope, |other| !other.is(&holder.container_id, &holder.ifname))?;
         }
         if let Ok(address) = leases.acquire(subnet, holder.clone()) {
@@ -111,17 +112,19 @@ fn with_leases<T>(
     config: &NetworkConfig,
     change: impl FnOnce(&mut Leases) -> Result<T, PluginError>,
 ) -> Result<T, PluginError> {
-    let rebuild = || rebuild_leases(config.owner.as_ref());
-    ipam::with_leases(&config.data_dir, &config.name, rebuild, change)
-        .map_err(|error| PluginError::io("use the leases", &error))?
+    let rebuild = || rebuild_leases(config.owner.as_ref(), &config.bridge);
+    ipam::with_leases(&config.data_dir, &config.name, rebuild, change).map_err(|error| unusable(&error))?
 }
 
-/// What leases there are, by what the kernel has: containers' interfaces and host ports' rules.
-fn rebuild_leases(owner: Option<&Owner>) -> io::Result<Leases> {
+/// What leases there are, by what the kernel has: containers' interfaces, those of another network's bridge not among
+/// them, and host ports' rules.
+fn rebuild_leases(owner: Option<&Owner>, bridge: &str) -> io::Result<Leases> {
     let owner = owner.ok_or_else(|| io::Error::other("the network configuration has no owner"))?;
     let links = with_netlink(async |netlink| netlink.links().await).map_err(io::Error::other)?;
     let ports = hostports::in_force().map_err(io::Error::other)?;
-    let notes = links.iter().filter(|link| link.is_of(owner)).filter_map(Observed::note);
+    let bridge = links.iter().find(|link| link.name == bridge).map(|bridge| bridge.index);
+    let is_ours = |link: &&Observed| link.is_of(owner) && (link.master.is_none() || link.master == bridge);
+    let notes = links.iter().filter(is_ours).filter_map(Observed::note);
     Ok(Leases::rebuild(notes, &ports))
 }
 
@@ -188,8 +191,30 @@ pub fn delete(environment: &Environment, config: &NetworkConfig) -> Result<Strin
         // An attachment from before links had owners: it goes with its namespace.
         None => Ok(()),
     };
-    keep(config, |holder| !holder.is(&environment.container_id, &environment.ifname))?;
+    let scope = config.scope()?;
+    let lives = |holder: &Holder| !holder.is(&environment.container_id, &environment.ifname);
+    let rebuild = || rebuild_leases(config.owner.as_ref(), &config.bridge);
+    match ipam::with_leases(&config.data_dir, &config.name, rebuild, |leases| drop_leases(leases, scope, lives)) {
+        Ok(dropped) => dropped?,
+        // The lease is taken back when its namespace is gone; a pod that cannot end would not make room.
+        Err(LeasesError::Unwritten(error) | LeasesError::Unknown(error)) if is_full(&error) => {
+            eprintln!("the lease of {} stays until its namespace is gone: {error}", environment.container_id);
+        }
+        // Without an owner no interface tells of leases, and none is removed here.
+        Err(LeasesError::Unknown(error)) if config.owner.is_none() => {
+            eprintln!("the lease of {} is not known: {error}", environment.container_id);
+        }
+        Err(error) => return Err(unusable(&error)),
+    }
     removed.map(|()| String::new())
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn unusable(error: &LeasesError) -> PluginError {
+    PluginError::io("use the leases", &io::Error::other(error.to_string()))
 }
 
 /// CHECK: the lease, its host ports, the host's side and the container's side with its address and
@@ -257,7 +282,8 @@ pub fn collect(config: &NetworkConfig) -> Result<String, PluginError> {
 pub fn status(config: &NetworkConfig) -> Result<String, PluginError> {
     let unavailable = |details: String| PluginError::unavailable(details);
     let owner = config.owner()?;
-    let usable = ipam::with_leases(&config.data_dir, &config.name, || rebuild_leases(Some(&owner)), |_| ());
+    let usable =
+        ipam::with_leases(&config.data_dir, &config.name, || rebuild_leases(Some(&owner), &config.bridge), |_| ());
     usable.map_err(|error| unavailable(error.to_string()))?;
     let bridge = with_netlink(async |netlink| netlink.link(&config.bridge).await)?;
     match bridge {
@@ -282,12 +308,12 @@ pub fn loopback(environment: &Environment, config: &NetworkConfig) -> Result<Str
 
 /// Makes the rules of host ports what the leases of this node's network say, and
 /// tells whether they were not: somebody flushed them, or another version made
-/// them.
+/// them. Leases whose holder is gone, which a plugin without room could not take back, say nothing.
 ///
 /// # Errors
 /// When the leases cannot be read or the kernel refuses.
 pub fn restore_host_ports(config: &CniConfig) -> io::Result<bool> {
-    let rebuild = || rebuild_leases(Some(&config.owner));
+    let rebuild = || rebuild_leases(Some(&config.owner), &config.bridge);
     let scope = Scope {
         subnet: config.pod_cidr,
         reserved: &config.reserved_ports,
@@ -295,9 +321,10 @@ pub fn restore_host_ports(config: &CniConfig) -> io::Result<bool> {
         owner: Some(&config.owner),
     };
     let restored = ipam::with_leases(&config.data_dir, NETWORK, rebuild, |leases| {
+        drop_leases(leases, scope, |holder| holder.netns.exists())?;
         hostports::restore(leases, scope, &config.bridge)
     });
-    restored?.map_err(io::Error::other)
+    restored.map_err(io::Error::other)?.map_err(io::Error::other)
 }
 
 /// Removes the leases and the configuration of a node. What it made in the kernel goes with

@@ -27,12 +27,12 @@ pub mod mapping;
 pub mod table;
 
 use mapping::{HostPort, ReservedPort};
-use table::TABLE;
+use table::{Ours, TABLE};
 
 /// What of the table is one network's, and what it must not have.
 #[derive(Clone, Copy, Debug)]
 pub struct Scope<'a> {
-    /// Containers with these addresses.
+    /// Containers with these addresses, and those with leases.
     pub subnet: Cidr4,
     /// Ports that the node answers on itself.
     pub reserved: &'a BTreeSet<ReservedPort>,
@@ -47,6 +47,11 @@ impl Scope<'_> {
     fn table(&self, leases: &Leases) -> Table {
         let wanted = leases.with_ports(self.reserved);
         table::table(wanted.iter().map(|(address, ports)| (*address, ports.as_slice())), self.dns)
+    }
+
+    /// What of the table `leases` name, or named until those with `gone` addresses went.
+    fn ours(&self, leases: &Leases, gone: impl IntoIterator<Item = Ipv4Addr>) -> Ours {
+        Ours { subnet: self.subnet, leased: leases.addresses().chain(gone).collect() }
     }
 }
 
@@ -74,10 +79,10 @@ fn add(leases: &Leases, scope: Scope<'_>, address: Ipv4Addr, ports: &[HostPort])
         Err(NftError::Refused { .. }) => {}
         other => return Ok(other?),
     }
-    let desired = scope.table(leases);
-    backend::reconcile(&mut backend, |observed| match table::taken_by(observed, ports, scope.subnet) {
+    let (desired, ours) = (scope.table(leases), scope.ours(leases, []));
+    backend::reconcile(&mut backend, |observed| match table::taken_by(observed, ports, &ours) {
         Some(by) => Err(PluginError::port_taken("a host port", &format!("by {by} of another network"))),
-        None => Ok(table::repair(observed, desired.clone(), scope.subnet)),
+        None => Ok(table::repair(observed, desired.clone(), &ours)),
     })?;
     Ok(())
 }
@@ -87,7 +92,7 @@ fn add(leases: &Leases, scope: Scope<'_>, address: Ipv4Addr, ports: &[HostPort])
 /// # Errors
 /// When the kernel refuses; then nothing happened.
 pub fn close(leases: &Leases, scope: Scope<'_>, gone: &[(Ipv4Addr, Vec<HostPort>)]) -> Result<(), PluginError> {
-    repair(leases, scope)?;
+    repair_beside(leases, scope, gone.iter().map(|(address, _)| *address))?;
     for (address, ports) in gone {
         forget(ports, |flows| mapping::stale_when_closed(ports, *address, flows));
     }
@@ -99,9 +104,18 @@ pub fn close(leases: &Leases, scope: Scope<'_>, gone: &[(Ipv4Addr, Vec<HostPort>
 /// # Errors
 /// When the kernel refuses.
 pub fn repair(leases: &Leases, scope: Scope<'_>) -> Result<bool, PluginError> {
-    let desired = scope.table(leases);
+    repair_beside(leases, scope, [])
+}
+
+/// The same when containers with `gone` addresses just lost their leases.
+fn repair_beside(
+    leases: &Leases,
+    scope: Scope<'_>,
+    gone: impl IntoIterator<Item = Ipv4Addr>,
+) -> Result<bool, PluginError> {
+    let (desired, ours) = (scope.table(leases), scope.ours(leases, gone));
     let mut backend = NetlinkBackend::for_table(TABLE)?.of(scope.owner);
-    backend::reconcile(&mut backend, |observed| Ok(table::repair(observed, desired.clone(), scope.subnet)))
+    backend::reconcile(&mut backend, |observed| Ok(table::repair(observed, desired.clone(), &ours)))
         .map(|done| !done.ops.is_empty())
 }
 

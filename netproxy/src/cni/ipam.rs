@@ -1,8 +1,8 @@
 //! Addresses and host ports of pods: one file of leases per network, changed under a lock.
 //!
 //! `Leases` decides; `with_leases` locks, reads, writes and replaces the file.
-//! The file lives below the run directory, so a reboot, which ends all pods,
-//! forgets the leases too. A process that dies in between leaves the old file
+//! The file lives below the run directory, so a reboot, which ends all pods and takes their
+//! interfaces, by which a lost file is made anew, forgets the leases too. A process that dies in between leaves the old file
 //! (the rename did not happen) or a lease whose namespace is gone, which the
 //! next shortage, claim to its ports or collection takes back.
 
@@ -71,6 +71,11 @@ impl Leases {
     /// The holder of `address`.
     pub fn holder(&self, address: Ipv4Addr) -> Option<&Holder> {
         self.holders.get(&address)
+    }
+
+    /// The addresses that are leased.
+    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.holders.keys().copied()
     }
 
     /// Addresses of holders with host ports, and those ports; none that the node needs itself.
@@ -159,6 +164,11 @@ pub fn note(address: Ipv4Addr, holder: &Holder) -> String {
     format!("{address} {} {} {}", holder.container_id, holder.ifname, holder.netns.display())
 }
 
+/// The address that a note tells of.
+pub fn noted_address(note: &str) -> Option<Ipv4Addr> {
+    note.split(' ').next()?.parse().ok()
+}
+
 /// The lease that a note tells of, without ports.
 fn read_note(note: &str) -> Option<(Ipv4Addr, Holder)> {
     let mut words = note.splitn(4, ' ');
@@ -177,47 +187,70 @@ impl Leases {
     }
 }
 
-/// Changes the leases of `network` below `directory` under its lock. Where the file is damaged, it
-/// is put aside, and `rebuild` says what the leases are: guessing would hand an address out twice.
+/// Why leases could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LeasesError {
+    /// They cannot be told.
+    #[error(transparent)]
+    Unknown(#[from] io::Error),
+    /// What was changed cannot be written: it is as it was.
+    #[error("write the leases: {0}")]
+    Unwritten(#[source] io::Error),
+}
+
+/// Changes the leases of `network` below `directory` under its lock. Where the file is damaged or missing, `rebuild`
+/// says what the leases are: guessing would hand an address out twice. A damaged one is kept beside what takes its
+/// place, which is whole before: whoever dies in between leaves the damage for the next one to see.
 ///
 /// # Errors
-/// When the directory cannot be used, or a damaged file's leases cannot be told.
+/// When the directory cannot be used, or the leases of a damaged or missing file cannot be told.
 pub fn with_leases<T>(
     directory: &Path,
     network: &str,
     rebuild: impl FnOnce() -> io::Result<Leases>,
     change: impl FnOnce(&mut Leases) -> T,
-) -> io::Result<T> {
+) -> Result<T, LeasesError> {
     fs::create_dir_all(directory)?;
     let lock =
         OpenOptions::new().create(true).truncate(false).write(true).open(directory.join(format!("{network}.lock")))?;
-    let _lock: Flock<File> = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+    let _lock: Flock<File> = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| io::Error::from(error))?;
     let path = directory.join(format!("{network}.json"));
-    let (mut leases, healed) = match read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            let leases =
-                rebuild().map_err(|why| io::Error::other(format!("{error}, and nothing else tells: {why}")))?;
-            fs::rename(&path, directory.join(format!("{network}.json.damaged")))?;
-            (leases, true)
+    let (mut leases, before) = match read(&path) {
+        Ok(leases) => (leases.clone(), Some(leases)),
+        Err(error) if [io::ErrorKind::InvalidData, io::ErrorKind::NotFound].contains(&error.kind()) => {
+            let told = rebuild();
+            (told.map_err(|why| io::Error::other(format!("{error}, and nothing else tells: {why}")))?, None)
         }
-        other => (other?, false),
+        Err(error) => return Err(error.into()),
     };
-    let before = leases.clone();
     let result = change(&mut leases);
-    if healed || leases != before {
-        let temporary = directory.join(format!(".{network}.json"));
-        fs::write(&temporary, serde_json::to_vec(&leases)?)?;
-        fs::rename(&temporary, &path)?;
+    if before.as_ref() != Some(&leases) {
+        write(directory, network, &leases, before.is_none()).map_err(LeasesError::Unwritten)?;
     }
     Ok(result)
 }
 
+/// Puts the leases in the place of those that are there; keeps the file where it is damaged.
+fn write(directory: &Path, network: &str, leases: &Leases, is_damaged: bool) -> io::Result<()> {
+    let (path, temporary) = (directory.join(format!("{network}.json")), directory.join(format!(".{network}.json")));
+    if let Err(error) = fs::write(&temporary, serde_json::to_vec(leases)?) {
+        // The half of it takes room that may be what is missing.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    if is_damaged {
+        let aside = directory.join(format!("{network}.json.damaged"));
+        // For people to look at: nothing depends on it, and there may be none.
+        let _ = fs::remove_file(&aside);
+        let _ = fs::hard_link(&path, &aside);
+    }
+    fs::rename(&temporary, &path)
+}
+
+/// The leases in a file. An error of the kind `NotFound` or `InvalidData` means that it tells nothing.
 fn read(path: &Path) -> io::Result<Leases> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Leases::default()),
-        Err(error) => return Err(error),
-    };
+    let text = fs::read(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{} cannot be read: {error}", path.display())))?;
     let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {error}", path.display()));
     serde_json::from_slice(&text).map_err(damaged)
 }
@@ -299,9 +332,13 @@ mod tests {
         assert_eq!(refused, Err(Refusal::Exhausted));
     }
 
-    /// For files that are not damaged.
+    /// For files that are whole.
     fn whole() -> io::Result<Leases> {
         Err(io::Error::other("nobody asks"))
+    }
+
+    fn none() -> io::Result<Leases> {
+        Ok(Leases::default())
     }
 
     #[test]
@@ -337,13 +374,48 @@ mod tests {
     }
 
     #[test]
+    fn a_missing_file_is_made_anew_as_well() {
+        let (dir, subnet) = (tempfile::tempdir().unwrap(), "10.42.3.0/24".parse().unwrap());
+        let mut there = Leases::default();
+        let held = there.acquire(subnet, holder(1)).unwrap();
+        let next = with_leases(dir.path(), "net", || Ok(there), |leases| leases.acquire(subnet, holder(2))).unwrap();
+        assert_ne!(next, Ok(held));
+        let written = with_leases(dir.path(), "net", whole, |leases| leases.addresses().collect::<Vec<_>>()).unwrap();
+        assert_eq!(written, [held, next.unwrap()]);
+        fs::remove_file(dir.path().join("net.json")).unwrap();
+        let error = with_leases(dir.path(), "net", whole, |_| ()).unwrap_err();
+        assert!(error.to_string().contains("nothing else tells"), "an address would be given twice: {error}");
+    }
+
+    /// Has no room for the file that is to take the place of `net.json`, whoever writes it.
+    fn fill(dir: &Path) {
+        std::os::unix::fs::symlink("/dev/full", dir.join(".net.json")).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_what_was() {
+        let (dir, subnet) = (tempfile::tempdir().unwrap(), "10.42.3.0/24".parse().unwrap());
+        with_leases(dir.path(), "net", none, |leases| leases.acquire(subnet, holder(1))).unwrap().unwrap();
+        let whole_text = fs::read(dir.path().join("net.json")).unwrap();
+        for text in [whole_text.as_slice(), b"\xff{"] {
+            fs::write(dir.path().join("net.json"), text).unwrap();
+            fill(dir.path());
+            let failed = with_leases(dir.path(), "net", none, |leases| leases.acquire(subnet, holder(2))).unwrap_err();
+            let LeasesError::Unwritten(why) = failed else { panic!("{failed}") };
+            assert_eq!(why.kind(), io::ErrorKind::StorageFull);
+            assert_eq!(fs::read(dir.path().join("net.json")).unwrap(), text, "a damage is seen until it is mended");
+            assert!(!dir.path().join(".net.json").exists() && !dir.path().join("net.json.damaged").exists());
+        }
+    }
+
+    #[test]
     fn parallel_processes_never_share_an_address() {
         let dir = tempfile::tempdir().unwrap();
         let subnet: Cidr4 = "10.42.3.0/24".parse().unwrap();
         let take = |id: usize| {
             let path = dir.path().to_owned();
             std::thread::spawn(move || {
-                with_leases(&path, "net", whole, |leases| leases.acquire(subnet, holder(id))).unwrap().unwrap()
+                with_leases(&path, "net", none, |leases| leases.acquire(subnet, holder(id))).unwrap().unwrap()
             })
         };
         let threads: Vec<_> = (0..32).map(take).collect();

@@ -6,7 +6,7 @@
 //! hooks: a connection that a Service has translated is not looked at again, so a NodePort or an
 //! external address wins over a host port, and nothing is masqueraded twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, LazyLock};
 
@@ -165,30 +165,45 @@ pub fn ports(observed: Option<&Observed>) -> BTreeMap<Ipv4Addr, Vec<HostPort>> {
     ports
 }
 
-/// The container of another network, whose leases are not ours and whose address is outside
-/// `subnet`, that has one of these ports.
+/// Whose elements of the table are one network's: containers with an address within its subnet, and those that its
+/// leases name, or named until now. A node's part of the pod network may change under running containers.
+#[derive(Clone, Debug)]
+pub struct Ours {
+    /// The network's addresses at present.
+    pub subnet: Cidr4,
+    /// Addresses that are, or just were, leased.
+    pub leased: BTreeSet<Ipv4Addr>,
+}
+
+impl Ours {
+    fn has(&self, container: Ipv4Addr) -> bool {
+        self.subnet.contains(container) || self.leased.contains(&container)
+    }
+}
+
+/// The container of another network, whose leases are not `ours`, that has one of these ports.
 #[must_use]
-pub fn taken_by(observed: Option<&Observed>, ports: &[HostPort], subnet: Cidr4) -> Option<Ipv4Addr> {
+pub fn taken_by(observed: Option<&Observed>, ports: &[HostPort], ours: &Ours) -> Option<Ipv4Addr> {
     // The address they would lead to does not matter: keys alone are looked for.
     elements(Ipv4Addr::UNSPECIFIED, ports).iter().find_map(|(id, key, _)| {
         let value = observed?.sets.get(&id.name())?.elements.get(key)?;
-        id.container(key, value).filter(|by| !subnet.contains(*by))
+        id.container(key, value).filter(|by| !ours.has(*by))
     })
 }
 
 /// What makes the kernel's table hold the ports that `desired` (from [`table`]) has, and no other
-/// ports of containers within `subnet`. Containers outside are of other networks: they stay, and
+/// ports of containers that are `ours`. Other containers are of other networks: they stay, and
 /// keep a port that is wanted here, too. Nothing is made for nothing: without any port wanted, a
 /// table that is missing stays missing.
 #[must_use]
-pub fn repair(observed: Option<&Observed>, mut desired: Table, subnet: Cidr4) -> Transaction {
+pub fn repair(observed: Option<&Observed>, mut desired: Table, ours: &Ours) -> Transaction {
     if observed.is_none() && desired.sets.values().all(|set| set.elements.is_empty()) {
         return Transaction::default();
     }
     for id in SetId::ALL {
         let there = observed.and_then(|observed| observed.sets.get(&id.name()));
         let Some(there) = there.filter(|there| there.shape == id.spec().shape()) else { continue };
-        let foreign = |(key, value): &(&Key, &Value)| id.container(key, value).is_some_and(|by| !subnet.contains(by));
+        let foreign = |(key, value): &(&Key, &Value)| id.container(key, value).is_some_and(|by| !ours.has(by));
         let foreign = there.elements.iter().filter(foreign).map(|(key, value)| (*key, value.clone()));
         desired.declare(id.spec()).elements.extend(foreign);
     }

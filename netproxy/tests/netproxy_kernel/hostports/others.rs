@@ -29,6 +29,64 @@ fn containers_of_another_network_keep_their_ports() {
     assert_eq!((node.elements(), node.who(&node.net.client, at(NODE_IP, 81))), (3, Ok(1)));
 }
 
+/// A Node whose object was made anew may get another range than the one its running containers are in.
+#[test]
+fn host_ports_outlive_a_move_of_the_nodes_network_and_go_with_their_containers() {
+    let node = Node::new();
+    let (first, second) =
+        (node.add(1, &[mapping("", "tcp", 80)]).unwrap(), node.add(2, &[mapping("", "tcp", 81)]).unwrap());
+    node.net.node.ip(&format!("addr add 10.42.8.1/24 dev {BRIDGE}"));
+    let moved = |command, id: &str, namespace: &Namespace, mappings: &[Value]| {
+        let mut more = ports(mappings);
+        more["subnet"] = json!("10.42.8.0/24");
+        node.call(command, id, netns(namespace), more)
+    };
+    moved("DEL", &first.id, &first.namespace, &[]).unwrap();
+    assert_eq!(
+        (node.elements(), node.who(&node.net.client, at(NODE_IP, 81))),
+        (3, Ok(2)),
+        "the other's alone are left"
+    );
+    assert_eq!(node.who(&node.net.client, at(NODE_IP, 80)), Err(ErrorKind::ConnectionRefused));
+    let third = Namespace::new();
+    let taken = moved("ADD", "pod-3", &third, &[mapping("", "tcp", 81)]).unwrap_err();
+    assert!(taken["details"].as_str().unwrap().contains(&second.id), "{taken}");
+    moved("ADD", "pod-3", &third, &[mapping("", "tcp", 80)]).unwrap();
+    third.run(|| serve(3));
+    let answers = || node.who(&node.net.client, at(NODE_IP, 80)) == Ok(3);
+    eventually("the port leads into the new network", answers);
+    // Asked for again, it is attached where the network is now.
+    let again = moved("ADD", &second.id, &Namespace::new(), &[mapping("", "tcp", 81)]).unwrap();
+    assert!(again["ips"][0]["address"].as_str().unwrap().starts_with("10.42.8."), "{again}");
+    assert_eq!(node.elements(), 6);
+}
+
+/// Where there is no room, pods can still end: they may be what takes it.
+#[test]
+fn a_container_is_detached_though_its_lease_cannot_be_taken_back() {
+    let node = Node::new();
+    let pod = node.add(1, &[mapping("", "tcp", 80)]).unwrap();
+    std::os::unix::fs::symlink("/dev/full", node.data.path().join(".copepod.json")).unwrap();
+    node.delete(&pod).unwrap();
+    assert_eq!((node.elements(), node.links()), (0, 0));
+    assert!(node.leases().contains("pod-1"), "it could not be written");
+    drop(pod);
+    let config = restored::config(&node);
+    node.net.node.run(move || cni::restore_host_ports(&config).unwrap());
+    assert_eq!((node.elements(), node.leases().contains("pod-1")), (0, false), "its namespace is gone");
+}
+
+/// The file goes, the containers stay.
+#[test]
+fn leases_that_somebody_removed_are_made_anew() {
+    let node = Node::new();
+    let first = node.add(1, &[mapping("", "tcp", 80)]).unwrap();
+    std::fs::remove_file(node.data.path().join("copepod.json")).unwrap();
+    assert_eq!(node.add(2, &[mapping("", "tcp", 80)]).err().unwrap()["code"], 102);
+    assert_ne!(node.add(2, &[]).unwrap().address, first.address);
+    node.check(&first, &[mapping("", "tcp", 80)]).unwrap();
+}
+
 #[test]
 fn the_nodes_own_ports_stay_the_nodes() {
     let node = Node::new();

@@ -14,7 +14,7 @@ use super::{BRIDGE_IP, DNS, Node, OWNER, Protocol, ReservedPort, SUBNET, at, mak
 use crate::eventually;
 use crate::net::NODE_IP;
 
-fn config(node: &Node) -> CniConfig {
+pub fn config(node: &Node) -> CniConfig {
     CniConfig {
         bridge: BRIDGE.to_owned(),
         owner: Owner::new(OWNER).unwrap(),

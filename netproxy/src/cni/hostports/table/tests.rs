@@ -17,8 +17,9 @@ fn pod(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 42, 0, last)
 }
 
-fn subnet() -> Cidr4 {
-    "10.42.0.0/24".parse().unwrap()
+/// What is a network's that leases nothing outside its subnet.
+fn ours() -> Ours {
+    Ours { subnet: "10.42.0.0/24".parse().unwrap(), leased: BTreeSet::new() }
 }
 
 fn port(host_ip: Option<Ipv4Addr>, protocol: Protocol, host_port: u16, container_port: u16) -> HostPort {
@@ -146,7 +147,7 @@ fn adding_is_one_transaction_of_elements() {
 
 /// What the kernel has after a repair of `before`.
 fn repaired(before: Option<Table>, wanted: &[(Ipv4Addr, Vec<HostPort>)]) -> Option<Table> {
-    let tx = repair(before.as_ref().map(Table::observe).as_ref(), of(wanted), subnet());
+    let tx = repair(before.as_ref().map(Table::observe).as_ref(), of(wanted), &ours());
     let mut table = before;
     apply(&mut table, &tx).unwrap();
     table
@@ -165,7 +166,7 @@ fn a_repair_leads_from_anything_to_what_is_leased() {
     let mut older = of(&all);
     older.chains.get_mut(HOSTPORTS).unwrap().rules.pop();
     assert_eq!(repaired(Some(older), &all), Some(of(&all)), "rules of another version");
-    let settled = repair(Some(&of(&all).observe()), of(&all), subnet());
+    let settled = repair(Some(&of(&all).observe()), of(&all), &ours());
     assert!(settled.is_empty());
 }
 
@@ -176,7 +177,7 @@ fn containers_of_other_networks_stay_and_keep_their_ports() {
     let all = containers();
     let before = of(&[all[0].clone(), theirs.clone()]);
     assert_eq!(repaired(Some(before.clone()), &all[1..]), Some(of(&[&all[1..], &[theirs]].concat())));
-    let taken = |port| taken_by(Some(&before.observe()), &[port], subnet());
+    let taken = |port| taken_by(Some(&before.observe()), &[port], &ours());
     assert_eq!(taken(port(Some(NODE), Protocol::Tcp, 444, 80)), Some(elsewhere));
     assert_eq!(taken(port(None, Protocol::Tcp, 443, 80)), Some(elsewhere));
     assert_eq!(taken(port(None, Protocol::Udp, 443, 80)), None);
@@ -184,6 +185,21 @@ fn containers_of_other_networks_stay_and_keep_their_ports() {
     // Whoever has it keeps it, and nothing else suffers.
     let greedy = [(pod(1), vec![port(Some(NODE), Protocol::Tcp, 444, 80), port(None, Protocol::Udp, 1, 1)])];
     let both = repaired(Some(before.clone()), &greedy).unwrap();
-    assert_eq!(taken_by(Some(&both.observe()), &greedy[0].1, subnet()), Some(elsewhere));
+    assert_eq!(taken_by(Some(&both.observe()), &greedy[0].1, &ours()), Some(elsewhere));
     assert!(holds(Some(&both.observe()), pod(1), &greedy[0].1[1..]));
+}
+
+/// The cluster gave the node another range than the one its running containers are in.
+#[test]
+fn containers_with_leases_are_ours_wherever_their_addresses_are() {
+    let before_the_move = (Ipv4Addr::new(10, 42, 7, 2), vec![port(None, Protocol::Tcp, 80, 8080)]);
+    let gone = (Ipv4Addr::new(10, 42, 7, 3), vec![port(None, Protocol::Tcp, 81, 8080)]);
+    let new = (pod(2), vec![port(None, Protocol::Tcp, 82, 8080)]);
+    let ours = Ours { leased: [before_the_move.0, gone.0, new.0].into(), ..ours() };
+    let there = of(&[before_the_move.clone(), gone.clone()]);
+    let mut after = Some(there.clone());
+    let wanted = of(&[before_the_move.clone(), new.clone()]);
+    apply(&mut after, &repair(Some(&there.observe()), wanted.clone(), &ours)).unwrap();
+    assert_eq!(after, Some(wanted), "what went leaves nothing, what runs keeps its port");
+    assert_eq!(taken_by(Some(&there.observe()), &gone.1, &ours), None, "a port of one that just went is free");
 }
