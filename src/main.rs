@@ -1,5 +1,6 @@
 //! The one binary: parse arguments, build tasks, start, drain.
 
+mod address;
 mod beside;
 mod cgroups;
 mod cli;

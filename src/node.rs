@@ -12,12 +12,12 @@ use anyhow::{Context, Result, bail};
 use controlplane_lite::apiserver::endpoints;
 use kube::Client;
 use netproxy::cidr::Cidr4;
-use netproxy::cluster::{Cluster, Subscription};
+use netproxy::cluster::Cluster;
 use netproxy::cni;
 use netproxy::cni::hostports::mapping::ReservedPort;
 use netproxy::network::{self, NetworkConfig, PodNetworkConfig};
 use netproxy::routes::{NodeNetwork, TUNNEL_PORT};
-use netproxy::services::ServiceProxyConfig;
+use netproxy::services::{ServiceProxyConfig, ServiceProxyError};
 use netproxy::snapshot::convert::protocol;
 use tokio::sync::watch;
 
@@ -25,7 +25,7 @@ use crate::cli::{self, ClusterNet, Cni, NodeArgs};
 use crate::paths::Paths;
 use crate::status::Reporter;
 use crate::tasks::{self, Tasks};
-use crate::{cgroups, doctor, flags, instance, kubeconfig, node_config, runtime};
+use crate::{address, cgroups, doctor, errors, flags, instance, kubeconfig, node_config, runtime};
 
 /// What a node is built from.
 #[derive(Clone)]
@@ -64,11 +64,11 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// As given, else the host name and the address of the default route.
+    /// As given, else the host name and the address that packets to elsewhere carry. One that was found is followed.
     ///
     /// # Errors
-    /// When the machine has no address to be found under.
-    pub fn new(args: &NodeArgs) -> Result<Self> {
+    /// When the host name cannot be a node's.
+    pub async fn find(args: &NodeArgs, tasks: &Tasks) -> Result<Self> {
         let name = match &args.node_name {
             Some(name) => name.clone(),
             None => nix::unistd::gethostname().context("read the host name")?.to_string_lossy().to_lowercase(),
@@ -76,25 +76,15 @@ impl Identity {
         if !flags::is_subdomain(&name) {
             bail!(UsageError(format!("the host name {name:?} cannot be a node's name; choose one with --node-name")));
         }
-        let ip = args.node_ip.or_else(default_address);
-        let ip = ip.context("this machine has no address beside loopback; name one with --node-ip")?;
+        if let Some(ip) = args.node_ip {
+            return Ok(Self { name, ip });
+        }
+        let ip = address::find("--node-ip").await?;
+        tasks.spawn("node address", |token| async move {
+            token.run_until_cancelled(address::follow(ip)).await.unwrap_or(Ok(()))
+        });
         Ok(Self { name, ip })
     }
-}
-
-/// The address that packets to elsewhere carry, else any beside loopback.
-pub fn default_address() -> Option<IpAddr> {
-    // Connecting a datagram socket looks a route up and sends nothing.
-    let elsewhere = (Ipv4Addr::new(198, 51, 100, 1), 9);
-    let by_route = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
-        .and_then(|socket| socket.connect(elsewhere).map(|()| socket))
-        .and_then(|socket| socket.local_addr())
-        .map(|address| address.ip());
-    by_route.ok().or_else(|| {
-        let addresses = nix::ifaddrs::getifaddrs().ok()?;
-        let v4 = addresses.filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()));
-        v4.filter(|ip| !ip.is_loopback()).map(IpAddr::V4).next()
-    })
 }
 
 /// Starts everything of a node on `tasks`, on a machine that was checked to
@@ -126,7 +116,7 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Res
     let runtime = runtime::start(&inputs, driver, tasks).await?;
     let informer_metrics = proxy.metrics.informer.clone();
     let cluster = Cluster::new(inputs.proxy_client.clone(), &*inputs.identity.name, informer_metrics);
-    let mut cluster = cluster.with_namespaces();
+    let cluster = cluster.with_namespaces();
     if inputs.node.cni == Cni::Bridge {
         let note = inputs.paths.sysctls_note();
         // Loading a module may take its time.
@@ -139,12 +129,14 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Res
     proxy.owner = Some(instance::owner(&inputs.paths)?);
     proxy.conntrack_note = Some(inputs.paths.conntrack_note());
     start_network(&inputs, network_config(&inputs, reserved_ports, &proxy)?, proxy.metrics.informer.clone(), tasks);
-    start_dns(&inputs, cluster.subscribe(), proxy.metrics.dns.clone(), tasks)?;
-    let services = cluster.subscribe();
-    tasks.spawn("service proxy", |token| async move { Ok(netproxy::services::run(proxy, services, token).await?) });
-    tasks.spawn("cluster informers", |token| async move {
-        cluster.run(token).await;
-        Ok(())
+    start_dns(&inputs, cluster.clone(), proxy.metrics.dns.clone(), tasks)?;
+    start_services(proxy, cluster.clone(), tasks);
+    tasks.keep("cluster informers", move |token| {
+        let cluster = cluster.clone();
+        async move {
+            cluster.run(token).await;
+            Ok(())
+        }
     });
     let agent = agent::app::Inputs {
         config,
@@ -209,6 +201,7 @@ fn network_config(
         data_dir: inputs.paths.cni_data(),
         reserved_ports,
         masquerade_mark: proxy.masquerade_mark()?,
+        sysctls_note: inputs.paths.sysctls_note(),
     };
     Ok(NetworkConfig {
         owner: instance::owner(&inputs.paths)?,
@@ -228,8 +221,25 @@ fn start_network(inputs: &NodeInputs, network: NetworkConfig, metrics: netproxy:
     });
 }
 
-/// Cluster DNS.
-fn start_dns(inputs: &NodeInputs, cluster: Subscription, metrics: netproxy::dns::Metrics, tasks: &Tasks) -> Result<()> {
+/// Services; each start sees everything the cluster has.
+fn start_services(config: ServiceProxyConfig, cluster: Cluster, tasks: &Tasks) {
+    tasks.keep("service proxy", move |token| {
+        let (config, services) = (config.clone(), cluster.subscribe());
+        async move {
+            let ended = netproxy::services::run(config, services, token).await;
+            ended.map_err(|error| match error {
+                // What was asked for does not go, or an address that must be had is taken (`bindAddressHardFail`).
+                ServiceProxyError::Config(_) | ServiceProxyError::Listen(..) => {
+                    UsageError(errors::one_line(&error.into())).into()
+                }
+                ServiceProxyError::Unavailable(_) | ServiceProxyError::Cleanup(_) => error.into(),
+            })
+        }
+    });
+}
+
+/// Cluster DNS; each start sees everything the cluster has.
+fn start_dns(inputs: &NodeInputs, cluster: Cluster, metrics: netproxy::dns::Metrics, tasks: &Tasks) -> Result<()> {
     let dns = netproxy::dns::DnsConfig {
         address: flags::dns_address(&inputs.net)?,
         domain: inputs.net.cluster_domain.clone(),
@@ -238,7 +248,14 @@ fn start_dns(inputs: &NodeInputs, cluster: Subscription, metrics: netproxy::dns:
         resolv_conf: inputs.resolv_conf(),
         metrics,
     };
-    tasks.spawn("dns", |token| async move { Ok(netproxy::dns::run(dns, cluster, token).await?) });
+    tasks.keep("dns", move |token| {
+        let (dns, names) = (dns.clone(), cluster.subscribe());
+        async move {
+            // All it fails for is a domain that is none.
+            let ended = netproxy::dns::run(dns, names, token).await;
+            ended.map_err(|error| UsageError(error.to_string()).into())
+        }
+    });
     Ok(())
 }
 

@@ -49,6 +49,7 @@ const PURE: &[&str] = &[
     "netproxy/src/firewall/plan.rs",
     "netproxy/src/links/model.rs",
     "netproxy/src/links/owner.rs",
+    "netproxy/src/network/addresses.rs",
     "netproxy/src/network/cluster.rs",
     "netproxy/src/nft",
     "netproxy/src/routes/peers.rs",

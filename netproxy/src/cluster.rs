@@ -1,10 +1,11 @@
 //! The one set of watches that the service proxy and cluster DNS share. Each of them has a
 //! [`Subscription`], which holds what changed since it was last asked, by object: a consumer that is
 //! busy holds up nobody, and however many changes an object goes through meanwhile, only its last
-//! state waits. Nothing else is kept here but names.
+//! state waits. Nothing else is kept here but names: for one who subscribes later, a consumer that was
+//! started again for instance, everything is listed anew.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use kube::Client;
 use tokio::sync::Notify;
@@ -43,8 +44,13 @@ struct Feed {
 
 impl Feed {
     fn lock(&self) -> MutexGuard<'_, Batch> {
-        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.batch)
     }
+}
+
+/// What a mutex holds, whatever happened to one who held it: nothing here is left half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One consumer's view of the cluster.
@@ -66,44 +72,72 @@ impl Subscription {
     }
 }
 
-/// The subscribers, to be told of changes.
+/// The subscribers, to be told of changes. One that is dropped is forgotten.
 #[derive(Clone, Debug, Default)]
 pub struct Publisher {
-    feeds: Vec<Arc<Feed>>,
+    feeds: Arc<Mutex<Vec<Weak<Feed>>>>,
 }
 
 impl Publisher {
     /// Adds a subscriber, which learns what changes from now on.
-    pub fn subscribe(&mut self) -> Subscription {
+    pub fn subscribe(&self) -> Subscription {
         let feed = Arc::new(Feed::default());
-        self.feeds.push(Arc::clone(&feed));
+        lock(&self.feeds).push(Arc::downgrade(&feed));
         Subscription { feed }
     }
 
     /// Adds changes to everybody's batch.
     pub fn publish(&self, change: impl Fn(&mut Batch)) {
-        for feed in &self.feeds {
+        lock(&self.feeds).retain(|feed| {
+            let Some(feed) = feed.upgrade() else { return false };
             change(&mut feed.lock());
             feed.changed.notify_one();
-        }
+            true
+        });
     }
 }
 
-/// The watches, before they start.
+/// Names of what was told, by which it is known what is gone. They outlive a watch that begins anew.
+#[derive(Debug, Default)]
+struct Known {
+    services: Mutex<BTreeSet<ObjectName>>,
+    /// The Service that a slice belongs to may change, and events of deletion may not tell it.
+    slices: Mutex<HashMap<ObjectName, ServiceName>>,
+    /// A node that was never there is not one that is gone.
+    node: Mutex<bool>,
+    namespaces: Mutex<BTreeSet<ObjectName>>,
+}
+
+/// The watches; clones are the same ones.
+#[derive(Clone)]
 #[allow(missing_debug_implementations, reason = "the client has none")]
 pub struct Cluster {
     client: Client,
     node_name: String,
     metrics: Metrics,
-    publisher: Publisher,
     namespaces: bool,
+    publisher: Publisher,
+    known: Arc<Known>,
+    /// Subscribers that are to be told everything: not before the next lists begin, since what is left of those that
+    /// are under way would look like all there is.
+    joining: Arc<Mutex<Vec<Weak<Feed>>>>,
+    joined: Arc<Notify>,
 }
 
 impl Cluster {
     /// Will watch Services, EndpointSlices and the node of this name.
     #[must_use]
     pub fn new(client: Client, node_name: impl Into<String>, metrics: Metrics) -> Self {
-        Self { client, node_name: node_name.into(), metrics, publisher: Publisher::default(), namespaces: false }
+        Self {
+            client,
+            node_name: node_name.into(),
+            metrics,
+            namespaces: false,
+            publisher: Publisher::default(),
+            known: Arc::default(),
+            joining: Arc::default(),
+            joined: Arc::default(),
+        }
     }
 
     /// Will watch namespaces, too, where that is allowed.
@@ -112,46 +146,65 @@ impl Cluster {
         Self { namespaces: true, ..self }
     }
 
-    /// Adds a consumer, which will see everything.
-    pub fn subscribe(&mut self) -> Subscription {
-        self.publisher.subscribe()
+    /// Adds a consumer, which will see everything, whenever it comes.
+    pub fn subscribe(&self) -> Subscription {
+        let feed = Arc::new(Feed::default());
+        lock(&self.joining).push(Arc::downgrade(&feed));
+        self.joined.notify_one();
+        Subscription { feed }
     }
 
     /// Watches until `token` is cancelled.
-    pub async fn run(self, token: CancellationToken) {
-        let Self { client, node_name, metrics, publisher, namespaces } = self;
-        let mut watches = JoinSet::new();
-        let services = Informer::all(client.clone(), metrics.clone());
-        watches.spawn(services.run(publish_services(publisher.clone())));
-        let slices = Informer::all(client.clone(), metrics.clone());
-        watches.spawn(slices.run(publish_slices(publisher.clone())));
-        let node = Informer::named(client.clone(), metrics.clone(), &node_name);
-        watches.spawn(node.run(publish_node(publisher.clone())));
-        if namespaces {
-            let namespaces = Informer::all(client, metrics).optional();
-            watches.spawn(namespaces.run(publish_namespaces(publisher)));
-        }
-        let ended = async {
-            while let Some(ended) = watches.join_next().await {
-                match ended {
+    pub async fn run(&self, token: CancellationToken) {
+        while token.run_until_cancelled(self.watch()).await.is_some() {}
+    }
+
+    /// Watches until somebody joins.
+    async fn watch(&self) {
+        lock(&self.publisher.feeds).append(&mut lock(&self.joining));
+        // Dropping the set ends the watches.
+        let mut watches = self.watches();
+        loop {
+            // Each arm only waits: what one is told stays, and a watch that has ended is waited for but once.
+            tokio::select! {
+                () = self.joined.notified() => if !lock(&self.joining).is_empty() { break },
+                Some(ended) = watches.join_next() => match ended {
                     Ok(Ended::Forbidden) => {
                         tracing::info!("namespaces may not be watched: pods' names are answered in any");
                     }
                     Ok(Ended::Unwanted) => {}
                     // As it would without a task of its own.
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
-                }
+                },
             }
-            token.cancelled().await;
-        };
-        // Dropping the set ends the watches.
-        let _ = token.run_until_cancelled(ended).await;
+        }
+        // None of these may tell anything once the next ones list.
+        watches.shutdown().await;
+    }
+
+    fn watches(&self) -> JoinSet<Ended> {
+        let mut watches = JoinSet::new();
+        let told = || (self.publisher.clone(), Arc::clone(&self.known));
+        let services = Informer::all(self.client.clone(), self.metrics.clone());
+        watches.spawn(services.run(publish_services(told())));
+        let slices = Informer::all(self.client.clone(), self.metrics.clone());
+        watches.spawn(slices.run(publish_slices(told())));
+        let node = Informer::named(self.client.clone(), self.metrics.clone(), &self.node_name);
+        watches.spawn(node.run(publish_node(told())));
+        if self.namespaces {
+            let namespaces = Informer::all(self.client.clone(), self.metrics.clone()).optional();
+            watches.spawn(namespaces.run(publish_namespaces(told())));
+        }
+        watches
     }
 }
 
-fn publish_services(publisher: Publisher) -> impl FnMut(Change<Service>) -> bool + Send {
-    let mut known: BTreeSet<ObjectName> = BTreeSet::new();
+/// Whom to tell, and what was told.
+type Told = (Publisher, Arc<Known>);
+
+fn publish_services((publisher, known): Told) -> impl FnMut(Change<Service>) -> bool + Send {
     move |change| {
+        let mut known = lock(&known.services);
         match change {
             Change::Applied(name, service) => {
                 let service = Arc::new(service);
@@ -175,11 +228,10 @@ fn publish_services(publisher: Publisher) -> impl FnMut(Change<Service>) -> bool
     }
 }
 
-fn publish_slices(publisher: Publisher) -> impl FnMut(Change<EndpointSlice>) -> bool + Send {
-    // The Service that a slice belongs to may change, and events of deletion may not tell it.
-    let mut known: HashMap<ObjectName, ServiceName> = HashMap::new();
+fn publish_slices((publisher, known): Told) -> impl FnMut(Change<EndpointSlice>) -> bool + Send {
     let key = |service: &ServiceName, slice: &ObjectName| (service.clone(), Arc::clone(&slice.name));
     move |change| {
+        let mut known = lock(&known.slices);
         match change {
             Change::Applied(name, slice) => {
                 let label = slice.metadata.labels.get(LABEL_SERVICE_NAME).filter(|label| !label.is_empty());
@@ -216,24 +268,23 @@ fn publish_slices(publisher: Publisher) -> impl FnMut(Change<EndpointSlice>) -> 
     }
 }
 
-fn publish_node(publisher: Publisher) -> impl FnMut(Change<Node>) -> bool + Send {
-    // A node that was never there is not one that is gone.
-    let mut known = false;
+fn publish_node((publisher, known): Told) -> impl FnMut(Change<Node>) -> bool + Send {
     move |change| {
+        let mut known = lock(&known.node);
         let node = match change {
             Change::Applied(_, node) => Some(Arc::new(node)),
-            Change::Listed(listed) if !known || !listed.is_empty() => return true,
+            Change::Listed(listed) if !*known || !listed.is_empty() => return true,
             Change::Deleted(_) | Change::Listed(_) => None,
         };
-        known = node.is_some();
+        *known = node.is_some();
         publisher.publish(|batch| batch.node = Some(node.clone()));
         true
     }
 }
 
-fn publish_namespaces(publisher: Publisher) -> impl FnMut(Change<Namespace>) -> bool + Send {
-    let mut known: BTreeSet<ObjectName> = BTreeSet::new();
+fn publish_namespaces((publisher, known): Told) -> impl FnMut(Change<Namespace>) -> bool + Send {
     move |change| {
+        let mut known = lock(&known.namespaces);
         match change {
             Change::Applied(name, _) => {
                 publisher.publish(|batch| batch.namespaces.extend([(Arc::clone(&name.name), true)]));
@@ -251,7 +302,7 @@ fn publish_namespaces(publisher: Publisher) -> impl FnMut(Change<Namespace>) -> 
                     batch.namespaces.extend(listed.iter().map(|name| (Arc::clone(&name.name), true)));
                     batch.namespaces_listed = true;
                 });
-                known = listed;
+                *known = listed;
             }
         }
         true

@@ -5,6 +5,7 @@
 //! [`crate::routes`], and looked at again now and then: whoever removes a link finds it back. What
 //! cannot be made is told once, and tried again; it keeps nothing else from being made.
 
+mod addresses;
 mod cluster;
 mod problems;
 
@@ -78,6 +79,8 @@ pub struct PodNetworkConfig {
     pub reserved_ports: BTreeSet<ReservedPort>,
     /// What marks packets of Services that are to be masqueraded: filters of others let them pass, too.
     pub masquerade_mark: u32,
+    /// Where former settings of the kernel are noted.
+    pub sysctls_note: PathBuf,
 }
 
 /// Who tells of nodes, and who may change this node's object.
@@ -178,12 +181,14 @@ impl Network {
             return self.apply_bridge(self.dns_address(), &observed).await.map(drop);
         };
         let own = self.own_network(&pods, &observed, problems);
-        // Before the cluster has said what this node's network is, what is there stays.
-        let gateway = own.and_then(|own| Some((ipam::gateway(own)?, own.prefix_len())));
-        let present = self.ours(&observed, BRIDGE).filter(|_| own.is_none()).map(|bridge| &bridge.addresses);
-        let addresses = gateway.into_iter().chain(present.into_iter().flatten().copied()).chain(self.dns_address());
-        let bridge = self.apply_bridge(addresses, &observed).await?;
+        let present = self.ours(&observed, BRIDGE).map(|bridge| bridge.addresses.clone()).unwrap_or_default();
+        let gateways = addresses::gateways(own, &present, &addresses::of_pods(&observed, &self.config.owner));
+        problems.extend(gateways.former.iter().map(|net| {
+            format!("pods have addresses of {net}, which this node has no more: other nodes reach them when made anew")
+        }));
+        let bridge = self.apply_bridge(gateways.addresses.into_iter().chain(self.dns_address()), &observed).await?;
         settle(BRIDGE, problems);
+        keep_settings(pods.sysctls_note.clone(), problems).await;
         let pod_mtu = self.apply_routes(&pods, own, (&observed, bridge), problems).await?;
         let passing =
             Passing { cluster_cidr: filtered_range(pods.cluster_cidr, own), masquerade_mark: pods.masquerade_mark };
@@ -272,7 +277,7 @@ impl Network {
         let cluster = cluster_range(pods.cluster_cidr, Some(pod_cidr));
         let clashes =
             |ip: Ipv4Addr, net: Cidr4| pod_cidr.contains(ip) || net.overlaps(pod_cidr) && !net.covers(cluster);
-        let mut foreign = foreign_addresses(observed, &self.config.owner);
+        let mut foreign = addresses::of_others(observed, &self.config.owner);
         let foreign = foreign.find(|(_, ip, net)| clashes(*ip, *net));
         if let Some((link, _, net)) = foreign {
             problems.insert(format!(
@@ -357,7 +362,7 @@ impl Network {
             service_cidr: pods.service_cidr,
             own,
             addresses: observed.iter().flat_map(|link| link.addresses.iter().map(|(ip, _)| *ip)).collect(),
-            links: foreign_addresses(observed, &self.config.owner).map(|(_, _, net)| net).collect(),
+            links: addresses::of_others(observed, &self.config.owner).map(|(_, _, net)| net).collect(),
         }
     }
 
@@ -398,13 +403,13 @@ impl Network {
         nodes.patch(&self.config.node_name, &PatchParams::default(), &patch).await.map(drop)
     }
 
-    /// Writes the plugin's configuration where it changed.
+    /// Writes the plugin's configuration where it changed, or somebody removed it.
     fn configure_pods(&mut self, config: CniConfig, conf_dir: &std::path::Path, problems: &mut BTreeSet<String>) {
-        if self.written.as_ref().is_some_and(|(written, _)| *written == config) {
-            return;
-        }
         if let Err(error) = cni::write_conflist(conf_dir, &config) {
             problems.insert(format!("write the CNI configuration: {error}"));
+            return;
+        }
+        if self.written.as_ref().is_some_and(|(written, _)| *written == config) {
             return;
         }
         let keeping = self.token.child_token();
@@ -413,21 +418,26 @@ impl Network {
     }
 }
 
-/// Addresses of links that are not the owner's, with the networks they are in. A network around
-/// the whole cluster's does not clash with it: the longer prefix decides.
-fn foreign_addresses<'a>(
-    observed: &'a [Observed],
-    owner: &'a Owner,
-) -> impl Iterator<Item = (&'a str, Ipv4Addr, Cidr4)> {
-    observed.iter().filter(|link| !link.is_of(owner)).flat_map(|link| {
-        link.addresses.iter().filter_map(|(ip, len)| Some((link.name.as_str(), *ip, Cidr4::new(*ip, *len)?)))
-    })
-}
-
 /// Makes the settings of a link of ours, again and again: whoever reloads settings of the machine means all links.
 fn settle(link: &str, problems: &mut BTreeSet<String>) {
-    let made = [sysctl::loosen_reverse_path(link), sysctl::learn_nothing(link)];
+    let made = [sysctl::loosen_reverse_path(link), sysctl::pass_on(link), sysctl::learn_nothing(link)];
     problems.extend(made.into_iter().filter_map(|made| Some(made.err()?.to_string())));
+}
+
+/// Keeps the settings of the node that pods' packets need. That somebody changed one is told: it will be so again.
+async fn keep_settings(note: PathBuf, problems: &mut BTreeSet<String>) {
+    // Loading a module may take its time.
+    match tokio::task::spawn_blocking(move || sysctl::prepare_node(&note)).await {
+        Ok(Ok(changed)) => problems.extend(changed.into_iter().map(|changed| {
+            format!("{changed}, which keeps pods' packets from being passed on, and was set again: see /etc/sysctl.d")
+        })),
+        Ok(Err(error)) => {
+            problems.insert(error.to_string());
+        }
+        Err(error) => {
+            problems.insert(format!("look at the settings of the node: {error}"));
+        }
+    }
 }
 
 /// What could not be removed.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::netlink::NetlinkBackend;
-use crate::backend::{NftBackend as _, NftError};
+use crate::backend::{NftBackend, NftError};
 use crate::cidr::Cidr4;
 use crate::cluster::Subscription;
 use crate::conntrack::ctnetlink::CtNetlink;
@@ -222,14 +222,16 @@ fn tune(config: &ServiceProxyConfig) {
     }
 }
 
-/// Asks the kernel whether it takes what rulesets use. When our table is there already it does.
 fn probe(node: &NodeView) -> Result<(), ServiceProxyError> {
-    let mut backend = NetlinkBackend::new().map_err(ServiceProxyError::Unavailable)?;
-    let table = backend.list().map_err(ServiceProxyError::Unavailable)?.table;
-    if table.is_some() {
-        return Ok(());
-    }
-    backend.check(&diff(None, &probe::table(node))).map_err(ServiceProxyError::Unavailable)
+    NetlinkBackend::new()
+        .and_then(|mut backend| takes_rules(&mut backend, node))
+        .map_err(ServiceProxyError::Unavailable)
+}
+
+/// Asks the kernel whether it takes what rulesets use. When our table is there already it does. What is in it does not
+/// matter: reading all of it fails while others keep writing rules of theirs.
+fn takes_rules(backend: &mut impl NftBackend, node: &NodeView) -> Result<(), NftError> {
+    if backend.exists()? { Ok(()) } else { backend.check(&diff(None, &probe::table(node))) }
 }
 
 /// Whether Services can be programmed here, without doing anything; for a check-up.
@@ -273,4 +275,23 @@ fn node_view(config: &ServiceProxyConfig) -> Result<NodeView, ServiceProxyError>
 pub fn cleanup(owner: &Owner) -> Result<(), ServiceProxyError> {
     let backend = NetlinkBackend::new().map_err(ServiceProxyError::Unavailable)?;
     backend.of(Some(owner)).remove().map_err(ServiceProxyError::Cleanup)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::fake::FakeNft;
+    use crate::nft::object::Table;
+
+    #[test]
+    fn the_kernel_is_asked_whatever_others_write_meanwhile() {
+        let node = node_view(&ServiceProxyConfig::new("n", Vec::new())).unwrap();
+        for table in [None, Some(Table::default())] {
+            let mut kernel = FakeNft::default();
+            kernel.set_table(table);
+            takes_rules(&mut kernel, &node).unwrap();
+            assert_eq!((kernel.lists(), kernel.transactions().len()), (0, 0));
+        }
+    }
 }

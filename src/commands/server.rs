@@ -1,13 +1,13 @@
 //! `copepod server`: the control plane alone.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::run_until_signalled;
 use crate::cli::ServerArgs;
 use crate::control_plane::{self, ControlPlaneInputs};
 use crate::paths::Paths;
 use crate::status::Reporter;
-use crate::{flags, instance};
+use crate::{address, flags, instance};
 
 /// Runs until SIGTERM.
 ///
@@ -27,9 +27,7 @@ fn serve(args: &ServerArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
     run_until_signalled(async |tasks| {
         let address = match args.control_plane.advertise_address {
             Some(address) => address,
-            None => {
-                crate::node::default_address().context("no address to advertise; name one with --advertise-address")?
-            }
+            None => address::find("--advertise-address").await?,
         };
         let inputs = ControlPlaneInputs {
             paths: paths.clone(),

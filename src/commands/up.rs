@@ -46,7 +46,7 @@ pub fn run(args: &UpArgs, typed: Vec<String>) -> Result<()> {
 fn serve(args: &UpArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
     let _network = network_lock::take()?;
     run_until_signalled(async |tasks| {
-        let identity = Identity::new(&args.node)?;
+        let identity = Identity::find(&args.node, &tasks).await?;
         let control_plane = control_plane::start(
             ControlPlaneInputs {
                 paths: paths.clone(),

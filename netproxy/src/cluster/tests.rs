@@ -20,9 +20,9 @@ fn take(subscription: &Subscription) -> Batch {
 
 #[test]
 fn only_the_last_state_of_an_object_waits() {
-    let mut publisher = Publisher::default();
+    let publisher = Publisher::default();
     let (one, two) = (publisher.subscribe(), publisher.subscribe());
-    let mut services = publish_services(publisher);
+    let mut services = publish_services((publisher, Arc::default()));
     services(Change::Applied(name("a"), Service::default()));
     services(Change::Deleted(name("a")));
     services(Change::Applied(name("b"), Service::default()));
@@ -37,11 +37,11 @@ fn only_the_last_state_of_an_object_waits() {
 
 #[test]
 fn a_list_takes_away_what_it_does_not_name() {
-    let mut publisher = Publisher::default();
+    let publisher = Publisher::default();
     let subscription = publisher.subscribe();
-    let mut services = publish_services(publisher.clone());
-    let mut slices = publish_slices(publisher.clone());
-    let mut namespaces = publish_namespaces(publisher);
+    let mut services = publish_services((publisher.clone(), Arc::default()));
+    let mut slices = publish_slices((publisher.clone(), Arc::default()));
+    let mut namespaces = publish_namespaces((publisher, Arc::default()));
     for object in ["gone", "stays", "unreadable"] {
         services(Change::Applied(name(object), Service::default()));
         slices(Change::Applied(name(object), slice_of("web")));
@@ -62,9 +62,9 @@ fn a_list_takes_away_what_it_does_not_name() {
 
 #[test]
 fn a_slice_leaves_the_service_that_it_no_longer_names() {
-    let mut publisher = Publisher::default();
+    let publisher = Publisher::default();
     let subscription = publisher.subscribe();
-    let mut slices = publish_slices(publisher);
+    let mut slices = publish_slices((publisher, Arc::default()));
     slices(Change::Applied(name("s"), slice_of("web")));
     take(&subscription);
     slices(Change::Applied(name("s"), slice_of("other")));
@@ -79,9 +79,9 @@ fn a_slice_leaves_the_service_that_it_no_longer_names() {
 
 #[test]
 fn the_node_is_gone_when_a_list_has_none() {
-    let mut publisher = Publisher::default();
+    let publisher = Publisher::default();
     let subscription = publisher.subscribe();
-    let mut node = publish_node(publisher);
+    let mut node = publish_node((publisher, Arc::default()));
     node(Change::Listed(BTreeSet::new()));
     assert_eq!(take(&subscription).node, None, "not there yet");
     node(Change::Applied(name("here"), Node::default()));
@@ -91,9 +91,74 @@ fn the_node_is_gone_when_a_list_has_none() {
     assert_eq!(take(&subscription).node, Some(None));
 }
 
+/// An API with these Services, which counts how often they are listed.
+fn api(services: &Arc<Mutex<Vec<&'static str>>>, lists: &Arc<Mutex<usize>>) -> Client {
+    let (services, lists) = (Arc::clone(services), Arc::clone(lists));
+    let answer = move |uri: axum::http::Uri| async move {
+        if uri.query().is_some_and(|query| query.contains("watch=true")) {
+            std::future::pending::<()>().await;
+        }
+        let mut items = Vec::new();
+        if uri.path() == "/api/v1/services" {
+            *lock(&lists) += 1;
+            items = lock(&services).iter().map(|name| json!({"metadata": {"namespace": "ns", "name": name}})).collect();
+        }
+        axum::Json(json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}))
+    };
+    Client::new(axum::Router::new().fallback(answer), "default")
+}
+
+/// What a subscriber knows once everything was listed for it.
+async fn all(subscription: &Subscription) -> BTreeMap<ServiceName, bool> {
+    let mut seen = BTreeMap::new();
+    loop {
+        let batch = subscription.next().await;
+        seen.extend(batch.services.into_iter().map(|(name, service)| (name, service.is_some())));
+        if batch.services_listed {
+            return seen;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_comes_later_sees_everything_and_others_what_is_gone() {
+    let (services, lists) = (Arc::new(Mutex::new(vec!["a", "b"])), Arc::default());
+    let cluster = Cluster::new(api(&services, &lists), "node", Metrics::default());
+    let early = cluster.subscribe();
+    let token = CancellationToken::new();
+    let running = tokio::spawn({
+        let (cluster, token) = (cluster.clone(), token.clone());
+        async move { cluster.run(token).await }
+    });
+    assert_eq!(all(&early).await, [(name("a"), true), (name("b"), true)].into());
+    assert_eq!(*lock(&lists), 1, "those who are there at the start share a list");
+    *lock(&services) = vec!["b", "c"];
+    let late = cluster.subscribe();
+    assert_eq!(all(&late).await.into_iter().filter(|(_, there)| *there).count(), 2);
+    assert_eq!(all(&early).await, [(name("a"), false), (name("b"), true), (name("c"), true)].into());
+    drop(early);
+    // A run that ended by itself goes on where it was.
+    token.cancel();
+    running.await.unwrap();
+    *lock(&services) = vec!["c"];
+    let (cluster, token) = (cluster.clone(), CancellationToken::new());
+    let running = tokio::spawn(async move { cluster.run(token).await });
+    assert_eq!(all(&late).await, [(name("b"), false), (name("c"), true)].into());
+    running.abort();
+}
+
+#[test]
+fn nothing_is_kept_for_one_who_left() {
+    let publisher = Publisher::default();
+    let (one, two) = (publisher.subscribe(), publisher.subscribe());
+    drop(one);
+    publisher.publish(|batch| batch.services_listed = true);
+    assert_eq!((lock(&publisher.feeds).len(), take(&two).services_listed), (1, true));
+}
+
 #[tokio::test]
 async fn a_subscriber_waits_for_a_change() {
-    let mut publisher = Publisher::default();
+    let publisher = Publisher::default();
     let subscription = publisher.subscribe();
     let waiting = tokio::spawn(async move { subscription.next().await });
     publisher.publish(|batch| batch.services_listed = true);

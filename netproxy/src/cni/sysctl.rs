@@ -28,12 +28,13 @@ const SETTINGS: [(&str, &str); 1] = [
 /// Former values by setting, as the note has them.
 type Former = BTreeMap<String, String>;
 
-/// Prepares the kernel; what is right already is not written, and what is
-/// changed for the first time is told to the file `note`.
+/// Prepares the kernel, and again: whoever reloads settings of the machine may mean another machine. What is right
+/// already is not written, and what is changed for the first time is told to the file `note`. Returns what had to be
+/// changed, a word for each.
 ///
 /// # Errors
 /// Names the setting that cannot be made.
-pub fn prepare_node(note: &Path) -> io::Result<()> {
+pub fn prepare_node(note: &Path) -> io::Result<Vec<String>> {
     let root = Path::new("/proc/sys");
     // The module that nothing loads by itself.
     load_bridge_filter(root, || modprobe::load("br_netfilter"))?;
@@ -69,6 +70,15 @@ pub fn loosen_reverse_path(link: &str) -> io::Result<()> {
     set(Path::new("/proc/sys"), &format!("net/ipv4/conf/{link}/rp_filter"), "2")
 }
 
+/// Lets packets that come in from a link of ours be passed on: with the node's own setting every link that is there
+/// gets this, but one that is made later has what the machine's configuration says of new ones.
+///
+/// # Errors
+/// Names the setting that cannot be made.
+pub fn pass_on(link: &str) -> io::Result<()> {
+    set(Path::new("/proc/sys"), &format!("net/ipv4/conf/{link}/forwarding"), "1")
+}
+
 /// What IPv6 learns from neighbours on a link: routes and addresses from routers, and better ways to somewhere.
 const LEARNED: [&str; 3] = ["accept_ra", "autoconf", "accept_redirects"];
 
@@ -97,22 +107,28 @@ pub fn restore_node(note: &Path) -> io::Result<()> {
     restore(Path::new("/proc/sys"), note)
 }
 
-fn prepare(root: &Path, note: &Path) -> io::Result<()> {
-    SETTINGS.iter().try_for_each(|(setting, value)| change(root, note, setting, value))
+fn prepare(root: &Path, note: &Path) -> io::Result<Vec<String>> {
+    let mut changed = Vec::new();
+    for (setting, value) in SETTINGS {
+        changed.extend(change(root, note, setting, value)?);
+    }
+    Ok(changed)
 }
 
-fn change(root: &Path, note: &Path, setting: &str, value: &str) -> io::Result<()> {
-    if let Ok(present) = fs::read_to_string(root.join(setting))
-        && present.trim() != value
-    {
+/// Makes a setting; tells what it was where that was something else.
+fn change(root: &Path, note: &Path, setting: &str, value: &str) -> io::Result<Option<String>> {
+    let present = fs::read_to_string(root.join(setting)).ok().map(|present| present.trim().to_owned());
+    let other = present.filter(|present| present != value);
+    if let Some(other) = &other {
         let mut former = read(note)?;
         // An earlier start changed it first, and somebody changed it back.
         if !former.contains_key(setting) {
-            former.insert(setting.to_owned(), present.trim().to_owned());
+            former.insert(setting.to_owned(), other.clone());
             write(note, &former)?;
         }
     }
-    set(root, setting, value)
+    set(root, setting, value)?;
+    Ok(other.map(|other| format!("{} was {other}", setting.replace('/', "."))))
 }
 
 fn restore(root: &Path, note: &Path) -> io::Result<()> {
@@ -191,8 +207,8 @@ mod tests {
     #[test]
     fn what_was_is_what_will_be() {
         let (dir, note) = kernel("0");
-        for _ in 0..2 {
-            prepare(dir.path(), &note).unwrap();
+        for changed in [&["net.ipv4.ip_forward was 0".to_owned()][..], &[]] {
+            assert_eq!(prepare(dir.path(), &note).unwrap(), changed);
             assert_eq!(get(dir.path(), FORWARD), "1");
         }
         for _ in 0..2 {

@@ -84,6 +84,7 @@ impl TestNode {
                 data_dir: self.dir.path().join("leases"),
                 reserved_ports: [ReservedPort(Protocol::Tcp, 10250)].into(),
                 masquerade_mark: 0x4000,
+                sysctls_note: self.dir.path().join("sysctls"),
             }),
         }
     }
@@ -92,6 +93,15 @@ impl TestNode {
     pub fn conflist(&self) -> Option<Value> {
         let text = std::fs::read(self.dir.path().join("net.d/10-copepod.conflist")).ok()?;
         Some(serde_json::from_slice::<Value>(&text).unwrap()["plugins"][0].clone())
+    }
+
+    pub fn remove_conflist(&self) {
+        std::fs::remove_file(self.dir.path().join("net.d/10-copepod.conflist")).unwrap();
+    }
+
+    /// What is noted of settings that were changed.
+    pub fn former_settings(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.dir.path().join("sysctls")).unwrap()).unwrap()
     }
 
     /// Starts the node's network and attaches its pod.

@@ -113,9 +113,12 @@ async fn scenario() {
     // The limit is the machine's: from here it cannot be raised, which is told and lived with.
     config.conntrack.max_per_core = Some(1 << 30);
     let token = CancellationToken::new();
-    let mut cluster = Cluster::new(client, "node", config.metrics.informer.clone());
+    let cluster = Cluster::new(client, "node", config.metrics.informer.clone());
     let proxy = tokio::spawn(run(config, cluster.subscribe(), token.clone()));
-    let _watches = AbortOnDropHandle::new(tokio::spawn(cluster.run(token.clone())));
+    let _watches = AbortOnDropHandle::new(tokio::spawn({
+        let token = token.clone();
+        async move { cluster.run(token).await }
+    }));
     until("the first rules", async || table_contains("10.43.0.50 . tcp . 80 . 0 : 10.42.0.1 . 8080")).await;
     let query = |of: &str| api.query(of).unwrap();
     for all in ["services", "endpointslices"] {
