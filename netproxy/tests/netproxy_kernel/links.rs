@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use harness::api::Api;
+use harness::time;
 use netproxy::backend::netlink::NetlinkBackend;
 use netproxy::firewall;
 use netproxy::links::{self, BRIDGE, Kind, Link, LinkError, Netlink, Owner};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::eventually;
-use crate::net::{Namespace, TARGET_PORT, ask, ask_nobody, serve};
+use crate::net::{Namespace, TARGET_PORT, ask, ask_nobody, ask_within, serve};
 use crate::tunnels::{TestNode, annotate, object, router};
 use crate::world::{NODE_PORT, World, endpoint, node_view, port, slice_of};
 

@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn what_fits_is_told_whole() {
         let mut errors = FieldErrors::new();
-        errors.invalid(&Path::new("a"), &json!([{"b": 1}]), "c");
+        errors.invalid(&Path::new("a"), json!([{"b": 1}]), "c");
         errors.invalid(&Path::new("a"), "é", "c");
         assert_eq!(errors.0[0].to_string(), "a: Invalid value: [{\"b\":1}]: c");
         assert_eq!(errors.0[1].to_string(), "a: Invalid value: \"é\": c");

@@ -233,7 +233,7 @@ fn crowd(zone: &mut Zone, slices: u8) {
     let ports = || (1..=u16::MAX).map(|number| port(&format!("p{number}"), number));
     for at in 0..slices {
         let address = |n: u32| Ipv4Addr::from_bits(0x0a2a_0000 + (u32::from(at) << 16) + n);
-        let hostname = |n: u32| (n % 2 == 0).then(|| format!("h-{at}-{n}").into());
+        let hostname = |n: u32| (n.is_multiple_of(2)).then(|| format!("h-{at}-{n}").into());
         let endpoints = (0..u32::from(u16::MAX)).map(|n| Endpoint { address: address(n), hostname: hostname(n) });
         let entry = SliceEntry::new(endpoints, ports());
         zone.set_slice(&key("default", "crowd"), &format!("crowd-{at}").into(), Some(entry));

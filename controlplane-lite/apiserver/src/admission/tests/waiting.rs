@@ -36,6 +36,10 @@ impl View for Late {
         self.objects.list(group, plural)
     }
 
+    fn each_in(&self, group: &str, plural: &str, namespace: &str, visit: &mut dyn FnMut(&Value)) {
+        self.objects.each_in(group, plural, namespace, visit);
+    }
+
     fn may(&self, user: &UserInfo, verb: &str, group: &str, resource: (&str, &str), name: &str) -> bool {
         self.objects.may(user, verb, group, resource, name)
     }
