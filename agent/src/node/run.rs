@@ -181,11 +181,9 @@ impl NodeKeeper {
     ) {
         let api: Option<Api<Node>> = client.map(Api::all);
         let mut written: Option<(NodeStatus, Instant)> = None;
-        // What the API server answered to the last write: newer than the watch for
-        // a moment.
-        let mut answered: Option<Arc<Node>> = None;
-        // Pods that run on know the node as it was, should its object go.
-        let mut last: Option<Arc<Node>> = None;
+        // What the API server answered to the last write, newer than the watch for a moment; and the node as it was,
+        // for pods that run on should its object go.
+        let (mut answered, mut last): (Option<Arc<Node>>, Option<Arc<Node>>) = (None, None);
         let mut known_cidr: Option<String> = None;
         let began = Instant::now();
         let mut pressures = self.pressures.clone();

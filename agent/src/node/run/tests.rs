@@ -173,7 +173,7 @@ async fn a_node_that_is_deleted_is_not_made_again() {
     running.await.unwrap();
     let asked = asked.lock().unwrap();
     assert!(asked.iter().any(|(_, path)| path == "/api/v1/nodes/n1/status"), "its status was to be written");
-    assert!(!asked.contains(&(Method::POST, "/api/v1/nodes".to_owned())), "{asked:?}");
+    assert!(!asked.contains(&(Method::POST, "/api/v1/nodes".to_owned())), "it was made again");
     assert!(known.borrow().node.is_some(), "pods that run on know the node as it was");
 }
 
