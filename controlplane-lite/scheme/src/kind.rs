@@ -310,8 +310,8 @@ impl Kind {
     /// to date that were stored in a form of before.
     #[must_use]
     pub fn stores(&self) -> bool {
-        let own = (&self.group, &self.version, &self.kind, &self.plural);
-        self.stored() && self.conversion.as_ref().is_none_or(|c| (&c.group, &c.version, &c.kind, &c.plural) == own)
+        let own = [&self.group, &self.version, &self.kind, &self.plural];
+        self.stored() && self.conversion.as_ref().is_none_or(|c| [&c.group, &c.version, &c.kind, &c.plural] == own)
     }
 
     /// `v1` or `apps/v1`.

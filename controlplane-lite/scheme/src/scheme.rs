@@ -139,10 +139,8 @@ impl Scheme {
     #[must_use]
     pub fn without(&self, group: &str, plural: &str) -> Self {
         let (fixed, added) = self.kinds.split_at(self.fixed);
-        let goes = |kind: &Kind| {
-            (&*kind.group, &*kind.plural) == (group, plural)
-                || (kind.storage_group(), kind.storage_plural()) == (group, plural)
-        };
+        let is = |of: &str, resource: &str| of == group && resource == plural;
+        let goes = |kind: &Kind| is(&kind.group, &kind.plural) || is(kind.storage_group(), kind.storage_plural());
         let kinds = fixed.iter().chain(added.iter().filter(|kind| !goes(kind))).cloned().collect();
         Self::indexed(self.fixed, kinds)
     }

@@ -10,6 +10,8 @@ use harness::time;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+mod removal;
+
 struct World {
     store: Arc<dyn Store>,
     cache: WatchCache,
@@ -438,65 +440,6 @@ async fn unreadable_objects_are_left_out() {
     let revision = world.store.put(Put::create(key, &b"\xff not json"[..])).await.unwrap();
     world.cache.wait_until_fresh(revision).await.unwrap();
     assert_eq!(world.names(ListQuery::default()).await, ["ns/good"]);
-}
-
-#[tokio::test]
-async fn resources_come_and_go() {
-    let world = world().await;
-    let key = Key::new("/registry/example.com/widgets/w1").unwrap();
-    world.store.put(Put::create(key, r#"{"metadata":{"name":"w1"}}"#)).await.unwrap();
-    let spec = ResourceSpec::new("example.com", "widgets", false);
-    let widgets = world.cache.add(spec.clone()).await.unwrap();
-    assert!(widgets.get("", "w1").is_some());
-    let mut watch = widgets.watch(WatchRequest::new(Filter::all(), WatchStart::Now)).unwrap();
-    world.cache.remove(&spec).await.unwrap();
-    assert!(watch.next().await.unwrap().is_err());
-    assert!(world.cache.resource("example.com", "widgets").is_none());
-}
-
-/// Who holds the cache of a resource that went, and perhaps came back, reads what there was when it went: a list at a
-/// later revision without what was written since would be one to watch on from.
-#[tokio::test]
-async fn a_removed_resource_stays_as_it_was() {
-    let world = world().await;
-    let object = |name: &str| {
-        Put::create(
-            Key::new(format!("/registry/example.com/widgets/{name}")).unwrap(),
-            format!(r#"{{"metadata":{{"name":"{name}"}}}}"#),
-        )
-    };
-    let before = world.store.put(object("w1")).await.unwrap();
-    let spec = ResourceSpec::new("example.com", "widgets", false);
-    let old = world.cache.add(spec.clone()).await.unwrap();
-    world.cache.wait_until_fresh(before).await.unwrap();
-    world.cache.remove(&spec).await.unwrap();
-    let new = world.cache.add(spec.clone().with_fields([FieldPath::new("spec.size")])).await.unwrap();
-    let after = world.store.put(object("w2")).await.unwrap();
-    world.cache.wait_until_fresh(after).await.unwrap();
-
-    let listed = old.list(&ListQuery::default()).await.unwrap();
-    assert_eq!((listed.items.len(), listed.revision), (1, before));
-    assert_eq!(new.list(&ListQuery::default()).await.unwrap().items.len(), 2);
-    let mut watch = old.watch(WatchRequest::new(Filter::all(), WatchStart::State)).unwrap();
-    assert_eq!(take(&mut watch, 1).await, [(EventKind::Added, "w1".to_owned())]);
-    assert_eq!(watch.next().await, Some(Err(WatchEnd::CutOff)));
-    assert!(watch.final_bookmark().is_none());
-    // The same resource with other fields is another cache.
-    let again = world.cache.add(spec).await.unwrap();
-    assert!(!Arc::ptr_eq(&again, &new));
-    assert_eq!(again.list(&ListQuery::default()).await.unwrap().revision, after);
-}
-
-#[tokio::test]
-async fn nothing_is_cached_for_who_does_not_wait() {
-    let world = world().await;
-    let spec = ResourceSpec::new("example.com", "widgets", false);
-    let mut asked = Box::pin(world.cache.add(spec.clone()));
-    assert!(futures::poll!(&mut asked).is_pending());
-    drop(asked);
-    // Commands are obeyed in order: this one after that.
-    world.cache.remove(&ResourceSpec::new("example.com", "others", false)).await.unwrap();
-    assert!(world.cache.resource("example.com", "widgets").is_none());
 }
 
 #[tokio::test]
