@@ -40,8 +40,10 @@ const FOREIGN: [(&str, &str); 8] = [
     ("scheme/src/schema/own.rs", "OpenAPI definitions"),
 ];
 /// Paths in other files that are none of fields.
-const OTHERS: [(&str, &str, &str); 1] =
-    [("scheme/src/defaults/workloads.rs", "autoscaling.alpha.kubernetes.io/metrics", "an annotation")];
+const OTHERS: [(&str, &str, &str); 2] = [
+    ("apiserver/src/respond.rs", "rows", "a Table, which is answered and never read"),
+    ("scheme/src/defaults/workloads.rs", "autoscaling.alpha.kubernetes.io/metrics", "an annotation"),
+];
 
 /// A step of a path: a name, or whatever a variable holds.
 type Step<'t> = Option<&'t str>;
