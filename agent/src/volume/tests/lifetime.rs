@@ -52,8 +52,7 @@ fn a_refresh_that_hangs_holds_nobody_up() {
             Arc::new(pod)
         };
         let set_up = async |pod: &Arc<Pod>| {
-            let up = tokio::time::timeout(Duration::from_secs(20), manager.set_up(pod)).await;
-            up.expect("a pod whose volumes are up does not wait").unwrap()
+            time::within("a pod whose volumes are up does not wait", manager.set_up(pod)).await.unwrap().unwrap()
         };
         let [one, two] = [set_up(&first).await, set_up(&Arc::new(second.clone())).await];
         let read = |mounted: &MountedVolumes| fs::read_to_string(mounted.host_paths["all"].join("labels")).unwrap();
