@@ -1,7 +1,5 @@
 //! What somebody takes away comes back, and what pods need stays when the node's part of the network moves.
 
-use std::net::SocketAddr;
-
 use harness::time;
 
 use super::*;
