@@ -271,17 +271,9 @@ fn is_unset(field: &Field, value: &Value) -> bool {
     if field.required {
         return value.is_null();
     }
-    match value {
-        Value::Null => true,
-        // An empty quantity or an empty slice of bytes is none.
-        Value::String(text) => {
-            text.is_empty() && (field.drops_zero || matches!(field.ty, Type::Quantity | Type::Bytes))
-        }
-        // A port or a number of pods may be 0.
-        Value::Number(number) => field.drops_zero && number.as_i64() == Some(0),
-        Value::Bool(set) => field.drops_zero && !set,
-        Value::Array(_) | Value::Object(_) => false,
-    }
+    // An empty quantity or an empty slice of bytes is none. A port or a number of pods may be 0.
+    let none = matches!(field.ty, Type::Quantity | Type::Bytes) && value.as_str() == Some("");
+    value.is_null() || none || field.is_zero(value)
 }
 
 /// The value of a map entry that says none.

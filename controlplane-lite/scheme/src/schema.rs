@@ -121,7 +121,22 @@ pub struct Field {
     /// Whether the schema demands the field.
     pub required: bool,
     /// Whether the zero value means the same as absence (a Go field without pointer, left out when empty).
-    pub drops_zero: bool,
+    drops_zero: bool,
+}
+
+impl Field {
+    /// Whether `value` is a zero that says no more than absence: the one answer to that, for bodies of all kinds.
+    #[must_use]
+    pub fn is_zero(&self, value: &serde_json::Value) -> bool {
+        use serde_json::Value;
+        self.drops_zero
+            && match value {
+                Value::Bool(set) => !set,
+                Value::String(text) => text.is_empty(),
+                Value::Number(number) => number.as_i64() == Some(0),
+                Value::Null | Value::Array(_) | Value::Object(_) => false,
+            }
+    }
 }
 
 /// An object type with named fields. Shared: recursive types refer to themselves.

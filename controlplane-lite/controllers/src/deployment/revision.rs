@@ -45,6 +45,7 @@ pub fn find_new<'a>(d: &Deployment, sets: &'a [Set]) -> Option<&'a Set> {
 
 /// Whether two templates are equal but for the hash label. Clients differ in
 /// whether they write an empty struct or leave it out: that is no difference.
+/// Zeros that mean absence are none: the API server drops them when it decodes.
 pub fn equal(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     fn essence(t: &PodTemplateSpec) -> Value {
         let mut value = serde_json::to_value(t).unwrap_or_default();
@@ -57,28 +58,19 @@ pub fn equal(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     a == b || essence(a) == essence(b)
 }
 
-/// Fields for which an absent value means false or zero.
-const PLAIN: [&str; 9] =
-    ["stdin", "stdinOnce", "tty", "hostIPC", "hostNetwork", "hostPID", "readOnly", "hostPort", "minReadySeconds"];
-
-/// Drops nulls, empty texts, structs, lists and maps, and zero values where they
-/// are the same as none. An empty selector stays: it matches everything, and an
-/// absent one nothing.
+/// Drops nulls, and empty structs, lists and maps. An empty selector stays: it
+/// matches everything, and an absent one nothing.
 fn prune(value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.retain(|key, inner| {
                 prune(inner);
-                let empty = match inner {
-                    Value::Null => true,
-                    Value::Object(o) => o.is_empty() && !key.ends_with("Selector"),
-                    Value::Array(list) => list.is_empty(),
-                    Value::String(text) => text.is_empty(),
-                    Value::Bool(false) => PLAIN.contains(&key.as_str()),
-                    Value::Number(n) => n.as_i64() == Some(0) && PLAIN.contains(&key.as_str()),
-                    Value::Bool(true) => false,
-                };
-                !empty
+                match inner {
+                    Value::Null => false,
+                    Value::Object(o) => !o.is_empty() || key.ends_with("Selector"),
+                    Value::Array(list) => !list.is_empty(),
+                    Value::String(_) | Value::Bool(_) | Value::Number(_) => true,
+                }
             });
         }
         Value::Array(list) => list.iter_mut().for_each(prune),

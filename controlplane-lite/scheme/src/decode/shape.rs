@@ -201,10 +201,7 @@ fn means_absent(value: &Value, field: &Field) -> bool {
     match (&field.ty, value) {
         (Type::List(_), Value::Array(items)) => items.is_empty() && !field.required,
         (Type::Map(_), Value::Object(map)) => map.is_empty() && !field.required,
-        (_, Value::Bool(set)) => field.drops_zero && !set,
-        (_, Value::String(text)) => field.drops_zero && text.is_empty(),
-        (_, Value::Number(number)) => field.drops_zero && number.as_i64() == Some(0),
-        _ => false,
+        _ => field.is_zero(value),
     }
 }
 

@@ -307,13 +307,20 @@ fn empty_structs_make_no_new_template() {
     use super::super::revision::equal;
     let template = |spec: Value| from_value(json!({"metadata": {"labels": {"app": "a"}}, "spec": spec})).unwrap();
     let bare = json!({"containers": [{"name": "c"}], "volumes": [{"name": "v"}]});
-    let wordy = json!({"containers": [{"name": "c", "resources": {}, "env": [], "tty": false, "workingDir": ""}], "volumes": [{"name": "v", "emptyDir": {}}], "securityContext": {}});
+    let wordy = json!({"containers": [{"name": "c", "resources": {}, "env": []}], "volumes": [{"name": "v", "emptyDir": {}}], "securityContext": {}});
     assert!(equal(&template(bare.clone()), &template(wordy)));
     let strict =
         json!({"containers": [{"name": "c"}], "volumes": [{"name": "v"}], "automountServiceAccountToken": false});
     assert!(!equal(&template(bare.clone()), &template(strict)));
     let other = json!({"containers": [{"name": "d"}], "volumes": [{"name": "v"}]});
     assert!(!equal(&template(bare), &template(other)));
+    // Pointers in Go: no class is another wish than the default one, and a zero than none.
+    let claim = |spec: Value| {
+        template(
+            json!({"containers": [], "volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": spec}}}]}),
+        )
+    };
+    assert!(!equal(&claim(json!({"storageClassName": ""})), &claim(json!({}))));
     let affinity = |term: Value| {
         template(
             json!({"containers": [], "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}}),
