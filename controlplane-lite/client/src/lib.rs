@@ -7,6 +7,7 @@ pub mod decode;
 pub mod events;
 pub mod objects;
 pub mod reflect;
+mod segment;
 pub mod status;
 pub mod store;
 pub mod text;
@@ -18,6 +19,7 @@ use kube::{Api, Client, Resource};
 
 pub use decode::Unreadable;
 pub use reflect::{Filter, Objects, Observer, Sink, reflect};
+pub use segment::segment;
 pub use status::Status;
 pub use store::{Change, ObjectKey, Store, revision};
 

@@ -149,3 +149,20 @@ async fn owners_of_unknown_kinds_do_not_make_it_ask_for_all_kinds_each_time() {
     token.cancel();
     running.await.unwrap();
 }
+
+/// More of them than there are workers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_of_owners_that_read_like_queries_hold_nobody_up() {
+    let c = Cluster::start(config()).await;
+    for n in 0..20 {
+        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "?watch=true&timeoutSeconds=31622400", "uid": format!("u{n}")});
+        c.create::<ConfigMap>(json!({"metadata": {"name": format!("c{n}"), "ownerReferences": [owner]}})).await;
+    }
+    let gone = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "nobody", "uid": "u"});
+    c.create::<ConfigMap>(json!({"metadata": {"name": "orphan", "ownerReferences": [gone]}})).await;
+    c.wait_for("all are collected", || async {
+        let left = c.list::<ConfigMap>().await;
+        !left.iter().any(|map| map.metadata.owner_references.is_some())
+    })
+    .await;
+}

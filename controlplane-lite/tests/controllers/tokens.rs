@@ -75,3 +75,20 @@ async fn a_secret_of_no_account_goes() {
     ask(&c, "of-nobody", "nobody").await;
     c.wait_for("gone", || async { !c.exists::<Secret>("of-nobody").await }).await;
 }
+
+/// A name that is no name would be a watch of all accounts, which never ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_reads_like_a_query_holds_nobody_up() {
+    let c = Cluster::start(config()).await;
+    for (secret, account) in
+        [("a", "?watch=true&timeoutSeconds=31622400"), ("b", "?watch=true&timeoutSeconds=31622399"), ("c", "x/token")]
+    {
+        ask(&c, secret, account).await;
+    }
+    c.create::<ServiceAccount>(json!({"metadata": {"name": "robot"}})).await;
+    ask(&c, "robot-token", "robot").await;
+    c.wait_for("a token", || async { text(&c, "robot-token", "token").await.is_some() }).await;
+    for secret in ["a", "b", "c"] {
+        c.wait_for("gone", || async { !c.exists::<Secret>(secret).await }).await;
+    }
+}

@@ -9,7 +9,7 @@ use client::objects::{annotation, name, uid};
 /// The account whose token the Secret is to hold.
 pub(super) const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
 /// Its uid: given, or noted when the token is made.
-const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
+pub(super) const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 
 /// The name of the account that a Secret asks for.
 pub(super) fn account_name(secret: &Secret) -> Option<&str> {

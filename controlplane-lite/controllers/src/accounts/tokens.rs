@@ -8,11 +8,11 @@ use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 
-use super::token_plan::{account_name, filled, is_meant, without_reference};
+use super::token_plan::{ACCOUNT_UID, account_name, filled, is_meant, without_reference};
 use crate::Context;
-use client::objects::{name, uid};
+use client::objects::{annotation, name, uid};
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
-use client::{ObjectKey, api_in};
+use client::{ObjectKey, api_in, segment};
 
 /// Whose token is asked for, and the Secret that is to hold it.
 #[derive(Debug, Clone, Copy)]
@@ -51,12 +51,15 @@ impl fmt::Debug for TokenSigner {
 struct Key {
     secret: ObjectKey,
     account: String,
+    /// The account's uid, once the Secret says it: another account of the name is not meant.
+    uid: String,
 }
 
 impl Key {
     fn of(secret: &Secret) -> Option<Self> {
         let account = account_name(secret)?.to_owned();
-        Some(Self { secret: ObjectKey::of(&secret.metadata), account })
+        let uid = annotation(&secret.metadata, ACCOUNT_UID).unwrap_or_default().to_owned();
+        Some(Self { secret: ObjectKey::of(&secret.metadata), account, uid })
     }
 }
 
@@ -109,7 +112,7 @@ async fn account(ctx: &Context, secret: &Secret, key: &Key) -> Result<Option<Arc
         return Ok(Some(account));
     }
     let api: Api<ServiceAccount> = api_in(&ctx.client, &of_account);
-    let found = api.get_opt(&key.account).await.map_err(SyncError::api("get ServiceAccount", &of_account))?;
+    let found = api.get_opt(&segment(&key.account)).await.map_err(SyncError::api("get ServiceAccount", &of_account))?;
     Ok(found.filter(|account| is_meant(secret, account)).map(Arc::new))
 }
 
@@ -149,6 +152,7 @@ async fn delete(ctx: &Context, key: &Key, secret: &Secret) -> Result<(), SyncErr
 async fn drop_reference(ctx: &Context, key: &Key) -> Result<(), SyncError> {
     let of_account = ObjectKey::new(&*key.secret.namespace, &*key.account);
     let cached = ctx.informers.service_accounts.get(&of_account);
+    let cached = cached.filter(|account| key.uid.is_empty() || uid(&account.metadata) == key.uid);
     let Some(changed) = cached.and_then(|account| without_reference(&account, &key.secret.name)) else {
         return Ok(());
     };

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::plan::rules;
 use crate::Context;
-use client::ObjectKey;
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
+use client::{ObjectKey, segment};
 
 pub(crate) fn start(ctx: &Context) {
     let queue = WorkQueue::new();
@@ -33,7 +33,7 @@ async fn sync(ctx: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
     let api: Api<ClusterRole> = Api::all(ctx.client.clone());
     // The version makes sure that nobody's newer selectors are answered with older rules.
     let patch = json!({"metadata": {"resourceVersion": role.metadata.resource_version}, "rules": rules});
-    match api.patch(&key.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+    match api.patch(&segment(&key.name), &PatchParams::default(), &Patch::Merge(&patch)).await {
         Ok(role) => {
             ctx.informers.cluster_roles.written(role);
             Ok(Next::Wait)

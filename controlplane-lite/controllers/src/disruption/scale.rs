@@ -12,7 +12,7 @@ use kube::Api;
 use crate::Context;
 use client::objects::{controller_of, name, owner_group, uid};
 use client::workqueue::SyncError;
-use client::{ObjectKey, api_in};
+use client::{ObjectKey, api_in, segment};
 
 /// The sum of the sizes, and the pods that nobody controls.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -96,14 +96,15 @@ fn replica_set(ctx: &Context, key: &ObjectKey, owner: &OwnerReference) -> Found 
 
 async fn stateful_set(ctx: &Context, key: &ObjectKey, owner: &OwnerReference) -> Result<Found, SyncError> {
     let api: Api<StatefulSet> = api_in(&ctx.client, key);
-    let found = api.get_opt(&owner.name).await.map_err(SyncError::api("get StatefulSet", &owner.name))?;
+    let found = api.get_opt(&segment(&owner.name)).await.map_err(SyncError::api("get StatefulSet", &owner.name))?;
     let found = found.filter(|set| uid(&set.metadata) == owner.uid);
     Ok(found.map(|set| (owner.uid.clone(), set.spec.and_then(|s| s.replicas).unwrap_or(1))))
 }
 
 async fn replication_controller(ctx: &Context, key: &ObjectKey, owner: &OwnerReference) -> Result<Found, SyncError> {
     let api: Api<ReplicationController> = api_in(&ctx.client, key);
-    let found = api.get_opt(&owner.name).await.map_err(SyncError::api("get ReplicationController", &owner.name))?;
+    let found =
+        api.get_opt(&segment(&owner.name)).await.map_err(SyncError::api("get ReplicationController", &owner.name))?;
     let found = found.filter(|controller| uid(&controller.metadata) == owner.uid);
     Ok(found.map(|controller| (owner.uid.clone(), controller.spec.and_then(|s| s.replicas).unwrap_or(1))))
 }

@@ -16,6 +16,7 @@ use super::plan::{Known, OwnerState, Verdict, blocking, evidently_kept, in_circl
 use crate::Context;
 use crate::namespace::{Resource, discover};
 use client::events::EventType;
+use client::segment;
 use client::workqueue::{Next, SyncError, WorkQueue, chain, spawn_workers};
 
 /// How long to wait for the first lists; a resource that cannot be listed must
@@ -124,7 +125,7 @@ impl Worker {
     async fn live(&self, uid: &Uid, object: &Object) -> Result<Option<(Api<DynamicObject>, Live)>, SyncError> {
         let Some(resource) = self.shared.resource(object.resource) else { return Ok(None) };
         let api = self.api(&resource, &object.namespace);
-        let found = api.get_metadata_opt(&object.name).await;
+        let found = api.get_metadata_opt(&segment(&object.name)).await;
         let found = found.map_err(SyncError::api("get metadata of", &object.name))?;
         match found.filter(|live| live.metadata.uid.as_deref() == Some(uid)) {
             Some(live) => Ok(Some((api, live))),
@@ -226,7 +227,7 @@ impl Worker {
             return Ok(Known::Observed(OwnerState::Solid));
         }
         let api = self.api(&resource, &object.namespace);
-        let found = api.get_metadata_opt(&owner.name).await;
+        let found = api.get_metadata_opt(&segment(&owner.name)).await;
         let found = found.map_err(SyncError::api("get owner", &owner.name))?;
         Ok(match found.filter(|live| live.metadata.uid.as_deref() == Some(&*owner.uid)) {
             Some(live) => Known::Asked(waiting(Object::new(0, &live.metadata).foreground)),
@@ -322,7 +323,7 @@ impl Worker {
         meta["resourceVersion"] = json!(live.metadata.resource_version);
         let name = live.metadata.name.as_deref().unwrap_or_default();
         let patch = Patch::Merge(json!({"metadata": meta}));
-        match api.patch_metadata(name, &PatchParams::default(), &patch).await {
+        match api.patch_metadata(&segment(name), &PatchParams::default(), &patch).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(SyncError::api("patch metadata of", name)(error)),
@@ -341,7 +342,7 @@ impl Worker {
             }),
             ..DeleteParams::default()
         };
-        match api.delete(name, &params).await {
+        match api.delete(&segment(name), &params).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(SyncError::api("delete", name)(error)),

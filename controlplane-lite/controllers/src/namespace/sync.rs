@@ -13,8 +13,8 @@ use serde_json::json;
 use super::discovery::{Resource, discover};
 use super::plan::{FINALIZER, Remains, conditions, rank, waits};
 use crate::Context;
-use client::ObjectKey;
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
+use client::{ObjectKey, segment};
 
 /// How soon to look again at content that is neither pods nor known to need time.
 const RECHECK: Duration = Duration::from_secs(2);
@@ -115,7 +115,7 @@ async fn delete_all(api: &Api<DynamicObject>, resource: &Resource) -> Result<(),
     }
     for object in api.list_metadata(&ListParams::default()).await?.items {
         let Some(name) = object.metadata.name else { continue };
-        match api.delete(&name, &params).await {
+        match api.delete(&segment(&name), &params).await {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             other => drop(other?),
         }

@@ -13,9 +13,9 @@ use serde_json::json;
 use super::plan::{Cause, NodeState, plan, state};
 use crate::Context;
 use crate::moment::Moment;
-use client::ObjectKey;
 use client::objects::{deleting, terminated, uid};
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
+use client::{ObjectKey, segment};
 
 /// Events within this time are handled together; a pass looks at every pod.
 const PERIOD: Duration = Duration::from_secs(20);
@@ -79,7 +79,7 @@ async fn collect(ctx: &Context, pod: &Pod, cause: Cause) -> Result<(), SyncError
 async fn node_lives(ctx: &Context, pod: &Pod) -> Result<bool, SyncError> {
     let name = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or("");
     let api: Api<Node> = Api::all(ctx.client.clone());
-    api.get_opt(name).await.map(|n| n.is_some()).map_err(SyncError::api("get Node", name))
+    api.get_opt(&segment(name)).await.map(|n| n.is_some()).map_err(SyncError::api("get Node", name))
 }
 
 async fn delete(ctx: &Context, pod: &Pod, cause: Cause) -> Result<(), SyncError> {
