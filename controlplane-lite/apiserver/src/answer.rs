@@ -20,6 +20,10 @@ pub const SWEEP: Duration = Duration::from_secs(30);
 /// Answers of this length or less are in the buffers of an HTTP/1.1 connection at once. Over HTTP/2 the client says how
 /// much it takes of each, which may be nothing, so that there every answer is watched.
 const SHORT: u64 = 64 * 1024;
+/// Bytes that are handed out at once. What was handed out waits in the connection until the client takes it, outside of
+/// every budget, and over HTTP/2 for each answer apart; what makes something of them (gzip) works at most on so many
+/// before others have their turn.
+pub const SLICE: usize = 32 * 1024;
 
 /// Who takes an answer.
 #[derive(Debug, Default)]
@@ -50,8 +54,61 @@ struct Sending {
 }
 
 struct Rest {
-    body: Body,
+    body: Sliced,
     _permits: Vec<Permit>,
+}
+
+/// A body in parts of at most [`SLICE`] bytes.
+#[derive(Debug)]
+pub struct Sliced {
+    body: Body,
+    /// What is left of the part that the body gave last.
+    left: Bytes,
+}
+
+impl Sliced {
+    /// All of `body`.
+    pub fn new(body: Body) -> Self {
+        Self { body, left: Bytes::new() }
+    }
+
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        let part = self.left.split_to(self.left.len().min(SLICE));
+        (!part.is_empty()).then(|| Frame::data(part))
+    }
+}
+
+impl HttpBody for Sliced {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(part) = self.next() {
+            return Poll::Ready(Some(Ok(part)));
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let Poll::Ready(Some(Ok(frame))) = polled else { return polled };
+        match frame.into_data() {
+            Ok(data) => {
+                self.left = data;
+                Poll::Ready(Some(Ok(self.next().unwrap_or_else(|| Frame::data(Bytes::new())))))
+            }
+            Err(other) => Poll::Ready(Some(Ok(other))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (mut hint, left) = (self.body.size_hint(), self.left.len() as u64);
+        match hint.exact() {
+            Some(exact) => hint.set_exact(exact + left),
+            None => hint.set_lower(hint.lower() + left),
+        }
+        hint
+    }
 }
 
 impl std::fmt::Debug for Sending {
@@ -68,7 +125,7 @@ impl Answers {
         }
         response.map(|body| {
             let sending = Arc::new(Sending {
-                rest: Mutex::new(Some(Rest { body, _permits: permits })),
+                rest: Mutex::new(Some(Rest { body: Sliced::new(body), _permits: permits })),
                 owed: AtomicBool::new(true),
                 taken: AtomicU64::new(0),
                 swept: AtomicU64::new(u64::MAX),
@@ -169,6 +226,25 @@ mod tests {
         assert!(pool.try_take("a", 1).is_none());
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), 1 << 20);
         assert!(pool.try_take("a", 1).is_some());
+    }
+
+    #[tokio::test]
+    async fn answers_are_handed_out_in_slices() {
+        let text: Vec<u8> = (0..3 * SLICE + 7).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        let to = Taker { many: true, connection: None };
+        let pool = Pool::new(2);
+        let permits = vec![pool.try_take("a", 1).unwrap()];
+        let mut body = Answers::default().send(Response::new(full(text.clone())), permits, to).into_body();
+        let mut read = Vec::new();
+        while read.len() < text.len() {
+            assert_eq!(body.size_hint().exact(), Some((text.len() - read.len()) as u64));
+            assert!(!body.is_end_stream() && pool.try_take("a", 1).is_none(), "what was not handed out is held");
+            let part = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert!(part.len() <= SLICE);
+            read.extend_from_slice(&part);
+        }
+        assert_eq!(read, text);
+        assert!(body.is_end_stream());
     }
 
     #[tokio::test]

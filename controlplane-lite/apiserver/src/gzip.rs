@@ -9,15 +9,16 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body::{Body as HttpBody, Frame};
 
+use super::answer::Sliced;
 use super::body::{Body, BodyError, boxed};
 
 /// Wraps a body. Level 1, as upstream: the network is rarely the bottleneck, the processor often.
 pub fn compress(inner: Body) -> Body {
-    boxed(Gzip { inner, encoder: Some(GzEncoder::new(Vec::new(), Compression::new(1))) })
+    boxed(Gzip { inner: Sliced::new(inner), encoder: Some(GzEncoder::new(Vec::new(), Compression::new(1))) })
 }
 
 struct Gzip {
-    inner: Body,
+    inner: Sliced,
     encoder: Option<GzEncoder<Vec<u8>>>,
 }
 
@@ -48,6 +49,9 @@ impl HttpBody for Gzip {
                 let out = std::mem::take(encoder.get_mut());
                 return Poll::Ready(Some(Ok(Frame::data(out.into()))));
             }
+            // Much goes in before something comes out: others have their turn in between.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
     }
 }
