@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::access::{at, ensure_map, int_at, list_at, str_at};
+use crate::access::{at, ensure_map, int_at, list_at, set_default, str_at};
 use crate::builtin;
 use crate::decode::{self, FieldValidation, MediaType};
 use crate::kind::ConversionInfo;
@@ -90,6 +90,10 @@ fn to_v1(mut object: Value) -> Value {
         if let Some(percent) = current {
             status.insert(CURRENT.to_owned(), percent.into());
         }
+        // Neither is left out by Go where it is zero, nor by v2 the second.
+        for count in ["currentReplicas", "desiredReplicas"] {
+            set_default(status, count, 0);
+        }
     }
     if !metrics.is_empty() {
         let text = Value::Array(metrics).to_string();
@@ -122,6 +126,9 @@ mod tests {
         let v1 = to_v1(v2.clone());
         assert_eq!(v1["spec"], json!({"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}));
         assert_eq!(to_v2(v1), v2);
+        // Both are required in v1, and zero is no reason to leave one out.
+        let fresh = to_v1(json!({"status": {"desiredReplicas": 0, "currentMetrics": null}}));
+        assert_eq!(fresh["status"], json!({"currentReplicas": 0, "desiredReplicas": 0}));
     }
 
     fn stored(metrics: &str, behavior: &str) -> Value {
