@@ -101,10 +101,13 @@ impl NodeView for ClusterViews {
         self.object("", "persistentvolumes", ("", name), storage::Object::value)
     }
 
-    fn any_volume(&self, wanted: &dyn Fn(&Value) -> bool) -> bool {
+    fn any_volume(&self, word: &str, wanted: &dyn Fn(&Value) -> bool) -> bool {
         let Some(volumes) = self.cache.resource("", "persistentvolumes") else { return false };
         let mut any = false;
-        volumes.for_each(&Filter::all(), |volume| any = any || wanted(&volume.value()));
+        // Names of objects are written as they are, so that most volumes need not be decoded.
+        let mentions =
+            |volume: &storage::Object| std::str::from_utf8(volume.json_bytes()).is_ok_and(|json| json.contains(word));
+        volumes.for_each(&Filter::all(), |volume| any = any || (mentions(volume) && wanted(&volume.value())));
         any
     }
 

@@ -18,8 +18,8 @@ pub trait NodeView: Send + Sync + std::fmt::Debug {
     fn any_pod(&self, node: &str, namespace: &str, wanted: &dyn Fn(&Value) -> bool) -> bool;
     /// The PersistentVolume of this name.
     fn volume(&self, name: &str) -> Option<Value>;
-    /// True when `wanted` holds for a PersistentVolume.
-    fn any_volume(&self, wanted: &dyn Fn(&Value) -> bool) -> bool;
+    /// True when `wanted` holds for a PersistentVolume; only for those that `word` occurs in it is asked.
+    fn any_volume(&self, word: &str, wanted: &dyn Fn(&Value) -> bool) -> bool;
     /// The node a VolumeAttachment is for.
     fn attachment_node(&self, attachment: &str) -> Option<String>;
 }
@@ -55,7 +55,7 @@ impl NodeAuthorizer {
             return decision;
         }
         let gives = |volume: &Value| volume::names_secret(volume, namespace, name) && self.uses(node, volume);
-        if self.view.any_volume(&gives) { Decision::allow("") } else { decision }
+        if self.view.any_volume(name, &gives) { Decision::allow("") } else { decision }
     }
 
     fn volume(&self, node: &str, name: &str) -> Decision {

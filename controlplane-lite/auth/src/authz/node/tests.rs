@@ -14,8 +14,8 @@ impl NodeView for OnePod {
     fn volume(&self, name: &str) -> Option<Value> {
         volumes().into_iter().find(|volume| volume["metadata"]["name"] == name)
     }
-    fn any_volume(&self, wanted: &dyn Fn(&Value) -> bool) -> bool {
-        volumes().iter().any(wanted)
+    fn any_volume(&self, word: &str, wanted: &dyn Fn(&Value) -> bool) -> bool {
+        volumes().iter().filter(|volume| volume.to_string().contains(word)).any(wanted)
     }
     fn attachment_node(&self, attachment: &str) -> Option<String> {
         (attachment == "attached").then(|| "n1".into())
