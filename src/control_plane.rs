@@ -2,7 +2,7 @@
 //! controllers, built and started in order. Decides nothing itself.
 
 use std::net::{IpAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use netproxy::cidr::Cidr4;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::beside::Beside;
@@ -266,17 +266,35 @@ fn renew_certificates(api: &ApiServer, pki: &Arc<Pki>, inputs: &ControlPlaneInpu
     let (api, pki, inputs) = (api.clone(), pki.clone(), inputs.clone());
     let renew = move || {
         api.renew(&certificates(&pki, &inputs)?)?;
-        write_admin_kubeconfig(&pki, &inputs, Timestamp::now())
+        renew_admin_kubeconfig(&inputs.paths.admin_kubeconfig(), &admin_kubeconfig(&pki, &inputs, Timestamp::now())?)
     };
     tasks.keep("API certificates", move |token| renewal::keep("the API's certificates", renew.clone(), token));
 }
 
 fn write_admin_kubeconfig(pki: &Pki, inputs: &ControlPlaneInputs, now: Timestamp) -> Result<()> {
+    kubeconfig::write(&inputs.paths.admin_kubeconfig(), &admin_kubeconfig(pki, inputs, now)?)
+}
+
+fn admin_kubeconfig(pki: &Pki, inputs: &ControlPlaneInputs, now: Timestamp) -> Result<Value> {
     let subject = Subject::client("copepod-admin", Some("system:masters"));
     let admin = pki.leaf("admin", &subject, now).context("issue the administrator's certificate")?;
     let server = format!("https://127.0.0.1:{}", inputs.args.secure_port);
-    let config = credentials::render("copepod", &server, pki.ca().cert_pem(), &admin);
-    kubeconfig::write(&inputs.paths.admin_kubeconfig(), &config)
+    Ok(credentials::render("copepod", &server, pki.ca().cert_pem(), &admin))
+}
+
+/// Puts a renewed certificate into the administrator's kubeconfig. Nothing else of it is touched while the process
+/// runs: people set namespaces and contexts in it. One that was removed stays away.
+fn renew_admin_kubeconfig(path: &Path, renewed: &Value) -> Result<()> {
+    let now = kubeconfig::read(path)?;
+    let user = |config: &Value| {
+        let users = config["users"].as_array().into_iter().flatten();
+        users.into_iter().find(|user| user["name"] == renewed["users"][0]["name"]).cloned()
+    };
+    if user(&now).is_none_or(|user| user == renewed["users"][0]) {
+        return Ok(());
+    }
+    let changed = json!({"users": renewed["users"], "current-context": now["current-context"]});
+    kubeconfig::write(path, &kubeconfig::merge(now, &changed)?)
 }
 
 /// Labels the node as soon as it has registered. A node may not do that itself.
@@ -341,7 +359,41 @@ impl ControlPlane {
 
 #[cfg(test)]
 mod tests {
+    use controlplane_lite::pki::CertifiedKey;
+
     use super::*;
+
+    #[test]
+    fn a_renewal_changes_nothing_else_of_the_administrators_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("admin.kubeconfig");
+        let of = |cert_pem: &str| {
+            let identity = CertifiedKey { cert_pem: cert_pem.to_owned(), key_pem: "key".to_owned() };
+            credentials::render("copepod", "https://127.0.0.1:6443", "ca", &identity)
+        };
+        renew_admin_kubeconfig(&path, &of("new")).expect("nothing to do");
+        assert!(!path.exists(), "it was removed");
+        let other = kubeconfig::render(&kubeconfig::Entry {
+            name: "other",
+            server: "https://192.0.2.1",
+            ca_pem: "ca",
+            client_cert_pem: "cert",
+            client_key_pem: "key",
+        });
+        let mut own = kubeconfig::merge(of("old"), &other).expect("both");
+        own["contexts"][0]["context"]["namespace"] = json!("mine");
+        kubeconfig::write(&path, &own).expect("written");
+        renew_admin_kubeconfig(&path, &of("new")).expect("renewed");
+        let renewed = kubeconfig::read(&path).expect("a kubeconfig");
+        for section in ["clusters", "contexts", "current-context"] {
+            assert_eq!(renewed[section], own[section], "{section}");
+        }
+        let user = |config: &Value, name: &str| {
+            config["users"].as_array().and_then(|users| users.iter().find(|user| user["name"] == name).cloned())
+        };
+        assert_eq!(user(&renewed, "copepod"), user(&of("new"), "copepod"));
+        assert_eq!(user(&renewed, "other"), user(&own, "other"));
+    }
 
     #[test]
     fn a_lost_store_is_not_a_new_cluster() {
