@@ -349,22 +349,35 @@ async fn follow(client: kube::Client, name: String, out: watch::Sender<Option<Ar
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut stream = watcher::watcher(api, config).default_backoff().boxed();
     let mut skipped = Skipped::new("nodes");
+    let mut listed = false;
     let work = async {
         while let Some(event) = stream.next().await {
-            match event {
-                Ok(Event::Apply(item) | Event::InitApply(item)) => match item.read() {
-                    Ok(mut node) => {
-                        node.metadata.managed_fields = None;
-                        out.send_replace(Some(Arc::new(node)));
+            let gone = match event {
+                Ok(Event::Apply(item) | Event::InitApply(item)) => {
+                    listed = true;
+                    match item.read() {
+                        Ok(mut node) => {
+                            node.metadata.managed_fields = None;
+                            out.send_replace(Some(Arc::new(node)));
+                        }
+                        Err(object) => _ = skipped.say(&object),
                     }
-                    Err(object) => _ = skipped.say(&object),
-                },
-                Ok(Event::Delete(_)) => {
-                    out.send_replace(None);
-                    tracing::warn!(node = name, "the Node was deleted: it comes back with the agent's next start");
+                    false
                 }
-                Ok(Event::Init | Event::InitDone) => {}
-                Err(error) => tracing::debug!(%error, "node not watched"),
+                Ok(Event::Delete(_)) => true,
+                Ok(Event::Init) => {
+                    listed = false;
+                    false
+                }
+                // It went while nobody watched.
+                Ok(Event::InitDone) => !listed,
+                Err(error) => {
+                    tracing::debug!(%error, "node not watched");
+                    false
+                }
+            };
+            if gone && out.send_replace(None).is_some() {
+                tracing::warn!(node = name, "the Node was deleted: it comes back with the agent's next start");
             }
         }
     };

@@ -125,56 +125,66 @@ async fn a_runtime_that_cannot_be_listed_makes_the_node_unready() {
     running.await.unwrap();
 }
 
+type Asked = Arc<Mutex<Vec<(Method, String)>>>;
+
+/// An API where the node is there when it is registered, and deleted as soon as it is watched, or, `unseen`, before the
+/// watch is told to list again.
+fn api_that_deletes(asked: Asked, unseen: bool) -> kube::Client {
+    let watches = Arc::new(Mutex::new(0));
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let (asked, watches) = (asked.clone(), watches.clone());
+        async move {
+            let (parts, _) = request.into_parts();
+            let path = parts.uri.path().to_owned();
+            let watch = parts.uri.query().is_some_and(|query| query.contains("watch=true"));
+            asked.lock().unwrap().push((parts.method.clone(), path.clone()));
+            let gone = *watches.lock().unwrap() > 0;
+            let more = watch && std::mem::replace(&mut *watches.lock().unwrap(), 1) > 0;
+            if more {
+                std::future::pending::<()>().await;
+            }
+            let status = |code: u16, reason: &str| json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code});
+            let answer = match (parts.method, path.as_str()) {
+                (Method::GET | Method::PATCH, "/api/v1/nodes/n1") if !gone => node(),
+                (Method::GET, "/api/v1/nodes") if watch && unseen => {
+                    json!({"type": "ERROR", "object": status(410, "Expired")})
+                }
+                (Method::GET, "/api/v1/nodes") if watch => json!({"type": "DELETED", "object": node()}),
+                (Method::GET, "/api/v1/nodes") => {
+                    let items = if gone { json!([]) } else { json!([node()]) };
+                    json!({"kind": "NodeList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}, "items": items})
+                }
+                _ => status(404, "NotFound"),
+            };
+            let status = answer["code"].as_u64().map_or(200, |code| u16::try_from(code).unwrap());
+            let body = kube::client::Body::from(format!("{answer}\n").into_bytes());
+            Ok::<_, std::convert::Infallible>(http::Response::builder().status(status).body(body).unwrap())
+        }
+    });
+    kube::Client::new(service, "default")
+}
+
 /// As upstream: registered once a start (pkg/kubelet/kubelet_node_status.go, `registrationCompleted`).
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_deleted_is_not_made_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let asked = Arc::new(Mutex::new(Vec::<(Method, String)>::new()));
-    let watches = Arc::new(Mutex::new(0));
-    let service = tower::service_fn({
-        let asked = asked.clone();
-        move |request: http::Request<kube::client::Body>| {
-            let (asked, watches) = (asked.clone(), watches.clone());
-            async move {
-                let (parts, _) = request.into_parts();
-                let path = parts.uri.path().to_owned();
-                let watch = parts.uri.query().is_some_and(|query| query.contains("watch=true"));
-                asked.lock().unwrap().push((parts.method.clone(), path.clone()));
-                let gone = *watches.lock().unwrap() > 0;
-                let more = watch && std::mem::replace(&mut *watches.lock().unwrap(), 1) > 0;
-                if more {
-                    std::future::pending::<()>().await;
-                }
-                let answer = match (parts.method, path.as_str()) {
-                    // It is there when it is registered, and deleted as soon as it is watched.
-                    (Method::GET | Method::PATCH, "/api/v1/nodes/n1") if !gone => node(),
-                    (Method::GET, "/api/v1/nodes") if watch => json!({"type": "DELETED", "object": node()}),
-                    (Method::GET, "/api/v1/nodes") => json!({"kind": "NodeList", "apiVersion": "v1",
-                        "metadata": {"resourceVersion": "5"}, "items": [node()]}),
-                    _ => {
-                        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404})
-                    }
-                };
-                let status = answer["code"].as_u64().map_or(200, |code| u16::try_from(code).unwrap());
-                let body = kube::client::Body::from(format!("{answer}\n").into_bytes());
-                Ok::<_, std::convert::Infallible>(http::Response::builder().status(status).body(body).unwrap())
-            }
-        }
-    });
-    let keeper = keeper(&FakeRuntime::new(), dir.path());
-    let (view, token) = (watch::channel(Arc::<NodeView>::default()).0, CancellationToken::new());
-    let known = view.subscribe();
-    let running = tokio::spawn({
-        let token = token.clone();
-        async move { keeper.run(Some(kube::Client::new(service, "default")), view, token).await }
-    });
-    tokio::time::sleep(Duration::from_secs(600)).await;
-    token.cancel();
-    running.await.unwrap();
-    let asked = asked.lock().unwrap();
-    assert!(asked.iter().any(|(_, path)| path == "/api/v1/nodes/n1/status"), "its status was to be written");
-    assert!(!asked.contains(&(Method::POST, "/api/v1/nodes".to_owned())), "it was made again");
-    assert!(known.borrow().node.is_some(), "pods that run on know the node as it was");
+    for unseen in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = Asked::default();
+        let client = api_that_deletes(asked.clone(), unseen);
+        let keeper = keeper(&FakeRuntime::new(), dir.path());
+        let (view, token) = (watch::channel(Arc::<NodeView>::default()).0, CancellationToken::new());
+        let known = view.subscribe();
+        let ended = token.clone();
+        let running = tokio::spawn(async move { keeper.run(Some(client), view, ended).await });
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        token.cancel();
+        running.await.unwrap();
+        let asked = asked.lock().unwrap();
+        let writes = asked.iter().filter(|(_, path)| path == "/api/v1/nodes/n1/status").count();
+        assert!((1..20).contains(&writes), "written while it was there: {writes}");
+        assert!(!asked.contains(&(Method::POST, "/api/v1/nodes".to_owned())), "it was made again");
+        assert!(known.borrow().node.is_some(), "pods that run on know the node as it was");
+    }
 }
 
 #[test]
