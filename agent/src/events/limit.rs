@@ -27,7 +27,9 @@ impl Rate {
     /// Takes a token; `None` when there is none, and how long to wait for the next.
     fn take(self, full_at: FullAt, now: Timestamp) -> Result<FullAt, SignedDuration> {
         let whole = self.period.saturating_mul(i32::try_from(self.burst).unwrap_or(i32::MAX));
-        let next = full_at.max(now).saturating_add(self.period).unwrap_or(Timestamp::MAX);
+        // Never emptier than empty, also for who was met by a clock that was ahead.
+        let latest = now.saturating_add(whole).unwrap_or(Timestamp::MAX);
+        let next = full_at.clamp(now, latest).saturating_add(self.period).unwrap_or(Timestamp::MAX);
         let wait = next.duration_since(now) - whole;
         if wait.is_positive() { Err(wait) } else { Ok(next) }
     }
@@ -155,5 +157,14 @@ mod tests {
         assert_eq!(Rate::per_second(0, 3), None);
         assert_eq!(limiter.take(now + SignedDuration::from_millis(100)), Ok(()));
         assert!(limiter.take(now + SignedDuration::from_millis(150)).is_err());
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_stops_nothing() {
+        let rate = Rate::per_second(50, 2).unwrap();
+        let (ahead, back) = ("2026-01-01T02:00:00Z".parse().unwrap(), "2026-01-01T00:00:00Z".parse().unwrap());
+        let mut all = Limiter::new(rate);
+        while all.take(ahead).is_ok() {}
+        assert!(all.take(back).unwrap_err() <= rate.period);
     }
 }
