@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use inotify::{Inotify, WatchMask};
 use k8s_openapi::api::core::v1::Pod;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::merge::Merger;
@@ -109,8 +110,14 @@ impl FileSource {
                 Ok(Some(event)) => {
                     event?;
                     // Everything that comes within a moment is one change.
-                    while let Ok(Some(more)) = tokio::time::timeout(DEBOUNCE, stream.next()).await {
+                    let latest = Instant::now() + LEAST_PERIOD;
+                    while let Ok(Some(more)) =
+                        tokio::time::timeout_at((Instant::now() + DEBOUNCE).min(latest), stream.next()).await
+                    {
                         more?;
+                        if Instant::now() >= latest {
+                            break;
+                        }
                     }
                 }
             }
