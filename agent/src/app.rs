@@ -309,7 +309,7 @@ impl App {
         };
         let removals = Removals::default();
         let pods_root = self.config.paths.root.join("pods");
-        let volume_config = VolumeConfig { pods_root, fields, removals: removals.clone() };
+        let volume_config = VolumeConfig { pods_root, fields };
         let volumes = VolumeManager::new(volume_config, objects.clone(), recorder.clone(), sink);
         tasks.spawn("volumes", {
             let (volumes, token) = (volumes.clone(), token.clone());

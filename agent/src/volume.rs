@@ -41,7 +41,6 @@ use crate::convert::fields::FieldContext;
 use crate::events::EventRecorder;
 use crate::ids::PodUid;
 use crate::objectcache::{ObjectReader, ObjectRef};
-use crate::removal::Removals;
 use reconciler::{PodEntry, PodState};
 
 /// Why nothing is set up any more.
@@ -55,8 +54,6 @@ pub struct VolumeConfig {
     /// What downward API files show beside the pod itself: the node's
     /// allocatable resources stand in for limits containers lack.
     pub fields: FieldContext,
-    /// Where what pods leave waits to be removed.
-    pub removals: Removals,
 }
 
 /// All volumes of all pods of this node.
@@ -186,11 +183,8 @@ impl PodVolumes for VolumeManager {
         *state = PodState::default();
         // Mounting that somebody began and dropped has to end before.
         entry.jobs.settled().await;
-        let place = self.config.removals.place().await;
-        let removed = entry.jobs.run(move || {
-            let _place = place;
-            plugins::tear_down_all(&pod_dir)
-        });
+        // Each pod's by itself: nobody's end waits for the trees of others.
+        let removed = entry.jobs.run(move || plugins::tear_down_all(&pod_dir));
         removed.await.map_err(|message| VolumeError::TearDown { volume: "all".into(), message })?;
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         Ok(())

@@ -71,6 +71,9 @@ async fn clean(deps: &Deps, alive: &(dyn Fn(&PodUid) -> bool + Sync)) {
             tracing::warn!(pod.uid = %uid, %error, "orphaned volume not removed");
             continue;
         }
+        if alive(&uid) {
+            continue;
+        }
         // Several nodes may share one log directory: only logs of pods that had
         // a directory here are ours to remove.
         for name in names(&paths.pod_logs).into_iter().filter(|n| uid_of_log_dir(n).as_ref() == Some(&uid)) {

@@ -134,8 +134,7 @@ fn in_mount_namespace_on<F: Future<Output = ()>>(
 }
 
 fn set_at(dir: &Path, reader: &Arc<FakeReader>) -> Arc<VolumeManager> {
-    let config =
-        VolumeConfig { pods_root: dir.join("pods"), fields: FieldContext::default(), removals: Removals::default() };
+    let config = VolumeConfig { pods_root: dir.join("pods"), fields: FieldContext::default() };
     let (events, receiver) = EventRecorder::channel(64);
     // The receiver only has to stay open.
     std::mem::forget(receiver);
@@ -267,11 +266,7 @@ fn a_pod_that_waits_hears_when_its_object_comes() {
         let dir = tempfile::tempdir().unwrap();
         let reader = FakeReader::new(3600);
         let (heard_tx, mut heard) = tokio::sync::mpsc::unbounded_channel();
-        let config = VolumeConfig {
-            pods_root: dir.path().join("pods"),
-            fields: FieldContext::default(),
-            removals: Removals::default(),
-        };
+        let config = VolumeConfig { pods_root: dir.path().join("pods"), fields: FieldContext::default() };
         let sink: ChangeSink = Arc::new(move |uid: &PodUid| heard_tx.send(uid.clone()).unwrap());
         let set = VolumeManager::new(config, reader.clone(), EventRecorder::channel(1).0, sink);
         let _agent = Agent::on(&set);
@@ -406,11 +401,7 @@ fn a_token_that_cannot_be_renewed_is_asked_for_with_pauses() {
         ));
         waits.metadata.name = Some("waits".into());
         let waits = Arc::new(waits);
-        let other = VolumeConfig {
-            pods_root: dir.path().join("others"),
-            fields: FieldContext::default(),
-            removals: Removals::default(),
-        };
+        let other = VolumeConfig { pods_root: dir.path().join("others"), fields: FieldContext::default() };
         let other = VolumeManager::new(other, reader.clone(), EventRecorder::channel(1).0, Arc::new(|_| {}));
         let _other_agent = Agent::on(&other);
         other.set_up(&waits).await.unwrap_err();

@@ -11,7 +11,6 @@ use crate::contract::{ChangeSink, PodVolumes};
 use crate::convert::fields::FieldContext;
 use crate::events::EventRecorder;
 use crate::ids::PodUid;
-use crate::removal::Removals;
 use crate::volume::tests::{FakeReader, in_mount_namespace};
 use crate::volume::{VolumeConfig, VolumeManager};
 
@@ -27,8 +26,7 @@ const POD: &str = "  containers: [{name: a}]
 
 /// Puts real volumes below `dir` into the node, and runs them as the agent does.
 fn put_volumes(node: &Node, dir: &Path, reader: &Arc<FakeReader>, token: &CancellationToken) {
-    let config =
-        VolumeConfig { pods_root: dir.join("pods"), fields: FieldContext::default(), removals: Removals::default() };
+    let config = VolumeConfig { pods_root: dir.join("pods"), fields: FieldContext::default() };
     let workers = node.workers.clone();
     let sink: ChangeSink = Arc::new(move |uid: &PodUid| workers.poke(uid));
     let set = VolumeManager::new(config, reader.clone(), EventRecorder::channel(64).0, sink);
