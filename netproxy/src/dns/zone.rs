@@ -322,6 +322,8 @@ impl Zone {
     /// Service that it is behind, those with a host name first, since many take the first one.
     fn backward(&self, question: &Name, address: Ipv4Addr, kind: RecordType) -> Answer {
         let mut names: BTreeSet<(bool, Name)> = BTreeSet::new();
+        // Of all slices together: one address may be in as many endpoints as somebody likes.
+        let mut looks = 4 * NAMES;
         for owner in self.owners_of(address).take(NAMES) {
             match owner {
                 Owner::ClusterIp(service) => {
@@ -333,7 +335,8 @@ impl Zone {
                     let Some((_, named)) = self.named(&service.namespace, &service.name) else { continue };
                     let Some(slice) = named.slices.get(slice) else { continue };
                     let Some(of_service) = self.service_name(&service.namespace, &service.name) else { continue };
-                    for endpoint in slice.with_address(address) {
+                    for endpoint in slice.with_address(address).take(looks) {
+                        looks -= 1;
                         let name = of_service.prepend_label(endpoint.label()).ok();
                         names.extend(name.map(|name| (endpoint.hostname.is_none(), name)));
                     }
