@@ -203,7 +203,11 @@ pub fn serve(pod: u8) {
 fn answer(mut stream: TcpStream, pod: u8) -> std::io::Result<()> {
     let IpAddr::V4(seen) = stream.peer_addr()?.ip() else { return Ok(()) };
     let [a, b, c, d] = seen.octets();
-    stream.write_all(&[pod, a, b, c, d])
+    stream.write_all(&[pod, a, b, c, d])?;
+    // Who ends a connection first remembers it for a minute, and answers no new one from the same address and port,
+    // which masquerading may give to another client.
+    stream.set_read_timeout(Some(time::limit()))?;
+    stream.read(&mut [0; 1]).map(drop)
 }
 
 /// Where packets are dropped nothing comes, however long one waits: this long is enough to see that it is
