@@ -20,6 +20,17 @@ use crate::world::{NODE_PORT, World, endpoint, node_view, port, slice_of};
 
 mod kept;
 
+/// Two nodes on one network, whose pods reach each other.
+fn two_nodes(router: &Namespace, api: &Api) -> (TestNode, TestNode) {
+    let mut a = TestNode::new("a", router, 1, 1, api);
+    let mut b = TestNode::new("b", router, 1, 2, api);
+    for node in [&mut a, &mut b] {
+        node.start(NodeNetwork::Auto, api);
+    }
+    b.reaches(&a);
+    (a, b)
+}
+
 /// Everything in a namespace that somebody could have made, sorted.
 fn picture(namespace: &Namespace) -> Vec<String> {
     let shown =
@@ -92,12 +103,7 @@ fn the_bridge_keeps_its_addresses_as_pods_come_and_go() {
 #[test]
 fn a_bridge_that_somebody_removes_comes_back_with_its_ports() {
     let (router, api) = (router(), Api::default());
-    let mut a = TestNode::new("a", &router, 1, 1, &api);
-    let mut b = TestNode::new("b", &router, 1, 2, &api);
-    for node in [&mut a, &mut b] {
-        node.start(NodeNetwork::Auto, &api);
-    }
-    b.reaches(&a);
+    let (a, b) = two_nodes(&router, &api);
     let at_first = bridge(&a);
     a.namespace.ip(&format!("link delete {BRIDGE}"));
     // Anything that happens to a node is a reason to look.

@@ -20,12 +20,7 @@ fn a_configuration_of_pods_that_somebody_removes_comes_back() {
 #[test]
 fn packets_are_passed_on_again_after_somebody_turned_that_off() {
     let (router, api) = (router(), Api::default());
-    let mut a = TestNode::new("a", &router, 1, 1, &api);
-    let mut b = TestNode::new("b", &router, 1, 2, &api);
-    for node in [&mut a, &mut b] {
-        node.start(NodeNetwork::Auto, &api);
-    }
-    b.reaches(&a);
+    let (a, b) = two_nodes(&router, &api);
     let of = |setting: &'static str| {
         a.namespace.run(move || std::fs::read_to_string(format!("/proc/sys/net/ipv4/{setting}")).unwrap())
     };
