@@ -22,7 +22,7 @@ impl Default for Removals {
 
 impl Removals {
     /// Waits for a place; it is free again when this is dropped, on whatever thread.
-    pub async fn place(&self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn place(&self) -> Option<OwnedSemaphorePermit> {
         // Nobody closes it.
         self.0.clone().acquire_owned().await.ok()
     }
