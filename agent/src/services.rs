@@ -224,8 +224,7 @@ mod tests {
         let token = CancellationToken::new();
         let running = tokio::spawn(run(kube::Client::new(server, "default"), out, token.clone()));
         let known = rx.wait_for(Option::is_some);
-        let known =
-            tokio::time::timeout(std::time::Duration::from_secs(60), known).await.expect("a list").unwrap().clone();
+        let known = harness::time::within("a list", known).await.unwrap().unwrap().clone();
         let names: Vec<_> = known.unwrap().iter().map(|link| link.name.clone()).collect();
         assert_eq!(names, ["a", "b"]);
         token.cancel();

@@ -119,7 +119,6 @@ async fn dispatch(mut events: inotify::EventStream<Vec<u8>>, shared: Weak<Mutex<
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use std::time::Duration;
 
     #[tokio::test]
     async fn tells_every_watcher_and_stops_when_dropped() {
@@ -128,12 +127,8 @@ mod tests {
         let (a, b) = (watcher.watch(dir.path()).unwrap(), watcher.watch(dir.path()).unwrap());
         std::fs::write(dir.path().join("f"), "x").unwrap();
         let closed = async |watch: &DirectoryWatch| while watch.changed().await != Change::Closed {};
-        tokio::time::timeout(Duration::from_secs(10), async {
-            closed(&a).await;
-            closed(&b).await;
-        })
-        .await
-        .unwrap();
+        let both = async { (closed(&a).await, closed(&b).await) };
+        harness::time::within("both hear of it", both).await.unwrap();
         drop(a);
         assert_eq!(lock(&watcher.shared).directories.len(), 1);
         drop(b);

@@ -103,7 +103,6 @@ fn slim(item: Item<Pod>) -> Result<Arc<Pod>, Unreadable> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::time::Duration;
 
     use bytes::Bytes;
     use futures::channel::mpsc;
@@ -158,8 +157,7 @@ mod tests {
         let task = tokio::spawn(async move { run(client, "n", merger, events, ended).await });
         let uid = |name: &str| PodUid::new(name);
         let mut until = async |what: &str, done: &dyn Fn(&crate::podsource::DesiredPods) -> bool| {
-            let waited = tokio::time::timeout(Duration::from_secs(30), desired.wait_for(|d| done(d))).await;
-            waited.unwrap_or_else(|_| panic!("never: {what}")).unwrap();
+            harness::time::within(what, desired.wait_for(|d| done(d))).await.unwrap().unwrap();
         };
         until("the list", &|d| d.ready.api && d.pods.contains_key(&uid("a"))).await;
         until("the odd one is there", &|d| d.wants(&uid("odd")) && !d.pods.contains_key(&uid("odd"))).await;

@@ -225,15 +225,14 @@ mod tests {
         let task = tokio::spawn(run(settings, "n".into(), merger.clone(), events, Clock::System, token.clone()));
         let pod: Pod = serde_norway::from_str("metadata: {uid: api}").unwrap();
         merger.replace(PodOrigin::Api, [(PodUid::new("api"), Arc::new(pod))].into());
-        let waits = std::time::Duration::from_secs(30);
-        let runs = tokio::time::timeout(waits, desired.wait_for(|d| d.wants(&PodUid::new("api")))).await;
-        runs.expect("the pod of the API server is wanted").unwrap();
+        let runs = desired.wait_for(|d| d.wants(&PodUid::new("api")));
+        harness::time::within("the pod of the API server is wanted", runs).await.unwrap().unwrap();
         assert!(!desired.borrow().ready.all());
         // An empty answer is one.
         for status in ["500 No", "200 OK"] {
             answer(&listener, format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes()).await;
         }
-        tokio::time::timeout(waits, desired.wait_for(|d| d.ready.all())).await.expect("it was read").unwrap();
+        harness::time::within("it was read", desired.wait_for(|d| d.ready.all())).await.unwrap().unwrap();
         assert!(told.recv().await.unwrap().message.contains("answered 500"));
         assert!(told.recv().await.unwrap().message.contains("zero-length data"));
         token.cancel();

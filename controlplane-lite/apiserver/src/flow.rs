@@ -333,11 +333,15 @@ mod tests {
         let flow = Flow::default();
         assert_eq!(flow.apart(async { 5 }).await.unwrap(), 5);
         let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        let (begun, begins) = tokio::sync::oneshot::channel::<()>();
         let work = flow.apart(async move {
-            let _held = sender;
+            let _held = (sender, begun.send(()));
             std::future::pending::<()>().await;
         });
-        drop(tokio::time::timeout(Duration::from_millis(1), work).await);
+        tokio::select! {
+            _ = work => unreachable!("it never ends"),
+            begins = begins => begins.unwrap(),
+        }
         // The sender goes with the work.
         assert!(receiver.await.is_err());
         let panicked = std::panic::AssertUnwindSafe(flow.apart(async { panic!("as a handler may") }));

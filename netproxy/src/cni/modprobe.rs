@@ -65,9 +65,7 @@ mod tests {
         assert!(run("false", "x", long).unwrap_err().starts_with("false x: exit status: 1"));
         assert!(run("/no/such/program", "x", long).unwrap_err().starts_with("run /no/such/program: "));
         assert!(run("", "x", long).is_err());
-        let begin = Instant::now();
-        let told = run("sleep", "600", Duration::from_millis(50)).unwrap_err();
-        assert_eq!(told, "sleep 600 did not end within 50ms");
-        assert!(begin.elapsed() < Duration::from_secs(30));
+        let told = run("sleep", "infinity", Duration::from_millis(50)).unwrap_err();
+        assert_eq!(told, "sleep infinity did not end within 50ms");
     }
 }
