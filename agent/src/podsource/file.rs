@@ -64,7 +64,8 @@ impl FileSource {
 
     /// Follows the path until cancelled.
     pub async fn run(mut self, token: CancellationToken) {
-        if !self.path.exists() {
+        // A path like a file's is to be one, some day.
+        if !self.path.exists() && self.path.extension().is_none() {
             let _ = std::fs::create_dir_all(&self.path);
         }
         token.run_until_cancelled(self.keep()).await;
@@ -247,7 +248,7 @@ mod tests {
             have.sort();
             have == wanted
         };
-        tokio::time::timeout(Duration::from_secs(10), rx.wait_for(fits)).await.expect("in time").unwrap();
+        harness::time::within(&format!("{wanted:?}"), rx.wait_for(fits)).await.unwrap().unwrap();
     }
 
     /// A source of that path which hears of nothing for an hour.
@@ -276,8 +277,13 @@ mod tests {
     async fn one_file_is_one_pod() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pod.yaml");
-        write(&file, "a");
         write(&dir.path().join("other.yaml"), "other");
+        // It need not be there from the beginning.
+        let (mut rx, _events, token) = follow_every(&file, Duration::from_secs(1));
+        names(&mut rx, &[]).await;
+        write(&file, "a");
+        names(&mut rx, &["a"]).await;
+        token.cancel();
         let (mut rx, _events, token) = follow(&file);
         names(&mut rx, &["a"]).await;
         assert!(rx.borrow().ready.file);
@@ -341,7 +347,7 @@ mod tests {
         let other = rx.wait_for(|d| {
             d.pods.values().any(|p| p.pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("b.yaml"))
         });
-        tokio::time::timeout(Duration::from_secs(10), other).await.expect("in time").unwrap();
+        harness::time::within("the other file's", other).await.unwrap().unwrap();
         assert_eq!(image(&rx), "b.yaml");
         assert!(events.try_recv().is_err(), "it is told once");
         token.cancel();
