@@ -14,9 +14,6 @@ use kube::Resource;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_json::Value;
 
-/// Go's zero time.
-const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
-
 /// A list item or the object of a watch event. Reading it never fails.
 #[derive(Clone, Debug)]
 pub struct Item<K> {
@@ -36,16 +33,9 @@ pub struct Unreadable {
 
 impl<K: DeserializeOwned> Item<K> {
     fn of(mut value: Value) -> Self {
-        let text = |field: &str| value["metadata"][field].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-        let meta = ObjectMeta {
-            name: text("name"),
-            namespace: text("namespace"),
-            uid: text("uid"),
-            resource_version: text("resourceVersion"),
-            ..ObjectMeta::default()
-        };
+        let meta = gojson::identity(&value);
         let content = K::deserialize(&value).or_else(|error| {
-            as_go_reads(&mut value, "");
+            gojson::normalize(&mut value);
             // What is wrong with the object as it came says more.
             K::deserialize(value).map_err(|_| error.to_string().into())
         });
@@ -58,21 +48,6 @@ impl<K: DeserializeOwned> Item<K> {
             Ok(object) => Ok(*object),
             Err(error) => Err(Unreadable { meta: Box::new(self.meta), error }),
         }
-    }
-}
-
-/// A null is an absent field; a condition's time that is not set is the zero time.
-fn as_go_reads(value: &mut Value, field: &str) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, value| !value.is_null());
-            if field == "conditions" {
-                fields.entry("lastTransitionTime").or_insert_with(|| ZERO_TIME.into());
-            }
-            fields.iter_mut().for_each(|(name, value)| as_go_reads(value, name));
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| as_go_reads(item, field)),
-        _ => {}
     }
 }
 
@@ -161,7 +136,7 @@ mod tests {
         let service = json!({"metadata": {"name": "odd"}, "status": {"conditions": [condition]}});
         let service = Item::<Service>::of(service).read().unwrap();
         let conditions = service.status.unwrap().conditions.unwrap();
-        assert_eq!(conditions[0].last_transition_time.0.to_string(), ZERO_TIME);
+        assert_eq!(conditions[0].last_transition_time.0.to_string(), gojson::ZERO_TIME);
     }
 
     #[test]

@@ -85,25 +85,14 @@ pub struct Item<T> {
 
 impl<T: Kind> Item<T> {
     fn read(value: Value) -> Self {
-        let names = names_alone(&value);
+        let meta = gojson::identity(&value);
         let content = serde_json::from_value(value).map_err(|error| error.to_string().into());
-        Self { meta: names, content }
+        Self { meta, content }
     }
 
     fn name(&self) -> ObjectName {
         let text = |text: &Option<String>| text.as_deref().unwrap_or("").into();
         ObjectName { namespace: text(&self.meta.namespace), name: text(&self.meta.name) }
-    }
-}
-
-/// What can be said even of an object that cannot be read.
-fn names_alone(value: &Value) -> ObjectMeta {
-    let text = |field: &str| value["metadata"][field].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    ObjectMeta {
-        name: text("name"),
-        namespace: text("namespace"),
-        resource_version: text("resourceVersion"),
-        ..ObjectMeta::default()
     }
 }
 

@@ -14,17 +14,6 @@ use serde_json::value::RawValue;
 use crate::store::ObjectKey;
 use crate::text;
 
-/// Go's zero time.
-const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
-/// The times that the typed model demands, by the field that holds the objects
-/// with them: `conditions` (a list of `metav1.Condition`) and `series` (of
-/// `events.k8s.io`).
-const REQUIRED_TIMES: [(&str, &str); 2] = [("conditions", "lastTransitionTime"), ("series", "lastObservedTime")];
-
-/// The field whose items are whole objects in Go, too, so that the API takes whatever `kind` they say they are, while
-/// the typed model insists on its own.
-const EMBEDDED: &str = "volumeClaimTemplates";
-
 /// One list item or watch event: the object, or what is known of one that the
 /// typed model cannot read. Reading it never fails.
 #[derive(Debug, Clone)]
@@ -69,45 +58,20 @@ pub fn decode<K: DeserializeOwned>(json: &str) -> Decoded<K> {
         Err(error) => text::cut(error.to_string(), text::EVENT_MESSAGE),
     };
     let mut value: Value = serde_json::from_str(json).unwrap_or_default();
-    as_go_reads(&mut value, "");
+    gojson::normalize(&mut value);
     match K::deserialize(&value) {
         Ok(object) => Decoded::Object(object),
         Err(_) => Decoded::Unreadable(Box::new(Unreadable::new(&value, error))),
     }
 }
 
-/// A null is an absent field, in a list or a map of values the zero value; a
-/// time that must be there and is not is the zero time.
-fn as_go_reads(value: &mut Value, field: &str) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, value| !value.is_null());
-            if field == EMBEDDED {
-                fields.retain(|name, _| name != "kind" && name != "apiVersion");
-            }
-            if let Some((_, time)) = REQUIRED_TIMES.iter().find(|(holder, _)| *holder == field) {
-                fields.entry(*time).or_insert_with(|| ZERO_TIME.into());
-            }
-            for (name, value) in fields.iter_mut() {
-                as_go_reads(value, name);
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                as_go_reads(item, field);
-            }
-        }
-        _ => {}
-    }
-}
-
 impl Unreadable {
     fn new(object: &Value, error: String) -> Self {
-        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+        let meta = gojson::identity(object);
         Self {
-            key: ObjectKey::new(text("namespace"), text("name")),
-            uid: text("uid").to_owned(),
-            revision: text("resourceVersion").parse().unwrap_or(0),
+            key: ObjectKey::of(&meta),
+            uid: meta.uid.unwrap_or_default(),
+            revision: meta.resource_version.and_then(|version| version.parse().ok()).unwrap_or(0),
             error,
         }
     }
@@ -146,7 +110,7 @@ mod tests {
     fn a_time_that_go_wrote_as_null_is_the_zero_time() {
         let Decoded::Object(service) = decode::<Service>(&odd().to_string()) else { panic!("it can be read") };
         let conditions = service.status.unwrap().conditions.unwrap();
-        assert_eq!(conditions[0].last_transition_time.0.to_string(), ZERO_TIME);
+        assert_eq!(conditions[0].last_transition_time.0.to_string(), gojson::ZERO_TIME);
     }
 
     #[test]
