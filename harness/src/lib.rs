@@ -5,6 +5,7 @@
 //! against hanging; what happened, and in which order, is told by states, events and counters.
 
 pub mod api;
+pub mod etcd;
 pub mod kubectl;
 pub mod machine;
 pub mod net;

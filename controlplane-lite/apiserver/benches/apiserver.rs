@@ -2,13 +2,13 @@
 //! and 64 clients, and lists of 10,000. Ratios matter, not the numbers; nothing here fails for being slow.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use apiserver::{ApiServer, Config};
 use auth::authn::UserInfo;
 use bytes::Bytes;
+use harness::etcd::Etcd;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
@@ -43,8 +43,8 @@ async fn run() -> Result<(), Error> {
             p50.as_secs_f64() * 1e3
         );
     }
-    match Etcd::start(dir.path()) {
-        Ok(etcd) => etcd.puts().await?,
+    match Etcd::start(dir.path()).await {
+        Ok(etcd) => etcd_puts(etcd.url()).await?,
         Err(error) => println!("  etcd beside it: not measured ({error})"),
     }
     bench.lists().await
@@ -211,74 +211,44 @@ async fn list(sender: &mut SendRequest<Full<Bytes>>) -> Result<usize, Error> {
     Ok(size)
 }
 
-/// A real etcd on the same disk.
-struct Etcd {
-    child: Child,
-    endpoint: String,
+/// What a real etcd on the same disk does by itself.
+async fn etcd_puts(url: &str) -> Result<(), Error> {
+    let client = tokio::time::timeout(Duration::from_secs(20), etcd_client(url)).await??;
+    for writers in [1, 16, 64] {
+        let until = Instant::now() + Duration::from_secs(SECONDS);
+        let mut tasks = tokio::task::JoinSet::new();
+        for writer in 0..writers {
+            let mut client = client.clone();
+            tasks.spawn(async move {
+                let mut took = Vec::new();
+                while Instant::now() < until {
+                    let began = Instant::now();
+                    client.put(format!("k{writers}-{writer}-{}", took.len()), value("etcd"), None).await?;
+                    took.push(began.elapsed());
+                }
+                Ok::<_, Error>(took)
+            });
+        }
+        let mut took = Vec::new();
+        while let Some(done) = tasks.join_next().await {
+            took.extend(done??);
+        }
+        let rate = took.len() as f64 / SECONDS as f64;
+        println!(
+            "  etcd's own puts, {writers:>2} writers: {rate:>7.0}/s  p50 {:.2} ms",
+            median(&mut took).as_secs_f64() * 1e3
+        );
+    }
+    Ok(())
 }
 
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Etcd {
-    fn start(dir: &std::path::Path) -> Result<Self, Error> {
-        let port = || -> Result<u16, Error> { Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port()) };
-        let endpoint = format!("http://127.0.0.1:{}", port()?);
-        let peer = format!("http://127.0.0.1:{}", port()?);
-        let child = Command::new("etcd")
-            .args(["--data-dir"])
-            .arg(dir.join("etcd"))
-            .args(["--listen-client-urls", &endpoint, "--advertise-client-urls", &endpoint])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        Ok(Self { child, endpoint })
-    }
-
-    async fn puts(&self) -> Result<(), Error> {
-        let client = tokio::time::timeout(Duration::from_secs(20), self.connect()).await??;
-        for writers in [1, 16, 64] {
-            let until = Instant::now() + Duration::from_secs(SECONDS);
-            let mut tasks = tokio::task::JoinSet::new();
-            for writer in 0..writers {
-                let mut client = client.clone();
-                tasks.spawn(async move {
-                    let mut took = Vec::new();
-                    while Instant::now() < until {
-                        let began = Instant::now();
-                        client.put(format!("k{writers}-{writer}-{}", took.len()), value("etcd"), None).await?;
-                        took.push(began.elapsed());
-                    }
-                    Ok::<_, Error>(took)
-                });
-            }
-            let mut took = Vec::new();
-            while let Some(done) = tasks.join_next().await {
-                took.extend(done??);
-            }
-            let rate = took.len() as f64 / SECONDS as f64;
-            println!(
-                "  etcd's own puts, {writers:>2} writers: {rate:>7.0}/s  p50 {:.2} ms",
-                median(&mut took).as_secs_f64() * 1e3
-            );
+async fn etcd_client(url: &str) -> Result<etcd_client::Client, Error> {
+    loop {
+        if let Ok(mut client) = etcd_client::Client::connect([url], None).await
+            && client.status().await.is_ok()
+        {
+            return Ok(client);
         }
-        Ok(())
-    }
-
-    async fn connect(&self) -> Result<etcd_client::Client, Error> {
-        loop {
-            if let Ok(mut client) = etcd_client::Client::connect([self.endpoint.as_str()], None).await
-                && client.status().await.is_ok()
-            {
-                return Ok(client);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

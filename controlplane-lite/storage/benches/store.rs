@@ -2,15 +2,15 @@
 //! floor (write and fsync of the same bytes), beside redb without grouping, and
 //! beside etcd on the same disk. Prints medians and rates; asserts nothing.
 //!
-//! `cargo bench -p controlplane-lite --bench store [-- DIRECTORY]`
+//! `cargo bench -p storage --bench store [-- DIRECTORY]`
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use harness::etcd::Etcd;
 use storage::{
     DatastoreConfig, EtcdConfig, FieldPath, Filter, Key, ListQuery, Put, Range, RedbConfig, ResourceSpec, Store,
     WatchCache, WatchRequest, WatchStart, open,
@@ -40,7 +40,7 @@ async fn main() -> Result<()> {
     reopen(redb, &directory.path().join("store.redb")).await?;
     cache(&directory.path().join("cache.redb")).await?;
     let etcd = Etcd::start(directory.path()).await?;
-    let store = open(&DatastoreConfig::Etcd(EtcdConfig::new(vec![etcd.url.clone()]))).await?;
+    let store = open(&DatastoreConfig::Etcd(EtcdConfig::new(vec![etcd.url().to_owned()]))).await?;
     for writers in [1, 16, 64] {
         report(&format!("etcd, {writers} writers"), &hammer(&store, writers).await?, Some(floor));
     }
@@ -179,43 +179,4 @@ fn resident() -> Result<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kilobytes << 10)
-}
-
-struct Etcd {
-    process: Child,
-    url: String,
-}
-
-impl Etcd {
-    async fn start(directory: &Path) -> Result<Self> {
-        let ports = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()));
-        let [client, peer] = ports;
-        let url = format!("http://{}", client?);
-        let peer = format!("http://{}", peer?);
-        let process = Command::new("etcd")
-            .args(["--listen-client-urls", &url, "--advertise-client-urls", &url, "--listen-peer-urls", &peer])
-            .args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("default={peer}")])
-            .arg("--data-dir")
-            .arg(directory.join("etcd"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("start etcd")?;
-        let etcd = Self { process, url };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        let address = etcd.url.trim_start_matches("http://").to_owned();
-        while tokio::net::TcpStream::connect(&address).await.is_err() {
-            anyhow::ensure!(Instant::now() < deadline, "etcd does not listen");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(etcd)
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        // Our own child; it may have ended.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }

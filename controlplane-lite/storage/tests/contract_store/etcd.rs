@@ -1,16 +1,13 @@
-//! A real etcd on loopback for the time of a test.
+//! A real etcd for the time of a test, with and without TLS.
 
 use std::net::Ipv4Addr;
-use std::process::Stdio;
 
 use harness::net::own_address;
-use harness::{sys, time};
 
 /// A running etcd; killed and removed on drop.
 pub struct Etcd {
-    process: std::process::Child,
+    process: harness::etcd::Etcd,
     address: Ipv4Addr,
-    url: String,
     _directory: tempfile::TempDir,
 }
 
@@ -35,47 +32,19 @@ impl Etcd {
         Self::start_with(directory, ("https", address), &tls).await
     }
 
-    async fn start_with(
-        directory: tempfile::TempDir,
-        (scheme, address): (&'static str, Ipv4Addr),
-        tls: &[&str],
-    ) -> Self {
-        let client = format!("{scheme}://{address}:2379");
-        let peer = format!("http://{address}:2380");
-        let mut command = std::process::Command::new("etcd");
-        command
-            .args(["--data-dir", directory.path().join("data").to_str().unwrap()])
-            .args(tls)
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}"), "--logger", "zap", "--log-level", "error"])
-            .env_remove("ETCD_LISTEN_CLIENT_URLS")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let process = sys::end_with_us(&mut command).spawn();
-        let process = process.expect("etcd must be installed to test the etcd backend");
-        let etcd = Self { process, address, url: client, _directory: directory };
-        let ready = async || Ok(tokio::net::TcpStream::connect((address, 2379)).await?);
-        time::eventually("etcd", ready).await.unwrap();
-        etcd
+    async fn start_with(directory: tempfile::TempDir, at: (&'static str, Ipv4Addr), tls: &[&str]) -> Self {
+        let process = harness::etcd::Etcd::start_with(directory.path(), at, tls).await.unwrap();
+        Self { process, address: at.1, _directory: directory }
     }
 
     /// Where it listens.
     pub fn url(&self) -> String {
-        self.url.clone()
+        self.process.url().to_owned()
     }
 
     /// Its address, which its certificate has to name.
     pub fn address(&self) -> Ipv4Addr {
         self.address
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        // It is our child: already gone is the only way this fails.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
