@@ -26,8 +26,8 @@ use netproxy::cidr::Cidr4;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::beside::Beside;
 use crate::cli::{ClusterNet, ControlPlaneArgs};
+use crate::components::ProcessComponents;
 use crate::node::{Identity, UsageError};
 use crate::paths::Paths;
 use crate::server_lease::ServerLease;
@@ -107,7 +107,7 @@ pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlP
         start_scheduler(&api, status.of("scheduler/"), tasks);
     }
     start_controllers(&api, &pki, &inputs, status.clone(), tasks)?;
-    api.add_component(Arc::new(Beside { status, tasks: tasks.states() }));
+    api.add_component(Arc::new(ProcessComponents { status, tasks: tasks.states() }));
     publish::start(&api, &pki, &inputs, tasks).await;
     write_admin_kubeconfig(&pki, &inputs, now)?;
     renew_certificates(&api, &pki, &inputs, tasks);

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use agent::ids::is_subdomain;
 use controlplane_lite::controllers;
 use netproxy::cidr::Cidr4;
 
@@ -206,14 +207,6 @@ fn is_host_and_port(text: &str) -> bool {
 fn is_host(text: &str) -> bool {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     bare.parse::<IpAddr>().is_ok() || is_subdomain(text)
-}
-
-/// A DNS subdomain as upstream defines it (RFC 1123).
-pub fn is_subdomain(name: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let is_label =
-        |label: &str| !label.is_empty() && label.bytes().all(legal) && !label.starts_with('-') && !label.ends_with('-');
-    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 fn is_label(key: &str, value: &str) -> bool {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files;
 use crate::paths::Paths;
-use crate::pidfile::{self, Held};
+use crate::pidfile::{self, PidLock};
 use crate::unmarked;
 
 /// In the data directory: what outlives a reboot.
@@ -82,7 +82,7 @@ impl Instance {
 ///
 /// # Errors
 /// When the node runs already, or one of the directories is another node's.
-pub fn start(paths: &Paths) -> Result<Held> {
+pub fn start(paths: &Paths) -> Result<PidLock> {
     if let Some(theirs) = foreign(paths) {
         bail!("{} is not copepod's: name another directory than the one it is in", theirs.display());
     }
@@ -105,7 +105,7 @@ pub fn adopt_unmarked(paths: &Paths) -> Result<Instance> {
     find(paths)?.context("the directories bear no mark")
 }
 
-fn mark(paths: &Paths) -> Result<Held> {
+fn mark(paths: &Paths) -> Result<PidLock> {
     let shared = containerd::SHARED_DIRECTORIES.map(PathBuf::from);
     let possible = [paths.data.clone(), paths.run.clone()].into_iter().chain(shared);
     let missing: Vec<_> = possible.filter(|path| !path.exists()).collect();

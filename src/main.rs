@@ -1,12 +1,12 @@
 //! The one binary: parse arguments, build tasks, start, drain.
 
 mod address;
-mod beside;
 mod cgroups;
 mod cli;
 mod cluster;
 mod cluster_net;
 mod commands;
+mod components;
 mod control_plane;
 mod credentials;
 mod doctor;

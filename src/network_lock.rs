@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::doctor::neighbours;
-use crate::pidfile::{self, Held};
+use crate::pidfile::{self, PidLock};
 
 /// Not below a run directory: those are several, and go with their nodes.
 const DIRECTORY: &str = "/run/copepod.network";
@@ -19,7 +19,7 @@ const DIRECTORY: &str = "/run/copepod.network";
 /// The right to make links, routes and rules in this network namespace; it ends with the process.
 #[derive(Debug)]
 pub struct NetworkLock {
-    held: Held,
+    held: PidLock,
     directory: PathBuf,
 }
 

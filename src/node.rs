@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use agent::cgroup::CgroupTree;
 use agent::config::CgroupDriver;
+use agent::ids::is_subdomain;
 use anyhow::{Context, Result, bail};
 use controlplane_lite::apiserver::endpoints;
 use kube::Client;
@@ -73,7 +74,7 @@ impl Identity {
             Some(name) => name.clone(),
             None => nix::unistd::gethostname().context("read the host name")?.to_string_lossy().to_lowercase(),
         };
-        if !flags::is_subdomain(&name) {
+        if !is_subdomain(&name) {
             bail!(UsageError(format!("the host name {name:?} cannot be a node's name; choose one with --node-name")));
         }
         if let Some(ip) = args.node_ip {
@@ -96,13 +97,13 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Res
     let mut inputs = inputs;
     let mut config = agent_config(&inputs)?;
     let mut proxy = proxy_config(&inputs)?;
-    let laid = node_config::lay_over(&inputs.node.config, &mut config, &mut proxy)?;
+    let applied = node_config::apply_files(&inputs.node.config, &mut config, &mut proxy)?;
     follow_cluster_dns(&mut inputs.net, &config.dns)?;
     proxy.dns_address = Some(flags::dns_address(&inputs.net)?);
     config.node.own_ports = own_ports(&inputs, &proxy);
     // Whom the agent admits, the plugin must not refuse.
     let reserved_ports = reserved(&config.node.own_ports, config.server.port);
-    if let Some(path) = laid.proxy_kubeconfig.filter(|_| !inputs.proxy_client_is_chosen) {
+    if let Some(path) = applied.proxy_kubeconfig.filter(|_| !inputs.proxy_client_is_chosen) {
         inputs.proxy_client = kubeconfig::client(&path).await?;
     }
     instance::note_logs(&inputs.paths, &config.paths.pod_logs)?;

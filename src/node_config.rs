@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use crate::node::UsageError;
 
-/// What the files say beside the settings.
+/// What the files say that is no setting of agent or proxy.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Laid {
+pub struct AppliedFiles {
     /// Credentials for the service proxy.
     pub proxy_kubeconfig: Option<PathBuf>,
     /// Fields that are set and have no effect here.
@@ -23,24 +23,24 @@ pub struct Laid {
     pub unprotected: Vec<String>,
 }
 
-/// Reads `files`, documents separated by `---`, and lays them over the configurations.
+/// Reads `files`, documents separated by `---`, and applies them to the configurations.
 ///
 /// # Errors
 /// A file that cannot be read, or every problem of all of them at once.
-pub fn lay_over(files: &[PathBuf], agent: &mut AgentConfig, proxy: &mut ServiceProxyConfig) -> Result<Laid> {
+pub fn apply_files(files: &[PathBuf], agent: &mut AgentConfig, proxy: &mut ServiceProxyConfig) -> Result<AppliedFiles> {
     let mut texts = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
         texts.push((file.as_path(), text));
     }
-    let laid = lay_texts(&texts, agent, proxy).map_err(|problems| UsageError(problems.join("\n")))?;
-    for field in &laid.unprotected {
+    let applied = apply_texts(&texts, agent, proxy).map_err(|problems| UsageError(problems.join("\n")))?;
+    for field in &applied.unprotected {
         tracing::warn!(field, "a protection that the configuration file asks for is not built: it has no effect");
     }
-    for field in laid.ignored.iter().filter(|field| !laid.unprotected.contains(field)) {
+    for field in applied.ignored.iter().filter(|field| !applied.unprotected.contains(field)) {
         tracing::warn!(field, "a setting of the configuration file has no effect here");
     }
-    Ok(laid)
+    Ok(applied)
 }
 
 /// Checks configuration files that others will read.
@@ -49,15 +49,15 @@ pub fn lay_over(files: &[PathBuf], agent: &mut AgentConfig, proxy: &mut ServiceP
 /// Every problem of all of them at once.
 pub fn check(texts: &[(&Path, String)]) -> Result<(), Vec<String>> {
     let (mut agent, mut proxy) = (AgentConfig::new("", ""), ServiceProxyConfig::new("", Vec::new()));
-    lay_texts(texts, &mut agent, &mut proxy).map(drop)
+    apply_texts(texts, &mut agent, &mut proxy).map(drop)
 }
 
-fn lay_texts(
+fn apply_texts(
     texts: &[(&Path, String)],
     agent: &mut AgentConfig,
     proxy: &mut ServiceProxyConfig,
-) -> Result<Laid, Vec<String>> {
-    let (mut laid, mut problems, mut seen) = (Laid::default(), Vec::new(), Vec::new());
+) -> Result<AppliedFiles, Vec<String>> {
+    let (mut applied, mut problems, mut seen) = (AppliedFiles::default(), Vec::new(), Vec::new());
     for (file, text) in texts {
         let mut documents = Vec::new();
         for document in serde_norway::Deserializer::from_str(text) {
@@ -76,33 +76,33 @@ fn lay_texts(
             let found = if seen.contains(&kind) {
                 Err(vec!["there is one already".to_owned()])
             } else {
-                lay(&kind, document, agent, proxy, &mut laid)
+                apply_document(&kind, document, agent, proxy, &mut applied)
             };
             let name = if kind.is_empty() { "a document without kind" } else { &kind };
             problems.extend(found.err().into_iter().flatten().map(|p| format!("{}: {name}: {p}", file.display())));
             seen.push(kind);
         }
     }
-    if problems.is_empty() { Ok(laid) } else { Err(problems) }
+    if problems.is_empty() { Ok(applied) } else { Err(problems) }
 }
 
-fn lay(
+fn apply_document(
     kind: &str,
     document: Value,
     agent: &mut AgentConfig,
     proxy: &mut ServiceProxyConfig,
-    laid: &mut Laid,
+    applied: &mut AppliedFiles,
 ) -> Result<(), Vec<String>> {
     match kind {
         "KubeletConfiguration" => {
-            let applied = apply_kubelet_document(agent, document).map_err(|error| error.problems)?;
-            laid.ignored.extend(applied.ignored);
-            laid.unprotected.extend(applied.unprotected);
+            let kubelet = apply_kubelet_document(agent, document).map_err(|error| error.problems)?;
+            applied.ignored.extend(kubelet.ignored);
+            applied.unprotected.extend(kubelet.unprotected);
         }
         netproxy::config::KIND => {
-            let applied = apply_kube_proxy_configuration(proxy, document)?;
-            laid.ignored.extend(applied.ignored);
-            laid.proxy_kubeconfig = applied.kubeconfig;
+            let kube_proxy = apply_kube_proxy_configuration(proxy, document)?;
+            applied.ignored.extend(kube_proxy.ignored);
+            applied.proxy_kubeconfig = kube_proxy.kubeconfig;
         }
         _ => return Err(vec!["only KubeletConfiguration and KubeProxyConfiguration are known".to_owned()]),
     }
@@ -117,10 +117,10 @@ mod tests {
     const KUBELET: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
     const PROXY: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
 
-    fn read(texts: &[&str]) -> Result<(AgentConfig, ServiceProxyConfig, Laid), Vec<String>> {
+    fn read(texts: &[&str]) -> Result<(AgentConfig, ServiceProxyConfig, AppliedFiles), Vec<String>> {
         let (mut agent, mut proxy) = (AgentConfig::new("n", "/d"), ServiceProxyConfig::new("n", Vec::new()));
         let texts: Vec<_> = texts.iter().map(|text| (Path::new("f"), (*text).to_owned())).collect();
-        lay_texts(&texts, &mut agent, &mut proxy).map(|laid| (agent, proxy, laid))
+        apply_texts(&texts, &mut agent, &mut proxy).map(|applied| (agent, proxy, applied))
     }
 
     #[test]
@@ -129,13 +129,13 @@ mod tests {
         let proxy = format!("{PROXY}nftables: {{masqueradeAll: true}}\nclientConnection: {{kubeconfig: /k, qps: 5}}\n");
         let one = format!("---\n{kubelet}---\n# nothing\n---\n{proxy}");
         for texts in [&[one.as_str()][..], &[&proxy, &kubelet]] {
-            let (agent, proxy, laid) = read(texts).unwrap();
+            let (agent, proxy, applied) = read(texts).unwrap();
             assert_eq!((agent.node.max_pods, proxy.masquerade_all), (7, true));
-            assert_eq!(laid.proxy_kubeconfig, Some("/k".into()));
-            assert!(laid.unprotected.contains(&"protectKernelDefaults".to_owned()), "{laid:?}");
-            assert!(laid.ignored.contains(&"clientConnection.qps".to_owned()), "{:?}", laid.ignored);
+            assert_eq!(applied.proxy_kubeconfig, Some("/k".into()));
+            assert!(applied.unprotected.contains(&"protectKernelDefaults".to_owned()), "{applied:?}");
+            assert!(applied.ignored.contains(&"clientConnection.qps".to_owned()), "{:?}", applied.ignored);
         }
-        assert_eq!(read(&[]).unwrap().2, Laid::default());
+        assert_eq!(read(&[]).unwrap().2, AppliedFiles::default());
     }
 
     #[test]

@@ -18,12 +18,12 @@ const PASSING: Duration = Duration::from_secs(10);
 
 /// The lock; dropping it, or dying, frees what it stands for.
 #[derive(Debug)]
-pub struct Held {
+pub struct PidLock {
     path: PathBuf,
     _lock: Flock<File>,
 }
 
-impl Held {
+impl PidLock {
     /// Removes the file, and with it the lock.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Held {
 
 /// What came of asking for the lock.
 #[derive(Debug)]
-enum Asked {
+enum LockAttempt {
     Got(Flock<File>),
     /// Who asks [`holder`] has it for a moment, and so have children that are just being made beside
     /// it, which inherit it until their program begins; likewise those of a process that died.
@@ -48,12 +48,12 @@ enum Asked {
 ///
 /// # Errors
 /// When the file cannot be locked or written.
-pub fn try_hold(path: &Path) -> Result<Result<Held, String>> {
+pub fn try_hold(path: &Path) -> Result<Result<PidLock, String>> {
     let asked = ready::wait_until(PASSING, || {
-        Ok(match ask(path)? {
-            Asked::Got(lock) => Some(Ok(lock)),
-            Asked::Running(pid) => Some(Err(pid)),
-            Asked::Passing => None,
+        Ok(match try_lock(path)? {
+            LockAttempt::Got(lock) => Some(Ok(lock)),
+            LockAttempt::Running(pid) => Some(Err(pid)),
+            LockAttempt::Passing => None,
         })
     });
     let mut lock = match asked.with_context(|| format!("lock {}", path.display()))? {
@@ -63,31 +63,31 @@ pub fn try_hold(path: &Path) -> Result<Result<Held, String>> {
     lock.set_len(0)?;
     lock.rewind()?;
     writeln!(lock, "{}", std::process::id())?;
-    Ok(Ok(Held { path: path.to_owned(), _lock: lock }))
+    Ok(Ok(PidLock { path: path.to_owned(), _lock: lock }))
 }
 
 /// Takes the lock of a run directory.
 ///
 /// # Errors
 /// When another process holds it: says which.
-pub fn hold(path: &Path) -> Result<Held> {
+pub fn hold(path: &Path) -> Result<PidLock> {
     match try_hold(path)? {
         Ok(held) => Ok(held),
         Err(pid) => bail!("copepod runs already, as process {pid}: copepod down ends it"),
     }
 }
 
-fn ask(path: &Path) -> Result<Asked> {
+fn try_lock(path: &Path) -> Result<LockAttempt> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) if is_at(&lock, path)? => return Ok(Asked::Got(lock)),
+        Ok(lock) if is_at(&lock, path)? => return Ok(LockAttempt::Got(lock)),
         // Removed by who had it before.
-        Ok(_) => return Ok(Asked::Passing),
+        Ok(_) => return Ok(LockAttempt::Passing),
         Err((file, Errno::EWOULDBLOCK)) => file,
         Err((_, error)) => return Err(error.into()),
     };
     let mut file = match Flock::lock(file, FlockArg::LockSharedNonblock) {
-        Ok(_) => return Ok(Asked::Passing),
+        Ok(_) => return Ok(LockAttempt::Passing),
         Err((file, Errno::EWOULDBLOCK)) => file,
         Err((_, error)) => return Err(error.into()),
     };
@@ -95,7 +95,7 @@ fn ask(path: &Path) -> Result<Asked> {
     file.read_to_string(&mut pid)?;
     let pid = pid.trim();
     let lives = pid.parse().is_ok_and(process::is_alive);
-    Ok(if lives { Asked::Running(pid.to_owned()) } else { Asked::Passing })
+    Ok(if lives { LockAttempt::Running(pid.to_owned()) } else { LockAttempt::Passing })
 }
 
 /// Whether the file is the one that others find at `path`.
@@ -153,7 +153,7 @@ mod tests {
         std::fs::write(&path, "1\n").unwrap();
         // As `holder`, in the moment between taking and giving back; or a child made in that moment.
         let looking = Flock::lock(File::open(&path).unwrap(), FlockArg::LockSharedNonblock).unwrap();
-        assert!(matches!(ask(&path).unwrap(), Asked::Passing));
+        assert!(matches!(try_lock(&path).unwrap(), LockAttempt::Passing));
         drop(looking);
         hold(&path).unwrap();
     }
@@ -165,9 +165,9 @@ mod tests {
         // Beyond all process ids: those of the dead are given to others.
         std::fs::write(&path, format!("{}\n", i32::MAX)).unwrap();
         let child = Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusiveNonblock).unwrap();
-        assert!(matches!(ask(&path).unwrap(), Asked::Passing));
+        assert!(matches!(try_lock(&path).unwrap(), LockAttempt::Passing));
         std::fs::write(&path, format!("{}\n", std::process::id())).unwrap();
-        assert!(matches!(ask(&path).unwrap(), Asked::Running(_)), "in the way for good");
+        assert!(matches!(try_lock(&path).unwrap(), LockAttempt::Running(_)), "in the way for good");
         drop(child);
         hold(&path).unwrap();
     }

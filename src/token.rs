@@ -19,7 +19,7 @@ const GROUP_PREFIX: &str = "system:bootstrappers:";
 
 /// What a token is made with.
 #[derive(Clone, Debug)]
-pub struct Wish<'w> {
+pub struct TokenOptions<'w> {
     /// `None`: for ever.
     pub ttl: Option<Duration>,
     pub description: &'w str,
@@ -36,29 +36,29 @@ pub fn secret_name(id: &str) -> String {
 ///
 /// # Errors
 /// Names the usage or group that there is not.
-pub fn secret(token: &Token, wish: &Wish<'_>, now: Timestamp) -> Result<Secret, String> {
+pub fn secret(token: &Token, options: &TokenOptions<'_>, now: Timestamp) -> Result<Secret, String> {
     let mut data = BTreeMap::new();
     let mut put = |name: &str, value: &str| data.insert(name.to_owned(), value.to_owned());
     put("token-id", token.id());
     put("token-secret", token.secret());
-    if !wish.description.is_empty() {
-        put("description", wish.description);
+    if !options.description.is_empty() {
+        put("description", options.description);
     }
-    if let Some(ttl) = wish.ttl {
+    if let Some(ttl) = options.ttl {
         let ends = now.checked_add(ttl).map_err(|_| "--ttl: so long does nothing last".to_owned())?;
         put("expiration", &ends.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     }
-    for usage in wish.usages {
+    for usage in options.usages {
         if !USAGES.contains(&usage.as_str()) {
             return Err(format!("--usages={usage}: signing and authentication are known"));
         }
         put(&format!("usage-bootstrap-{usage}"), "true");
     }
-    if let Some(group) = wish.groups.iter().find(|group| !group.starts_with(GROUP_PREFIX)) {
+    if let Some(group) = options.groups.iter().find(|group| !group.starts_with(GROUP_PREFIX)) {
         return Err(format!("--groups={group}: groups of tokens begin with {GROUP_PREFIX}"));
     }
-    if !wish.groups.is_empty() && wish.usages.iter().any(|usage| usage == "authentication") {
-        put("auth-extra-groups", &wish.groups.join(","));
+    if !options.groups.is_empty() && options.usages.iter().any(|usage| usage == "authentication") {
+        put("auth-extra-groups", &options.groups.join(","));
     }
     let metadata = ObjectMeta {
         name: Some(secret_name(token.id())),
@@ -136,9 +136,9 @@ mod tests {
 
     const NOW: &str = "2026-01-01T00:00:00Z";
 
-    fn made(wish: &Wish<'_>) -> Result<Secret, String> {
+    fn made(options: &TokenOptions<'_>) -> Result<Secret, String> {
         let token = "abcdef.0123456789abcdef".parse().unwrap();
-        let mut secret = secret(&token, wish, NOW.parse().unwrap())?;
+        let mut secret = secret(&token, options, NOW.parse().unwrap())?;
         // As the API stores it.
         let data = secret.string_data.take().unwrap_or_default().into_iter();
         secret.data = Some(data.map(|(name, value)| (name, ByteString(value.into_bytes()))).collect());
@@ -148,13 +148,14 @@ mod tests {
     #[test]
     fn a_token_is_shown_as_it_was_made() {
         let (usages, groups) = (USAGES.map(str::to_owned), ["system:bootstrappers:x".to_owned()]);
-        let wish = Wish { ttl: Some(Duration::from_secs(86_400)), description: "d", usages: &usages, groups: &groups };
-        let shown = table(&[made(&wish).unwrap(), Secret::default()], "2026-01-01T00:00:30Z".parse().unwrap());
+        let options =
+            TokenOptions { ttl: Some(Duration::from_secs(86_400)), description: "d", usages: &usages, groups: &groups };
+        let shown = table(&[made(&options).unwrap(), Secret::default()], "2026-01-01T00:00:30Z".parse().unwrap());
         let words: Vec<&str> = shown.lines().nth(1).unwrap().split_whitespace().collect();
         let expected = ["abcdef.0123456789abcdef", "23h", "2026-01-02T00:00:00Z", "authentication,signing", "d"];
         assert_eq!(words[..5], expected);
         assert_eq!(words[5..], ["system:bootstrappers:x"]);
-        let forever = Wish { ttl: None, description: "", usages: &[], groups: &[] };
+        let forever = TokenOptions { ttl: None, description: "", usages: &[], groups: &[] };
         let shown = table(&[made(&forever).unwrap()], NOW.parse().unwrap());
         let words: Vec<&str> = shown.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(words[1..], ["<forever>", "<never>", "<none>", "<none>", "<none>"]);
@@ -162,12 +163,18 @@ mod tests {
     }
 
     #[test]
-    fn wishes_that_cannot_be_are_named() {
+    fn options_that_cannot_be_are_named() {
         let odd = ["cooking".to_owned()];
-        let wish = Wish { ttl: None, description: "", usages: &odd, groups: &[] };
-        assert!(made(&wish).unwrap_err().contains("cooking"));
-        assert!(made(&Wish { usages: &[], groups: &odd, ..wish.clone() }).unwrap_err().contains("--groups=cooking"));
-        assert!(made(&Wish { usages: &[], ttl: Some(Duration::MAX), ..wish }).unwrap_err().contains("--ttl"));
+        let options = TokenOptions { ttl: None, description: "", usages: &odd, groups: &[] };
+        assert!(made(&options).unwrap_err().contains("cooking"));
+        assert!(
+            made(&TokenOptions { usages: &[], groups: &odd, ..options.clone() })
+                .unwrap_err()
+                .contains("--groups=cooking")
+        );
+        assert!(
+            made(&TokenOptions { usages: &[], ttl: Some(Duration::MAX), ..options }).unwrap_err().contains("--ttl")
+        );
     }
 
     #[test]

@@ -33,8 +33,8 @@ use crate::eviction::signals::MachineSignals;
 use crate::image::ImagePuller;
 use crate::image::gc::{ImageCollector, UnusedImages};
 use crate::logs::{LogRotator, RotationPolicy};
-use crate::node::facts::Machine;
-use crate::node::{NodeKeeper, NodeView, allocatable, capacity};
+use crate::node::facts::MachineInfo;
+use crate::node::{NodeStatusSync, NodeView, allocatable, capacity};
 use crate::objectcache::store::NoObjects;
 use crate::objectcache::{ObjectCache, ObjectReader, ObjectRegistry};
 use crate::plan::eviction::Pressures;
@@ -101,7 +101,7 @@ async fn drain(generations: [Tasks; 3]) {
 fn all_pods(config: &AgentConfig) -> PodCgroupLimits {
     let nothing = std::collections::BTreeMap::new();
     let reserved = if config.cgroups.enforce_node_allocatable { &config.node.reserved } else { &nothing };
-    capacity::kubepods_limits(&Machine::read(), reserved)
+    capacity::kubepods_limits(&MachineInfo::read(), reserved)
 }
 
 /// Everything built, nothing running.
@@ -253,7 +253,7 @@ impl App {
         token: &CancellationToken,
     ) -> watch::Receiver<Arc<NodeView>> {
         let (tx, rx) = watch::channel(Arc::new(NodeView::default()));
-        let keeper = NodeKeeper {
+        let node_sync = NodeStatusSync {
             settings: self.config.node.clone(),
             eviction: self.config.eviction.clone(),
             pressures,
@@ -266,7 +266,7 @@ impl App {
             clock: self.clock,
         };
         let (client, token) = (self.client.clone(), token.clone());
-        tasks.spawn("node", async move { keeper.run(client, tx, token).await });
+        tasks.spawn("node", async move { node_sync.run(client, tx, token).await });
         rx
     }
 
@@ -290,7 +290,7 @@ impl App {
         let host_ip = view.host_ips.first().cloned().unwrap_or_else(|| "127.0.0.1".to_owned());
         let sink: ChangeSink = {
             let workers = workers.clone();
-            Arc::new(move |uid| workers.poke(uid))
+            Arc::new(move |uid| workers.wake(uid))
         };
         let status = StatusManager::new();
         let probed: ProbeSink = {
@@ -298,7 +298,7 @@ impl App {
             Arc::new(move |uid, probes| {
                 // At once: the pod's worker may be busy for long.
                 status.probes_changed(uid, probes, clock.now());
-                workers.poke(uid);
+                workers.wake(uid);
             })
         };
         let probes = ProbeManager::new(self.runtime.clone(), recorder.clone(), probed, host_ip, token.clone());

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Taint;
 pub mod eviction;
 pub mod kubelet_config;
 
-pub use eviction::{EvictionSettings, Minimum, Signal, Threshold};
+pub use eviction::{EvictionSettings, Signal, Threshold, ThresholdValue};
 pub use kubelet_config::{Applied, ConfigError, apply_kubelet_configuration, apply_kubelet_document};
 
 /// How cgroups are named and made.

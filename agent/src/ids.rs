@@ -111,6 +111,19 @@ impl fmt::Display for ObjectName {
     }
 }
 
+/// Whether a name is a DNS subdomain as upstream defines it (RFC 1123): what most objects, nodes among them, are called.
+pub fn is_subdomain(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_part =
+        |part: &str| !part.is_empty() && part.bytes().all(legal) && !part.starts_with('-') && !part.ends_with('-');
+    name.len() <= 253 && name.split('.').all(is_part)
+}
+
+/// Whether a name is a DNS label: one part of a subdomain, as namespaces and containers are called.
+pub fn is_dns_label(name: &str) -> bool {
+    is_subdomain(name) && name.len() <= 63 && !name.contains('.')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

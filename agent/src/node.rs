@@ -16,4 +16,4 @@ pub mod run;
 pub mod status;
 
 pub use crate::podworker::NodeView;
-pub use run::NodeKeeper;
+pub use run::NodeStatusSync;

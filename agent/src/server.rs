@@ -1,5 +1,5 @@
 //! The kubelet's own HTTPS server on :10250: logs, exec, attach, port-forward,
-//! pods and figures.
+//! pods and stats.
 //!
 //! [`bind`] makes the listener (so that the port is known early), then
 //! [`BoundServer::serve`] answers until cancelled. Who may ask is [`auth`]'s

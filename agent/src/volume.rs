@@ -182,7 +182,7 @@ impl PodVolumes for VolumeManager {
         // Nothing of it is due any more, should what follows fail.
         *state = PodState::default();
         // Mounting that somebody began and dropped has to end before.
-        entry.jobs.settled().await;
+        entry.jobs.wait_idle().await;
         // Each pod's by itself: nobody's end waits for the trees of others.
         let removed = entry.jobs.run(move || plugins::tear_down_all(&pod_dir));
         removed.await.map_err(|message| VolumeError::TearDown { volume: "all".into(), message })?;

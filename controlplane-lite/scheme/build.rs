@@ -1,9 +1,9 @@
-//! Writes what `src/scheme` knows of the built-in types, from k8s-openapi's schemas. Those are functions that make
+//! Writes what this crate knows of the built-in types, from k8s-openapi's schemas. Those are functions that make
 //! JSON, megabytes of code: they run here, once, rather than in every server.
 //!
 //! Two tables in `OUT_DIR`, both of lines `NAME REST`, sorted by definition name:
-//! - `types.txt`: each object type with its fields, in the words `src/scheme/schema/types.rs` reads;
-//! - `definitions.deflate`: each definition as JSON, with descriptions, for `src/scheme/openapi/definitions.rs`.
+//! - `types.txt`: each object type with its fields, in the words `src/schema/types.rs` reads;
+//! - `definitions.deflate`: each definition as JSON, with descriptions, for `src/openapi/definitions.rs`.
 
 use std::env;
 use std::error::Error;

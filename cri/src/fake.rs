@@ -36,7 +36,7 @@ use crate::error::{CriError, Result};
 use crate::id::{ContainerId, ImageRef, SandboxId};
 use crate::types::{
     ContainerConfig, ContainerEvent, ContainerEventKind, ContainerState, ContainerStatus, ExecOutput,
-    LinuxContainerResources, RuntimeCondition, RuntimeStatus, SandboxConfig, SandboxStatus,
+    LinuxContainerResources, RuntimeStatus, SandboxConfig, SandboxStatus,
 };
 use script::{Fault, Script};
 use state::State;
@@ -151,16 +151,6 @@ impl FakeRuntime {
         *lock(&self.exec) = Some(Arc::new(hook));
     }
 
-    /// Where `exec`, `attach` and `port_forward` lead, for instance `http://127.0.0.1:4000`.
-    pub fn set_streaming_url(&self, base: &str) {
-        base.clone_into(&mut self.state().streaming_url);
-    }
-
-    /// Replaces the conditions that `status` reports.
-    pub fn set_conditions(&self, conditions: Vec<RuntimeCondition>) {
-        self.state().conditions = conditions;
-    }
-
     /// Makes `status` tell of these handlers and features; its conditions are not touched.
     pub fn set_features(&self, features: RuntimeStatus) {
         self.state().features = features;
@@ -188,11 +178,6 @@ impl FakeRuntime {
     /// Ends every event stream, as a restart of the runtime does.
     pub fn disconnect_events(&self) {
         *lock(&self.events) = broadcast::channel(4096).0;
-    }
-
-    /// Emits an event that stands for nothing, or for something the test did.
-    pub fn send_event(&self, event: ContainerEvent) {
-        self.emit([event]);
     }
 
     fn emit(&self, events: impl IntoIterator<Item = ContainerEvent>) {

@@ -6,21 +6,21 @@
 //! them; the generated protobuf types never leave this crate.
 
 mod channel;
-pub mod client;
+mod client;
 pub mod containerd;
 mod convert;
 pub mod dirtree;
-pub mod error;
-pub mod events;
+mod error;
+mod events;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 #[cfg(any(test, feature = "testing"))]
 pub mod floor;
-pub mod id;
+mod id;
 pub mod images;
 pub mod mountinfo;
 mod namespace;
-pub mod service;
+mod service;
 pub mod types;
 
 pub use client::{CriClient, Deadlines};

@@ -172,7 +172,7 @@ impl State {
     fn put(&mut self, key: (String, String), mut object: Value) -> Value {
         object["metadata"]["resourceVersion"] = (self.version() + 1).to_string().into();
         let kind = if self.objects.contains_key(&key) { "MODIFIED" } else { "ADDED" };
-        self.tell(&key.0, kind, &object);
+        self.notify_watches(&key.0, kind, &object);
         self.objects.insert(key, object.clone());
         object
     }
@@ -180,7 +180,7 @@ impl State {
     fn delete(&mut self, key: &(String, String)) -> Option<Value> {
         let mut object = self.objects.remove(key)?;
         object["metadata"]["resourceVersion"] = (self.version() + 1).to_string().into();
-        self.tell(&key.0, "DELETED", &object);
+        self.notify_watches(&key.0, "DELETED", &object);
         Some(object)
     }
 
@@ -190,7 +190,7 @@ impl State {
         Some(self.put(key.clone(), object))
     }
 
-    fn tell(&mut self, collection: &str, kind: &str, object: &Value) {
+    fn notify_watches(&mut self, collection: &str, kind: &str, object: &Value) {
         let line = Bytes::from(json!({"type": kind, "object": object}).to_string() + "\n");
         self.watches.retain(|(watched, watch)| watched != collection || watch.send(line.clone()).is_ok());
         self.events.push(Event { version: self.version() + 1, collection: collection.to_owned(), line });

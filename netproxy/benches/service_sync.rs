@@ -15,13 +15,13 @@ use netproxy::nft::transaction::Transaction;
 use netproxy::ruleset::{LocalTraffic, NodeView, PortInput, Ruleset};
 use netproxy::services::NodePortAddresses;
 use netproxy::snapshot::{Change, Endpoint, Protocol, ServiceName, ServicePort, Slice, State};
-use netproxy::topology::{Place, choose};
+use netproxy::topology::NodeTopology;
 use nix::sched::{CloneFlags, unshare};
 use nix::time::{ClockId, clock_gettime};
 
 const ENDPOINTS: u32 = 3;
 const CHANGES: u32 = 21;
-const PLACE: Place<'static> = Place { node_name: "node", zone: None };
+const TOPOLOGY: NodeTopology<'static> = NodeTopology { node_name: "node", zone: None };
 
 struct World {
     state: State,
@@ -75,19 +75,14 @@ impl World {
     fn update(&mut self) -> Transaction {
         let changed = self.state.take_changed();
         let state = &self.state;
-        self.ruleset.update(changed, &|name| ports(state, name))
+        self.ruleset.update(changed, &|name| PortInput::of(state, name, TOPOLOGY))
     }
 
     fn absorb(&mut self) {
         let changed = self.state.take_changed();
         let state = &self.state;
-        self.ruleset.absorb(changed, &|name| ports(state, name));
+        self.ruleset.absorb(changed, &|name| PortInput::of(state, name, TOPOLOGY));
     }
-}
-
-fn ports(state: &State, name: &ServiceName) -> Vec<PortInput> {
-    let resolved = state.resolve(name).into_iter();
-    resolved.map(|r| PortInput { chosen: choose(&r, PLACE), port: r.port }).collect()
 }
 
 /// Runs `work` on a thread in a network namespace of its own.

@@ -60,23 +60,23 @@ pub struct Connections {
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// A connection's place, free again when dropped.
+/// The right to one open connection, given back when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct ConnectionPermit {
     connections: Arc<Connections>,
     client: IpAddr,
 }
 
 impl Connections {
-    /// Places for `limit` connections, and for so many of one client.
+    /// Room for `limit` connections, and for so many of one client.
     #[must_use]
     pub fn new(limit: usize, limit_per_client: usize) -> Arc<Self> {
         Arc::new(Self { limit, limit_per_client, open: Mutex::default() })
     }
 
-    /// A place for one more connection of `client`, if there is one.
+    /// A permit for one more connection of `client`, if there is one.
     #[must_use]
-    pub fn place(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
+    pub fn acquire(self: &Arc<Self>, client: IpAddr) -> Option<ConnectionPermit> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let all: usize = open.values().sum();
         let own = open.get(&client).copied().unwrap_or(0);
@@ -84,11 +84,11 @@ impl Connections {
             return None;
         }
         open.insert(client, own + 1);
-        Some(Place { connections: Arc::clone(self), client })
+        Some(ConnectionPermit { connections: Arc::clone(self), client })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
         let left = open.get(&self.client).copied().unwrap_or(1) - 1;
@@ -111,12 +111,12 @@ mod tests {
     fn places_are_counted_for_each_client_and_for_all() {
         let connections = Connections::new(5, 3);
         let client = |n: u32| IpAddr::V4(Ipv4Addr::from_bits(n));
-        let mut held: Vec<_> = (0..5).map(|n| connections.place(client(n)).unwrap()).collect();
-        assert!(connections.place(client(5)).is_none(), "all are taken");
+        let mut held: Vec<_> = (0..5).map(|n| connections.acquire(client(n)).unwrap()).collect();
+        assert!(connections.acquire(client(5)).is_none(), "all are taken");
         held.clear();
         assert!(connections.open.lock().unwrap().is_empty(), "nothing is remembered of clients that went");
-        held.extend((0..3).map(|_| connections.place(client(1)).unwrap()));
-        assert!(connections.place(client(1)).is_none());
-        assert!(connections.place(client(2)).is_some());
+        held.extend((0..3).map(|_| connections.acquire(client(1)).unwrap()));
+        assert!(connections.acquire(client(1)).is_none());
+        assert!(connections.acquire(client(2)).is_some());
     }
 }

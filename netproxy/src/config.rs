@@ -210,7 +210,7 @@ pub fn apply_kube_proxy_configuration(
     };
     draft.config.conntrack = crate::conntrack::tuning::ConntrackSettings::upstream();
     walk("", map, &mut draft, &mut ignored, &mut problems);
-    problems.extend(settle(&mut draft));
+    problems.extend(resolve(&mut draft));
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -265,7 +265,7 @@ fn says_nothing(value: &Value) -> bool {
 }
 
 /// What follows from several fields together; returns what does not go together.
-fn settle(draft: &mut Draft) -> Vec<String> {
+fn resolve(draft: &mut Draft) -> Vec<String> {
     let mut problems = Vec::new();
     let mut note = |field: &str, result: Result<(), String>| {
         problems.extend(result.err().map(|problem| format!("{field}: {problem}")));

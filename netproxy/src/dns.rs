@@ -36,7 +36,7 @@ use crate::cluster::Subscription;
 use forward::{Forwarder, Upstream};
 use message::Transport;
 pub use metrics::Metrics;
-use resolve::Names;
+use resolve::NameResolver;
 use server::Server;
 use watch::SharedZone;
 use zone::Zone;
@@ -84,7 +84,7 @@ pub async fn run(config: DnsConfig, subscription: Subscription, token: Cancellat
     let origin = zone.origin().to_string();
     let shared = Arc::new(SharedZone::new(zone));
     let forwarder = Forwarder::new(config.resolv_conf, IpAddr::V4(config.address));
-    let names = Names::new(Arc::clone(&shared), forwarder);
+    let names = NameResolver::new(Arc::clone(&shared), forwarder);
     let server = Server::new(names, origin, config.metrics.clone(), token.clone());
     tokio::select! {
         () = watch::keep_current(&shared, &subscription, &token) => {}

@@ -17,18 +17,18 @@ use crate::backend::NftError;
 use crate::cidr::Cidr4;
 use crate::links::{BRIDGE, Owner};
 use kernel::Filters;
-pub use plan::Passing;
-use plan::{Chain, Family, Sight};
+pub use plan::AcceptedTraffic;
+use plan::{Chain, Family, ObservedFilters};
 
 /// Opens the way of packets where that is ours to do; returns what stays in the way, one line
 /// each.
 ///
 /// # Errors
 /// When the kernel cannot be read or refuses a rule.
-pub fn open(owner: &Owner, passing: Passing) -> Result<Vec<String>, NftError> {
+pub fn open(owner: &Owner, accepted: AcceptedTraffic) -> Result<Vec<String>, NftError> {
     let mut filters = Filters::open()?;
-    let sight = look(&mut filters, passing.cluster_cidr)?;
-    let plan = plan::open(&sight, owner, passing);
+    let observed = look(&mut filters, accepted.cluster_cidr)?;
+    let plan = plan::open(&observed, owner, accepted);
     filters.perform(&plan.steps)?;
     Ok(plan.problems)
 }
@@ -38,8 +38,8 @@ pub fn open(owner: &Owner, passing: Passing) -> Result<Vec<String>, NftError> {
 /// # Errors
 /// When the kernel cannot be read.
 pub fn in_the_way(cluster_cidr: Cidr4) -> Result<Vec<String>, NftError> {
-    let sight = look(&mut Filters::open()?, cluster_cidr)?;
-    Ok(plan::problems(&sight, cluster_cidr))
+    let observed = look(&mut Filters::open()?, cluster_cidr)?;
+    Ok(plan::problems(&observed, cluster_cidr))
 }
 
 /// Service rules of another proxy, on one line.
@@ -61,12 +61,12 @@ pub fn close(owner: &Owner) -> Result<(), NftError> {
     filters.perform(&steps)
 }
 
-fn look(filters: &mut Filters, cluster_cidr: Cidr4) -> Result<Sight, NftError> {
+fn look(filters: &mut Filters, cluster_cidr: Cidr4) -> Result<ObservedFilters, NftError> {
     let mut chains = filters.chains()?;
     for chain in chains.iter_mut().filter(|chain| chain.is_in_the_way()) {
         chain.names_pods = names_pods(chain, cluster_cidr);
     }
-    Ok(Sight { chains, legacy: legacy_policy() })
+    Ok(ObservedFilters { chains, legacy: legacy_policy() })
 }
 
 /// Whether a table says anything of pods: then somebody has thought of them.

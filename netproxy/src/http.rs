@@ -104,11 +104,11 @@ async fn accept_all(
     loop {
         match accept::next(listener).await {
             Ok((stream, client)) => {
-                if let Some(place) = connections.place(client.ip()) {
+                if let Some(permit) = connections.acquire(client.ip()) {
                     let answering = answer(stream, router.clone(), token.clone());
                     tasks.spawn(async move {
                         answering.await;
-                        drop(place);
+                        drop(permit);
                     });
                 }
             }
@@ -272,7 +272,7 @@ mod tests {
         assert!(closed.is_err() || closed.unwrap() == 0);
         drop(held.pop());
         let again = async { while !get(address, "/healthz").await.contains("200 OK") {} };
-        harness::time::within("a place is free again", again).await.unwrap();
+        harness::time::within("a permit is free again", again).await.unwrap();
         token.cancel();
         server.await.unwrap();
         let mut last = held.pop().unwrap();

@@ -8,8 +8,8 @@
 //! `ruleset` (which objects) → `nft` (the difference, and its bytes) → `backend` (the kernel).
 //! Everything before `backend` is pure; `sync` is the only loop.
 
-pub mod accept;
-pub mod api;
+mod accept;
+mod api;
 pub mod backend;
 pub mod cidr;
 pub mod cluster;
@@ -17,21 +17,22 @@ pub mod cni;
 pub mod config;
 pub mod conntrack;
 pub mod dns;
-#[cfg(any(test, feature = "testing"))]
-pub mod fake;
+#[cfg(test)]
+mod fake;
 pub mod firewall;
-pub mod healthz;
-pub mod http;
+mod healthz;
+mod http;
 pub mod informer;
 pub mod links;
-pub mod metrics;
+mod metrics;
 pub mod network;
 pub mod nft;
+mod note;
 pub mod routes;
 pub mod ruleset;
 pub mod services;
 pub mod snapshot;
-pub mod sync;
+mod sync;
 pub mod topology;
-#[cfg(any(test, feature = "testing"))]
-pub mod tracer;
+#[cfg(test)]
+mod tracer;

@@ -26,12 +26,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::cidr::Cidr4;
 use crate::cni::hostports::mapping::ReservedPort;
 use crate::cni::{self, CniConfig, ipam, sysctl};
-use crate::firewall::{self, Passing};
+use crate::firewall::{self, AcceptedTraffic};
 use crate::informer::{self, Informer};
 use crate::links::{self, Address, BRIDGE, Holder, LinkError, Netlink, Observed, Owner};
 use crate::routes::kernel::{self, Devices, Present};
 use crate::routes::peers::{
-    ANNOTATION_VTEP_IP, ANNOTATION_VTEP_MAC, Surroundings, Vtep, cluster_range, filtered_range,
+    ANNOTATION_VTEP_IP, ANNOTATION_VTEP_MAC, LocalNetworks, Vtep, cluster_range, filtered_range,
 };
 use crate::routes::plan::{self, NodeNetwork, Plan, Route, Via};
 use crate::routes::{DEVICE, tunnel};
@@ -171,7 +171,7 @@ impl Network {
         if let Err(error) = self.apply_links(&mut problems).await {
             problems.insert(chain(&error));
         }
-        self.problems.tell(problems);
+        self.problems.report(problems);
         !self.problems.any()
     }
 
@@ -187,12 +187,14 @@ impl Network {
             format!("pods have addresses of {net}, which this node has no more: other nodes reach them when made anew")
         }));
         let bridge = self.apply_bridge(gateways.addresses.into_iter().chain(self.dns_address()), &observed).await?;
-        settle(BRIDGE, problems);
+        configure_link(BRIDGE, problems);
         keep_settings(pods.sysctls_note.clone(), problems).await;
         let pod_mtu = self.apply_routes(&pods, own, (&observed, bridge), problems).await?;
-        let passing =
-            Passing { cluster_cidr: filtered_range(pods.cluster_cidr, own), masquerade_mark: pods.masquerade_mark };
-        self.open_filters(passing, problems).await;
+        let accepted = AcceptedTraffic {
+            cluster_cidr: filtered_range(pods.cluster_cidr, own),
+            masquerade_mark: pods.masquerade_mark,
+        };
+        self.open_filters(accepted, problems).await;
         if let Some(pod_cidr) = own {
             let config = CniConfig {
                 bridge: BRIDGE.to_owned(),
@@ -209,9 +211,9 @@ impl Network {
     }
 
     /// Lets pods' packets pass filters of others, as far as that is ours to do.
-    async fn open_filters(&self, passing: Passing, problems: &mut BTreeSet<String>) {
+    async fn open_filters(&self, accepted: AcceptedTraffic, problems: &mut BTreeSet<String>) {
         let owner = self.config.owner.clone();
-        match tokio::task::spawn_blocking(move || firewall::open(&owner, passing)).await {
+        match tokio::task::spawn_blocking(move || firewall::open(&owner, accepted)).await {
             Ok(Ok(lines)) => problems.extend(lines),
             Ok(Err(error)) => {
                 problems.insert(format!("look at the filters of forwarded packets: {}", chain(&error)));
@@ -307,7 +309,7 @@ impl Network {
     ) -> Result<u32, LinkError> {
         let mut devices = Devices { bridge, tunnel: self.ours(observed, DEVICE).map(|device| device.index) };
         let mut present = kernel::observe(&self.netlink, devices).await?;
-        let surroundings = self.surroundings(pods, own, observed);
+        let local_networks = self.local_networks(pods, own, observed);
         let services = self.services_route(pods, observed, problems);
         if !self.cluster().is_complete() {
             // Nothing is known of other nodes: what leads to them stays.
@@ -315,15 +317,15 @@ impl Network {
             self.perform(&plan, &present, devices, problems).await;
             return Ok(0);
         }
-        let (believed, refusals) = surroundings.believe(self.cluster().peers(), &present.observed.ours);
+        let (believed, refusals) = local_networks.believe(self.cluster().peers(), &present.observed.ours);
         problems.extend(refusals);
-        let needed = plan::needs_tunnel(pods.node_network, believed.iter(), &surroundings.links);
+        let needed = plan::needs_tunnel(pods.node_network, believed.iter(), &local_networks.links);
         let link_mtu = self.node_link(observed).map(|link| link.mtu);
         // Until this node has its part of the pod network its end of the tunnels has no address. What
         // goes wrong with tunnels keeps no route from being made.
         if let (Some(own), Some(link_mtu)) = (own.filter(|_| needed), link_mtu) {
             let made = self.make_tunnel(own, link_mtu).await;
-            settle(DEVICE, problems);
+            configure_link(DEVICE, problems);
             match made {
                 Ok(device) if Some(device) != devices.tunnel => {
                     devices.tunnel = Some(device);
@@ -340,7 +342,7 @@ impl Network {
             NodeNetwork::Vxlan if devices.tunnel.is_none() => NodeNetwork::None,
             network => network,
         };
-        let plan = plan::plan(network, &believed, services, &surroundings.links, &present.observed);
+        let plan = plan::plan(network, &believed, services, &local_networks.links, &present.observed);
         self.perform(&plan, &present, devices, problems).await;
         Ok(link_mtu.map_or(0, |mtu| plan::pod_mtu(needed, mtu)))
     }
@@ -356,8 +358,8 @@ impl Network {
         observed.iter().find(|link| link.addresses.iter().any(|(ip, _)| *ip == self.config.node_ip))
     }
 
-    fn surroundings(&self, pods: &PodNetworkConfig, own: Option<Cidr4>, observed: &[Observed]) -> Surroundings {
-        Surroundings {
+    fn local_networks(&self, pods: &PodNetworkConfig, own: Option<Cidr4>, observed: &[Observed]) -> LocalNetworks {
+        LocalNetworks {
             cluster_cidr: cluster_range(pods.cluster_cidr, own),
             service_cidr: pods.service_cidr,
             own,
@@ -419,7 +421,7 @@ impl Network {
 }
 
 /// Makes the settings of a link of ours, again and again: whoever reloads settings of the machine means all links.
-fn settle(link: &str, problems: &mut BTreeSet<String>) {
+fn configure_link(link: &str, problems: &mut BTreeSet<String>) {
     let made = [sysctl::loosen_reverse_path(link), sysctl::pass_on(link), sysctl::learn_nothing(link)];
     problems.extend(made.into_iter().filter_map(|made| Some(made.err()?.to_string())));
 }

@@ -25,8 +25,8 @@ use crate::nft::object::{Chain, Key, Name, SetSpec, Table, Value};
 use crate::nft::statement::{Rule, Side, Statement};
 use crate::nft::transaction::Transaction;
 use crate::services::NodePortAddresses;
-use crate::snapshot::{ServiceName, ServicePort, ServicePortName};
-use crate::topology::{Chosen, uses_local};
+use crate::snapshot::{ServiceName, ServicePort, ServicePortName, State};
+use crate::topology::{Chosen, NodeTopology, choose, uses_local};
 
 pub mod base;
 pub mod claims;
@@ -117,6 +117,15 @@ pub struct PortInput {
     pub port: Arc<ServicePort>,
     /// Which endpoints serve it on this node.
     pub chosen: Chosen,
+}
+
+impl PortInput {
+    /// The ports of a Service and the endpoints that serve them on this node; none when it is gone.
+    #[must_use]
+    pub fn of(state: &State, service: &ServiceName, node: NodeTopology<'_>) -> Vec<Self> {
+        let resolved = state.resolve(service).into_iter();
+        resolved.map(|r| Self { chosen: choose(&r, node), port: r.port }).collect()
+    }
 }
 
 /// An object several fragments may need.

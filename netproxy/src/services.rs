@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::nft::TABLE;
 use crate::nft::diff::diff;
 use crate::ruleset::{LocalTraffic, NodeView, probe};
-use crate::sync::{Pace, Parts, PodCidr, Proxy, events, ipv4_only};
+use crate::sync::{PodCidr, Proxy, ProxyInputs, SyncPeriods, events, ipv4_only};
 
 /// Changes that may wait while a transaction runs; others wait in the subscription.
 const WATCH_QUEUE: usize = 1024;
@@ -181,7 +181,7 @@ pub async fn run(
     let (sender, changes) = mpsc::channel(WATCH_QUEUE);
     let passing = events::pass_on(subscription, config.node_name.clone(), sender);
     tokio::spawn(tasks.clone().run_until_cancelled_owned(passing));
-    let pace = Pace { sync_period: config.sync_period, min_sync_period: config.min_sync_period };
+    let periods = SyncPeriods { sync_period: config.sync_period, min_sync_period: config.min_sync_period };
     let pod_cidr = match config.detect_local {
         DetectLocal::NodeCidr => PodCidr::IsLocal,
         // Pods' network is ours.
@@ -190,8 +190,8 @@ pub async fn run(
     };
     let (node_name, metrics) = (config.node_name, config.metrics);
     let backend = NetlinkBackend::new().map_err(ServiceProxyError::Unavailable)?.of(config.owner.as_ref());
-    let parts = Parts { backend, conntrack, node_name, node, health, metrics, pace, pod_cidr };
-    Proxy::new(parts).run(changes, tasks).await;
+    let inputs = ProxyInputs { backend, conntrack, node_name, node, health, metrics, periods, pod_cidr };
+    Proxy::new(inputs).run(changes, tasks).await;
     Ok(())
 }
 

@@ -25,14 +25,14 @@ use crate::nft::object::Name;
 use crate::nft::transaction::{Op, Transaction};
 use crate::ruleset::{LocalTraffic, NodeView, PortInput, Ruleset};
 use crate::snapshot::{Change, Resolved, ServiceName, State};
-use crate::topology::{Place, choose};
+use crate::topology::NodeTopology;
 
 pub mod events;
-mod place;
+mod pod_cidr;
 mod unserved;
 
 use events::Event;
-pub use place::PodCidr;
+pub use pod_cidr::PodCidr;
 use unserved::Unserved;
 
 /// Changes folded in at once.
@@ -46,14 +46,14 @@ const BACKOFF_LAST: Duration = Duration::from_secs(30);
 
 /// How often the loop acts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pace {
+pub struct SyncPeriods {
     /// How often to see whether our table is still there: reloading a firewall often flushes everything.
     pub sync_period: Duration,
     /// How long to wait between two transactions.
     pub min_sync_period: Duration,
 }
 
-impl Default for Pace {
+impl Default for SyncPeriods {
     fn default() -> Self {
         Self { sync_period: Duration::from_secs(30), min_sync_period: Duration::ZERO }
     }
@@ -61,7 +61,7 @@ impl Default for Pace {
 
 /// What the loop works with.
 #[derive(Debug)]
-pub struct Parts<B, C> {
+pub struct ProxyInputs<B, C> {
     /// Writes rules.
     pub backend: B,
     /// Reads and deletes tracked flows.
@@ -75,7 +75,7 @@ pub struct Parts<B, C> {
     /// Metrics to count in.
     pub metrics: Metrics,
     /// How often to act.
-    pub pace: Pace,
+    pub periods: SyncPeriods,
     /// What this node's part of the pod network tells of pods' traffic.
     pub pod_cidr: PodCidr,
 }
@@ -99,12 +99,12 @@ pub struct Proxy<B, C> {
     /// The next transaction comes no earlier.
     rest_until: Option<Instant>,
     check_at: Instant,
-    pace: Pace,
+    periods: SyncPeriods,
     pod_cidr: PodCidr,
     /// Pods' traffic and networks as they were named.
     named: (LocalTraffic, Vec<Cidr4>),
     /// Whether this node's part of the pod network is known, where that matters.
-    placed: bool,
+    pod_cidr_known: bool,
     full_sync_at: Instant,
     backoff: Duration,
     udp: UdpServices,
@@ -119,9 +119,9 @@ pub struct Proxy<B, C> {
     metrics: Metrics,
 }
 
-/// What a write did.
+/// What an applied transaction did.
 #[derive(Debug, Default)]
-struct Written {
+struct AppliedTransaction {
     stale_chains: Vec<Name>,
     revived: Vec<Name>,
     requests: usize,
@@ -134,35 +134,35 @@ where
 {
     /// A proxy that has not seen anything yet.
     #[must_use]
-    pub fn new(parts: Parts<B, C>) -> Self {
-        let addresses = parts.node.node_port_addresses.clone();
-        let named = (parts.node.local.clone(), parts.node.masquerade_outbound.clone());
+    pub fn new(inputs: ProxyInputs<B, C>) -> Self {
+        let addresses = inputs.node.node_port_addresses.clone();
+        let named = (inputs.node.local.clone(), inputs.node.masquerade_outbound.clone());
         Self {
-            node_name: parts.node_name,
-            node_ips: parts.node.node_ips.clone(),
-            io: Some((parts.backend, parts.conntrack)),
+            node_name: inputs.node_name,
+            node_ips: inputs.node.node_ips.clone(),
+            io: Some((inputs.backend, inputs.conntrack)),
             state: State::new(),
-            ruleset: Ruleset::new(parts.node),
+            ruleset: Ruleset::new(inputs.node),
             applied: false,
             compare: false,
             stale_chains: BTreeSet::new(),
             tidy_at: None,
             retry_at: None,
             rest_until: None,
-            check_at: Instant::now() + parts.pace.sync_period,
-            pace: parts.pace,
-            pod_cidr: parts.pod_cidr,
+            check_at: Instant::now() + inputs.periods.sync_period,
+            periods: inputs.periods,
+            pod_cidr: inputs.pod_cidr,
             named,
-            placed: parts.pod_cidr != PodCidr::IsLocal,
+            pod_cidr_known: inputs.pod_cidr != PodCidr::IsLocal,
             full_sync_at: Instant::now() + FULL_SYNC_PERIOD,
             backoff: BACKOFF_FIRST,
             udp: UdpServices::default(),
             unserved: Unserved::default(),
             triggers: Vec::new(),
             started: Timestamp::now().as_millisecond(),
-            health_checks: HealthCheckNodePorts::new(parts.health.clone(), addresses),
-            health: parts.health,
-            metrics: parts.metrics,
+            health_checks: HealthCheckNodePorts::new(inputs.health.clone(), addresses),
+            health: inputs.health,
+            metrics: inputs.metrics,
         }
     }
 
@@ -192,7 +192,7 @@ where
             // While the backend fails, changes pile up in the state and wait for the retry.
             self.rest_until = self.rest_until.filter(|at| *at > Instant::now());
             let may = self.rest_until.is_none() && self.retry_at.is_none_or(|at| at <= Instant::now());
-            if may && self.placed && self.state.synced() {
+            if may && self.pod_cidr_known && self.state.synced() {
                 self.sync().await;
                 if self.compare && self.applied {
                     self.compare().await;
@@ -207,7 +207,7 @@ where
     /// Notices that the table went, or that it is time to compare all of it: the next sync is full.
     async fn check(&mut self) {
         let now = Instant::now();
-        self.check_at = now + self.pace.sync_period;
+        self.check_at = now + self.periods.sync_period;
         if !self.applied {
             return;
         }
@@ -225,7 +225,7 @@ where
     async fn compare(&mut self) {
         let began = std::time::Instant::now();
         match self.write(None).await {
-            Ok(written) => self.written(&written, began.elapsed(), true, 0),
+            Ok(applied) => self.record_sync(&applied, began.elapsed(), true, 0),
             Err(NftError::Changed) => {
                 tracing::debug!("rulesets changed too often to be compared, trying again later");
                 self.full_sync_at = self.check_at;
@@ -241,7 +241,7 @@ where
             Event::Node { zone, eligible, pod_cidr } => {
                 self.health.set_node_eligible(eligible);
                 self.state.apply(Change::Zone(zone));
-                self.place(pod_cidr);
+                self.follow_pod_cidr(pod_cidr);
             }
             Event::Change(change, trigger) => {
                 match &change {
@@ -265,10 +265,10 @@ where
     }
 
     /// Follows this node's part of the pod network. Should it move, every Service is compiled anew.
-    fn place(&mut self, pod_cidr: Option<Cidr4>) {
+    fn follow_pod_cidr(&mut self, pod_cidr: Option<Cidr4>) {
         let Some(net) = pod_cidr else { return };
         let Some((local, outbound)) = self.pod_cidr.networks(&self.named, net) else { return };
-        self.placed = true;
+        self.pod_cidr_known = true;
         if self.ruleset.set_pod_networks(local, outbound) {
             self.applied = false;
             let all: Vec<ServiceName> = self.state.services().cloned().collect();
@@ -276,7 +276,7 @@ where
         }
     }
 
-    fn nothing_pends(&self) {
+    fn clear_pending(&self) {
         self.metrics.service_changes_pending.set(0);
         self.metrics.endpoint_changes_pending.set(0);
     }
@@ -288,7 +288,7 @@ where
         let changed = self.state.take_changed();
         if changed.is_empty() && self.applied {
             self.triggers.clear();
-            self.nothing_pends();
+            self.clear_pending();
             return;
         }
         self.health.queued(Timestamp::now());
@@ -297,7 +297,7 @@ where
         let services = changed.len();
         let tx = self.compile(changed);
         match self.write(tx).await {
-            Ok(written) => self.written(&written, began.elapsed(), full, services),
+            Ok(applied) => self.record_sync(&applied, began.elapsed(), full, services),
             Err(error) => return self.failed(&error),
         }
         self.forget_stale_flows(full).await;
@@ -328,11 +328,8 @@ where
             let port = health_check.map_or(0, |r| r.port.health_check_node_port);
             self.health_checks.update(name, port, local_ready(&ports));
         }
-        let place = Place { node_name, zone: state.zone() };
-        let lookup = |name: &ServiceName| -> Vec<PortInput> {
-            let resolved = state.resolve(name).into_iter();
-            resolved.map(|r| PortInput { chosen: choose(&r, place), port: r.port }).collect()
-        };
+        let topology = NodeTopology { node_name, zone: state.zone() };
+        let lookup = |name: &ServiceName| PortInput::of(state, name, topology);
         if self.applied {
             Some(self.ruleset.update(changed, &lookup))
         } else {
@@ -342,27 +339,27 @@ where
     }
 
     /// Performs `tx`, or, without one, whatever makes the kernel's table equal to the ruleset. If
-    /// we die between this and [`Self::written`], the next start adopts the result.
-    async fn write(&mut self, tx: Option<Transaction>) -> Result<Written, NftError> {
+    /// we die between this and [`Self::record_sync`], the next start adopts the result.
+    async fn write(&mut self, tx: Option<Transaction>) -> Result<AppliedTransaction, NftError> {
         if let Some(tx) = tx {
-            return self.blocking(move |backend, _| backend.run(&tx, None).map(|()| Written::of(tx))).await;
+            return self.blocking(move |backend, _| backend.run(&tx, None).map(|()| AppliedTransaction::of(tx))).await;
         }
         let desired = self.ruleset.table();
         let performed = self.blocking(move |backend, _| reconcile(backend, |applied| Ok(diff(applied, &desired))));
-        performed.await.map(Written::of)
+        performed.await.map(AppliedTransaction::of)
     }
 
-    fn written(&mut self, written: &Written, took: Duration, full: bool, services: usize) {
+    fn record_sync(&mut self, applied: &AppliedTransaction, took: Duration, full: bool, services: usize) {
         self.applied = true;
         self.retry_at = None;
         self.backoff = BACKOFF_FIRST;
-        let rest = self.pace.min_sync_period;
+        let rest = self.periods.min_sync_period;
         self.rest_until = (!rest.is_zero()).then(|| Instant::now() + rest);
-        self.nothing_pends();
-        for name in &written.revived {
+        self.clear_pending();
+        for name in &applied.revived {
             self.stale_chains.remove(name);
         }
-        self.stale_chains.extend(written.stale_chains.iter().cloned());
+        self.stale_chains.extend(applied.stale_chains.iter().cloned());
         self.tidy_at = (!self.stale_chains.is_empty()).then(|| Instant::now() + STALE_CHAIN_DELAY);
         let no_local = self.ruleset.no_local_endpoints();
         self.metrics.set_no_local_endpoints(no_local.internal, no_local.external);
@@ -373,12 +370,12 @@ where
         if full {
             self.metrics.sync_full_duration.observe(took.as_secs_f64());
             // The hourly comparison of an idle node finds nothing and says nothing.
-            if written.requests > 0 || services > 0 {
-                tracing::info!(services, requests = written.requests, ?took, "service rules are in place");
+            if applied.requests > 0 || services > 0 {
+                tracing::info!(services, requests = applied.requests, ?took, "service rules are in place");
             }
         } else {
             self.metrics.sync_partial_duration.observe(took.as_secs_f64());
-            tracing::debug!(services, requests = written.requests, ?took, "service rules changed");
+            tracing::debug!(services, requests = applied.requests, ?took, "service rules changed");
         }
         for trigger in self.triggers.drain(..) {
             let milliseconds = now.as_millisecond().saturating_sub(trigger).max(0);
@@ -449,7 +446,7 @@ where
     }
 }
 
-impl Written {
+impl AppliedTransaction {
     fn of(tx: Transaction) -> Self {
         let requests = tx.len();
         let revived = tx.ops.into_iter().filter_map(|op| match op {

@@ -5,7 +5,7 @@ use crate::snapshot::{Endpoint, Resolved, ServicePort};
 
 /// This node, as far as choosing endpoints goes.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+pub struct NodeTopology<'a> {
     /// The Node object's name.
     pub node_name: &'a str,
     /// Its zone.
@@ -46,7 +46,7 @@ fn is_external(port: &ServicePort) -> bool {
 
 /// Chooses the endpoints of one Service port.
 #[must_use]
-pub fn choose(service: &Resolved, place: Place<'_>) -> Chosen {
+pub fn choose(service: &Resolved, node: NodeTopology<'_>) -> Chosen {
     let endpoints = &service.endpoints;
     let pick =
         |keep: &dyn Fn(&Endpoint) -> bool| -> Vec<Endpoint> { endpoints.iter().filter(|e| keep(e)).cloned().collect() };
@@ -56,8 +56,8 @@ pub fn choose(service: &Resolved, place: Place<'_>) -> Chosen {
     };
     let mut chosen = Chosen { any: endpoints.iter().any(|e| e.ready || falls_back(e)), ..Chosen::default() };
     if uses_cluster(&service.port) {
-        let near = nearness(endpoints, place);
-        chosen.cluster = or_terminating(&|e| e.ready && near.admits(e, place), &falls_back);
+        let near = nearness(endpoints, node);
+        chosen.cluster = or_terminating(&|e| e.ready && near.admits(e, node), &falls_back);
     }
     if uses_local(&service.port) {
         chosen.local = or_terminating(&|e| e.ready && e.local, &|e| falls_back(e) && e.local);
@@ -74,31 +74,31 @@ enum Nearness {
 }
 
 impl Nearness {
-    fn admits(self, endpoint: &Endpoint, place: Place<'_>) -> bool {
+    fn admits(self, endpoint: &Endpoint, node: NodeTopology<'_>) -> bool {
         match self {
             Self::Anywhere => true,
-            Self::SameNode => for_node(endpoint, place),
-            Self::SameZone => for_zone(endpoint, place),
+            Self::SameNode => for_node(endpoint, node),
+            Self::SameZone => for_zone(endpoint, node),
         }
     }
 }
 
-fn for_node(endpoint: &Endpoint, place: Place<'_>) -> bool {
-    endpoint.hints.as_ref().is_some_and(|h| h.nodes.iter().any(|n| **n == *place.node_name))
+fn for_node(endpoint: &Endpoint, node: NodeTopology<'_>) -> bool {
+    endpoint.hints.as_ref().is_some_and(|h| h.nodes.iter().any(|n| **n == *node.node_name))
 }
 
-fn for_zone(endpoint: &Endpoint, place: Place<'_>) -> bool {
-    endpoint.hints.as_ref().is_some_and(|h| h.zones.iter().any(|z| Some(&**z) == place.zone))
+fn for_zone(endpoint: &Endpoint, node: NodeTopology<'_>) -> bool {
+    endpoint.hints.as_ref().is_some_and(|h| h.zones.iter().any(|z| Some(&**z) == node.zone))
 }
 
 /// Hints count only when every ready endpoint has one and one of them means us: a half-hinted
 /// Service would lose endpoints.
-fn nearness(endpoints: &[Endpoint], place: Place<'_>) -> Nearness {
+fn nearness(endpoints: &[Endpoint], node: NodeTopology<'_>) -> Nearness {
     let ready = || endpoints.iter().filter(|e| e.ready);
     let all = |hinted: fn(&Endpoint) -> bool| ready().all(hinted);
-    if all(|e| e.hints.as_ref().is_some_and(|h| !h.nodes.is_empty())) && ready().any(|e| for_node(e, place)) {
+    if all(|e| e.hints.as_ref().is_some_and(|h| !h.nodes.is_empty())) && ready().any(|e| for_node(e, node)) {
         Nearness::SameNode
-    } else if all(|e| e.hints.as_ref().is_some_and(|h| !h.zones.is_empty())) && ready().any(|e| for_zone(e, place)) {
+    } else if all(|e| e.hints.as_ref().is_some_and(|h| !h.zones.is_empty())) && ready().any(|e| for_zone(e, node)) {
         Nearness::SameZone
     } else {
         Nearness::Anywhere

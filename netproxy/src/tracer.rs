@@ -48,8 +48,8 @@ pub struct Tracer {
     /// Through which link packets from a source come in; through one without a name else.
     pub links: HashMap<Ipv4Addr, &'static str>,
     local: BTreeSet<Ipv4Addr>,
-    turns: HashMap<(Name, usize, usize), u32>,
-    chances: u64,
+    counters: HashMap<(Name, usize, usize), u32>,
+    random: u64,
     affinity: HashMap<(Name, Ipv4Addr), u64>,
 }
 
@@ -80,8 +80,8 @@ impl Tracer {
     #[must_use]
     pub fn new(table: Table, local: &[Ipv4Addr]) -> Self {
         let local = local.iter().copied().collect();
-        let (links, turns, affinity) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { table, now: 0, links, local, turns, chances: 0, affinity }
+        let (links, counters, affinity) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { table, now: 0, links, local, counters, random: 0, affinity }
     }
 
     fn is_local(&self, addr: Ipv4Addr) -> bool {
@@ -168,7 +168,7 @@ impl Tracer {
                 let key = self.key(key, &place, state);
                 matched(self.contains(set, &key, state))
             }
-            Statement::Turn(of) => matched(self.turn(&place, *of) == 0),
+            Statement::NumgenInc(of) => matched(self.numgen_inc(&place, *of) == 0),
             Statement::MarkIsSet(mask) => matched(state.mark & mask == *mask),
             Statement::SetMark(mask) => {
                 state.mark |= mask;
@@ -227,17 +227,17 @@ impl Tracer {
         self.lookup(set, key).is_some()
     }
 
-    fn turn(&mut self, place: &(Name, usize, usize), of: u32) -> u32 {
-        let counter = self.turns.entry(place.clone()).or_insert(0);
-        let turn = *counter % of.max(1);
+    fn numgen_inc(&mut self, place: &(Name, usize, usize), of: u32) -> u32 {
+        let counter = self.counters.entry(place.clone()).or_insert(0);
+        let number = *counter % of.max(1);
         *counter = counter.wrapping_add(1);
-        turn
+        number
     }
 
     /// Some number below `of`: the same ones each time a test runs, one after the other without a pattern.
-    fn chance(&mut self, of: u32) -> u32 {
-        self.chances = self.chances.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        u32::try_from(self.chances >> 33).unwrap_or_default() % of.max(1)
+    fn numgen_random(&mut self, of: u32) -> u32 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from(self.random >> 33).unwrap_or_default() % of.max(1)
     }
 
     fn key(&mut self, fields: &[Field], place: &(Name, usize, usize), state: &State) -> Key {
@@ -246,8 +246,8 @@ impl Tracer {
             Field::Daddr => key.addr(state.packet.dst),
             Field::L4Proto => key.proto(state.packet.protocol),
             Field::Dport => key.port(state.packet.dport),
-            Field::Turn(of) => key.index(self.turn(place, *of)),
-            Field::Chance(of) => key.index(self.chance(*of)),
+            Field::NumgenInc(of) => key.index(self.numgen_inc(place, *of)),
+            Field::NumgenRandom(of) => key.index(self.numgen_random(*of)),
         })
     }
 }

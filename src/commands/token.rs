@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use crate::cli::{TokenCommand, TokenCreateArgs, TokenWhere};
 use crate::kubeconfig;
 use crate::node::UsageError;
-use crate::token::{self, Wish};
+use crate::token::{self, TokenOptions};
 
 /// Carries a command out.
 ///
@@ -45,13 +45,13 @@ async fn create(args: &TokenCreateArgs) -> Result<()> {
         None => Token::generate(),
     };
     let ttl = duration(&args.ttl).map_err(|error| usage(format!("--ttl: {error}; 90s, 24h and 1h30m are")))?;
-    let wish = Wish {
+    let options = TokenOptions {
         ttl: (!ttl.is_zero()).then_some(ttl),
         description: &args.description,
         usages: &args.usages,
         groups: &args.groups,
     };
-    let secret = token::secret(&made, &wish, Timestamp::now()).map_err(usage)?;
+    let secret = token::secret(&made, &options, Timestamp::now()).map_err(usage)?;
     let client = client(&args.place).await?;
     match secrets(&client).create(&PostParams::default(), &secret).await {
         Err(kube::Error::Api(status)) if status.is_already_exists() => {

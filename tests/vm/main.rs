@@ -59,7 +59,7 @@ fn failed(result: anyhow::Result<()>) -> Result<(), Failed> {
 fn run(machine: &Machine, init: Init, check: Check) -> Result<(), Failed> {
     let outcome = machine.get_or_init(|| {
         let outcome = machine::run(init).map_err(|error| format!("{error:#}"))?;
-        tell(&outcome);
+        print_failures(&outcome);
         Ok(outcome)
     });
     let outcome = outcome.as_ref().map_err(Failed::from)?;
@@ -67,7 +67,7 @@ fn run(machine: &Machine, init: Init, check: Check) -> Result<(), Failed> {
 }
 
 /// Prints what helps to understand a machine that did not succeed in all.
-fn tell(outcome: &Outcome) {
+fn print_failures(outcome: &Outcome) {
     let failures: Vec<_> = outcome.report.failures().collect();
     if outcome.report.code("end") != Some(0) {
         let last: Vec<_> = outcome.console.lines().rev().take(60).collect();

@@ -55,7 +55,7 @@ pub async fn client<F>(
                 }
             }
             Some(Err(error)) => {
-                tell(&error, pause);
+                report(&error, pause);
                 if token.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                     return;
                 }
@@ -92,7 +92,7 @@ pub async fn serving(
             match renew_serving(&credentials, &node, &names, &client).await {
                 Ok(()) => pause = FIRST_PAUSE,
                 Err(error) => {
-                    tell(&error, pause);
+                    report(&error, pause);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -103,7 +103,7 @@ pub async fn serving(
     token.run_until_cancelled(work).await;
 }
 
-fn tell(error: &JoinError, pause: Duration) {
+fn report(error: &JoinError, pause: Duration) {
     let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     tracing::warn!(%error, source, retry_in = ?pause, "certificate not renewed");
 }

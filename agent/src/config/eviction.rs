@@ -47,7 +47,7 @@ impl Signal {
 
 /// An amount that must stay free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Minimum {
+pub enum ThresholdValue {
     /// Bytes, inodes or process ids.
     Amount(u64),
     /// Millionths of the whole.
@@ -60,7 +60,7 @@ pub enum Minimum {
 /// One percent as a share.
 pub const PERCENT: u32 = 10_000;
 
-impl Minimum {
+impl ThresholdValue {
     /// As an amount, of a whole of `capacity`.
     pub fn of(self, capacity: u64) -> u64 {
         let share = |millionths: u32| {
@@ -99,7 +99,7 @@ fn millionths(percent: f64) -> Option<u32> {
 pub struct Threshold {
     pub signal: Signal,
     /// Less than this is too little.
-    pub minimum: Minimum,
+    pub value: ThresholdValue,
     /// How long it may be missing: none for a hard threshold.
     pub grace: Option<Duration>,
 }
@@ -108,10 +108,10 @@ pub struct Threshold {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvictionSettings {
     /// `None`: upstream's defaults. Signals that are set to nothing never act.
-    pub hard: Option<BTreeMap<Signal, Option<Minimum>>>,
+    pub hard: Option<BTreeMap<Signal, Option<ThresholdValue>>>,
     /// Whether signals that `hard` does not mention have their defaults.
     pub merge_defaults: bool,
-    pub soft: BTreeMap<Signal, Option<Minimum>>,
+    pub soft: BTreeMap<Signal, Option<ThresholdValue>>,
     pub soft_grace: BTreeMap<Signal, Duration>,
     /// Grace a pod gets that a soft threshold evicts, at most.
     pub max_pod_grace: Duration,
@@ -136,19 +136,19 @@ impl Default for EvictionSettings {
 const ENOUGH_DISK: u64 = 10 << 30;
 
 /// Upstream's hard thresholds; of large disks, 10 GiB are enough.
-fn defaults() -> BTreeMap<Signal, Option<Minimum>> {
+fn defaults() -> BTreeMap<Signal, Option<ThresholdValue>> {
     BTreeMap::from([
-        (Signal::MemoryAvailable, Some(Minimum::Amount(100 << 20))),
-        (Signal::NodefsAvailable, Some(Minimum::ShareUpTo(10 * PERCENT, ENOUGH_DISK))),
-        (Signal::NodefsInodesFree, Some(Minimum::Share(5 * PERCENT))),
-        (Signal::ImagefsAvailable, Some(Minimum::ShareUpTo(15 * PERCENT, ENOUGH_DISK))),
-        (Signal::ImagefsInodesFree, Some(Minimum::Share(5 * PERCENT))),
+        (Signal::MemoryAvailable, Some(ThresholdValue::Amount(100 << 20))),
+        (Signal::NodefsAvailable, Some(ThresholdValue::ShareUpTo(10 * PERCENT, ENOUGH_DISK))),
+        (Signal::NodefsInodesFree, Some(ThresholdValue::Share(5 * PERCENT))),
+        (Signal::ImagefsAvailable, Some(ThresholdValue::ShareUpTo(15 * PERCENT, ENOUGH_DISK))),
+        (Signal::ImagefsInodesFree, Some(ThresholdValue::Share(5 * PERCENT))),
     ])
 }
 
 impl EvictionSettings {
     /// The hard threshold of a signal.
-    pub fn hard(&self, signal: Signal) -> Option<Minimum> {
+    pub fn hard(&self, signal: Signal) -> Option<ThresholdValue> {
         let default = || defaults().get(&signal).copied().flatten();
         match self.hard.as_ref().map(|hard| hard.get(&signal)) {
             None => default(),
@@ -160,12 +160,12 @@ impl EvictionSettings {
     /// All thresholds, hard ones first.
     pub fn thresholds(&self) -> Vec<Threshold> {
         let hard = Signal::ALL.into_iter().filter_map(|signal| {
-            let minimum = self.hard(signal)?;
-            Some(Threshold { signal, minimum, grace: None })
+            let value = self.hard(signal)?;
+            Some(Threshold { signal, value, grace: None })
         });
-        let soft = self.soft.iter().filter_map(|(signal, minimum)| {
+        let soft = self.soft.iter().filter_map(|(signal, value)| {
             let grace = self.soft_grace.get(signal).copied().unwrap_or_default();
-            Some(Threshold { signal: *signal, minimum: (*minimum)?, grace: Some(grace) })
+            Some(Threshold { signal: *signal, value: (*value)?, grace: Some(grace) })
         });
         hard.chain(soft).collect()
     }
@@ -197,7 +197,7 @@ type Setter = fn(&mut AgentConfig, Value) -> Result<(), String>;
 /// The fields about eviction.
 pub(super) const FIELDS: &[(&str, Setter)] = &[
     ("evictionHard", |c, value| {
-        c.eviction.hard = Some(by_signal(value, Minimum::parse)?);
+        c.eviction.hard = Some(by_signal(value, ThresholdValue::parse)?);
         Ok(())
     }),
     ("evictionMaxPodGracePeriod", |c, value| {
@@ -209,7 +209,7 @@ pub(super) const FIELDS: &[(&str, Setter)] = &[
         Ok(())
     }),
     ("evictionSoft", |c, value| {
-        c.eviction.soft = by_signal(value, Minimum::parse)?;
+        c.eviction.soft = by_signal(value, ThresholdValue::parse)?;
         Ok(())
     }),
     ("evictionSoftGracePeriod", |c, value| {
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn minima() {
-        use Minimum::{Amount, Share, ShareUpTo};
+        use ThresholdValue::{Amount, Share, ShareUpTo};
         let tenth = 10 * PERCENT;
         assert_eq!(
             [Amount(7).of(100), Share(tenth).of(100), ShareUpTo(tenth, 5).of(100), ShareUpTo(tenth, 50).of(100)],
@@ -254,10 +254,10 @@ mod tests {
             ("100%", Ok(None)),
             ("1k", Ok(Some(Amount(1000)))),
         ] {
-            assert_eq!(Minimum::parse(text), expect, "{text}");
+            assert_eq!(ThresholdValue::parse(text), expect, "{text}");
         }
         for text in ["", "%", "-1%", "101%", "NaN%", "inf%", "0", "-5Mi", "some"] {
-            assert!(Minimum::parse(text).is_err(), "{text}");
+            assert!(ThresholdValue::parse(text).is_err(), "{text}");
         }
     }
 
@@ -287,7 +287,7 @@ mod tests {
             apply(json!({"evictionSoftGracePeriod": {"memory.available": "1m30s"}})).unwrap().soft_grace;
         assert!(settings.contradictions().is_empty());
         let last = settings.thresholds().pop().unwrap();
-        assert_eq!((last.minimum, last.grace), (Minimum::Amount(1 << 30), Some(Duration::from_secs(90))));
+        assert_eq!((last.value, last.grace), (ThresholdValue::Amount(1 << 30), Some(Duration::from_secs(90))));
         assert_eq!((settings.max_pod_grace.as_secs(), settings.transition.as_secs()), (7, 30));
     }
 

@@ -474,7 +474,10 @@ enforceNodeAllocatable: [kube-reserved]
         assert!(config.server.anonymous && config.server.authorization == Authorization::AlwaysAllow);
         assert_eq!(config.node.status_update, Duration::from_secs(90));
         assert_eq!((config.logs.max_size, config.cgroups.pod_pids_limit), (5 << 20, None));
-        assert_eq!(config.eviction.hard(eviction::Signal::MemoryAvailable), Some(eviction::Minimum::Amount(200 << 20)));
+        assert_eq!(
+            config.eviction.hard(eviction::Signal::MemoryAvailable),
+            Some(eviction::ThresholdValue::Amount(200 << 20))
+        );
         assert_eq!(config.eviction.hard(eviction::Signal::PidAvailable), None);
         assert!(!config.cgroups.enforce_node_allocatable);
         assert_eq!(applied.ignored, ["rotateCertificates", "shutdownGracePeriod"]);

@@ -20,7 +20,7 @@ use crate::convert::qos::qos_class;
 use crate::convert::sandbox::log_directory;
 use crate::ids::PodUid;
 use crate::image::gc::UnusedImages;
-use crate::node::facts::{Load, Machine};
+use crate::node::facts::{MachineInfo, MachineUsage};
 use crate::plan::eviction::rank::{ContainerUsage, PodUsage, Space};
 use crate::plan::eviction::{Observation, Observations};
 use crate::podcache::{PodCache, RuntimePod};
@@ -34,7 +34,7 @@ pub struct MachineSignals {
     pub cache: Arc<PodCache>,
     pub cgroups: Option<Arc<CgroupTree>>,
     pub unused_images: UnusedImages,
-    machine: Machine,
+    machine: MachineInfo,
     /// Where images are, once the runtime has said it.
     imagefs: OnceCell<PathBuf>,
 }
@@ -49,7 +49,7 @@ impl MachineSignals {
         cgroups: Option<Arc<CgroupTree>>,
         unused_images: UnusedImages,
     ) -> Self {
-        let (machine, imagefs) = (Machine::read(), OnceCell::new());
+        let (machine, imagefs) = (MachineInfo::read(), OnceCell::new());
         Self { paths, runtime, images, cache, cgroups, unused_images, machine, imagefs }
     }
 
@@ -125,10 +125,10 @@ fn usage(pod: &RuntimePod, stats: &[ContainerStats], files: Files, pids: u64) ->
 #[async_trait]
 impl NodeSignals for MachineSignals {
     async fn observe(&self) -> Observations {
-        let load = Load::read(&self.paths.root);
-        let mut out = observations(&self.machine, &load);
+        let usage = MachineUsage::read(&self.paths.root);
+        let mut out = observations(&self.machine, &usage);
         if let Some(imagefs) = self.imagefs().await {
-            let images = Load::read(imagefs);
+            let images = MachineUsage::read(imagefs);
             add(&mut out, Signal::ImagefsAvailable, images.disk_available, images.disk_capacity);
             add(&mut out, Signal::ImagefsInodesFree, images.inodes_free, images.inodes);
         }
@@ -163,15 +163,15 @@ impl NodeSignals for MachineSignals {
 }
 
 /// What can be read of the machine itself. Pure.
-fn observations(machine: &Machine, load: &Load) -> Observations {
+fn observations(machine: &MachineInfo, usage: &MachineUsage) -> Observations {
     let mut out = Observations::new();
-    if load.memory_available > 0 {
-        add(&mut out, Signal::MemoryAvailable, load.memory_available, machine.memory);
+    if usage.memory_available > 0 {
+        add(&mut out, Signal::MemoryAvailable, usage.memory_available, machine.memory);
     }
-    add(&mut out, Signal::NodefsAvailable, load.disk_available, load.disk_capacity);
-    add(&mut out, Signal::NodefsInodesFree, load.inodes_free, load.inodes);
-    if load.pids > 0 {
-        add(&mut out, Signal::PidAvailable, machine.pid_max.saturating_sub(load.pids), machine.pid_max);
+    add(&mut out, Signal::NodefsAvailable, usage.disk_available, usage.disk_capacity);
+    add(&mut out, Signal::NodefsInodesFree, usage.inodes_free, usage.inodes);
+    if usage.pids > 0 {
+        add(&mut out, Signal::PidAvailable, machine.pid_max.saturating_sub(usage.pids), machine.pid_max);
     }
     out
 }
@@ -201,10 +201,10 @@ mod tests {
 
     #[test]
     fn only_what_was_read_is_observed() {
-        let machine = Machine { memory: 100, pid_max: 1000, ..Machine::default() };
-        assert_eq!(observations(&machine, &Load::default()), Observations::new());
-        let load = Load { memory_available: 7, disk_capacity: 9, pids: 30, ..Load::default() };
-        let seen = observations(&machine, &load);
+        let machine = MachineInfo { memory: 100, pid_max: 1000, ..MachineInfo::default() };
+        assert_eq!(observations(&machine, &MachineUsage::default()), Observations::new());
+        let usage = MachineUsage { memory_available: 7, disk_capacity: 9, pids: 30, ..MachineUsage::default() };
+        let seen = observations(&machine, &usage);
         assert_eq!(seen[&Signal::MemoryAvailable], Observation { available: 7, capacity: 100 });
         assert_eq!(seen[&Signal::NodefsAvailable], Observation { available: 0, capacity: 9 });
         assert_eq!(seen[&Signal::PidAvailable], Observation { available: 970, capacity: 1000 });

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::{Load, Machine};
+use super::facts::{MachineInfo, MachineUsage};
 use crate::config::{EvictionSettings, Signal};
 use crate::convert::quantity::{ResourceList, from_nanos, kibibytes, nanos, units};
 use crate::convert::resources::{PodCgroupLimits, shares};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// What the machine has.
-pub fn capacity(machine: &Machine, load: &Load, max_pods: u32) -> ResourceList {
+pub fn capacity(machine: &MachineInfo, usage: &MachineUsage, max_pods: u32) -> ResourceList {
     let mut out = ResourceList::from([
         ("cpu".to_owned(), units(machine.cpus)),
         ("memory".to_owned(), kibibytes(machine.memory)),
-        ("ephemeral-storage".to_owned(), kibibytes(load.disk_capacity)),
+        ("ephemeral-storage".to_owned(), kibibytes(usage.disk_capacity)),
         ("pods".to_owned(), units(u64::from(max_pods))),
     ]);
     for (size, count) in &machine.hugepages {
@@ -68,7 +68,7 @@ pub fn allocatable(
 /// What all pods together may use: everything that is not reserved. What
 /// eviction keeps free of memory is not taken off here, unlike of what is
 /// allocatable: pods are to be evicted before the kernel kills them.
-pub fn kubepods_limits(machine: &Machine, reserved: &BTreeMap<String, String>) -> PodCgroupLimits {
+pub fn kubepods_limits(machine: &MachineInfo, reserved: &BTreeMap<String, String>) -> PodCgroupLimits {
     let left = |name: &str, have: u64| {
         let have = i128::from(have) * 1_000_000_000;
         (have - reserved.get(name).and_then(|r| nanos(r)).unwrap_or(0)).max(0)
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn all_pods_may_have_what_is_not_reserved() {
-        let machine = Machine { cpus: 2, memory: 1 << 30, pid_max: 5000, ..Machine::default() };
+        let machine = MachineInfo { cpus: 2, memory: 1 << 30, pid_max: 5000, ..MachineInfo::default() };
         let limits = |reserved: &[(&str, &str)]| {
             let reserved = reserved.iter().map(|(name, r)| ((*name).to_owned(), (*r).to_owned())).collect();
             let limits = kubepods_limits(&machine, &reserved);
@@ -112,9 +112,9 @@ mod tests {
 
     #[test]
     fn reserved_and_eviction_are_kept_back() {
-        let machine = Machine { cpus: 2, memory: 1 << 30, hugepages: vec![(2 << 20, 4)], ..Machine::default() };
-        let load = Load { disk_capacity: 1000 * 1024, ..Load::default() };
-        let have = capacity(&machine, &load, 110);
+        let machine = MachineInfo { cpus: 2, memory: 1 << 30, hugepages: vec![(2 << 20, 4)], ..MachineInfo::default() };
+        let usage = MachineUsage { disk_capacity: 1000 * 1024, ..MachineUsage::default() };
+        let have = capacity(&machine, &usage, 110);
         assert_eq!(have["memory"].0, "1048576Ki");
         assert_eq!((have["cpu"].0.as_str(), have["hugepages-2Mi"].0.as_str()), ("2", "8388608"));
         let reserved = [("cpu".to_owned(), "500m".to_owned()), ("memory".to_owned(), "100Mi".to_owned())].into();

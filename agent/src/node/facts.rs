@@ -8,7 +8,7 @@ use nix::sys::utsname::uname;
 
 /// Facts that do not change while the machine runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Machine {
+pub struct MachineInfo {
     pub machine_id: String,
     pub system_uuid: String,
     pub boot_id: String,
@@ -26,7 +26,7 @@ pub struct Machine {
 
 /// Facts that do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
+pub struct MachineUsage {
     /// Bytes that can be had without swapping.
     pub memory_available: u64,
     pub disk_capacity: u64,
@@ -63,7 +63,7 @@ fn architecture(machine: &str) -> &str {
     }
 }
 
-impl Machine {
+impl MachineInfo {
     /// Reads the facts.
     pub fn read() -> Self {
         let names = uname().ok();
@@ -133,8 +133,8 @@ impl Disk {
     }
 }
 
-impl Load {
-    /// Reads the present load; `root` is on the file system that counts.
+impl MachineUsage {
+    /// Reads the present usage; `root` is on the file system that counts.
     pub fn read(root: &Path) -> Self {
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let disk = Disk::of(root).unwrap_or_default();
@@ -162,9 +162,9 @@ mod tests {
         assert_eq!((meminfo("MemFree: x kB", "MemFree"), meminfo("", "MemTotal")), (0, 0));
         assert_eq!(os_image("NAME=x\nPRETTY_NAME=\"Debian 12\"\n"), "Debian 12");
         assert_eq!(os_image("garbage"), "Linux");
-        let machine = Machine::read();
+        let machine = MachineInfo::read();
         assert!(machine.cpus > 0 && machine.memory > 0 && !machine.kernel.is_empty());
-        assert!(Load::read(Path::new("/")).disk_capacity > 0);
+        assert!(MachineUsage::read(Path::new("/")).disk_capacity > 0);
         assert_eq!(Disk::of(Path::new("/nonexistent")), None);
     }
 }

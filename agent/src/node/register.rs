@@ -8,11 +8,11 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use super::facts::Machine;
+use super::facts::MachineInfo;
 use crate::config::NodeSettings;
 
 /// Labels every node carries, and the configured ones.
-pub fn labels(settings: &NodeSettings, machine: &Machine) -> BTreeMap<String, String> {
+pub fn labels(settings: &NodeSettings, machine: &MachineInfo) -> BTreeMap<String, String> {
     let own = [
         ("beta.kubernetes.io/arch", machine.architecture.as_str()),
         ("beta.kubernetes.io/os", "linux"),
@@ -26,7 +26,7 @@ pub fn labels(settings: &NodeSettings, machine: &Machine) -> BTreeMap<String, St
 }
 
 /// The node object as first created.
-pub fn node_object(settings: &NodeSettings, machine: &Machine, status: &NodeStatus) -> Node {
+pub fn node_object(settings: &NodeSettings, machine: &MachineInfo, status: &NodeStatus) -> Node {
     let taints: Vec<Taint> = settings.taints.clone();
     Node {
         metadata: ObjectMeta {
@@ -48,7 +48,7 @@ pub fn node_object(settings: &NodeSettings, machine: &Machine, status: &NodeStat
 
 /// The patch that gives an existing node the labels it lacks, or `None`. Taints
 /// are for registration only: what an operator changed later stays.
-pub fn labels_patch(node: &Node, settings: &NodeSettings, machine: &Machine) -> Option<Value> {
+pub fn labels_patch(node: &Node, settings: &NodeSettings, machine: &MachineInfo) -> Option<Value> {
     let have = node.metadata.labels.as_ref();
     let missing: BTreeMap<String, String> = labels(settings, machine)
         .into_iter()
@@ -61,7 +61,7 @@ pub fn labels_patch(node: &Node, settings: &NodeSettings, machine: &Machine) -> 
 pub async fn register(
     api: &Api<Node>,
     settings: &NodeSettings,
-    machine: &Machine,
+    machine: &MachineInfo,
     status: &NodeStatus,
 ) -> Result<Node, kube::Error> {
     if let Some(node) = api.get_opt(&settings.name).await? {
@@ -84,7 +84,7 @@ mod tests {
     fn labels_are_added_and_others_stay() {
         let mut settings = crate::config::AgentConfig::new("n1", "/d").node;
         settings.labels.insert("disk".into(), "ssd".into());
-        let machine = Machine { architecture: "amd64".into(), ..Machine::default() };
+        let machine = MachineInfo { architecture: "amd64".into(), ..MachineInfo::default() };
         let mut node = node_object(&settings, &machine, &NodeStatus::default());
         assert_eq!(labels_patch(&node, &settings, &machine), None);
         let labels = node.metadata.labels.as_mut().unwrap();

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::NodeView;
 use super::conditions::{RuntimeView, network_problem, problems};
-use super::facts::{Load, Machine};
+use super::facts::{MachineInfo, MachineUsage};
 use super::register::{labels_patch, register};
 use super::status::{NodeInput, differs, node_status, status_patch};
 use super::{address, lease};
@@ -45,7 +45,7 @@ const IMAGES_EVERY: Duration = Duration::from_secs(60);
 
 /// Registers the node and keeps its status.
 #[derive(Debug)]
-pub struct NodeKeeper {
+pub struct NodeStatusSync {
     pub settings: NodeSettings,
     pub eviction: EvictionSettings,
     /// What the node runs short of.
@@ -63,19 +63,19 @@ pub struct NodeKeeper {
 }
 
 struct Observed {
-    machine: Machine,
+    machine: MachineInfo,
     ips: Vec<IpAddr>,
     version: Option<Version>,
     images: Vec<Image>,
     images_at: Option<Instant>,
 }
 
-impl NodeKeeper {
-    async fn observe(&self, seen: &mut Observed) -> (Load, RuntimeView) {
-        let load = Load::read(&self.root);
+impl NodeStatusSync {
+    async fn observe(&self, seen: &mut Observed) -> (MachineUsage, RuntimeView) {
+        let usage = MachineUsage::read(&self.root);
         let runtime = in_time(self.runtime.status()).await;
         if runtime.is_err() {
-            return (load, runtime);
+            return (usage, runtime);
         }
         if seen.version.is_none() {
             seen.version = in_time(self.runtime.version()).await.ok();
@@ -86,17 +86,23 @@ impl NodeKeeper {
             seen.images = images;
             seen.images_at = Some(Instant::now());
         }
-        (load, runtime)
+        (usage, runtime)
     }
 
-    fn status(&self, seen: &Observed, load: &Load, runtime: &RuntimeView, previous: Option<&NodeStatus>) -> NodeStatus {
+    fn status(
+        &self,
+        seen: &Observed,
+        usage: &MachineUsage,
+        runtime: &RuntimeView,
+        previous: Option<&NodeStatus>,
+    ) -> NodeStatus {
         let conditions = previous.and_then(|p| p.conditions.as_deref()).unwrap_or_default();
         node_status(&NodeInput {
             settings: &self.settings,
             eviction: &self.eviction,
             pressures: &self.pressures.borrow(),
             machine: &seen.machine,
-            load,
+            usage,
             runtime,
             pleg: self.pleg.problem().as_deref(),
             version: seen.version.as_ref(),
@@ -122,9 +128,10 @@ impl NodeKeeper {
 
     async fn keep(&self, client: Option<kube::Client>, view: &watch::Sender<Arc<NodeView>>, token: &CancellationToken) {
         let ips = address::node_ips(&self.settings.ips);
-        let mut seen = Observed { machine: Machine::read(), ips, version: None, images: Vec::new(), images_at: None };
-        let (load, runtime) = self.observe(&mut seen).await;
-        let status = self.status(&seen, &load, &runtime, None);
+        let mut seen =
+            Observed { machine: MachineInfo::read(), ips, version: None, images: Vec::new(), images_at: None };
+        let (usage, runtime) = self.observe(&mut seen).await;
+        let status = self.status(&seen, &usage, &runtime, None);
         self.publish(view, &seen, &status, &runtime, None);
         let (node_tx, mut nodes) = watch::channel(None);
         // They end with this task.
@@ -190,12 +197,12 @@ impl NodeKeeper {
         loop {
             let node = newest(nodes.borrow_and_update().clone(), answered.clone());
             pressures.mark_unchanged();
-            let (load, runtime) = match first.take() {
-                Some(runtime) => (Load::read(&self.root), runtime),
+            let (usage, runtime) = match first.take() {
+                Some(runtime) => (MachineUsage::read(&self.root), runtime),
                 None => self.observe(seen).await,
             };
             let shown = node.as_ref().and_then(|n| n.status.clone());
-            let status = self.status(seen, &load, &runtime, shown.as_ref());
+            let status = self.status(seen, &usage, &runtime, shown.as_ref());
             last = node.clone().or(last);
             self.publish(view, seen, &status, &runtime, last.as_ref());
             self.update_pod_cidr(node.as_deref(), &mut known_cidr).await;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::capacity::{allocatable, capacity};
 use super::conditions::{RuntimeView, conditions};
-use super::facts::{Load, Machine};
+use super::facts::{MachineInfo, MachineUsage};
 use crate::config::{EvictionSettings, NodeSettings};
 use crate::plan::eviction::Pressures;
 
@@ -26,8 +26,8 @@ pub struct NodeInput<'a> {
     pub settings: &'a NodeSettings,
     pub eviction: &'a EvictionSettings,
     pub pressures: &'a Pressures,
-    pub machine: &'a Machine,
-    pub load: &'a Load,
+    pub machine: &'a MachineInfo,
+    pub usage: &'a MachineUsage,
     pub runtime: &'a RuntimeView,
     /// What is wrong with listing the runtime, if anything.
     pub pleg: Option<&'a str>,
@@ -42,7 +42,7 @@ pub struct NodeInput<'a> {
 
 /// The status.
 pub fn node_status(input: &NodeInput<'_>) -> NodeStatus {
-    let capacity = capacity(input.machine, input.load, input.settings.max_pods);
+    let capacity = capacity(input.machine, input.usage, input.settings.max_pods);
     let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
     let mut addresses: Vec<NodeAddress> = input.ips.iter().map(|ip| address("InternalIP", ip.to_string())).collect();
     addresses.push(address("Hostname", input.settings.hostname.clone()));
@@ -162,14 +162,14 @@ mod tests {
             runtime_version: "v1.6.20".into(),
             runtime_api_version: "v1".into(),
         };
-        let machine = Machine { cpus: 2, memory: 1 << 30, architecture: "amd64".into(), ..Machine::default() };
-        let (load, runtime) = (Load::default(), Err("down".to_owned()));
+        let machine = MachineInfo { cpus: 2, memory: 1 << 30, architecture: "amd64".into(), ..MachineInfo::default() };
+        let (usage, runtime) = (MachineUsage::default(), Err("down".to_owned()));
         let input = NodeInput {
             settings: &config.node,
             eviction: &config.eviction,
             pressures: &Pressures::new(),
             machine: &machine,
-            load: &load,
+            usage: &usage,
             runtime: &runtime,
             pleg: None,
             version: Some(&version),

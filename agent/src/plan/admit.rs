@@ -21,9 +21,9 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// What the node has and who uses it.
+/// What the node has and who uses it, as upstream gives to its admission.
 #[derive(Clone, Debug)]
-pub struct NodeRoom<'a> {
+pub struct NodeInfo<'a> {
     pub allocatable: ResourceList,
     /// Pods that run or start here, without the one in question.
     pub others: Vec<&'a Pod>,
@@ -103,18 +103,18 @@ pub enum Admit<'a> {
 }
 
 /// Whether the pod is taken. Where only room is short, others end for a critical one.
-pub fn admit<'a>(pod: &Pod, room: &NodeRoom<'a>) -> Admit<'a> {
-    if let Err(refusal) = check(pod, room) {
+pub fn admit<'a>(pod: &Pod, node_info: &NodeInfo<'a>) -> Admit<'a> {
+    if let Err(refusal) = check(pod, node_info) {
         return Admit::Refused(refusal);
     }
-    let missing = missing(pod, room);
+    let missing = missing(pod, node_info);
     if missing.is_empty() {
         return Admit::Yes;
     }
     if !spec::is_critical(pod) {
-        return Admit::Refused(out_of(pod, room, &missing));
+        return Admit::Refused(out_of(pod, node_info, &missing));
     }
-    match victims(pod, &room.others, &missing) {
+    match victims(pod, &node_info.others, &missing) {
         Some(victims) => Admit::Preempt(victims),
         None => {
             let names: Vec<&str> = missing.keys().map(String::as_str).collect();
@@ -128,20 +128,20 @@ pub fn admit<'a>(pod: &Pod, room: &NodeRoom<'a>) -> Admit<'a> {
 }
 
 /// Checks pressures, ports, selectors and sysctls.
-fn check(pod: &Pod, room: &NodeRoom<'_>) -> Result<(), Refusal> {
-    check_pressures(pod, room.pressures)?;
+fn check(pod: &Pod, node_info: &NodeInfo<'_>) -> Result<(), Refusal> {
+    check_pressures(pod, node_info.pressures)?;
     let refuse = |reason: &str, message: String| Err(Refusal { reason: reason.to_owned(), message });
-    if let Some(name) = forbidden_sysctl(pod, room.allowed_unsafe_sysctls) {
+    if let Some(name) = forbidden_sysctl(pod, node_info.allowed_unsafe_sysctls) {
         return refuse("SysctlForbidden", format!("forbidden sysctl: \"{name}\" not allowlisted"));
     }
-    if security::strict_groups(pod) && !room.strict_groups {
+    if security::strict_groups(pod) && !node_info.strict_groups {
         let message = "SupplementalGroupsPolicy=Strict is not supported in this node";
         return refuse("SupplementalGroupsPolicyNotSupported", message.to_owned());
     }
     if spec::spec(pod).os.as_ref().is_some_and(|os| os.name != "linux") {
         return refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS".to_owned());
     }
-    if let Some((wanted, node)) = spec::spec(pod).node_selector.as_ref().zip(room.node) {
+    if let Some((wanted, node)) = spec::spec(pod).node_selector.as_ref().zip(node_info.node) {
         let labels = node.metadata.labels.as_ref();
         if wanted.iter().any(|(k, v)| labels.and_then(|l| l.get(k)) != Some(v)) {
             let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
@@ -149,10 +149,10 @@ fn check(pod: &Pod, room: &NodeRoom<'_>) -> Result<(), Refusal> {
         }
     }
     let mine = host_ports(pod);
-    let taken: Vec<_> = room.others.iter().flat_map(|p| host_ports(p)).collect();
+    let taken: Vec<_> = node_info.others.iter().flat_map(|p| host_ports(p)).collect();
     // A pod's host port would take the node's own connections, whoever listens.
     let own = |m: &(String, String, i32)| {
-        room.own_ports.iter().any(|(protocol, port)| *protocol == m.1 && i32::from(*port) == m.2)
+        node_info.own_ports.iter().any(|(protocol, port)| *protocol == m.1 && i32::from(*port) == m.2)
     };
     if mine.iter().any(|m| own(m) || taken.iter().any(|t| ports_clash(m, t))) {
         let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
@@ -162,8 +162,8 @@ fn check(pod: &Pod, room: &NodeRoom<'_>) -> Result<(), Refusal> {
 }
 
 /// What the pod requests beyond what is free, in billionths by resource.
-fn missing(pod: &Pod, room: &NodeRoom<'_>) -> Sums {
-    let (used, limits) = (used(room), limits(room));
+fn missing(pod: &Pod, node_info: &NodeInfo<'_>) -> Sums {
+    let (used, limits) = (used(node_info), limits(node_info));
     let mut wanted = pod_requests(pod);
     wanted.insert(PODS.to_owned(), UNIT);
     let over = wanted.into_iter().filter_map(|(name, want)| {
@@ -175,18 +175,18 @@ fn missing(pod: &Pod, room: &NodeRoom<'_>) -> Sums {
     over.collect()
 }
 
-fn used(room: &NodeRoom<'_>) -> Sums {
-    let mut used = sums(&room.others);
-    used.insert(PODS.to_owned(), UNIT * i128::try_from(room.others.len()).unwrap_or(i128::MAX / UNIT));
+fn used(node_info: &NodeInfo<'_>) -> Sums {
+    let mut used = sums(&node_info.others);
+    used.insert(PODS.to_owned(), UNIT * i128::try_from(node_info.others.len()).unwrap_or(i128::MAX / UNIT));
     used
 }
 
-fn limits(room: &NodeRoom<'_>) -> Sums {
-    room.allocatable.iter().filter_map(|(name, q)| Some((name.clone(), nanos(&q.0)?))).collect()
+fn limits(node_info: &NodeInfo<'_>) -> Sums {
+    node_info.allocatable.iter().filter_map(|(name, q)| Some((name.clone(), nanos(&q.0)?))).collect()
 }
 
 /// The refusal that names the first resource that is short: pods before others.
-fn out_of(pod: &Pod, room: &NodeRoom<'_>, missing: &Sums) -> Refusal {
+fn out_of(pod: &Pod, node_info: &NodeInfo<'_>, missing: &Sums) -> Refusal {
     let short = if missing.contains_key(PODS) { Some(PODS) } else { missing.keys().next().map(String::as_str) };
     let resource = short.unwrap_or_default();
     let scale = if resource == "cpu" { UNIT / 1000 } else { UNIT };
@@ -196,8 +196,8 @@ fn out_of(pod: &Pod, room: &NodeRoom<'_>, missing: &Sums) -> Refusal {
         reason: format!("OutOf{resource}"),
         message: format!(
             "Node didn't have enough resource: {resource}, requested: {want}, used: {}, capacity: {}",
-            of(&used(room)),
-            of(&limits(room))
+            of(&used(node_info)),
+            of(&limits(node_info))
         ),
     }
 }
@@ -212,8 +212,8 @@ mod tests {
         serde_norway::from_str(&format!("metadata: {{name: p}}\nspec:\n{text}")).unwrap()
     }
 
-    fn refusal(text: &str, room: &NodeRoom<'_>) -> Option<Refusal> {
-        match admit(&pod(text), room) {
+    fn refusal(text: &str, node_info: &NodeInfo<'_>) -> Option<Refusal> {
+        match admit(&pod(text), node_info) {
             Admit::Refused(refusal) => Some(refusal),
             Admit::Yes | Admit::Preempt(_) => None,
         }
@@ -225,7 +225,7 @@ mod tests {
             "  containers: [{name: a, resources: {requests: {cpu: 700m}}, ports: [{containerPort: 80, hostPort: 80}, {containerPort: 81, hostPort: 81, hostIP: '::'}]}]",
         );
         let node: Node = serde_norway::from_str("metadata: {labels: {disk: ssd}}").unwrap();
-        let room = NodeRoom {
+        let node_info = NodeInfo {
             allocatable: [("cpu", "1"), ("memory", "1Gi"), ("pods", "2")]
                 .map(|(k, v)| (k.to_owned(), Quantity(v.to_owned())))
                 .into(),
@@ -272,9 +272,9 @@ mod tests {
             ),
         ];
         for (text, reason) in cases {
-            assert_eq!(refusal(text, &room).map(|r| r.reason).as_deref(), reason, "{text}");
+            assert_eq!(refusal(text, &node_info).map(|r| r.reason).as_deref(), reason, "{text}");
         }
-        let full = NodeRoom { others: vec![&busy, &busy], ..room.clone() };
+        let full = NodeInfo { others: vec![&busy, &busy], ..node_info.clone() };
         assert_eq!(refusal("  containers: [{name: a}]", &full).unwrap().reason, "OutOfpods");
         // A critical pod gets in at the cost of others, if that is enough.
         let critical = |cpu: &str| {
@@ -282,9 +282,9 @@ mod tests {
                 "  priority: 2000000000\n  containers: [{{name: a, resources: {{requests: {{cpu: {cpu}}}}}}}]"
             ))
         };
-        assert_eq!(admit(&critical("300m"), &room), Admit::Yes);
-        assert_eq!(admit(&critical("301m"), &room), Admit::Preempt(vec![&busy]));
-        let Admit::Refused(refusal) = admit(&critical("1001m"), &room) else { panic!("there is no such room") };
+        assert_eq!(admit(&critical("300m"), &node_info), Admit::Yes);
+        assert_eq!(admit(&critical("301m"), &node_info), Admit::Preempt(vec![&busy]));
+        let Admit::Refused(refusal) = admit(&critical("1001m"), &node_info) else { panic!("there is no such room") };
         assert_eq!(refusal.reason, "UnexpectedAdmissionError");
     }
 
@@ -303,7 +303,7 @@ mod tests {
         ];
         for (text, if_memory, if_more) in cases {
             for (pressures, taken) in [(&Pressures::new(), true), (&memory, if_memory), (&more, if_more)] {
-                let room = NodeRoom {
+                let node_info = NodeInfo {
                     allocatable: ResourceList::new(),
                     others: vec![],
                     node: None,
@@ -312,13 +312,13 @@ mod tests {
                     pressures,
                     own_ports: &[],
                 };
-                assert_eq!(admit(&pod(&text), &room) == Admit::Yes, taken, "{text} under {pressures:?}");
-                if let Some(refusal) = refusal(&text, &room) {
+                assert_eq!(admit(&pod(&text), &node_info) == Admit::Yes, taken, "{text} under {pressures:?}");
+                if let Some(refusal) = refusal(&text, &node_info) {
                     assert_eq!(refusal.reason, "Evicted");
                 }
             }
         }
-        let room = NodeRoom {
+        let node_info = NodeInfo {
             allocatable: ResourceList::new(),
             others: vec![],
             node: None,
@@ -327,7 +327,7 @@ mod tests {
             pressures: &more,
             own_ports: &[],
         };
-        let message = refusal(one, &room).unwrap().message;
+        let message = refusal(one, &node_info).unwrap().message;
         assert_eq!(message, "The node had condition: [MemoryPressure DiskPressure]. ");
     }
 }

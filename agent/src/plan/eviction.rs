@@ -129,7 +129,7 @@ impl Assessor {
 
 fn shortage(threshold: &Threshold, seen: &Observations) -> Option<Shortage> {
     let reading = seen.get(&threshold.signal)?;
-    let wanted = threshold.minimum.of(reading.capacity);
+    let wanted = threshold.value.of(reading.capacity);
     (reading.available < wanted).then_some(Shortage {
         signal: threshold.signal,
         wanted,
@@ -144,7 +144,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Minimum;
+    use crate::config::ThresholdValue;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(seconds).unwrap()
@@ -156,8 +156,8 @@ mod tests {
 
     fn assessor(hard: &[(Signal, u64)], soft: &[(Signal, u64, u64)], transition: u64) -> Assessor {
         Assessor::new(&EvictionSettings {
-            hard: Some(hard.iter().map(|(s, n)| (*s, Some(Minimum::Amount(*n)))).collect()),
-            soft: soft.iter().map(|(s, n, _)| (*s, Some(Minimum::Amount(*n)))).collect(),
+            hard: Some(hard.iter().map(|(s, n)| (*s, Some(ThresholdValue::Amount(*n)))).collect()),
+            soft: soft.iter().map(|(s, n, _)| (*s, Some(ThresholdValue::Amount(*n)))).collect(),
             soft_grace: soft.iter().map(|(s, _, grace)| (*s, Duration::from_secs(*grace))).collect(),
             transition: Duration::from_secs(transition),
             ..EvictionSettings::default()

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::PodOrigin;
 use crate::convert::spec::{CONFIG_HASH, CONFIG_SEEN, CONFIG_SOURCE};
-use crate::ids::ObjectName;
+use crate::ids::{ObjectName, is_dns_label, is_subdomain};
 
 /// Why a text is no static pod.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,20 +19,6 @@ pub enum StaticPodError {
     Kind(String),
     #[error("invalid pod: {0}")]
     Invalid(String),
-}
-
-fn is_dns_name(name: &str) -> bool {
-    let part = |p: &str| {
-        !p.is_empty()
-            && p.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !p.starts_with('-')
-            && !p.ends_with('-')
-    };
-    name.len() <= 253 && name.split('.').all(part)
-}
-
-fn is_dns_label(name: &str) -> bool {
-    is_dns_name(name) && name.len() <= 63 && !name.contains('.')
 }
 
 /// Reads YAML or JSON and makes it a pod of this node: name with the node's
@@ -54,7 +40,7 @@ fn finish(mut pod: Pod, text: &str, origin: PodOrigin, node_name: &str, seen: &s
     let invalid = |m: String| Err(StaticPodError::Invalid(m));
     let Some(spec) = pod.spec.as_mut() else { return invalid("spec: Required value".to_owned()) };
     let name = pod.metadata.name.clone().unwrap_or_default();
-    if !is_dns_name(&name) {
+    if !is_subdomain(&name) {
         return invalid(format!("metadata.name: Invalid value: {name:?}"));
     }
     // It becomes part of the path of the pod's logs.

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::deps::NodeView;
 use crate::convert::qos::burstable_milli_cpu;
 use crate::ids::PodUid;
-use crate::plan::admit::{Admit, NodeRoom, Refusal, admit};
+use crate::plan::admit::{Admit, NodeInfo, Refusal, admit};
 
 /// What the node allows and can do, beside its room.
 #[derive(Clone, Copy, Debug)]
@@ -19,9 +19,9 @@ pub struct NodeLimits<'a> {
     pub strict_groups: bool,
 }
 
-/// Whether a pod was taken.
+/// What came of admitting a pod.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Taken {
+pub enum AdmitResult {
     Yes,
     Refused(Refusal),
     /// Not before these have ended.
@@ -40,11 +40,11 @@ impl Admission {
     }
 
     /// Takes a pod when there is room, or whatever happens when it runs already.
-    pub fn take(&self, pod: &Arc<Pod>, node: &NodeView, limits: NodeLimits<'_>, runs_already: bool) -> Taken {
+    pub fn take(&self, pod: &Arc<Pod>, node: &NodeView, limits: NodeLimits<'_>, runs_already: bool) -> AdmitResult {
         let uid = PodUid::of(pod);
         self.with(|taken| {
             if !runs_already && !taken.contains_key(&uid) {
-                let room = NodeRoom {
+                let node_info = NodeInfo {
                     allocatable: node.allocatable.clone(),
                     others: taken.values().map(Arc::as_ref).collect(),
                     node: node.node.as_deref(),
@@ -53,16 +53,16 @@ impl Admission {
                     allowed_unsafe_sysctls: limits.allowed_unsafe_sysctls,
                     strict_groups: limits.strict_groups,
                 };
-                match admit(pod, &room) {
+                match admit(pod, &node_info) {
                     Admit::Yes => {}
-                    Admit::Refused(refusal) => return Taken::Refused(refusal),
+                    Admit::Refused(refusal) => return AdmitResult::Refused(refusal),
                     Admit::Preempt(victims) => {
-                        return Taken::Preempt(victims.into_iter().cloned().map(Arc::new).collect());
+                        return AdmitResult::Preempt(victims.into_iter().cloned().map(Arc::new).collect());
                     }
                 }
             }
             taken.insert(uid, pod.clone());
-            Taken::Yes
+            AdmitResult::Yes
         })
     }
 

@@ -72,8 +72,8 @@ impl PodWorkers {
     }
 
     /// Something else of the pod changed.
-    pub fn poke(&self, uid: &PodUid) {
-        self.with(uid, Inbox::poke);
+    pub fn wake(&self, uid: &PodUid) {
+        self.with(uid, Inbox::wake);
     }
 
     /// Ends a pod for the node's sake. False: nobody works on that pod, or it ends already.
@@ -84,13 +84,6 @@ impl PodWorkers {
     /// Ends a pod to make room for a critical one.
     pub fn preempt(&self, uid: &PodUid, eviction: Eviction) {
         self.with(uid, |inbox| inbox.preempt(eviction));
-    }
-
-    /// Wakes every worker.
-    pub fn poke_all(&self) {
-        for handle in self.workers.read().unwrap_or_else(PoisonError::into_inner).values() {
-            handle.inbox.poke();
-        }
     }
 
     /// Whether a worker exists for the pod.

@@ -130,7 +130,7 @@ impl Inbox {
     }
 
     /// Something else changed: probe results, volumes, configuration.
-    pub(super) fn poke(&self) {
+    pub(super) fn wake(&self) {
         self.notify.notify_one();
     }
 

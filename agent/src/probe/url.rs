@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use crate::percent;
+
 /// Where a redirect leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
@@ -36,7 +38,7 @@ fn split(written: &str) -> Option<(&str, Option<&str>)> {
         Some((path, query)) => (path, Some(query)),
         None => (whole, None),
     };
-    unescape(path).map(|_| (path, query))
+    percent::decode(path).map(|_| (path, query))
 }
 
 fn rooted(path: &str) -> String {
@@ -60,7 +62,7 @@ fn with_query(path: &str, query: Option<&str>) -> String {
 /// A path as it is sent: as written if it is well encoded, else encoded anew.
 fn encoded(path: &str) -> String {
     let allowed = |b: u8| !must_be_escaped(b) || b"!'()*[]%".contains(&b);
-    match unescape(path) {
+    match percent::decode(path) {
         Some(plain) if !path.bytes().all(allowed) => escape(&plain),
         _ => path.to_owned(),
     }
@@ -80,20 +82,6 @@ fn escape(plain: &[u8]) -> String {
         }
         out
     })
-}
-
-/// `None` when a `%` is not followed by two hexadecimal digits.
-fn unescape(path: &str) -> Option<Vec<u8>> {
-    let (mut out, mut bytes) = (Vec::new(), path.bytes());
-    while let Some(b) = bytes.next() {
-        if b != b'%' {
-            out.push(b);
-            continue;
-        }
-        let mut digit = || bytes.next().and_then(|d| char::from(d).to_digit(16)).and_then(|d| u8::try_from(d).ok());
-        out.push(digit()? << 4 | digit()?);
-    }
-    Some(out)
 }
 
 /// Where `location` leads from a request of `from`, by RFC 3986; `None` when it

@@ -38,23 +38,23 @@ pub(super) async fn handle(shared: Arc<Shared>, peer: Option<Peer>, request: Req
         Route::PortForward(target) => session::port_forward(shared, target, request).await,
         Route::Run(target) => run(&shared, &target, request.uri().query().unwrap_or_default()).await,
         Route::StatsSummary => match stats::collect(&shared.state, &shared.stats).await {
-            Ok(figures) => reply::json(&stats::summary(&figures)),
+            Ok(summary) => reply::json(&stats::summary_json(&summary)),
             Err(message) => reply::error(StatusCode::INTERNAL_SERVER_ERROR, message),
         },
         Route::MetricsResource => {
             let collected = stats::collect(&shared.state, &shared.stats).await;
-            reply::figures(metrics::resource(collected.as_ref().ok()))
+            reply::metrics(metrics::resource(collected.as_ref().ok()))
         }
         Route::MetricsCadvisor => {
             let collected = stats::collect(&shared.state, &shared.stats).await;
-            reply::figures(metrics::cadvisor(collected.as_ref().ok()))
+            reply::metrics(metrics::cadvisor(collected.as_ref().ok()))
         }
-        Route::MetricsProbes => reply::figures(metrics::probes(&shared.state.probes.counts())),
+        Route::MetricsProbes => reply::metrics(metrics::probes(&shared.state.probes.counts())),
         Route::Metrics => {
             let panics =
                 metrics::Panics { tasks: shared.state.restarts.counts(), workers: shared.state.workers.panics() };
             let (name, pods) = (&shared.state.node_name, shared.state.cache.all());
-            reply::figures(metrics::kubelet(name, &pods, stats::own_rss(), &panics))
+            reply::metrics(metrics::kubelet(name, &pods, stats::own_rss(), &panics))
         }
         Route::Configz => reply::json(&*shared.state.configz),
     }

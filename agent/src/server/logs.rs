@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::ReaderStream;
 
 use super::Shared;
-use super::reply::{self, Body, Refused};
+use super::reply::{self, Body, ErrorResponse};
 use super::route::{Target, query};
 use super::session::find_pod;
 use crate::logs::LogOptions;
@@ -51,25 +51,25 @@ pub(super) async fn container_logs(shared: Arc<Shared>, target: Target, request:
     stream(&shared, &target, request.uri().query().unwrap_or_default()).await.unwrap_or_else(Response::from)
 }
 
-async fn stream(shared: &Arc<Shared>, target: &Target, text: &str) -> Result<Response<Body>, Refused> {
+async fn stream(shared: &Arc<Shared>, target: &Target, text: &str) -> Result<Response<Body>, ErrorResponse> {
     let pairs = query(text);
     let options = LogOptions::from_query(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())));
     let options = options.map_err(|error| match error {
-        LogOptionsError::Malformed { .. } => Refused::new(StatusCode::BAD_REQUEST, error),
-        LogOptionsError::Invalid(_) => Refused::new(StatusCode::UNPROCESSABLE_ENTITY, error),
+        LogOptionsError::Malformed { .. } => ErrorResponse::new(StatusCode::BAD_REQUEST, error),
+        LogOptionsError::Invalid(_) => ErrorResponse::new(StatusCode::UNPROCESSABLE_ENTITY, error),
     })?;
-    let missing = |_| Refused::new(StatusCode::NOT_FOUND, format!("pod {:?} not found", &*target.pod.name));
+    let missing = |_| ErrorResponse::new(StatusCode::NOT_FOUND, format!("pod {:?} not found", &*target.pod.name));
     let (pod, runtime) = find_pod(shared, target).map_err(missing)?;
     if crate::convert::container::find(&pod, &target.container).is_none() {
         let message = format!("container {:?} not found in pod {:?}", target.container, &*target.pod.name);
-        return Err(Refused::new(StatusCode::NOT_FOUND, message));
+        return Err(ErrorResponse::new(StatusCode::NOT_FOUND, message));
     }
     let empty = RuntimePod::empty(crate::ids::PodUid::of(&pod), target.pod.clone());
     let runtime = runtime.as_deref().unwrap_or(&empty);
     let picked = pick(&pod, runtime, &target.container, options.previous);
-    let (id, path) = picked.map_err(|message| Refused::new(StatusCode::BAD_REQUEST, message))?;
+    let (id, path) = picked.map_err(|message| ErrorResponse::new(StatusCode::BAD_REQUEST, message))?;
     let reader = LogReader::open(&path, options, &shared.watcher).await;
-    let reader = reader.map_err(|error| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    let reader = reader.map_err(|error| ErrorResponse::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
     let (chunks, body) = mpsc::channel::<Bytes>(4);
     let liveness = ByRuntime { runtime: shared.state.runtime.clone(), id };
     let token = shared.token.clone();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::stats::Figures;
+use super::stats::Summary;
 use crate::podcache::RuntimePod;
 use crate::probe::ProbeCounts;
 use crate::probe::threshold::ProbeKind;
@@ -48,13 +48,13 @@ fn unix_seconds(at: Timestamp) -> String {
     format!("{}.{:03}", at.as_second(), at.subsec_millisecond())
 }
 
-/// `/metrics/resource`; `None` when the figures could not be had.
-pub fn resource(figures: Option<&Figures>) -> String {
+/// `/metrics/resource`; `None` when there are no stats.
+pub fn resource(summary: Option<&Summary>) -> String {
     let mut text = Text(String::new());
-    if let Some(figures) = figures {
-        let at = Some(figures.at);
-        per_container(&mut text, figures);
-        let node = &figures.node;
+    if let Some(summary) = summary {
+        let at = Some(summary.at);
+        per_container(&mut text, summary);
+        let node = &summary.node;
         text.family(
             "node_cpu_usage_seconds_total",
             "counter",
@@ -64,22 +64,22 @@ pub fn resource(figures: Option<&Figures>) -> String {
         text.family("node_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the node in bytes");
         let used = node.memory_total.saturating_sub(node.memory_available);
         text.sample("node_memory_working_set_bytes", &[], used, at);
-        per_pod(&mut text, figures);
+        per_pod(&mut text, summary);
     }
     text.family(
         "resource_scrape_error",
         "gauge",
         "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise",
     );
-    text.sample("resource_scrape_error", &[], u8::from(figures.is_none()), None);
+    text.sample("resource_scrape_error", &[], u8::from(summary.is_none()), None);
     text.0
 }
 
-fn per_container(text: &mut Text, figures: &Figures) {
-    let all = || figures.pods.iter().flat_map(|pod| pod.containers.iter().map(move |c| (pod, c)));
-    let at = Some(figures.at);
+fn per_container(text: &mut Text, summary: &Summary) {
+    let all = || summary.pods.iter().flat_map(|pod| pod.containers.iter().map(move |c| (pod, c)));
+    let at = Some(summary.at);
     let mut each =
-        |name: &str, kind: &str, help: &str, value: &dyn Fn(&super::stats::ContainerFigures) -> Option<String>| {
+        |name: &str, kind: &str, help: &str, value: &dyn Fn(&super::stats::ContainerStats) -> Option<String>| {
             text.family(name, kind, help);
             for (pod, container) in all() {
                 if let Some(value) = value(container) {
@@ -108,14 +108,14 @@ fn per_container(text: &mut Text, figures: &Figures) {
     );
 }
 
-fn per_pod(text: &mut Text, figures: &Figures) {
-    let at = Some(figures.at);
+fn per_pod(text: &mut Text, summary: &Summary) {
+    let at = Some(summary.at);
     text.family(
         "pod_cpu_usage_seconds_total",
         "counter",
         "[STABLE] Cumulative cpu time consumed by the pod in core-seconds",
     );
-    for pod in &figures.pods {
+    for pod in &summary.pods {
         let nanos = pod.containers.iter().map(|c| c.cpu_nanos).sum();
         text.sample(
             "pod_cpu_usage_seconds_total",
@@ -125,18 +125,18 @@ fn per_pod(text: &mut Text, figures: &Figures) {
         );
     }
     text.family("pod_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the pod in bytes");
-    for pod in &figures.pods {
+    for pod in &summary.pods {
         let bytes: u64 = pod.containers.iter().map(|c| c.working_set).sum();
         text.sample("pod_memory_working_set_bytes", &[("namespace", &pod.namespace), ("pod", &pod.name)], bytes, at);
     }
 }
 
 /// `/metrics/cadvisor`: what dashboards use most of it.
-pub fn cadvisor(figures: Option<&Figures>) -> String {
+pub fn cadvisor(summary: Option<&Summary>) -> String {
     let mut text = Text(String::new());
-    let pods = figures.map(|f| f.pods.as_slice()).unwrap_or_default();
-    let at = figures.map(|f| f.at);
-    let mut each = |name: &str, kind: &str, help: &str, value: &dyn Fn(&super::stats::ContainerFigures) -> String| {
+    let pods = summary.map(|f| f.pods.as_slice()).unwrap_or_default();
+    let at = summary.map(|f| f.at);
+    let mut each = |name: &str, kind: &str, help: &str, value: &dyn Fn(&super::stats::ContainerStats) -> String| {
         text.family(name, kind, help);
         for (pod, c) in pods.iter().flat_map(|pod| pod.containers.iter().map(move |c| (pod, c))) {
             let labels = [("container", &*c.name), ("id", &*c.id), ("namespace", &*pod.namespace), ("pod", &*pod.name)];
@@ -236,12 +236,12 @@ pub fn kubelet(node_name: &str, pods: &[Arc<RuntimePod>], rss: Option<u64>, pani
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::server::stats::{ContainerFigures, NodeFigures, PodFigures};
+    use crate::server::stats::{ContainerStats, NodeStats, PodStats};
 
     #[test]
     fn resource_metrics_as_metrics_server_reads_them() {
         let at = Timestamp::from_millisecond(1_600_000_000_500).unwrap();
-        let container = ContainerFigures {
+        let container = ContainerStats {
             name: "c".into(),
             id: "x".into(),
             started_at: Some(at),
@@ -251,15 +251,15 @@ mod tests {
             rss: 3,
             rootfs_used: 1,
         };
-        let pod = PodFigures {
+        let pod = PodStats {
             namespace: "ns".into(),
             name: "p\"".into(),
             uid: "u".into(),
             started_at: None,
             containers: vec![container],
         };
-        let node = NodeFigures { memory_total: 10, memory_available: 4, ..NodeFigures::default() };
-        let text = resource(Some(&Figures { at, node, pods: vec![pod] }));
+        let node = NodeStats { memory_total: 10, memory_available: 4, ..NodeStats::default() };
+        let text = resource(Some(&Summary { at, node, pods: vec![pod] }));
         for line in [
             "container_cpu_usage_seconds_total{container=\"c\",namespace=\"ns\",pod=\"p\\\"\"} 1.500000000 1600000000500",
             "container_memory_working_set_bytes{container=\"c\",namespace=\"ns\",pod=\"p\\\"\"} 7 1600000000500",

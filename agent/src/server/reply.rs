@@ -36,20 +36,20 @@ pub(super) fn error(status: StatusCode, message: impl std::fmt::Display) -> Resp
 
 /// An answer that ends the handling of a request early.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct ErrorResponse {
     pub status: StatusCode,
     pub body: Bytes,
 }
 
-impl Refused {
+impl ErrorResponse {
     /// A refusal with one line of text.
     pub fn new(status: StatusCode, message: impl std::fmt::Display) -> Self {
         Self { status, body: format!("{message}\n").into() }
     }
 }
 
-impl From<Refused> for Response<Body> {
-    fn from(refused: Refused) -> Self {
+impl From<ErrorResponse> for Response<Body> {
+    fn from(refused: ErrorResponse) -> Self {
         text(refused.status, refused.body)
     }
 }
@@ -62,7 +62,7 @@ pub(super) fn json(value: &impl Serialize) -> Response<Body> {
     }
 }
 
-/// Figures in Prometheus' text format.
-pub(super) fn figures(body: String) -> Response<Body> {
+/// Metrics in Prometheus' text format.
+pub(super) fn metrics(body: String) -> Response<Body> {
     with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
 }

@@ -1,6 +1,7 @@
 //! From a request line to what is asked, and to what must be allowed. Pure.
 
 use crate::ids::ObjectName;
+use crate::percent;
 
 /// A container of a pod as a path names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,19 +101,7 @@ fn target(ns: &str, pod: &str, uid: Option<&str>, container: &str) -> Option<Tar
 
 /// Undoes percent-encoding of one path segment or query part.
 fn decode(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        if *first == b'%' {
-            let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
-            out.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = &tail[2..];
-        } else {
-            out.push(*first);
-            rest = tail;
-        }
-    }
-    String::from_utf8(out).ok()
+    String::from_utf8(percent::decode(text)?).ok()
 }
 
 /// Query pairs, decoded; malformed ones are passed over.

@@ -11,9 +11,9 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::bridge::{self, Bridge, ChannelProtocol, ExecStreams};
-use super::reply::{self, Body, Refused};
+use super::reply::{self, Body, ErrorResponse};
 use super::route::{Target, query};
-use super::tunnel::{self, Dialed, RuntimeIo, SPDY, STREAM_PROTOCOL};
+use super::tunnel::{self, DialResult, RuntimeIo, SPDY, STREAM_PROTOCOL};
 use super::{IDLE, Shared, websocket};
 use crate::ids::PodUid;
 use crate::podcache::RuntimePod;
@@ -25,8 +25,8 @@ const PORT_FORWARD_PROTOCOL: &str = "portforward.k8s.io";
 const TUNNEL_PREFIX: &str = "SPDY/3.1+";
 
 /// The pod a request is about, as the API and as the runtime know it.
-pub(super) fn find_pod(shared: &Shared, target: &Target) -> Result<(Arc<Pod>, Option<Arc<RuntimePod>>), Refused> {
-    let missing = || Refused::new(StatusCode::NOT_FOUND, "pod does not exist");
+pub(super) fn find_pod(shared: &Shared, target: &Target) -> Result<(Arc<Pod>, Option<Arc<RuntimePod>>), ErrorResponse> {
+    let missing = || ErrorResponse::new(StatusCode::NOT_FOUND, "pod does not exist");
     let pod = shared.state.view.pod(&target.pod).ok_or_else(missing)?;
     let uid = PodUid::of(&pod);
     if target.uid.as_deref().is_some_and(|wanted| wanted != uid.as_str()) {
@@ -37,11 +37,12 @@ pub(super) fn find_pod(shared: &Shared, target: &Target) -> Result<(Arc<Pod>, Op
 }
 
 /// The running container of the target's name: an ended one takes no session.
-pub(super) fn find_container(shared: &Shared, target: &Target) -> Result<(Arc<Pod>, ContainerId), Refused> {
+pub(super) fn find_container(shared: &Shared, target: &Target) -> Result<(Arc<Pod>, ContainerId), ErrorResponse> {
     let (pod, runtime) = find_pod(shared, target)?;
     let id = runtime.as_deref().and_then(|runtime| running_container(runtime, &target.container));
-    let missing =
-        || Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("container not found ({:?})", target.container));
+    let missing = || {
+        ErrorResponse::new(StatusCode::INTERNAL_SERVER_ERROR, format!("container not found ({:?})", target.container))
+    };
     Ok((pod, id.ok_or_else(missing)?))
 }
 
@@ -49,9 +50,9 @@ fn running_container(runtime: &RuntimePod, name: &str) -> Option<ContainerId> {
     runtime.containers_named(name).find(|c| c.is_running()).map(|c| c.id().clone())
 }
 
-fn runtime_failed(error: &CriError) -> Refused {
+fn runtime_failed(error: &CriError) -> ErrorResponse {
     let status = if error.is_not_found() { StatusCode::NOT_FOUND } else { StatusCode::INTERNAL_SERVER_ERROR };
-    Refused::new(status, error)
+    ErrorResponse::new(status, error)
 }
 
 /// Streams and command of a query; the kubelet's names and the API's both count.
@@ -71,7 +72,7 @@ fn exec_options(text: &str) -> (ExecStreams, Vec<String>) {
     (streams, command)
 }
 
-fn checked_streams(mut streams: ExecStreams) -> Result<ExecStreams, Refused> {
+fn checked_streams(mut streams: ExecStreams) -> Result<ExecStreams, ErrorResponse> {
     if streams.tty {
         // A terminal has one output.
         streams.stderr = false;
@@ -79,7 +80,7 @@ fn checked_streams(mut streams: ExecStreams) -> Result<ExecStreams, Refused> {
     if streams.stdin || streams.stdout || streams.stderr {
         Ok(streams)
     } else {
-        Err(Refused::new(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr"))
+        Err(ErrorResponse::new(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr"))
     }
 }
 
@@ -123,11 +124,11 @@ pub(super) async fn port_forward(shared: Arc<Shared>, target: Target, request: R
         let upgrade = Upgrade::of(request.headers(), bridge::PORT_FORWARD_PROTOCOLS)?;
         let (_, runtime) = find_pod(&shared, &target)?;
         let sandbox = runtime.and_then(|runtime| runtime.ready_sandbox().map(|s| s.summary.id.clone()));
-        let not_running = || Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "pod is not running");
+        let not_running = || ErrorResponse::new(StatusCode::INTERNAL_SERVER_ERROR, "pod is not running");
         let sandbox = sandbox.ok_or_else(not_running)?;
         let ports = ports(request.uri().query().unwrap_or_default())?;
         if ports.is_empty() && matches!(upgrade, Upgrade::Channels(_)) {
-            return Err(Refused::new(StatusCode::BAD_REQUEST, "query parameter \"port\" is required"));
+            return Err(ErrorResponse::new(StatusCode::BAD_REQUEST, "query parameter \"port\" is required"));
         }
         let url = shared.state.runtime.port_forward(&sandbox, &ports).await.map_err(|e| runtime_failed(&e))?;
         open(&shared, request, upgrade, &url, PORT_FORWARD_PROTOCOL, |_| Bridge::port_forward(&ports)).await
@@ -135,20 +136,22 @@ pub(super) async fn port_forward(shared: Arc<Shared>, target: Target, request: R
     session.await.unwrap_or_else(Response::from)
 }
 
-fn ports(text: &str) -> Result<Vec<u16>, Refused> {
+fn ports(text: &str) -> Result<Vec<u16>, ErrorResponse> {
     let values: Vec<String> =
         query(text).into_iter().filter(|(n, _)| n == "port" || n == "ports").map(|(_, v)| v).collect();
     let numbers = values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|text| !text.is_empty());
     let ports: Result<Vec<u16>, _> = numbers
         .map(|text| {
             let port = text.parse().ok().filter(|port: &u16| *port > 0);
-            port.ok_or_else(|| Refused::new(StatusCode::BAD_REQUEST, format!("unable to parse {text:?} as a port")))
+            port.ok_or_else(|| {
+                ErrorResponse::new(StatusCode::BAD_REQUEST, format!("unable to parse {text:?} as a port"))
+            })
         })
         .collect();
     // Channels are numbered in one byte, two per port.
     ports.and_then(|ports| {
         let few = ports.len() <= 100;
-        if few { Ok(ports) } else { Err(Refused::new(StatusCode::BAD_REQUEST, "too many ports")) }
+        if few { Ok(ports) } else { Err(ErrorResponse::new(StatusCode::BAD_REQUEST, "too many ports")) }
     })
 }
 
@@ -164,8 +167,8 @@ enum Upgrade {
 }
 
 impl Upgrade {
-    fn of(headers: &HeaderMap, known: &'static [ChannelProtocol]) -> Result<Self, Refused> {
-        let bad = |message: &str| Refused::new(StatusCode::BAD_REQUEST, message);
+    fn of(headers: &HeaderMap, known: &'static [ChannelProtocol]) -> Result<Self, ErrorResponse> {
+        let bad = |message: &str| ErrorResponse::new(StatusCode::BAD_REQUEST, message);
         let has = |name, word: &str| {
             let values = headers.get_all(name).iter().filter_map(|v: &HeaderValue| v.to_str().ok());
             values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(word))
@@ -197,8 +200,8 @@ async fn open(
     url: &str,
     default_protocol: &'static str,
     bridge: impl FnOnce(ChannelProtocol) -> Bridge,
-) -> Result<Response<Body>, Refused> {
-    let bad = |message: &str| Refused::new(StatusCode::BAD_REQUEST, message);
+) -> Result<Response<Body>, ErrorResponse> {
+    let bad = |message: &str| ErrorResponse::new(StatusCode::BAD_REQUEST, message);
     let default = HeaderValue::from_static(default_protocol);
     let protocols = match &upgrade {
         Upgrade::Spdy(protocols) => protocols.clone(),
@@ -213,9 +216,9 @@ async fn open(
         Upgrade::Tunnel { subprotocol, .. } => Some(websocket::accept(request.headers(), subprotocol).map_err(bad)?),
     };
     let (runtime, chosen) = match tunnel::dial(url, &protocols).await {
-        Ok(Dialed::Open { io, protocol }) => (io, protocol),
-        Ok(Dialed::Refused { status, body }) => return Err(Refused { status, body }),
-        Err(error) => return Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, error)),
+        Ok(DialResult::Open { io, protocol }) => (io, protocol),
+        Ok(DialResult::Refused { status, body }) => return Err(ErrorResponse { status, body }),
+        Err(error) => return Err(ErrorResponse::new(StatusCode::INTERNAL_SERVER_ERROR, error)),
     };
     let headers = headers.unwrap_or_else(|| tunnel::switching_headers(SPDY, chosen.as_ref()));
     let session = match upgrade {

@@ -1,4 +1,4 @@
-//! What node and pods use: gathered from the runtime and /proc, told as
+//! What node and pods use, as upstream's stats API names it: gathered from the runtime and /proc, served as
 //! `/stats/summary`.
 
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cri::types::{ContainerFilter, ContainerStats};
+use cri::types::{self, ContainerFilter};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -37,9 +37,9 @@ impl Sampler {
     }
 }
 
-/// The whole node, as counters.
+/// The whole node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodeFigures {
+pub struct NodeStats {
     pub name: String,
     pub cpu_nanos: u64,
     pub cpu_rate: Option<u64>,
@@ -54,7 +54,7 @@ pub struct NodeFigures {
 
 /// One container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ContainerFigures {
+pub struct ContainerStats {
     pub name: String,
     pub id: String,
     pub started_at: Option<Timestamp>,
@@ -67,50 +67,50 @@ pub struct ContainerFigures {
 
 /// One pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodFigures {
+pub struct PodStats {
     pub namespace: String,
     pub name: String,
     pub uid: String,
     pub started_at: Option<Timestamp>,
-    pub containers: Vec<ContainerFigures>,
+    pub containers: Vec<ContainerStats>,
 }
 
-/// Everything, at one time.
+/// The stats of the node and its pods, at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
+pub struct Summary {
     pub at: Timestamp,
-    pub node: NodeFigures,
-    pub pods: Vec<PodFigures>,
+    pub node: NodeStats,
+    pub pods: Vec<PodStats>,
 }
 
-/// Gathers figures now.
-pub async fn collect(state: &ServerState, sampler: &Sampler) -> Result<Figures, String> {
+/// Gathers the stats now.
+pub async fn collect(state: &ServerState, sampler: &Sampler) -> Result<Summary, String> {
     let stats = state.runtime.list_container_stats(&ContainerFilter::default()).await;
     let stats = stats.map_err(|error| format!("failed to list container stats: {error}"))?;
     let at = Timestamp::now();
-    let mut pods: Vec<PodFigures> =
-        state.cache.all().iter().filter_map(|pod| pod_figures(pod, &stats, sampler, at)).collect();
+    let mut pods: Vec<PodStats> =
+        state.cache.all().iter().filter_map(|pod| pod_stats(pod, &stats, sampler, at)).collect();
     pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    let mut node = node_figures(&state.root_dir);
+    let mut node = node_stats(&state.root_dir);
     node.name.clone_from(&state.node_name);
     node.cpu_rate = sampler.rate("node", at, node.cpu_nanos);
     let ids = pods.iter().flat_map(|pod| &pod.containers).map(|c| c.id.as_str()).chain(["node"]);
     sampler.retain(&ids.collect::<Vec<_>>());
-    Ok(Figures { at, node, pods })
+    Ok(Summary { at, node, pods })
 }
 
-fn pod_figures(
+fn pod_stats(
     pod: &Arc<RuntimePod>,
-    stats: &[ContainerStats],
+    stats: &[types::ContainerStats],
     sampler: &Sampler,
     at: Timestamp,
-) -> Option<PodFigures> {
+) -> Option<PodStats> {
     let running = pod.containers.iter().filter(|c| c.is_running());
-    let containers: Vec<ContainerFigures> = running
+    let containers: Vec<ContainerStats> = running
         .filter_map(|container| {
             let stats = stats.iter().find(|s| s.id == *container.id())?;
             let cpu_nanos = stats.cpu_usage_nanos.unwrap_or(0);
-            Some(ContainerFigures {
+            Some(ContainerStats {
                 name: container.name().to_owned(),
                 id: container.id().as_str().to_owned(),
                 started_at: container.status.started_at,
@@ -122,7 +122,7 @@ fn pod_figures(
             })
         })
         .collect();
-    (!containers.is_empty()).then(|| PodFigures {
+    (!containers.is_empty()).then(|| PodStats {
         namespace: pod.name.namespace.to_string(),
         name: pod.name.name.to_string(),
         uid: pod.uid.as_str().to_owned(),
@@ -131,21 +131,21 @@ fn pod_figures(
     })
 }
 
-fn node_figures(root: &Path) -> NodeFigures {
+fn node_stats(root: &Path) -> NodeStats {
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let mut figures = NodeFigures {
+    let mut node = NodeStats {
         cpu_nanos: cpu_nanos(&stat),
         memory_total: facts::meminfo(&meminfo, "MemTotal"),
         memory_available: facts::meminfo(&meminfo, "MemAvailable"),
         started_at: boot_time(&stat),
-        ..NodeFigures::default()
+        ..NodeStats::default()
     };
     if let Some(disk) = facts::Disk::of(root) {
-        figures.fs = (disk.capacity, disk.available);
-        figures.inodes = (disk.inodes, disk.inodes_free);
+        node.fs = (disk.capacity, disk.available);
+        node.inodes = (disk.inodes, disk.inodes_free);
     }
-    figures
+    node
 }
 
 /// Busy time of all processors from /proc/stat: user, nice, system, irq,
@@ -171,11 +171,11 @@ pub fn own_rss() -> Option<u64> {
 }
 
 /// The answer of `/stats/summary`. Pure.
-pub fn summary(figures: &Figures) -> Value {
-    let time = figures.at.to_string();
+pub fn summary_json(summary: &Summary) -> Value {
+    let time = summary.at.to_string();
     let cpu =
         |nanos: u64, rate: Option<u64>| json!({"time": time, "usageNanoCores": rate, "usageCoreNanoSeconds": nanos});
-    let node = &figures.node;
+    let node = &summary.node;
     let used = node.memory_total.saturating_sub(node.memory_available);
     let fs = json!({
         "time": time, "capacityBytes": node.fs.0, "availableBytes": node.fs.1,
@@ -183,7 +183,7 @@ pub fn summary(figures: &Figures) -> Value {
         "inodes": node.inodes.0, "inodesFree": node.inodes.1,
         "inodesUsed": node.inodes.0.saturating_sub(node.inodes.1),
     });
-    let pods = figures.pods.iter().map(|pod| {
+    let pods = summary.pods.iter().map(|pod| {
         let containers = pod.containers.iter().map(|c| {
             json!({
                 "name": c.name, "startTime": c.started_at.map(|t| t.to_string()),
@@ -193,7 +193,7 @@ pub fn summary(figures: &Figures) -> Value {
             })
         });
         let containers: Vec<Value> = containers.collect();
-        let sum = |value: fn(&ContainerFigures) -> u64| pod.containers.iter().map(value).sum::<u64>();
+        let sum = |value: fn(&ContainerStats) -> u64| pod.containers.iter().map(value).sum::<u64>();
         let rates: Option<Vec<u64>> = pod.containers.iter().map(|c| c.cpu_rate).collect();
         json!({
             "podRef": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid},
@@ -214,7 +214,7 @@ pub fn summary(figures: &Figures) -> Value {
     }))
 }
 
-/// Clients expect unknown figures to be absent.
+/// Clients expect unknown values to be absent.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn summaries_leave_out_what_is_unknown() {
-        let container = ContainerFigures {
+        let container = ContainerStats {
             name: "c".into(),
             id: "x".into(),
             started_at: None,
@@ -262,15 +262,15 @@ mod tests {
             rss: 3,
             rootfs_used: 1,
         };
-        let pod = PodFigures {
+        let pod = PodStats {
             namespace: "ns".into(),
             name: "p".into(),
             uid: "u".into(),
             started_at: None,
-            containers: vec![container.clone(), ContainerFigures { cpu_rate: Some(2), ..container }],
+            containers: vec![container.clone(), ContainerStats { cpu_rate: Some(2), ..container }],
         };
-        let figures = Figures { pods: vec![pod], ..Figures::default() };
-        let summary = summary(&figures);
+        let summary = Summary { pods: vec![pod], ..Summary::default() };
+        let summary = summary_json(&summary);
         assert_eq!(summary["pods"][0]["memory"]["workingSetBytes"], 14);
         assert_eq!(summary["pods"][0]["cpu"]["usageCoreNanoSeconds"], 10);
         assert!(summary["pods"][0]["cpu"].get("usageNanoCores").is_none());

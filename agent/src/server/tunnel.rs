@@ -28,7 +28,7 @@ pub(super) type RuntimeIo = TokioIo<Upgraded>;
 
 /// What the runtime's streaming server said.
 #[derive(Debug)]
-pub(super) enum Dialed {
+pub(super) enum DialResult {
     /// The session is open; the stream protocol it chose.
     Open {
         io: RuntimeIo,
@@ -56,11 +56,11 @@ fn upgrade_error(error: impl std::fmt::Display) -> DialError {
 }
 
 /// Opens a session at the URL that the runtime gave out.
-pub(super) async fn dial(url: &str, protocols: &[HeaderValue]) -> Result<Dialed, DialError> {
+pub(super) async fn dial(url: &str, protocols: &[HeaderValue]) -> Result<DialResult, DialError> {
     tokio::time::timeout(DIAL, dial_unbounded(url, protocols)).await.map_err(|_| upgrade_error("no answer in time"))?
 }
 
-async fn dial_unbounded(url: &str, protocols: &[HeaderValue]) -> Result<Dialed, DialError> {
+async fn dial_unbounded(url: &str, protocols: &[HeaderValue]) -> Result<DialResult, DialError> {
     let bad = || DialError::Url { url: url.to_owned() };
     let uri: Uri = url.parse().map_err(|_| bad())?;
     let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(bad)?;
@@ -89,11 +89,11 @@ async fn dial_unbounded(url: &str, protocols: &[HeaderValue]) -> Result<Dialed, 
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_REFUSAL).collect().await;
         let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        return Ok(Dialed::Refused { status, body });
+        return Ok(DialResult::Refused { status, body });
     }
     let protocol = response.headers().get(STREAM_PROTOCOL).cloned();
     let upgraded = hyper::upgrade::on(response).await.map_err(upgrade_error)?;
-    Ok(Dialed::Open { io: TokioIo::new(upgraded), protocol })
+    Ok(DialResult::Open { io: TokioIo::new(upgraded), protocol })
 }
 
 /// Headers of a 101 answer.

@@ -25,7 +25,7 @@ impl Jobs {
     }
 
     /// Waits until none runs.
-    pub async fn settled(&self) {
+    pub async fn wait_idle(&self) {
         drop(self.0.write().await);
     }
 }

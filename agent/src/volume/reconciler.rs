@@ -180,7 +180,7 @@ impl VolumeManager {
             state.volumes = plugins::volumes(pod, pod_dir).map_err(|error| not_set_up(&error.volume, &error))?;
         }
         // An earlier call may have been dropped in the middle.
-        entry.jobs.settled().await;
+        entry.jobs.wait_idle().await;
         let args = self.args(entry, pod);
         let results = join_all(state.volumes.iter().map(|volume| volume.set_up(&args))).await;
         let (mut mounted, mut first_error) = (MountedVolumes::default(), None);
@@ -211,7 +211,7 @@ impl VolumeManager {
         let up = state.mounted.is_some() && !entry.ended.is_cancelled() && !names.is_empty();
         let Some(pod) = state.pod.clone().filter(|_| up) else { return };
         // An earlier call may have been dropped in the middle.
-        entry.jobs.settled().await;
+        entry.jobs.wait_idle().await;
         let args = self.args(entry, &pod);
         for volume in state.volumes.iter().filter(|volume| names.iter().any(|name| name == volume.name())) {
             match volume.set_up(&args).await {

@@ -1,7 +1,7 @@
 //! Pure: which cluster IPs and node ports a Service gets, out of bitmaps of what is taken.
 //!
-//! The caller holds the lock, writes the Service and then settles the [`Grant`]; nothing here does I/O. The bitmaps are
-//! rebuilt from the stored Services at start, so a crash between granting and writing costs nothing.
+//! The caller holds the lock, writes the Service and then commits or reverts the [`Grant`]; nothing here does I/O. The
+//! bitmaps are rebuilt from the stored Services at start, so a crash between granting and writing costs nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -136,14 +136,20 @@ impl Pools {
 
     /// Frees what a deleted Service held.
     pub fn vacate(&mut self, service: &Value) {
-        let grant = Grant { freed_ips: addresses(service), freed_ports: node_ports(service), ..Grant::default() };
-        self.settle(&grant, true);
+        self.free(&addresses(service), &node_ports(service));
     }
 
-    /// Ends a grant: with `written`, what it freed is free; without, what it took is.
-    pub fn settle(&mut self, grant: &Grant, written: bool) {
-        let (ips, ports) =
-            if written { (&grant.freed_ips, &grant.freed_ports) } else { (&grant.taken_ips, &grant.taken_ports) };
+    /// Ends a grant whose write is stored: what it freed is free.
+    pub fn commit(&mut self, grant: &Grant) {
+        self.free(&grant.freed_ips, &grant.freed_ports);
+    }
+
+    /// Ends a grant without a write: what it took is free.
+    pub fn revert(&mut self, grant: &Grant) {
+        self.free(&grant.taken_ips, &grant.taken_ports);
+    }
+
+    fn free(&mut self, ips: &[Ipv4Addr], ports: &[u16]) {
         for address in ips {
             if let Some(index) = self.cidr.index(*address) {
                 self.addresses.release(index);
@@ -175,7 +181,7 @@ impl Pools {
         self.fill_addresses(service, old, &mut grant, &mut errors, random);
         self.fill_ports(service, old, &mut grant, &mut errors, random);
         if !errors.is_empty() {
-            self.settle(&grant, false);
+            self.revert(&grant);
             return Err(errors);
         }
         if let Some(old) = old {

@@ -87,7 +87,7 @@ impl Call {
     ///
     /// # Errors
     /// 400 when they differ.
-    pub fn settle_namespace(&self, object: &mut Value) -> Result<(), ApiError> {
+    pub fn ensure_namespace(&self, object: &mut Value) -> Result<(), ApiError> {
         let metadata = scheme::access::ensure_map(object, &["metadata"]);
         if !self.kind.namespaced {
             if metadata.get("namespace").and_then(Value::as_str).is_none_or(str::is_empty) {

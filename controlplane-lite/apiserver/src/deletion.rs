@@ -94,15 +94,15 @@ fn plan_graceful(
             };
         };
         shorten(&mut pod, running, grace, now);
-        return settle(pod, grace, finalizers);
+        return mark_or_remove(pod, grace, finalizers);
     }
     let grace = kind.strategy.grace_period(&pod, options.grace_period);
     let end = now.checked_add(grace.seconds()).unwrap_or(now);
     meta::mark_deleted(&mut pod, &timestamp(end), grace);
-    settle(pod, grace, finalizers)
+    mark_or_remove(pod, grace, finalizers)
 }
 
-fn settle(pod: Value, grace: i64, finalizers: bool) -> Deletion {
+fn mark_or_remove(pod: Value, grace: i64, finalizers: bool) -> Deletion {
     if grace == 0 && !finalizers { Deletion::MarkThenRemove(pod) } else { Deletion::Mark(pod) }
 }
 

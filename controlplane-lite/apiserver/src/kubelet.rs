@@ -22,16 +22,16 @@ use scheme::access::{int_at, list_at};
 /// The port of kubelets that name none.
 const PORT: u16 = 10250;
 
-/// What this server is, so that it is not taken for a kubelet.
+/// Which addresses this server connects to for others: never itself, and no Service in place of a kubelet.
 #[derive(Debug, Clone, Copy)]
-pub struct Own {
+pub struct DialPolicy {
     /// Where clients reach the API.
     pub advertise: (IpAddr, u16),
     /// Addresses of Services.
     pub services: Cidr,
 }
 
-impl Own {
+impl DialPolicy {
     /// Whether a request may be carried to the address, which somebody else wrote down: as upstream, to global unicast
     /// addresses only, and never back to the API.
     pub fn may_dial(&self, ip: IpAddr, port: u16) -> bool {
@@ -83,7 +83,7 @@ pub fn endpoint(node: &Value) -> Result<(String, u16), ApiError> {
 ///
 /// # Errors
 /// 400 for an address that no kubelet may have, 500 for a name that leads nowhere.
-pub async fn resolve(own: &Own, (host, port): (&str, u16)) -> Result<IpAddr, ApiError> {
+pub async fn resolve(policy: &DialPolicy, (host, port): (&str, u16)) -> Result<IpAddr, ApiError> {
     let refused = || ApiError::bad_request(format!("address not allowed for a kubelet: {host}:{port}"));
     let found: Vec<SocketAddr> = match host.parse::<IpAddr>() {
         Ok(ip) => vec![SocketAddr::new(ip, port)],
@@ -92,7 +92,7 @@ pub async fn resolve(own: &Own, (host, port): (&str, u16)) -> Result<IpAddr, Api
             .map_err(|error| ApiError::plain(500, format!("error dialing backend: lookup {host}: {error}")))?
             .collect(),
     };
-    if !found.iter().all(|address| own.may_be_kubelet(address.ip(), port)) {
+    if !found.iter().all(|address| policy.may_be_kubelet(address.ip(), port)) {
         return Err(refused());
     }
     found.first().map(SocketAddr::ip).ok_or_else(refused)
@@ -243,15 +243,15 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn own(advertise: &str) -> Own {
-        Own { advertise: (advertise.parse().unwrap(), 6443), services: "10.43.0.0/16".parse().unwrap() }
+    fn policy(advertise: &str) -> DialPolicy {
+        DialPolicy { advertise: (advertise.parse().unwrap(), 6443), services: "10.43.0.0/16".parse().unwrap() }
     }
 
     #[test]
     fn only_global_unicast_is_dialled() {
-        let own = own("192.0.2.1");
+        let policy = policy("192.0.2.1");
         for good in ["192.0.2.7", "10.42.0.3", "2001:db8::1", "fd00::1", "::ffff:10.42.0.3"] {
-            assert!(own.may_dial(good.parse().unwrap(), 80), "{good}");
+            assert!(policy.may_dial(good.parse().unwrap(), 80), "{good}");
         }
         for bad in [
             "127.0.0.1",
@@ -271,25 +271,25 @@ mod tests {
             "64:ff9b::7f00:1",
             "::ffff:0.0.0.0",
         ] {
-            assert!(!own.may_dial(bad.parse().unwrap(), 80), "{bad}");
-            assert!(!own.may_be_kubelet(bad.parse().unwrap(), 10250), "{bad}");
+            assert!(!policy.may_dial(bad.parse().unwrap(), 80), "{bad}");
+            assert!(!policy.may_be_kubelet(bad.parse().unwrap(), 10250), "{bad}");
         }
-        assert!(own.may_dial("192.0.2.1".parse().unwrap(), 80));
+        assert!(policy.may_dial("192.0.2.1".parse().unwrap(), 80));
         for api in ["192.0.2.1", "::ffff:192.0.2.1"] {
-            assert!(!own.may_dial(api.parse().unwrap(), 6443), "{api}");
+            assert!(!policy.may_dial(api.parse().unwrap(), 6443), "{api}");
         }
     }
 
     #[tokio::test]
     async fn a_kubelet_is_neither_the_api_nor_a_service() {
-        let own = own("192.0.2.1");
+        let policy = policy("192.0.2.1");
         // A control plane's own kubelet has its address.
-        assert!(resolve(&own, ("192.0.2.1", 10250)).await.is_ok());
-        assert!(resolve(&own, ("192.0.2.7", 6443)).await.is_err(), "the API's port");
-        assert!(resolve(&own, ("10.43.0.1", 10250)).await.is_err(), "a Service");
-        assert!(resolve(&own, ("::ffff:10.43.0.1", 10250)).await.is_err(), "a Service");
-        assert!(resolve(&own, ("localhost", 10250)).await.is_err(), "a name that leads here");
-        let local = super::tests::own("127.0.0.1");
+        assert!(resolve(&policy, ("192.0.2.1", 10250)).await.is_ok());
+        assert!(resolve(&policy, ("192.0.2.7", 6443)).await.is_err(), "the API's port");
+        assert!(resolve(&policy, ("10.43.0.1", 10250)).await.is_err(), "a Service");
+        assert!(resolve(&policy, ("::ffff:10.43.0.1", 10250)).await.is_err(), "a Service");
+        assert!(resolve(&policy, ("localhost", 10250)).await.is_err(), "a name that leads here");
+        let local = super::tests::policy("127.0.0.1");
         assert!(resolve(&local, ("127.0.0.1", 10250)).await.is_ok(), "all there is is on this machine");
         assert!(resolve(&local, ("127.0.0.1", 6443)).await.is_err());
         assert!(resolve(&local, ("0.0.0.0", 10250)).await.is_err());

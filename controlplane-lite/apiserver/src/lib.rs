@@ -5,47 +5,47 @@
 //! subresource, which reads through `registry` and writes through `write`. What decides is pure: `request_info`,
 //! `options`, `negotiate`, `allocate`, `deletion`, and those plugins of `admission` that wait for nothing.
 
-pub mod access;
+mod access;
 pub mod admission;
-pub mod allocate;
-pub mod answer;
+mod allocate;
+mod answer;
 pub mod body;
 mod bootstrap;
 pub mod call;
 pub mod components;
-pub mod deletion;
+mod deletion;
 mod documents;
 pub mod endpoints;
-pub mod flow;
+mod flow;
 pub mod go_duration;
 mod gzip;
 mod impersonation;
-pub mod inprocess;
+mod inprocess;
 mod ip_addresses;
-pub mod kubelet;
-pub mod metrics;
-pub mod negotiate;
+mod kubelet;
+mod metrics;
+mod negotiate;
 pub mod options;
 mod protobuf;
-pub mod registry;
+mod registry;
 pub mod request_info;
-pub mod respond;
+mod respond;
 mod reviews;
 mod router;
 pub mod serve;
-pub mod server;
-pub mod service;
-pub mod services;
-pub mod status;
-pub mod subresource;
+mod server;
+mod service;
+mod services;
+mod status;
+mod subresource;
 #[cfg(feature = "testing")]
 pub mod testing;
-pub mod tunnel;
+mod tunnel;
 pub mod verbs;
 mod warnings;
 mod websocket;
 mod weigh;
-pub mod write;
+mod write;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -23,7 +23,6 @@ mod publish;
 mod served;
 
 pub use error::{RegistryError, ResourceName};
-pub use publish::PublishError;
 pub use served::Served;
 
 /// One stored resource.
@@ -59,7 +58,7 @@ pub struct Opened {
 #[derive(Debug)]
 pub enum Commit {
     /// It is done.
-    Written(Written),
+    Written(WriteResult),
     /// Somebody else wrote first: nothing was written.
     Lost {
         /// At this revision, when the store says so.
@@ -69,7 +68,7 @@ pub enum Commit {
 
 /// The end of a change.
 #[derive(Debug, Clone)]
-pub struct Written {
+pub struct WriteResult {
     /// The object as it is now (or was, when removed).
     pub object: Object,
     /// Whether it is gone.
@@ -82,7 +81,7 @@ pub enum Change {
     /// Store this.
     Write(Value),
     /// Store this with [`Durability::Eventual`]: a heartbeat.
-    Beat(Value),
+    Heartbeat(Value),
     /// Leave it as it is.
     Keep,
     /// Remove it; the answer is this last state.
@@ -180,11 +179,6 @@ impl Resource {
         self.spec.key(namespace, name).map_err(|_| self.not_found(name))
     }
 
-    /// Whether a key text is one of this resource's.
-    pub fn owns_key(&self, key: &str) -> bool {
-        key.starts_with(self.spec.prefix())
-    }
-
     /// The key text after the resource's prefix.
     pub fn relative<'k>(&self, key: &'k Key) -> &'k str {
         key.as_str().strip_prefix(self.spec.prefix()).unwrap_or("")
@@ -280,7 +274,7 @@ impl Resource {
             Change::Keep => return self.written(&opened.stored, opened.revision),
             Change::Remove(last) => return self.remove(opened, last, dry_run).await,
             Change::Write(value) => (value, Durability::Immediate),
-            Change::Beat(value) => (value, Durability::Eventual),
+            Change::Heartbeat(value) => (value, Durability::Eventual),
         };
         let bytes = encoded(&mut value)?;
         drop(value);
@@ -297,7 +291,7 @@ impl Resource {
 
     fn written(&self, bytes: &[u8], revision: Revision) -> Result<Commit, RegistryError> {
         let object = self.object(bytes, revision, EventKind::Modified)?;
-        Ok(Commit::Written(Written { object, removed: false }))
+        Ok(Commit::Written(WriteResult { object, removed: false }))
     }
 
     async fn remove(&self, opened: &Opened, mut last: Value, dry_run: bool) -> Result<Commit, RegistryError> {
@@ -310,7 +304,7 @@ impl Resource {
             }
         };
         let object = self.object(&encode_stored(&mut last), removed_at, EventKind::Deleted)?;
-        Ok(Commit::Written(Written { object, removed: true }))
+        Ok(Commit::Written(WriteResult { object, removed: true }))
     }
 
     /// Waits until the write that won a race can be read: it may have been decided and not yet committed, and reading
@@ -328,7 +322,13 @@ impl Resource {
     ///
     /// # Errors
     /// When there is no such object, the change's own error, or when every try lost.
-    pub async fn change<F, E>(&self, namespace: &str, name: &str, dry_run: bool, mut change: F) -> Result<Written, E>
+    pub async fn change<F, E>(
+        &self,
+        namespace: &str,
+        name: &str,
+        dry_run: bool,
+        mut change: F,
+    ) -> Result<WriteResult, E>
     where
         F: FnMut(&Value) -> Result<Change, E>,
         E: From<RegistryError>,

@@ -8,7 +8,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::body::{Body, ListBody, WriteItem, boxed, full, raw};
+use super::body::{Body, ListBody, WriteItem, boxed, raw};
 use super::call::Call;
 use super::negotiate::{self, Accept, Format, Shape};
 use super::request_info::Query;
@@ -274,11 +274,6 @@ pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
             response.headers_mut().append(header::WARNING, value);
         }
     }
-}
-
-/// An empty 200.
-pub fn empty() -> Response<Body> {
-    Response::new(full(""))
 }
 
 /// PartialObjectMetadata in v1.

@@ -13,7 +13,7 @@ use super::admission::{Chain, View};
 use super::allocate::Cidr;
 use super::components::Components;
 use super::flow::Flow;
-use super::kubelet::{KubeletTls, Own};
+use super::kubelet::{DialPolicy, KubeletTls};
 use super::metrics::Metrics;
 use super::registry::{Registry, RegistryError};
 use super::services::Services;
@@ -76,9 +76,9 @@ impl Server {
         format!("{}-{}-{}-{}-{}", hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16))
     }
 
-    /// What this server is.
-    pub fn own(&self) -> Own {
-        Own { advertise: self.advertise, services: self.service_cidr }
+    /// Which addresses it connects to for others.
+    pub fn dial_policy(&self) -> DialPolicy {
+        DialPolicy { advertise: self.advertise, services: self.service_cidr }
     }
 
     /// `host:port` as clients are told.

@@ -1,5 +1,5 @@
 //! What Services hold, for the verbs that write them: grants that end however
-//! their request ends, and the repair of what no request could settle.
+//! their request ends, and the repair of what no request could conclude.
 //!
 //! A grant belongs to one try to write. Dropped before the store was asked it
 //! goes back at once. One whose write succeeded or was refused is concluded at
@@ -62,7 +62,7 @@ pub struct Repairs(u64);
 /// A grant that a write is about to use.
 #[derive(Debug)]
 #[must_use = "a grant is concluded by what became of its write"]
-pub struct Held {
+pub struct OpenGrant {
     services: Arc<Services>,
     /// None for what holds nothing, and once concluded.
     ticket: Option<u64>,
@@ -97,15 +97,20 @@ impl Services {
     }
 
     /// A grant of nothing.
-    pub fn nothing(self: &Arc<Self>) -> Held {
-        Held { services: self.clone(), ticket: None, sent: false }
+    pub fn nothing(self: &Arc<Self>) -> OpenGrant {
+        OpenGrant { services: self.clone(), ticket: None, sent: false }
     }
 
     /// Completes a Service (other kinds pass untouched).
     ///
     /// # Errors
     /// What is wrong with the fields asked for.
-    pub fn fill(self: &Arc<Self>, kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<Held, FieldErrors> {
+    pub fn fill(
+        self: &Arc<Self>,
+        kind: &Kind,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<OpenGrant, FieldErrors> {
         if !is_service(kind) {
             return Ok(self.nothing());
         }
@@ -116,7 +121,7 @@ impl Services {
         let repairs = state.repairs();
         state.open.insert(ticket, Open { grant, abandoned: None, repairs });
         drop(state);
-        Ok(Held { services: self.clone(), ticket: Some(ticket), sent: false })
+        Ok(OpenGrant { services: self.clone(), ticket: Some(ticket), sent: false })
     }
 
     /// To be asked before a Service is removed, for [`Services::vacate`]. Who asks while a repair goes on may be told the
@@ -175,7 +180,7 @@ impl State {
     }
 }
 
-impl Held {
+impl OpenGrant {
     /// The write is stored.
     pub fn written(mut self) {
         self.conclude(true);
@@ -206,8 +211,10 @@ impl Held {
         let mut state = self.services.lock();
         let Some(Open { grant, repairs, .. }) = state.open.remove(&ticket) else { return };
         // What it took is its own whatever was repaired; what it freed is not.
-        if !written || repairs == state.repairs() {
-            state.pools.settle(&grant, written);
+        if !written {
+            state.pools.revert(&grant);
+        } else if repairs == state.repairs() {
+            state.pools.commit(&grant);
         }
         if written && let Some(concluded) = &mut state.repairing {
             concluded.push(grant);
@@ -215,7 +222,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for OpenGrant {
     fn drop(&mut self) {
         if !self.sent {
             self.conclude(false);
@@ -248,7 +255,7 @@ mod tests {
     }
 
     /// A grant whose write is on its way.
-    fn sent(services: &Arc<Services>, kind: &Kind, ip: &str) -> Held {
+    fn sent(services: &Arc<Services>, kind: &Kind, ip: &str) -> OpenGrant {
         let mut held = services.fill(kind, &mut service(ip), None).unwrap();
         held.sent();
         held

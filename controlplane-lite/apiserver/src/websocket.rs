@@ -45,7 +45,7 @@ pub fn subprotocol<'k>(headers: &HeaderMap, known: &[&'k str]) -> Result<&'k str
 }
 
 /// How long a connection lasts on which the server speaks.
-pub struct Patience {
+pub struct Timeouts {
     /// A message that the client does not take for so long is the last one.
     pub unread: Duration,
     /// When it ends in any case, whether or not a message is on its way.
@@ -60,7 +60,7 @@ pub fn answer(
     request: &mut Request<Body>,
     protocol: &str,
     messages: BoxStream<'static, Message>,
-    patience: Patience,
+    timeouts: Timeouts,
 ) -> Response<Body> {
     let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY) else {
         return body::failure(&ApiError::bad_request("a WebSocket request needs Sec-WebSocket-Key"));
@@ -72,7 +72,7 @@ pub fn answer(
         let small =
             WebSocketConfig::default().max_message_size(Some(LARGEST_MESSAGE)).max_frame_size(Some(LARGEST_MESSAGE));
         let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(small)).await;
-        speak(socket, messages, patience).await;
+        speak(socket, messages, timeouts).await;
     });
     let mut response = Response::new(body::full(""));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -87,13 +87,13 @@ pub fn answer(
     response
 }
 
-/// Sends the messages until they, the client's patience or ours end. What a client does not take holds the messages
+/// Sends the messages until they, the client's timeouts or ours end. What a client does not take holds the messages
 /// behind it, so it is not waited for longer than was agreed.
-async fn speak<S>(socket: WebSocketStream<S>, mut messages: BoxStream<'static, Message>, patience: Patience)
+async fn speak<S>(socket: WebSocketStream<S>, mut messages: BoxStream<'static, Message>, timeouts: Timeouts)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Patience { unread, mut end } = patience;
+    let Timeouts { unread, mut end } = timeouts;
     let (mut sink, mut source) = socket.split();
     loop {
         // Cancel-safe: a message not taken stays in the stream, one not read stays in the socket, the end stays.
@@ -141,9 +141,9 @@ mod tests {
     async fn a_client_that_does_not_read_holds_nothing_for_long() {
         let held = Arc::new(());
         let (socket, _far, messages) = unread(&held).await;
-        let patience = Patience { unread: Duration::from_secs(30), end: std::future::pending().boxed() };
+        let timeouts = Timeouts { unread: Duration::from_secs(30), end: std::future::pending().boxed() };
         let began = Instant::now();
-        speak(socket, messages, patience).await;
+        speak(socket, messages, timeouts).await;
         assert_eq!((began.elapsed(), Arc::strong_count(&held)), (Duration::from_secs(30), 1));
     }
 
@@ -153,7 +153,7 @@ mod tests {
         let (socket, _far, messages) = unread(&held).await;
         let end = tokio::time::sleep(Duration::from_secs(5)).boxed();
         let began = Instant::now();
-        speak(socket, messages, Patience { unread: Duration::from_secs(30), end }).await;
+        speak(socket, messages, Timeouts { unread: Duration::from_secs(30), end }).await;
         assert_eq!((began.elapsed(), Arc::strong_count(&held)), (Duration::from_secs(5), 1));
     }
 
@@ -163,8 +163,8 @@ mod tests {
         let server = WebSocketStream::from_raw_socket(near, Role::Server, None).await;
         let client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
         let messages = futures::stream::iter((0..10).map(|n| Message::text(n.to_string()))).boxed();
-        let patience = Patience { unread: Duration::from_secs(30), end: std::future::pending().boxed() };
-        let spoken = tokio::spawn(speak(server, messages, patience));
+        let timeouts = Timeouts { unread: Duration::from_secs(30), end: std::future::pending().boxed() };
+        let spoken = tokio::spawn(speak(server, messages, timeouts));
         // The answer to the server's leave may find it gone.
         let heard: Vec<_> = client
             .take_while(|message| std::future::ready(message.is_ok()))

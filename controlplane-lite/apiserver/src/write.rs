@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::admission::{Operation, Request};
 use crate::call::Call;
-use crate::services::Held;
+use crate::services::OpenGrant;
 use crate::status::{self, ApiError};
 use scheme::Kind;
 use scheme::access::str_at;
@@ -96,7 +96,7 @@ pub async fn ask_admission(
 }
 
 /// Completes what holds addresses; other kinds pass untouched.
-fn grant(call: &Call, name: &str, object: &mut Value, old: Option<&Value>) -> Result<Held, ApiError> {
+fn grant(call: &Call, name: &str, object: &mut Value, old: Option<&Value>) -> Result<OpenGrant, ApiError> {
     let filled = call.server.services.fill(&call.resource.kind, object, old);
     filled.map_err(|errors| status::invalid(call.kind_subject(), name, &errors))
 }

@@ -164,15 +164,6 @@ impl Pki {
     /// while it fits the subject, comes from the CA and has time left, else a new
     /// one.
     pub fn leaf(&self, name: &str, subject: &Subject, now: Timestamp) -> Result<CertifiedKey, PkiError> {
-        self.leaf_of(&self.ca, name, subject, now)
-    }
-
-    /// The same from the front-proxy CA.
-    pub fn front_proxy_leaf(&self, name: &str, subject: &Subject, now: Timestamp) -> Result<CertifiedKey, PkiError> {
-        self.leaf_of(&self.front_proxy_ca, name, subject, now)
-    }
-
-    fn leaf_of(&self, ca: &Authority, name: &str, subject: &Subject, now: Timestamp) -> Result<CertifiedKey, PkiError> {
         let (cert_path, key_path) = self.paths(name);
         // A leaf that is damaged is made anew like one that is over: nothing but the
         // file itself depends on it.
@@ -180,13 +171,13 @@ impl Pki {
         if let (Some(cert_pem), Some(key_pem)) = stored
             && let (Ok(info), Ok(key)) = (CertInfo::from_pem(&cert_pem), parse_key(&key_path, &key_pem))
         {
-            let fits = info.covers(subject) && info.belongs_to(&key) && info.issued_by(ca);
+            let fits = info.covers(subject) && info.belongs_to(&key) && info.issued_by(&self.ca);
             // One from the future was made when the clock was wrong: nobody takes it for years.
             if fits && info.not_before <= now && info.not_after > now + RENEW_BEFORE {
                 return Ok(CertifiedKey { cert_pem, key_pem });
             }
         }
-        let issued = ca.issue(subject, LEAF_LIFETIME, now)?;
+        let issued = self.ca.issue(subject, LEAF_LIFETIME, now)?;
         files::write(&key_path, &issued.key_pem)?;
         files::write(&cert_path, &issued.cert_pem)?;
         Ok(issued)

@@ -128,8 +128,7 @@ impl Engine {
         if !self.synced() {
             return None;
         }
-        let attempt = self.queue.pop(now)?;
-        let pod = attempt.pod;
+        let pod = self.queue.pop(now)?;
         let Some(profile) = profile_of(&self.profiles, &pod) else {
             self.queue.remove(&pod.uid);
             return self.next(now);

@@ -1,22 +1,22 @@
 //! The bundled scheduler: an ordinary API client that binds pods to nodes. One
 //! task owns the queue and the cache and makes all decisions; binding runs beside it.
 
-pub mod bind;
-pub mod cache;
-pub mod config;
+mod bind;
+mod cache;
+mod config;
 pub mod cycle;
 pub mod engine;
-pub mod framework;
-pub mod nodes;
-pub mod plugins;
+mod framework;
+mod monotonic;
+mod nodes;
+mod plugins;
 pub mod pod;
-pub mod profile;
-pub mod queue;
-pub mod resources;
-mod steady;
+mod profile;
+mod queue;
+mod resources;
 mod sync;
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
+#[cfg(test)]
+mod testing;
 
 pub use config::{SchedulerConfig, parse_config};
 pub use sync::run;

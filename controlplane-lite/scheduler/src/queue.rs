@@ -49,15 +49,6 @@ struct Waiting {
     moved: bool,
 }
 
-/// A pod taken from the queue.
-#[derive(Debug, Clone)]
-pub struct Attempt {
-    /// The pod.
-    pub pod: Arc<PodInfo>,
-    /// Which attempt this is, from 1.
-    pub number: u32,
-}
-
 /// Pods that wait for a node.
 #[derive(Debug)]
 pub struct Queue {
@@ -77,11 +68,6 @@ impl Queue {
     /// How many pods wait, in flight ones included.
     pub fn len(&self) -> usize {
         self.pods.len()
-    }
-
-    /// Whether no pod waits.
-    pub fn is_empty(&self) -> bool {
-        self.pods.is_empty()
     }
 
     /// A new pod, or a new state of a waiting one. `gated` pods wait until they
@@ -130,7 +116,7 @@ impl Queue {
 
     /// Takes the next pod: an active one, or with none left one that backs off
     /// without having met an error.
-    pub fn pop(&mut self, now: Timestamp) -> Option<Attempt> {
+    pub fn pop(&mut self, now: Timestamp) -> Option<Arc<PodInfo>> {
         self.promote(now);
         let uid = match self.active.first_key_value() {
             Some((_, uid)) => uid.clone(),
@@ -147,7 +133,7 @@ impl Queue {
         waiting.moved = false;
         waiting.attempts += 1;
         waiting.rejected_by.clear();
-        Some(Attempt { pod: waiting.pod.clone(), number: waiting.attempts })
+        Some(waiting.pod.clone())
     }
 
     /// The pod taken before fits nowhere.

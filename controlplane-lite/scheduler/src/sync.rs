@@ -16,8 +16,8 @@ use super::bind::{bind, report};
 use super::config::SchedulerConfig;
 use super::cycle::XorShift;
 use super::engine::{Action, Engine, Input};
+use super::monotonic::MonotonicClock;
 use super::pod::{PodInfo, PodUid};
-use super::steady::Steady;
 use client::events::Recorder;
 use client::reflect::Source;
 use client::{Filter, Objects, Observer, Sink, Unreadable, reflect};
@@ -40,7 +40,7 @@ pub async fn run(client: Client, config: SchedulerConfig, token: CancellationTok
     let seed = u64::try_from(Timestamp::now().as_nanosecond() & 0xffff_ffff).unwrap_or(1);
     let engine = Engine::new(config.profiles(), Box::new(XorShift::new(seed)));
     let scheduler =
-        Scheduler { client, events, engine, tx, in_flight: 0, tasks: tasks.clone(), clock: Steady::start() };
+        Scheduler { client, events, engine, tx, in_flight: 0, tasks: tasks.clone(), clock: MonotonicClock::start() };
     scheduler.work(rx, token).await;
     tasks.close();
     tasks.wait().await;
@@ -119,7 +119,7 @@ struct Scheduler {
     tx: UnboundedSender<Message>,
     in_flight: usize,
     tasks: TaskTracker,
-    clock: Steady,
+    clock: MonotonicClock,
 }
 
 impl Scheduler {

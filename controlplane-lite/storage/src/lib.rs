@@ -2,13 +2,13 @@
 //! and the [`watch_cache`] in front of them. Knows nothing of kinds beyond the
 //! paths of their selectable fields, and nothing of HTTP.
 
-pub mod config;
-pub mod etcd;
-pub mod fanout;
+mod config;
+mod etcd;
+mod fanout;
 pub mod memory;
-pub mod object;
-pub mod redb;
-pub mod store;
+mod object;
+mod redb;
+mod store;
 pub mod watch_cache;
 
 pub use config::{DatastoreConfig, EtcdConfig, EtcdTls, RedbConfig, open};

@@ -38,7 +38,7 @@ use super::config::RedbConfig;
 use super::fanout::{Fanout, replay_then};
 use super::store::{Entry, Event, EventStream, Key, Page, Precondition, Put, Range, Revision, Store, StoreError};
 use acknowledged::Acknowledged;
-use writer::{Command, Write, Writer, Written};
+use writer::{Command, Write, WriteResult, Writer};
 
 /// Versions that are visible but not on disk yet; `None` is a deletion.
 type Overlay = BTreeMap<(Key, Revision), Option<Bytes>>;
@@ -195,13 +195,13 @@ impl Store for RedbStore {
     }
 
     async fn put(&self, put: Put) -> Result<Revision, StoreError> {
-        let Written { revision, .. } = self.ask(|answer| Command::Write(Write::Put(put), answer)).await?;
+        let WriteResult { revision, .. } = self.ask(|answer| Command::Write(Write::Put(put), answer)).await?;
         Ok(revision)
     }
 
     async fn delete(&self, key: &Key, precondition: Precondition) -> Result<(Revision, Entry), StoreError> {
         let write = Write::Delete(key.clone(), precondition);
-        let Written { revision, previous } = self.ask(|answer| Command::Write(write, answer)).await?;
+        let WriteResult { revision, previous } = self.ask(|answer| Command::Write(write, answer)).await?;
         let previous = previous.ok_or_else(|| StoreError::NotFound(key.clone()))?;
         Ok((revision, previous))
     }

@@ -311,16 +311,6 @@ impl StoreError {
     ) -> Self {
         Self::Io { operation, path: path.into(), source: source.into() }
     }
-
-    /// True when trying again later may work.
-    pub fn retryable(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Lagged)
-    }
-
-    /// True when the entry asked for is not there.
-    pub fn not_found(&self) -> bool {
-        matches!(self, Self::NotFound(_))
-    }
 }
 
 /// Judges a precondition against the revision that is there. Shared by backends
@@ -360,7 +350,7 @@ mod tests {
         );
         assert!(check(Precondition::Revision(Revision(3)), r(3)).is_ok());
         assert!(matches!(check(Precondition::Revision(Revision(3)), r(4)), Err(StoreError::Conflict { .. })));
-        assert!(check(Precondition::Revision(Revision(3)), None).unwrap_err().not_found());
+        assert!(matches!(check(Precondition::Revision(Revision(3)), None), Err(StoreError::NotFound(_))));
     }
 
     #[test]

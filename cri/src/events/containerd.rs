@@ -25,7 +25,7 @@ const MARKER_TOPIC: &str = "/copepod/subscribed";
 /// How often the marker is sent until it comes back.
 const MARKER_PERIOD: Duration = Duration::from_millis(25);
 /// How long CRI may lag behind containerd's events.
-const SETTLE_LIMIT: Duration = Duration::from_secs(2);
+const STOP_LAG_LIMIT: Duration = Duration::from_secs(2);
 
 /// Subscribes, and returns when containerd provably sends: a marker event that
 /// we publish ourselves has come back. Whatever happens after is in the stream.
@@ -41,7 +41,7 @@ pub(super) async fn subscribe(client: &CriClient) -> Result<ContainerEvents> {
     let opened = tokio::spawn(async move { events.subscribe(SubscribeRequest { filters }).await });
     let opened = async { opened.await.unwrap_or_else(|e| Err(Status::unavailable(e.to_string()))) };
     let stream = open(client, &call, opened).await?;
-    Ok(settled(client.clone(), stream, call))
+    Ok(decoded_in_step(client.clone(), stream, call))
 }
 
 /// Publishes markers until the stream answers, within the call's deadline.
@@ -80,7 +80,7 @@ async fn mark(client: &CriClient, call: &Call) -> Result<()> {
 /// Decodes, and holds an exit back until CRI knows of it too: containerd's
 /// event precedes CRI's own book-keeping by some milliseconds, and a caller who
 /// looked in between would see a running container and no further event.
-fn settled(client: CriClient, envelopes: Streaming<Envelope>, call: Call) -> ContainerEvents {
+fn decoded_in_step(client: CriClient, envelopes: Streaming<Envelope>, call: Call) -> ContainerEvents {
     let garbage = call.clone();
     envelopes
         .map_err(move |status| call.status(&status))
@@ -91,7 +91,7 @@ fn settled(client: CriClient, envelopes: Streaming<Envelope>, call: Call) -> Con
             async move {
                 let event = event?;
                 if event.kind == ContainerEventKind::Stopped {
-                    settle(&client, &event).await;
+                    wait_until_stopped(&client, &event).await;
                 }
                 Ok(event)
             }
@@ -107,9 +107,9 @@ fn settled(client: CriClient, envelopes: Streaming<Envelope>, call: Call) -> Con
 }
 
 /// Waits until CRI agrees that the container or sandbox does not run, or for
-/// [`SETTLE_LIMIT`]. A failing CRI is no reason to keep the event back.
-async fn settle(client: &CriClient, event: &ContainerEvent) {
-    let end = Instant::now() + SETTLE_LIMIT;
+/// [`STOP_LAG_LIMIT`]. A failing CRI is no reason to keep the event back.
+async fn wait_until_stopped(client: &CriClient, event: &ContainerEvent) {
+    let end = Instant::now() + STOP_LAG_LIMIT;
     let mut pause = Duration::from_millis(1);
     while Instant::now() < end && runs(client, &event.id).await {
         sleep(pause).await;

@@ -18,6 +18,9 @@ use crate::types::{
     RuntimeStatus, SandboxConfig, SandboxFilter, SandboxStatus, SandboxSummary, StringMap, Version,
 };
 
+/// Where `exec`, `attach` and `port_forward` lead: nobody answers there.
+const STREAMING_URL: &str = "http://127.0.0.1:1";
+
 fn selects(selector: &StringMap, labels: &StringMap) -> bool {
     selector.iter().all(|(k, v)| labels.get(k) == Some(v))
 }
@@ -231,7 +234,7 @@ impl RuntimeService for FakeRuntime {
         let op = Op::Exec;
         self.act(op, &request.container, |s| {
             Self::running_container(s, op, &request.container)?;
-            Ok(format!("{}/exec/{}", s.streaming_url, request.container))
+            Ok(format!("{STREAMING_URL}/exec/{}", request.container))
         })
         .await
     }
@@ -240,7 +243,7 @@ impl RuntimeService for FakeRuntime {
         let op = Op::Attach;
         self.act(op, &request.container, |s| {
             Self::running_container(s, op, &request.container)?;
-            Ok(format!("{}/attach/{}", s.streaming_url, request.container))
+            Ok(format!("{STREAMING_URL}/attach/{}", request.container))
         })
         .await
     }
@@ -251,7 +254,7 @@ impl RuntimeService for FakeRuntime {
             if !s.sandboxes.contains_key(sandbox) {
                 return Err(not_found(op.as_str(), sandbox));
             }
-            Ok(format!("{}/portforward/{sandbox}", s.streaming_url))
+            Ok(format!("{STREAMING_URL}/portforward/{sandbox}"))
         })
         .await
     }

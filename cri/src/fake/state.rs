@@ -58,7 +58,6 @@ pub(super) struct State {
     pub conditions: Vec<RuntimeCondition>,
     /// What `status` tells of handlers and features.
     pub features: RuntimeStatus,
-    pub streaming_url: String,
     pub pod_cidr: String,
     pub sandboxes: HashMap<SandboxId, Sandbox>,
     pub containers: HashMap<ContainerId, Container>,
@@ -80,7 +79,6 @@ impl Default for State {
             behaviors: Behaviors::new(),
             conditions: vec![ready("RuntimeReady"), ready("NetworkReady")],
             features: RuntimeStatus::default(),
-            streaming_url: "http://127.0.0.1:1".to_owned(),
             pod_cidr: String::new(),
             sandboxes: HashMap::new(),
             containers: HashMap::new(),

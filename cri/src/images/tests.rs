@@ -156,7 +156,7 @@ fn what_is_no_archive_is_refused() {
     assert!(said.contains("cut short") || said.contains("not an image archive"), "{said}");
 }
 
-/// A layout with an image for each architecture; `leave_out` names those whose layer is not there.
+/// An image layout in the making; a layer may be described and not be there.
 struct Layout {
     files: Vec<(String, Vec<u8>)>,
 }

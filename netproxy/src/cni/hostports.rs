@@ -27,7 +27,7 @@ pub mod mapping;
 pub mod table;
 
 use mapping::{HostPort, ReservedPort};
-use table::{Ours, TABLE};
+use table::{NetworkAddresses, TABLE};
 
 /// What of the table is one network's, and what it must not have.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +50,8 @@ impl Scope<'_> {
     }
 
     /// What of the table `leases` name, or named until those with `gone` addresses went.
-    fn ours(&self, leases: &Leases, gone: impl IntoIterator<Item = Ipv4Addr>) -> Ours {
-        Ours { subnet: self.subnet, leased: leases.addresses().chain(gone).collect() }
+    fn ours(&self, leases: &Leases, gone: impl IntoIterator<Item = Ipv4Addr>) -> NetworkAddresses {
+        NetworkAddresses { subnet: self.subnet, leased: leases.addresses().chain(gone).collect() }
     }
 }
 

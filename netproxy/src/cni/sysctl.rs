@@ -10,6 +10,7 @@ use std::io;
 use std::path::Path;
 
 use super::modprobe;
+use crate::note;
 
 /// Whether the packet filter can see what a bridge hands on at all: `br_netfilter` is there.
 const BRIDGE_FILTER: &str = "net/bridge/bridge-nf-call-iptables";
@@ -120,11 +121,11 @@ fn change(root: &Path, note: &Path, setting: &str, value: &str) -> io::Result<Op
     let present = fs::read_to_string(root.join(setting)).ok().map(|present| present.trim().to_owned());
     let other = present.filter(|present| present != value);
     if let Some(other) = &other {
-        let mut former = read(note)?;
+        let mut former: Former = note::read(note)?;
         // An earlier start changed it first, and somebody changed it back.
         if !former.contains_key(setting) {
             former.insert(setting.to_owned(), other.clone());
-            write(note, &former)?;
+            note::write(note, &former)?;
         }
     }
     set(root, setting, value)?;
@@ -132,7 +133,7 @@ fn change(root: &Path, note: &Path, setting: &str, value: &str) -> io::Result<Op
 }
 
 fn restore(root: &Path, note: &Path) -> io::Result<()> {
-    let former = read(note)?;
+    let former: Former = note::read(note)?;
     let restored = SETTINGS.iter().map(|(setting, ours)| {
         let Some(value) = former.get(*setting) else { return Ok(()) };
         match fs::read_to_string(root.join(setting)) {
@@ -143,22 +144,6 @@ fn restore(root: &Path, note: &Path) -> io::Result<()> {
     // All of it is tried, whatever fails.
     let restored: Vec<io::Result<()>> = restored.collect();
     restored.into_iter().collect()
-}
-
-fn read(note: &Path) -> io::Result<Former> {
-    let text = match fs::read(note) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Former::new()),
-        Err(error) => return Err(error),
-    };
-    let damaged = |error| io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {error}", note.display()));
-    serde_json::from_slice(&text).map_err(damaged)
-}
-
-fn write(note: &Path, former: &Former) -> io::Result<()> {
-    let named = |error: io::Error| io::Error::other(format!("note former settings in {}: {error}", note.display()));
-    let temporary = note.with_extension("new");
-    fs::write(&temporary, serde_json::to_vec(former)?).and_then(|()| fs::rename(&temporary, note)).map_err(named)
 }
 
 /// Lets loopback addresses pass `link`, so that the node reaches containers' ports at 127.0.0.1.
@@ -221,7 +206,7 @@ mod tests {
     fn only_what_is_ours_is_taken_back() {
         let (dir, note) = kernel("1");
         prepare(dir.path(), &note).unwrap();
-        assert_eq!(read(&note).unwrap(), Former::new(), "all of it was right");
+        assert_eq!(note::read::<Former>(&note).unwrap(), Former::new(), "all of it was right");
         fs::write(dir.path().join(FORWARD), "0").unwrap();
         prepare(dir.path(), &note).unwrap();
         // Somebody else changed it since.

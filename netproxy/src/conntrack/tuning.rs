@@ -12,6 +12,8 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
+use crate::note;
+
 /// Where the kernel has them, for the calling thread's network namespace.
 pub const NETFILTER: &str = "/proc/sys/net/netfilter";
 
@@ -115,7 +117,7 @@ pub fn apply(directory: &Path, note: Option<&Path>, sysctls: &[(&'static str, u6
 /// # Errors
 /// When the note cannot be read, or a setting not be written; the rest is done.
 pub fn restore(directory: &Path, note: &Path) -> io::Result<()> {
-    let changed = read(note)?;
+    let changed: Note = note::read(note)?;
     // Names that are not ours, whoever wrote them there, are not written to.
     let restored = NAMES.iter().filter_map(|name| Some((directory.join(name), changed.get(*name)?))).map(
         |(path, Changed { was, set })| match fs::read_to_string(&path) {
@@ -130,22 +132,11 @@ pub fn restore(directory: &Path, note: &Path) -> io::Result<()> {
 
 /// Notes a change. What it was at first counts, unless somebody has made it something else since.
 fn remember(note: &Path, name: &str, change: Changed) -> io::Result<()> {
-    let mut changed = read(note)?;
+    let mut changed: Note = note::read(note)?;
     let ours = changed.get(name).filter(|before| before.set == change.was);
     let was = ours.map_or(change.was, |before| before.was);
     changed.insert(name.to_owned(), Changed { was, set: change.set });
-    let temporary = note.with_extension("new");
-    fs::write(&temporary, serde_json::to_vec(&changed)?).and_then(|()| fs::rename(&temporary, note))
-}
-
-fn read(note: &Path) -> io::Result<Note> {
-    match fs::read(note) {
-        Ok(text) => serde_json::from_slice(&text).map_err(|error| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {error}", note.display()))
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Note::new()),
-        Err(error) => Err(error),
-    }
+    note::write(note, &changed)
 }
 
 #[cfg(test)]

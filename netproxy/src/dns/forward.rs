@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What others said.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Forwarded {
+pub enum UpstreamAnswer {
     Records(Vec<Record>),
     Negative {
         code: ResponseCode,
@@ -44,7 +44,7 @@ pub enum Forwarded {
 #[async_trait]
 pub trait Upstream: Send + Sync + 'static {
     /// Asks for one name, as it is: no search domains are tried.
-    async fn lookup(&self, name: &Name, kind: RecordType) -> Forwarded;
+    async fn lookup(&self, name: &Name, kind: RecordType) -> UpstreamAnswer;
 
     /// Whether anybody is asked at all.
     fn available(&self) -> bool;
@@ -135,31 +135,31 @@ fn resolver(servers: &[IpAddr], port: u16) -> Option<TokioResolver> {
 
 #[async_trait]
 impl Upstream for Forwarder {
-    async fn lookup(&self, name: &Name, kind: RecordType) -> Forwarded {
+    async fn lookup(&self, name: &Name, kind: RecordType) -> UpstreamAnswer {
         if self.followed.is_none() {
-            return Forwarded::Refused;
+            return UpstreamAnswer::Refused;
         }
-        let Some(resolver) = self.resolver() else { return Forwarded::Failed };
+        let Some(resolver) = self.resolver() else { return UpstreamAnswer::Failed };
         let mut absolute = name.clone();
         absolute.set_fqdn(true);
         match timeout(PATIENCE, resolver.lookup(absolute, kind)).await {
-            Ok(Ok(lookup)) => Forwarded::Records(lookup.answers().to_vec()),
+            Ok(Ok(lookup)) => UpstreamAnswer::Records(lookup.answers().to_vec()),
             Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => {
                 let soa = none
                     .soa
                     .map(|soa| Box::new(Record::from_rdata(soa.name.clone(), soa.ttl, RData::SOA(soa.data.clone()))));
                 match none.response_code {
-                    code @ (ResponseCode::NoError | ResponseCode::NXDomain) => Forwarded::Negative { code, soa },
-                    _ => Forwarded::Failed,
+                    code @ (ResponseCode::NoError | ResponseCode::NXDomain) => UpstreamAnswer::Negative { code, soa },
+                    _ => UpstreamAnswer::Failed,
                 }
             }
             Ok(Err(error)) => {
                 tracing::debug!(%name, %error, "a name outside the cluster got no answer");
-                Forwarded::Failed
+                UpstreamAnswer::Failed
             }
             Err(_) => {
                 tracing::debug!(%name, "a name outside the cluster got no answer in time");
-                Forwarded::Failed
+                UpstreamAnswer::Failed
             }
         }
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::{Name, Record, RecordType};
 
-use super::forward::{Forwarded, Upstream};
+use super::forward::{Upstream, UpstreamAnswer};
 use super::message::Reply;
 use super::watch::SharedZone;
 use super::zone::{Answer, Zone};
@@ -17,7 +17,7 @@ const CHAIN: usize = 8;
 
 /// What the zone alone can say.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Local {
+pub enum LocalAnswer {
     /// All of it.
     Known(Reply),
     /// A name outside the cluster, and the aliases that led there.
@@ -26,13 +26,13 @@ pub enum Local {
 
 /// Answers questions from one shared zone and one upstream.
 #[derive(Debug)]
-pub struct Names<U> {
+pub struct NameResolver<U> {
     zone: Arc<SharedZone>,
     upstream: U,
     answered: AtomicU64,
 }
 
-impl<U: Upstream> Names<U> {
+impl<U: Upstream> NameResolver<U> {
     /// Names of `zone`, and of whatever `upstream` knows.
     pub fn new(zone: Arc<SharedZone>, upstream: U) -> Self {
         Self { zone, upstream, answered: AtomicU64::new(0) }
@@ -49,12 +49,12 @@ impl<U: Upstream> Names<U> {
     }
 
     /// What can be said without asking anybody.
-    pub fn local(&self, query: &Query) -> Local {
+    pub fn local(&self, query: &Query) -> LocalAnswer {
         let local = self.zone.read(|zone, complete| follow(zone, complete, query.name(), query.query_type()));
         match local {
-            Some(Local::Known(reply)) => Local::Known(self.shuffled(reply)),
+            Some(LocalAnswer::Known(reply)) => LocalAnswer::Known(self.shuffled(reply)),
             Some(outside) => outside,
-            None => Local::Known(Reply::code(ResponseCode::ServFail)),
+            None => LocalAnswer::Known(Reply::code(ResponseCode::ServFail)),
         }
     }
 
@@ -78,20 +78,25 @@ impl<U: Upstream> Names<U> {
 
 /// Looks a name up, and what it is an alias of. Names of the cluster are not known before the zone
 /// is complete: an answer out of half a picture would be kept by its client.
-fn follow(zone: &Zone, complete: bool, name: &Name, kind: RecordType) -> Local {
+fn follow(zone: &Zone, complete: bool, name: &Name, kind: RecordType) -> LocalAnswer {
     let mut aliases: Vec<Record> = Vec::new();
     let mut name = name.clone();
     loop {
         if !zone.covers(&name) {
-            return Local::Outside { aliases, name };
+            return LocalAnswer::Outside { aliases, name };
         }
         if !complete {
-            return Local::Known(Reply::code(ResponseCode::ServFail));
+            return LocalAnswer::Known(Reply::code(ResponseCode::ServFail));
         }
         match zone.answer(&name, kind) {
             Answer::Records { answers, additionals } => {
                 aliases.extend(answers);
-                return Local::Known(Reply { authoritative: true, answers: aliases, additionals, ..Reply::default() });
+                return LocalAnswer::Known(Reply {
+                    authoritative: true,
+                    answers: aliases,
+                    additionals,
+                    ..Reply::default()
+                });
             }
             Answer::Alias { alias, target } if aliases.len() < CHAIN => {
                 aliases.push(*alias);
@@ -99,19 +104,19 @@ fn follow(zone: &Zone, complete: bool, name: &Name, kind: RecordType) -> Local {
             }
             // An alias of nothing has no data, as upstream's server says.
             Answer::NameError if aliases.is_empty() => {
-                return Local::Known(Reply::negative(ResponseCode::NXDomain, zone.soa()));
+                return LocalAnswer::Known(Reply::negative(ResponseCode::NXDomain, zone.soa()));
             }
             Answer::NameError | Answer::NoData | Answer::Alias { .. } => {
-                return Local::Known(Reply::negative(ResponseCode::NoError, zone.soa()));
+                return LocalAnswer::Known(Reply::negative(ResponseCode::NoError, zone.soa()));
             }
         }
     }
 }
 
 /// The reply to a question whose name, or the end of its aliases, somebody else knows.
-fn joined(query: &Query, mut aliases: Vec<Record>, forwarded: Forwarded) -> Reply {
+fn joined(query: &Query, mut aliases: Vec<Record>, forwarded: UpstreamAnswer) -> Reply {
     match forwarded {
-        Forwarded::Records(mut answers) => {
+        UpstreamAnswer::Records(mut answers) => {
             if aliases.is_empty() {
                 // As it was asked: clients that mix cases check for it.
                 for answer in answers.iter_mut().filter(|answer| answer.name == *query.name()) {
@@ -122,11 +127,11 @@ fn joined(query: &Query, mut aliases: Vec<Record>, forwarded: Forwarded) -> Repl
             aliases.extend(answers);
             Reply { authoritative, answers: aliases, ..Reply::default() }
         }
-        Forwarded::Negative { code, soa } if aliases.is_empty() => Reply { code, soa, ..Reply::default() },
+        UpstreamAnswer::Negative { code, soa } if aliases.is_empty() => Reply { code, soa, ..Reply::default() },
         // The alias exists, whether or not its target does.
-        Forwarded::Negative { .. } => Reply { authoritative: true, answers: aliases, ..Reply::default() },
-        Forwarded::Failed => Reply::code(ResponseCode::ServFail),
-        Forwarded::Refused => Reply::code(ResponseCode::Refused),
+        UpstreamAnswer::Negative { .. } => Reply { authoritative: true, answers: aliases, ..Reply::default() },
+        UpstreamAnswer::Failed => Reply::code(ResponseCode::ServFail),
+        UpstreamAnswer::Refused => Reply::code(ResponseCode::Refused),
     }
 }
 

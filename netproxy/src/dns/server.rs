@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::forward::Upstream;
 use super::message::{self, Packet, Question, Reply, Transport};
 use super::metrics::Metrics;
-use super::resolve::{Local, Names};
+use super::resolve::{LocalAnswer, NameResolver};
 use crate::accept::{self, Connections};
 
 /// Names that may be asked of others at the same time, as upstream's default configuration has it.
@@ -35,7 +35,7 @@ const DATAGRAM: usize = 4096;
 /// Answers on sockets that it is given.
 #[derive(Debug)]
 pub struct Server<U> {
-    names: Names<U>,
+    names: NameResolver<U>,
     /// The cluster's domain, for metrics.
     domain: String,
     metrics: Metrics,
@@ -62,7 +62,7 @@ enum Progress {
 
 impl<U: Upstream> Server<U> {
     /// A server without sockets. Whatever it does ends with `token`.
-    pub fn new(names: Names<U>, domain: String, metrics: Metrics, token: CancellationToken) -> Arc<Self> {
+    pub fn new(names: NameResolver<U>, domain: String, metrics: Metrics, token: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             names,
             domain,
@@ -109,7 +109,7 @@ impl<U: Upstream> Server<U> {
                 Ok(accepted) => accepted,
                 Err(error) => return error,
             };
-            let Some(place) = self.connections.place(client.ip()) else {
+            let Some(permit) = self.connections.acquire(client.ip()) else {
                 self.metrics.rejected_connections.inc();
                 continue;
             };
@@ -118,7 +118,7 @@ impl<U: Upstream> Server<U> {
                 if let Err(error) = server.converse(stream).await {
                     tracing::debug!(%error, "a DNS connection ended early");
                 }
-                drop(place);
+                drop(permit);
             });
         }
     }
@@ -169,8 +169,8 @@ impl<U: Upstream> Server<U> {
         };
         let pending = Pending { question, query, transport, began };
         let reply = match self.names.local(&pending.query) {
-            Local::Known(reply) => reply,
-            Local::Outside { aliases, name } => match Arc::clone(&self.forwards).try_acquire_owned() {
+            LocalAnswer::Known(reply) => reply,
+            LocalAnswer::Outside { aliases, name } => match Arc::clone(&self.forwards).try_acquire_owned() {
                 Ok(permit) => return Progress::Forward(Box::new(pending), aliases, name, permit),
                 Err(_) => {
                     self.metrics.rejected_forwards.inc();

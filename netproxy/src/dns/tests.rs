@@ -53,7 +53,7 @@ struct Running {
 /// Serves on `address`.
 async fn start(address: SocketAddrV4, zone: Arc<SharedZone>, resolv_conf: Option<PathBuf>) -> Running {
     let metrics = Metrics::default();
-    let names = Names::new(zone, Forwarder::new(resolv_conf, "192.0.2.53".parse().unwrap()));
+    let names = NameResolver::new(zone, Forwarder::new(resolv_conf, "192.0.2.53".parse().unwrap()));
     let server = Server::new(names, "cluster.local.".to_owned(), metrics.clone(), CancellationToken::new());
     let counted = metrics.clone();
     let task = tokio::spawn(async move { listen(&server, address, &counted).await });
@@ -205,7 +205,7 @@ async fn the_resolver_configuration_is_followed() {
     let forwarder = Forwarder::new(Some(path.clone()), "192.0.2.53".parse().unwrap()).at_port(port);
     let ask = async |name: &str| forwarder.lookup(&Name::from_ascii(name).unwrap(), RecordType::A).await;
     let told = |forwarded| match forwarded {
-        forward::Forwarded::Records(records) => records[0].data.to_string(),
+        forward::UpstreamAnswer::Records(records) => records[0].data.to_string(),
         other => format!("{other:?}"),
     };
     assert_eq!(told(ask("a.example.org.").await), "Failed", "no file yet");

@@ -2,7 +2,7 @@
 
 use netlink_sys::Socket;
 
-use super::plan::{Chain, Family, Marked, Policy, Step};
+use super::plan::{Chain, Family, MarkedRule, Policy, Step};
 use crate::backend::NftError;
 use crate::backend::netlink::{dump, netfilter_socket, receive, send};
 use crate::nft::expr::put_expressions;
@@ -63,7 +63,7 @@ impl Filters {
             let handle = u64::from_be_bytes(attributes.find(NFTA_RULE_HANDLE)?.array()?);
             let comment = attributes.get(NFTA_RULE_USERDATA)?.and_then(|userdata| comment_of(userdata.value));
             if let Some(comment) = comment.filter(|comment| crate::links::is_mark(comment)) {
-                chain.marked.push(Marked { handle, comment: comment.to_owned() });
+                chain.marked.push(MarkedRule { handle, comment: comment.to_owned() });
             }
             Ok(())
         })

@@ -25,7 +25,7 @@ pub enum Policy {
 
 /// A rule of ours in somebody's chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Marked {
+pub struct MarkedRule {
     pub handle: u64,
     pub comment: String,
 }
@@ -41,7 +41,7 @@ pub struct Chain {
     /// How many rules there are; counted where forwarded packets are filtered.
     pub rules: usize,
     /// Rules with a copepod's mark.
-    pub marked: Vec<Marked>,
+    pub marked: Vec<MarkedRule>,
     /// Whether the table says anything of pods.
     pub names_pods: bool,
 }
@@ -65,9 +65,9 @@ impl Chain {
     }
 }
 
-/// What there is.
+/// What the kernel has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sight {
+pub struct ObservedFilters {
     pub chains: Vec<Chain>,
     /// The policy of FORWARD in the older iptables, where that is in use.
     pub legacy: Option<String>,
@@ -99,7 +99,7 @@ pub struct Plan {
 
 /// The packets that are let pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Passing {
+pub struct AcceptedTraffic {
     /// Pods' own, from and to this range.
     pub cluster_cidr: Cidr4,
     /// Those of Services' clients elsewhere to endpoints elsewhere, on the network of another node for instance: they
@@ -109,8 +109,8 @@ pub struct Passing {
 }
 
 /// The rules that let packets pass, with their comments.
-fn wanted(owner: &Owner, passing: Passing) -> [(String, Rule); 4] {
-    let Passing { cluster_cidr, masquerade_mark } = passing;
+fn wanted(owner: &Owner, accepted: AcceptedTraffic) -> [(String, Rule); 4] {
+    let AcceptedTraffic { cluster_cidr, masquerade_mark } = accepted;
     let accept = |mut when: Vec<Statement>| {
         when.push(Statement::Verdict(Verdict::Accept));
         Rule(when)
@@ -125,17 +125,17 @@ fn wanted(owner: &Owner, passing: Passing) -> [(String, Rule); 4] {
     ]
 }
 
-fn is_of(marked: &Marked, owner: &Owner) -> bool {
+fn is_of(marked: &MarkedRule, owner: &Owner) -> bool {
     owner.has_marked(&marked.comment)
 }
 
 /// What lets packets pass where iptables filters; a chain that filters nothing is left alone.
-pub fn open(sight: &Sight, owner: &Owner, passing: Passing) -> Plan {
+pub fn open(observed: &ObservedFilters, owner: &Owner, accepted: AcceptedTraffic) -> Plan {
     let mut steps = Vec::new();
-    for chain in sight.chains.iter().filter(|chain| chain.is_iptables()) {
+    for chain in observed.chains.iter().filter(|chain| chain.is_iptables()) {
         let Some(policy) = chain.forward else { continue };
         let filters = policy == Policy::Drop || chain.rules > chain.marked.len();
-        let wanted = wanted(owner, passing);
+        let wanted = wanted(owner, accepted);
         let (table, name) = (&chain.table, &chain.name);
         let stale = chain.marked.iter().filter(|marked| is_of(marked, owner));
         let stale = stale.filter(|marked| !filters || wanted.iter().all(|(comment, _)| *comment != marked.comment));
@@ -154,7 +154,7 @@ pub fn open(sight: &Sight, owner: &Owner, passing: Passing) -> Plan {
             comment,
         }));
     }
-    Plan { steps, problems: problems(sight, passing.cluster_cidr) }
+    Plan { steps, problems: problems(observed, accepted.cluster_cidr) }
 }
 
 /// What takes the owner's rules out again.
@@ -169,8 +169,8 @@ pub fn close(chains: &[Chain], owner: &Owner) -> Vec<Step> {
 }
 
 /// What stays in pods' way.
-pub fn problems(sight: &Sight, cluster_cidr: Cidr4) -> Vec<String> {
-    let in_the_way = sight.chains.iter().filter(|chain| chain.is_in_the_way() && !chain.names_pods);
+pub fn problems(observed: &ObservedFilters, cluster_cidr: Cidr4) -> Vec<String> {
+    let in_the_way = observed.chains.iter().filter(|chain| chain.is_in_the_way() && !chain.names_pods);
     let mut lines: Vec<_> = in_the_way
         .map(|chain| {
             if chain.is_firewalld() {
@@ -187,7 +187,7 @@ pub fn problems(sight: &Sight, cluster_cidr: Cidr4) -> Vec<String> {
             )
         })
         .collect();
-    if let Some(policy) = sight.legacy.as_ref().filter(|policy| *policy != "ACCEPT") {
+    if let Some(policy) = observed.legacy.as_ref().filter(|policy| *policy != "ACCEPT") {
         lines.push(format!(
             "the policy of FORWARD in iptables-legacy is {policy}: \
              iptables-legacy -I FORWARD -s {cluster_cidr} -j ACCEPT, and the same with -d"

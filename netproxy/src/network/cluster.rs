@@ -9,7 +9,7 @@ use crate::routes::peers::{self, Peer, Vtep};
 
 /// What the cluster says of this node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Own {
+pub struct OwnNode {
     /// Its part of the pod network.
     pub pod_cidr: Option<Cidr4>,
     /// The end of its tunnels, as other nodes see it.
@@ -20,7 +20,7 @@ pub struct Own {
 #[derive(Clone, Debug)]
 pub struct Cluster {
     node_name: String,
-    own: Own,
+    own: OwnNode,
     peers: BTreeMap<String, Peer>,
     complete: bool,
 }
@@ -28,7 +28,7 @@ pub struct Cluster {
 impl Cluster {
     /// Nothing is known yet.
     pub fn new(node_name: String) -> Self {
-        Self { node_name, own: Own::default(), peers: BTreeMap::new(), complete: false }
+        Self { node_name, own: OwnNode::default(), peers: BTreeMap::new(), complete: false }
     }
 
     /// Whether all nodes were seen.
@@ -37,8 +37,8 @@ impl Cluster {
     }
 
     /// What is known of this node; nothing before all nodes were seen.
-    pub fn own(&self) -> Own {
-        if self.complete { self.own } else { Own::default() }
+    pub fn own(&self) -> OwnNode {
+        if self.complete { self.own } else { OwnNode::default() }
     }
 
     /// Other nodes by name; none before all were seen.
@@ -56,7 +56,7 @@ impl Cluster {
                 self.complete = true;
                 let is_listed = |name: &str| listed.iter().any(|listed| &*listed.name == name);
                 if !is_listed(&self.node_name) {
-                    self.own = Own::default();
+                    self.own = OwnNode::default();
                 }
                 self.peers.retain(|name, _| is_listed(name));
             }
@@ -66,7 +66,7 @@ impl Cluster {
 
     fn insert(&mut self, name: &str, node: &Node) {
         if name == self.node_name {
-            self.own = Own { pod_cidr: peers::pod_cidr(node), vtep: peers::vtep(node) };
+            self.own = OwnNode { pod_cidr: peers::pod_cidr(node), vtep: peers::vtep(node) };
             return;
         }
         match Peer::read(node) {
@@ -77,7 +77,7 @@ impl Cluster {
 
     fn remove(&mut self, name: &str) {
         if name == self.node_name {
-            self.own = Own::default();
+            self.own = OwnNode::default();
         }
         self.peers.remove(name);
     }
@@ -113,7 +113,7 @@ mod tests {
         let mut cluster = Cluster::new("own".to_owned());
         assert!(!cluster.fold(applied("own", "10.42.0.0/24")));
         assert!(!cluster.fold(applied("other", "10.42.1.0/24")));
-        assert!(!cluster.is_complete() && cluster.own() == Own::default() && cluster.peers().is_empty());
+        assert!(!cluster.is_complete() && cluster.own() == OwnNode::default() && cluster.peers().is_empty());
         assert!(cluster.fold(listed(&["own", "other"])));
         assert_eq!(cluster.own().pod_cidr, "10.42.0.0/24".parse().ok());
         assert_eq!(cluster.peers().keys().collect::<Vec<_>>(), ["other"]);
@@ -135,9 +135,9 @@ mod tests {
         cluster.fold(applied("new", ""));
         assert!(!cluster.peers().contains_key("new") && cluster.own().pod_cidr.is_some());
         cluster.fold(Change::Deleted(name("own")));
-        assert_eq!(cluster.own(), Own::default());
+        assert_eq!(cluster.own(), OwnNode::default());
         cluster.fold(applied("own", "10.42.7.0/24"));
         cluster.fold(listed(&[]));
-        assert_eq!((cluster.own(), cluster.peers().len()), (Own::default(), 0));
+        assert_eq!((cluster.own(), cluster.peers().len()), (OwnNode::default(), 0));
     }
 }

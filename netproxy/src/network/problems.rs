@@ -11,7 +11,7 @@ pub struct Problems {
 
 impl Problems {
     /// Tells of what is new in `present`, and forgets what is over; returns what it told.
-    pub fn tell(&mut self, present: BTreeSet<String>) -> BTreeSet<String> {
+    pub fn report(&mut self, present: BTreeSet<String>) -> BTreeSet<String> {
         let new: BTreeSet<_> = present.difference(&self.told).cloned().collect();
         new.iter().for_each(|problem| tracing::warn!("pod network: {problem}"));
         self.told = present;
@@ -43,12 +43,12 @@ mod tests {
     fn a_problem_is_told_again_only_after_it_was_over() {
         let mut problems = Problems::default();
         let some = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-        assert_eq!(problems.tell(some(&["a", "b"])), some(&["a", "b"]));
-        assert_eq!(problems.tell(some(&["a", "b", "c"])), some(&["c"]));
-        assert_eq!(problems.tell(some(&["c"])), some(&[]));
+        assert_eq!(problems.report(some(&["a", "b"])), some(&["a", "b"]));
+        assert_eq!(problems.report(some(&["a", "b", "c"])), some(&["c"]));
+        assert_eq!(problems.report(some(&["c"])), some(&[]));
         assert!(problems.any());
-        assert_eq!(problems.tell(some(&["a"])), some(&["a"]));
-        assert_eq!(problems.tell(some(&[])), some(&[]));
+        assert_eq!(problems.report(some(&["a"])), some(&["a"]));
+        assert_eq!(problems.report(some(&[])), some(&[]));
         assert!(!problems.any());
     }
 

@@ -37,7 +37,7 @@ fn put_statement(w: &mut Writer, statement: &Statement) {
             put_key(w, key);
             put_lookup(w, set.as_str(), None);
         }
-        Statement::Turn(of) => {
+        Statement::NumgenInc(of) => {
             put_numgen(w, NFT_NG_INCREMENTAL, *of, NFT_REG_1);
             put_cmp(w, NFT_CMP_EQ, &0u32.to_ne_bytes());
         }
@@ -121,8 +121,8 @@ fn put_key(w: &mut Writer, key: &[Field]) {
             Field::Daddr => put_payload(w, NFT_PAYLOAD_NETWORK_HEADER, 16, 4, register),
             Field::Dport => put_payload(w, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register),
             Field::L4Proto => put_meta_load(w, NFT_META_L4PROTO, register),
-            Field::Turn(of) => put_numgen(w, NFT_NG_INCREMENTAL, *of, register),
-            Field::Chance(of) => put_numgen(w, NFT_NG_RANDOM, *of, register),
+            Field::NumgenInc(of) => put_numgen(w, NFT_NG_INCREMENTAL, *of, register),
+            Field::NumgenRandom(of) => put_numgen(w, NFT_NG_RANDOM, *of, register),
         }
     }
 }

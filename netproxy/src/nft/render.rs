@@ -191,8 +191,8 @@ fn key_text(key: &[Field]) -> String {
         Field::Daddr => "ip daddr".to_owned(),
         Field::L4Proto => "meta l4proto".to_owned(),
         Field::Dport => "th dport".to_owned(),
-        Field::Turn(of) => format!("numgen inc mod {of}"),
-        Field::Chance(of) => format!("numgen random mod {of}"),
+        Field::NumgenInc(of) => format!("numgen inc mod {of}"),
+        Field::NumgenRandom(of) => format!("numgen random mod {of}"),
     });
     parts.collect::<Vec<_>>().join(" . ")
 }
@@ -213,7 +213,7 @@ pub fn statement_text(statement: &Statement, out: &mut String) {
         }
         Statement::FibLocal(side) => write!(out, "fib {} type local", side_text(*side)),
         Statement::InSet { key, set } => write!(out, "{} @{set}", key_text(key)),
-        Statement::Turn(of) => write!(out, "numgen inc mod {of} 0"),
+        Statement::NumgenInc(of) => write!(out, "numgen inc mod {of} 0"),
         Statement::MarkIsSet(mask) => write!(out, "meta mark & {mask:#x} == {mask:#x}"),
         Statement::SetMark(mask) => write!(out, "meta mark set meta mark | {mask:#x}"),
         Statement::ClearMark(mask) => write!(out, "meta mark set meta mark & {:#x}", !mask),

@@ -29,9 +29,9 @@ pub enum Field {
     /// `th dport`
     Dport,
     /// `numgen inc mod N`: counts connections, 0 to N-1, one counter per rule.
-    Turn(u32),
+    NumgenInc(u32),
     /// `numgen random mod N`: any number, 0 to N-1.
-    Chance(u32),
+    NumgenRandom(u32),
 }
 
 /// How to refuse a packet.
@@ -83,7 +83,7 @@ pub enum Statement {
         set: Name,
     },
     /// `numgen inc mod N 0`: every Nth time, the first included.
-    Turn(u32),
+    NumgenInc(u32),
     /// `meta mark & M == M`
     MarkIsSet(u32),
     /// `meta mark set meta mark | M`

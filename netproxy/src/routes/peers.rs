@@ -92,7 +92,7 @@ pub fn filtered_range(named: Cidr4, own: Option<Cidr4>) -> Cidr4 {
 
 /// What this node knows without asking other nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Surroundings {
+pub struct LocalNetworks {
     /// All nodes' pod networks lie within.
     pub cluster_cidr: Cidr4,
     /// No node and no pod has an address of these.
@@ -105,7 +105,7 @@ pub struct Surroundings {
     pub links: Vec<Cidr4>,
 }
 
-impl Surroundings {
+impl LocalNetworks {
     /// Why a pod network cannot be another node's.
     fn refuse_network(&self, pod_cidr: Cidr4) -> Option<String> {
         if !self.cluster_cidr.covers(pod_cidr) || self.cluster_cidr == pod_cidr {

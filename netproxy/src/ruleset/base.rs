@@ -74,7 +74,8 @@ fn services(node: &NodeView) -> Vec<Vec<Statement>> {
     rules.push(vec![Statement::Vmap { key: SERVICE.to_vec(), map: SetId::ServiceIps.name() }]);
     // While a commit passes, a packet may meet a lane's old rule and the map's new elements, and
     // find no endpoint for its turn. The first endpoint is there as long as any is.
-    let first = |kind: LaneKind, own| Statement::DnatMap { key: kind.key(Field::Turn(1)), map: kind.map(own).name() };
+    let first =
+        |kind: LaneKind, own| Statement::DnatMap { key: kind.key(Field::NumgenInc(1)), map: kind.map(own).name() };
     rules.extend([true, false].map(|own| vec![first(LaneKind::Cluster, own)]));
     for local in local_addresses(node) {
         let and = |statement| [local.as_slice(), &[statement]].concat();

@@ -60,7 +60,7 @@ impl LaneKind {
     pub fn rules(self, endpoints: u32, own: bool, mark: u32) -> Vec<Rule> {
         // One counter for several ports would tie them to each other: whoever calls two of them in turn would meet
         // the same endpoint of each for ever.
-        let which = if own { Field::Turn(endpoints) } else { Field::Chance(endpoints) };
+        let which = if own { Field::NumgenInc(endpoints) } else { Field::NumgenRandom(endpoints) };
         let pick = Rule(vec![Statement::DnatMap { key: self.key(which), map: self.map(own).name() }]);
         match self {
             Self::Cluster => vec![pick],

@@ -230,11 +230,11 @@ impl Builder<'_> {
                 }
             }
         }
-        let count = turns(endpoints.len());
+        let count = endpoint_count(endpoints.len());
         for (left, (index, endpoint)) in (1..=count).rev().zip(endpoints.iter().enumerate()) {
             let mut rule = vec![protocol.clone()];
             if left > 1 {
-                rule.push(Statement::Turn(left));
+                rule.push(Statement::NumgenInc(left));
             }
             rule.extend(remember.get(index).cloned());
             rule.push(dnat(endpoint));
@@ -252,11 +252,11 @@ impl Builder<'_> {
     fn lane(&mut self, kind: LaneKind, frontends: &[Frontend]) -> Name {
         let endpoints = &self.request.input.chosen.cluster;
         let own = self.request.own_lane;
-        let count = turns(endpoints.len());
+        let count = endpoint_count(endpoints.len());
         for frontend in frontends {
-            for (turn, endpoint) in (0..count).zip(endpoints) {
+            for (index, endpoint) in (0..count).zip(endpoints) {
                 let value = Value::Data(Key::new().addr(endpoint.addr).port(endpoint.port));
-                self.fragment.elements.push((kind.map(own), frontend_key(*frontend).index(turn), value));
+                self.fragment.elements.push((kind.map(own), frontend_key(*frontend).index(index), value));
             }
         }
         if own {
@@ -280,6 +280,6 @@ impl Builder<'_> {
     }
 }
 
-fn turns(endpoints: usize) -> u32 {
+fn endpoint_count(endpoints: usize) -> u32 {
     u32::try_from(endpoints).unwrap_or(u32::MAX)
 }

@@ -8,7 +8,7 @@ use crate::nft::apply::apply;
 use crate::nft::object::Protocol;
 use crate::nft::render::{rule_text, table_text};
 use crate::snapshot::{Change, Endpoint, Slice, State};
-use crate::topology::{Place, choose};
+use crate::topology::NodeTopology;
 use crate::tracer::{Outcome, Packet, Tracer};
 
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -70,11 +70,8 @@ impl World {
     fn sync(&mut self) -> Transaction {
         let changed = self.state.take_changed();
         let state = &self.state;
-        let tx = self.ruleset.update(changed, &|name| {
-            let place = Place { node_name: "node", zone: None };
-            let resolved = state.resolve(name).into_iter();
-            resolved.map(|r| PortInput { chosen: choose(&r, place), port: r.port }).collect()
-        });
+        let topology = NodeTopology { node_name: "node", zone: None };
+        let tx = self.ruleset.update(changed, &|name| PortInput::of(state, name, topology));
         apply(&mut self.applied, &tx).unwrap();
         apply(&mut self.applied, &Transaction::delete_chains(&tx.stale_chains)).unwrap();
         let (left, right) = (self.applied.as_ref().unwrap(), self.ruleset.table());

@@ -52,24 +52,24 @@ struct Harness {
 
 impl Harness {
     fn start(nft: FakeNft) -> Self {
-        Self::with(nft, Pace::default(), PodCidr::Ignored)
+        Self::with(nft, SyncPeriods::default(), PodCidr::Ignored)
     }
 
-    fn with(nft: FakeNft, pace: Pace, pod_cidr: PodCidr) -> Self {
+    fn with(nft: FakeNft, periods: SyncPeriods, pod_cidr: PodCidr) -> Self {
         let (changes, receiver) = mpsc::channel(16);
         let (conntrack, metrics, token) = (FakeConntrack::default(), Metrics::default(), CancellationToken::new());
-        let health = Health::new(Timestamp::now(), pace.sync_period * 2);
-        let parts = Parts {
+        let health = Health::new(Timestamp::now(), periods.sync_period * 2);
+        let inputs = ProxyInputs {
             backend: nft.clone(),
             conntrack: conntrack.clone(),
             node_name: "node".to_owned(),
             node: node(),
             health: health.clone(),
-            pace: pace.clone(),
+            periods: periods.clone(),
             pod_cidr,
             metrics: metrics.clone(),
         };
-        let task = tokio::spawn(Proxy::new(parts).run(receiver, token.clone()));
+        let task = tokio::spawn(Proxy::new(inputs).run(receiver, token.clone()));
         Self { nft, conntrack, metrics, health, changes, token, task }
     }
 
@@ -321,8 +321,8 @@ async fn a_sync_that_makes_no_progress_is_unhealthy_until_it_does() {
 
 #[tokio::test(start_paused = true)]
 async fn rests_between_transactions_when_told_to() {
-    let pace = Pace { min_sync_period: Duration::from_secs(20), ..Pace::default() };
-    let harness = Harness::with(FakeNft::default(), pace, PodCidr::Ignored);
+    let periods = SyncPeriods { min_sync_period: Duration::from_secs(20), ..SyncPeriods::default() };
+    let harness = Harness::with(FakeNft::default(), periods, PodCidr::Ignored);
     harness.see(service(Protocol::Tcp)).await;
     harness.see(Change::ServicesListed).await;
     harness.see(Change::SlicesListed).await;
@@ -345,7 +345,7 @@ async fn rests_between_transactions_when_told_to() {
 
 #[tokio::test(start_paused = true)]
 async fn waits_for_the_nodes_part_of_the_pod_network_and_follows_it() {
-    let harness = Harness::with(FakeNft::default(), Pace::default(), PodCidr::IsLocal);
+    let harness = Harness::with(FakeNft::default(), SyncPeriods::default(), PodCidr::IsLocal);
     harness.see(service(Protocol::Tcp)).await;
     harness.see(Change::ServicesListed).await;
     harness.see(Change::SlicesListed).await;
@@ -407,7 +407,7 @@ async fn latency_is_that_of_changes_since_the_start() {
 /// back from elsewhere.
 #[tokio::test(start_paused = true)]
 async fn a_part_outside_the_named_network_moves_what_is_masqueraded() {
-    let harness = Harness::with(FakeNft::default(), Pace::default(), PodCidr::IsWithin);
+    let harness = Harness::with(FakeNft::default(), SyncPeriods::default(), PodCidr::IsWithin);
     harness.see(service(Protocol::Tcp)).await;
     harness.see(Change::ServicesListed).await;
     harness.see(Change::SlicesListed).await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::*;
 use crate::snapshot::{Hints, Protocol};
 
-const HERE: Place<'static> = Place { node_name: "here", zone: Some("zone-a") };
+const HERE: NodeTopology<'static> = NodeTopology { node_name: "here", zone: Some("zone-a") };
 
 fn port() -> ServicePort {
     ServicePort { node_port: 30080, ..ServicePort::new(Protocol::Tcp, Ipv4Addr::new(10, 43, 0, 1), 80) }

@@ -11,7 +11,7 @@ use netproxy::backend::cli::{CliBackend, list_json};
 use netproxy::backend::netlink::NetlinkBackend;
 use netproxy::cni;
 use netproxy::cni::hostports::mapping::{HostPort, ReservedPort};
-use netproxy::cni::hostports::table::{Ours, TABLE, repair, table};
+use netproxy::cni::hostports::table::{NetworkAddresses, TABLE, repair, table};
 use netproxy::conntrack::ctnetlink::{Conntrack, CtNetlink};
 use netproxy::links::{self, BRIDGE, Link, Netlink, Owner};
 use netproxy::nft::object::Observed;
@@ -445,7 +445,7 @@ fn both_backends_make_the_same_table() {
             [host_port(None, Protocol::Tcp), host_port(Some(NODE_IP), Protocol::Udp), host_port(None, Protocol::Sctp)];
         let desired = table([(Ipv4Addr::new(10, 42, 7, 2), mappings.as_slice())], Some(DNS));
         let listing = backend.list().unwrap();
-        let ours = Ours { subnet: SUBNET.parse().unwrap(), leased: [].into() };
+        let ours = NetworkAddresses { subnet: SUBNET.parse().unwrap(), leased: [].into() };
         let tx = repair(listing.table.as_ref(), desired, &ours);
         backend.run(&tx, listing.generation).unwrap();
         tx

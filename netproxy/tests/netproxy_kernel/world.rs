@@ -10,14 +10,14 @@ use netproxy::nft::transaction::Transaction;
 use netproxy::ruleset::{LocalTraffic, NodeView, PortInput, Ruleset};
 use netproxy::services::NodePortAddresses;
 use netproxy::snapshot::{Change, Endpoint, Protocol, ServiceName, ServicePort, Slice, State};
-use netproxy::topology::{Place, choose};
+use netproxy::topology::NodeTopology;
 
 use crate::net::{NODE_IP, Net, Shape, TARGET_PORT, pod_ip};
 
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 100);
 pub const PORT: u16 = 80;
 pub const NODE_PORT: u16 = 30080;
-pub const PLACE: Place<'static> = Place { node_name: "node", zone: None };
+pub const TOPOLOGY: NodeTopology<'static> = NodeTopology { node_name: "node", zone: None };
 
 pub fn vip() -> SocketAddrV4 {
     SocketAddrV4::new(VIP, PORT)
@@ -91,10 +91,7 @@ impl World {
     pub fn update(&mut self) -> Transaction {
         let changed = self.state.take_changed();
         let state = &self.state;
-        self.ruleset.update(changed, &|name| {
-            let resolved = state.resolve(name).into_iter();
-            resolved.map(|r| PortInput { chosen: choose(&r, PLACE), port: r.port }).collect()
-        })
+        self.ruleset.update(changed, &|name| PortInput::of(state, name, TOPOLOGY))
     }
 
     /// Makes the kernel equal to the ruleset, whatever it has.

@@ -44,9 +44,9 @@ fn api(patches: Arc<Mutex<Vec<Value>>>) -> kube::Client {
     kube::Client::new(service, "default")
 }
 
-fn keeper(runtime: &Arc<FakeRuntime>, root: &std::path::Path) -> NodeKeeper {
+fn node_sync(runtime: &Arc<FakeRuntime>, root: &std::path::Path) -> NodeStatusSync {
     let config = crate::config::AgentConfig::new("n1", root);
-    NodeKeeper {
+    NodeStatusSync {
         settings: config.node,
         eviction: config.eviction,
         pressures: watch::channel(Pressures::new()).1,
@@ -63,11 +63,11 @@ fn keeper(runtime: &Arc<FakeRuntime>, root: &std::path::Path) -> NodeKeeper {
 #[tokio::test(start_paused = true)]
 async fn conditions_of_others_are_never_written() {
     let (dir, patches) = (tempfile::tempdir().unwrap(), Arc::new(Mutex::new(Vec::new())));
-    let (keeper, client) = (keeper(&FakeRuntime::new(), dir.path()), api(patches.clone()));
+    let (node_sync, client) = (node_sync(&FakeRuntime::new(), dir.path()), api(patches.clone()));
     let (view, token) = (watch::channel(Arc::default()).0, CancellationToken::new());
     let running = tokio::spawn({
         let token = token.clone();
-        async move { keeper.run(Some(client), view, token).await }
+        async move { node_sync.run(Some(client), view, token).await }
     });
     let written = async {
         while patches.lock().unwrap().len() < 3 {
@@ -87,15 +87,16 @@ async fn conditions_of_others_are_never_written() {
 #[tokio::test(start_paused = true)]
 async fn a_runtime_that_is_stopped_makes_the_node_unready() {
     let (dir, runtime) = (tempfile::tempdir().unwrap(), FakeRuntime::new());
-    let keeper = keeper(&runtime, dir.path());
+    let node_sync = node_sync(&runtime, dir.path());
     let ips = Vec::new();
-    let mut seen = Observed { machine: Machine::default(), ips, version: None, images: Vec::new(), images_at: None };
-    assert!(keeper.observe(&mut seen).await.1.is_ok());
+    let mut seen =
+        Observed { machine: MachineInfo::default(), ips, version: None, images: Vec::new(), images_at: None };
+    assert!(node_sync.observe(&mut seen).await.1.is_ok());
     for op in [Op::Status, Op::Version, Op::ListImages] {
         runtime.delay(op, 9, Duration::from_secs(600));
     }
     let began = Instant::now();
-    let (_, view) = keeper.observe(&mut seen).await;
+    let (_, view) = node_sync.observe(&mut seen).await;
     assert_eq!(view.unwrap_err(), "no answer within 30 s");
     assert_eq!(began.elapsed().as_secs(), RUNTIME_SILENT.as_secs(), "nothing else is waited for");
 }
@@ -104,11 +105,11 @@ async fn a_runtime_that_is_stopped_makes_the_node_unready() {
 async fn a_runtime_that_cannot_be_listed_makes_the_node_unready() {
     // Nobody lists; the runtime answers everything else.
     let (dir, patches) = (tempfile::tempdir().unwrap(), Arc::new(Mutex::new(Vec::new())));
-    let (keeper, client) = (keeper(&FakeRuntime::new(), dir.path()), api(patches.clone()));
+    let (node_sync, client) = (node_sync(&FakeRuntime::new(), dir.path()), api(patches.clone()));
     let (view, token) = (watch::channel(Arc::default()).0, CancellationToken::new());
     let running = tokio::spawn({
         let token = token.clone();
-        async move { keeper.run(Some(client), view, token).await }
+        async move { node_sync.run(Some(client), view, token).await }
     });
     let ready = || {
         let patches = patches.lock().unwrap();
@@ -171,11 +172,11 @@ async fn a_node_that_is_deleted_is_not_made_again() {
         let dir = tempfile::tempdir().unwrap();
         let asked = Asked::default();
         let client = api_that_deletes(asked.clone(), unseen);
-        let keeper = keeper(&FakeRuntime::new(), dir.path());
+        let node_sync = node_sync(&FakeRuntime::new(), dir.path());
         let (view, token) = (watch::channel(Arc::<NodeView>::default()).0, CancellationToken::new());
         let known = view.subscribe();
         let ended = token.clone();
-        let running = tokio::spawn(async move { keeper.run(Some(client), view, ended).await });
+        let running = tokio::spawn(async move { node_sync.run(Some(client), view, ended).await });
         tokio::time::sleep(Duration::from_secs(600)).await;
         token.cancel();
         running.await.unwrap();

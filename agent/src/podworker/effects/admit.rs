@@ -12,7 +12,7 @@ use crate::events::EventType;
 use crate::ids::PodUid;
 use crate::plan::effect::Outcome;
 use crate::plan::preempt::PREEMPTING;
-use crate::podworker::admission::{NodeLimits, Taken};
+use crate::podworker::admission::{AdmitResult, NodeLimits};
 use crate::podworker::inbox::Eviction;
 
 /// Takes the room the pod needs, or asks others to make some; those of `asked`
@@ -31,12 +31,12 @@ pub(super) async fn admit(ctx: &EffectContext, runs_already: bool, asked: &BTree
     }
     let limits = NodeLimits { allowed_unsafe_sysctls: &deps.settings.allowed_unsafe_sysctls, strict_groups };
     let outcome = match deps.admission.take(&ctx.pod, &deps.node_view(), limits, runs_already) {
-        Taken::Yes => {
+        AdmitResult::Yes => {
             deps.registry.register_pod(&ctx.pod);
             Outcome::Admitted
         }
-        Taken::Refused(refusal) => Outcome::Refused(refusal),
-        Taken::Preempt(victims) => Outcome::Preempting(preempt(ctx, &victims, asked)),
+        AdmitResult::Refused(refusal) => Outcome::Refused(refusal),
+        AdmitResult::Preempt(victims) => Outcome::Preempting(preempt(ctx, &victims, asked)),
     };
     ctx.journal.outcome(outcome);
     Ok(())

@@ -260,7 +260,7 @@ impl Node {
         self.probes.set(id, results);
         let uid = PodUid::of(pod);
         self.deps.status.probes_changed(&uid, self.probes.as_ref(), self.deps.clock.now());
-        self.workers.poke(&uid);
+        self.workers.wake(&uid);
     }
 
     pub(super) fn status(&self, pod: &Pod) -> PodStatus {

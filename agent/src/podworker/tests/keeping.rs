@@ -43,7 +43,7 @@ async fn volumes_of_a_running_pod_are_kept() {
     node.want(&[deleted(&p, 1)]);
     node.until("ended", |n| !n.volumes.torn_down.lock().unwrap().is_empty()).await;
     let calls = node.volumes.set_up.lock().unwrap().len();
-    node.workers.poke(&PodUid::of(&p));
+    node.workers.wake(&PodUid::of(&p));
     node.settle(Duration::from_secs(60)).await;
     assert_eq!(node.volumes.set_up.lock().unwrap().len(), calls);
 }
@@ -55,7 +55,7 @@ async fn a_volume_that_cannot_be_kept_is_told_and_tried_again() {
     node.want(std::slice::from_ref(&p));
     node.until("ready", |n| n.is_ready(&p)).await;
     *node.volumes.fail_set_up.lock().unwrap() = 2;
-    node.workers.poke(&PodUid::of(&p));
+    node.workers.wake(&PodUid::of(&p));
     node.until("tried again", |n| *n.volumes.fail_set_up.lock().unwrap() == 0).await;
     node.settle(Duration::from_secs(30)).await;
     assert_eq!(node.reasons().iter().filter(|r| **r == "FailedMount").count(), 2);
@@ -73,7 +73,7 @@ async fn a_volume_that_cannot_be_kept_holds_no_restart_up() {
     let (began, starts) = (tokio::time::Instant::now(), node.runtime.count(Op::StartContainer));
     // After the fifth failure in a row the next try is eight seconds away.
     *node.volumes.fail_set_up.lock().unwrap() = 5;
-    node.workers.poke(&PodUid::of(&p));
+    node.workers.wake(&PodUid::of(&p));
     node.until("started again", |n| n.runtime.count(Op::StartContainer) > starts).await;
     assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
     assert_eq!(*node.volumes.fail_set_up.lock().unwrap(), 0);

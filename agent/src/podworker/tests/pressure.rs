@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::harness::{Node, deleted, pod};
-use crate::config::{EvictionSettings, Minimum, Signal};
+use crate::config::{EvictionSettings, Signal, ThresholdValue};
 use crate::eviction::{EvictionManager, NodeSignals};
 use crate::ids::PodUid;
 use crate::plan::eviction::rank::{ContainerUsage, PodUsage, Space};
@@ -126,7 +126,7 @@ impl Scene {
             blind: AtomicBool::new(false),
             reclaimed: AtomicUsize::new(0),
         });
-        let minimum = [(signal, Some(Minimum::Amount(100)))];
+        let minimum = [(signal, Some(ThresholdValue::Amount(100)))];
         let settings = EvictionSettings {
             hard: Some(if soft { [].into() } else { minimum.into() }),
             soft: if soft { minimum.into() } else { [].into() },

@@ -28,7 +28,7 @@ const POD: &str = "  containers: [{name: a}]
 fn put_volumes(node: &Node, dir: &Path, reader: &Arc<FakeReader>, token: &CancellationToken) {
     let config = VolumeConfig { pods_root: dir.join("pods"), fields: FieldContext::default() };
     let workers = node.workers.clone();
-    let sink: ChangeSink = Arc::new(move |uid: &PodUid| workers.poke(uid));
+    let sink: ChangeSink = Arc::new(move |uid: &PodUid| workers.wake(uid));
     let set = VolumeManager::new(config, reader.clone(), EventRecorder::channel(64).0, sink);
     *node.volumes.real.lock().unwrap() = Some(set.clone() as Arc<dyn PodVolumes>);
     let token = token.clone();

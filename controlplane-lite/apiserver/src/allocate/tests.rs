@@ -50,7 +50,7 @@ fn asking_for_an_address() {
         taken.0[0].to_string(),
         "spec.clusterIPs: Invalid value: [\"10.43.0.10\"]: failed to allocate IP 10.43.0.10: provided IP is already allocated"
     );
-    pools.settle(&grant, false);
+    pools.revert(&grant);
     ask(&mut pools, "10.43.0.10").unwrap();
     for outside in ["10.44.0.1", "10.43.0.0", "10.43.0.255"] {
         assert!(ask(&mut pools, outside).unwrap_err().0[0].to_string().contains("not in the valid range"));
@@ -107,7 +107,7 @@ fn node_ports() {
     assert_eq!(update["spec"]["clusterIP"], "10.43.0.17");
     let mut plain = service(json!({"type": "ClusterIP", "ports": [{"port": 80, "protocol": "TCP"}]}));
     let grant = pools.fill(&mut plain, Some(&old), &mut zero).unwrap();
-    pools.settle(&grant, true);
+    pools.commit(&grant);
     assert!(pools.fill(&mut again, None, &mut zero).is_ok());
 }
 

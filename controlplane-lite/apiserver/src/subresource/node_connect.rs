@@ -73,8 +73,8 @@ fn log_socket(call: &Call, request: &mut Request<Body>, protocol: &str, log: Bod
     let parts = parts.filter_map(|part| std::future::ready(part.ok()));
     let first = futures::stream::once(async { Message::binary(Bytes::new()) });
     let end = call.server.stopping.clone().cancelled_owned().boxed();
-    let patience = websocket::Patience { unread: LOG_PAUSE, end };
-    websocket::answer(request, protocol, first.chain(parts.map(message)).boxed(), patience)
+    let timeouts = websocket::Timeouts { unread: LOG_PAUSE, end };
+    websocket::answer(request, protocol, first.chain(parts.map(message)).boxed(), timeouts)
 }
 
 fn text(body: Body) -> Response<Body> {
@@ -186,7 +186,7 @@ pub async fn kubelet(call: &Call, node: &str, path_and_query: String) -> Result<
     let server = &call.server;
     let nodes = server.registry.get("", "nodes").ok_or_else(ApiError::no_such_path)?;
     let (host, port) = crate::kubelet::endpoint(&nodes.read_value("", node).await?)?;
-    let address = crate::kubelet::resolve(&server.own(), (&host, port)).await?;
+    let address = crate::kubelet::resolve(&server.dial_policy(), (&host, port)).await?;
     let tls = server.kubelet_tls.for_node(node).map_err(ApiError::internal)?;
     Ok(Target { host: address.to_string(), port, tls: Some(tls), path_and_query })
 }

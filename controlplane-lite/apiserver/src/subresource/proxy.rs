@@ -77,7 +77,7 @@ fn redirect(path: &str, query: Option<&str>) -> Response<Body> {
 }
 
 fn target(call: &Call, host: &str, port: u16, https: bool, path_and_query: String) -> Result<Target, ApiError> {
-    let allowed = host.parse().is_ok_and(|ip| call.server.own().may_dial(ip, port));
+    let allowed = host.parse().is_ok_and(|ip| call.server.dial_policy().may_dial(ip, port));
     if !allowed {
         return Err(ApiError::bad_request("address not allowed"));
     }

@@ -22,7 +22,7 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     let mut object = decoded.object;
     let mut warnings = decoded.warnings;
     warnings.extend(call.kind.warnings_on_update(&call.info.subresource, &object));
-    call.settle_namespace(&mut object)?;
+    call.ensure_namespace(&mut object)?;
     match str_at(&object, &["metadata", "name"]) {
         "" => {
             ensure_map(&mut object, &["metadata"]).insert("name".into(), json!(call.info.name));

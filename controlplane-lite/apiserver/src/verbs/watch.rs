@@ -18,7 +18,7 @@ use crate::negotiate::{self, Accept, Format, Shape};
 use crate::options::{self, ListOptions};
 use crate::respond;
 use crate::status::ApiError;
-use crate::websocket::{self, Patience};
+use crate::websocket::{self, Timeouts};
 use storage::Revision;
 use storage::watch_cache::{CacheWatch, WatchItem, WatchRequest, WatchStart};
 
@@ -63,8 +63,8 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
                 () = stopping.cancelled() => {}
             }
         };
-        let patience = Patience { unread: answer::SWEEP, end: end.boxed() };
-        return Ok(websocket::answer(request, "", frames.map(text).boxed(), patience));
+        let timeouts = Timeouts { unread: answer::SWEEP, end: end.boxed() };
+        return Ok(websocket::answer(request, "", frames.map(text).boxed(), timeouts));
     }
     let mut response = Response::new(body::stream(frames));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(accept)));

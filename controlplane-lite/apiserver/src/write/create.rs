@@ -21,7 +21,7 @@ const NAME_ATTEMPTS: usize = 8;
 /// # Errors
 /// Every failure upstream's create has.
 pub async fn create(call: &Call, mut object: Value, options: &WriteOptions) -> Result<Object, ApiError> {
-    call.settle_namespace(&mut object)?;
+    call.ensure_namespace(&mut object)?;
     if !str_at(&object, &["metadata", "resourceVersion"]).is_empty() {
         return Err(ApiError::plain(500, "resourceVersion should not be set on objects to be created"));
     }

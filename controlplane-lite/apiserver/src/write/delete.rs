@@ -7,7 +7,7 @@ use crate::admission::Operation;
 use crate::call::Call;
 use crate::deletion::{self, Deletion};
 use crate::options::DeleteOptions;
-use crate::registry::{Change, Commit, RETRIES, RegistryError, Written};
+use crate::registry::{Change, Commit, RETRIES, RegistryError, WriteResult};
 use crate::status::ApiError;
 use scheme::access::str_at;
 
@@ -15,7 +15,7 @@ use scheme::access::str_at;
 ///
 /// # Errors
 /// 404, 409 for preconditions, admission's refusal.
-pub async fn delete(call: &Call, name: &str, options: &DeleteOptions) -> Result<Written, ApiError> {
+pub async fn delete(call: &Call, name: &str, options: &DeleteOptions) -> Result<WriteResult, ApiError> {
     carry_out(call, name, options, Some(Asked::new(call, Operation::Delete, options.dry_run))).await
 }
 
@@ -23,7 +23,7 @@ pub async fn delete(call: &Call, name: &str, options: &DeleteOptions) -> Result<
 ///
 /// # Errors
 /// 404, 409 for preconditions.
-pub async fn delete_admitted(call: &Call, name: &str, options: &DeleteOptions) -> Result<Written, ApiError> {
+pub async fn delete_admitted(call: &Call, name: &str, options: &DeleteOptions) -> Result<WriteResult, ApiError> {
     carry_out(call, name, options, None).await
 }
 
@@ -32,7 +32,7 @@ async fn carry_out(
     name: &str,
     options: &DeleteOptions,
     asked: Option<Asked<'_>>,
-) -> Result<Written, ApiError> {
+) -> Result<WriteResult, ApiError> {
     let (resource, namespace) = (&call.resource, call.info.namespace.as_str());
     let now = call.server.now();
     let repairs = call.server.services.repairs();
@@ -72,7 +72,7 @@ async fn carry_out(
 
 /// The second step of an immediate pod deletion. Dead before it, the pod stays marked with no grace left, and the pod
 /// garbage collector or the kubelet deletes it again.
-async fn remove_marked(call: &Call, name: &str, marked: Written) -> Result<Written, RegistryError> {
+async fn remove_marked(call: &Call, name: &str, marked: WriteResult) -> Result<WriteResult, RegistryError> {
     let uid = marked.object.uid().to_owned();
     let removal = call
         .resource
@@ -82,9 +82,9 @@ async fn remove_marked(call: &Call, name: &str, marked: Written) -> Result<Writt
         })
         .await;
     match removal {
-        Ok(written) => Ok(Written { removed: true, ..written }),
+        Ok(written) => Ok(WriteResult { removed: true, ..written }),
         // Somebody else finished it.
-        Err(RegistryError::NotFound { .. }) => Ok(Written { removed: true, ..marked }),
+        Err(RegistryError::NotFound { .. }) => Ok(WriteResult { removed: true, ..marked }),
         Err(error) => Err(error),
     }
 }

@@ -10,8 +10,8 @@ use crate::admission::Operation;
 use crate::call::{Call, valid};
 use crate::deletion;
 use crate::options::WriteOptions;
-use crate::registry::{Change, Commit, RETRIES, Written};
-use crate::services::Held;
+use crate::registry::{Change, Commit, RETRIES, WriteResult};
+use crate::services::OpenGrant;
 use crate::status::{ApiError, Cause, Subject};
 use scheme::access::{ensure_map, str_at};
 use scheme::{Kind, convert};
@@ -56,7 +56,7 @@ pub async fn update<F>(
     options: &WriteOptions,
     carried: Carried<'_>,
     mut next: F,
-) -> Result<Written, ApiError>
+) -> Result<WriteResult, ApiError>
 where
     F: FnMut(&Value) -> Result<Value, ApiError>,
 {
@@ -89,7 +89,12 @@ where
 }
 
 /// Everything between what is stored and the commit.
-async fn decide<F>(asked: &Asked<'_>, carried: Carried<'_>, old: &Value, wanted: F) -> Result<(Change, Held), ApiError>
+async fn decide<F>(
+    asked: &Asked<'_>,
+    carried: Carried<'_>,
+    old: &Value,
+    wanted: F,
+) -> Result<(Change, OpenGrant), ApiError>
 where
     F: FnOnce(&Value) -> Result<Value, ApiError>,
 {
@@ -119,7 +124,7 @@ where
     } else if same(&new, old) {
         Change::Keep
     } else if kind.strategy.is_heartbeat(subresource, &new, old) {
-        Change::Beat(new)
+        Change::Heartbeat(new)
     } else {
         Change::Write(new)
     };

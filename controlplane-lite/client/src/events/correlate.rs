@@ -72,7 +72,7 @@ struct Similar {
 }
 
 #[derive(Debug)]
-struct Written {
+struct RecordedEvent {
     name: String,
     count: i32,
     first: Timestamp,
@@ -84,7 +84,7 @@ struct Written {
 pub struct Correlator {
     buckets: HashMap<SourceKey, Bucket>,
     similar: HashMap<ReasonKey, Similar>,
-    written: HashMap<EventKey, Written>,
+    recorded: HashMap<EventKey, RecordedEvent>,
     /// The number in the last name given: the time, or one more.
     last: i128,
 }
@@ -95,7 +95,7 @@ impl Correlator {
         let object = object_key(&draft.object);
         let message = self.combine(draft, &object, now);
         let key = (draft.component, object.clone(), draft.reason, Message::of(&message));
-        let entry = self.written.get_mut(&key).map(|w| {
+        let entry = self.recorded.get_mut(&key).map(|w| {
             w.count = w.count.saturating_add(1);
             w.at = now;
             (w.name.clone(), w.count, w.first)
@@ -114,8 +114,8 @@ impl Correlator {
         self.last = now.as_nanosecond().max(self.last + 1);
         let name = format!("{object_name}.{:x}", self.last);
         let created = Box::new(event(draft, message, &name, (1, now, now)));
-        self.written.insert(key, Written { name, count: 1, first: now, at: now });
-        forget_oldest(&mut self.written, |w| w.at);
+        self.recorded.insert(key, RecordedEvent { name, count: 1, first: now, at: now });
+        forget_oldest(&mut self.recorded, |w| w.at);
         Decision::Create(created)
     }
 
@@ -264,6 +264,6 @@ mod tests {
             d.object.name = Some(format!("p{i}"));
             c.observe(&d, at(i));
         }
-        assert!(c.written.len() <= MEMORY && c.buckets.len() <= MEMORY && c.similar.len() <= MEMORY);
+        assert!(c.recorded.len() <= MEMORY && c.buckets.len() <= MEMORY && c.similar.len() <= MEMORY);
     }
 }

@@ -45,7 +45,9 @@ async fn sync(ctx: &Context, publisher: &Context, namespace: &str) -> Result<Nex
     if let Some(account) = missing_account(namespace, account.as_deref()) {
         let api: Api<ServiceAccount> = Api::namespaced(ctx.client.clone(), namespace);
         let answer = api.create(&PostParams::default(), &account).await;
-        settle(answer, "create ServiceAccount default in", namespace, |a| ctx.informers.service_accounts.written(a))?;
+        accept_write(answer, "create ServiceAccount default in", namespace, |a| {
+            ctx.informers.service_accounts.written(a)
+        })?;
     }
     let have = ctx.informers.root_cas.get(&ObjectKey::new(namespace, ROOT_CA_NAME));
     let api: Api<ConfigMap> = Api::namespaced(publisher.client.clone(), namespace);
@@ -54,12 +56,12 @@ async fn sync(ctx: &Context, publisher: &Context, namespace: &str) -> Result<Nex
         CaChange::Create(map) => api.create(&PostParams::default(), &map).await,
         CaChange::Update(map) => api.replace(ROOT_CA_NAME, &PostParams::default(), &map).await,
     };
-    settle(answer, "publish root CA in", namespace, |map| ctx.informers.root_cas.written(map))?;
+    accept_write(answer, "publish root CA in", namespace, |map| ctx.informers.root_cas.written(map))?;
     Ok(Next::Wait)
 }
 
 /// A namespace that went meanwhile, or an object that came, is no failure.
-fn settle<T>(
+fn accept_write<T>(
     answer: Result<T, kube::Error>,
     operation: &'static str,
     namespace: &str,

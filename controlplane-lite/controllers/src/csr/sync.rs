@@ -150,7 +150,7 @@ async fn approve(ctx: &Context, request: &CertificateSigningRequest, message: &s
     let key = name(&request.metadata);
     let written = api.replace_subresource("approval", key, &PostParams::default(), &changed).await;
     tracing::info!(request = key, signer = request.spec.signer_name, "certificate signing request approved");
-    settle(ctx, written.map_err(SyncError::api("approve CertificateSigningRequest", key)))
+    after_write(ctx, written.map_err(SyncError::api("approve CertificateSigningRequest", key)))
 }
 
 async fn issue(ctx: &Context, request: &CertificateSigningRequest, certificate: String) -> Result<Next, SyncError> {
@@ -172,11 +172,11 @@ async fn put_status(
     let api: Api<CertificateSigningRequest> = Api::all(ctx.client.clone());
     let key = name(&changed.metadata);
     let written = api.replace_status(key, &PostParams::default(), changed).await;
-    settle(ctx, written.map_err(SyncError::api(operation, key)))
+    after_write(ctx, written.map_err(SyncError::api(operation, key)))
 }
 
 /// The written request comes back as a change; one that went meanwhile needs nothing.
-fn settle(ctx: &Context, written: Result<CertificateSigningRequest, SyncError>) -> Result<Next, SyncError> {
+fn after_write(ctx: &Context, written: Result<CertificateSigningRequest, SyncError>) -> Result<Next, SyncError> {
     match written {
         Ok(request) => {
             ctx.informers.signing_requests.written(request);

@@ -34,11 +34,6 @@ pub fn deadline(d: &Deployment) -> Option<SignedDuration> {
     Some(SignedDuration::from_secs(seconds.into()))
 }
 
-/// One condition.
-pub fn condition<'a>(status: &'a DeploymentStatus, type_: &str) -> Option<&'a DeploymentCondition> {
-    status.conditions.iter().flatten().find(|c| c.type_ == type_)
-}
-
 /// Whether the rollout has arrived.
 pub fn complete(d: &Deployment, status: &DeploymentStatus) -> bool {
     let desired = d.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1);

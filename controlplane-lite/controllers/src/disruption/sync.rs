@@ -138,7 +138,7 @@ async fn sync(ctx: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
     let pods = matcher(&budget).map(|m| ctx.informers.pods.list_in(&key.namespace, |p| m.matches(&p.metadata)));
     let pods = pods.unwrap_or_default();
     let scale = if needs_scale(&budget) { scale(ctx, key, &pods).await? } else { Ok(Scale::default()) };
-    tell(&events, &budget, pods.is_empty(), &scale);
+    record_events(&events, &budget, pods.is_empty(), &scale);
     let selected: Vec<&Pod> = pods.iter().map(|p| &**p).collect();
     let plan = plan(&budget, &selected, scale.map(|scale| scale.size), Timestamp::now());
     for pod in pods.iter().filter(|p| plan.not_deleted.iter().any(|n| n == name(&p.metadata))) {
@@ -158,8 +158,8 @@ async fn sync(ctx: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
     Ok(plan.wake.map_or(Next::Wait, |wake| Next::After(wake.unsigned_abs())))
 }
 
-/// Says in events what keeps a budget from meaning what its owner thinks it does.
-fn tell(events: &Recorder, budget: &PodDisruptionBudget, no_pods: bool, scale: &Result<Scale, String>) {
+/// Records as events what keeps a budget from meaning what its owner thinks it does.
+fn record_events(events: &Recorder, budget: &PodDisruptionBudget, no_pods: bool, scale: &Result<Scale, String>) {
     if no_pods {
         events.event(budget, EventType::Normal, "NoPods", "No matching pods found");
     }

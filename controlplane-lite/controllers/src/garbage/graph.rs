@@ -107,16 +107,6 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// How many objects there are.
-    pub fn len(&self) -> usize {
-        self.objects.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
-    }
-
     /// An object.
     pub fn get(&self, uid: &str) -> Option<&Object> {
         self.objects.get(uid)

@@ -50,7 +50,7 @@ async fn sync(ctx: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
     let changes = match endpoints {
         Some(endpoints) => {
             let changes = reconcile(&endpoints, &existing);
-            tell(ctx, &endpoints, &changes);
+            record_events(ctx, &endpoints, &changes);
             changes
         }
         None => {
@@ -61,8 +61,8 @@ async fn sync(ctx: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
     perform(ctx, key, changes, &existing).await
 }
 
-/// Says in events which addresses have no mirror.
-fn tell(ctx: &Context, endpoints: &Endpoints, changes: &Changes) {
+/// Records as events which addresses have no mirror.
+fn record_events(ctx: &Context, endpoints: &Endpoints, changes: &Changes) {
     let events = ctx.events.named("endpoint-slice-mirroring-controller");
     let Changes { invalid, skipped, .. } = changes;
     if *invalid > 0 {

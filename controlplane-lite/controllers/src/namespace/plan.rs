@@ -14,7 +14,7 @@ pub(super) const FINALIZER: &str = "kubernetes";
 
 /// What a pass over all content has found.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Remains {
+pub(super) struct RemainingContent {
     /// Objects left, by resource.
     pub objects: BTreeMap<String, usize>,
     /// Finalizers they have, with the number of objects.
@@ -27,7 +27,7 @@ pub(super) struct Remains {
     pub grace_seconds: i64,
 }
 
-impl Remains {
+impl RemainingContent {
     /// Whether nothing is left, for sure.
     pub fn nothing(&self) -> bool {
         self.objects.is_empty() && self.discovery_failures.is_empty() && self.content_failures.is_empty()
@@ -48,11 +48,11 @@ pub(super) fn rank(plural: &str) -> u8 {
 /// The conditions to show.
 pub(super) fn conditions(
     before: Option<&[NamespaceCondition]>,
-    remains: &Remains,
+    remaining: &RemainingContent,
     now: Timestamp,
 ) -> Vec<NamespaceCondition> {
     let mut out: Vec<NamespaceCondition> = before.unwrap_or_default().to_vec();
-    for (type_, trouble, reason, good_reason, good_text) in rows(remains) {
+    for (type_, trouble, reason, good_reason, good_text) in rows(remaining) {
         match trouble {
             Some(text) => set(&mut out, type_, "True", reason, text, now),
             None => set(&mut out, type_, "False", good_reason, good_text.to_owned(), now),
@@ -64,7 +64,7 @@ pub(super) fn conditions(
 /// Type, what is wrong, the reason for that, and reason and text when all is well.
 type Row = (&'static str, Option<String>, &'static str, &'static str, &'static str);
 
-fn rows(remains: &Remains) -> [Row; 5] {
+fn rows(remaining: &RemainingContent) -> [Row; 5] {
     let some =
         |list: &[String], text: &str| (!list.is_empty()).then(|| format!("{text}{}: {}", list.len(), list.join("; ")));
     let counted = |map: &BTreeMap<String, usize>, text: &str, verb: &str| {
@@ -76,7 +76,7 @@ fn rows(remains: &Remains) -> [Row; 5] {
     [
         (
             "NamespaceDeletionDiscoveryFailure",
-            some(&remains.discovery_failures, "Discovery failed for some groups, "),
+            some(&remaining.discovery_failures, "Discovery failed for some groups, "),
             "DiscoveryFailed",
             "ResourcesDiscovered",
             "All resources successfully discovered",
@@ -90,21 +90,21 @@ fn rows(remains: &Remains) -> [Row; 5] {
         ),
         (
             "NamespaceDeletionContentFailure",
-            some(&remains.content_failures, "Failed to delete all resource types, remaining "),
+            some(&remaining.content_failures, "Failed to delete all resource types, remaining "),
             "ContentDeletionFailed",
             "ContentDeleted",
             "All content successfully deleted, may be waiting on finalization",
         ),
         (
             "NamespaceContentRemaining",
-            counted(&remains.objects, "Some resources are remaining", "has"),
+            counted(&remaining.objects, "Some resources are remaining", "has"),
             "SomeResourcesRemain",
             "ContentRemoved",
             "All content successfully removed",
         ),
         (
             "NamespaceFinalizersRemaining",
-            counted(&remains.finalizers, "Some content in the namespace has finalizers remaining", "in"),
+            counted(&remaining.finalizers, "Some content in the namespace has finalizers remaining", "in"),
             "SomeFinalizersRemain",
             "ContentHasNoFinalizers",
             "All content-preserving finalizers finished",
@@ -155,12 +155,12 @@ mod tests {
     #[test]
     fn conditions_say_what_holds_up() {
         let (t0, t1) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(60).unwrap());
-        let remains = Remains {
+        let remaining = RemainingContent {
             objects: [("pods".to_owned(), 2)].into(),
             finalizers: [("example.com/x".to_owned(), 1)].into(),
-            ..Remains::default()
+            ..RemainingContent::default()
         };
-        let first = conditions(None, &remains, t0);
+        let first = conditions(None, &remaining, t0);
         let text = |all: &[NamespaceCondition], t: &str| {
             let c = all.iter().find(|c| c.type_ == t).unwrap();
             (c.status.clone(), c.message.clone().unwrap(), c.last_transition_time.clone().unwrap().0)
@@ -173,12 +173,12 @@ mod tests {
             text(&first, "NamespaceFinalizersRemaining").1,
             "Some content in the namespace has finalizers remaining: example.com/x in 1 resource instance"
         );
-        assert_eq!(conditions(Some(&first), &remains, t1), first, "nothing new, nothing written");
-        let last = conditions(Some(&first), &Remains::default(), t1);
+        assert_eq!(conditions(Some(&first), &remaining, t1), first, "nothing new, nothing written");
+        let last = conditions(Some(&first), &RemainingContent::default(), t1);
         assert!(last.iter().all(|c| c.status == "False"));
         assert_eq!(text(&last, "NamespaceContentRemaining").2, t1);
         assert_eq!(text(&last, "NamespaceDeletionContentFailure").2, t0);
-        let long = Remains { content_failures: vec!["x".repeat(1_400_000)], ..Remains::default() };
+        let long = RemainingContent { content_failures: vec!["x".repeat(1_400_000)], ..RemainingContent::default() };
         assert_eq!(text(&conditions(None, &long, t0), "NamespaceDeletionContentFailure").1.len(), 32_768);
     }
 }

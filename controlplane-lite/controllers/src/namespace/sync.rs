@@ -11,7 +11,7 @@ use kube::core::DynamicObject;
 use serde_json::json;
 
 use super::discovery::{Resource, discover};
-use super::plan::{FINALIZER, Remains, conditions, rank, waits};
+use super::plan::{FINALIZER, RemainingContent, conditions, rank, waits};
 use crate::Context;
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
 use client::{ObjectKey, segment};
@@ -48,31 +48,31 @@ pub(crate) fn start(ctx: &Context) {
 async fn sync(ctx: &Context, key: &ObjectKey) -> Result<Next, SyncError> {
     let Some(namespace) = ctx.informers.namespaces.get(key).filter(|n| waits(n)) else { return Ok(Next::Wait) };
     let found = discover(&ctx.client).await.map_err(SyncError::api("discover resources for Namespace", key))?;
-    let mut remains = Remains {
+    let mut remaining = RemainingContent {
         discovery_failures: found.failures.iter().map(|(group, error)| format!("{group}: {error}")).collect(),
-        ..Remains::default()
+        ..RemainingContent::default()
     };
     let mut resources: Vec<Resource> =
         found.resources.into_iter().filter(|r| r.namespaced && r.can("delete")).collect();
     resources.sort_by_key(|r| rank(&r.api.plural));
     for resource in &resources {
         // What pods need outlives them.
-        if remains.objects.contains_key("pods") && rank(&resource.api.plural) > 0 {
+        if remaining.objects.contains_key("pods") && rank(&resource.api.plural) > 0 {
             break;
         }
-        empty(ctx, &key.name, resource, &mut remains).await;
+        empty(ctx, &key.name, resource, &mut remaining).await;
     }
-    if remains.nothing() {
+    if remaining.nothing() {
         finalize(ctx, &namespace).await?;
         return Ok(Next::Wait);
     }
-    write_conditions(ctx, &namespace, &remains).await?;
-    let wait = u64::try_from(remains.grace_seconds / 2 + 1).unwrap_or(1);
+    write_conditions(ctx, &namespace, &remaining).await?;
+    let wait = u64::try_from(remaining.grace_seconds / 2 + 1).unwrap_or(1);
     Ok(Next::After(RECHECK.max(Duration::from_secs(wait.min(15)))))
 }
 
 /// Deletes every object of a resource and counts what stays.
-async fn empty(ctx: &Context, namespace: &str, resource: &Resource, remains: &mut Remains) {
+async fn empty(ctx: &Context, namespace: &str, resource: &Resource, remaining: &mut RemainingContent) {
     let api: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), namespace, &resource.api);
     let name = if resource.api.group.is_empty() {
         resource.api.plural.clone()
@@ -80,7 +80,7 @@ async fn empty(ctx: &Context, namespace: &str, resource: &Resource, remains: &mu
         format!("{}.{}", resource.api.plural, resource.api.group)
     };
     if let Err(error) = delete_all(&api, resource).await {
-        remains.content_failures.push(format!("{name}: {error}"));
+        remaining.content_failures.push(format!("{name}: {error}"));
     }
     if !resource.can("list") {
         return;
@@ -88,15 +88,15 @@ async fn empty(ctx: &Context, namespace: &str, resource: &Resource, remains: &mu
     match api.list_metadata(&ListParams::default()).await {
         // Method not allowed, or no such resource: nothing can be left of it.
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 405 => {}
-        Err(error) => remains.content_failures.push(format!("{name}: {error}")),
+        Err(error) => remaining.content_failures.push(format!("{name}: {error}")),
         Ok(list) => {
             for object in &list.items {
-                *remains.objects.entry(name.clone()).or_default() += 1;
+                *remaining.objects.entry(name.clone()).or_default() += 1;
                 for finalizer in object.metadata.finalizers.iter().flatten() {
-                    *remains.finalizers.entry(finalizer.clone()).or_default() += 1;
+                    *remaining.finalizers.entry(finalizer.clone()).or_default() += 1;
                 }
                 let grace = object.metadata.deletion_grace_period_seconds.unwrap_or(0);
-                remains.grace_seconds = remains.grace_seconds.max(grace);
+                remaining.grace_seconds = remaining.grace_seconds.max(grace);
             }
         }
     }
@@ -123,9 +123,9 @@ async fn delete_all(api: &Api<DynamicObject>, resource: &Resource) -> Result<(),
     Ok(())
 }
 
-async fn write_conditions(ctx: &Context, namespace: &Namespace, remains: &Remains) -> Result<(), SyncError> {
+async fn write_conditions(ctx: &Context, namespace: &Namespace, remaining: &RemainingContent) -> Result<(), SyncError> {
     let before = namespace.status.as_ref().and_then(|s| s.conditions.as_deref());
-    let after = conditions(before, remains, Timestamp::now());
+    let after = conditions(before, remaining, Timestamp::now());
     if before == Some(after.as_slice()) {
         return Ok(());
     }

@@ -9,9 +9,9 @@ use crate::moment::Moment;
 use client::objects::{active, created};
 use client::tolerations::tolerates;
 
-/// What becomes of a pod.
+/// Whether taints evict a pod, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum TaintEviction {
     /// It stays.
     Stay,
     /// It leaves after this time, unless something changes.
@@ -54,16 +54,16 @@ fn same(a: &Taint, b: &Taint) -> bool {
 }
 
 /// Decides for a pod on a node.
-pub fn fate(pod: &Pod, node: &Node, times: &TaintTimes, now: Moment) -> Fate {
+pub fn taint_eviction(pod: &Pod, node: &Node, times: &TaintTimes, now: Moment) -> TaintEviction {
     if !active(pod) {
-        return Fate::Stay;
+        return TaintEviction::Stay;
     }
     let taints = node.spec.as_ref().and_then(|s| s.taints.as_ref());
     let evicting = taints.into_iter().flatten().filter(|t| t.effect == "NoExecute");
     match evicting.filter_map(|t| bears(pod, t, times.since(t, now), now)).min() {
-        None => Fate::Stay,
-        Some(Duration::ZERO) => Fate::Leave,
-        Some(left) => Fate::LeaveIn(left),
+        None => TaintEviction::Stay,
+        Some(Duration::ZERO) => TaintEviction::Leave,
+        Some(left) => TaintEviction::LeaveIn(left),
     }
 }
 
@@ -88,31 +88,31 @@ mod tests {
     use super::*;
     use serde_json::{Value, from_value, json};
 
-    fn check(tolerations: Value, taints: Value, now: u64, want: Fate) {
+    fn check(tolerations: Value, taints: Value, now: u64, want: TaintEviction) {
         let pod: Pod = from_value(json!({
             "metadata": {"name": "p", "creationTimestamp": at(-100).to_string()},
             "spec": {"containers": [], "tolerations": tolerations}, "status": {"phase": "Running"}
         }))
         .unwrap();
         let n = node("n", Some("True"), json!({"spec": {"taints": taints}}));
-        assert_eq!(fate(&pod, &n, &TaintTimes::default(), moment(now)), want);
+        assert_eq!(taint_eviction(&pod, &n, &TaintTimes::default(), moment(now)), want);
     }
 
     #[test]
     fn tolerations_set_the_time() {
         let taint = json!([{"key": "k", "effect": "NoExecute", "timeAdded": at(0).to_string()}]);
         let bear = |seconds: Value| json!([{"key": "k", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}]);
-        check(json!([]), json!([]), 0, Fate::Stay);
-        check(json!([]), json!([{"key": "k", "effect": "NoSchedule"}]), 0, Fate::Stay);
-        check(json!([]), taint.clone(), 0, Fate::Leave);
-        check(bear(json!(null)), taint.clone(), 9999, Fate::Stay);
-        check(bear(json!(300)), taint.clone(), 100, Fate::LeaveIn(Duration::from_secs(200)));
-        check(bear(json!(300)), taint.clone(), 300, Fate::Leave);
-        check(bear(json!(-5)), taint, 0, Fate::Leave);
+        check(json!([]), json!([]), 0, TaintEviction::Stay);
+        check(json!([]), json!([{"key": "k", "effect": "NoSchedule"}]), 0, TaintEviction::Stay);
+        check(json!([]), taint.clone(), 0, TaintEviction::Leave);
+        check(bear(json!(null)), taint.clone(), 9999, TaintEviction::Stay);
+        check(bear(json!(300)), taint.clone(), 100, TaintEviction::LeaveIn(Duration::from_secs(200)));
+        check(bear(json!(300)), taint.clone(), 300, TaintEviction::Leave);
+        check(bear(json!(-5)), taint, 0, TaintEviction::Leave);
         let two = json!([
             {"key": "k", "effect": "NoExecute", "timeAdded": at(0).to_string()},
             {"key": "other", "effect": "NoExecute", "timeAdded": at(0).to_string()}]);
-        check(bear(json!(300)), two, 0, Fate::Leave);
+        check(bear(json!(300)), two, 0, TaintEviction::Leave);
     }
 
     #[test]
@@ -127,15 +127,15 @@ mod tests {
         let tainted = node("n", None, json!({"spec": {"taints": [{"key": "k", "effect": "NoExecute"}]}}));
         let clean = node("n", None, json!({}));
         let mut times = TaintTimes::default();
-        let leave_in = |seconds| Fate::LeaveIn(Duration::from_secs(seconds));
+        let leave_in = |seconds| TaintEviction::LeaveIn(Duration::from_secs(seconds));
         times.observe(&tainted, moment(0));
-        assert_eq!(fate(&pod, &tainted, &times, moment(0)), leave_in(8));
+        assert_eq!(taint_eviction(&pod, &tainted, &times, moment(0)), leave_in(8));
         times.observe(&tainted, moment(5));
-        assert_eq!(fate(&pod, &tainted, &times, moment(5)), leave_in(3));
-        assert_eq!(fate(&pod, &tainted, &times, moment(8)), Fate::Leave);
+        assert_eq!(taint_eviction(&pod, &tainted, &times, moment(5)), leave_in(3));
+        assert_eq!(taint_eviction(&pod, &tainted, &times, moment(8)), TaintEviction::Leave);
         times.observe(&clean, moment(9));
         times.observe(&tainted, moment(20));
-        assert_eq!(fate(&pod, &tainted, &times, moment(20)), leave_in(8), "a new taint");
+        assert_eq!(taint_eviction(&pod, &tainted, &times, moment(20)), leave_in(8), "a new taint");
     }
 
     #[test]
@@ -149,23 +149,35 @@ mod tests {
             }))
             .unwrap()
         };
-        let leave_in = |seconds| Fate::LeaveIn(Duration::from_secs(seconds));
+        let leave_in = |seconds| TaintEviction::LeaveIn(Duration::from_secs(seconds));
         for noted in [json!(at(0).to_string()), json!(null)] {
             let taints = json!([{"key": "k", "effect": "NoExecute", "timeAdded": noted}]);
             let tainted = node("n", None, json!({"spec": {"taints": taints}}));
             let mut times = TaintTimes::default();
             times.observe(&tainted, moment(0));
             for step in [86_400, -86_400] {
-                assert_eq!(fate(&pod(-100), &tainted, &times, stepped(100, step)), leave_in(200), "{step}");
-                assert_eq!(fate(&pod(-100), &tainted, &times, stepped(300, step)), Fate::Leave, "{step}");
+                assert_eq!(taint_eviction(&pod(-100), &tainted, &times, stepped(100, step)), leave_in(200), "{step}");
+                assert_eq!(
+                    taint_eviction(&pod(-100), &tainted, &times, stepped(300, step)),
+                    TaintEviction::Leave,
+                    "{step}"
+                );
             }
-            assert_eq!(fate(&pod(60), &tainted, &times, stepped(100, 86_400)), leave_in(260), "it came later");
-            assert_eq!(fate(&pod(86_460), &tainted, &times, stepped(60, 86_400)), leave_in(300), "after the step");
+            assert_eq!(
+                taint_eviction(&pod(60), &tainted, &times, stepped(100, 86_400)),
+                leave_in(260),
+                "it came later"
+            );
+            assert_eq!(
+                taint_eviction(&pod(86_460), &tainted, &times, stepped(60, 86_400)),
+                leave_in(300),
+                "after the step"
+            );
         }
         // Whoever starts anew knows only what was noted.
         let noted = json!([{"key": "k", "effect": "NoExecute", "timeAdded": at(0).to_string()}]);
         let tainted = node("n", None, json!({"spec": {"taints": noted}}));
-        assert_eq!(fate(&pod(-100), &tainted, &TaintTimes::default(), moment(100)), leave_in(200));
+        assert_eq!(taint_eviction(&pod(-100), &tainted, &TaintTimes::default(), moment(100)), leave_in(200));
     }
 
     #[test]
@@ -173,17 +185,22 @@ mod tests {
         let n = node("n", None, json!({"spec": {"taints": [{"key": "k", "effect": "NoExecute"}]}}));
         let pod = |v: Value| from_value::<Pod>(v).unwrap();
         assert_eq!(
-            fate(&pod(json!({"metadata": {}, "status": {"phase": "Failed"}})), &n, &TaintTimes::default(), moment(0)),
-            Fate::Stay
+            taint_eviction(
+                &pod(json!({"metadata": {}, "status": {"phase": "Failed"}})),
+                &n,
+                &TaintTimes::default(),
+                moment(0)
+            ),
+            TaintEviction::Stay
         );
         assert_eq!(
-            fate(
+            taint_eviction(
                 &pod(json!({"metadata": {"deletionTimestamp": at(0).to_string()}})),
                 &n,
                 &TaintTimes::default(),
                 moment(0)
             ),
-            Fate::Stay
+            TaintEviction::Stay
         );
     }
 }

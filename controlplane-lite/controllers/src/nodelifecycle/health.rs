@@ -11,9 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::moment::Moment;
 use client::objects::created;
 
-/// What was last heard of a node.
+/// When a node last gave a sign of life, as upstream's node health data.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heard {
+pub struct NodeHealth {
     renewed: Option<Timestamp>,
     heartbeat: Option<Timestamp>,
     /// When, on our clock, one of the two last moved.
@@ -30,7 +30,7 @@ pub fn ready(node: &Node) -> Option<&str> {
     condition(node, "Ready").map(|c| c.status.as_str())
 }
 
-impl Heard {
+impl NodeHealth {
     /// Takes note of a node and its lease at the moment `now`.
     pub fn update(before: Option<&Self>, node: &Node, lease: Option<&Lease>, now: Moment) -> Self {
         let renewed = lease.and_then(|l| l.spec.as_ref()).and_then(|s| s.renew_time.as_ref()).map(|t| t.0);
@@ -64,9 +64,9 @@ pub enum Verdict {
 }
 
 /// Judges a node.
-pub fn judge(node: &Node, heard: &Heard, grace: Duration, startup: Duration, now: Moment) -> Verdict {
+pub fn judge(node: &Node, health: &NodeHealth, grace: Duration, startup: Duration, now: Moment) -> Verdict {
     let grace = if ready(node).is_some() { grace } else { startup };
-    let left = grace.saturating_sub(now.since(heard.at));
+    let left = grace.saturating_sub(now.since(health.at));
     if left > Duration::ZERO {
         return Verdict::Alive(left);
     }
@@ -126,21 +126,21 @@ pub(super) mod tests {
     fn a_step_of_the_clock_is_no_silence() {
         let n = node("n", Some("True"), json!({}));
         for step in [86_400, -86_400] {
-            let heard = Heard::update(None, &n, Some(&lease(0)), moment(0));
+            let health = NodeHealth::update(None, &n, Some(&lease(0)), moment(0));
             let now = stepped(10, step);
-            assert_eq!(judge(&n, &heard, GRACE, STARTUP, now), Verdict::Alive(Duration::from_secs(30)), "{step}");
-            assert!(matches!(judge(&n, &heard, GRACE, STARTUP, stepped(40, step)), Verdict::Silent(_)), "{step}");
+            assert_eq!(judge(&n, &health, GRACE, STARTUP, now), Verdict::Alive(Duration::from_secs(30)), "{step}");
+            assert!(matches!(judge(&n, &health, GRACE, STARTUP, stepped(40, step)), Verdict::Silent(_)), "{step}");
         }
     }
 
     #[test]
     fn a_lease_alone_keeps_a_node_alive() {
         let n = node("n", Some("True"), json!({}));
-        let heard = Heard::update(None, &n, Some(&lease(0)), moment(0));
-        assert_eq!(judge(&n, &heard, GRACE, STARTUP, moment(30)), Verdict::Alive(Duration::from_secs(10)));
-        let renewed = Heard::update(Some(&heard), &n, Some(&lease(30)), moment(30));
+        let health = NodeHealth::update(None, &n, Some(&lease(0)), moment(0));
+        assert_eq!(judge(&n, &health, GRACE, STARTUP, moment(30)), Verdict::Alive(Duration::from_secs(10)));
+        let renewed = NodeHealth::update(Some(&health), &n, Some(&lease(30)), moment(30));
         assert_eq!(judge(&n, &renewed, GRACE, STARTUP, moment(69)), Verdict::Alive(Duration::from_secs(1)));
-        let same = Heard::update(Some(&renewed), &n, Some(&lease(30)), moment(60));
+        let same = NodeHealth::update(Some(&renewed), &n, Some(&lease(30)), moment(60));
         assert_eq!(same, renewed, "an unchanged lease is no sign of life");
         assert!(matches!(judge(&n, &same, GRACE, STARTUP, moment(70)), Verdict::Silent(c) if c.len() == 4));
     }
@@ -148,16 +148,16 @@ pub(super) mod tests {
     #[test]
     fn the_nodes_own_clock_does_not_matter() {
         let n = node("n", Some("True"), json!({}));
-        let heard = Heard::update(None, &n, Some(&lease(-86_400)), moment(0));
-        let heard = Heard::update(Some(&heard), &n, Some(&lease(-86_390)), moment(39));
-        assert_eq!(judge(&n, &heard, GRACE, STARTUP, moment(40)), Verdict::Alive(Duration::from_secs(39)));
+        let health = NodeHealth::update(None, &n, Some(&lease(-86_400)), moment(0));
+        let health = NodeHealth::update(Some(&health), &n, Some(&lease(-86_390)), moment(39));
+        assert_eq!(judge(&n, &health, GRACE, STARTUP, moment(40)), Verdict::Alive(Duration::from_secs(39)));
     }
 
     #[test]
     fn silence_is_written_once() {
         let n = node("n", Some("Unknown"), json!({}));
-        let heard = Heard::update(None, &n, None, moment(0));
-        let Verdict::Silent(conditions) = judge(&n, &heard, GRACE, STARTUP, moment(50)) else { panic!("silent") };
+        let health = NodeHealth::update(None, &n, None, moment(0));
+        let Verdict::Silent(conditions) = judge(&n, &health, GRACE, STARTUP, moment(50)) else { panic!("silent") };
         assert!(conditions.iter().all(|c| c.type_ != "Ready"), "Ready is Unknown already");
         assert_eq!(conditions[0].reason.as_deref(), Some("NodeStatusNeverUpdated"));
     }
@@ -165,8 +165,8 @@ pub(super) mod tests {
     #[test]
     fn a_node_that_never_reported_has_longer() {
         let n = node("n", None, json!({}));
-        let heard = Heard::update(None, &n, None, moment(20));
-        assert_eq!(judge(&n, &heard, GRACE, STARTUP, moment(50)), Verdict::Alive(Duration::from_secs(10)));
-        assert!(matches!(judge(&n, &heard, GRACE, STARTUP, moment(60)), Verdict::Silent(_)));
+        let health = NodeHealth::update(None, &n, None, moment(20));
+        assert_eq!(judge(&n, &health, GRACE, STARTUP, moment(50)), Verdict::Alive(Duration::from_secs(10)));
+        assert!(matches!(judge(&n, &health, GRACE, STARTUP, moment(60)), Verdict::Silent(_)));
     }
 }

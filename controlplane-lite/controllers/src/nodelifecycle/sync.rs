@@ -12,7 +12,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::LEASE_NAMESPACE;
-use super::health::{Heard, Verdict, judge, ready};
+use super::health::{NodeHealth, Verdict, judge, ready};
 use super::taints::{self, Eviction, wants_no_execute};
 use super::zones::{Limits, Permits, states, stopped, zone};
 use crate::Context;
@@ -26,8 +26,8 @@ use client::{ObjectKey, api_in};
 struct Worker {
     ctx: Context,
     events: Recorder,
-    /// What was last heard of each node, by name.
-    heard: Arc<Mutex<HashMap<String, Heard>>>,
+    /// The health of each node, by name.
+    health: Arc<Mutex<HashMap<String, NodeHealth>>>,
     permits: Arc<Mutex<Permits>>,
     /// Nodes that are not ready and whose pods have been marked.
     marked: Arc<Mutex<HashSet<String>>>,
@@ -38,7 +38,7 @@ pub(super) fn start(ctx: &Context) {
     let worker = Worker {
         ctx: ctx.clone(),
         events: ctx.events.named("node-controller"),
-        heard: Arc::default(),
+        health: Arc::default(),
         permits: Arc::default(),
         marked: Arc::default(),
     };
@@ -47,7 +47,7 @@ pub(super) fn start(ctx: &Context) {
     ctx.informers.node_leases.subscribe(move |change| {
         let name = change.latest().metadata.name.clone().unwrap_or_default();
         if let Some(node) = nodes.get(&ObjectKey::new("", name)) {
-            leases.hear(&node, Moment::now());
+            leases.update_health(&node, Moment::now());
         }
     });
     let (sink, nodes, watcher) = (queue.clone(), ctx.informers.nodes.clone(), worker.clone());
@@ -56,7 +56,7 @@ pub(super) fn start(ctx: &Context) {
             watcher.forget(change.latest());
             return;
         };
-        watcher.hear(node, Moment::now());
+        watcher.update_health(node, Moment::now());
         sink.add(ObjectKey::of(&node.metadata));
         // The state of one node decides about the eviction from others.
         if change.old.is_none_or(|old| ready(old) != ready(node)) {
@@ -72,21 +72,21 @@ pub(super) fn start(ctx: &Context) {
 }
 
 impl Worker {
-    fn hear(&self, node: &Node, now: Moment) -> Heard {
+    fn update_health(&self, node: &Node, now: Moment) -> NodeHealth {
         let name = node.metadata.name.clone().unwrap_or_default();
         let lease = self.ctx.informers.node_leases.get(&ObjectKey::new(LEASE_NAMESPACE, name.clone()));
-        let mut all = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let heard = Heard::update(all.get(&name), node, lease.as_deref(), now);
-        if all.insert(name.clone(), heard.clone()).is_none() {
+        let mut all = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        let health = NodeHealth::update(all.get(&name), node, lease.as_deref(), now);
+        if all.insert(name.clone(), health.clone()).is_none() {
             let text = format!("Node {name} event: Registered Node {name} in Controller");
             self.events.event(node, EventType::Normal, "RegisteredNode", text);
         }
-        heard
+        health
     }
 
     fn forget(&self, node: &Node) {
         let name = node.metadata.name.clone().unwrap_or_default();
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
         self.marked.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
         let text = format!("Node {name} event: Removing Node {name} from Controller");
         self.events.event(node, EventType::Normal, "RemovingNode", text);
@@ -95,10 +95,10 @@ impl Worker {
     async fn sync(&self, key: &ObjectKey) -> Result<Next, SyncError> {
         let Some(mut node) = self.ctx.informers.nodes.get(key) else { return Ok(Next::Wait) };
         let now = Moment::now();
-        let heard = self.hear(&node, now);
+        let health = self.update_health(&node, now);
         let config = &self.ctx.config;
         let (grace, startup) = (config.node_monitor_grace_period, config.node_startup_grace_period);
-        let mut wake = match judge(&node, &heard, grace, startup, now) {
+        let mut wake = match judge(&node, &health, grace, startup, now) {
             Verdict::Alive(left) => Some(left),
             Verdict::Silent(conditions) if conditions.is_empty() => None,
             Verdict::Silent(conditions) => {
@@ -176,11 +176,7 @@ impl Worker {
         if !wants_no_execute(node) {
             return (Eviction::Held, None);
         }
-        let limits = Limits {
-            rate: config.node_eviction_rate,
-            secondary_rate: config.secondary_node_eviction_rate,
-            threshold: config.unhealthy_zone_threshold,
-        };
+        let limits = Limits { rate: config.node_eviction_rate, secondary_rate: config.secondary_node_eviction_rate };
         let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
         let (eviction, wait) = permits.ask(&zone(node), &zones, limits, now);
         (eviction, wait.map(|s| Duration::try_from_secs_f64(s.max(0.1)).unwrap_or(Duration::from_secs(10))))

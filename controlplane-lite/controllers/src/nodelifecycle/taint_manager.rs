@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::eviction::{Fate, TaintTimes, fate};
+use super::eviction::{TaintEviction, TaintTimes, taint_eviction};
 use crate::Context;
 use crate::moment::Moment;
 use crate::replicaset::delete_pod;
@@ -75,10 +75,10 @@ async fn sync(ctx: &Context, times: &Times, key: &ObjectKey) -> Result<Next, Syn
     let Some(pod) = ctx.informers.pods.get(key) else { return Ok(Next::Wait) };
     let Some(node) = ctx.informers.nodes.get(&ObjectKey::new("", node_name(&pod))) else { return Ok(Next::Wait) };
     let times = times.lock().unwrap_or_else(PoisonError::into_inner).get(node_name(&pod)).cloned();
-    match fate(&pod, &node, &times.unwrap_or_default(), Moment::now()) {
-        Fate::Stay => Ok(Next::Wait),
-        Fate::LeaveIn(wait) => Ok(Next::After(wait)),
-        Fate::Leave => evict(ctx, key, &pod).await,
+    match taint_eviction(&pod, &node, &times.unwrap_or_default(), Moment::now()) {
+        TaintEviction::Stay => Ok(Next::Wait),
+        TaintEviction::LeaveIn(wait) => Ok(Next::After(wait)),
+        TaintEviction::Leave => evict(ctx, key, &pod).await,
     }
 }
 

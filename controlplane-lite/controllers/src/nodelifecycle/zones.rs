@@ -13,15 +13,13 @@ use client::objects::label;
 /// Zones with more nodes than this are large.
 const LARGE: usize = 50;
 
-/// Rates and thresholds.
+/// At which rates pods are evicted.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Nodes per second in a healthy zone.
     pub rate: f64,
     /// Nodes per second in a large disrupted zone; small ones get none.
     pub secondary_rate: f64,
-    /// Share of not-ready nodes from which a zone is disrupted.
-    pub threshold: f64,
 }
 
 /// State of a zone.
@@ -128,13 +126,15 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const LIMITS: Limits = Limits { rate: 0.1, secondary_rate: 0.01, threshold: 0.55 };
+    const LIMITS: Limits = Limits { rate: 0.1, secondary_rate: 0.01 };
+    /// Share of not-ready nodes from which a zone is disrupted.
+    const THRESHOLD: f64 = 0.55;
 
     fn cluster(ready: usize, broken: usize) -> BTreeMap<String, (ZoneState, usize)> {
         let nodes: Vec<Node> = (0..ready + broken)
             .map(|i| node(&format!("n{i}"), Some(if i < ready { "True" } else { "Unknown" }), json!({})))
             .collect();
-        states(&nodes, LIMITS.threshold)
+        states(&nodes, THRESHOLD)
     }
 
     #[test]
@@ -155,7 +155,7 @@ mod tests {
         let excluded = || json!({"metadata": {"labels": {EXCLUDED: ""}}});
         let mut nodes: Vec<Node> = (0..5).map(|i| node(&format!("spot{i}"), Some("Unknown"), excluded())).collect();
         nodes.push(node("n", Some("True"), json!({})));
-        assert_eq!(states(&nodes, LIMITS.threshold)["/"], (ZoneState::Normal, 1));
+        assert_eq!(states(&nodes, THRESHOLD)["/"], (ZoneState::Normal, 1));
     }
 
     #[test]

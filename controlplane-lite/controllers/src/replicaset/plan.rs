@@ -1,7 +1,7 @@
 //! What a ReplicaSet wants done, out of the set, its candidates and the time. Pure.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -202,11 +202,6 @@ fn conditions(
         }
     }
     (!all.is_empty()).then_some(all)
-}
-
-/// Uids of pods, for sets.
-pub fn uids(pods: &[Arc<Pod>]) -> BTreeSet<&str> {
-    pods.iter().map(|p| uid(&p.metadata)).collect()
 }
 
 #[cfg(test)]

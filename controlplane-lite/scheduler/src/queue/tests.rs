@@ -14,7 +14,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn pop(queue: &mut Queue, now: Timestamp) -> Option<String> {
-    queue.pop(now).map(|a| a.pod.name.clone())
+    queue.pop(now).map(|pod| pod.name.clone())
 }
 
 fn add(queue: &mut Queue, name: &str, priority: i32) -> PodUid {
@@ -110,8 +110,8 @@ fn a_changed_pod_is_tried_again_a_removed_one_is_not() {
     assert_eq!(pop(&mut q, at(50)), None, "nothing of interest changed");
     q.upsert(Arc::new(pod("a", "1")), false, at(50));
     assert_eq!(pop(&mut q, at(50)), Some("a".into()));
-    assert!(q.remove(&a) && !q.remove(&a) && q.is_empty());
+    assert!(q.remove(&a) && !q.remove(&a) && q.len() == 0);
     q.failed(&a, at(50));
     q.unschedulable(&a, BTreeSet::new(), at(50));
-    assert!(q.is_empty());
+    assert!(q.len() == 0);
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::writer::{Answer, Write, Written};
+use super::writer::{Answer, Write, WriteResult};
 use super::{Overlay, read};
 use crate::store::{Durability, Entry, Event, Key, Revision, StoreError, check_precondition};
 
@@ -15,7 +15,7 @@ pub(super) struct Staged {
     /// Newest staged version per key.
     pub(super) latest: HashMap<Key, Revision>,
     pub(super) events: Vec<Event>,
-    pub(super) answers: Vec<(Answer<Written>, Written)>,
+    pub(super) answers: Vec<(Answer<WriteResult>, WriteResult)>,
     pub(super) durable: bool,
 }
 
@@ -26,7 +26,7 @@ impl Staged {
         write: Write,
         current: Option<(Revision, Option<Bytes>)>,
         revision: Revision,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<WriteResult, StoreError> {
         let have = current.as_ref().and_then(|(revision, value)| value.as_ref().map(|_| *revision));
         match write {
             Write::Put(put) => {
@@ -36,7 +36,7 @@ impl Staged {
                 self.versions.insert((put.key.clone(), revision), Some(put.value.clone()));
                 let entry = Entry { key: put.key, value: put.value, revision };
                 self.events.push(Event::Put { entry, created: have.is_none() });
-                Ok(Written { revision, previous: None })
+                Ok(WriteResult { revision, previous: None })
             }
             Write::Delete(key, precondition) => {
                 let (Some(last), Some((_, Some(value)))) = (have, current) else {
@@ -48,7 +48,7 @@ impl Staged {
                 self.versions.insert((key.clone(), revision), None);
                 let previous = Entry { key, value, revision: last };
                 self.events.push(Event::Delete { previous: previous.clone(), revision });
-                Ok(Written { revision, previous: Some(previous) })
+                Ok(WriteResult { revision, previous: Some(previous) })
             }
         }
     }

@@ -30,7 +30,7 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 /// What the writer is asked for.
 #[derive(Debug)]
 pub(super) enum Command {
-    Write(Write, Answer<Written>),
+    Write(Write, Answer<WriteResult>),
     Compact(Revision, Answer<()>),
     /// Commits, to see whether that works.
     Check(Answer<()>),
@@ -47,7 +47,7 @@ pub(super) enum Write {
 
 /// A successful write; a deletion says what it removed.
 #[derive(Debug)]
-pub(super) struct Written {
+pub(super) struct WriteResult {
     pub(super) revision: Revision,
     pub(super) previous: Option<Entry>,
 }
@@ -109,12 +109,12 @@ impl Writer {
             match first {
                 Ok(Command::Write(write, answer)) => {
                     let next = self.batch(inbox, (write, answer));
-                    if next.is_some_and(|command| self.obey(command)) {
+                    if next.is_some_and(|command| self.handle(command)) {
                         return;
                     }
                 }
                 Ok(command) => {
-                    if self.obey(command) {
+                    if self.handle(command) {
                         return;
                     }
                 }
@@ -128,7 +128,7 @@ impl Writer {
     }
 
     /// Anything but a write; true when the thread has to end.
-    fn obey(&mut self, command: Command) -> bool {
+    fn handle(&mut self, command: Command) -> bool {
         match command {
             // `batch` takes writes itself.
             Command::Write(_, answer) => drop(answer.send(Err(StoreError::Closed))),
@@ -149,7 +149,7 @@ impl Writer {
 
     /// Gathers what is waiting behind `first` and commits it as one. Returns a
     /// command that ended the gathering.
-    fn batch(&mut self, inbox: &Receiver<Command>, first: (Write, Answer<Written>)) -> Option<Command> {
+    fn batch(&mut self, inbox: &Receiver<Command>, first: (Write, Answer<WriteResult>)) -> Option<Command> {
         let mut writes = vec![first];
         let mut stopped_by = None;
         let until = Instant::now() + GATHER;
@@ -179,14 +179,14 @@ impl Writer {
     /// Opens the file again, unless a failed read is from before it was opened.
     fn read_failed(&mut self) {
         if self.failed.is_some() {
-            self.mend();
+            self.ensure_open();
         } else if self.opened.elapsed() >= REOPEN_PAUSE {
             self.reopen();
         }
     }
 
-    /// Opens the file again after a failure. True when there is nothing to mend.
-    fn mend(&mut self) -> bool {
+    /// Opens the file again after a failure. True when it is open.
+    fn ensure_open(&mut self) -> bool {
         let Some(last) = self.failed else { return true };
         if last.elapsed() < REOPEN_PAUSE {
             return false;
@@ -228,8 +228,8 @@ impl Writer {
         self.commit(&Overlay::new(), self.revision).map_err(|error| broken(&self.shared.path, "commit to", error))
     }
 
-    fn write(&mut self, writes: Vec<(Write, Answer<Written>)>) {
-        if !self.mend() {
+    fn write(&mut self, writes: Vec<(Write, Answer<WriteResult>)>) {
+        if !self.ensure_open() {
             for (_, answer) in writes {
                 drop(answer.send(Err(broken(&self.shared.path, "write to", super::reopening()))));
             }
@@ -266,8 +266,8 @@ impl Writer {
     fn stage(
         &self,
         staged: &mut Staged,
-        writes: Vec<(Write, Answer<Written>)>,
-    ) -> Result<(), (String, Vec<(Write, Answer<Written>)>)> {
+        writes: Vec<(Write, Answer<WriteResult>)>,
+    ) -> Result<(), (String, Vec<(Write, Answer<WriteResult>)>)> {
         let opened = self.shared.begin_read();
         let versions = match opened.and_then(|read| Ok(read.open_table(VERSIONS)?)) {
             Ok(versions) => versions,
@@ -303,7 +303,7 @@ impl Writer {
     /// Puts the overlay and `versions` on disk, with the counters, and forgets a
     /// little old history on the way.
     fn commit(&mut self, versions: &Overlay, newest: Revision) -> Result<(), redb::Error> {
-        if !self.mend() {
+        if !self.ensure_open() {
             return Err(super::reopening());
         }
         let committed = self.try_commit(versions, newest);
@@ -416,7 +416,7 @@ impl Writer {
 
     /// Flushes and gives back the reserve, so that the next start has no gap.
     fn close(&mut self) -> Result<(), StoreError> {
-        self.mend();
+        self.ensure_open();
         let overlay = self.shared.visible().overlay.clone();
         let work = || {
             let write = self.shared.begin_write()?;

@@ -78,7 +78,7 @@ impl Feed {
                 () = token.cancelled() => break,
                 _ = trim.tick() => self.trim(Instant::now()),
                 command = self.inbox.recv() => match command {
-                    Some(command) => self.obey(command).await,
+                    Some(command) => self.handle(command).await,
                     None => break,
                 },
                 chunk = events.next() => {
@@ -185,7 +185,7 @@ impl Feed {
         Ok(events)
     }
 
-    async fn obey(&self, command: Command) {
+    async fn handle(&self, command: Command) {
         match command {
             Command::Add(spec, answer) => {
                 // As of what the feed has applied, so that its next event fits on.

@@ -9,7 +9,7 @@ use super::super::object::{EventKind, Object};
 use super::super::store::{Entry, Event, Key, Range, Revision};
 use super::history::{Change, History};
 use super::watch::{CacheWatch, WatchRequest, WatchStart};
-use super::watchers::{News, Watchers};
+use super::watchers::{PendingEvent, Watchers};
 use super::{CacheError, Filter, ResourceSpec, Shared};
 
 /// Entries read from the store at once when a selector decides which of them count.
@@ -214,7 +214,7 @@ impl ResourceCache {
                 let present = state.objects.range::<str, _>((start.as_bound(), Bound::Unbounded));
                 let present = present.take_while(|(key, _)| key.as_str().starts_with(&prefix));
                 let wanted = present.filter(|(_, object)| request.filter.is_within(object));
-                initial.extend(wanted.map(|(_, object)| News::Present(object.clone())));
+                initial.extend(wanted.map(|(_, object)| PendingEvent::Present(object.clone())));
             }
             WatchStart::After(revision) => {
                 if revision < state.history.since() {
@@ -224,7 +224,7 @@ impl ResourceCache {
                 begun = revision;
                 let missed = state.history.after(revision);
                 let wanted = missed.filter(|change| change.concerns(&request.filter));
-                initial.extend(wanted.map(|change| News::Changed(change.clone())));
+                initial.extend(wanted.map(|change| PendingEvent::Changed(change.clone())));
             }
         }
         let fields = self.spec.fields.clone();
@@ -362,7 +362,7 @@ impl State {
             (None, None) => return,
         };
         let change = Arc::new(Change::new(key.clone(), object, previous));
-        self.watchers.tell(&change);
+        self.watchers.dispatch(&change);
         self.history.push(change, now);
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::super::object::{EventKind, Object, bookmark_frame};
 use super::super::store::Revision;
-use super::watchers::{Delivery, News, Pending, WatcherId};
+use super::watchers::{Delivery, Pending, PendingEvent, WatcherId};
 use super::{Filter, ResourceCache};
 
 /// How often a watch is told how far it has come when nothing else is.
@@ -92,7 +92,7 @@ pub struct CacheWatch {
     cache: Arc<ResourceCache>,
     id: WatcherId,
     filter: Filter,
-    initial: std::vec::IntoIter<News>,
+    initial: std::vec::IntoIter<PendingEvent>,
     /// Every initial item carries at least this, as upstream's do.
     initial_end: Option<Revision>,
     pending: Pending,
@@ -107,7 +107,7 @@ impl CacheWatch {
         cache: Arc<ResourceCache>,
         id: WatcherId,
         request: WatchRequest,
-        initial: Vec<News>,
+        initial: Vec<PendingEvent>,
         pending: Pending,
         begun: Revision,
     ) -> Self {
@@ -162,8 +162,8 @@ impl Stream for CacheWatch {
             return Poll::Ready(None);
         }
         for _ in 0..ASKED_AT_ONCE {
-            let Some(news) = this.initial.next() else { break };
-            if let Some(delivery) = news.settle(&this.filter) {
+            let Some(event) = this.initial.next() else { break };
+            if let Some(delivery) = event.resolve(&this.filter) {
                 return Poll::Ready(Some(Ok(this.event(delivery))));
             }
         }
@@ -179,8 +179,8 @@ impl Stream for CacheWatch {
         let mut asked = 0;
         loop {
             match this.pending.poll_next(context) {
-                Poll::Ready(Some(news)) => {
-                    if let Some(delivery) = news.settle(&this.filter) {
+                Poll::Ready(Some(event)) => {
+                    if let Some(delivery) = event.resolve(&this.filter) {
                         return Poll::Ready(Some(Ok(this.event(delivery))));
                     }
                 }

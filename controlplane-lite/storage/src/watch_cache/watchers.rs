@@ -22,20 +22,20 @@ pub(super) type Delivery = (EventKind, Arc<Object>);
 
 /// What a watch has yet to read.
 #[derive(Debug)]
-pub(super) enum News {
-    /// What it is told.
-    Told(Delivery),
+pub(super) enum PendingEvent {
+    /// The event as it is sent.
+    Ready(Delivery),
     /// A change that it has to ask its filter about.
     Changed(Arc<Change>),
     /// An object that was there when it began; likewise.
     Present(Arc<Object>),
 }
 
-impl News {
-    /// What a watch with this filter is told, if anything.
-    pub(super) fn settle(self, filter: &Filter) -> Option<Delivery> {
+impl PendingEvent {
+    /// The event that a watch with this filter sends, if any.
+    pub(super) fn resolve(self, filter: &Filter) -> Option<Delivery> {
         match self {
-            Self::Told(delivery) => Some(delivery),
+            Self::Ready(delivery) => Some(delivery),
             Self::Changed(change) => change.seen_by(|object| filter.matches(object)),
             Self::Present(object) => filter.matches(&object).then_some((EventKind::Added, object)),
         }
@@ -43,7 +43,7 @@ impl News {
 
     fn bytes(&self) -> usize {
         let object = match self {
-            Self::Told((_, object)) | Self::Present(object) => object,
+            Self::Ready((_, object)) | Self::Present(object) => object,
             Self::Changed(change) => &change.object,
         };
         object.json_bytes().len()
@@ -71,22 +71,22 @@ struct Watcher {
     number: u64,
     filter: Filter,
     after: Revision,
-    sender: mpsc::Sender<News>,
+    sender: mpsc::Sender<PendingEvent>,
     pending: Arc<AtomicUsize>,
 }
 
 /// The events that a watch has yet to read.
 #[derive(Debug)]
 pub(super) struct Pending {
-    receiver: mpsc::Receiver<News>,
+    receiver: mpsc::Receiver<PendingEvent>,
     bytes: Arc<AtomicUsize>,
 }
 
 impl Pending {
-    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<News>> {
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<PendingEvent>> {
         let polled = self.receiver.poll_recv(context);
-        if let Poll::Ready(Some(news)) = &polled {
-            self.bytes.fetch_sub(news.bytes(), Ordering::Relaxed);
+        if let Poll::Ready(Some(event)) = &polled {
+            self.bytes.fetch_sub(event.bytes(), Ordering::Relaxed);
         }
         polled
     }
@@ -97,25 +97,25 @@ impl Pending {
 }
 
 impl Watcher {
-    /// Tells the watch what concerns it; false when it must be dropped.
+    /// Queues what concerns the watch; false when it must be dropped.
     fn offer(&self, change: &Arc<Change>) -> bool {
         if change.revision <= self.after {
             return true;
         }
         if self.filter.is_apart() {
-            return !change.concerns(&self.filter) || self.send(News::Changed(change.clone()));
+            return !change.concerns(&self.filter) || self.send(PendingEvent::Changed(change.clone()));
         }
         match change.seen_by(|object| self.filter.matches(object)) {
-            Some(delivery) => self.send(News::Told(delivery)),
+            Some(delivery) => self.send(PendingEvent::Ready(delivery)),
             None => true,
         }
     }
 
-    fn send(&self, news: News) -> bool {
-        let length = news.bytes();
+    fn send(&self, event: PendingEvent) -> bool {
+        let length = event.bytes();
         let before = self.pending.fetch_add(length, Ordering::Relaxed);
         // The first is taken whatever its size.
-        (before == 0 || before + length <= MAX_PENDING_BYTES) && self.sender.try_send(news).is_ok()
+        (before == 0 || before + length <= MAX_PENDING_BYTES) && self.sender.try_send(event).is_ok()
     }
 }
 
@@ -165,17 +165,17 @@ impl Watchers {
         }
     }
 
-    /// Tells everyone concerned; drops who cannot keep up.
-    pub(super) fn tell(&mut self, change: &Arc<Change>) {
+    /// Dispatches a change to the watches it concerns; drops those that cannot keep up.
+    pub(super) fn dispatch(&mut self, change: &Arc<Change>) {
         self.all.retain(|watcher| watcher.offer(change));
         // An object never changes its namespace or name, but its fields may.
-        tell_at(&mut self.by_namespace, change.object.namespace(), change);
-        tell_at(&mut self.by_object, change.key.as_str(), change);
+        dispatch_at(&mut self.by_namespace, change.object.namespace(), change);
+        dispatch_at(&mut self.by_object, change.key.as_str(), change);
         for (index, watchers) in self.by_field.iter_mut().enumerate().filter(|(_, watchers)| !watchers.is_empty()) {
             let new = change.object.field_at(index);
             let old = change.previous.as_ref().and_then(|previous| previous.field_at(index));
             for value in new.into_iter().chain(old.filter(|old| Some(*old) != new)) {
-                tell_at(watchers, value, change);
+                dispatch_at(watchers, value, change);
             }
         }
     }
@@ -215,7 +215,7 @@ fn place(spec: &ResourceSpec, fields: &[FieldPath], filter: &Filter) -> Place {
     filter.namespace.clone().map_or(Place::All, Place::Namespace)
 }
 
-fn tell_at<K>(watchers: &mut HashMap<K, Vec<Watcher>>, at: &str, change: &Arc<Change>)
+fn dispatch_at<K>(watchers: &mut HashMap<K, Vec<Watcher>>, at: &str, change: &Arc<Change>)
 where
     K: std::hash::Hash + Eq + std::borrow::Borrow<str>,
 {

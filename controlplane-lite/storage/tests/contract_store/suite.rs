@@ -85,9 +85,10 @@ async fn preconditions(store: Shared) {
     let stale = store.put(Put::update(key("/a"), "x", Revision(first.0 + 40))).await.unwrap_err();
     assert!(matches!(stale, StoreError::Conflict { current: Some(r), .. } if r == first), "{stale:?}");
     let missing = store.put(Put::update(key("/none"), "x", first)).await.unwrap_err();
-    assert!(missing.not_found(), "{missing:?}");
+    assert!(matches!(missing, StoreError::NotFound(_)), "{missing:?}");
     for precondition in [Precondition::Any, Precondition::Revision(first)] {
-        assert!(store.delete(&key("/none"), precondition).await.unwrap_err().not_found());
+        let missing = store.delete(&key("/none"), precondition).await;
+        assert!(matches!(missing, Err(StoreError::NotFound(_))), "{missing:?}");
     }
     let stale = store.delete(&key("/a"), Precondition::Revision(Revision(first.0 + 40))).await.unwrap_err();
     assert!(matches!(stale, StoreError::Conflict { current: Some(r), .. } if r == first), "{stale:?}");

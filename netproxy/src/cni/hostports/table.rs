@@ -168,14 +168,14 @@ pub fn ports(observed: Option<&Observed>) -> BTreeMap<Ipv4Addr, Vec<HostPort>> {
 /// Whose elements of the table are one network's: containers with an address within its subnet, and those that its
 /// leases name, or named until now. A node's part of the pod network may change under running containers.
 #[derive(Clone, Debug)]
-pub struct Ours {
+pub struct NetworkAddresses {
     /// The network's addresses at present.
     pub subnet: Cidr4,
     /// Addresses that are, or just were, leased.
     pub leased: BTreeSet<Ipv4Addr>,
 }
 
-impl Ours {
+impl NetworkAddresses {
     fn has(&self, container: Ipv4Addr) -> bool {
         self.subnet.contains(container) || self.leased.contains(&container)
     }
@@ -183,7 +183,7 @@ impl Ours {
 
 /// The container of another network, whose leases are not `ours`, that has one of these ports.
 #[must_use]
-pub fn taken_by(observed: Option<&Observed>, ports: &[HostPort], ours: &Ours) -> Option<Ipv4Addr> {
+pub fn taken_by(observed: Option<&Observed>, ports: &[HostPort], ours: &NetworkAddresses) -> Option<Ipv4Addr> {
     // The address they would lead to does not matter: keys alone are looked for.
     elements(Ipv4Addr::UNSPECIFIED, ports).iter().find_map(|(id, key, _)| {
         let value = observed?.sets.get(&id.name())?.elements.get(key)?;
@@ -196,7 +196,7 @@ pub fn taken_by(observed: Option<&Observed>, ports: &[HostPort], ours: &Ours) ->
 /// keep a port that is wanted here, too. Nothing is made for nothing: without any port wanted, a
 /// table that is missing stays missing.
 #[must_use]
-pub fn repair(observed: Option<&Observed>, mut desired: Table, ours: &Ours) -> Transaction {
+pub fn repair(observed: Option<&Observed>, mut desired: Table, ours: &NetworkAddresses) -> Transaction {
     if observed.is_none() && desired.sets.values().all(|set| set.elements.is_empty()) {
         return Transaction::default();
     }

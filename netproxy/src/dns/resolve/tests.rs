@@ -16,11 +16,11 @@ use crate::cluster::Batch;
 use crate::snapshot::ServiceName;
 
 /// Says one thing, and remembers what it was asked.
-struct Others(Forwarded, Mutex<Vec<String>>);
+struct Others(UpstreamAnswer, Mutex<Vec<String>>);
 
 #[async_trait]
 impl Upstream for Others {
-    async fn lookup(&self, name: &Name, _: RecordType) -> Forwarded {
+    async fn lookup(&self, name: &Name, _: RecordType) -> UpstreamAnswer {
         self.1.lock().unwrap().push(name.to_string());
         self.0.clone()
     }
@@ -47,7 +47,7 @@ fn to(target: &str) -> Value {
     json!({"type": "ExternalName", "externalName": target})
 }
 
-fn names(forwarded: Forwarded, listed: bool) -> Names<Others> {
+fn names(forwarded: UpstreamAnswer, listed: bool) -> NameResolver<Others> {
     let zone = Zone::new("cluster.local", Ipv4Addr::new(10, 43, 0, 10), vec!["10.43.0.0/16".parse().unwrap()]);
     let shared = SharedZone::new(zone.unwrap());
     let endless = (0..12).map(|n| (format!("e{n}"), to(&format!("e{}.t.svc.cluster.local", n + 1))));
@@ -64,33 +64,33 @@ fn names(forwarded: Forwarded, listed: bool) -> Names<Others> {
     ];
     services.extend(endless.iter().map(|(name, spec)| (name.as_str(), spec.clone())));
     shared.apply(&batch(&services, listed));
-    Names::new(Arc::new(shared), Others(forwarded, Mutex::default()))
+    NameResolver::new(Arc::new(shared), Others(forwarded, Mutex::default()))
 }
 
 fn record(name: &str, last: u8) -> Record {
     Record::from_rdata(Name::from_ascii(name).unwrap(), 60, RData::A(A(Ipv4Addr::new(192, 0, 2, last))))
 }
 
-async fn reply(names: &Names<Others>, name: &str) -> Reply {
+async fn reply(names: &NameResolver<Others>, name: &str) -> Reply {
     let query = Query::query(Name::from_ascii(name).unwrap(), RecordType::A);
     match names.local(&query) {
-        Local::Known(reply) => reply,
-        Local::Outside { aliases, name } => names.outside(&query, aliases, &name).await,
+        LocalAnswer::Known(reply) => reply,
+        LocalAnswer::Outside { aliases, name } => names.outside(&query, aliases, &name).await,
     }
 }
 
 /// Code and data of an answer.
-async fn said(forwarded: Forwarded, name: &str) -> (ResponseCode, Vec<String>) {
+async fn said(forwarded: UpstreamAnswer, name: &str) -> (ResponseCode, Vec<String>) {
     let reply = reply(&names(forwarded, true), name).await;
     (reply.code, reply.answers.iter().map(|record| record.data.to_string()).collect())
 }
 
-fn found() -> Forwarded {
-    Forwarded::Records(vec![record("www.example.org.", 1)])
+fn found() -> UpstreamAnswer {
+    UpstreamAnswer::Records(vec![record("www.example.org.", 1)])
 }
 
-fn nothing(code: ResponseCode) -> Forwarded {
-    Forwarded::Negative { code, soa: Some(Box::new(record("example.org.", 9))) }
+fn nothing(code: ResponseCode) -> UpstreamAnswer {
+    UpstreamAnswer::Negative { code, soa: Some(Box::new(record("example.org.", 9))) }
 }
 
 #[tokio::test]
@@ -98,8 +98,8 @@ async fn aliases_are_followed_to_their_end() {
     use ResponseCode::{NXDomain, NoError, Refused, ServFail};
     let (front, one, out) = ("front.t.svc.cluster.local.", "ONE.t.svc.cluster.local.", "www.example.org.");
     for (name, forwarded, code, data) in [
-        ("one", Forwarded::Failed, NoError, vec![front, "10.43.0.7"]),
-        ("two", Forwarded::Failed, NoError, vec![one, front, "10.43.0.7"]),
+        ("one", UpstreamAnswer::Failed, NoError, vec![front, "10.43.0.7"]),
+        ("two", UpstreamAnswer::Failed, NoError, vec![one, front, "10.43.0.7"]),
         ("out", found(), NoError, vec![out, "192.0.2.1"]),
         ("far", found(), NoError, vec!["out.t.svc.cluster.local.", out, "192.0.2.1"]),
         // Upstream's server: the alias stands, its end does not; inside the cluster neither counts.
@@ -109,9 +109,9 @@ async fn aliases_are_followed_to_their_end() {
         ("circle", found(), NoError, vec![]),
         ("e0", found(), NoError, vec![]),
         // Nobody answered: the client shall try again, and not take it for an answer.
-        ("out", Forwarded::Failed, ServFail, vec![]),
-        ("far", Forwarded::Failed, ServFail, vec![]),
-        ("out", Forwarded::Refused, Refused, vec![]),
+        ("out", UpstreamAnswer::Failed, ServFail, vec![]),
+        ("far", UpstreamAnswer::Failed, ServFail, vec![]),
+        ("out", UpstreamAnswer::Refused, Refused, vec![]),
         ("address", found(), NXDomain, vec![]),
     ] {
         let (seen_code, seen) = said(forwarded.clone(), &format!("{name}.t.svc.cluster.local.")).await;
@@ -130,14 +130,14 @@ async fn names_of_others_are_what_others_say() {
         (found(), NoError),
         (nothing(NXDomain), NXDomain),
         (nothing(NoError), NoError),
-        (Forwarded::Failed, ServFail),
-        (Forwarded::Refused, Refused),
+        (UpstreamAnswer::Failed, ServFail),
+        (UpstreamAnswer::Refused, Refused),
     ] {
         let names = names(forwarded.clone(), true);
         let reply = reply(&names, "WWW.example.org.").await;
         assert_eq!(reply.code, code, "{forwarded:?}");
         assert!(!reply.authoritative);
-        assert_eq!(reply.soa.is_some(), matches!(forwarded, Forwarded::Negative { .. }));
+        assert_eq!(reply.soa.is_some(), matches!(forwarded, UpstreamAnswer::Negative { .. }));
         assert_eq!(*names.upstream.1.lock().unwrap(), ["WWW.example.org."]);
         let spelling = |record: &Record| record.name.to_string();
         assert!(reply.answers.iter().all(|record| spelling(record) == "WWW.example.org."), "{:?}", reply.answers);
@@ -160,7 +160,7 @@ async fn before_the_lists_are_in_names_of_others_are_answered_and_the_clusters_a
 
 #[tokio::test]
 async fn negative_answers_say_how_long_to_remember_them() {
-    let names = names(Forwarded::Failed, true);
+    let names = names(UpstreamAnswer::Failed, true);
     let missing = reply(&names, "missing.t.svc.cluster.local.").await;
     assert_eq!((missing.code, missing.authoritative), (ResponseCode::NXDomain, true));
     assert!(missing.soa.is_some());
@@ -171,7 +171,7 @@ async fn negative_answers_say_how_long_to_remember_them() {
 #[tokio::test]
 async fn addresses_change_places_from_answer_to_answer() {
     let answers = (1..=3).map(|last| record("www.example.org.", last)).collect();
-    let names = names(Forwarded::Records(answers), true);
+    let names = names(UpstreamAnswer::Records(answers), true);
     let mut orders = BTreeSet::new();
     let mut first = BTreeSet::new();
     for _ in 0..60 {

@@ -10,7 +10,7 @@ use harness::time;
 use hickory_proto::op::{Message, MessageType, OpCode};
 use tokio::sync::Notify;
 
-use super::super::forward::Forwarded;
+use super::super::forward::UpstreamAnswer;
 use super::super::watch::SharedZone;
 use super::super::zone::Zone;
 use super::*;
@@ -24,11 +24,11 @@ struct Slow {
 
 #[async_trait]
 impl Upstream for Slow {
-    async fn lookup(&self, _: &Name, _: RecordType) -> Forwarded {
+    async fn lookup(&self, _: &Name, _: RecordType) -> UpstreamAnswer {
         let go = self.go.notified();
         self.asked.fetch_add(1, Ordering::SeqCst);
         go.await;
-        Forwarded::Failed
+        UpstreamAnswer::Failed
     }
 
     fn available(&self) -> bool {
@@ -41,7 +41,7 @@ fn server(slow: Slow, token: &CancellationToken) -> Arc<Server<Slow>> {
     let shared = SharedZone::new(zone);
     let complete = crate::cluster::Batch { services_listed: true, slices_listed: true, ..Default::default() };
     shared.apply(&complete);
-    let names = Names::new(Arc::new(shared), slow);
+    let names = NameResolver::new(Arc::new(shared), slow);
     Server::new(names, "cluster.local.".to_owned(), Metrics::default(), token.clone())
 }
 

@@ -11,8 +11,8 @@ fn pods() -> Cidr4 {
     "10.42.0.0/16".parse().unwrap()
 }
 
-fn passing() -> Passing {
-    Passing { cluster_cidr: pods(), masquerade_mark: 0x4000 }
+fn accepted() -> AcceptedTraffic {
+    AcceptedTraffic { cluster_cidr: pods(), masquerade_mark: 0x4000 }
 }
 
 fn chain(family: Family, table: &str, name: &str, forward: Option<Policy>, rules: usize) -> Chain {
@@ -24,14 +24,14 @@ fn iptables(policy: Policy, rules: usize) -> Chain {
     chain(Family::Ip, "filter", "FORWARD", Some(policy), rules)
 }
 
-fn sight(chains: &[Chain]) -> Sight {
-    Sight { chains: chains.to_vec(), legacy: None }
+fn observed(chains: &[Chain]) -> ObservedFilters {
+    ObservedFilters { chains: chains.to_vec(), legacy: None }
 }
 
 /// Comments of the rules that are put in, and handles of those taken out.
 fn opened(chains: &[Chain]) -> (Vec<String>, Vec<u64>) {
     let (mut comments, mut handles) = (Vec::new(), Vec::new());
-    for step in open(&sight(chains), &owner(), passing()).steps {
+    for step in open(&observed(chains), &owner(), accepted()).steps {
         match step {
             Step::Insert { comment, .. } => comments.push(comment),
             Step::Delete { handle, .. } => handles.push(handle),
@@ -40,8 +40,8 @@ fn opened(chains: &[Chain]) -> (Vec<String>, Vec<u64>) {
     (comments, handles)
 }
 
-fn marked(handle: u64, comment: &str) -> Marked {
-    Marked { handle, comment: comment.to_owned() }
+fn marked(handle: u64, comment: &str) -> MarkedRule {
+    MarkedRule { handle, comment: comment.to_owned() }
 }
 
 const FROM: &str = "copepod:instance-1 from 10.42.0.0/16";
@@ -92,7 +92,7 @@ fn what_is_not_ours_to_open_is_told_in_one_line() {
         (Chain { forward: None, ..own(Policy::Drop) }, None),
         (iptables(Policy::Drop, 0), None),
     ] {
-        let plan = open(&sight(&[chain.clone(), chain.clone()]), &owner(), passing());
+        let plan = open(&observed(&[chain.clone(), chain.clone()]), &owner(), accepted());
         assert_eq!(plan.problems.len(), usize::from(told.is_some()), "{chain:?}: {:?}", plan.problems);
         assert!(
             plan.problems.iter().all(|line| line.contains(told.unwrap()) && !line.contains('\n')),
@@ -101,8 +101,8 @@ fn what_is_not_ours_to_open_is_told_in_one_line() {
         );
     }
     for (policy, lines) in [("ACCEPT", 0), ("DROP", 1)] {
-        let sight = Sight { legacy: Some(policy.to_owned()), ..Sight::default() };
-        assert_eq!(problems(&sight, pods()).len(), lines, "{policy}");
+        let observed = ObservedFilters { legacy: Some(policy.to_owned()), ..ObservedFilters::default() };
+        assert_eq!(problems(&observed, pods()).len(), lines, "{policy}");
     }
 }
 
@@ -129,15 +129,15 @@ fn rules_of_another_proxy_are_seen() {
 #[test]
 fn what_services_translate_passes_and_no_other_connection_does() {
     let rule = |comment: &str| {
-        let rules = wanted(&owner(), passing());
+        let rules = wanted(&owner(), accepted());
         crate::nft::render::rule_text(&rules.iter().find(|(of, _)| of == comment).unwrap().1)
     };
     assert_eq!(rule(MARKED), "meta mark & 0x4000 == 0x4000 accept");
     assert_eq!(rule(TRANSLATED), "ct state established,related ct status dnat accept");
-    let other = Passing { masquerade_mark: 8, ..passing() };
+    let other = AcceptedTraffic { masquerade_mark: 8, ..accepted() };
     let mut there = iptables(Policy::Drop, 4);
     there.marked = all().iter().zip(1..).map(|(comment, handle)| marked(handle, comment)).collect();
-    let steps = open(&sight(&[there]), &owner(), other).steps;
+    let steps = open(&observed(&[there]), &owner(), other).steps;
     assert!(
         matches!(&steps[..], [Step::Delete { handle: 3, .. }, Step::Insert { comment, .. }] if comment.ends_with("0x8"))
     );

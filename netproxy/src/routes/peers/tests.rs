@@ -13,8 +13,8 @@ fn net(text: &str) -> Cidr4 {
     text.parse().unwrap()
 }
 
-fn surroundings() -> Surroundings {
-    Surroundings {
+fn local_networks() -> LocalNetworks {
+    LocalNetworks {
         cluster_cidr: net("10.42.0.0/16"),
         service_cidr: net("10.43.0.0/16"),
         own: Some(net("10.42.0.0/24")),
@@ -42,7 +42,7 @@ fn peer(pod_cidr: &str, ip: &str, since: i64) -> Peer {
 /// Which of these are believed; the reasons against the others.
 fn believed(peers: &[Peer], present: &Tables) -> (Vec<Peer>, Vec<String>) {
     let named = peers.iter().enumerate().map(|(index, peer)| (format!("n{index}"), *peer)).collect();
-    surroundings().believe(&named, present)
+    local_networks().believe(&named, present)
 }
 
 #[test]
@@ -108,12 +108,12 @@ fn a_network_that_is_not_a_nodes_is_not_routed_to() {
         assert!(problems.len() == 1 && problems[0].contains(why), "{pod_cidr}: {problems:?}");
     }
     // A machine may be in such a network by itself.
-    let mut inside = surroundings();
+    let mut inside = local_networks();
     inside.links.push(net("10.42.9.0/24"));
     let nodes = [("n".to_owned(), peer("10.42.9.0/25", "192.168.1.7", 0))].into();
     assert_eq!(inside.believe(&nodes, &Tables::default()).0, []);
     // A wide network around the whole cluster's is nobody's in particular; an own address in it still is.
-    let mut wide = surroundings();
+    let mut wide = local_networks();
     wide.links.push(net("10.0.0.0/8"));
     assert_eq!(wide.believe(&nodes, &Tables::default()).0.len(), 1);
     wide.addresses.push([10, 42, 9, 3].into());
@@ -207,7 +207,7 @@ proptest! {
         second in proptest::collection::btree_map("[g-l]", any_peer(), 0..6),
         network in prop_oneof![Just(NodeNetwork::Auto), Just(NodeNetwork::Vxlan), Just(NodeNetwork::Routes)],
     ) {
-        let here = surroundings();
+        let here = local_networks();
         let (honest, _) = here.believe(&first, &Tables::default());
         let before = plan(network, &honest, None, &here.links, &Observed::default()).add;
         let mut all = first;

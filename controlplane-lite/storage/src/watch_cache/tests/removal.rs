@@ -56,7 +56,7 @@ async fn nothing_is_cached_for_who_does_not_wait() {
     let mut asked = Box::pin(world.cache.add(spec.clone()));
     assert!(futures::poll!(&mut asked).is_pending());
     drop(asked);
-    // Commands are obeyed in order: this one after that.
+    // Commands are handled in order: this one after that.
     world.cache.remove(&ResourceSpec::new("example.com", "others", false)).await.unwrap();
     assert!(world.cache.resource("example.com", "widgets").is_none());
 }

@@ -18,8 +18,8 @@ fn pod(last: u8) -> Ipv4Addr {
 }
 
 /// What is a network's that leases nothing outside its subnet.
-fn ours() -> Ours {
-    Ours { subnet: "10.42.0.0/24".parse().unwrap(), leased: BTreeSet::new() }
+fn ours() -> NetworkAddresses {
+    NetworkAddresses { subnet: "10.42.0.0/24".parse().unwrap(), leased: BTreeSet::new() }
 }
 
 fn port(host_ip: Option<Ipv4Addr>, protocol: Protocol, host_port: u16, container_port: u16) -> HostPort {
@@ -195,7 +195,7 @@ fn containers_with_leases_are_ours_wherever_their_addresses_are() {
     let before_the_move = (Ipv4Addr::new(10, 42, 7, 2), vec![port(None, Protocol::Tcp, 80, 8080)]);
     let gone = (Ipv4Addr::new(10, 42, 7, 3), vec![port(None, Protocol::Tcp, 81, 8080)]);
     let new = (pod(2), vec![port(None, Protocol::Tcp, 82, 8080)]);
-    let ours = Ours { leased: [before_the_move.0, gone.0, new.0].into(), ..ours() };
+    let ours = NetworkAddresses { leased: [before_the_move.0, gone.0, new.0].into(), ..ours() };
     let there = of(&[before_the_move.clone(), gone.clone()]);
     let mut after = Some(there.clone());
     let wanted = of(&[before_the_move.clone(), new.clone()]);

@@ -9,16 +9,16 @@ use tokio::sync::watch;
 use crate::log_file;
 use crate::tasks::States;
 
-/// What runs beside the API server.
+/// What runs in this process beside the API server.
 #[derive(Debug)]
-pub struct Beside {
+pub struct ProcessComponents {
     /// Informers and work queues of the scheduler and the controllers.
     pub status: Status,
     /// The tasks of the process.
     pub tasks: watch::Receiver<States>,
 }
 
-impl Component for Beside {
+impl Component for ProcessComponents {
     fn checks(&self) -> Vec<(String, Option<String>)> {
         let tasks = self.tasks.borrow();
         let tasks = tasks.iter().map(|(name, state)| (format!("task/{}", dashed(name)), state.problem.clone()));

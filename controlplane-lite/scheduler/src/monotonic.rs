@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 /// A clock that goes as time passes.
 #[derive(Debug, Clone, Copy)]
-pub struct Steady {
+pub struct MonotonicClock {
     began: Timestamp,
     at: Instant,
 }
 
-impl Steady {
+impl MonotonicClock {
     /// A clock that starts now.
     pub fn start() -> Self {
         Self { began: Timestamp::now(), at: Instant::now() }
@@ -33,7 +33,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_is_moved_by_what_passes_and_not_by_the_machines_time() {
-        let clock = Steady::start();
+        let clock = MonotonicClock::start();
         let before = clock.now();
         assert_eq!(clock.now(), before, "the machine's time goes on");
         tokio::time::advance(Duration::from_secs(10)).await;
