@@ -23,6 +23,7 @@ const PURE: &[&str] = &[
     "agent/src/percent.rs",
     "agent/src/plan",
     "agent/src/probe/threshold.rs",
+    "agent/src/retention/plan",
     "agent/src/status/generate.rs",
     "agent/src/volume/payload.rs",
     "agent/src/volume/spec.rs",

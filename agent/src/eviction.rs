@@ -25,7 +25,7 @@ use crate::plan::eviction::limits::{excess, is_limited};
 use crate::plan::eviction::rank::{Candidate, PodUsage, message, rank, resource};
 use crate::plan::eviction::{Assessment, Assessor, Observations, Pressure, Pressures, Shortage};
 use crate::podworker::{Deps, Eviction, PodWorkers};
-use crate::retention;
+use crate::retention::containers;
 
 /// How often the node is looked at, as upstream.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -141,7 +141,7 @@ impl EvictionManager {
         let text = format!("Attempting to reclaim {name}");
         self.deps.events.node(&self.deps.settings.node_name, EventType::Warning, "EvictionThresholdMet", text);
         if Pressure::of(shortage.signal) == Pressure::Disk {
-            retention::reclaim(&self.deps).await;
+            containers::reclaim(&self.deps).await;
             shortage = self.still_short(&shortage).await?;
             self.signals.reclaim().await;
             shortage = self.still_short(&shortage).await?;

@@ -1,7 +1,6 @@
-//! Images: present before a container starts, removed when disks fill up.
+//! Images: present before a container starts. When they go is [`crate::retention`]'s business.
 
 pub mod credentials;
-pub mod gc;
 pub mod name;
 pub mod pull;
 

@@ -27,7 +27,6 @@ pub mod podcache;
 mod podsource;
 pub mod podworker;
 pub mod probe;
-mod removal;
 mod resolver;
 mod retention;
 mod runtimeclass;

@@ -114,6 +114,11 @@ pub fn remove(path: &Path) -> io::Result<()> {
         Err(Errno::ENOENT) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
+    remove_in(parent, name)
+}
+
+/// The same of the tree of that name in a directory that is open.
+pub fn remove_in(parent: impl AsFd, name: &OsStr) -> io::Result<()> {
     let mut descent = Descent::default();
     match enter(&parent, name)? {
         Some(root) => descent.push(root, false),

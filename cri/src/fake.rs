@@ -175,6 +175,11 @@ impl FakeRuntime {
         self.emit(event);
     }
 
+    /// The runtime forgets a sandbox, but not what was in it.
+    pub fn lose_sandbox(&self, id: &SandboxId) {
+        self.state().sandboxes.remove(id);
+    }
+
     /// Ends every event stream, as a restart of the runtime does.
     pub fn disconnect_events(&self) {
         *lock(&self.events) = broadcast::channel(4096).0;

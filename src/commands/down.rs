@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent::ids::PodUid;
-use agent::podworker::housekeeping::uid_of_log_dir;
+use agent::retention::plan::pods::uid_of_log_dir;
 use agent::volume::mounts;
 use anyhow::{Context, Result, bail};
 use cri::containerd::{self, Keep};

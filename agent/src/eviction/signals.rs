@@ -19,11 +19,11 @@ use crate::config::{Paths, Signal};
 use crate::convert::qos::qos_class;
 use crate::convert::sandbox::log_directory;
 use crate::ids::PodUid;
-use crate::image::gc::UnusedImages;
 use crate::node::facts::{MachineInfo, MachineUsage};
 use crate::plan::eviction::rank::{ContainerUsage, PodUsage, Space};
 use crate::plan::eviction::{Observation, Observations};
 use crate::podcache::{PodCache, RuntimePod};
+use crate::retention::images::UnusedImages;
 
 /// This machine.
 #[derive(Debug)]

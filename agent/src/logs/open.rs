@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 
@@ -15,18 +16,33 @@ const DEPTH: usize = 3;
 /// Opens a log, or what was rotated of it, for reading. Below the directory of all logs no link is followed, nothing
 /// but a file is opened, and nothing waits. Blocking.
 pub fn log(path: &Path) -> io::Result<File> {
-    let root = path.ancestors().nth(DEPTH).ok_or_else(|| io::Error::other("not a file among logs"))?;
-    let below = path.strip_prefix(root).map_err(io::Error::other)?;
-    let root = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let how = OpenHow::new()
-        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-    let opened: OwnedFd = openat2(&root, below, how)?;
-    let file = File::from(opened);
+    let file = File::from(below_all_logs(path, path, OFlag::O_NONBLOCK)?);
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
     }
     Ok(file)
+}
+
+/// Opens the directory a log is in, with the same care; `None` when there is no such directory, whatever is in its
+/// place. Blocking.
+pub fn directory_of(log: &Path) -> io::Result<Option<OwnedFd>> {
+    let directory = log.parent().unwrap_or(log);
+    match below_all_logs(log, directory, OFlag::O_DIRECTORY) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens `path`, which is a log or above one, for reading.
+fn below_all_logs(log: &Path, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {
+    let root = log.ancestors().nth(DEPTH).ok_or(Errno::EINVAL)?;
+    let below = path.strip_prefix(root).map_err(|_| Errno::EINVAL)?;
+    let root = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | flags)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(&root, below, how)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::image::ImagePuller;
 use crate::objectcache::{ObjectReader, ObjectRegistry};
 use crate::plan::eviction::Pressures;
 use crate::podcache::PodCache;
-use crate::removal::Removals;
+use crate::retention::Removals;
 use crate::runtimeclass::RuntimeClasses;
 use crate::services::ServiceLinks;
 use crate::status::StatusManager;

@@ -1,7 +1,7 @@
 //! The set of workers: one per pod UID, never two at once for one name of a
 //! static pod.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -53,6 +53,8 @@ pub struct PodWorkers {
     panics: Arc<AtomicU64>,
     /// Changes whenever a worker has ended.
     ends: watch::Sender<u64>,
+    /// Pods that left directories and that nobody seemed to want when they were found.
+    left: watch::Sender<BTreeSet<PodUid>>,
 }
 
 impl PodWorkers {
@@ -102,6 +104,11 @@ impl PodWorkers {
         self.ends.subscribe()
     }
 
+    /// These pods have left directories here: what nobody wants of them ends.
+    pub fn found_left(&self, pods: BTreeSet<PodUid>) {
+        self.left.send_replace(pods);
+    }
+
     /// How often a worker panicked and was started again.
     pub fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
@@ -148,6 +155,8 @@ impl Dispatcher {
     /// token is cancelled, then waits for the workers to let go.
     pub async fn run(mut self, mut desired: DesiredRx, mut relisted: mpsc::Receiver<()>) {
         let token = self.token.clone();
+        let mut left = self.workers.left.subscribe();
+        left.mark_changed();
         loop {
             tokio::select! {
                 () = token.cancelled() => break,
@@ -170,6 +179,11 @@ impl Dispatcher {
                     self.reconcile(&before);
                 }
                 Some(()) = relisted.recv() => self.end_orphans(),
+                // Cancel-safe: the latest value stays in the channel.
+                Ok(()) = left.changed() => {
+                    let pods = left.borrow_and_update().clone();
+                    self.end_left(pods);
+                }
             }
         }
         self.tasks.close();
@@ -248,18 +262,38 @@ impl Dispatcher {
             return;
         }
         for runtime in self.deps.cache.all() {
-            let known = self.workers.contains(&runtime.uid) || self.last.wants(&runtime.uid);
-            if known || (runtime.sandboxes.is_empty() && runtime.containers.is_empty()) {
+            if self.is_known(&runtime.uid) || (runtime.sandboxes.is_empty() && runtime.containers.is_empty()) {
                 continue;
             }
             tracing::info!(pod.uid = %runtime.uid, pod.name = %runtime.name, "ending a pod nobody wants");
-            let inbox = Arc::new(Inbox::default());
-            let pod = Arc::new(pod_of(&runtime));
-            let worker = Worker::orphan(self.deps.clone(), inbox.clone(), pod);
             let source = runtime.sandboxes.first().and_then(|s| s.summary.annotations.get(spec::CONFIG_SOURCE));
             let origin = source.and_then(|source| PodOrigin::parse(source)).unwrap_or(PodOrigin::Api);
-            self.spawn(runtime.uid.clone(), worker, Handle { inbox, name: runtime.name.clone(), origin });
+            self.end(pod_of(&runtime), origin);
         }
+    }
+
+    /// The same of pods that not even the runtime has. What was found may be wanted again, or worked on, by now:
+    /// nobody but this task makes workers.
+    fn end_left(&self, pods: BTreeSet<PodUid>) {
+        if !self.last.ready.all() {
+            return;
+        }
+        for uid in pods.into_iter().filter(|uid| !self.is_known(uid) && !self.deps.cache.knows(uid)) {
+            tracing::info!(pod.uid = %uid, "removing what is left of a pod");
+            let metadata = ObjectMeta { uid: Some(uid.to_string()), ..ObjectMeta::default() };
+            self.end(Pod { metadata, ..Pod::default() }, PodOrigin::Api);
+        }
+    }
+
+    /// Whether somebody wants the pod or works on it.
+    fn is_known(&self, uid: &PodUid) -> bool {
+        self.workers.contains(uid) || self.last.wants(uid)
+    }
+
+    fn end(&self, pod: Pod, origin: PodOrigin) {
+        let (inbox, name) = (Arc::new(Inbox::default()), ObjectName::of_pod(&pod));
+        let worker = Worker::orphan(self.deps.clone(), inbox.clone(), Arc::new(pod));
+        self.spawn(worker.uid().clone(), worker, Handle { inbox, name, origin });
     }
 }
 

@@ -26,6 +26,8 @@ use crate::events::EventType;
 use crate::ids::{ObjectName, PodUid};
 use crate::plan::effect::{Effect, Outcome};
 use crate::podcache::RuntimePod;
+use crate::retention::containers;
+use crate::retention::plan::containers::Keep;
 use crate::status::containers::TerminationMessages;
 
 /// An effect was not done to its end; events and logs have said why.
@@ -50,6 +52,12 @@ pub(super) struct EffectContext {
 
 impl EffectContext {
     fn warn(&self, reason: &'static str, message: impl Into<String>) {
+        if self.name.name.is_empty() {
+            // Its directory is all that is known of it: no event can be about it.
+            let message = message.into();
+            tracing::warn!(pod.uid = %self.uid, reason, message, "pod does not end");
+            return;
+        }
         self.deps.events.pod(&self.pod, EventType::Warning, reason, message);
     }
 
@@ -111,7 +119,7 @@ async fn keep(ctx: &EffectContext) -> Result<(), NotDone> {
 
 /// Removes dead instances nobody needs: one per container stays for its logs.
 async fn collect_garbage(ctx: &EffectContext) {
-    if let Some(view) = crate::retention::collect(ctx.deps.runtime.as_ref(), &ctx.runtime, false).await {
+    if let Some(view) = containers::collect(ctx.deps.runtime.as_ref(), &ctx.runtime, Keep::Last).await {
         ctx.journal.write(Record::Changed(view));
     }
 }

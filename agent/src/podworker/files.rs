@@ -1,5 +1,6 @@
 //! Files of a pod outside its volumes: its directory, /etc/hosts, logs'
-//! directories and the files termination messages are written to.
+//! directories and the files termination messages are written to. They go when
+//! [`crate::retention::pods`] says so.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -114,42 +115,6 @@ pub fn make_log_dir(paths: &Paths, pod: &Pod, target: &Container) -> Result<(), 
     let dir = log_dir(paths, pod);
     let dir = dir.join(plain(&dir, &target.name)?);
     std::fs::create_dir_all(&dir).map_err(failed("create", &dir))
-}
-
-/// Removes what is left of a pod once its volumes are gone: its directory, in
-/// which nothing may be mounted any more, and its logs.
-pub fn remove_remains(paths: &Paths, pod: &Pod, logs: bool) -> Result<(), FileError> {
-    // Housekeeping finds a dead pod by its directory, so that goes last.
-    if logs && FileName::new(&sandbox::log_directory(pod)).is_ok() {
-        remove(&log_dir(paths, pod), true)?;
-    }
-    let uid = PodUid::of(pod);
-    if let Some(dir) = pod_dir(paths, &uid) {
-        for sub in ["containers", "plugins", "etc-hosts", "volume-subpaths", "volumes"] {
-            remove(&dir.join(sub), sub == "containers" || sub == "plugins")?;
-        }
-        remove(&dir, false)?;
-    }
-    Ok(())
-}
-
-/// Removes a file, an empty directory, or (`deep`) a directory with its files.
-/// Never deep where something could be mounted.
-fn remove(path: &Path, deep: bool) -> Result<(), FileError> {
-    let meta = match std::fs::symlink_metadata(path) {
-        Ok(meta) => meta,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(failed("look at", path)(e)),
-    };
-    let result = match (meta.is_dir(), deep) {
-        (false, _) => std::fs::remove_file(path),
-        (true, true) => cri::dirtree::remove(path),
-        (true, false) => std::fs::remove_dir(path),
-    };
-    match result {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(e)),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

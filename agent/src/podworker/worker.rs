@@ -68,11 +68,16 @@ impl Worker {
         worker
     }
 
-    /// A worker that ends a pod only the runtime knows of.
+    /// A worker that ends a pod only the runtime or the disk knows of.
     pub(super) fn orphan(deps: Arc<Deps>, inbox: Arc<Inbox>, pod: Arc<Pod>) -> Self {
         let mut worker = Self::build(deps, inbox, pod);
         worker.removed = true;
         worker
+    }
+
+    /// Whose worker it is.
+    pub(super) fn uid(&self) -> &PodUid {
+        &self.uid
     }
 
     fn build(deps: Arc<Deps>, inbox: Arc<Inbox>, pod: Arc<Pod>) -> Self {

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use agent::logs::{LogRotator, RotationPolicy};
+use agent::retention::logs::{LogRotator, RotationPolicy};
 use anyhow::{Context, Result, bail, ensure};
 use futures::{SinkExt, StreamExt};
 use harness::kubectl::Kubectl;

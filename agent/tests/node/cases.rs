@@ -5,7 +5,7 @@ use std::time::Duration;
 use agent::clock::Clock;
 use agent::config::ImageSettings;
 use agent::events::EventRecorder;
-use agent::image::gc::ImageCollector;
+use agent::retention::images::ImageCollector;
 use anyhow::{Context, Result, ensure};
 use cri::types::{ContainerFilter, ContainerState, ContainerStatus, SandboxFilter, SandboxState};
 use cri::{ImageService, RuntimeService, images};

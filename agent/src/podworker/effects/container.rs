@@ -25,6 +25,7 @@ use crate::plan::effect::ContainerStart;
 use crate::podcache::RuntimeContainer;
 use crate::podworker::deps::Deps;
 use crate::podworker::files::{self, FileError};
+use crate::retention::containers::{RemoveError, remove_container};
 use crate::runtimeclass::RuntimeClassError;
 
 /// Why a container did not start. [`StartError::reason`] is what its status
@@ -47,6 +48,8 @@ pub(super) enum StartError {
     Target(String),
     #[error("services have not yet been read at least once, cannot construct envvars")]
     Services,
+    #[error(transparent)]
+    Leftover(#[from] RemoveError),
     #[error("{0}")]
     Create(#[source] CriError),
     #[error("{0}")]
@@ -59,7 +62,7 @@ impl StartError {
     /// Upstream's reason.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Create(_) => "CreateContainerError",
+            Self::Leftover(_) | Self::Create(_) => "CreateContainerError",
             Self::Start(_) => "RunContainerError",
             Self::PostStart(_) => "PostStartHookError",
             _ => "CreateContainerConfigError",
@@ -68,7 +71,7 @@ impl StartError {
 
     /// Whether the runtime may have done something we do not know of.
     pub(super) fn touched_runtime(&self) -> bool {
-        matches!(self, Self::Create(_) | Self::Start(_) | Self::PostStart(_))
+        matches!(self, Self::Leftover(_) | Self::Create(_) | Self::Start(_) | Self::PostStart(_))
     }
 
     /// Whether the container's name and attempt are taken.
@@ -186,8 +189,9 @@ pub(super) async fn start_container(
     };
     let mut config = container_config(pod, container, context)?;
     config.metadata.attempt = start.attempt;
-    if let Some(leftover) = &start.leftover {
-        deps.runtime.remove_container(leftover).await.map_err(StartError::Create)?;
+    let leftover = |c: &&RuntimeContainer| Some(c.id()) == start.leftover.as_ref();
+    if let Some(leftover) = within.ctx.runtime.containers.iter().find(leftover) {
+        remove_container(deps.runtime.as_ref(), leftover).await?;
     }
     let created = deps.runtime.create_container(within.sandbox, &config, within.sandbox_config).await;
     let id = created.map_err(StartError::Create)?;

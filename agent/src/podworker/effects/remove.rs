@@ -2,7 +2,7 @@
 
 use super::{EffectContext, NotDone, collect_garbage};
 use crate::plan::effect::Outcome;
-use crate::podworker::files;
+use crate::retention::{containers, pods};
 
 /// Unmounts the pod's volumes and gives back what the pod held of the node.
 pub(super) async fn tear_down_volumes(ctx: &EffectContext) -> Result<(), NotDone> {
@@ -53,17 +53,10 @@ pub(super) async fn remove(ctx: &EffectContext) -> Result<(), NotDone> {
     // The worker's view may lack what a lost answer left behind. It is not put in
     // order: nothing of the pod is to be known afterwards.
     let Ok((view, _)) = ctx.read_view().await else { return Err(NotDone) };
-    for sandbox in &view.sandboxes {
-        let id = &sandbox.summary.id;
-        let stopped = deps.runtime.stop_pod_sandbox(id).await;
-        if let Err(error) = stopped.and(deps.runtime.remove_pod_sandbox(id).await) {
-            tracing::warn!(pod.uid = %ctx.uid, %error, "sandbox not removed");
-            return Err(NotDone);
-        }
+    if !containers::remove_all(deps.runtime.as_ref(), &view).await {
+        return Err(NotDone);
     }
-    let (paths, pod) = (deps.settings.paths.clone(), ctx.pod.clone());
-    let removed = deps.removals.run(move || files::remove_remains(&paths, &pod, true)).await;
-    if let Err(error) = removed.and_then(|removed| removed.map_err(std::io::Error::other)) {
+    if let Err(error) = pods::remove(&deps.removals, &deps.settings.paths, &ctx.pod).await {
         tracing::warn!(pod.uid = %ctx.uid, %error, "files of the pod not removed");
         return Err(NotDone);
     }

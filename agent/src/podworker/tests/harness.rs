@@ -24,7 +24,7 @@ use crate::podcache::{PodCache, RuntimePod};
 use crate::podsource::{DesiredPod, DesiredPods, DesiredRx, PodOrigin, SourcesReady};
 use crate::podworker::admission::Admission;
 use crate::podworker::{Deps, Dispatcher, NodeView, PodWorkers, WorkerSettings};
-use crate::removal::Removals;
+use crate::retention::Removals;
 use crate::runtimeclass::RuntimeClasses;
 use crate::status::StatusManager;
 

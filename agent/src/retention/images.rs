@@ -1,4 +1,4 @@
-//! Removes images nobody uses when their file system fills up.
+//! Removes images nobody uses when their file system fills up; the one place that removes any.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -11,11 +11,11 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::plan::images::{ImageRecord, Seen, Thresholds, bytes_to_free, removable};
 use crate::clock::Clock;
 use crate::config::ImageSettings;
 use crate::events::{EventRecorder, EventType};
 use crate::node::facts::Disk;
-use crate::plan::image_gc::{ImageRecord, Thresholds, bytes_to_free, removable};
 
 const PERIOD: Duration = Duration::from_secs(300);
 
@@ -49,8 +49,9 @@ pub struct ImageCollector {
     clock: Clock,
     node_name: String,
     thresholds: Thresholds,
-    /// When each image was first seen and last used.
-    seen: HashMap<ImageRef, (Timestamp, Timestamp)>,
+    seen: HashMap<ImageRef, Seen>,
+    /// Whether nobody has looked yet.
+    first_look: bool,
 }
 
 impl ImageCollector {
@@ -69,7 +70,7 @@ impl ImageCollector {
             min_age: SignedDuration::try_from(settings.min_age).unwrap_or(SignedDuration::ZERO),
             enough_free: settings.enough_free,
         };
-        Self { images, runtime, events, clock, node_name, thresholds, seen: HashMap::new() }
+        Self { images, runtime, events, clock, node_name, thresholds, seen: HashMap::new(), first_look: true }
     }
 
     /// Runs until cancelled, and removes all that is unused when `requests` says so.
@@ -134,11 +135,12 @@ impl ImageCollector {
         let now = self.clock.now();
         self.seen.retain(|id, _| images.iter().any(|i| i.id == *id));
         for image in &images {
-            let record = self.seen.entry(image.id.clone()).or_insert((now, now));
+            let seen = self.seen.entry(image.id.clone()).or_insert(Seen::at(now, self.first_look));
             if used.contains(image.id.as_str()) {
-                record.1 = now;
+                seen.used = Some(now);
             }
         }
+        self.first_look = false;
         let records: Vec<ImageRecord> = images.iter().map(|i| self.record(i, now)).collect();
         let mut freed = 0_u64;
         for image in removable(&records, &used, &self.thresholds, now) {
@@ -155,9 +157,9 @@ impl ImageCollector {
     }
 
     fn record(&self, image: &Image, now: Timestamp) -> ImageRecord {
-        let (first_seen, last_used) = self.seen.get(&image.id).copied().unwrap_or((now, now));
+        let seen = self.seen.get(&image.id).copied().unwrap_or(Seen::at(now, false));
         let pinned = image.pinned || image.repo_tags.iter().any(|name| images::is_builtin(name));
-        ImageRecord { id: image.id.to_string(), size: image.size, pinned, first_seen, last_used }
+        ImageRecord { id: image.id.to_string(), size: image.size, pinned, seen }
     }
 }
 
@@ -228,5 +230,23 @@ mod tests {
         assert_eq!(fake.images().len(), 1, "the stuck one");
         collector.collect().await.unwrap();
         assert!(fake.images().is_empty());
+    }
+
+    /// An agent that starts on a full disk makes room by images, not by ending pods.
+    #[tokio::test]
+    async fn what_was_there_before_the_first_look_is_no_new_image() {
+        let fake = FakeRuntime::new();
+        fake.add_image("before:1");
+        let settings = ImageSettings { min_age: Duration::from_secs(120), ..everything_must_go() };
+        let events = EventRecorder::channel(8).0;
+        let mut collector =
+            ImageCollector::new(fake.clone(), fake.clone(), events, Clock::System, "n1".into(), &settings);
+        fake.fail_next(Op::ListContainers, 1, runtime_error(Op::ListContainers, "starting"));
+        collector.collect().await.unwrap_err();
+        collector.collect().await.unwrap();
+        assert!(fake.images().is_empty());
+        fake.add_image("pulled:1");
+        collector.collect().await.unwrap();
+        assert_eq!(fake.images().len(), 1, "it is for a container that is about to start");
     }
 }

@@ -1,74 +1,50 @@
-//! Keeps log files small: rename, have the runtime reopen, compress, forget.
+//! Keeps logs small, by renaming, having the runtime reopen, compressing and forgetting; and removes those of a
+//! container with it.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use cri::{ContainerId, CriError, RuntimeService};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jiff::Timestamp;
+use nix::dir::Dir;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::open;
+pub use super::plan::logs::RotationPolicy;
+use super::plan::logs::{Step, before_rotation, is_of};
+use crate::logs::open;
 use crate::podcache::PodCache;
 
-/// When to rotate and how much to keep.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RotationPolicy {
-    /// Bytes from which a file is rotated.
-    pub max_size: u64,
-    /// Files per container, the current one among them; at least 2.
-    pub max_files: usize,
-    /// How often sizes are looked at.
-    pub period: Duration,
-}
-
-impl Default for RotationPolicy {
-    fn default() -> Self {
-        Self { max_size: 10 << 20, max_files: 5, period: Duration::from_secs(10) }
-    }
-}
-
-/// One thing to do to the files beside a log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    Remove(String),
-    /// Replace by `<name>.gz`.
-    Compress(String),
-}
-
-/// What to do to the rotated files of `log` (file names) before it is rotated
-/// once more. Pure.
-pub fn plan(log: &str, beside: &[String], max_files: usize) -> Vec<Step> {
-    let prefix = format!("{log}.");
-    let mut rotated: Vec<&str> = beside.iter().map(String::as_str).filter(|name| name.starts_with(&prefix)).collect();
-    rotated.sort_unstable();
-    let mut steps = Vec::new();
-    // Leftovers of a rotation that died: half-written archives, and originals
-    // whose archive is complete.
-    rotated.retain(|name| {
-        let archived = rotated_contains(beside, &format!("{name}.gz"));
-        let leftover = name.ends_with(".tmp") || archived;
-        if leftover {
-            steps.push(Step::Remove((*name).to_owned()));
+/// Removes a log and what was rotated of it, one whether or not another one can be. Absent is success; so is a link in
+/// place of the container's directory: what is behind it was never the runtime's.
+pub fn remove(log: &Path) -> io::Result<()> {
+    let name = log.file_name().ok_or_else(|| io::Error::other("not a file in a directory"))?;
+    let Some(directory) = open::directory_of(log)? else { return Ok(()) };
+    let mut removed = Ok(());
+    for found in entries(&directory)? {
+        if is_of(name.as_encoded_bytes(), found.as_encoded_bytes()) {
+            removed = removed.and(cri::dirtree::remove_in(&directory, &found));
         }
-        !leftover
-    });
-    // The current file and the one about to be made count too.
-    let keep = max_files.saturating_sub(2);
-    let excess = rotated.len().saturating_sub(keep);
-    steps.extend(rotated.drain(..excess).map(|name| Step::Remove(name.to_owned())));
-    let plain = rotated.into_iter().filter(|name| !name.ends_with(".gz"));
-    steps.extend(plain.map(|name| Step::Compress(name.to_owned())));
-    steps
+    }
+    removed
 }
 
-fn rotated_contains(names: &[String], name: &str) -> bool {
-    names.iter().any(|n| n == name)
+fn entries(directory: &OwnedFd) -> io::Result<Vec<OsString>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut found = Vec::new();
+    for entry in Dir::openat(directory, ".", flags, Mode::empty())?.iter() {
+        found.push(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned());
+    }
+    Ok(found)
 }
 
 /// A rotation that failed.
@@ -140,10 +116,16 @@ impl LogRotator {
     pub async fn rotate(&self, id: &ContainerId, path: &Path) -> Result<(), RotateError> {
         let (log, max_files) = (path.to_owned(), self.policy.max_files);
         let prepared = tokio::task::spawn_blocking(move || prepare(&log, max_files)).await;
-        prepared
+        let prepared = prepared
             .map_err(io::Error::other)
             .flatten()
-            .map_err(|source| RotateError::Prepare { path: path.to_owned(), source })?;
+            .map_err(|source| RotateError::Prepare { path: path.to_owned(), source });
+        // What could not be done to older files is no reason for this one to grow on.
+        self.rename(id, path).await?;
+        prepared
+    }
+
+    async fn rename(&self, id: &ContainerId, path: &Path) -> Result<(), RotateError> {
         let mut rotated = path.as_os_str().to_owned();
         rotated.push(Timestamp::now().strftime(".%Y%m%d-%H%M%S").to_string());
         let rename = |from: &Path, to: &Path| {
@@ -160,23 +142,23 @@ impl LogRotator {
     }
 }
 
+/// Makes room among the rotated files, one whether or not another one can be removed or compressed.
 fn prepare(log: &Path, max_files: usize) -> io::Result<()> {
     let (Some(dir), Some(name)) = (log.parent(), log.file_name().and_then(|n| n.to_str())) else {
         return Err(io::Error::other("not a file in a directory"));
     };
     let beside: Vec<String> =
         fs::read_dir(dir)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
-    for step in plan(name, &beside, max_files) {
-        match step {
-            Step::Remove(name) => fs::remove_file(dir.join(name))?,
-            Step::Compress(name) => compress(&dir.join(name))?,
-        }
-    }
-    Ok(())
+    let steps = before_rotation(name, &beside, max_files);
+    let done = steps.into_iter().map(|step| match step {
+        Step::Remove(name) => cri::dirtree::remove(&dir.join(name)),
+        Step::Compress(name) => compress(&dir.join(name)),
+    });
+    done.fold(Ok(()), Result::and)
 }
 
 /// Writes `<path>.gz` under a temporary name, then removes the original: dying
-/// between leaves what [`plan`] cleans up.
+/// between leaves what [`before_rotation`] cleans up.
 fn compress(path: &Path) -> io::Result<()> {
     let with = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
@@ -204,26 +186,66 @@ mod tests {
     use cri::fake::{FakeRuntime, Op};
     use cri::types::{ContainerConfig, SandboxConfig};
 
+    fn left(dir: &Path) -> Vec<String> {
+        let mut left: Vec<String> =
+            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        left
+    }
+
     #[test]
-    fn plans() {
-        let check = |beside: &[&str], max_files, expect: &[&str]| {
-            let beside: Vec<String> = beside.iter().map(|n| (*n).to_owned()).collect();
-            let steps: Vec<String> = plan("0.log", &beside, max_files)
-                .into_iter()
-                .map(|step| match step {
-                    Step::Remove(name) => format!("-{name}"),
-                    Step::Compress(name) => format!("z{name}"),
-                })
-                .collect();
-            assert_eq!(steps, expect, "{beside:?}");
-        };
-        check(&["0.log"], 5, &[]);
-        check(&["0.log", "1.log.1", "0.log.2"], 5, &["z0.log.2"]);
-        check(&["0.log", "0.log.1.gz", "0.log.2.gz", "0.log.3.gz", "0.log.4"], 5, &["-0.log.1.gz", "z0.log.4"]);
-        check(&["0.log", "0.log.1"], 2, &["-0.log.1"]);
-        check(&["0.log", "0.log.1.gz.tmp", "0.log.1"], 5, &["-0.log.1.gz.tmp", "z0.log.1"]);
-        check(&["0.log", "0.log.1.gz", "0.log.1"], 5, &["-0.log.1"]);
-        check(&[], 0, &[]);
+    fn only_the_log_itself_and_its_rotated_files_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = ["1.log", "1.log.20260101-000000", "1.log.20260101-000000.gz", "10.log", "11.log", "1.logs"];
+        for name in all {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        // Whoever put that there.
+        fs::create_dir_all(dir.path().join("1.log.d/e")).unwrap();
+        remove(&dir.path().join("1.log")).unwrap();
+        remove(&dir.path().join("1.log")).unwrap();
+        remove(&dir.path().join("none/1.log")).unwrap();
+        assert_eq!(left(dir.path()), ["1.logs", "10.log", "11.log"]);
+    }
+
+    #[test]
+    fn logs_behind_a_link_are_somebody_elses() {
+        let dir = tempfile::tempdir().unwrap();
+        let [own, others] = ["pods/ns_p_u/c", "pods/ns_q_v/c"].map(|name| dir.path().join(name));
+        fs::create_dir_all(&others).unwrap();
+        fs::create_dir_all(own.parent().unwrap()).unwrap();
+        fs::write(others.join("1.log"), "").unwrap();
+        std::os::unix::fs::symlink(&others, &own).unwrap();
+        remove(&own.join("1.log")).unwrap();
+        assert_eq!(left(&others), ["1.log"]);
+    }
+
+    /// A file that cannot be compressed, or is not one, lets no log grow for ever.
+    #[tokio::test]
+    async fn what_is_in_the_way_of_a_rotation_is_passed_by() {
+        let dir = tempfile::tempdir().unwrap();
+        let (runtime, container) = running(dir.path()).await;
+        fs::write(dir.path().join("0.log"), "new").unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("0.log.20200101-000000")).unwrap();
+        fs::write(dir.path().join("0.log.20200102-000000"), "old").unwrap();
+        let rotator = LogRotator::new(runtime.clone(), Arc::default(), RotationPolicy::default());
+        let error = rotator.rotate(&container, &dir.path().join("0.log")).await.unwrap_err();
+        assert!(matches!(error, RotateError::Prepare { .. }), "{error}");
+        assert_eq!(runtime.count(Op::ReopenContainerLog), 1);
+        assert!(!dir.path().join("0.log").exists(), "it was rotated");
+        assert_eq!(left(dir.path())[1], "0.log.20200102-000000.gz");
+    }
+
+    /// A container that logs into a directory.
+    async fn running(dir: &Path) -> (Arc<FakeRuntime>, ContainerId) {
+        let runtime = FakeRuntime::new();
+        runtime.add_image("img:1");
+        let sandbox = SandboxConfig { log_directory: dir.to_str().unwrap().into(), ..SandboxConfig::default() };
+        let id = runtime.run_pod_sandbox(&sandbox, "").await.unwrap();
+        let config = ContainerConfig { image: "img:1".into(), log_path: "0.log".into(), ..ContainerConfig::default() };
+        let container = runtime.create_container(&id, &config, &sandbox).await.unwrap();
+        runtime.start_container(&container).await.unwrap();
+        (runtime, container)
     }
 
     /// A running container whose log was renamed and not reopened: the agent died
@@ -233,16 +255,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("0.log");
         fs::write(dir.path().join("0.log.20260101-000000"), "written to still").unwrap();
-        let runtime = FakeRuntime::new();
-        runtime.add_image("img:1");
-        let sandbox = SandboxConfig { log_directory: dir.path().to_str().unwrap().into(), ..SandboxConfig::default() };
-        let id = runtime.run_pod_sandbox(&sandbox, "").await.unwrap();
-        let config = ContainerConfig { image: "img:1".into(), log_path: "0.log".into(), ..ContainerConfig::default() };
-        let container = runtime.create_container(&id, &config, &sandbox).await.unwrap();
-        runtime.start_container(&container).await.unwrap();
+        let (runtime, container) = running(dir.path()).await;
         let status = runtime.container_status(&container).await.unwrap();
+        let sandbox = runtime.sandboxes()[0].summary.id.clone();
         let cache = Arc::new(PodCache::new());
-        cache.put(crate::testutil::runtime(vec![], vec![(id, status)]));
+        cache.put(crate::testutil::runtime(vec![], vec![(sandbox, status)]));
         let rotator = LogRotator::new(runtime.clone(), cache, RotationPolicy::default());
         rotator.check_all().await;
         assert_eq!(runtime.count(Op::ReopenContainerLog), 1);
