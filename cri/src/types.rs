@@ -436,20 +436,17 @@ pub struct ContainerEvent {
     pub at: Option<Timestamp>,
 }
 
-/// Credentials of a registry.
+/// Credentials of a registry, for whatever host the image is pulled from: containerd drops those that name a server
+/// unless that is a URL whose host is the very one it asks.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct AuthConfig {
     pub username: String,
     pub password: String,
-    pub auth: String,
-    pub server_address: String,
-    pub identity_token: String,
-    pub registry_token: String,
 }
 
 impl std::fmt::Debug for AuthConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AuthConfig").field("server_address", &self.server_address).finish_non_exhaustive()
+        f.debug_struct("AuthConfig").field("username", &self.username).finish_non_exhaustive()
     }
 }
 

@@ -26,6 +26,30 @@ pub fn with_tag(name: &str) -> Result<String, BadName> {
     Ok(if tag.is_none() && digest.is_none() { format!("{name}:latest") } else { name.to_owned() })
 }
 
+/// The repository of an image in full, without tag and digest: `nginx` is one of `docker.io/library/nginx`.
+pub fn repository(name: &str) -> String {
+    let name = name.split_once('@').map_or(name, |(name, _)| name);
+    let last = name.rfind('/').map_or(0, |slash| slash + 1);
+    let name = name[last..].find(':').map_or(name, |colon| &name[..last + colon]);
+    let (domain, path) = match name.split_once('/') {
+        Some((first, path)) if is_domain(first) => (first, path),
+        _ => (DOCKER_HUB, name),
+    };
+    match domain {
+        DOCKER_HUB | "index.docker.io" if path.contains('/') => format!("{DOCKER_HUB}/{path}"),
+        DOCKER_HUB | "index.docker.io" => format!("{DOCKER_HUB}/library/{path}"),
+        _ => format!("{domain}/{path}"),
+    }
+}
+
+/// The registry of images that name none.
+pub const DOCKER_HUB: &str = "docker.io";
+
+/// Whether what stands before the first slash is a registry and not part of the path.
+fn is_domain(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost" || first != first.to_lowercase()
+}
+
 fn is_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     tag.len() <= 128 && tag.bytes().next().is_some_and(word) && tag.bytes().all(|b| word(b) || b == b'.' || b == b'-')
@@ -40,9 +64,7 @@ fn is_digest(digest: &str) -> bool {
 fn is_path(path: &str) -> bool {
     let mut parts = path.split('/').peekable();
     let first = path.split('/').next().unwrap_or_default();
-    let has_host =
-        path.contains('/') && (first.contains(['.', ':']) || first == "localhost" || first != first.to_lowercase());
-    if has_host {
+    if path.contains('/') && is_domain(first) {
         let host = parts.next().unwrap_or_default();
         let name = host.split_once(':').map_or(host, |(n, _)| n);
         let port_ok = host.split_once(':').is_none_or(|(_, p)| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
@@ -77,6 +99,22 @@ pub fn policy<'a>(given: Option<&'a str>, name: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn repositories_in_full() {
+        for (name, full) in [
+            ("nginx", "docker.io/library/nginx"),
+            ("nginx:1.2", "docker.io/library/nginx"),
+            ("docker.io/nginx", "docker.io/library/nginx"),
+            ("index.docker.io/team/app:1", "docker.io/team/app"),
+            ("team/app@sha256:00", "docker.io/team/app"),
+            ("localhost/app", "localhost/app"),
+            ("reg.example:5000/app:1@sha256:00", "reg.example:5000/app"),
+            ("reg.example:5000/a/b", "reg.example:5000/a/b"),
+        ] {
+            assert_eq!(repository(name), full, "{name}");
+        }
+    }
 
     #[test]
     fn names() {

@@ -268,12 +268,5 @@ pub(crate) fn stats_filter(f: &ContainerFilter) -> v1::ContainerStatsFilter {
 
 /// Registry credentials.
 pub(crate) fn auth(a: &AuthConfig) -> v1::AuthConfig {
-    v1::AuthConfig {
-        username: a.username.clone(),
-        password: a.password.clone(),
-        auth: a.auth.clone(),
-        server_address: a.server_address.clone(),
-        identity_token: a.identity_token.clone(),
-        registry_token: a.registry_token.clone(),
-    }
+    v1::AuthConfig { username: a.username.clone(), password: a.password.clone(), ..v1::AuthConfig::default() }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use cri::containerd::{Containerd, Health, Keep, Options, Shutdown, purge};
-use cri::types::ContainerState;
+use cri::types::{AuthConfig, ContainerState};
 use cri::{CriError, EventSource, ImageRef, ImageService, RuntimeService, images};
 use futures::StreamExt;
 use harness::time;
@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio_util::sync::CancellationToken;
 
+use crate::registry::Registry;
 use crate::subject::{Does, Real, Subject, nothing_left};
 use crate::suite::{DAY, until};
 
@@ -53,6 +54,22 @@ pub async fn a_container_can_join_anothers_processes(s: &Subject) -> Result<()> 
     let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
     ensure!(seen.contains("serve"), "process 1 is {seen:?}");
     s.remove(&pod).await
+}
+
+/// Of a registry that lets only its users in; wherever it is, that is where the credentials are for.
+pub async fn private_images_are_pulled_with_credentials(s: &Subject) -> Result<()> {
+    let registry = Registry::start().await?;
+    let (image, sandbox) = (registry.image(), s.sandbox("private"));
+    let wrong = AuthConfig { password: "guessed".to_owned(), ..Registry::user() };
+    for auth in [None, Some(&wrong)] {
+        let pulled = s.images.pull_image(&image, auth, &sandbox).await;
+        ensure!(pulled.is_err(), "pulled with {auth:?}");
+    }
+    ensure!(s.images.image_status(&image).await?.is_none(), "it was there before");
+    s.images.pull_image(&image, Some(&Registry::user()), &sandbox).await.context("as a user")?;
+    ensure!(s.images.image_status(&image).await?.is_some(), "it is not there");
+    s.images.remove_image(&image).await?;
+    Ok(())
 }
 
 /// A daemon may die while a purge talks to it, or have been killed just before:
