@@ -27,6 +27,7 @@ pub mod podcache;
 mod podsource;
 pub mod podworker;
 pub mod probe;
+mod read;
 mod resolver;
 mod retention;
 mod runtimeclass;

@@ -8,6 +8,7 @@ use std::path::Path;
 use cri::types::DnsConfig;
 
 use crate::convert::dns::parse_resolv_conf;
+use crate::read;
 
 /// Where systemd-resolved writes the servers that it asks itself.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
@@ -22,13 +23,13 @@ pub fn host_dns(path: &Path) -> io::Result<DnsConfig> {
 }
 
 fn host_dns_or(path: &Path, resolved: &Path) -> io::Result<DnsConfig> {
-    let text = std::fs::read_to_string(path)
+    let text = read::text(path, read::MUCH)
         .map_err(|error| io::Error::new(error.kind(), format!("read {}: {error}", path.display())))?;
     let dns = parse_resolv_conf(&text);
     if !is_stub(&dns) {
         return Ok(dns);
     }
-    match std::fs::read_to_string(resolved) {
+    match read::text(resolved, read::MUCH) {
         Ok(text) => Ok(parse_resolv_conf(&text)),
         Err(_) => Ok(dns),
     }

@@ -1,6 +1,9 @@
 //! Small builders for tests of several modules.
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
+use std::time::Duration;
+
 use cri::types::{
     ContainerMetadata, ContainerState, ContainerStatus, NamespaceMode, NamespaceOptions, SandboxMetadata, SandboxState,
     SandboxStatus, SandboxSummary, StringMap,
@@ -9,9 +12,12 @@ use cri::{ContainerId, SandboxId};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::config::{DnsSettings, Paths};
+use crate::convert::resources::MemoryControl;
 use crate::convert::{container, labels};
 use crate::ids::{ObjectName, PodUid};
 use crate::podcache::RuntimePod;
+use crate::podworker::WorkerSettings;
 
 /// A pod named `p` in `ns` with uid `u`; `spec` is YAML below `spec:`.
 pub fn pod(spec: &str) -> Pod {
@@ -78,4 +84,24 @@ pub fn instance(pod: &Pod, name: &str, attempt: u32, state: ContainerState, exit
 /// The runtime's view of pod `u`.
 pub fn runtime(sandboxes: Vec<SandboxStatus>, containers: Vec<(SandboxId, ContainerStatus)>) -> RuntimePod {
     RuntimePod::assemble(PodUid::new("u"), ObjectName::new("ns", "p"), sandboxes, containers)
+}
+
+/// Settings of workers whose files are below a directory.
+pub fn worker_settings(dir: &Path) -> WorkerSettings {
+    let mut paths = Paths::below(dir);
+    paths.pod_logs = dir.join("logs");
+    paths.resolv_conf = "/dev/null".into();
+    WorkerSettings {
+        node_name: "n1".into(),
+        paths,
+        dns: DnsSettings { servers: vec!["10.43.0.10".into()], domain: "cluster.local".into() },
+        cfs_quota: true,
+        cfs_period: 100_000,
+        pod_pids_limit: None,
+        memory: MemoryControl::default(),
+        seccomp_default: false,
+        max_crash_backoff: Duration::from_secs(300),
+        allowed_unsafe_sysctls: vec![],
+        runtime_name: "fake".into(),
+    }
 }

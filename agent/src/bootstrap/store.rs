@@ -11,6 +11,7 @@ use rcgen::{KeyPair, PublicKeyData};
 
 use super::JoinError;
 use super::plan::{Validity, user, validity};
+use crate::read;
 
 /// Where a node keeps certificate and key.
 #[derive(Debug, Clone)]
@@ -41,7 +42,7 @@ impl Credentials {
 
     /// What the certificate says, when there is one.
     pub(super) fn validity(&self) -> Option<Validity> {
-        validity(&fs::read_to_string(self.current()).ok()?).ok()
+        validity(&read::text(self.current(), read::MUCH).ok()?).ok()
     }
 
     /// Whether there is a certificate of the node that has begun and not ended.
@@ -52,7 +53,7 @@ impl Credentials {
     /// The key of the request that is under way, or of a new one.
     pub(super) fn pending_key(&self) -> Result<String, JoinError> {
         let path = self.pending();
-        if let Ok(pem) = fs::read_to_string(&path)
+        if let Ok(pem) = read::text(&path, read::MUCH)
             && KeyPair::from_pem(&pem).is_ok()
         {
             return Ok(pem);

@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::CgroupError;
+use crate::read;
 
 /// How often lists of processes are gone over: they may fork meanwhile. As upstream
 /// (pkg/kubelet/cm/pod_container_manager_linux.go).
@@ -73,7 +74,7 @@ pub(super) fn by_signals(dirs: &[PathBuf], freezer: Option<&Path>) {
 
 /// Whether there is a process in a cgroup or below it, also one of another PID namespace.
 pub fn is_occupied(dir: &Path) -> bool {
-    let lists = with_descendants(dir).into_iter().filter_map(|d| fs::read_to_string(d.join("cgroup.procs")).ok());
+    let lists = with_descendants(dir).into_iter().filter_map(|d| read::text(d.join("cgroup.procs"), read::MUCH).ok());
     lists.into_iter().any(|list| !list.trim().is_empty())
 }
 
@@ -101,7 +102,7 @@ fn put(file: &Path, value: &str) -> bool {
 }
 
 fn holds(file: &Path, value: &str) -> bool {
-    fs::read_to_string(file).is_ok_and(|text| text.trim() == value)
+    read::text(file, read::MUCH).is_ok_and(|text| text.trim() == value)
 }
 
 /// Waits for what the kernel does in its own time; not for ever.
@@ -117,7 +118,7 @@ fn wait_until(done: impl Fn() -> bool) {
 /// Processes that a cgroup and those below it hold; never ourselves, nor those
 /// of other PID namespaces, which show as 0.
 fn processes(dir: &Path) -> Vec<Pid> {
-    let lists = with_descendants(dir).into_iter().filter_map(|d| fs::read_to_string(d.join("cgroup.procs")).ok());
+    let lists = with_descendants(dir).into_iter().filter_map(|d| read::text(d.join("cgroup.procs"), read::MUCH).ok());
     let pids: Vec<Pid> = lists.flat_map(|list| parse(&list)).collect();
     pids.into_iter().filter(|pid| *pid != Pid::this()).collect()
 }

@@ -17,6 +17,7 @@ use crate::config::{CgroupDriver, CgroupSettings};
 use crate::convert::qos::QosClass;
 use crate::convert::resources::{MIN_SHARES, MemoryControl, PodCgroupLimits};
 use crate::ids::PodUid;
+use crate::read;
 
 /// How a class of pods is to be weighed, in v1's shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +77,7 @@ impl CgroupTree {
 
     /// A tree on this machine's mounts.
     pub fn detect(settings: &CgroupSettings) -> Result<Self, CgroupError> {
-        let text = std::fs::read_to_string("/proc/self/mountinfo").map_err(|_| CgroupError::NotMounted)?;
+        let text = read::text("/proc/self/mountinfo", read::MUCH).map_err(|_| CgroupError::NotMounted)?;
         Self::new(settings, Hierarchies::parse(&text))
     }
 

@@ -9,6 +9,7 @@ use super::hierarchy::{Hierarchy, remove_directories};
 use super::mounts::Hierarchies;
 use super::{CgroupError, WANTED, kill, limits, write};
 use crate::convert::resources::{PodCgroupLimits, SwapControl};
+use crate::read;
 
 /// The v1 trees of a machine.
 #[derive(Clone, Debug)]
@@ -26,7 +27,7 @@ impl V1 {
     }
 
     fn number<T: std::str::FromStr>(&self, controller: &str, cgroup: &Path, name: &str) -> Option<T> {
-        std::fs::read_to_string(self.file(controller, cgroup, name)?).ok()?.trim().parse().ok()
+        read::text(self.file(controller, cgroup, name)?, read::MUCH).ok()?.trim().parse().ok()
     }
 }
 

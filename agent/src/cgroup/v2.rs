@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::hierarchy::{Hierarchy, remove_directories};
 use super::{CgroupError, WANTED, kill, limits, write};
 use crate::convert::resources::{PodCgroupLimits, SwapControl};
+use crate::read;
 
 /// Controllers handed down to containers where the kernel has them.
 const DELEGATED: &[&str] = &["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"];
@@ -23,11 +24,11 @@ impl V2 {
     }
 
     fn number<T: std::str::FromStr>(&self, cgroup: &Path, name: &str) -> Option<T> {
-        std::fs::read_to_string(self.root.join(cgroup).join(name)).ok()?.trim().parse().ok()
+        read::text(self.root.join(cgroup).join(name), read::MUCH).ok()?.trim().parse().ok()
     }
 
     fn controllers(&self) -> String {
-        std::fs::read_to_string(self.root.join("cgroup.controllers")).unwrap_or_default()
+        read::text(self.root.join("cgroup.controllers"), read::MUCH).unwrap_or_default()
     }
 
     /// Makes the directories from the top, each with the controllers of the one above.
@@ -37,7 +38,7 @@ impl V2 {
         let mut directory = self.root.clone();
         for part in cgroup.components() {
             let file = directory.join("cgroup.subtree_control");
-            let enabled = std::fs::read_to_string(&file).unwrap_or_default();
+            let enabled = read::text(&file, read::MUCH).unwrap_or_default();
             let missing = |c: &&&str| available.contains(*c) && !enabled.split_whitespace().any(|e| e == **c);
             for controller in DELEGATED.iter().filter(missing) {
                 // One at a time: the kernel takes all of a line or nothing.

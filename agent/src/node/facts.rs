@@ -6,6 +6,8 @@ use std::path::Path;
 use nix::sys::statvfs::statvfs;
 use nix::sys::utsname::uname;
 
+use crate::read;
+
 /// Facts that do not change while the machine runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MachineInfo {
@@ -38,7 +40,7 @@ pub struct MachineUsage {
 }
 
 fn line(path: &str) -> String {
-    fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default()
+    read::text(path, read::MUCH).map(|t| t.trim().to_owned()).unwrap_or_default()
 }
 
 /// The value of `/proc/meminfo`'s line, in bytes.
@@ -70,14 +72,14 @@ impl MachineInfo {
         let name = |f: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
             names.as_ref().map(|n| f(n).to_string_lossy().into_owned()).unwrap_or_default()
         };
-        let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let memory = read::text("/proc/meminfo", read::MUCH).unwrap_or_default();
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
         Self {
             machine_id: line("/etc/machine-id"),
             system_uuid: line("/sys/class/dmi/id/product_uuid"),
             boot_id: line("/proc/sys/kernel/random/boot_id"),
             kernel: name(|n| n.release()),
-            os_image: os_image(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
+            os_image: os_image(&read::text("/etc/os-release", read::MUCH).unwrap_or_default()),
             architecture: architecture(&name(|n| n.machine())).to_owned(),
             cpus,
             memory: meminfo(&memory, "MemTotal"),
@@ -101,7 +103,7 @@ fn hugepages() -> Vec<(u64, u64)> {
         .filter_map(|e| {
             let name = e.file_name().into_string().ok()?;
             let kb: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-            let count = fs::read_to_string(e.path().join("nr_hugepages")).ok()?.trim().parse().ok()?;
+            let count = read::text(e.path().join("nr_hugepages"), read::MUCH).ok()?.trim().parse().ok()?;
             Some((kb * 1024, count))
         })
         .collect();
@@ -136,7 +138,7 @@ impl Disk {
 impl MachineUsage {
     /// Reads the present usage; `root` is on the file system that counts.
     pub fn read(root: &Path) -> Self {
-        let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let memory = read::text("/proc/meminfo", read::MUCH).unwrap_or_default();
         let disk = Disk::of(root).unwrap_or_default();
         // The fourth field is `running/total`.
         let loadavg = line("/proc/loadavg");

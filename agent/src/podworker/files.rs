@@ -2,9 +2,10 @@
 //! directories and the files termination messages are written to. They go when
 //! [`crate::retention::pods`] says so.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cri::types::Mount;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -13,6 +14,7 @@ use super::deps::WorkerSettings;
 use crate::config::Paths;
 use crate::convert::{container, dns, hosts, sandbox, spec};
 use crate::ids::{FileName, PodUid};
+use crate::read;
 
 /// A file or directory that could not be made or removed.
 #[derive(Debug, thiserror::Error)]
@@ -60,10 +62,31 @@ pub fn make_pod_dirs(paths: &Paths, pod: &Pod) -> Result<(), FileError> {
     Ok(())
 }
 
+/// Makes the files that a container gets beside its volumes, and returns their mounts. The pod may have made of those
+/// that it had before what it likes: that holds up nobody else.
+pub async fn own_mounts(
+    settings: &WorkerSettings,
+    pod: &Arc<Pod>,
+    target: &Container,
+    pod_ips: &[String],
+) -> Result<Vec<Mount>, FileError> {
+    let (settings, pod, target, pod_ips) = (settings.clone(), pod.clone(), target.clone(), pod_ips.to_vec());
+    let root = settings.paths.root.clone();
+    let work = move || {
+        let mut mounts = Vec::new();
+        mounts.extend(hosts_mount(&settings, &pod, &target, &pod_ips)?);
+        mounts.extend(termination_mount(&settings, &pod, &target)?);
+        make_log_dir(&settings.paths, &pod, &target)?;
+        Ok(mounts)
+    };
+    let made = tokio::task::spawn_blocking(work).await;
+    made.unwrap_or_else(|lost| Err(failed("create files below", &root)(io::Error::other(lost))))
+}
+
 /// Writes the pod's /etc/hosts and returns its mount, unless the container
 /// brings its own. The file is rewritten only when its text differs, so that
 /// what a container added stays as long as nothing changed.
-pub fn hosts_mount(
+fn hosts_mount(
     settings: &WorkerSettings,
     pod: &Pod,
     target: &Container,
@@ -76,13 +99,15 @@ pub fn hosts_mount(
     let path = dir.join("etc-hosts");
     let aliases = spec::spec(pod).host_aliases.as_deref().unwrap_or_default();
     let text = if spec::host_network(pod) {
-        let node = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+        let node = read::text("/etc/hosts", read::MUCH).unwrap_or_default();
         hosts::host_network_hosts(&node, aliases)
     } else {
         hosts::managed_hosts(pod_ips, &dns::host_name(pod, &settings.dns.domain), aliases)
     };
-    if std::fs::read_to_string(&path).ok().as_deref() != Some(&text) {
-        std::fs::write(&path, text).map_err(failed("write", &path))?;
+    // As long as what it is to be, it is read at all.
+    let known = read::text(&path, u64::try_from(text.len()).unwrap_or(read::MUCH));
+    if known.ok().as_deref() != Some(&text) {
+        overwrite(&path, &text).map_err(failed("write", &path))?;
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).map_err(failed("chmod", &path))?;
     }
     Ok(Some(Mount {
@@ -93,8 +118,15 @@ pub fn hosts_mount(
     }))
 }
 
+/// Makes the text all that is in the file. It is never empty on the way: containers of a pod start at the same time.
+fn overwrite(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(u64::try_from(text.len()).unwrap_or(u64::MAX))
+}
+
 /// A fresh file for the container's last words, and its mount.
-pub fn termination_mount(settings: &WorkerSettings, pod: &Pod, target: &Container) -> Result<Option<Mount>, FileError> {
+fn termination_mount(settings: &WorkerSettings, pod: &Pod, target: &Container) -> Result<Option<Mount>, FileError> {
     let Some(dir) = pod_dir(&settings.paths, &PodUid::of(pod)) else { return Ok(None) };
     let dir = dir.join("containers");
     let dir = dir.join(plain(&dir, &target.name)?);
@@ -111,7 +143,7 @@ pub fn termination_mount(settings: &WorkerSettings, pod: &Pod, target: &Containe
 }
 
 /// Makes the directory of a container's logs.
-pub fn make_log_dir(paths: &Paths, pod: &Pod, target: &Container) -> Result<(), FileError> {
+fn make_log_dir(paths: &Paths, pod: &Pod, target: &Container) -> Result<(), FileError> {
     let dir = log_dir(paths, pod);
     let dir = dir.join(plain(&dir, &target.name)?);
     std::fs::create_dir_all(&dir).map_err(failed("create", &dir))
@@ -121,6 +153,31 @@ pub fn make_log_dir(paths: &Paths, pod: &Pod, target: &Container) -> Result<(), 
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// Whatever a pod made of its own /etc/hosts, the next container finds it as it is to be.
+    #[tokio::test]
+    async fn hosts_are_put_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = crate::testutil::worker_settings(dir.path());
+        let pod = Arc::new(crate::testutil::pod("  containers: [{name: a}]"));
+        make_pod_dirs(&node.paths, &pod).unwrap();
+        let target = &spec::containers(&pod)[0];
+        let mounts = async || own_mounts(&node, &pod, target, &["192.0.2.1".to_owned()]).await.unwrap();
+        let hosts = PathBuf::from(&mounts().await[0].host_path);
+        let first = std::fs::read_to_string(&hosts).unwrap();
+        assert!(first.contains("192.0.2.1"), "{first}");
+        let file = || std::fs::OpenOptions::new().append(true).open(&hosts).unwrap();
+        let changes: [&dyn Fn(); 3] =
+            [&|| file().set_len(1 << 40).unwrap(), &|| file().write_all(b"192.0.2.9 mine\n").unwrap(), &|| {
+                file().set_len(0).unwrap()
+            }];
+        for change in changes {
+            change();
+            assert_eq!(mounts().await.len(), 2);
+            assert_eq!(std::fs::metadata(&hosts).unwrap().len(), first.len() as u64);
+            assert_eq!(std::fs::read_to_string(&hosts).unwrap(), first);
+        }
+    }
 
     /// A name in a pod makes nothing outside the pod's own directories.
     #[test]

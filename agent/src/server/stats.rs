@@ -2,7 +2,6 @@
 //! `/stats/summary`.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 use super::ServerState;
 use crate::node::facts;
 use crate::podcache::RuntimePod;
+use crate::read;
 
 /// CPU time at an earlier look, to tell a rate.
 #[derive(Debug, Default)]
@@ -132,8 +132,8 @@ fn pod_stats(
 }
 
 fn node_stats(root: &Path) -> NodeStats {
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let meminfo = read::text("/proc/meminfo", read::MUCH).unwrap_or_default();
+    let stat = read::text("/proc/stat", read::MUCH).unwrap_or_default();
     let mut node = NodeStats {
         cpu_nanos: cpu_nanos(&stat),
         memory_total: facts::meminfo(&meminfo, "MemTotal"),
@@ -164,7 +164,7 @@ fn boot_time(stat: &str) -> Option<Timestamp> {
 
 /// Resident memory of this process in bytes.
 pub fn own_rss() -> Option<u64> {
-    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let statm = read::text("/proc/self/statm", read::MUCH).ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
     Some(pages * u64::try_from(page).ok()?)

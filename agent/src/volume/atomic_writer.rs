@@ -10,13 +10,14 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
 use super::payload::{FileProjection, Payload};
+use crate::read;
 
 const DATA: &str = "..data";
 const DATA_NEW: &str = "..data_tmp";
@@ -160,11 +161,7 @@ fn shows(dir: &Path, payload: &Payload, group: Option<u32>) -> bool {
 }
 
 fn same_content(path: &Path, data: &[u8]) -> bool {
-    let Ok(file) = File::open(path) else { return false };
-    let mut content = Vec::with_capacity(data.len() + 1);
-    // One byte more than expected is enough to see a difference.
-    let limit = data.len() as u64 + 1;
-    file.take(limit).read_to_end(&mut content).is_ok() && content == data
+    read::bytes(path, data.len() as u64).is_ok_and(|content| content == data)
 }
 
 /// How many files there are below a directory; stops soon after `enough`.
@@ -201,6 +198,8 @@ fn sweep(dir: &Path, current: &str, wanted: &BTreeSet<OsString>) -> Result<(), A
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::io::Read as _;
+
     use super::*;
     use proptest::prelude::*;
 

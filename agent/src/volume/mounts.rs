@@ -11,6 +11,8 @@ use cri::mountinfo::mount_points;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use crate::read;
+
 /// Mount points at or below `dir`, the deepest last mounted first.
 pub fn mounts_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
     // The table shows resolved paths only. What does not exist has no mounts.
@@ -20,7 +22,7 @@ pub fn mounts_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
         Err(error) => return Err(error),
     };
     // The thread's own table: a test may stand in a namespace of its own.
-    let table = fs::read("/proc/thread-self/mountinfo")?;
+    let table = read::bytes("/proc/thread-self/mountinfo", read::MUCH)?;
     let mut points = mount_points(&table);
     points.retain(|point| point.starts_with(&dir));
     points.reverse();

@@ -149,10 +149,7 @@ async fn all_mounts(
     let (deps, pod) = (&within.ctx.deps, &within.ctx.pod);
     let pairs: Vec<(String, String)> = env.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
     let mut mounts = deps.volumes.container_mounts(pod, container, &pairs, within.volumes).await?;
-    let settings = &deps.settings;
-    mounts.extend(files::hosts_mount(settings, pod, container, within.pod_ips)?);
-    mounts.extend(files::termination_mount(settings, pod, container)?);
-    files::make_log_dir(&settings.paths, pod, container)?;
+    mounts.extend(files::own_mounts(&deps.settings, pod, container, within.pod_ips).await?);
     if security::wants_recursive_read_only(container) {
         let runtime = deps.runtime.status().await.map_err(StartError::Create)?;
         let handler = deps.runtime_classes.handler(pod).await?;

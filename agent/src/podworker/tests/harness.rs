@@ -12,7 +12,6 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{DnsSettings, Paths};
 use crate::contract::{ContainerProbes, MountedVolumes, PodProbes, PodVolumes, ProbeView, VolumeError};
 use crate::convert::quantity::units;
 use crate::events::{Event, EventRecorder};
@@ -23,7 +22,7 @@ use crate::pleg::{Pleg, RelistHealth};
 use crate::podcache::{PodCache, RuntimePod};
 use crate::podsource::{DesiredPod, DesiredPods, DesiredRx, PodOrigin, SourcesReady};
 use crate::podworker::admission::Admission;
-use crate::podworker::{Deps, Dispatcher, NodeView, PodWorkers, WorkerSettings};
+use crate::podworker::{Deps, Dispatcher, NodeView, PodWorkers};
 use crate::retention::Removals;
 use crate::runtimeclass::RuntimeClasses;
 use crate::status::StatusManager;
@@ -124,25 +123,6 @@ pub(super) struct Node {
     dir: Arc<tempfile::TempDir>,
 }
 
-fn settings(dir: &std::path::Path) -> WorkerSettings {
-    let mut paths = Paths::below(dir);
-    paths.pod_logs = dir.join("logs");
-    paths.resolv_conf = "/dev/null".into();
-    WorkerSettings {
-        node_name: "n1".into(),
-        paths,
-        dns: DnsSettings { servers: vec!["10.43.0.10".into()], domain: "cluster.local".into() },
-        cfs_quota: true,
-        cfs_period: 100_000,
-        pod_pids_limit: None,
-        memory: crate::convert::resources::MemoryControl::default(),
-        seccomp_default: false,
-        max_crash_backoff: Duration::from_secs(300),
-        allowed_unsafe_sysctls: vec![],
-        runtime_name: "fake".into(),
-    }
-}
-
 impl Node {
     pub(super) async fn start() -> Self {
         let runtime = FakeRuntime::new();
@@ -192,7 +172,7 @@ impl Node {
         };
         let workers = PodWorkers::new();
         let deps = Arc::new(Deps {
-            settings: settings(dir.path()),
+            settings: crate::testutil::worker_settings(dir.path()),
             runtime: runtime.clone(),
             images: Arc::new(ImagePuller::new(runtime.clone(), objects.clone(), recorder.clone(), None)),
             cache: cache.clone(),
