@@ -17,12 +17,14 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, dup, unlinkat};
 
 /// Levels of a tree that are open at the same time.
 const MAX_OPEN: usize = 16;
 /// Subdirectories of one level that are remembered at the same time when removing.
 const MAX_PENDING: usize = 256;
+/// The same when measuring, which finds those again by counting.
+const MAX_MEASURED: usize = 1 << 16;
 /// How often a directory is gone over that somebody else fills meanwhile.
 const MAX_PASSES: u32 = 100;
 
@@ -42,12 +44,15 @@ struct Level {
     /// Subdirectories to go into, the present one last.
     pending: Vec<OsString>,
     passes: u32,
+    /// Entries that were measured, and whether there may be more.
+    measured: usize,
+    more: bool,
 }
 
 impl Level {
     fn new(fd: OwnedFd) -> nix::Result<Self> {
         let id = identity(&fstat(&fd)?);
-        Ok(Self { dir: Dir::from_fd(fd)?, id, pending: Vec::new(), passes: 0 })
+        Ok(Self { dir: Dir::from_fd(fd)?, id, pending: Vec::new(), passes: 0, measured: 0, more: false })
     }
 
     /// Opens a directory that is no link and on its parent's file system.
@@ -61,6 +66,8 @@ impl Level {
 struct Closed {
     id: Identity,
     pending: Box<[OsString]>,
+    measured: usize,
+    more: bool,
 }
 
 /// The levels from the root of a tree to where we are.
@@ -79,7 +86,7 @@ impl Descent {
             && let Some(top) = self.open.pop_front()
         {
             let pending = if keep { top.pending.into_boxed_slice() } else { Box::default() };
-            self.closed.push(Closed { id: top.id, pending });
+            self.closed.push(Closed { id: top.id, pending, measured: top.measured, more: top.more });
         }
     }
 
@@ -97,6 +104,7 @@ impl Descent {
             return Err(Errno::ESTALE);
         }
         parent.pending = closed.pending.into_vec();
+        (parent.measured, parent.more) = (closed.measured, closed.more);
         self.open.push_back(parent);
         Ok(true)
     }
@@ -237,68 +245,98 @@ impl std::ops::AddAssign for Space {
 /// What a file or tree takes on its own file system; mounts in it are not
 /// entered. What cannot be read, or goes meanwhile, is not counted.
 pub fn space(path: &Path) -> Space {
-    let (mut out, mut links) = (Space::default(), HashSet::new());
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return out };
+    space_by(path, MAX_MEASURED)
+}
+
+fn space_by(path: &Path, at_once: usize) -> Space {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Space::default() };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let Ok(parent) = open(parent, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) else {
-        return out;
+        return Space::default();
     };
     // The root may be a mount itself: its own device is what counts.
-    let Ok(stat) = fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) else { return out };
-    add(&mut out, &stat, &mut links);
+    let Ok(stat) = fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) else { return Space::default() };
+    let mut count = Count { device: stat.st_dev, at_once, space: Space::default(), links: HashSet::new() };
+    count.add(&stat);
     if !is_directory(&stat) {
-        return out;
+        return count.space;
     }
     let mut descent = Descent::default();
     match openat(&parent, name, DIRECTORY, Mode::empty()).and_then(Level::new) {
-        Ok(root) => descent.push(measured(root, stat.st_dev, &mut out, &mut links), true),
-        Err(_) => return out,
+        Ok(root) => descent.push(count.begun(root), true),
+        Err(_) => return count.space,
     }
     while let Some(level) = descent.open.back_mut() {
+        if level.pending.is_empty() && level.more {
+            count.go_on(level);
+        }
         let Some(next) = level.pending.pop() else {
             if descent.pop().is_err() {
-                return out;
+                break;
             }
             continue;
         };
         if let Ok(below) = Level::below(&level.dir, &next) {
-            descent.push(measured(below, stat.st_dev, &mut out, &mut links), true);
+            descent.push(count.begun(below), true);
         }
     }
-    out
+    count.space
 }
 
 fn is_directory(stat: &FileStat) -> bool {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
 }
 
-/// Counts what is in a level and leaves its subdirectories pending.
-fn measured(mut level: Level, device: u64, out: &mut Space, links: &mut HashSet<Identity>) -> Level {
-    let names: Vec<OsString> = level
-        .dir
-        .iter()
-        .map_while(Result::ok)
-        .map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned())
-        .filter(|name| name != "." && name != "..")
-        .collect();
-    for name in names {
-        let Ok(stat) = fstatat(&level.dir, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
-        if stat.st_dev != device {
-            continue;
-        }
-        add(out, &stat, links);
-        if is_directory(&stat) {
-            level.pending.push(name);
-        }
-    }
-    level
+/// What was counted of a tree so far.
+struct Count {
+    device: u64,
+    /// Subdirectories of one level that are pending at the same time.
+    at_once: usize,
+    space: Space,
+    links: HashSet<Identity>,
 }
 
-/// Hard links share one inode, which counts once.
-fn add(out: &mut Space, stat: &FileStat, links: &mut HashSet<Identity>) {
-    if is_directory(stat) || stat.st_nlink < 2 || links.insert(identity(stat)) {
-        let bytes = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
-        *out += Space { bytes, inodes: 1 };
+impl Count {
+    /// A level with what is in it counted, and its subdirectories pending.
+    fn begun(&mut self, mut level: Level) -> Level {
+        self.go_on(&mut level);
+        level
+    }
+
+    /// Counts what is in a level one by one, however much that is, until enough subdirectories are pending. Entries
+    /// are found again by their number: what is counted twice or not at all because somebody changes the directory
+    /// meanwhile is theirs.
+    fn go_on(&mut self, level: &mut Level) {
+        level.more = false;
+        // The listing holds the directory.
+        let Ok(here) = dup(&level.dir) else { return };
+        for entry in level.dir.iter().map_while(Result::ok).skip(level.measured) {
+            level.measured += 1;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let Ok(stat) = fstatat(&here, name, AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
+            if stat.st_dev != self.device {
+                continue;
+            }
+            self.add(&stat);
+            if is_directory(&stat) {
+                level.pending.push(name.to_owned());
+                if level.pending.len() >= self.at_once {
+                    level.more = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Hard links share one inode, which counts once.
+    fn add(&mut self, stat: &FileStat) {
+        if is_directory(stat) || stat.st_nlink < 2 || self.links.insert(identity(stat)) {
+            let bytes = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+            self.space += Space { bytes, inodes: 1 };
+        }
     }
 }
 

@@ -109,6 +109,25 @@ fn removal_follows_no_links() {
 }
 
 #[test]
+fn wide_directories_are_measured_in_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    // One in the other, deeper than what is open at the same time.
+    let mut at = dir.path().join("tree");
+    let (wide, deep) = (10, MAX_OPEN * 2);
+    for _ in 0..deep {
+        for n in 0..wide {
+            fs::create_dir_all(at.join(format!("d{n}"))).unwrap();
+            fs::write(at.join(format!("f{n}")), "x").unwrap();
+        }
+        at = at.join("d5");
+    }
+    let inodes = (1 + 2 * wide * deep) as u64;
+    for at_once in [1, 3, wide, wide + 1, MAX_MEASURED] {
+        assert_eq!(space_by(&dir.path().join("tree"), at_once).inodes, inodes, "{at_once} at once");
+    }
+}
+
+#[test]
 fn wide_directories_go_in_batches() {
     let dir = tempfile::tempdir().unwrap();
     let tree = dir.path().join("tree");
