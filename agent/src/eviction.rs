@@ -5,6 +5,7 @@
 //! What to do is decided in [`crate::plan::eviction`]; ending a pod is its
 //! worker's business.
 
+mod disk;
 pub mod signals;
 
 use std::collections::HashMap;
@@ -36,15 +37,21 @@ const CLEANUP_LOOK: Duration = Duration::from_secs(1);
 /// What a pod gets to end when a hard threshold or its own limit is passed.
 const HARD_GRACE: Duration = Duration::from_secs(1);
 
+/// How long a shortage of disk waits for what is not measured yet: memory may run short meanwhile.
+const MEASURE: Duration = Duration::from_secs(10);
+
 /// The node as the manager sees it.
 #[async_trait]
 pub trait NodeSignals: Send + Sync + fmt::Debug {
     /// What every signal that can be read reads now.
     async fn observe(&self) -> Observations;
 
-    /// What pods use of that which the signal is about; pods nothing is known
+    /// What pods use of that which the signal is about, as far as it is known; pods nothing is known
     /// of are absent. `None` when nothing could be measured.
     async fn usage(&self, pods: &[Arc<Pod>], signal: Signal) -> Option<HashMap<PodUid, PodUsage>>;
+
+    /// Waits, so long at most, until it is known what each of these pods has on the disk.
+    async fn measure_disk(&self, pods: &[Arc<Pod>], limit: Duration);
 
     /// Removes images that no pod needs.
     async fn reclaim(&self);
@@ -124,7 +131,7 @@ impl EvictionManager {
         if pods.is_empty() {
             return Vec::new();
         }
-        // Every figure of the disk is measured for any signal of it.
+        // Every figure of the disk is one for any signal of it.
         let Some(usage) = self.signals.usage(&pods, Signal::NodefsAvailable).await else { return Vec::new() };
         let own_imagefs = self.signals.own_imagefs();
         let over = pods.iter().filter_map(|pod| {
@@ -156,6 +163,9 @@ impl EvictionManager {
 
     async fn evict_one(&self, shortage: &Shortage) -> Option<PodUid> {
         let pods = self.deps.admission.pods();
+        if Pressure::of(shortage.signal) == Pressure::Disk {
+            self.signals.measure_disk(&pods, MEASURE).await;
+        }
         // Without figures anybody could be ended for what somebody else uses.
         let usage = self.signals.usage(&pods, shortage.signal).await?;
         let mut candidates: Vec<Candidate<'_>> = pods

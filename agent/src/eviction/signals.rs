@@ -1,27 +1,28 @@
 //! The signals of this machine: /proc, file systems, cgroups and the runtime's
 //! own figures. Of pods only what is limited is measured before something is short.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cri::types::{ContainerFilter, ContainerStats};
-use cri::{ImageService, RuntimeService, dirtree};
+use cri::{ImageService, RuntimeService};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::OnceCell;
 
 use super::NodeSignals;
+use super::disk::{DiskUsage, Files};
 use crate::cgroup::CgroupTree;
 use crate::config::{Paths, Signal};
 use crate::convert::qos::qos_class;
-use crate::convert::sandbox::log_directory;
 use crate::ids::PodUid;
 use crate::node::facts::{MachineInfo, MachineUsage};
-use crate::plan::eviction::rank::{ContainerUsage, PodUsage, Space};
-use crate::plan::eviction::{Observation, Observations};
+use crate::plan::eviction::rank::{ContainerUsage, PodUsage};
+use crate::plan::eviction::{Observation, Observations, Pressure};
 use crate::podcache::{PodCache, RuntimePod};
 use crate::retention::images::UnusedImages;
 
@@ -35,6 +36,7 @@ pub struct MachineSignals {
     pub cgroups: Option<Arc<CgroupTree>>,
     pub unused_images: UnusedImages,
     machine: MachineInfo,
+    disk: DiskUsage,
     /// Where images are, once the runtime has said it.
     imagefs: OnceCell<PathBuf>,
 }
@@ -49,8 +51,8 @@ impl MachineSignals {
         cgroups: Option<Arc<CgroupTree>>,
         unused_images: UnusedImages,
     ) -> Self {
-        let (machine, imagefs) = (MachineInfo::read(), OnceCell::new());
-        Self { paths, runtime, images, cache, cgroups, unused_images, machine, imagefs }
+        let (machine, disk, imagefs) = (MachineInfo::read(), DiskUsage::new(paths.clone()), OnceCell::new());
+        Self { paths, runtime, images, cache, cgroups, unused_images, machine, disk, imagefs }
     }
 
     async fn imagefs(&self) -> Option<&Path> {
@@ -61,52 +63,23 @@ impl MachineSignals {
         self.imagefs.get_or_try_init(ask).await.ok().map(PathBuf::as_path)
     }
 
-    /// What the pod has on disk; walks its logs and volumes.
-    async fn measure_files(&self, pod: &Pod) -> Files {
-        let logs = self.paths.pod_logs.join(log_directory(pod));
-        let uid = PodUid::of(pod);
-        let volumes = self.paths.root.join("pods").join(uid.as_str()).join("volumes/kubernetes.io~empty-dir");
-        let walk = tokio::task::spawn_blocking(move || {
-            let mut out = Files::default();
-            for (name, space) in spaces_in(&volumes) {
-                out.all += space;
-                out.volumes.insert(name, space.bytes);
-            }
-            for (name, space) in spaces_in(&logs) {
-                out.all += space;
-                out.logs.insert(name, space.bytes);
-            }
-            out
-        });
-        walk.await.unwrap_or_default()
-    }
-
-    async fn usage_of(&self, pod: &Pod, stats: &[ContainerStats], signal: Signal) -> Option<PodUsage> {
+    fn usage_of(&self, pod: &Arc<Pod>, stats: &[ContainerStats], signal: Signal) -> Option<PodUsage> {
         let uid = PodUid::of(pod);
         let runtime = self.cache.get(&uid)?;
-        let files = match signal {
-            Signal::MemoryAvailable | Signal::PidAvailable => Files::default(),
-            _ => self.measure_files(pod).await,
+        let files = match Pressure::of(signal) {
+            Pressure::Memory | Pressure::Pid => Arc::default(),
+            // What it has beside its layers counts once it is known.
+            Pressure::Disk => self.disk.latest(pod).unwrap_or_default(),
         };
         let pids = self.cgroups.as_ref().and_then(|tree| tree.processes(&uid, qos_class(pod)));
-        usage(&runtime, stats, files, pids.unwrap_or(0))
+        usage(&runtime, stats, &files, pids.unwrap_or(0))
     }
-}
-
-/// What a pod has on the node's disk beside its containers' layers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Files {
-    all: Space,
-    /// Bytes by container.
-    logs: BTreeMap<String, u64>,
-    /// Bytes by volume.
-    volumes: BTreeMap<String, u64>,
 }
 
 /// Puts figures together; `None` of a pod that the runtime measures nothing of. Pure.
-fn usage(pod: &RuntimePod, stats: &[ContainerStats], files: Files, pids: u64) -> Option<PodUsage> {
-    let logs = files.logs;
-    let mut out = PodUsage { files: files.all, volumes: files.volumes, pids, ..PodUsage::default() };
+fn usage(pod: &RuntimePod, stats: &[ContainerStats], files: &Files, pids: u64) -> Option<PodUsage> {
+    let logs = &files.logs;
+    let mut out = PodUsage { files: files.all, volumes: files.volumes.clone(), pids, ..PodUsage::default() };
     for container in &pod.containers {
         let Some(stats) = stats.iter().find(|s| s.id == *container.id()) else { continue };
         out.layers.bytes += stats.rootfs_used.unwrap_or(0);
@@ -145,11 +118,15 @@ impl NodeSignals for MachineSignals {
         };
         let mut out = HashMap::new();
         for pod in pods {
-            if let Some(usage) = self.usage_of(pod, &stats, signal).await {
+            if let Some(usage) = self.usage_of(pod, &stats, signal) {
                 out.insert(PodUid::of(pod), usage);
             }
         }
         Some(out)
+    }
+
+    async fn measure_disk(&self, pods: &[Arc<Pod>], limit: Duration) {
+        self.disk.settled(pods, limit).await;
     }
 
     async fn reclaim(&self) {
@@ -183,20 +160,13 @@ fn add(out: &mut Observations, signal: Signal, available: u64, capacity: u64) {
     }
 }
 
-/// What the entries of a directory take, those on its own file system.
-fn spaces_in(directory: &Path) -> Vec<(String, Space)> {
-    let Ok(device) = fs::symlink_metadata(directory).map(|m| m.dev()) else { return Vec::new() };
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let own = entries.filter(|e| e.metadata().is_ok_and(|m| m.dev() == device));
-    own.map(|e| (e.file_name().to_string_lossy().into_owned(), dirtree::space(&e.path()))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use cri::types::ContainerState;
 
     use super::*;
+    use crate::plan::eviction::rank::Space;
     use crate::testutil::{instance, pod, runtime};
 
     #[test]
@@ -209,18 +179,6 @@ mod tests {
         assert_eq!(seen[&Signal::NodefsAvailable], Observation { available: 0, capacity: 9 });
         assert_eq!(seen[&Signal::PidAvailable], Observation { available: 970, capacity: 1000 });
         assert_eq!(seen.len(), 3);
-    }
-
-    #[test]
-    fn entries_of_a_directory_are_measured_one_by_one() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("d")).unwrap();
-        fs::write(dir.path().join("d/f"), vec![1; 100_000]).unwrap();
-        fs::write(dir.path().join("f"), "").unwrap();
-        let found: BTreeMap<String, u64> =
-            spaces_in(dir.path()).into_iter().map(|(name, space)| (name, space.inodes)).collect();
-        assert_eq!(found, [("d".to_owned(), 2), ("f".to_owned(), 1)].into());
-        assert!(spaces_in(&dir.path().join("none")).is_empty());
     }
 
     #[test]
@@ -241,10 +199,10 @@ mod tests {
         let view = runtime(vec![], vec![(sandbox, status)]);
         let all = Space { bytes: 30, inodes: 3 };
         let files = Files { all, logs: [("a".to_owned(), 20)].into(), volumes: [("v".to_owned(), 10)].into() };
-        let found = usage(&view, &[stats], files.clone(), 4).unwrap();
+        let found = usage(&view, &[stats], &files, 4).unwrap();
         assert_eq!(found.containers, [ContainerUsage { name: "a".into(), memory: 5, disk: 120, log: 20 }]);
         assert_eq!((found.layers, found.files, found.pids), (Space { bytes: 100, inodes: 2 }, all, 4));
         assert_eq!(found.volumes, files.volumes);
-        assert_eq!(usage(&view, &[], files, 4), None);
+        assert_eq!(usage(&view, &[], &files, 4), None);
     }
 }

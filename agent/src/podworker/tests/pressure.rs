@@ -60,6 +60,8 @@ impl NodeSignals for Shares {
         Some(pods.iter().map(of).collect())
     }
 
+    async fn measure_disk(&self, _: &[Arc<Pod>], _: Duration) {}
+
     async fn reclaim(&self) {
         self.reclaimed.fetch_add(1, Ordering::Relaxed);
         *self.images.lock().unwrap() = 0;
