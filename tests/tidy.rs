@@ -259,6 +259,22 @@ const NAME_ASKED: &[&str] = &[
 /// What is by name upstream, too: admission plugins, and RBAC's escalation check.
 const BY_NAME: &[&str] = &["controlplane-lite/apiserver/src/admission", "controlplane-lite/apiserver/src/access.rs"];
 
+/// What a pod wrote is as long as it likes: there is one way to read a file whole.
+#[test]
+fn the_agent_reads_files_by_one_way() {
+    let whole = ["fs::read(", "fs::read_to_string("];
+    let agent = |source: &Source| {
+        let own = source.name == "agent/src/read.rs" || source.name == "agent/src/testutil.rs";
+        source.name.starts_with("agent/src/") && !source.is_test() && !own
+    };
+    let all = sources();
+    let lines = all.iter().filter(|source| agent(source)).flat_map(|source| {
+        let found = code_lines(source.code()).filter(|(_, line)| whole.iter().any(|word| line.contains(word)));
+        found.map(|(number, _)| format!("{}:{number}: read it by crate::read", source.name))
+    });
+    report(lines.collect());
+}
+
 #[test]
 fn kinds_differ_by_their_strategies() {
     let mut offences = Vec::new();

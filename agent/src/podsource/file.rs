@@ -19,6 +19,7 @@ use super::{PodOrigin, static_pod};
 use crate::clock::Clock;
 use crate::events::{EventRecorder, EventType};
 use crate::ids::PodUid;
+use crate::read;
 
 /// Largest file taken for a pod.
 const MAX_BYTES: u64 = 10 << 20;
@@ -64,14 +65,17 @@ impl FileSource {
 
     /// Follows the path until cancelled.
     pub async fn run(mut self, token: CancellationToken) {
-        // A path like a file's is to be one, some day.
-        if !self.path.exists() && self.path.extension().is_none() {
-            let _ = std::fs::create_dir_all(&self.path);
-        }
         token.run_until_cancelled(self.keep()).await;
     }
 
     async fn keep(&mut self) {
+        let path = self.path.clone();
+        // A path like a file's is to be one, some day. What fails is told when it is read.
+        let make = move || match !path.exists() && path.extension().is_none() {
+            true => std::fs::create_dir_all(&path),
+            false => Ok(()),
+        };
+        let _ = aside(make).await;
         loop {
             if let Err(error) = self.follow().await {
                 self.complain(format!("read now and then only: {error}"));
@@ -83,25 +87,15 @@ impl FileSource {
 
     /// Watches what the path is now, until it is something else.
     async fn follow(&mut self) -> io::Result<()> {
-        let inotify = Inotify::init()?;
-        let mask = WatchMask::CLOSE_WRITE
-            | WatchMask::MOVED_TO
-            | WatchMask::MOVED_FROM
-            | WatchMask::CREATE
-            | WatchMask::DELETE
-            | WatchMask::DELETE_SELF
-            | WatchMask::MOVE_SELF;
-        // A file that is replaced is another one: its directory tells of that.
-        let place = if self.path.is_file() { self.path.parent().unwrap_or(&self.path) } else { &self.path };
-        inotify.watches().add(place, mask)?;
-        let place = place.to_owned();
-        let watched = (identity(&place)?, self.path.is_dir());
+        let path = self.path.clone();
+        let (inotify, watched) = aside(move || watch(&path)).await?;
         let mut stream = inotify.into_event_stream(vec![0; 4096])?;
         loop {
             if self.scan().await {
                 self.complaint = None;
             }
-            if (identity(&place)?, self.path.is_dir()) != watched {
+            let (path, place) = (self.path.clone(), watched.place.clone());
+            if aside(move || Watched::now(&path, place)).await? != watched {
                 return Ok(());
             }
             match tokio::time::timeout(self.period, stream.next()).await {
@@ -130,9 +124,7 @@ impl FileSource {
     /// a typo should not kill it.
     async fn scan(&mut self) -> bool {
         let path = self.path.clone();
-        // A file system that does not answer holds nobody else up.
-        let read = tokio::task::spawn_blocking(move || read(&path)).await;
-        let texts = match read.map_err(io::Error::other).flatten() {
+        let texts = match aside(move || texts(&path)).await {
             Ok(texts) => texts,
             // Half a picture is none: what is known stays.
             Err(error) => {
@@ -188,15 +180,48 @@ impl FileSource {
     }
 }
 
-/// Which file or directory a path leads to now.
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let meta = std::fs::metadata(path)?;
-    Ok((meta.dev(), meta.ino()))
+/// Does work on files where it may take long: a file system that does not answer holds nobody else up.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other).flatten()
+}
+
+/// What is watched for a path.
+#[derive(Debug, PartialEq, Eq)]
+struct Watched {
+    place: PathBuf,
+    /// Which file or directory the place leads to.
+    id: (u64, u64),
+    /// Whether the path leads to a directory.
+    is_dir: bool,
+}
+
+impl Watched {
+    /// As it is now. Blocking.
+    fn now(path: &Path, place: PathBuf) -> io::Result<Self> {
+        let meta = std::fs::metadata(&place)?;
+        Ok(Self { id: (meta.dev(), meta.ino()), is_dir: path.is_dir(), place })
+    }
+}
+
+/// Watches what a path is now. Blocking.
+fn watch(path: &Path) -> io::Result<(Inotify, Watched)> {
+    let inotify = Inotify::init()?;
+    let mask = WatchMask::CLOSE_WRITE
+        | WatchMask::MOVED_TO
+        | WatchMask::MOVED_FROM
+        | WatchMask::CREATE
+        | WatchMask::DELETE
+        | WatchMask::DELETE_SELF
+        | WatchMask::MOVE_SELF;
+    // A file that is replaced is another one: its directory tells of that.
+    let place = if path.is_file() { path.parent().unwrap_or(path) } else { path };
+    inotify.watches().add(place, mask)?;
+    Ok((inotify, Watched::now(path, place.to_owned())?))
 }
 
 /// Reads what a path leads to: the files of a directory, or a file. Nothing is
 /// there where there is no such path. Blocking.
-fn read(path: &Path) -> io::Result<Texts> {
+fn texts(path: &Path) -> io::Result<Texts> {
     let meta = match std::fs::metadata(path) {
         Ok(meta) => meta,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Texts::new()),
@@ -217,12 +242,7 @@ fn read(path: &Path) -> io::Result<Texts> {
 }
 
 fn read_one(path: &Path) -> Result<String, String> {
-    let meta = std::fs::metadata(path).map_err(|e| e.to_string())?;
-    if meta.len() > MAX_BYTES {
-        return Err(format!("larger than {MAX_BYTES} bytes"));
-    }
-    let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
-    String::from_utf8(bytes).map_err(|_| "not UTF-8 text".to_owned())
+    read::text(path, MAX_BYTES).map_err(|error| error.to_string())
 }
 
 /// Whether a directory entry can hold a pod: a file that is not hidden and not
