@@ -1,7 +1,7 @@
-//! Identifiers of pods, so that two strings are never confused.
+//! Identifiers of pods, so that two strings are never confused, and names of objects where they are parts of a request.
 
-use std::borrow::Borrow;
-use std::fmt;
+use std::borrow::{Borrow, Cow};
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -105,6 +105,35 @@ impl ObjectName {
     }
 }
 
+/// A name as one segment of a request's path: it is an object's, and not part of the way to another one. No object is
+/// called what stands for those that none can be called (k8s.io/apimachinery/pkg/api/validation/path/name.go), so that
+/// the server says it is not there.
+pub fn segment(name: &str) -> Cow<'_, str> {
+    let impossible = matches!(name, "" | "." | "..") || name.contains(['/', '%']);
+    let name = if impossible { "%" } else { name };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':');
+    if name.bytes().all(plain) {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(name.bytes().fold(String::with_capacity(3 * name.len()), |mut out, byte| {
+        // Writing to a String cannot fail.
+        _ = if plain(byte) { out.write_char(char::from(byte)) } else { write!(out, "%{byte:02X}") };
+        out
+    }))
+}
+
+/// The field selector of the object of that name (k8s.io/apimachinery/pkg/fields: `EscapeValue`).
+pub fn selector_of(name: &str) -> String {
+    let mut out = "metadata.name=".to_owned();
+    for c in name.chars() {
+        if matches!(c, '\\' | ',' | '=') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
@@ -127,6 +156,25 @@ pub fn is_dns_label(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_stay_in_their_segment() {
+        for (name, expected) in [
+            ("web-0.a_b~c:d", "web-0.a_b~c:d"),
+            ("a?watch=true", "a%3Fwatch%3Dtrue"),
+            ("a#b c", "a%23b%20c"),
+            ("\u{e9}", "%C3%A9"),
+            ("../secrets/token", "%25"),
+            ("a%2fb", "%25"),
+            ("..", "%25"),
+            (".", "%25"),
+            ("", "%25"),
+            ("...", "..."),
+        ] {
+            assert_eq!(segment(name), expected, "{name:?}");
+        }
+        assert_eq!(selector_of("a,metadata.namespace=b\\"), "metadata.name=a\\,metadata.namespace\\=b\\\\");
+    }
 
     #[test]
     fn file_names_lead_nowhere() {

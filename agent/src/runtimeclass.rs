@@ -10,6 +10,7 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 
 use crate::convert::spec;
+use crate::ids::segment;
 
 /// How long the API server may take to tell of a class. The pod is tried again.
 const LOOKUP: Duration = Duration::from_secs(10);
@@ -53,7 +54,7 @@ impl RuntimeClasses {
         let name = spec::spec(pod).runtime_class_name.as_deref().filter(|name| !name.is_empty());
         let Some((name, client)) = name.zip(self.client.as_ref()) else { return Ok(String::new()) };
         let api: Api<RuntimeClass> = Api::all(client.clone());
-        let asked = tokio::time::timeout(LOOKUP, api.get_opt(name)).await;
+        let asked = tokio::time::timeout(LOOKUP, api.get_opt(&segment(name))).await;
         match asked.unwrap_or_else(|_| Err(kube::Error::Service("no answer in time".into()))) {
             Ok(Some(class)) => {
                 self.known(|all| all.insert(name.to_owned(), class.handler.clone()));

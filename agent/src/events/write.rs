@@ -12,6 +12,7 @@ use super::correlate::{EventCorrelator, Write};
 use super::limit::{Limiter, Rate};
 use super::{Event, EventType};
 use crate::clock::{Clock, to_seconds};
+use crate::ids::segment;
 
 /// Tries per event; events are best effort.
 const TRIES: u32 = 5;
@@ -116,7 +117,7 @@ async fn send(client: &kube::Client, event: &Event, write: &Write, node_name: &s
                 "message": write.message,
                 "lastTimestamp": event.last_timestamp,
             });
-            api.patch(&write.name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
+            api.patch(&segment(&write.name), &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
         };
         match result {
             Ok(()) => return true,

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::refs::references;
 use super::{ObjectError, ObjectKind, ObjectReader, ObjectRef, ObjectRegistry};
-use crate::ids::{ObjectName, PodUid};
+use crate::ids::{ObjectName, PodUid, segment, selector_of};
 use crate::tasks::Tasks;
 use crate::watch::{Item, Skipped, Unreadable};
 
@@ -132,7 +132,7 @@ async fn follow<K>(
 ) where
     K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + fmt::Debug + Send + 'static,
 {
-    let config = watcher::Config::default().fields(&format!("metadata.name={}", object.name.name));
+    let config = watcher::Config::default().fields(&selector_of(&object.name.name));
     let mut stream = watcher::watcher(api, config).default_backoff().boxed();
     let mut listed = None;
     let mut skipped = Skipped::new(match object.kind {
@@ -190,7 +190,7 @@ async fn get<K>(api: Api<Item<K>>, kind: &'static str, name: &ObjectName) -> Res
 where
     K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + fmt::Debug,
 {
-    let item = api.get(&name.name).await.map_err(|e| failed(kind, name, &e))?;
+    let item = api.get(&segment(&name.name)).await.map_err(|e| failed(kind, name, &e))?;
     let unreadable = |e: Unreadable| ObjectError::Unavailable { kind, name: name.clone(), message: e.to_string() };
     item.read().map(Arc::new).map_err(unreadable)
 }
@@ -234,7 +234,8 @@ impl ObjectReader for ObjectCache {
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &name.namespace);
         let request = TokenRequest { spec: Some(spec.clone()), ..TokenRequest::default() };
         let params = PostParams::default();
-        let ask = || api.create_token_request(&name.name, &params, &request);
+        let account = segment(&name.name);
+        let ask = || api.create_token_request(&account, &params, &request);
         let mut answer = ask().await;
         // The server may not have heard yet that the pod is on this node.
         for pause in TOKEN_PAUSES {
@@ -360,6 +361,32 @@ mod tests {
             if refusals == 1 {
                 assert!(began.elapsed() < Duration::from_millis(60), "{:?}", began.elapsed());
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn names_of_pods_lead_to_no_other_object() {
+        let paths = Arc::new(Mutex::new(Vec::new()));
+        let seen = paths.clone();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            seen.lock().unwrap().push(request.uri().to_string());
+            let answer = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404});
+            let body = kube::client::Body::from(answer.to_string().into_bytes());
+            let answer = http::Response::builder().status(404).body(body);
+            async move { answer }
+        });
+        let (cache, _) = cache_of(kube::Client::new(service, "default"));
+        for (name, place) in [("fine.v1", "fine.v1"), ("a?b#c", "a%3Fb%23c"), ("../secrets/token", "%25"), ("", "%25")]
+        {
+            let name = ObjectName::new("ns", name);
+            assert!(cache.config_map(&name).await.unwrap_err().is_not_found());
+            assert!(cache.secret(&name).await.unwrap_err().is_not_found());
+            assert!(cache.service_account_token(&name, &TokenRequestSpec::default()).await.unwrap_err().is_not_found());
+            let ways = ["configmaps/NAME", "secrets/NAME", "serviceaccounts/NAME/token"];
+            let expected = ways.map(|way| format!("/api/v1/namespaces/ns/{}", way.replace("NAME", place)));
+            let asked: Vec<String> = std::mem::take(&mut *paths.lock().unwrap());
+            let asked: Vec<&str> = asked.iter().map(|uri| uri.trim_end_matches('?')).collect();
+            assert_eq!(asked, expected, "{name}");
         }
     }
 

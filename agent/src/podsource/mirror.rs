@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DesiredPods, DesiredRx};
 use crate::convert::spec::{self, CONFIG_HASH, CONFIG_MIRROR};
-use crate::ids::{ObjectName, PodUid};
+use crate::ids::{ObjectName, PodUid, segment};
 use crate::podworker::{NodeView, PodWorkers};
 
 /// What to do at the API server.
@@ -128,7 +128,7 @@ async fn perform(client: &kube::Client, action: MirrorAction) -> Result<(), kube
                 preconditions: Some(Preconditions { uid: Some(uid), resource_version: None }),
                 ..DeleteParams::default()
             };
-            api.delete(&name.name, &params).await.map(drop)
+            api.delete(&segment(&name.name), &params).await.map(drop)
         }
     };
     match result {

@@ -24,7 +24,7 @@ use super::generate::{StatusInput, generate};
 use super::patch::status_patch;
 use crate::contract::{PodProbes, ProbeView};
 use crate::convert::spec::{self, CONFIG_HASH, CONFIG_MIRROR};
-use crate::ids::{ObjectName, PodUid};
+use crate::ids::{ObjectName, PodUid, segment};
 use crate::plan::effect::{PodFailure, WaitReason};
 use crate::plan::stage::Stage;
 use crate::podcache::RuntimePod;
@@ -80,7 +80,7 @@ impl ApiWriter {
         if !matches!(code(error), Some(409 | 422)) {
             return outcome(error);
         }
-        match self.api(name).get_metadata(&name.name).await {
+        match self.api(name).get_metadata(&segment(&name.name)).await {
             Ok(object) if object.metadata.uid.as_deref() == Some(uid) => WriteOutcome::Failed(error.to_string()),
             Ok(_) => WriteOutcome::Gone,
             Err(unread) => outcome(&unread),
@@ -106,7 +106,7 @@ fn outcome(error: &kube::Error) -> WriteOutcome {
 impl StatusWriter for ApiWriter {
     async fn patch(&self, name: &ObjectName, patch: &Value) -> WriteOutcome {
         let params = PatchParams::default();
-        match self.api(name).patch_status(&name.name, &params, &Patch::Strategic(patch)).await {
+        match self.api(name).patch_status(&segment(&name.name), &params, &Patch::Strategic(patch)).await {
             Ok(_) => WriteOutcome::Written,
             Err(error) => {
                 let uid = patch.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
@@ -121,7 +121,7 @@ impl StatusWriter for ApiWriter {
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
             ..DeleteParams::default()
         };
-        match self.api(name).delete(&name.name, &params).await {
+        match self.api(name).delete(&segment(&name.name), &params).await {
             Ok(_) => WriteOutcome::Gone,
             Err(error) => self.refused(name, uid, &error).await,
         }
