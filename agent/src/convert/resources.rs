@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cri::types::LinuxContainerResources;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 
 use super::qos::{QosClass, container_requests, pod_limits, pod_requests, qos_class};
 use super::{quantity, spec};
@@ -179,15 +179,14 @@ pub fn pod_cgroup_limits(pod: &Pod, ctx: &ResourceContext, pids: Option<i64>) ->
     }
     let (requests, limits) = (pod_requests(pod), pod_limits(pod));
     out.cpu_shares = shares(requests.get("cpu").copied().map_or(0, milli_of));
-    let pod_level = |name: &str| {
-        spec::spec(pod).resources.as_ref().and_then(|r| r.limits.as_ref()).is_some_and(|l| l.contains_key(name))
+    // Zero is no limit (pkg/kubelet/cm/helpers_linux.go: `ResourceConfigForPod`).
+    let limited = |resources: Option<&ResourceRequirements>, name: &str| {
+        let limit = resources.and_then(|r| r.limits.as_ref()).and_then(|limits| limits.get(name));
+        limit.and_then(|limit| quantity::nanos(&limit.0)).is_some_and(|nanos| nanos != 0)
     };
     let declared = |name: &str| {
-        pod_level(name)
-            || spec::containers(pod)
-                .iter()
-                .chain(spec::init_containers(pod))
-                .all(|c| c.resources.as_ref().and_then(|r| r.limits.as_ref()).is_some_and(|l| l.contains_key(name)))
+        let mut containers = spec::containers(pod).iter().chain(spec::init_containers(pod));
+        limited(spec::spec(pod).resources.as_ref(), name) || containers.all(|c| limited(c.resources.as_ref(), name))
     };
     if ctx.cfs_quota && declared("cpu") {
         out.cpu_quota = limits.get("cpu").copied().map(milli_of).map(|m| quota(m, ctx.cfs_period)).filter(|q| *q > 0);
@@ -279,6 +278,17 @@ mod tests {
         );
         let l = pod_cgroup_limits(&p, &CTX, Some(100));
         assert_eq!((l.cpu_shares, l.cpu_quota, l.memory, l.pids), (1024, Some(100_000), None, Some(100)));
+        // As upstream, zero is none.
+        let p = pod(
+            "  containers: [{name: a, resources: {limits: {cpu: 500m, memory: 1Gi}}}, {name: b, resources: {limits: {cpu: 0, memory: 0}}}]",
+        );
+        let l = pod_cgroup_limits(&p, &CTX, None);
+        assert_eq!((l.cpu_quota, l.memory), (None, None));
+        let p = pod(
+            "  resources: {limits: {cpu: 0, memory: 2Gi}}\n  containers: [{name: a, resources: {limits: {cpu: 500m}}}, {name: b}]",
+        );
+        let l = pod_cgroup_limits(&p, &CTX, None);
+        assert_eq!((l.cpu_quota, l.memory), (None, Some(2 << 30)));
         let l = pod_cgroup_limits(&pod("  containers: [{name: a}]"), &CTX, None);
         assert_eq!((l.cpu_shares, l.cpu_quota, l.memory), (2, None, None));
     }
