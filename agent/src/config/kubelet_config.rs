@@ -357,12 +357,8 @@ const FIELDS: &[(&str, Setter)] = &[
     ("registerWithTaints", set!(c.node.taints = parse::<Vec<Taint>>)),
     ("resolvConf", set!(c.paths.resolv_conf = parse)),
     ("seccompDefault", set!(c.seccomp_default = parse)),
-    ("serializeImagePulls", |c, value| {
-        if parse::<bool>(value)? {
-            c.images.max_parallel_pulls = Some(1);
-        }
-        Ok(())
-    }),
+    // What it is without the other is up to `image_pulls`.
+    ("serializeImagePulls", |_, value| parse::<bool>(value).map(|_| ())),
     ("serverTLSBootstrap", set!(c.server.tls_bootstrap = parse)),
     ("singleProcessOOMKill", set!(c.cgroups.single_process_oom_kill = some)),
     ("staticPodPath", set!(c.static_pods.directory = some)),
@@ -393,6 +389,7 @@ pub fn apply_kubelet_document(config: &mut AgentConfig, document: Value) -> Resu
             problems.push(format!("{key}: must be {expect}"));
         }
     }
+    let pulls = image_pulls(&map);
     for (key, value) in map.into_iter().filter(|(k, v)| k != "apiVersion" && k != "kind" && !v.is_null()) {
         if let Some((_, set)) = FIELDS.iter().chain(eviction::FIELDS).find(|(name, _)| *name == key) {
             if let Err(problem) = set(&mut next, value) {
@@ -409,12 +406,33 @@ pub fn apply_kubelet_document(config: &mut AgentConfig, document: Value) -> Resu
             problems.push(format!("{key}: unknown field"));
         }
     }
+    match pulls {
+        Ok(Some(parallel)) => next.images.max_parallel_pulls = parallel,
+        Ok(None) => {}
+        Err(problem) => problems.push(problem),
+    }
     problems.extend(contradictions(&next));
     if problems.is_empty() {
         *config = next;
         return Ok(applied);
     }
     Err(ConfigError { problems })
+}
+
+/// How many images are pulled at a time, as far as the file says it: whoever wants them to be pulled at the same time
+/// and names no number sets no limit.
+fn image_pulls(map: &serde_json::Map<String, Value>) -> Result<Option<Option<usize>>, String> {
+    let number = map.get("maxParallelImagePulls").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+    match (map.get("serializeImagePulls").and_then(Value::as_bool), number) {
+        (_, Some(0)) => Err("maxParallelImagePulls: must be at least 1".to_owned()),
+        (Some(true), Some(2..)) => {
+            Err("maxParallelImagePulls: goes together with serializeImagePulls: false".to_owned())
+        }
+        (_, Some(number)) => Ok(Some(Some(number))),
+        (Some(true), None) => Ok(Some(Some(1))),
+        (Some(false), None) => Ok(Some(None)),
+        (None, None) => Ok(None),
+    }
 }
 
 /// Settings that cannot be true together.
@@ -481,6 +499,29 @@ enforceNodeAllocatable: [kube-reserved]
         assert_eq!(config.eviction.hard(eviction::Signal::PidAvailable), None);
         assert!(!config.cgroups.enforce_node_allocatable);
         assert_eq!(applied.ignored, ["rotateCertificates", "shutdownGracePeriod"]);
+    }
+
+    #[test]
+    fn pulls_at_a_time() {
+        let of = |text: &str| apply(text).map(|(config, _)| config.images.max_parallel_pulls);
+        for (text, expected) in [
+            ("", Some(5)),
+            ("serializeImagePulls: true", Some(1)),
+            ("serializeImagePulls: true\nmaxParallelImagePulls: 1", Some(1)),
+            ("serializeImagePulls: false", None),
+            ("serializeImagePulls: false\nmaxParallelImagePulls: 3", Some(3)),
+            ("maxParallelImagePulls: 3", Some(3)),
+            ("maxParallelImagePulls: null", Some(5)),
+        ] {
+            assert_eq!(of(text).unwrap(), expected, "{text}");
+        }
+        for text in [
+            "serializeImagePulls: true\nmaxParallelImagePulls: 2",
+            "maxParallelImagePulls: 0",
+            "maxParallelImagePulls: -1",
+        ] {
+            assert!(of(text).is_err(), "{text}");
+        }
     }
 
     #[test]
