@@ -76,10 +76,11 @@ impl Request {
     }
 }
 
-/// Every name and address that the Node object has.
+/// Every name and address that the Node object has, written as they are in a certificate.
 pub(super) fn names(node: &Node) -> Vec<String> {
     let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
-    let mut names: Vec<String> = addresses.map(|address| address.address.clone()).collect();
+    let one = |text: &String| text.parse().map_or_else(|_| text.clone(), |ip: IpAddr| ip.to_string());
+    let mut names: Vec<String> = addresses.map(|address| one(&address.address)).collect();
     names.sort();
     names.dedup();
     names
@@ -229,7 +230,7 @@ mod tests {
     fn a_certificate_tells_whom_it_is_for() {
         let node: Node = serde_json::from_value(json!({"status": {"addresses": [
             {"type": "InternalIP", "address": "10.0.0.1"}, {"type": "Hostname", "address": "n"},
-            {"type": "ExternalIP", "address": "fd00::1"}, {"type": "InternalDNS", "address": "n"}]}}))
+            {"type": "ExternalIP", "address": "FD00:0::01"}, {"type": "InternalDNS", "address": "n"}]}}))
         .unwrap();
         let wanted = names(&node);
         assert_eq!(wanted, ["10.0.0.1", "fd00::1", "n"]);

@@ -43,25 +43,25 @@ pub async fn client<F>(
         let renewed = token.run_until_cancelled(renew(&credentials, &node, &asking)).await;
         match renewed {
             None => return,
-            Some(Ok(())) => {
-                pause = FIRST_PAUSE;
-                match reload().await {
-                    Ok(next) => {
-                        switch.exchange(next);
-                        tracing::info!("client certificate renewed");
-                    }
-                    // The old one has some of its life left; the next start reads the files.
-                    Err(error) => tracing::warn!(error, "the renewed client certificate cannot be used"),
+            Some(Ok(())) => match reload().await {
+                Ok(next) => {
+                    switch.exchange(next);
+                    tracing::info!("client certificate renewed");
                 }
-            }
-            Some(Err(error)) => {
-                report(&error, pause);
-                if token.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                    return;
-                }
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
+                // The old one has some of its life left; the next start reads the files.
+                Err(error) => tracing::warn!(error, "the renewed client certificate cannot be used"),
+            },
+            Some(Err(error)) => report(&error, pause),
         }
+        // Also one that was issued may be due again.
+        if !due_in(&credentials, Timestamp::now()).is_zero() {
+            pause = FIRST_PAUSE;
+            continue;
+        }
+        if token.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -78,8 +78,7 @@ pub async fn serving(
         let mut pause = FIRST_PAUSE;
         loop {
             let names = view.borrow_and_update().node.as_deref().map(plan::names).unwrap_or_default();
-            let fits = credentials.validity().is_some_and(|validity| validity.names == names);
-            let wait = if fits { due_in(&credentials, Timestamp::now()) } else { Duration::ZERO };
+            let wait = due_for(&credentials, &names);
             if names.is_empty() || !wait.is_zero() {
                 let time = if names.is_empty() { LOOK } else { wait.min(LOOK) };
                 // Cancel-safe: both arms only wait.
@@ -89,14 +88,19 @@ pub async fn serving(
                 }
                 continue;
             }
-            match renew_serving(&credentials, &node, &names, &client).await {
-                Ok(()) => pause = FIRST_PAUSE,
-                Err(error) => {
-                    report(&error, pause);
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+            let renewed = renew_serving(&credentials, &node, &names, &client).await;
+            match renewed {
+                Ok(()) if !due_for(&credentials, &names).is_zero() => {
+                    pause = FIRST_PAUSE;
+                    continue;
                 }
+                Ok(()) => {
+                    tracing::warn!(?names, retry_in = ?pause, "another certificate was issued than was asked for")
+                }
+                Err(error) => report(&error, pause),
             }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     };
     // Cut off, it goes on with the same request at the next start.
@@ -106,6 +110,12 @@ pub async fn serving(
 fn report(error: &JoinError, pause: Duration) {
     let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     tracing::warn!(%error, source, retry_in = ?pause, "certificate not renewed");
+}
+
+/// How long until the certificate is to be renewed; one for other names is due now.
+fn due_for(credentials: &Credentials, names: &[String]) -> Duration {
+    let fits = credentials.validity().is_some_and(|validity| validity.names == names);
+    if fits { due_in(credentials, Timestamp::now()) } else { Duration::ZERO }
 }
 
 /// How long until the certificate is to be renewed; a missing one is due now.
@@ -139,12 +149,14 @@ mod tests {
         issuer: Arc<Issuer<'static, KeyPair>>,
         asked: Arc<Mutex<Option<CertificateSigningRequest>>>,
         creates: Arc<AtomicUsize>,
+        /// It leaves the names out that it is asked for.
+        nameless: bool,
     }
 
     impl Signer {
         fn new() -> Self {
             let issuer = Issuer::new(CertificateParams::default(), KeyPair::generate().unwrap());
-            Self { issuer: Arc::new(issuer), asked: Arc::default(), creates: Arc::default() }
+            Self { issuer: Arc::new(issuer), asked: Arc::default(), creates: Arc::default(), nameless: false }
         }
 
         fn client(&self) -> Client {
@@ -161,7 +173,8 @@ mod tests {
             let created = request.method() == Method::POST;
             let body = request.into_body().collect().await.unwrap().to_bytes();
             let (code, body) = if created {
-                if self.creates.fetch_add(1, Ordering::SeqCst) < 2 {
+                // Whoever does not pause between its questions is to be told apart, and not to go on for ever.
+                if !(2..50).contains(&self.creates.fetch_add(1, Ordering::SeqCst)) {
                     (StatusCode::SERVICE_UNAVAILABLE, json!({"kind": "Status", "status": "Failure", "code": 503}))
                 } else {
                     *self.asked.lock().unwrap() = Some(serde_json::from_slice(&body).unwrap());
@@ -180,6 +193,9 @@ mod tests {
             let mut request = self.asked.lock().unwrap().clone().unwrap();
             let pem = String::from_utf8(request.spec.request.0.clone()).unwrap();
             let mut asked = CertificateSigningRequestParams::from_pem(&pem).unwrap();
+            if self.nameless {
+                asked.params.subject_alt_names.clear();
+            }
             asked.params.not_before = rcgen::date_time_ymd(2020, 1, 1);
             asked.params.not_after = rcgen::date_time_ymd(2120, 1, 1);
             let pem = asked.signed_by(&*self.issuer).unwrap().pem();
@@ -234,5 +250,20 @@ mod tests {
         assert_ne!(after.public_key, before.public_key);
         assert_eq!(after.common_name, "system:node:n");
         assert!(credentials.is_good("n", Timestamp::now()) && due_in(&credentials, Timestamp::now()) > Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_issues_something_else_is_not_asked_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let credentials = Credentials::serving(dir.path());
+        let signer = Signer { nameless: true, ..Signer::new() };
+        let node = json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}});
+        let seen = NodeView { node: Some(Arc::new(serde_json::from_value(node).unwrap())), ..NodeView::default() };
+        let (_sender, view) = watch::channel(Arc::new(seen));
+        let running = serving(credentials.clone(), "n".into(), signer.client(), view, CancellationToken::new());
+        assert!(tokio::time::timeout(Duration::from_secs(600), running).await.is_err());
+        assert!(credentials.validity().unwrap().names.is_empty());
+        let asked = signer.creates.load(Ordering::SeqCst);
+        assert!((4..15).contains(&asked), "asked {asked} times");
     }
 }
