@@ -7,8 +7,10 @@ use k8s_openapi::api::core::v1::{Pod, Toleration};
 use sha2::{Digest as _, Sha256};
 
 use super::PodOrigin;
-use crate::convert::spec::{CONFIG_HASH, CONFIG_SEEN, CONFIG_SOURCE};
+use crate::convert::spec::{self, CONFIG_HASH, CONFIG_SEEN, CONFIG_SOURCE};
 use crate::ids::{ObjectName, is_dns_label, is_subdomain};
+use crate::objectcache::ObjectKind;
+use crate::objectcache::refs::references;
 
 /// Why a text is no static pod.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +40,9 @@ pub fn parse(text: &str, origin: PodOrigin, node_name: &str, seen: &str) -> Resu
 
 fn finish(mut pod: Pod, text: &str, origin: PodOrigin, node_name: &str, seen: &str) -> Result<Pod, StaticPodError> {
     let invalid = |m: String| Err(StaticPodError::Invalid(m));
+    if let Some(kind) = api_reference(&pod) {
+        return invalid(format!("static pods may not reference {kind}"));
+    }
     let Some(spec) = pod.spec.as_mut() else { return invalid("spec: Required value".to_owned()) };
     let name = pod.metadata.name.clone().unwrap_or_default();
     if !is_subdomain(&name) {
@@ -63,7 +68,6 @@ fn finish(mut pod: Pod, text: &str, origin: PodOrigin, node_name: &str, seen: &s
     }
     spec.node_name = Some(node_name.to_owned());
     spec.termination_grace_period_seconds.get_or_insert(30);
-    spec.service_account_name = None;
     let everything = Toleration {
         operator: Some("Exists".to_owned()),
         effect: Some("NoExecute".to_owned()),
@@ -82,6 +86,37 @@ fn finish(mut pod: Pod, text: &str, origin: PodOrigin, node_name: &str, seen: &s
     annotations.insert(CONFIG_SEEN.to_owned(), seen.to_owned());
     pod.status = None;
     Ok(pod)
+}
+
+/// What a pod refers to at the API server, which has no such pod: nothing there tells that it may have it
+/// (pkg/api/pod/util.go: `HasAPIObjectReference`).
+fn api_reference(pod: &Pod) -> Option<&'static str> {
+    let spec = spec::spec(pod);
+    let named = |name: &Option<String>| name.as_deref().is_some_and(|name| !name.is_empty());
+    if named(&spec.service_account_name) || named(&spec.service_account) {
+        return Some("serviceaccounts");
+    }
+    let kinds: BTreeSet<ObjectKind> = references(pod).into_iter().map(|object| object.kind).collect();
+    let objects = [(ObjectKind::Secret, "secrets"), (ObjectKind::ConfigMap, "configmaps")];
+    if let Some((_, name)) = objects.into_iter().find(|(kind, _)| kinds.contains(kind)) {
+        return Some(name);
+    }
+    if spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
+        return Some("resourceclaims");
+    }
+    let volumes = spec.volumes.iter().flatten();
+    volumes.into_iter().find_map(|volume| {
+        if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
+            return Some("persistentvolumeclaims");
+        }
+        let sources = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+        sources.into_iter().find_map(|source| match source {
+            _ if source.service_account_token.is_some() => Some("serviceaccounts"),
+            _ if source.cluster_trust_bundle.is_some() => Some("clustertrustbundles"),
+            _ if source.pod_certificate.is_some() => Some("podcertificates"),
+            _ => None,
+        })
+    })
 }
 
 /// The names that pods of one source have taken (pkg/kubelet/config/config.go: `filterInvalidPods`).
@@ -155,6 +190,29 @@ mod tests {
         assert_eq!(read(WEB).unwrap().metadata.uid, pod.metadata.uid);
         let json = serde_json::to_string(&serde_norway::from_str::<serde_json::Value>(WEB).unwrap()).unwrap();
         assert!(read(&json).is_ok());
+    }
+
+    /// As upstream: nobody ever gave the node what they name, and they would wait for it for ever.
+    #[test]
+    fn what_is_at_the_api_server_is_for_others() {
+        for (spec, kind) in [
+            ("serviceAccountName: default", "serviceaccounts"),
+            ("serviceAccount: default", "serviceaccounts"),
+            ("imagePullSecrets: [{name: s}]", "secrets"),
+            ("volumes: [{name: v, secret: {secretName: s}}]", "secrets"),
+            ("volumes: [{name: v, projected: {sources: [{configMap: {name: m}}]}}]", "configmaps"),
+            ("initContainers: [{name: b, image: i, envFrom: [{configMapRef: {name: m}}]}]", "configmaps"),
+            ("resourceClaims: [{name: c}]", "resourceclaims"),
+            ("volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]", "persistentvolumeclaims"),
+            ("volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: t}}]}}]", "serviceaccounts"),
+            ("volumes: [{name: v, projected: {sources: [{clusterTrustBundle: {path: t}}]}}]", "clustertrustbundles"),
+        ] {
+            let refused = read(&WEB.replace("spec: {", &format!("spec: {{{spec}, ")));
+            let expected = StaticPodError::Invalid(format!("static pods may not reference {kind}"));
+            assert_eq!(refused, Err(expected), "{spec}");
+        }
+        let fine = "volumes: [{name: v, emptyDir: {}}, {name: h, hostPath: {path: /}}, {name: d, projected: {sources: [{downwardAPI: {}}]}}]";
+        assert!(read(&WEB.replace("spec: {", &format!("spec: {{serviceAccountName: '', {fine}, "))).is_ok());
     }
 
     #[test]
