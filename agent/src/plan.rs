@@ -13,6 +13,7 @@ pub mod eviction;
 pub mod grace;
 mod init_actions;
 pub mod memory;
+mod node_fit;
 mod pod_actions;
 pub mod preempt;
 pub mod restart;

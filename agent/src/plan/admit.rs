@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 
 use super::eviction::{Pressure, Pressures};
+use super::node_fit;
 use super::preempt::{PODS, victims};
 use crate::convert::qos::{QosClass, Sums, pod_requests, qos_class};
 use crate::convert::quantity::{ResourceList, nanos};
@@ -84,13 +85,8 @@ fn check_pressures(pod: &Pod, pressures: &Pressures) -> Result<(), Refusal> {
 }
 
 fn tolerates_memory_pressure(pod: &Pod) -> bool {
-    spec::spec(pod).tolerations.iter().flatten().any(|t| {
-        let text = |field: &Option<String>| field.clone().unwrap_or_default();
-        let (key, exists) = (text(&t.key), t.operator.as_deref() == Some("Exists"));
-        (key == "node.kubernetes.io/memory-pressure" || key.is_empty() && exists)
-            && matches!(text(&t.effect).as_str(), "" | "NoSchedule")
-            && (exists || text(&t.value).is_empty())
-    })
+    let (key, effect) = ("node.kubernetes.io/memory-pressure".to_owned(), "NoSchedule".to_owned());
+    node_fit::tolerates(pod, &Taint { key, effect, ..Taint::default() })
 }
 
 /// What admission says of a pod.
@@ -127,7 +123,7 @@ pub fn admit<'a>(pod: &Pod, node_info: &NodeInfo<'a>) -> Admit<'a> {
     }
 }
 
-/// Checks pressures, ports, selectors and sysctls.
+/// Checks pressures, ports, selectors, taints and sysctls.
 fn check(pod: &Pod, node_info: &NodeInfo<'_>) -> Result<(), Refusal> {
     check_pressures(pod, node_info.pressures)?;
     let refuse = |reason: &str, message: String| Err(Refusal { reason: reason.to_owned(), message });
@@ -141,12 +137,9 @@ fn check(pod: &Pod, node_info: &NodeInfo<'_>) -> Result<(), Refusal> {
     if spec::spec(pod).os.as_ref().is_some_and(|os| os.name != "linux") {
         return refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS".to_owned());
     }
-    if let Some((wanted, node)) = spec::spec(pod).node_selector.as_ref().zip(node_info.node) {
-        let labels = node.metadata.labels.as_ref();
-        if wanted.iter().any(|(k, v)| labels.and_then(|l| l.get(k)) != Some(v)) {
-            let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
-            return refuse("NodeAffinity", message.to_owned());
-        }
+    if node_info.node.is_some_and(|node| !node_fit::is_selected(pod, node)) {
+        let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+        return refuse("NodeAffinity", message.to_owned());
     }
     let mine = host_ports(pod);
     let taken: Vec<_> = node_info.others.iter().flat_map(|p| host_ports(p)).collect();
@@ -157,6 +150,11 @@ fn check(pod: &Pod, node_info: &NodeInfo<'_>) -> Result<(), Refusal> {
     if mine.iter().any(|m| own(m) || taken.iter().any(|t| ports_clash(m, t))) {
         let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return refuse("NodePorts", message.to_owned());
+    }
+    // A static pod is where it is (pkg/kubelet/lifecycle/predicate.go: `generalFilter`).
+    if !spec::is_static(pod) && room.node.is_some_and(|node| node_fit::has_untolerated_taint(pod, node)) {
+        let message = "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate";
+        return refuse("TaintToleration", message.to_owned());
     }
     Ok(())
 }
@@ -286,6 +284,38 @@ mod tests {
         assert_eq!(admit(&critical("301m"), &node_info), Admit::Preempt(vec![&busy]));
         let Admit::Refused(refusal) = admit(&critical("1001m"), &node_info) else { panic!("there is no such room") };
         assert_eq!(refusal.reason, "UnexpectedAdmissionError");
+    }
+
+    #[test]
+    fn a_node_takes_whom_it_fits() {
+        let node = "{metadata: {name: n1, labels: {disk: ssd}}, spec: {taints: [{key: a, effect: NoExecute}]}}";
+        let node: Node = serde_norway::from_str(node).unwrap();
+        let room = NodeRoom {
+            allocatable: ResourceList::new(),
+            others: vec![],
+            node: Some(&node),
+            allowed_unsafe_sysctls: &[],
+            strict_groups: false,
+            pressures: &Pressures::new(),
+            own_ports: &[],
+        };
+        let affinity = |disk: &str| {
+            format!(
+                "  affinity: {{nodeAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: {{nodeSelectorTerms: [{{matchExpressions: [{{key: disk, operator: In, values: [{disk}]}}]}}]}}}}}}\n"
+            )
+        };
+        let tolerant = "  tolerations: [{key: a, operator: Exists}]\n";
+        let one = "  containers: [{name: a}]";
+        for (spec, reason) in [
+            (format!("{}{tolerant}{one}", affinity("ssd")), None),
+            (format!("{}{tolerant}{one}", affinity("hdd")), Some("NodeAffinity")),
+            (format!("{}{one}", affinity("ssd")), Some("TaintToleration")),
+        ] {
+            assert_eq!(refusal(&spec, &room).map(|r| r.reason).as_deref(), reason, "{spec}");
+        }
+        let mut of_file = pod(one);
+        of_file.metadata.annotations = Some([(spec::CONFIG_SOURCE.to_owned(), "file".to_owned())].into());
+        assert_eq!(admit(&of_file, &room), Admit::Yes);
     }
 
     #[test]
