@@ -90,6 +90,11 @@ impl RuntimePod {
         self.containers.iter().filter(move |c| c.name() == name)
     }
 
+    /// Whether the runtime knows anything of the pod.
+    pub fn exists(&self) -> bool {
+        !self.sandboxes.is_empty() || !self.containers.is_empty()
+    }
+
     /// Whether anything of the pod still runs.
     pub fn is_running(&self) -> bool {
         self.sandboxes.iter().any(|s| s.summary.state == SandboxState::Ready)

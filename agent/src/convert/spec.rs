@@ -105,6 +105,16 @@ pub fn host_network(pod: &Pod) -> bool {
     spec(pod).host_network.unwrap_or(false)
 }
 
+/// Whether the pod is over for good, as the API server shows it: by whomever that was written, nothing takes it back.
+pub fn is_over(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).is_some_and(is_terminal)
+}
+
+/// Whether a phase is one of a pod that is over.
+pub fn is_terminal(phase: &str) -> bool {
+    matches!(phase, "Failed" | "Succeeded")
+}
+
 /// A value of the pod's annotations.
 pub fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
     pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)

@@ -152,7 +152,7 @@ fn check(pod: &Pod, node_info: &NodeInfo<'_>) -> Result<(), Refusal> {
         return refuse("NodePorts", message.to_owned());
     }
     // A static pod is where it is (pkg/kubelet/lifecycle/predicate.go: `generalFilter`).
-    if !spec::is_static(pod) && room.node.is_some_and(|node| node_fit::has_untolerated_taint(pod, node)) {
+    if !spec::is_static(pod) && node_info.node.is_some_and(|node| node_fit::has_untolerated_taint(pod, node)) {
         let message = "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate";
         return refuse("TaintToleration", message.to_owned());
     }
@@ -290,7 +290,7 @@ mod tests {
     fn a_node_takes_whom_it_fits() {
         let node = "{metadata: {name: n1, labels: {disk: ssd}}, spec: {taints: [{key: a, effect: NoExecute}]}}";
         let node: Node = serde_norway::from_str(node).unwrap();
-        let room = NodeRoom {
+        let node_info = NodeInfo {
             allocatable: ResourceList::new(),
             others: vec![],
             node: Some(&node),
@@ -311,11 +311,11 @@ mod tests {
             (format!("{}{tolerant}{one}", affinity("hdd")), Some("NodeAffinity")),
             (format!("{}{one}", affinity("ssd")), Some("TaintToleration")),
         ] {
-            assert_eq!(refusal(&spec, &room).map(|r| r.reason).as_deref(), reason, "{spec}");
+            assert_eq!(refusal(&spec, &node_info).map(|r| r.reason).as_deref(), reason, "{spec}");
         }
         let mut of_file = pod(one);
         of_file.metadata.annotations = Some([(spec::CONFIG_SOURCE.to_owned(), "file".to_owned())].into());
-        assert_eq!(admit(&of_file, &room), Admit::Yes);
+        assert_eq!(admit(&of_file, &node_info), Admit::Yes);
     }
 
     #[test]

@@ -66,6 +66,11 @@ impl Admission {
         })
     }
 
+    /// Counts a pod that runs before its worker has asked for its room: who is new gets what is left.
+    pub fn adopt(&self, pod: &Arc<Pod>) {
+        self.with(|taken| _ = taken.entry(PodUid::of(pod)).or_insert_with(|| pod.clone()));
+    }
+
     /// The pods taken.
     pub fn pods(&self) -> Vec<Arc<Pod>> {
         self.with(|taken| taken.values().cloned().collect())

@@ -193,6 +193,7 @@ impl Dispatcher {
     /// Makes workers fit the desired set; `before` is what they know.
     fn reconcile(&mut self, before: &DesiredPods) {
         let desired = self.last.clone();
+        let mut new: Vec<(&PodUid, &DesiredPod)> = Vec::new();
         for (uid, wanted) in &desired.pods {
             let same = before.pods.get(uid).is_some_and(|b| Arc::ptr_eq(&b.pod, &wanted.pod));
             let known = self.workers.with(uid, |inbox| {
@@ -200,10 +201,11 @@ impl Dispatcher {
                     inbox.update(wanted.clone())
                 }
             });
-            if known.is_none() && !self.name_is_taken(wanted) {
-                self.start(uid.clone(), wanted);
+            if known.is_none() {
+                new.push((uid, wanted));
             }
         }
+        self.start_all(new);
         let workers = self.workers.workers.read().unwrap_or_else(PoisonError::into_inner);
         for (uid, handle) in workers.iter().filter(|(uid, _)| !desired.wants(uid)) {
             // Before its source was read in full, absence means nothing.
@@ -214,6 +216,23 @@ impl Dispatcher {
         }
         drop(workers);
         self.end_orphans();
+    }
+
+    /// Starts workers, of older pods first (pkg/kubelet/kubelet.go: `HandlePodAdditions`).
+    fn start_all(&self, mut new: Vec<(&PodUid, &DesiredPod)>) {
+        let runs = |uid: &PodUid| self.deps.cache.knows(uid);
+        for (_, wanted) in new.iter().filter(|(uid, wanted)| runs(uid) && !spec::is_over(&wanted.pod)) {
+            self.deps.admission.adopt(&wanted.pod);
+        }
+        new.sort_by(|(_, a), (_, b)| {
+            let created = |wanted: &DesiredPod| wanted.pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+            created(a).cmp(&created(b))
+        });
+        for (uid, wanted) in new {
+            if !self.name_is_taken(wanted) {
+                self.start(uid.clone(), wanted);
+            }
+        }
     }
 
     /// A static pod waits until its predecessor of the same name is gone.
@@ -262,7 +281,7 @@ impl Dispatcher {
             return;
         }
         for runtime in self.deps.cache.all() {
-            if self.is_known(&runtime.uid) || (runtime.sandboxes.is_empty() && runtime.containers.is_empty()) {
+            if self.is_known(&runtime.uid) || !runtime.exists() {
                 continue;
             }
             tracing::info!(pod.uid = %runtime.uid, pod.name = %runtime.name, "ending a pod nobody wants");

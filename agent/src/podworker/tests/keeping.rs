@@ -139,3 +139,19 @@ async fn a_pod_that_could_not_be_read_is_not_taken_for_a_new_one() {
         assert_eq!(node.runtime.count(op), 0, "{op:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_has_its_room_before_anybody_new() {
+    let node = Node::start().await;
+    let p = pod("  containers: [{name: a, resources: {requests: {cpu: '2'}}}]");
+    node.want(std::slice::from_ref(&p));
+    node.until("ready", |n| n.is_ready(&p)).await;
+    let node = node.restart().await;
+    // Its turn comes first.
+    let mut new = pod("  containers: [{name: b, resources: {requests: {cpu: '2'}}}]");
+    (new.metadata.uid, new.metadata.name) = (Some("0".into()), Some("q".into()));
+    node.want(&[new.clone(), p.clone()]);
+    node.until("refused", |n| n.status(&new).reason.as_deref() == Some("OutOfcpu")).await;
+    node.until("ready again", |n| n.is_ready(&p)).await;
+    assert_eq!(node.runtime.running(), ["a"]);
+}
