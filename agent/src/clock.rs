@@ -1,5 +1,6 @@
-//! The wall clock as a value, so that tests with paused time see it move.
+//! Clocks as values, so that tests with paused time see them move.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -21,16 +22,29 @@ impl Clock {
         Self::Tokio { origin, started: Instant::now() }
     }
 
+    /// What a clock shows that nobody sets, and that began with the first look at it. For what is only remembered:
+    /// nothing else is told by it.
+    pub fn steady(&self) -> Timestamp {
+        static FIRST: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+        let passed = match self {
+            Self::System => FIRST.elapsed(),
+            Self::Tokio { started, .. } => started.elapsed(),
+        };
+        moved(Timestamp::UNIX_EPOCH, passed)
+    }
+
     /// The present time.
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System => Timestamp::now(),
-            Self::Tokio { origin, started } => {
-                let passed = SignedDuration::try_from(started.elapsed()).unwrap_or(SignedDuration::MAX);
-                origin.saturating_add(passed).unwrap_or(Timestamp::MAX)
-            }
+            Self::Tokio { origin, started } => moved(*origin, started.elapsed()),
         }
     }
+}
+
+fn moved(origin: Timestamp, passed: Duration) -> Timestamp {
+    let passed = SignedDuration::try_from(passed).unwrap_or(SignedDuration::MAX);
+    origin.saturating_add(passed).unwrap_or(Timestamp::MAX)
 }
 
 /// `at` cut to whole seconds, the resolution of `metav1.Time` on the wire.

@@ -103,7 +103,7 @@ impl EvictionManager {
 
     async fn assess(&mut self) -> Assessment {
         let seen = self.signals.observe().await;
-        let found = self.assessor.assess(&seen, self.deps.clock.now());
+        let found = self.assessor.assess(&seen, self.deps.clock.steady());
         self.pressures.send_if_modified(|known| {
             let changed = *known != found.pressures;
             known.clone_from(&found.pressures);

@@ -27,6 +27,7 @@ use super::{address, lease};
 use crate::clock::Clock;
 use crate::config::{EvictionSettings, NodeSettings};
 use crate::events::{EventRecorder, EventType};
+use crate::ids::selector_of;
 use crate::plan::eviction::Pressures;
 use crate::pleg::RelistHealth;
 use crate::watch::{Item, Skipped};
@@ -68,6 +69,8 @@ struct Observed {
     version: Option<Version>,
     images: Vec<Image>,
     images_at: Option<Instant>,
+    /// There is an API server that has, or will have, the Node.
+    has_api: bool,
 }
 
 impl NodeStatusSync {
@@ -128,8 +131,14 @@ impl NodeStatusSync {
 
     async fn keep(&self, client: Option<kube::Client>, view: &watch::Sender<Arc<NodeView>>, token: &CancellationToken) {
         let ips = address::node_ips(&self.settings.ips);
-        let mut seen =
-            Observed { machine: MachineInfo::read(), ips, version: None, images: Vec::new(), images_at: None };
+        let mut seen = Observed {
+            machine: MachineInfo::read(),
+            ips,
+            version: None,
+            images: Vec::new(),
+            images_at: None,
+            has_api: client.is_some(),
+        };
         let (usage, runtime) = self.observe(&mut seen).await;
         let status = self.status(&seen, &usage, &runtime, None);
         self.publish(view, &seen, &status, &runtime, None);
@@ -296,12 +305,14 @@ impl NodeStatusSync {
             memory_capacity: i64::try_from(seen.machine.memory).unwrap_or(i64::MAX),
             network_problem: network_problem(runtime),
             node: node.cloned(),
+            awaited: seen.has_api && node.is_none(),
         };
         view.send_if_modified(|old| {
             let same = old.host_ips == next.host_ips
                 && old.allocatable == next.allocatable
                 && old.network_problem == next.network_problem
                 && old.pressures == next.pressures
+                && old.awaited == next.awaited
                 && old.node.as_ref().map(|n| &n.metadata.resource_version)
                     == next.node.as_ref().map(|n| &n.metadata.resource_version);
             if !same {
@@ -353,7 +364,7 @@ fn ready_differs(shown: &NodeStatus, ours: &NodeStatus) -> bool {
 /// (pkg/kubelet/kubelet_node_status.go, `registrationCompleted`).
 async fn follow(client: kube::Client, name: String, out: watch::Sender<Option<Arc<Node>>>, token: CancellationToken) {
     let api: Api<Item<Node>> = Api::all(client);
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let config = watcher::Config::default().fields(&selector_of(&name));
     let mut stream = watcher::watcher(api, config).default_backoff().boxed();
     let mut skipped = Skipped::new("nodes");
     let mut listed = false;

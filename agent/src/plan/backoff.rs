@@ -1,4 +1,5 @@
-//! Exponential back-off by key, as data: upstream's crash-loop and image rules.
+//! Exponential back-off by key, as data: upstream's crash-loop and image rules. All times are of a clock that is never
+//! set back ([`crate::clock::Clock::steady`]).
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -60,6 +61,11 @@ impl<K: Hash + Eq> Backoff<K> {
         let entry = self.live(key, event)?;
         let passed = now.duration_since(event);
         Duration::try_from(signed(entry.wait) - passed).ok().filter(|d| !d.is_zero())
+    }
+
+    /// When the last failure of `key` was noted.
+    pub fn updated(&self, key: &K) -> Option<Timestamp> {
+        self.entries.get(key).map(|e| e.updated)
     }
 
     /// The wait `key` is in or would be in.

@@ -25,6 +25,8 @@ use crate::podcache::RuntimePod;
 
 /// How soon to look again whether the node's network is ready.
 const NETWORK_LOOK: Duration = Duration::from_millis(500);
+/// How soon to look again whether the Node is known.
+const NODE_LOOK: Duration = Duration::from_millis(100);
 /// How often it is said that the node lacks what the pod cannot do without.
 const DRIVER_LOOK: Duration = Duration::from_secs(10);
 
@@ -42,6 +44,18 @@ pub struct Facts<'a> {
     pub status: Option<&'a PodStatus>,
     /// Why the node can give no pod a network, if it cannot.
     pub network_problem: Option<&'a str>,
+    /// The Node is not known yet, and the pod comes from where it is.
+    pub node_awaited: bool,
+    /// The machine's clock, which may be set; the time that decisions are made at is never set back.
+    pub wall: Timestamp,
+}
+
+impl Facts<'_> {
+    /// When it was, by the clock that shows `now`, that the machine's clock showed `at`.
+    fn by_steady_clock(&self, at: Timestamp, now: Timestamp) -> Timestamp {
+        let end = if at < self.wall { Timestamp::MIN } else { Timestamp::MAX };
+        now.saturating_add(at.duration_since(self.wall)).unwrap_or(end)
+    }
 }
 
 /// What to do next.
@@ -81,12 +95,15 @@ pub fn decide(facts: &Facts<'_>, memory: &Memory, now: Timestamp) -> Decision {
 /// (pkg/kubelet/active_deadline.go).
 fn deadline(facts: &Facts<'_>, now: Timestamp) -> Option<Timestamp> {
     let seconds = spec::spec(facts.pod).active_deadline_seconds?;
-    let started = facts.status.and_then(|s| s.start_time.as_ref()).map_or(now, |t| t.0);
+    let started = facts.status.and_then(|s| s.start_time.as_ref());
+    let started = started.map_or(now, |t| facts.by_steady_clock(t.0, now));
     started.checked_add(SignedDuration::from_secs(seconds)).ok()
 }
 
 fn syncing(facts: &Facts<'_>, memory: &Memory, now: Timestamp) -> Decision {
-    if facts.removed || facts.pod.metadata.deletion_timestamp.is_some() || memory.eviction.is_some() {
+    // Whoever says that a pod has failed or succeeded, it goes (pkg/kubelet/pod_workers.go: `UpdatePod`).
+    let ends = facts.pod.metadata.deletion_timestamp.is_some() || spec::is_over(facts.pod);
+    if facts.removed || ends || memory.eviction.is_some() {
         return end(None, facts, memory, now);
     }
     // A pod that was not taken yet is not active.
@@ -106,7 +123,11 @@ fn syncing(facts: &Facts<'_>, memory: &Memory, now: Timestamp) -> Decision {
     match &memory.admission {
         Admission::Admitted => {}
         Admission::NotAsked => {
-            let runs_already = !facts.runtime.containers.is_empty() || !facts.runtime.sandboxes.is_empty();
+            let runs_already = facts.runtime.exists();
+            if facts.node_awaited && !runs_already {
+                // Its labels and taints may say no.
+                return within(Some(after(now, NODE_LOOK)));
+            }
             let admit = Effect::Admit { runs_already, asked: memory.preempted.clone() };
             return Decision { effects: vec![admit], ..within(None) };
         }

@@ -99,7 +99,7 @@ impl Assessor {
         self.thresholds.is_empty()
     }
 
-    /// What `seen` means at `now`. A pressure lasts for the transition period
+    /// What `seen` means at `now`, of a clock that is never set back. A pressure lasts for the transition period
     /// after it was last seen; a soft threshold acts once it was passed for as
     /// long as its grace period.
     pub fn assess(&mut self, seen: &Observations, now: Timestamp) -> Assessment {

@@ -2,7 +2,7 @@
 //! time come in, nothing goes out but through [`super::decide`].
 //!
 //! All of it may be lost at any moment: a new agent begins with an empty memory
-//! and finds in the runtime and in the API what it needs.
+//! and finds in the runtime and in the API what it needs. So its times are of the clock that is never set back.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;

@@ -42,6 +42,8 @@ pub struct NodeView {
     pub own_ports: Vec<(&'static str, u16)>,
     /// The node object as last seen.
     pub node: Option<Arc<Node>>,
+    /// There is to be one, and it was not seen yet.
+    pub awaited: bool,
 }
 
 /// Settings of all workers.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::convert::spec;
 use crate::plan::preempt::PREEMPTING;
 use crate::plan::{grace, memory};
 use crate::podsource::DesiredPod;
@@ -73,7 +74,7 @@ impl Inbox {
     /// A new version of the pod.
     pub(super) fn update(&self, pod: DesiredPod) {
         let mut state = self.lock();
-        if pod.pod.metadata.deletion_timestamp.is_some() {
+        if pod.pod.metadata.deletion_timestamp.is_some() || spec::is_over(&pod.pod) {
             let grace = grace::effective(state.grace, &pod.pod, None);
             state.end_within(grace);
         }

@@ -60,12 +60,7 @@ pub(super) struct Worker {
 impl Worker {
     /// A worker of a pod that somebody wants.
     pub(super) fn new(deps: Arc<Deps>, inbox: Arc<Inbox>, wanted: &DesiredPod) -> Self {
-        let mut worker = Self::build(deps, inbox, wanted.pod.clone());
-        let phase = wanted.pod.status.as_ref().and_then(|s| s.phase.as_deref());
-        if matches!(phase, Some("Succeeded" | "Failed")) {
-            worker.memory.stage = worker.memory.stage.terminate();
-        }
-        worker
+        Self::build(deps, inbox, wanted.pod.clone())
     }
 
     /// A worker that ends a pod only the runtime or the disk knows of.
@@ -137,7 +132,7 @@ impl Worker {
                 }
             }
         }
-        Next::Wait(Some(after(self.deps.clock.now(), DISAGREEMENT)))
+        Next::Wait(Some(after(self.deps.clock.steady(), DISAGREEMENT)))
     }
 
     /// Takes in what happened.
@@ -169,8 +164,10 @@ impl Worker {
             probes: &probes,
             status: status.as_deref(),
             network_problem: node.network_problem.as_deref(),
+            node_awaited: node.awaited && !spec::is_static(&self.pod),
+            wall: self.deps.clock.now(),
         };
-        decide(&facts, &self.memory, self.deps.clock.now())
+        decide(&facts, &self.memory, self.deps.clock.steady())
     }
 
     /// Remembers a decision and says what it says.
@@ -233,7 +230,7 @@ impl Worker {
         while let Ok(record) = records.try_recv() {
             self.note(record);
         }
-        let now = self.deps.clock.now();
+        let now = self.deps.clock.steady();
         match done {
             Some(Ok(())) => return true,
             Some(Err(effects::NotDone)) => self.memory.note(Outcome::Failed, now),
@@ -277,7 +274,7 @@ impl Worker {
             }
             Record::Outcome(outcome) => {
                 let shows = matches!(outcome, Outcome::StartFailed { .. });
-                self.memory.note(outcome, self.deps.clock.now());
+                self.memory.note(outcome, self.deps.clock.steady());
                 return shows;
             }
         }
@@ -315,7 +312,7 @@ impl Worker {
     }
 
     fn sleep_until(&self, at: Option<Timestamp>) -> impl Future<Output = ()> + use<> {
-        let now = self.deps.clock.now();
+        let now = self.deps.clock.steady();
         let left = at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         async move {
             match left {

@@ -68,19 +68,24 @@ pub fn generate(input: &StatusInput<'_>) -> PodStatus {
     let debuggers: Vec<Container> = spec::ephemeral_containers(pod).iter().map(spec::as_container).collect();
     let ephemeral = list(ContainerKind::Ephemeral, &debuggers, &previous.ephemeral_container_statuses);
 
-    let failed_before = previous.phase.as_deref().is_some_and(is_terminal);
-    let phase = match (input.failure, &previous.phase) {
-        (_, Some(done)) if failed_before => done.clone(),
+    // Nothing leads out of a terminal phase, also of one that somebody else has written
+    // (pkg/kubelet/kubelet_pods.go, generateAPIPodStatus).
+    let shown = pod.status.as_ref().filter(|_| spec::is_over(pod));
+    let over = shown.or(Some(previous)).filter(|status| status.phase.as_deref().is_some_and(spec::is_terminal));
+    let phase = match (input.failure, over.and_then(|status| status.phase.as_ref())) {
+        (_, Some(done)) => done.clone(),
         (Some(_), _) => "Failed".to_owned(),
         _ => phase(pod, &init, &main, input.stage).to_owned(),
     };
     let (reason, message) = match input.failure {
         Some(f) => (Some(f.reason.clone()), Some(f.message.clone())),
-        // They belong to the phase (pkg/kubelet/kubelet_pods.go, generateAPIPodStatus).
-        None if previous.phase.as_ref() == Some(&phase) => (previous.reason.clone(), previous.message.clone()),
-        None => (None, None),
+        // They belong to the phase.
+        None => match shown.or(Some(previous)).filter(|status| status.phase.as_ref() == Some(&phase)) {
+            Some(status) => (status.reason.clone(), status.message.clone()),
+            None => (None, None),
+        },
     };
-    let held_back = !failed_before && is_terminal(&phase) && could_run(input.runtime);
+    let held_back = over.is_none() && spec::is_terminal(&phase) && could_run(input.runtime);
     let old_conditions = previous.conditions.as_deref().unwrap_or_default();
     let conditions = all_conditions(input, &init, &main, (&phase, held_back), old_conditions);
     let (phase, reason, message) = match held_back {
@@ -109,10 +114,6 @@ pub fn generate(input: &StatusInput<'_>) -> PodStatus {
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()
     }
-}
-
-fn is_terminal(phase: &str) -> bool {
-    matches!(phase, "Failed" | "Succeeded")
 }
 
 /// Whether anything of the pod may run: who hears that a pod is over takes what it held for free, an identity or a

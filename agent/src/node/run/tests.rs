@@ -89,8 +89,8 @@ async fn a_runtime_that_is_stopped_makes_the_node_unready() {
     let (dir, runtime) = (tempfile::tempdir().unwrap(), FakeRuntime::new());
     let node_sync = node_sync(&runtime, dir.path());
     let ips = Vec::new();
-    let mut seen =
-        Observed { machine: MachineInfo::default(), ips, version: None, images: Vec::new(), images_at: None };
+    let machine = MachineInfo::default();
+    let mut seen = Observed { machine, ips, version: None, images: Vec::new(), images_at: None, has_api: true };
     assert!(node_sync.observe(&mut seen).await.1.is_ok());
     for op in [Op::Status, Op::Version, Op::ListImages] {
         runtime.delay(op, 9, Duration::from_secs(600));

@@ -60,8 +60,9 @@ fn held_back(
     if let Some(at) = tries.and_then(|t| t.not_before).filter(|at| *at > now) {
         return Some(at);
     }
-    let (hash, ended) = last_end(&wanted.name, facts)?;
+    let (hash, ended) = last_end(&wanted.name, facts, now)?;
     let key = (wanted.name.clone(), hash);
+    let ended = ended.or_else(|| memory.crashes.updated(&key))?;
     let left = memory.crashes.remaining(&key, ended, now)?;
     note_crash_loop(wanted, memory.crashes.current(&key), facts, memory, out);
     Some(after(now, left))
@@ -86,11 +87,14 @@ fn note_crash_loop(wanted: &StartContainer, whole: Duration, facts: &Facts<'_>, 
     });
 }
 
-/// The hash of a container's spec and when its last instance ended.
-fn last_end(name: &str, facts: &Facts<'_>) -> Option<(u64, Timestamp)> {
+/// The hash of a container's spec and when its last instance ended. Where the machine's clock was set back since, it
+/// is not known when.
+fn last_end(name: &str, facts: &Facts<'_>, now: Timestamp) -> Option<(u64, Option<Timestamp>)> {
     let ended = facts.runtime.containers_named(name).find(|c| c.status.state == ContainerState::Exited)?;
     let (_, found) = container::find(facts.pod, name)?;
-    Some((spec::container_hash(&found), ended.status.finished_at.unwrap_or(Timestamp::MIN)))
+    let at = ended.status.finished_at.unwrap_or(Timestamp::MIN);
+    let at = (at <= facts.wall).then(|| facts.by_steady_clock(at, now));
+    Some((spec::container_hash(&found), at))
 }
 
 fn container_start(
@@ -116,7 +120,7 @@ fn container_start(
         restart_count,
         attempt: restart_count.max(free).max(after_newest),
         leftover: leftover.map(|c| c.id().clone()),
-        ended: last_end(&wanted.name, facts),
+        ended: last_end(&wanted.name, facts, now).map(|(hash, at)| (hash, at.unwrap_or(now))),
         pull_back_off: memory.pulls.waits_for(&image, now),
         image,
     })

@@ -14,6 +14,7 @@ use crate::testutil::{at, instance, pod, runtime, sandbox};
 
 mod backoffs;
 mod model;
+mod outside;
 
 /// What a worker sees and remembers, to be changed before it decides.
 pub(super) struct Scene {
@@ -24,6 +25,9 @@ pub(super) struct Scene {
     status: Option<PodStatus>,
     network_problem: Option<String>,
     removed: bool,
+    node_awaited: bool,
+    /// Where it shows something else than decisions are made by.
+    wall: Option<Timestamp>,
     memory: Memory,
 }
 
@@ -41,6 +45,8 @@ fn scene(spec: &str, instances: &[(&str, u32, ContainerState, i32)]) -> Scene {
         status: None,
         network_problem: None,
         removed: false,
+        node_awaited: false,
+        wall: None,
         memory,
     }
 }
@@ -59,6 +65,8 @@ impl Scene {
             probes: &self.probes,
             status: self.status.as_ref(),
             network_problem: self.network_problem.as_deref(),
+            node_awaited: self.node_awaited,
+            wall: self.wall.unwrap_or(at(seconds)),
         };
         decide(&facts, &self.memory, at(seconds))
     }

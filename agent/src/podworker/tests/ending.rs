@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cri::fake::{Behavior, Op};
 use cri::types::ExecOutput;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::harness::{Node, deleted, pod};
 use crate::contract::{ContainerProbes, ProbeOutcome};
@@ -32,9 +32,11 @@ enum End {
     /// Of a static pod's manifest.
     Removal,
     Deadline,
+    /// By somebody who says through the API that it has failed.
+    Word,
 }
 
-const ENDS: [End; 4] = [End::Deletion, End::Eviction, End::Removal, End::Deadline];
+const ENDS: [End; 5] = [End::Deletion, End::Eviction, End::Removal, End::Deadline, End::Word];
 
 fn spec_for(end: End, spec: &str) -> Pod {
     match end {
@@ -58,7 +60,14 @@ fn strike(node: &Node, end: End, pod: &Pod) {
             assert!(node.workers.evict(&PodUid::of(pod), eviction));
         }
         End::Deadline => {}
+        End::Word => node.want(&[failed(pod)]),
     }
+}
+
+/// The pod as somebody else has it fail.
+fn failed(pod: &Pod) -> Pod {
+    let status = PodStatus { phase: Some("Failed".into()), reason: Some("Lost".into()), ..PodStatus::default() };
+    Pod { status: Some(status), ..pod.clone() }
 }
 
 /// Ends the pod by `end` once `stuck` holds, and expects that to take no hour.
@@ -83,6 +92,18 @@ async fn a_post_start_hook_that_does_not_end_is_interrupted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_somebody_has_fail_stays_failed() {
+    let node = Node::start().await;
+    let p = pod("  terminationGracePeriodSeconds: 5\n  containers: [{name: a}]");
+    ends(&node, End::Word, &p, |n| n.runtime.running() == ["a"] && n.status(&p).phase.as_deref() == Some("Running"))
+        .await;
+    let status = node.status(&p);
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("Lost")));
+    node.settle(HOUR).await;
+    assert!(node.runtime.running().is_empty(), "it is not started again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pull_that_does_not_end_is_interrupted() {
     for end in ENDS {
         let node = Node::start().await;
@@ -98,7 +119,7 @@ async fn a_pull_that_does_not_end_is_interrupted() {
 async fn a_kill_in_a_sync_is_interrupted() {
     // Its preStop hook or its stop signal would take hours.
     for (end, hook) in ENDS.into_iter().flat_map(|end| [(end, true), (end, false)]) {
-        if matches!(end, End::Removal | End::Deadline) {
+        if matches!(end, End::Removal | End::Deadline | End::Word) {
             // These leave the pod the grace period it asks for.
             continue;
         }

@@ -188,6 +188,29 @@ fn the_api_remembers_what_the_runtime_forgot() {
     assert_eq!(show(&done.make(Some(&before), 1)), "Succeeded a:ended(0)/0 b:ended(0)/0");
 }
 
+/// As upstream's `generateAPIPodStatus`, whoever wrote it.
+#[test]
+fn nothing_leads_out_of_a_terminal_phase() {
+    let mut c = case(ONE, &[("a", 0, Running, 0)]);
+    let before = c.make(None, 0);
+    assert_eq!(before.phase.as_deref(), Some("Running"));
+    let written = PodStatus {
+        phase: Some("Failed".into()),
+        reason: Some("Lost".into()),
+        message: Some("by hand".into()),
+        ..PodStatus::default()
+    };
+    c.pod.status = Some(written.clone());
+    for stage in [Stage::Syncing, Stage::Terminating, Stage::Terminated] {
+        c.stage = stage;
+        let s = c.make(Some(&before), 1);
+        assert_eq!(
+            (s.phase, s.reason, s.message),
+            (written.phase.clone(), written.reason.clone(), written.message.clone())
+        );
+    }
+}
+
 #[test]
 fn a_pod_that_is_over() {
     let mut c = case(ONE, &[("a", 0, Exited, 0)]);
@@ -258,7 +281,7 @@ proptest! {
         c.stage = stage;
         c.failure = fails.then(|| PodFailure { reason: "Evicted".into(), message: "m".into(), evicted: true });
         let status = c.make(begun.then_some(&before), 1);
-        let over = is_terminal(status.phase.as_deref().unwrap());
+        let over = spec::is_terminal(status.phase.as_deref().unwrap());
         let runs = states.iter().any(|s| matches!(s, Running | ContainerState::Unknown));
         prop_assert!(!(over && runs), "{}", show(&status));
         let told = status.conditions.iter().flatten().any(|c| c.type_ == "DisruptionTarget");

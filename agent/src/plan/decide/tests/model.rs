@@ -137,6 +137,8 @@ impl Life {
             probes: &self.probes,
             status: Some(&status),
             network_problem: None,
+            node_awaited: false,
+            wall: at(self.now),
         };
         decide(&facts, &self.memory, at(self.now))
     }
