@@ -4,13 +4,16 @@
 //! bitmaps are rebuilt from the stored Services at start, so a crash between granting and writing costs nothing.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Value, json};
 
 use bitmap::Bitmap;
-use fields::{addresses, external_addresses, keep_allocated, node_ports, set_families, set_ip, wanted_ip};
+use fields::{
+    addresses, external_addresses, health_port, held_ports, keep_allocated, node_ports, set_families, set_ip, wanted_ip,
+};
 use scheme::access::{ensure_map, int_at, str_at};
+use scheme::prepare::{needs_health_check_port, needs_node_port};
 use scheme::{FieldErrors, Path};
 
 mod bitmap;
@@ -114,7 +117,7 @@ impl Pools {
                 self.addresses.take(index);
             }
         }
-        for port in node_ports(service) {
+        for port in held_ports(service) {
             self.ports.take(port.into());
         }
     }
@@ -136,7 +139,7 @@ impl Pools {
 
     /// Frees what a deleted Service held.
     pub fn vacate(&mut self, service: &Value) {
-        self.free(&addresses(service), &node_ports(service));
+        self.free(&addresses(service), &held_ports(service));
     }
 
     /// Ends a grant whose write is stored: what it freed is free.
@@ -180,15 +183,16 @@ impl Pools {
         external_addresses(service, old, self.cidr, &mut errors);
         self.fill_addresses(service, old, &mut grant, &mut errors, random);
         self.fill_ports(service, old, &mut grant, &mut errors, random);
+        self.fill_health_port(service, old, &mut grant, &mut errors, random);
         if !errors.is_empty() {
             self.revert(&grant);
             return Err(errors);
         }
         if let Some(old) = old {
             let ips: HashSet<Ipv4Addr> = addresses(service).into_iter().collect();
-            let ports: HashSet<u16> = node_ports(service).into_iter().collect();
+            let ports: HashSet<u16> = held_ports(service).into_iter().collect();
             grant.freed_ips = addresses(old).into_iter().filter(|ip| !ips.contains(ip)).collect();
-            grant.freed_ports = node_ports(old).into_iter().filter(|port| !ports.contains(port)).collect();
+            grant.freed_ports = held_ports(old).into_iter().filter(|port| !ports.contains(port)).collect();
         }
         Ok(grant)
     }
@@ -242,7 +246,10 @@ impl Pools {
         let path = Path::new("spec");
         let path = path.child("clusterIPs");
         let Ok(address) = wanted.parse::<Ipv4Addr>() else {
-            // Validation says what is wrong with the text.
+            // Validation says what is wrong with a text that is no address.
+            if wanted.parse::<Ipv6Addr>().is_ok() && old.is_none_or(|old| wanted_ip(old) != wanted) {
+                errors.invalid(&path.index(0), json!([wanted]), "IPv6 is not configured on this cluster");
+            }
             return;
         };
         if old.is_some_and(|old| addresses(old).contains(&address)) {
@@ -277,13 +284,12 @@ impl Pools {
         errors: &mut FieldErrors,
         random: &mut dyn FnMut(u32) -> u32,
     ) {
-        if !matches!(str_at(service, &["spec", "type"]), "NodePort" | "LoadBalancer") {
+        if !needs_node_port(service) {
             return;
         }
-        if service["spec"]["type"] == "LoadBalancer" && service["spec"]["allocateLoadBalancerNodePorts"] == json!(false)
-        {
-            return;
-        }
+        // Who wants no ports drawn may name some all the same: what is named is claimed like any other, as upstream.
+        let draws = service["spec"]["type"] != "LoadBalancer"
+            || service["spec"]["allocateLoadBalancerNodePorts"] != json!(false);
         let held: HashSet<u16> = old.map(node_ports).unwrap_or_default().into_iter().collect();
         let spec = Path::new("spec");
         let ports = spec.child("ports");
@@ -298,6 +304,9 @@ impl Pools {
             let path = item.child("nodePort");
             let number = int_at(entry, &["port"]).unwrap_or(0);
             let wanted = int_at(entry, &["nodePort"]).unwrap_or(0);
+            if wanted == 0 && !draws {
+                continue;
+            }
             let granted = if wanted == 0 {
                 let other = shared.get(&number).copied();
                 let taken = other.or_else(|| if none_left { None } else { self.take_port(grant, random) });
@@ -318,30 +327,33 @@ impl Pools {
                 None => {}
             }
         }
-        self.fill_health_port(service, &held, grant, random);
     }
 
-    /// A load balancer with local traffic policy needs a port that tells whether the node has endpoints.
+    /// A load balancer with local traffic policy needs a port that tells whether the node has endpoints, whether or not
+    /// it wants node ports.
     fn fill_health_port(
         &mut self,
         service: &mut Value,
-        held: &HashSet<u16>,
+        old: Option<&Value>,
         grant: &mut Grant,
+        errors: &mut FieldErrors,
         random: &mut dyn FnMut(u32) -> u32,
     ) {
-        let needs = service["spec"]["type"] == "LoadBalancer" && service["spec"]["externalTrafficPolicy"] == "Local";
-        if !needs {
+        if !needs_health_check_port(service) {
             return;
         }
+        let spec = Path::new("spec");
+        let path = spec.child("healthCheckNodePort");
         let wanted = int_at(service, &["spec", "healthCheckNodePort"]).unwrap_or(0);
-        let port = match u16::try_from(wanted) {
-            Ok(0) => self.take_port(grant, random),
-            Ok(port) if held.contains(&port) => return,
-            Ok(port) if self.ports.take(port.into()) => {
-                grant.taken_ports.push(port);
-                Some(port)
+        let port = if wanted == 0 {
+            let drawn = self.take_port(grant, random);
+            if drawn.is_none() {
+                errors.invalid(&path, 0, "failed to allocate a health check node port: range is full");
             }
-            _ => None,
+            drawn
+        } else {
+            let held = old.and_then(health_port);
+            self.claim_port(wanted, |port| held == Some(port), grant, &path, errors)
         };
         if let Some(port) = port {
             ensure_map(service, &["spec"]).insert("healthCheckNodePort".into(), json!(port));
@@ -366,14 +378,16 @@ impl Pools {
         errors: &mut FieldErrors,
     ) -> Option<u16> {
         let (low, high) = self.port_range;
-        let Some(port) = u16::try_from(wanted).ok().filter(|p| (low..=high).contains(p)) else {
+        let named = u16::try_from(wanted).ok();
+        // What a Service has it keeps, even of a range that this server no longer serves.
+        if named.is_some_and(&has) {
+            return named;
+        }
+        let Some(port) = named.filter(|p| (low..=high).contains(p)) else {
             let why = format!("provided port is not in the valid range. The range of valid ports is {low}-{high}");
             errors.invalid(path, wanted, why);
             return None;
         };
-        if has(port) {
-            return Some(port);
-        }
         if self.ports.take(port.into()) {
             grant.taken_ports.push(port);
             return Some(port);

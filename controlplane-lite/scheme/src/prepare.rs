@@ -132,14 +132,10 @@ pub fn needs_cluster_ip(service: &Value) -> bool {
     matches!(service_type(service), "ClusterIP" | "NodePort" | "LoadBalancer")
 }
 
-/// Whether a Service's ports have node ports.
+/// Whether a Service's ports may have node ports. A load balancer for which none are drawn may still name some.
 #[must_use]
 pub fn needs_node_port(service: &Value) -> bool {
-    match service_type(service) {
-        "NodePort" => true,
-        "LoadBalancer" => at(service, &["spec", "allocateLoadBalancerNodePorts"]) != &Value::Bool(false),
-        _ => false,
-    }
+    matches!(service_type(service), "NodePort" | "LoadBalancer")
 }
 
 /// Whether a Service has a health check node port.
@@ -255,6 +251,10 @@ fn drop_type_dependent(new: &mut Value, old: &Value) {
                 drop.push(key);
             }
         }
+    }
+    // The addresses of a balancer that is not there any more are somebody else's by and by.
+    if service_type(new) != "LoadBalancer" && !is_empty(at(new, &["status", "loadBalancer"])) {
+        ensure_map(new, &["status"]).insert("loadBalancer".to_owned(), json!({}));
     }
     if externally_accessible(old) && !externally_accessible(new) && same(new, "externalTrafficPolicy") {
         drop.push("externalTrafficPolicy");

@@ -69,9 +69,15 @@ fn template(service: &Service, bare: ServicePort) -> ServicePort {
         affinity: affinity(spec),
         internal_local: spec.internal_traffic_policy == "Local",
         external_local: spec.external_traffic_policy == "Local",
-        health_check_node_port: port_number(spec.health_check_node_port).unwrap_or(0),
+        health_check_node_port: health_check_node_port(spec),
         ..bare
     }
+}
+
+/// Where a load balancer asks this node, 0 for nowhere: nothing else is asked, whatever the field says.
+fn health_check_node_port(spec: &ServiceSpec) -> u16 {
+    let asked = spec.r#type == "LoadBalancer" && spec.external_traffic_policy == "Local";
+    port_number(spec.health_check_node_port).filter(|_| asked).unwrap_or(0)
 }
 
 /// Addresses that may be virtual: rules for the node's own loopback or for everything would cut

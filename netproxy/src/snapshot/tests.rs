@@ -52,6 +52,19 @@ fn reads_a_full_service() {
 }
 
 #[test]
+fn only_a_load_balancer_with_local_policy_is_asked_for_its_health() {
+    let with = |kind: &str, policy: &str| {
+        let spec = json!({"type": kind, "clusterIP": "10.43.0.1", "externalTrafficPolicy": policy,
+            "healthCheckNodePort": 10250, "ports": [{"port": 80}]});
+        service_ports(&service(spec))[0].health_check_node_port
+    };
+    assert_eq!(with("LoadBalancer", "Local"), 10250);
+    for (kind, policy) in [("LoadBalancer", "Cluster"), ("NodePort", "Local"), ("ClusterIP", "Local"), ("", "")] {
+        assert_eq!(with(kind, policy), 0, "{kind} {policy}");
+    }
+}
+
+#[test]
 fn ignores_what_is_not_ours_and_what_makes_no_sense() {
     let ports = json!([{"port": 80}]);
     let with = |spec: Value| service_ports(&service(spec)).len();

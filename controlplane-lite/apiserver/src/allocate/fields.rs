@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::Cidr;
 use scheme::access::{ensure_map, int_at, is_empty, list_at, str_at};
+use scheme::prepare::{needs_health_check_port, needs_node_port};
 use scheme::{FieldErrors, Path};
 
 /// The address a Service asks for: empty, `None` or an address.
@@ -31,11 +32,27 @@ pub(super) fn addresses(service: &Value) -> Vec<Ipv4Addr> {
     all.filter_map(|text| text.parse().ok()).filter(|address| seen.insert(*address)).collect()
 }
 
+/// The node ports of a Service's ports. A type that has none holds none, whatever its fields say.
 pub(super) fn node_ports(service: &Value) -> Vec<u16> {
-    let ports = list_at(service, &["spec", "ports"]).iter().filter_map(|p| int_at(p, &["nodePort"]));
-    let health = int_at(service, &["spec", "healthCheckNodePort"]);
+    if !needs_node_port(service) {
+        return Vec::new();
+    }
     let mut seen = HashSet::new();
-    ports.chain(health).filter_map(|p| u16::try_from(p).ok()).filter(|p| *p > 0 && seen.insert(*p)).collect()
+    let ports = list_at(service, &["spec", "ports"]).iter().filter_map(|p| int_at(p, &["nodePort"]));
+    ports.filter_map(|p| u16::try_from(p).ok()).filter(|p| *p > 0 && seen.insert(*p)).collect()
+}
+
+/// The port at which a load balancer asks whether a node has endpoints.
+pub(super) fn health_port(service: &Value) -> Option<u16> {
+    let port = int_at(service, &["spec", "healthCheckNodePort"]).filter(|_| needs_health_check_port(service));
+    port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
+}
+
+/// Every port of the nodes that a Service holds.
+pub(super) fn held_ports(service: &Value) -> Vec<u16> {
+    let mut ports = node_ports(service);
+    ports.extend(health_port(service).filter(|port| !ports.contains(port)));
+    ports
 }
 
 /// An update that leaves allocated fields out keeps them (upstream's patchAllocatedValues).
@@ -53,8 +70,7 @@ pub(super) fn keep_allocated(service: &mut Value, old: &Value) {
             ensure_map(service, &["spec"]).insert(field.into(), value);
         }
     }
-    let needs_port = |s: &Value| matches!(str_at(s, &["spec", "type"]), "NodePort" | "LoadBalancer");
-    if !(needs_port(service) && needs_port(old)) {
+    if !(needs_node_port(service) && needs_node_port(old)) {
         return;
     }
     let key = |p: &Value| (int_at(p, &["port"]), p["protocol"].as_str().unwrap_or("TCP").to_owned());

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 
+mod claims;
+
 fn pools() -> Pools {
     Pools::new("10.43.0.0/24".parse().unwrap(), (30000, 30100))
 }

@@ -124,6 +124,39 @@ async fn services_get_and_give_back_their_addresses() {
     expect(post(&client, services, &twin).await, StatusCode::CREATED);
 }
 
+/// Whatever way a Service gets a port of the nodes, it is one of the range.
+#[tokio::test]
+async fn no_service_takes_a_port_of_the_nodes_own() {
+    let (_server, client) = start().await;
+    let services = "/api/v1/namespaces/default/services";
+    let named = |name: &str, spec: Value| json!({"metadata": {"name": name}, "spec": spec});
+    let ports = |port: u16| json!([{"port": 80, "protocol": "TCP", "nodePort": port}]);
+    let taking =
+        |port: u16| json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": ports(port)});
+    let asked = json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{"port": 80}],
+                       "externalTrafficPolicy": "Local", "healthCheckNodePort": 10250});
+    let pretending = json!({"ports": [{"port": 80}], "healthCheckNodePort": 30333});
+    expect(post(&client, services, &named("plain", json!({"ports": [{"port": 80}]}))).await, StatusCode::CREATED);
+    for spec in [taking(22), taking(6443), taking(10250), asked, pretending] {
+        for query in ["", "?dryRun=All"] {
+            let made = post(&client, &format!("{services}{query}"), &named("made", spec.clone())).await;
+            expect(made, StatusCode::UNPROCESSABLE_ENTITY);
+            let put_there = put(&client, &format!("{services}/made{query}"), &named("made", spec.clone())).await;
+            expect(put_there, StatusCode::UNPROCESSABLE_ENTITY);
+            let changed = json!({ "spec": spec });
+            let changed = patch(&client, &format!("{services}/plain{query}"), "merge-patch+json", &changed).await;
+            expect(changed, StatusCode::UNPROCESSABLE_ENTITY);
+        }
+    }
+    // What is named is exclusive, and free again when its holder is gone.
+    let theirs = json!({"type": "NodePort", "ports": ports(30333)});
+    expect(post(&client, services, &named("theirs", theirs)).await, StatusCode::CREATED);
+    let mine = async || post(&client, services, &named("mine", taking(30333))).await;
+    expect(mine().await, StatusCode::UNPROCESSABLE_ENTITY);
+    expect(delete(&client, &format!("{services}/theirs")).await, StatusCode::OK);
+    expect(mine().await, StatusCode::CREATED);
+}
+
 #[tokio::test]
 async fn concurrent_services_never_share_an_address() {
     let (_server, client) = start().await;

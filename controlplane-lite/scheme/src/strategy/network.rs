@@ -42,6 +42,10 @@ impl Strategy for Service {
         check::network::service_update(new, old, errors);
     }
 
+    fn validate_status(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        check::network::service_status(new, old, errors);
+    }
+
     fn warnings(&self, object: &Value) -> Vec<String> {
         warnings::service(object)
     }

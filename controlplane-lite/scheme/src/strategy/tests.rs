@@ -87,6 +87,29 @@ fn a_nodes_status_names_each_address_once_and_no_negative_amount() {
 }
 
 #[test]
+fn only_a_load_balancer_has_the_addresses_of_one() {
+    let services = kind("", "Service");
+    let service = |ty: &str, status: Value| {
+        let mut spec =
+            json!({"type": ty, "ports": [{"port": 80}], "clusterIP": "10.43.0.9", "clusterIPs": ["10.43.0.9"]});
+        if ty == "ClusterIP" {
+            spec["ports"][0]["nodePort"] = json!(null);
+        }
+        let mut object = json!({"metadata": {"name": "s", "namespace": "n"}, "spec": spec, "status": status});
+        services.default(&mut object);
+        object
+    };
+    let served = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]}});
+    let balancer = service("LoadBalancer", served.clone());
+    assert_eq!(written(services, "", &service("LoadBalancer", json!({})), &balancer)["status"], served);
+    let plain = written(services, "", &service("ClusterIP", json!({})), &balancer);
+    assert_eq!(plain["status"], json!({"loadBalancer": {}}));
+    assert_eq!(services.validate_update("status", &balancer, &balancer).0, []);
+    let forged = services.validate_update("status", &service("NodePort", served), &plain);
+    assert!(forged.0[0].to_string().starts_with("status.loadBalancer.ingress: Forbidden"), "{forged:?}");
+}
+
+#[test]
 fn a_subresource_changes_its_own_part_only() {
     let namespace = json!({"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}});
     let all = json!({"metadata": {"name": "x", "labels": {"a": "b"}, "annotations": {"c": "d"}},

@@ -8,9 +8,12 @@ use serde_json::Value;
 
 use super::{dns_label, dns_subdomain, immutable, one_of, port_name, port_number, port_or_name};
 use crate::access::{at, int_at, is_empty, list_at, str_at};
-use crate::defaults::network::externally_accessible;
 use crate::field::{FieldErrors, Path};
 use crate::{meta, selector};
+
+mod reach;
+
+pub use reach::status as service_status;
 
 const SPEC: Path<'static> = Path::new("spec");
 const IP_WORDS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
@@ -48,7 +51,8 @@ pub fn service(object: &Value, errors: &mut FieldErrors) {
     cluster_ips(spec, errors);
     session_affinity(spec, errors);
     addresses(spec, errors);
-    traffic_policies(object, errors);
+    reach::policies(object, errors);
+    reach::health_check_port(object, errors);
 }
 
 fn external_name(spec: &Value, errors: &mut FieldErrors) {
@@ -196,22 +200,6 @@ fn special_address(ip: &IpAddr, text: &str, path: &Path<'_>, errors: &mut FieldE
     }
 }
 
-fn traffic_policies(object: &Value, errors: &mut FieldErrors) {
-    let spec = at(object, &["spec"]);
-    one_of(spec, "internalTrafficPolicy", &["Cluster", "Local"], false, &SPEC, errors);
-    let external = str_at(spec, &["externalTrafficPolicy"]);
-    let path = SPEC.child("externalTrafficPolicy");
-    if !externally_accessible(object) {
-        if !external.is_empty() {
-            errors.invalid(&path, external, "may only be set for externally-accessible services");
-        }
-    } else if external.is_empty() {
-        errors.required(&path, "");
-    } else {
-        one_of(spec, "externalTrafficPolicy", &["Cluster", "Local"], true, &SPEC, errors);
-    }
-}
-
 /// Addresses of a Service never change while it has any.
 pub fn service_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let needs = crate::prepare::needs_cluster_ip;
@@ -230,6 +218,7 @@ pub fn service_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
             errors.invalid(&SPEC.child("ipFamilies").index(0), after, "field is immutable");
         }
     }
+    reach::update(new, old, errors);
     let class = |s: &Value| at(s, &["spec", "loadBalancerClass"]).clone();
     let balancer = |s: &Value| str_at(s, &["spec", "type"]) == "LoadBalancer";
     if balancer(new) && balancer(old) && class(new) != class(old) {

@@ -196,6 +196,7 @@ fn services() {
         let got = problems(k, &content);
         assert!(got.iter().any(|p| p == expect), "{content}: {got:?}");
     }
+    health_check_ports(k);
     let headless = json!({"spec": {"clusterIP": "None"}});
     assert_eq!(problems(k, &headless), Vec::<String>::new());
     let (old, new) = (
@@ -206,6 +207,31 @@ fn services() {
         update_problems(k, &old, &new),
         ["spec.clusterIPs[0]: Invalid value: \"10.43.0.6\": field is immutable"]
     );
+}
+
+fn health_check_ports(k: &Kind) {
+    let service = |ty: &str, policy: &str, port: i64| {
+        let mut spec = json!({"type": ty, "healthCheckNodePort": port, "ports": [{"port": 80}]});
+        if ty != "ClusterIP" {
+            spec["externalTrafficPolicy"] = json!(policy);
+        }
+        json!({ "spec": spec })
+    };
+    let unused = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+    for (ty, policy) in [("ClusterIP", ""), ("NodePort", "Local"), ("LoadBalancer", "Cluster")] {
+        let expect = format!("spec.healthCheckNodePort: Invalid value: 31000: {unused}");
+        assert_eq!(problems(k, &service(ty, policy, 31_000)), [expect], "{ty} {policy}");
+        assert_eq!(problems(k, &service(ty, policy, 0)), Vec::<String>::new(), "{ty} {policy}");
+    }
+    let balancer = |port: i64| service("LoadBalancer", "Local", port);
+    for port in [-1, 65_536] {
+        assert!(problems(k, &balancer(port))[0].ends_with("must be between 1 and 65535, inclusive"), "{port}");
+    }
+    for port in [0, 31_000] {
+        assert_eq!(problems(k, &balancer(port)), Vec::<String>::new(), "{port}: it may be drawn later");
+    }
+    let moved = update_problems(k, &balancer(31_000), &balancer(31_001));
+    assert_eq!(moved, ["spec.healthCheckNodePort: Forbidden: field is immutable"]);
 }
 
 #[test]
