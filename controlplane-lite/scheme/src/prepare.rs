@@ -61,8 +61,26 @@ pub fn job_create(object: &mut Value) {
     super::defaults::workloads::job_selector(object);
 }
 
-/// PersistentVolume and PersistentVolumeClaim start Pending.
-pub fn volume_create(object: &mut Value) {
+/// PersistentVolume: starts Pending, and says since when.
+pub fn persistent_volume_create(object: &mut Value, now: &str) {
+    object["status"] = json!({ "phase": "Pending", "lastPhaseTransitionTime": now });
+}
+
+/// PersistentVolume status: the time of the last change of phase is the server's, unless a client gives another.
+pub fn persistent_volume_status(new: &mut Value, old: &Value, now: &str) {
+    const SINCE: &str = "lastPhaseTransitionTime";
+    let of = |object: &Value, field: &str| at(object, &["status", field]).clone();
+    let same_phase = str_at(new, &["status", "phase"]) == str_at(old, &["status", "phase"]);
+    let (before, given) = (of(old, SINCE), of(new, SINCE));
+    if same_phase && given.is_null() && !before.is_null() {
+        ensure_map(new, &["status"]).insert(SINCE.to_owned(), before);
+    } else if !same_phase && (given.is_null() || given == before) {
+        ensure_map(new, &["status"]).insert(SINCE.to_owned(), now.into());
+    }
+}
+
+/// PersistentVolumeClaim starts Pending.
+pub fn claim_create(object: &mut Value) {
     object["status"] = json!({ "phase": "Pending" });
 }
 

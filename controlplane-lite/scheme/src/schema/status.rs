@@ -55,7 +55,7 @@ mod tests {
             ("Ingress", load_balancer.clone()),
             ("Job", json!({})),
             ("Namespace", json!({"phase": "Active"})),
-            ("PersistentVolume", json!({"phase": "Pending"})),
+            ("PersistentVolume", json!({"phase": "Pending", "lastPhaseTransitionTime": crate::tests::context().now})),
             ("PersistentVolumeClaim", json!({"phase": "Pending"})),
             ("Pod", json!({"phase": "Pending", "qosClass": "BestEffort"})),
             (

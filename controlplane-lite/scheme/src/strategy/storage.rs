@@ -20,7 +20,7 @@ impl Strategy for PersistentVolumeClaim {
     }
 
     fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
-        prepare::volume_create(object);
+        prepare::claim_create(object);
     }
 
     fn validate(&self, object: &Value, errors: &mut FieldErrors) {
@@ -43,8 +43,12 @@ impl Strategy for PersistentVolume {
         cluster::persistent_volume(object);
     }
 
-    fn prepare_create(&self, object: &mut Value, _: &Context<'_>) {
-        prepare::volume_create(object);
+    fn prepare_create(&self, object: &mut Value, context: &Context<'_>) {
+        prepare::persistent_volume_create(object, context.now);
+    }
+
+    fn prepare_status(&self, new: &mut Value, old: &Value, context: &Context<'_>) {
+        prepare::persistent_volume_status(new, old, context.now);
     }
 
     fn validate(&self, object: &Value, errors: &mut FieldErrors) {

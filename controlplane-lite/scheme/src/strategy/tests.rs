@@ -87,6 +87,29 @@ fn a_nodes_status_names_each_address_once_and_no_negative_amount() {
 }
 
 #[test]
+fn a_volume_says_since_when_it_is_in_its_phase() {
+    let volumes = kind("", "PersistentVolume");
+    let now = crate::tests::context().now;
+    let mut made = json!({"metadata": {"name": "v"}, "status": {"phase": "Bound", "lastPhaseTransitionTime": "t9"}});
+    volumes.prepare_create(&mut made, &crate::tests::context());
+    assert_eq!(made["status"], json!({"phase": "Pending", "lastPhaseTransitionTime": now}));
+    let status = |phase: &str, since: Value| json!({"metadata": {"name": "v"}, "status": {"phase": phase, "lastPhaseTransitionTime": since}});
+    let old = status("Available", json!("t0"));
+    for (phase, given, expect) in [
+        ("Available", json!(null), json!("t0")),
+        ("Available", json!("t1"), json!("t1")),
+        ("Bound", json!(null), json!(now)),
+        ("Bound", json!("t0"), json!(now)),
+        ("Bound", json!("t1"), json!("t1")),
+    ] {
+        let new = written(volumes, "status", &status(phase, given.clone()), &old);
+        assert_eq!(new["status"], json!({"phase": phase, "lastPhaseTransitionTime": expect}), "{phase} {given}");
+    }
+    let never = json!({"metadata": {"name": "v"}, "status": {"phase": "Available"}});
+    assert_eq!(written(volumes, "status", &never, &never)["status"], never["status"]);
+}
+
+#[test]
 fn only_a_load_balancer_has_the_addresses_of_one() {
     let services = kind("", "Service");
     let service = |ty: &str, status: Value| {
