@@ -168,9 +168,10 @@ fn refine_verb(info: &mut RequestInfo, query: &Query) {
 }
 
 impl RequestInfo {
-    /// The name for authorization: the path's, or the one a `metadata.name=` field selector pins for list and watch.
+    /// The name for authorization: the path's, or the one a `metadata.name=` field selector pins for list and watch, and
+    /// for them alone: who may delete one object may not delete collections, whatever they select.
     pub fn authorization_name(&self, query: &Query) -> String {
-        if !self.name.is_empty() || !matches!(self.verb.as_str(), "list" | "watch" | "deletecollection") {
+        if !self.name.is_empty() || !matches!(self.verb.as_str(), "list" | "watch") {
             return self.name.clone();
         }
         let selector = query.get("fieldSelector").unwrap_or("");
@@ -233,8 +234,16 @@ mod tests {
     #[test]
     fn field_selectors_name_the_object() {
         let query = Query::parse(Some("fieldSelector=a%3Db%2Cmetadata.name%3Dx"));
-        let info = parse(&Method::GET, "/api/v1/secrets", &query);
-        assert_eq!(info.authorization_name(&query), "x");
+        let watch = Query::parse(Some("watch=true&fieldSelector=metadata.name%3Dx"));
+        for (method, query, expect) in [
+            (Method::GET, &query, "x"),
+            (Method::GET, &watch, "x"),
+            (Method::DELETE, &query, ""),
+            (Method::POST, &query, ""),
+        ] {
+            let info = parse(&method, "/api/v1/secrets", query);
+            assert_eq!(info.authorization_name(query), expect, "{method}");
+        }
     }
 
     proptest::proptest! {

@@ -45,7 +45,11 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
         }
         Err(error) => return Err(error),
     };
-    let mut response = respond::object(call, code, &object)?;
+    let mut response = if code == StatusCode::CREATED && options.dry_run {
+        respond::unstored(call, code, &object)?
+    } else {
+        respond::object(call, code, &object)?
+    };
     respond::warn(&mut response, &warnings);
     Ok(response)
 }

@@ -158,6 +158,17 @@ async fn no_service_takes_a_port_of_the_nodes_own() {
 }
 
 #[tokio::test]
+async fn a_dry_run_that_would_create_has_no_version() {
+    let (_server, client) = start().await;
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    let path = "/api/v1/namespaces/default/services/s";
+    let dry = expect(put(&client, &format!("{path}?dryRun=All"), &service).await, StatusCode::CREATED);
+    assert_eq!(dry["metadata"].get("resourceVersion"), None);
+    let made = expect(put(&client, path, &service).await, StatusCode::CREATED);
+    assert!(made["metadata"]["resourceVersion"].is_string());
+}
+
+#[tokio::test]
 async fn concurrent_services_never_share_an_address() {
     let (_server, client) = start().await;
     let services = "/api/v1/namespaces/default/services";
