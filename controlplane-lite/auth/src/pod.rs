@@ -12,7 +12,7 @@ pub fn is_mirror(pod: &Value) -> bool {
 }
 
 /// What a pod can refer to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reference {
     Secret,
     ConfigMap,
@@ -83,13 +83,6 @@ pub fn references(pod: &Value, visit: &mut dyn FnMut(Reference, &str)) {
             visit(PersistentVolumeClaim, &format!("{pod_name}-{volume}"));
         }
     }
-}
-
-/// Whether a pod refers to the object.
-pub fn refers_to(pod: &Value, what: Reference, name: &str) -> bool {
-    let mut found = false;
-    references(pod, &mut |kind, of| found = found || kind == what && of == name);
-    found
 }
 
 /// Whether a pod has a reference of the kind.

@@ -1,7 +1,8 @@
 //! What authentication and authorization need to know about the cluster, read from
-//! the watch cache. Holds the index of roles and bindings as of their last change;
-//! everything else is looked up as it is asked for.
+//! the watch cache. Holds the index of roles and bindings, and what pods refer to, as
+//! of their last change; everything else is looked up as it is asked for.
 
+mod pod_references;
 mod rbac_index;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,8 @@ use serde_json::Value;
 use super::authn::{BoundKind, Found, Lookup};
 use super::authz::node::NodeView;
 use super::authz::rbac::{Binding, PolicyRule, RbacView};
+use super::pod::Reference;
+use pod_references::PodReferences;
 pub use rbac_index::RbacIndex;
 use rbac_index::{Caches, Sources};
 use storage::Revision;
@@ -24,6 +27,7 @@ pub struct ClusterViews {
     cache: WatchCache,
     rbac: Caches,
     index: Mutex<Memo>,
+    references: PodReferences,
 }
 
 /// The index, what it was made from, and when that last changed.
@@ -39,7 +43,7 @@ impl ClusterViews {
     pub fn new(cache: WatchCache) -> Arc<Self> {
         let rbac = ["clusterroles", "roles", "clusterrolebindings", "rolebindings"];
         let rbac = rbac.map(|resource| cache.resource(RBAC, resource));
-        Arc::new(Self { cache, rbac, index: Mutex::default() })
+        Arc::new(Self { cache, rbac, index: Mutex::default(), references: PodReferences::default() })
     }
 
     /// Roles and bindings as the cache shows them now.
@@ -89,11 +93,16 @@ impl RbacView for ClusterViews {
 }
 
 impl NodeView for ClusterViews {
-    fn any_pod(&self, node: &str, namespace: &str, wanted: &dyn Fn(&Value) -> bool) -> bool {
+    fn pod_node(&self, namespace: &str, pod: &str) -> Option<String> {
+        let node = self.object("", "pods", (namespace, pod), |pod| pod.field("spec.nodeName").map(str::to_owned))?;
+        node.filter(|node| !node.is_empty())
+    }
+
+    fn any_pod_refers(&self, node: &str, namespace: &str, what: Reference, name: &str) -> bool {
         let Some(pods) = self.cache.resource("", "pods") else { return false };
         let filter = Filter::all().in_namespace(namespace).with_field("spec.nodeName", node);
         let mut any = false;
-        pods.for_each(&filter, |pod| any = any || wanted(&pod.value()));
+        pods.for_each(&filter, |pod| any = any || self.references.has(&pods, pod, what, name));
         any
     }
 
@@ -104,10 +113,8 @@ impl NodeView for ClusterViews {
     fn any_volume(&self, word: &str, wanted: &dyn Fn(&Value) -> bool) -> bool {
         let Some(volumes) = self.cache.resource("", "persistentvolumes") else { return false };
         let mut any = false;
-        // Names of objects are written as they are, so that most volumes need not be decoded.
-        let mentions =
-            |volume: &storage::Object| std::str::from_utf8(volume.json_bytes()).is_ok_and(|json| json.contains(word));
-        volumes.for_each(&Filter::all(), |volume| any = any || (mentions(volume) && wanted(&volume.value())));
+        // Most volumes need not be decoded.
+        volumes.for_each(&Filter::all(), |volume| any = any || (volume.mentions(word) && wanted(&volume.value())));
         any
     }
 
@@ -271,6 +278,54 @@ mod tests {
         assert_eq!(reads() - read_before, 1, "a deletion needs no reading");
     }
 
+    /// Kubelets ask before anything limits them: what a pod refers to is read once, however often they do.
+    #[tokio::test]
+    async fn a_pod_is_read_once_for_every_change() {
+        let world = world().await;
+        let put = async |name: &str, secret: &str| {
+            let secret = json!({"secret": {"secretName": secret}});
+            let spec = json!({"nodeName": "n1", "volumes": [secret, {"name": "scratch", "ephemeral": {}}]});
+            world.put("", "pods", &json!({"metadata": {"name": name, "namespace": "ns"}, "spec": spec})).await;
+        };
+        for n in 0..20 {
+            put(&format!("p{n}"), "first").await;
+        }
+        let refers = |what, name: &str| world.views.any_pod_refers("n1", "ns", what, name);
+        let reads = || world.views.references.reads();
+        for _ in 0..3 {
+            assert!(!refers(Reference::Secret, "none") && !refers(Reference::ConfigMap, "first"));
+            assert!(refers(Reference::Secret, "first"));
+            assert!(refers(Reference::PersistentVolumeClaim, "p7-scratch"), "named after pod and volume");
+        }
+        assert_eq!(reads(), 20);
+        assert_eq!(world.views.pod_node("ns", "p7").as_deref(), Some("n1"));
+        put("p7", "second").await;
+        assert!(refers(Reference::Secret, "second") && !refers(Reference::Secret, "none"));
+        assert_eq!(reads(), 21, "only what changed");
+        // A node's own pods tell it nothing.
+        let mirror = json!({"metadata": {"name": "p7", "namespace": "ns", "annotations": {crate::pod::MIRROR: "x"}},
+            "spec": {"nodeName": "n1", "volumes": [{"secret": {"secretName": "second"}}]}});
+        world.put("", "pods", &mirror).await;
+        assert!(!refers(Reference::Secret, "second"));
+    }
+
+    #[tokio::test]
+    async fn pods_that_are_gone_are_forgotten() {
+        let world = world().await;
+        let pods = world.cache.resource("", "pods").unwrap();
+        for n in 0..100 {
+            let name = format!("p{n}");
+            let pod = json!({"metadata": {"name": name, "namespace": "ns"}, "spec": {"nodeName": "n1"}});
+            world.put("", "pods", &pod).await;
+            assert!(!world.views.any_pod_refers("n1", "ns", Reference::Secret, "none"));
+            let (gone, _) =
+                world.store.delete(&pods.spec().key("ns", &name).unwrap(), storage::Precondition::Any).await.unwrap();
+            world.cache.wait_until_fresh(gone).await.unwrap();
+        }
+        let kept = world.views.references.len();
+        assert!(kept < 40, "{kept}");
+    }
+
     fn bind_jane(namespace: &str, role: &str) -> Value {
         json!({
             "metadata": {"name": "viewers", "namespace": namespace},
@@ -294,6 +349,12 @@ mod tests {
         };
         assert!(ask("n1", "tls"));
         assert!(!ask("n2", "tls") && !ask("n1", "other"));
+        let get = |node_name: &str, name: &str| {
+            let user = UserInfo::node(node_name);
+            let request = Attributes { name: name.into(), ..Attributes::resource(user, "get", "", "pods", "ns") };
+            node.authorize(&request).allowed()
+        };
+        assert!(get("n1", "web") && !get("n2", "web") && !get("n1", "tls") && !get("", "web"));
         assert_eq!(world.views.find(BoundKind::Pod, "ns", "web").unwrap().uid, "u1");
         assert!(world.views.find(BoundKind::Node, "", "n1").is_none());
     }

@@ -112,6 +112,12 @@ impl Object {
         serde_json::from_slice(self.json_bytes()).unwrap_or_default()
     }
 
+    /// Whether the JSON has this text in it. Names and keys of objects are written as they are, so that what does not
+    /// mention one need not be decoded to say so.
+    pub fn mentions(&self, text: &str) -> bool {
+        std::str::from_utf8(self.json_bytes()).is_ok_and(|json| json.contains(text))
+    }
+
     /// One line of a watch: `{"type":KIND,"object":{…}}` and a line feed. Shares
     /// the buffer when `kind` is the object's own.
     pub fn frame(&self, kind: EventKind) -> Bytes {

@@ -14,8 +14,10 @@ mod volume;
 
 /// What the authorizer has to know about the cluster.
 pub trait NodeView: Send + Sync + std::fmt::Debug {
-    /// True when `wanted` holds for a pod of the namespace that is bound to the node.
-    fn any_pod(&self, node: &str, namespace: &str, wanted: &dyn Fn(&Value) -> bool) -> bool;
+    /// The node that a pod is bound to.
+    fn pod_node(&self, namespace: &str, pod: &str) -> Option<String>;
+    /// True when a pod of the namespace that is bound to the node [gives it the right](rights) to the object.
+    fn any_pod_refers(&self, node: &str, namespace: &str, what: Reference, name: &str) -> bool;
     /// The PersistentVolume of this name.
     fn volume(&self, name: &str) -> Option<Value>;
     /// True when `wanted` holds for a PersistentVolume; only for those that `word` occurs in it is asked.
@@ -41,7 +43,7 @@ impl NodeAuthorizer {
         if namespace.is_empty() || name.is_empty() {
             return no("can only access namespaced object of an individual resource name");
         }
-        if self.view.any_pod(node, namespace, &|pod| gives(pod, what, name)) {
+        if self.view.any_pod_refers(node, namespace, what, name) {
             return Decision::allow("");
         }
         no(format!("no relationship found between node '{node}' and this object"))
@@ -68,7 +70,7 @@ impl NodeAuthorizer {
     /// Whether a pod of the node uses the claim that a volume is bound to.
     fn uses(&self, node: &str, volume: &Value) -> bool {
         let Some((namespace, claim)) = volume::claim(volume) else { return false };
-        self.view.any_pod(node, namespace, &|pod| gives(pod, Reference::PersistentVolumeClaim, claim))
+        self.view.any_pod_refers(node, namespace, Reference::PersistentVolumeClaim, claim)
     }
 
     fn pods(&self, node: &str, attributes: &Attributes) -> Option<Decision> {
@@ -77,9 +79,7 @@ impl NodeAuthorizer {
         }
         match attributes.verb.as_str() {
             "get" => {
-                let name = attributes.name.as_str();
-                let named = |pod: &Value| pod["metadata"]["name"] == name;
-                let own = self.view.any_pod(node, &attributes.namespace, &named);
+                let own = self.view.pod_node(&attributes.namespace, &attributes.name).is_some_and(|of| of == node);
                 Some(if own {
                     Decision::allow("")
                 } else {
@@ -153,9 +153,11 @@ impl Authorizer for NodeAuthorizer {
     }
 }
 
-/// Whether a pod gives its node the right to an object. A node makes its mirror pods itself, so they give none.
-fn gives(pod: &Value, what: Reference, name: &str) -> bool {
-    !pod::is_mirror(pod) && pod::refers_to(pod, what, name)
+/// Calls `visit` with what a pod gives its node the right to. A node makes its mirror pods itself, so they give none.
+pub(crate) fn rights(pod: &Value, visit: &mut dyn FnMut(Reference, &str)) {
+    if !pod::is_mirror(pod) {
+        pod::references(pod, visit);
+    }
 }
 
 fn no(reason: impl Into<String>) -> Decision {

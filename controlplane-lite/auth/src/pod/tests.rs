@@ -14,6 +14,12 @@ fn at_path(path: &str, leaf: Value) -> Value {
     }
 }
 
+fn refers_to(pod: &Value, what: Reference, name: &str) -> bool {
+    let mut found = false;
+    references(pod, &mut |kind, of| found = found || kind == what && of == name);
+    found
+}
+
 #[test]
 fn every_path_is_visited() {
     let in_containers = CONTAINERS

@@ -8,8 +8,15 @@ use serde_json::json;
 struct OnePod(Value);
 
 impl NodeView for OnePod {
-    fn any_pod(&self, node: &str, namespace: &str, wanted: &dyn Fn(&Value) -> bool) -> bool {
-        self.0["spec"]["nodeName"] == node && self.0["metadata"]["namespace"] == namespace && wanted(&self.0)
+    fn pod_node(&self, namespace: &str, pod: &str) -> Option<String> {
+        let metadata = &self.0["metadata"];
+        let is = metadata["namespace"] == namespace && metadata["name"] == pod;
+        self.0["spec"]["nodeName"].as_str().filter(|_| is).map(str::to_owned)
+    }
+    fn any_pod_refers(&self, node: &str, namespace: &str, what: Reference, name: &str) -> bool {
+        let mut found = false;
+        rights(&self.0, &mut |kind, of| found = found || kind == what && of == name);
+        found && self.0["spec"]["nodeName"] == node && self.0["metadata"]["namespace"] == namespace
     }
     fn volume(&self, name: &str) -> Option<Value> {
         volumes().into_iter().find(|volume| volume["metadata"]["name"] == name)
