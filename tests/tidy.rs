@@ -293,6 +293,24 @@ fn kinds_differ_by_their_strategies() {
     report(offences);
 }
 
+/// What a tenant stores is decoded one object at a time, and dropped: all of it at once may be gigabytes, whoever asks.
+#[test]
+fn stored_objects_are_not_decoded_into_lists() {
+    let parts = ["controlplane-lite/apiserver/src/", "controlplane-lite/auth/src/"];
+    let mut offences = Vec::new();
+    for source in sources() {
+        if source.is_test() || !parts.iter().any(|part| source.name.starts_with(part)) {
+            continue;
+        }
+        for (number, line) in code_lines(source.code()) {
+            if line.contains(".push(") && line.contains(".value())") {
+                offences.push(format!("{}:{number}: keep what is needed of it, or the object undecoded", source.name));
+            }
+        }
+    }
+    report(offences);
+}
+
 #[test]
 fn unsafe_stays_in_sys() {
     let mut offences = Vec::new();

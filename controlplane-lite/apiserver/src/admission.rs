@@ -132,9 +132,7 @@ pub struct Cause {
 pub trait View: Send + Sync {
     /// The object at `group/plural` `namespace/name`.
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value>;
-    /// All objects of a resource.
-    fn list(&self, group: &str, plural: &str) -> Vec<Value>;
-    /// Shows the objects of a resource in a namespace, one at a time.
+    /// Shows the objects of a resource in a namespace or (empty) everywhere, one at a time.
     fn each_in(&self, group: &str, plural: &str, namespace: &str, visit: &mut dyn FnMut(&Value));
     /// Whether the user may do that to an object of a resource, in a namespace or (empty) the cluster.
     fn may(&self, user: &UserInfo, verb: &str, group: &str, resource: (&str, &str), name: &str) -> bool;
@@ -145,6 +143,11 @@ pub trait View: Send + Sync {
     /// Whether there is such an object.
     fn has(&self, group: &str, plural: &str, namespace: &str, name: &str) -> bool {
         self.get(group, plural, namespace, name).is_some()
+    }
+    /// Whether the object there, if there is one, has this text in it: most do not have what is rare, and need not be
+    /// decoded then.
+    fn mentions(&self, group: &str, plural: &str, namespace: &str, name: &str, text: &str) -> Option<bool> {
+        self.get(group, plural, namespace, name).map(|object| object.to_string().contains(text))
     }
     /// Waits until every write that was answered before can be seen here.
     fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>>;

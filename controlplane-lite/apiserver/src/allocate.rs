@@ -122,9 +122,10 @@ impl Pools {
         }
     }
 
-    /// Nothing is taken any more.
-    pub fn clear(&mut self) {
-        *self = Self::new(self.cidr, self.port_range);
+    /// The same pools with nothing taken.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self::new(self.cidr, self.port_range)
     }
 
     /// Marks what a grant took.

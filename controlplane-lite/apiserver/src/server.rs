@@ -98,14 +98,6 @@ impl View for Server {
         Some(self.registry.get(group, plural)?.cache().get(namespace, name)?.value())
     }
 
-    fn list(&self, group: &str, plural: &str) -> Vec<Value> {
-        let mut found = Vec::new();
-        if let Some(resource) = self.registry.get(group, plural) {
-            resource.cache().for_each(&Filter::all(), |object| found.push(object.value()));
-        }
-        found
-    }
-
     fn each_in(&self, group: &str, plural: &str, namespace: &str, visit: &mut dyn FnMut(&Value)) {
         if let Some(resource) = self.registry.get(group, plural) {
             resource.cache().for_each(&Filter::all().in_namespace(namespace), |object| visit(&object.value()));
@@ -128,6 +120,10 @@ impl View for Server {
 
     fn has(&self, group: &str, plural: &str, namespace: &str, name: &str) -> bool {
         self.registry.get(group, plural).is_some_and(|resource| resource.cache().get(namespace, name).is_some())
+    }
+
+    fn mentions(&self, group: &str, plural: &str, namespace: &str, name: &str, text: &str) -> Option<bool> {
+        Some(self.registry.get(group, plural)?.cache().get(namespace, name)?.mentions(text))
     }
 
     fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>> {

@@ -149,8 +149,14 @@ impl Services {
         // From here on the cache shows every write that was answered before.
         registry.fresh().await?;
         let mut stored = Vec::new();
-        services.cache().for_each(&Filter::all(), |service| stored.push(service.value()));
-        self.lock().rebuild(&stored, Instant::now());
+        services.cache().for_each(&Filter::all(), |service| stored.push(service.clone()));
+        let mut taken = self.lock().pools.emptied();
+        for service in stored {
+            // One is decoded at a time, and others get their turn in between: all of them may be gigabytes.
+            taken.occupy(&service.value());
+            tokio::task::yield_now().await;
+        }
+        self.lock().rebuild(taken, Instant::now());
         Ok(())
     }
 }
@@ -166,13 +172,11 @@ impl State {
         }
     }
 
-    fn rebuild(&mut self, stored: &[Value], now: Instant) {
+    /// `taken` is what the stored Services hold.
+    fn rebuild(&mut self, taken: Pools, now: Instant) {
         self.open.retain(|_, open| open.abandoned.is_none_or(|since| now - since < IN_FLIGHT));
         self.repairs.fetch_add(1, Ordering::AcqRel);
-        self.pools.clear();
-        for service in stored {
-            self.pools.occupy(service);
-        }
+        self.pools = taken;
         let concluded = self.repairing.take().unwrap_or_default();
         for grant in concluded.iter().chain(self.open.values().map(|open| &open.grant)) {
             self.pools.retake(grant);
@@ -262,8 +266,10 @@ mod tests {
     }
 
     fn rebuild(services: &Services, stored: &[Value], now: Instant) {
+        let mut taken = services.lock().pools.emptied();
         services.lock().repairing = Some(Vec::new());
-        services.lock().rebuild(stored, now);
+        stored.iter().for_each(|service| taken.occupy(service));
+        services.lock().rebuild(taken, now);
     }
 
     #[tokio::test(start_paused = true)]
@@ -339,6 +345,27 @@ mod tests {
         assert_eq!(services.repairs(), Repairs(1));
     }
 
+    /// The stored Services of all tenants are read one after the other, and others get their turn in between.
+    #[tokio::test]
+    async fn a_repair_lets_others_go_first() {
+        let (api, client) = crate::testing::start().await;
+        let path = "/api/v1/namespaces/default/services";
+        for n in 0..20 {
+            let body = json!({"metadata": {"name": format!("s{n}")}, "spec": {"ports": [{"port": 80}]}});
+            crate::testing::expect(crate::testing::post(&client, path, &body).await, http::StatusCode::CREATED);
+        }
+        let services = &api.server.services;
+        let mut repair = std::pin::pin!(services.repair(&api.server.registry));
+        let mut turns = 0;
+        while futures::poll!(&mut repair).is_pending() {
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+        assert!(turns >= 20, "{turns}");
+        let kind = api.server.registry.get("", "services").unwrap().kind.clone();
+        assert!(!free(services, &kind, "10.43.0.1"), "what is stored is taken after it, as before");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_repair_frees_what_nobody_holds_and_keeps_what_was_written_meanwhile() {
         let (services, kind) = services();
@@ -347,7 +374,8 @@ mod tests {
         // After the repair began to read, and not in what it has read.
         services.fill(kind, &mut service("10.43.0.2"), None).unwrap().written();
         let open = services.fill(kind, &mut service("10.43.0.3"), None).unwrap();
-        services.lock().rebuild(&[], Instant::now());
+        let none = services.lock().pools.emptied();
+        services.lock().rebuild(none, Instant::now());
         assert!(free(&services, kind, "10.43.0.1"), "its Service is gone");
         assert!(!free(&services, kind, "10.43.0.2") && !free(&services, kind, "10.43.0.3"));
         open.refused();

@@ -35,8 +35,9 @@ pub fn stored(server: &Server, info: &RequestInfo, query: &Query, headers: &Head
         "get" if bytes_suffice && matches!(info.subresource.as_str(), "" | "status") => 0,
         "list" if bytes_suffice => selectors(query),
         "list" | "deletecollection" => all(resource, &info.namespace).max(selectors(query)),
+        "create" if info.name.is_empty() => posted(server, kind, resource, info),
         _ if info.name.is_empty() => 0,
-        verb => one(resource, info) + of_namespace(server, kind, verb, &info.name),
+        verb => one(resource, info) + of_namespace(server, kind, verb, &info.name) + beside(server, info),
     };
     bytes.min(MAX_BODY)
 }
@@ -55,6 +56,40 @@ fn all(resource: &Resource, namespace: &str) -> usize {
     let mut sum = 0;
     resource.cache().for_each(&Filter::all().in_namespace(namespace), |object| sum += object.json_bytes().len());
     sum
+}
+
+/// As much as any object of the namespace: which one it will be, only the body says.
+fn largest(resource: &Resource, namespace: &str) -> usize {
+    let mut most = 0;
+    let filter = Filter::all().in_namespace(namespace);
+    resource.cache().for_each(&filter, |object| most = most.max(object.json_bytes().len()));
+    most
+}
+
+/// What is read for a body that names it: the pod of a binding, the account of a new pod.
+fn posted(server: &Server, kind: &Kind, resource: &Resource, info: &RequestInfo) -> usize {
+    match kind.serving {
+        Serving::Binding => largest(resource, &info.namespace),
+        _ if (info.group.as_str(), info.resource.as_str()) == ("", "pods") => accounts(server, &info.namespace),
+        _ => 0,
+    }
+}
+
+fn accounts(server: &Server, namespace: &str) -> usize {
+    server.registry.get("", "serviceaccounts").map_or(0, |accounts| largest(&accounts, namespace))
+}
+
+/// What is read beside a pod through its subresources: an eviction asks all disruption budgets, a new container the
+/// account.
+fn beside(server: &Server, info: &RequestInfo) -> usize {
+    match (info.resource.as_str(), info.subresource.as_str()) {
+        ("pods", "eviction") => {
+            let budgets = server.registry.get("policy", "poddisruptionbudgets");
+            budgets.map_or(0, |budgets| all(&budgets, &info.namespace))
+        }
+        ("pods", "ephemeralcontainers") => accounts(server, &info.namespace),
+        _ => 0,
+    }
 }
 
 /// Who changes what a namespace asks of its pods has all of them judged.
@@ -78,6 +113,7 @@ mod tests {
     use crate::testing::{expect, post, start};
     use http::{Method, StatusCode, header};
     use serde_json::json;
+    use std::ops::Range;
 
     const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
     const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -86,7 +122,7 @@ mod tests {
     #[tokio::test]
     async fn requests_weigh_what_has_to_be_decoded() {
         let (api, client) = start().await;
-        let account = json!({"metadata": {"name": "default"}});
+        let account = json!({"metadata": {"name": "default", "annotations": {"note": "x".repeat(30_000)}}});
         expect(post(&client, "/api/v1/namespaces/default/serviceaccounts", &account).await, StatusCode::CREATED);
         let note = "x".repeat(40_000);
         for name in ["a", "b"] {
@@ -98,6 +134,12 @@ mod tests {
             "metadata": {"name": "e", "annotations": {"note": note}}, "involvedObject": {"namespace": "default"},
         });
         expect(post(&client, "/api/v1/namespaces/default/events", &event).await, StatusCode::CREATED);
+        for name in ["a", "b"] {
+            let metadata = json!({"name": name, "annotations": {"note": "x".repeat(10_000)}});
+            let budget = json!({"metadata": metadata, "spec": {"selector": {"matchLabels": {"app": name}}}});
+            let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+            expect(post(&client, budgets, &budget).await, StatusCode::CREATED);
+        }
         api.server.registry.fresh().await.unwrap();
         let weigh = |method: Method, path: &str, accept: &'static str| {
             let (path, query) = path.split_once('?').unwrap_or((path, ""));
@@ -107,6 +149,8 @@ mod tests {
             stored(&api.server, &info, &query, &headers)
         };
         let (one, two) = (40_000..60_000, 80_000..120_000);
+        let (account, budgets) = (30_000..32_000, 20_000..22_000);
+        let with = |a: &Range<usize>, b: &Range<usize>| a.start + b.start..a.end + b.end;
         let pod = &format!("{PODS}/a");
         for (method, path, accept, expect) in [
             (Method::GET, pod.as_str(), "", 0..1),
@@ -121,7 +165,12 @@ mod tests {
             (Method::PATCH, pod, "", one.clone()),
             (Method::DELETE, pod, "", one.clone()),
             (Method::DELETE, PODS, "", two.clone()),
-            (Method::POST, &format!("{pod}/eviction"), "", one.clone()),
+            (Method::POST, PODS, "", account.clone()),
+            (Method::PATCH, &format!("{pod}/ephemeralcontainers"), "", with(&one, &account)),
+            (Method::POST, "/api/v1/namespaces/default/bindings", "", one.clone()),
+            (Method::POST, "/api/v1/namespaces/other/bindings", "", 0..1),
+            (Method::POST, "/api/v1/namespaces/default/configmaps", "", 0..1),
+            (Method::POST, &format!("{pod}/eviction"), "", with(&one, &budgets)),
             (Method::POST, &format!("{pod}/binding"), "", one.clone()),
             (Method::PATCH, &format!("{EVENTS}/e"), "", one.clone()),
             (Method::GET, &format!("{EVENTS}/e"), "", one),

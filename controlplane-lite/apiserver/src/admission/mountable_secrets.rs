@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use auth::pod::{self, Reference};
 use scheme::access::{list_at, str_at};
 
-const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
+/// The annotation, without which an account keeps nothing from its pods.
+pub(super) const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
 
 /// Why a pod may not use a Secret that it names, if there is one.
 pub(super) fn refusal(account: &Value, pod: &Value) -> Option<String> {

@@ -40,12 +40,14 @@ fn keep(pod: &mut Value, old: &Value) {
 
 fn only_default(request: &Request<'_>, object: &Value, view: &dyn View) -> Result<(), Refusal> {
     let name = str_at(object, &["metadata", "name"]);
-    let other = view
-        .list(GROUP, CLASSES)
-        .into_iter()
-        .find(|c| bool_at(c, &["globalDefault"]) && str_at(c, &["metadata", "name"]) != name);
-    other.map_or(Ok(()), |other| {
-        let other = str_at(&other, &["metadata", "name"]);
+    let mut others = None;
+    view.each_in(GROUP, CLASSES, "", &mut |class| {
+        let of = str_at(class, &["metadata", "name"]);
+        if others.is_none() && of != name && bool_at(class, &["globalDefault"]) {
+            others = Some(of.to_owned());
+        }
+    });
+    others.map_or(Ok(()), |other| {
         Err(request
             .forbidden(format!("PriorityClass {other} is already marked as default. Only one default can exist")))
     })
@@ -96,8 +98,12 @@ fn class_facts(class: &Value) -> (String, i64, String) {
 
 /// The global default class; of several (a race upstream allows too) the lowest value.
 fn default_class(view: &dyn View) -> (String, i64, String) {
-    let defaults = view.list(GROUP, CLASSES).into_iter().filter(|c| bool_at(c, &["globalDefault"]));
-    defaults
-        .min_by_key(|c| int_at(c, &["value"]).unwrap_or(0))
-        .map_or_else(|| (String::new(), 0, "PreemptLowerPriority".to_owned()), |class| class_facts(&class))
+    let mut lowest: Option<(String, i64, String)> = None;
+    view.each_in(GROUP, CLASSES, "", &mut |class| {
+        let value = int_at(class, &["value"]).unwrap_or(0);
+        if bool_at(class, &["globalDefault"]) && lowest.as_ref().is_none_or(|(_, before, _)| value < *before) {
+            lowest = Some(class_facts(class));
+        }
+    });
+    lowest.unwrap_or_else(|| (String::new(), 0, "PreemptLowerPriority".to_owned()))
 }

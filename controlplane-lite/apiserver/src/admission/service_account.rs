@@ -73,6 +73,9 @@ impl Validating for ServiceAccount {
             let refused = if adds { mountable_secrets::refusal_of_ephemeral } else { mountable_secrets::refusal };
             refused(account, pod).map_or(Ok(()), |why| Err(request.forbidden(why)))
         };
+        if view.mentions("", ACCOUNTS, request.namespace, name, mountable_secrets::ENFORCE) == Some(false) {
+            return Answer::Now(Ok(()));
+        }
         match view.get("", ACCOUNTS, request.namespace, name) {
             Some(account) => Answer::Now(judge(&account)),
             None => Answer::Later(async move { judge(&wait_for(request, name, view).await?) }.boxed()),

@@ -40,13 +40,9 @@ impl View for Objects {
         self.0.get(&(plural.into(), namespace.into(), name.into())).cloned()
     }
 
-    fn list(&self, _: &str, plural: &str) -> Vec<Value> {
-        self.0.iter().filter(|((p, ..), _)| p == plural).map(|(_, v)| v.clone()).collect()
-    }
-
-    fn each_in(&self, group: &str, plural: &str, namespace: &str, visit: &mut dyn FnMut(&Value)) {
-        let all = self.list(group, plural);
-        all.iter().filter(|object| object["metadata"]["namespace"] == namespace).for_each(visit);
+    fn each_in(&self, _: &str, plural: &str, namespace: &str, visit: &mut dyn FnMut(&Value)) {
+        let within = |of: &str| namespace.is_empty() || of == namespace;
+        self.0.iter().filter(|((p, of, _), _)| p == plural && within(of)).for_each(|(_, object)| visit(object));
     }
 
     fn may(&self, user: &UserInfo, verb: &str, _: &str, _: (&str, &str), name: &str) -> bool {
@@ -137,6 +133,72 @@ fn tokens_can_be_declined() {
     declined["spec"]["automountServiceAccountToken"] = json!(false);
     run(&creating("pods"), &mut declined, &Objects::cluster()).unwrap();
     assert_eq!(declined["spec"].get("volumes"), None);
+}
+
+/// What an account looks like that is not to be decoded again.
+struct Mentioning(Objects, bool);
+
+impl View for Mentioning {
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        self.0.get(group, plural, namespace, name)
+    }
+
+    fn each_in(&self, group: &str, plural: &str, namespace: &str, visit: &mut dyn FnMut(&Value)) {
+        self.0.each_in(group, plural, namespace, visit);
+    }
+
+    fn may(&self, user: &UserInfo, verb: &str, group: &str, resource: (&str, &str), name: &str) -> bool {
+        self.0.may(user, verb, group, resource, name)
+    }
+
+    fn is_own_audience(&self, audience: &str) -> bool {
+        self.0.is_own_audience(audience)
+    }
+
+    fn suffix(&self) -> String {
+        self.0.suffix()
+    }
+
+    fn mentions(&self, _: &str, _: &str, _: &str, _: &str, _: &str) -> Option<bool> {
+        Some(self.1)
+    }
+
+    fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>> {
+        self.0.fresh()
+    }
+}
+
+#[test]
+fn an_account_that_keeps_nothing_from_its_pods_is_not_read_to_validate_them() {
+    let strict = json!({"metadata": {"name": "default", "namespace": "default",
+        "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}}});
+    let mut pod = pod();
+    pod["spec"]["serviceAccountName"] = json!("default");
+    pod["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "other"}}]);
+    let validate = |mentions: bool| {
+        let view = Mentioning(Objects::cluster().with("serviceaccounts", strict.clone()), mentions);
+        let asked = creating("pods");
+        let kind = builtin().by_gvr("", "v1", "pods").unwrap();
+        let request = Request {
+            operation: asked.operation,
+            kind,
+            subresource: "",
+            namespace: asked.namespace,
+            name: "p",
+            user: &asked.user,
+            body: kind,
+            old: None,
+            dry_run: false,
+            again: false,
+        };
+        let answer = match service_account::ServiceAccount.validate(&request, Some(&pod), &view) {
+            Answer::Now(answer) => answer,
+            Answer::Later(_) => panic!("the account is there"),
+        };
+        answer.is_ok()
+    };
+    assert!(!validate(true), "the account is asked");
+    assert!(validate(false));
 }
 
 #[test]

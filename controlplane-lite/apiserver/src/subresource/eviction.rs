@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::body::Body;
 use crate::call::{Call, decode_body};
 use crate::options::{self, DeleteOptions};
-use crate::registry::Change;
+use crate::registry::{Change, Resource};
 use crate::respond;
 use crate::status::{self, ApiError};
 use crate::write;
@@ -143,19 +143,9 @@ async fn check_budget(call: &Call, pod: &Value, options: &DeleteOptions) -> Resu
         return Ok(Taken::Disruption);
     };
     call.server.registry.fresh().await?;
-    let mut matching: Vec<Value> = Vec::new();
-    budgets.cache().for_each(&Filter::all().in_namespace(&call.info.namespace), |budget| {
-        let budget = budget.value();
-        let selector = &budget["spec"]["selector"];
-        // An empty selector selects everything in policy/v1, an absent one nothing.
-        let selected = LabelSelector::from_object(selector).is_ok_and(|s| s.matches_object(pod));
-        if !selector.is_null() && selected {
-            matching.push(budget);
-        }
-    });
-    let budget = match matching.as_slice() {
+    let budget = match names_of(&budgets, &call.info.namespace, pod).as_slice() {
         [] => return Ok(Taken::Disruption),
-        [one] => str_at(one, &["metadata", "name"]).to_owned(),
+        [one] => one.clone(),
         _ => {
             return Err(ApiError::plain(
                 500,
@@ -180,6 +170,24 @@ async fn check_budget(call: &Call, pod: &Value, options: &DeleteOptions) -> Resu
         }
         Err(error) => Err(error),
     }
+}
+
+/// The names of the budgets that select a pod, two at most: more are one too many already. One is decoded at a time,
+/// and dropped: all of a namespace's may be much, and most are about other pods.
+fn names_of(budgets: &Resource, namespace: &str, pod: &Value) -> Vec<String> {
+    let mut names = Vec::new();
+    budgets.cache().for_each(&Filter::all().in_namespace(namespace), |stored| {
+        if names.len() < 2 && selects(&stored.value(), pod) {
+            names.push(stored.name().to_owned());
+        }
+    });
+    names
+}
+
+/// An empty selector selects everything in policy/v1, an absent one nothing.
+fn selects(budget: &Value, pod: &Value) -> bool {
+    let selector = &budget["spec"]["selector"];
+    !selector.is_null() && LabelSelector::from_object(selector).is_ok_and(|selector| selector.matches_object(pod))
 }
 
 fn ready(pod: &Value) -> bool {

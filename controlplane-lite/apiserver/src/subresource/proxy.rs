@@ -123,19 +123,29 @@ async fn service(call: &Call, wanted: &Address, path: String) -> Result<Target, 
         ApiError::unavailable(format!("no service port {:?} found for service {:?}", wanted.port, wanted.name))
     })?;
     let port_name = str_at(&port, &["name"]);
-    let mut backends: Vec<(String, u16)> = Vec::new();
+    let mut found = Vec::new();
     if let Some(slices) = call.server.registry.get("discovery.k8s.io", "endpointslices") {
         let name = wanted.name.clone();
         let filter = Filter::all()
             .in_namespace(&call.info.namespace)
             .matching(move |slice| slice.label("kubernetes.io/service-name") == Some(name.as_str()));
-        slices.cache().for_each(&filter, |slice| collect_backends(&slice.value(), port_name, &mut backends));
+        slices.cache().for_each(&filter, |slice| found.push(slice.clone()));
     }
-    if backends.is_empty() {
+    // One of all endpoints, each as likely as any other, with one slice decoded at a time.
+    let (mut seen, mut chosen) = (0_usize, None);
+    for slice in found {
+        each_backend(&slice.value(), port_name, &mut |host, number| {
+            seen += 1;
+            if rand::random_range(0..seen) == 0 {
+                chosen = Some((host.to_owned(), number));
+            }
+        });
+        tokio::task::yield_now().await;
+    }
+    let Some((host, number)) = chosen else {
         return Err(ApiError::unavailable(format!("no endpoints available for service {:?}", wanted.name)));
-    }
-    let (host, number) = &backends[rand::random_range(0..backends.len())];
-    target(call, host, *number, wanted.https, path)
+    };
+    target(call, &host, number, wanted.https, path)
 }
 
 fn service_port(service: &Value, wanted: &str) -> Option<Value> {
@@ -148,12 +158,13 @@ fn service_port(service: &Value, wanted: &str) -> Option<Value> {
     found.cloned()
 }
 
-fn collect_backends(slice: &Value, port_name: &str, backends: &mut Vec<(String, u16)>) {
+/// Shows the address and port of each ready endpoint.
+fn each_backend(slice: &Value, port_name: &str, visit: &mut impl FnMut(&str, u16)) {
     let ports = list_at(slice, &["ports"]).iter().filter(|p| p["name"].as_str().unwrap_or("") == port_name);
     for port in ports.filter_map(|p| int_at(p, &["port"])).filter_map(|p| u16::try_from(p).ok()) {
         for endpoint in list_at(slice, &["endpoints"]).iter().filter(|e| e["conditions"]["ready"] != false) {
             if let Some(address) = list_at(endpoint, &["addresses"]).first().and_then(Value::as_str) {
-                backends.push((address.to_owned(), port));
+                visit(address, port);
             }
         }
     }

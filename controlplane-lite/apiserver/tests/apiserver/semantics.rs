@@ -158,6 +158,35 @@ async fn no_service_takes_a_port_of_the_nodes_own() {
 }
 
 #[tokio::test]
+async fn an_eviction_asks_the_one_budget_that_selects_the_pod() {
+    let (_server, client) = start().await;
+    pod(&client, "p").await;
+    let running = json!({"status": {"phase": "Running"}});
+    expect(patch(&client, &format!("{PODS}/p/status"), "merge-patch+json", &running).await, StatusCode::OK);
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let protect = async |name: &str, app: &str| {
+        let selector = json!({"matchLabels": {"app": app}});
+        let budget = json!({"metadata": {"name": name}, "spec": {"minAvailable": 1, "selector": selector}});
+        expect(post(&client, budgets, &budget).await, StatusCode::CREATED);
+    };
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    let evict = async || post(&client, &format!("{PODS}/p/eviction"), &eviction).await;
+    protect("a-other", "y").await;
+    protect("mine", "x").await;
+    protect("z-other", "y").await;
+    let refused = expect(evict().await, StatusCode::TOO_MANY_REQUESTS);
+    assert!(refused["details"]["causes"][0]["message"].as_str().unwrap().contains("budget mine "), "{refused}");
+    for second in ["b", "c"] {
+        protect(second, "x").await;
+        expect(evict().await, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    for name in ["mine", "b", "c"] {
+        expect(delete(&client, &format!("{budgets}/{name}")).await, StatusCode::OK);
+    }
+    expect(evict().await, StatusCode::CREATED);
+}
+
+#[tokio::test]
 async fn a_dry_run_that_would_create_has_no_version() {
     let (_server, client) = start().await;
     let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});

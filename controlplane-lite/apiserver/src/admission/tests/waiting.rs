@@ -32,10 +32,6 @@ impl View for Late {
         (!self.hidden(plural)).then(|| self.objects.get(group, plural, namespace, name)).flatten()
     }
 
-    fn list(&self, group: &str, plural: &str) -> Vec<Value> {
-        self.objects.list(group, plural)
-    }
-
     fn each_in(&self, group: &str, plural: &str, namespace: &str, visit: &mut dyn FnMut(&Value)) {
         self.objects.each_in(group, plural, namespace, visit);
     }
