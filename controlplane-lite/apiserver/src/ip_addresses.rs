@@ -1,6 +1,7 @@
 //! Keeps an IPAddress for every cluster IP, as Services come and go. Decides nothing: `allocate::objects` says what
 //! there ought to be.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use futures::StreamExt;
 use serde_json::Value;
 use tracing::warn;
 
-use super::allocate::objects::{Repair, allocated_to, ip_addresses, repair};
+use super::allocate::objects::{Holder, Repair, allocated_to, holder, ip_addresses, repair};
 use super::bootstrap;
 use super::registry::{Change, RegistryError, Resource};
 use super::server::Server;
@@ -27,6 +28,10 @@ struct Stored {
     services: Arc<Resource>,
     addresses: Arc<Resource>,
 }
+
+/// The names of the IPAddresses that Services have, as of what was last seen of each: a Service that lost its address
+/// does not say which it was.
+type Seen = HashMap<Holder, Vec<String>>;
 
 /// Follows Services and IPAddresses until the server ends.
 pub async fn keep(server: Arc<Server>) {
@@ -51,18 +56,24 @@ impl Stored {
         let mut services = watch(&self.services)?;
         let mut addresses = watch(&self.addresses)?;
         let mut ticks = tokio::time::interval(REPAIR_PERIOD);
+        // What changes before the first repair is the repair's.
+        let mut seen = Seen::new();
         loop {
             // Each arm is cancel-safe: an event or tick is taken whole or not at all.
             tokio::select! {
                 () = self.server.stopping.cancelled() => return Ok(()),
-                _ = ticks.tick() => self.repair().await?,
+                _ = ticks.tick() => seen = self.repair().await?,
                 item = services.next() => match item {
-                    Some(Ok(WatchItem::Event { kind, object })) => self.service_changed(kind, &object.value()).await?,
+                    Some(Ok(WatchItem::Event { kind, object })) => {
+                        self.service_changed(&mut seen, kind, &object.value()).await?;
+                    }
                     Some(Ok(WatchItem::Bookmark { .. })) => {}
                     Some(Err(_)) | None => return Ok(()),
                 },
                 item = addresses.next() => match item {
-                    Some(Ok(WatchItem::Event { kind: EventKind::Deleted, object })) => self.address_removed(&object.value()).await?,
+                    Some(Ok(WatchItem::Event { kind: EventKind::Deleted, object })) => {
+                        self.address_removed(&mut seen, &object.value()).await?;
+                    }
                     Some(Ok(_)) => {}
                     Some(Err(_)) | None => return Ok(()),
                 },
@@ -70,50 +81,66 @@ impl Stored {
         }
     }
 
-    /// Compares all Services with all IPAddresses.
-    async fn repair(&self) -> Result<(), RegistryError> {
+    /// Compares all Services with all IPAddresses, one at a time, and lets others have their turn in between.
+    async fn repair(&self) -> Result<Seen, RegistryError> {
         self.server.registry.fresh().await?;
         let (mut services, mut addresses) = (Vec::new(), Vec::new());
         self.services.cache().for_each(&Filter::all(), |service| services.push(service.clone()));
         self.addresses.cache().for_each(&Filter::all(), |address| addresses.push(address.clone()));
+        let mut seen = Seen::new();
         for service in services {
-            self.hold(&service.value()).await?;
+            self.hold(&mut seen, &service.value()).await?;
+            tokio::task::yield_now().await;
         }
         for address in addresses {
             self.remove_unless_held(&address.value()).await?;
+            tokio::task::yield_now().await;
+        }
+        Ok(seen)
+    }
+
+    async fn service_changed(&self, seen: &mut Seen, kind: EventKind, service: &Value) -> Result<(), RegistryError> {
+        let mut lost = seen.remove(&holder(service)).unwrap_or_default();
+        let named = ip_addresses(service).into_iter().map(|(name, _)| name);
+        if kind == EventKind::Deleted {
+            // Also what a repair has not seen.
+            lost.extend(named);
+        } else {
+            self.hold(seen, service).await?;
+            let kept: Vec<String> = named.collect();
+            lost.retain(|name| !kept.contains(name));
+        }
+        if lost.is_empty() {
+            return Ok(());
+        }
+        // What was made a moment ago is seen, too.
+        self.server.registry.fresh().await?;
+        for name in lost {
+            if let Some(address) = self.addresses.cache().get("", &name) {
+                self.remove_unless_held(&address.value()).await?;
+            }
         }
         Ok(())
     }
 
-    async fn service_changed(&self, kind: EventKind, service: &Value) -> Result<(), RegistryError> {
-        let held = ip_addresses(service);
-        if kind == EventKind::Deleted {
-            for (name, _) in held {
-                if let Some(address) = self.addresses.cache().get("", &name) {
-                    self.remove_unless_held(&address.value()).await?;
-                }
-            }
-            return Ok(());
-        }
-        // Only a Service that lost its address can have an object too many; which one it was, it does not say.
-        if held.is_empty() && kind == EventKind::Modified {
-            return self.repair().await;
-        }
-        self.hold(service).await
-    }
-
     /// What somebody removes while a Service holds it comes back.
-    async fn address_removed(&self, address: &Value) -> Result<(), RegistryError> {
+    async fn address_removed(&self, seen: &mut Seen, address: &Value) -> Result<(), RegistryError> {
         let holder = allocated_to(address).and_then(|(namespace, name)| self.services.cache().get(&namespace, &name));
         match holder {
-            Some(service) => self.hold(&service.value()).await,
+            Some(service) => self.hold(seen, &service.value()).await,
             None => Ok(()),
         }
     }
 
     /// Makes what a Service ought to have.
-    async fn hold(&self, service: &Value) -> Result<(), RegistryError> {
-        for (name, wanted) in ip_addresses(service) {
+    async fn hold(&self, seen: &mut Seen, service: &Value) -> Result<(), RegistryError> {
+        let held = ip_addresses(service);
+        if held.is_empty() {
+            seen.remove(&holder(service));
+        } else {
+            seen.insert(holder(service), held.iter().map(|(name, _)| name.clone()).collect());
+        }
+        for (name, wanted) in held {
             let Some(stored) = self.addresses.cache().get("", &name) else {
                 bootstrap::ensure(&self.server, GROUP, "ipaddresses", wanted).await?;
                 continue;
