@@ -197,11 +197,9 @@ proptest! {
                     if let Some((object, grant)) = write(&mut pools, &spec, slots[slot].as_ref(), seed) {
                         if stored {
                             pools.commit(&grant);
+                            slots[slot] = Some(object);
                         } else {
                             pools.revert(&grant);
-                        }
-                        if stored {
-                            slots[slot] = Some(object);
                         }
                     }
                 }
