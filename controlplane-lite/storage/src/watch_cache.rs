@@ -95,8 +95,32 @@ pub enum CacheError {
 
 /// Commands to the feed.
 enum Command {
-    Add(ResourceSpec, oneshot::Sender<Result<Arc<ResourceCache>, StoreError>>),
+    Add(ResourceSpec, mpsc::UnboundedSender<Command>, oneshot::Sender<Result<Added, StoreError>>),
     Remove(Box<str>, oneshot::Sender<()>),
+}
+
+/// A cache on its way to who asked for it. One that nobody claims, wherever its asker left, is removed again.
+struct Added {
+    cache: Arc<ResourceCache>,
+    /// Who is told to remove it; nobody when it was there before.
+    unclaimed: Option<mpsc::UnboundedSender<Command>>,
+}
+
+impl Added {
+    fn claim(mut self) -> Arc<ResourceCache> {
+        self.unclaimed = None;
+        self.cache.clone()
+    }
+}
+
+impl Drop for Added {
+    fn drop(&mut self) {
+        if let Some(commands) = self.unclaimed.take() {
+            let (answer, _) = oneshot::channel();
+            // It fails when the feed has ended, and all caches with it.
+            let _ = commands.send(Command::Remove(self.cache.spec().prefix().into(), answer));
+        }
+    }
 }
 
 /// State shared between the feed and the readers.
@@ -143,8 +167,9 @@ impl WatchCache {
     /// does not wait for the answer.
     pub async fn add(&self, spec: ResourceSpec) -> Result<Arc<ResourceCache>, StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.commands.send(Command::Add(spec, answer)).map_err(|_| StoreError::Closed)?;
-        answered.await.map_err(|_| StoreError::Closed)?
+        let add = Command::Add(spec, self.commands.clone(), answer);
+        self.commands.send(add).map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?.map(Added::claim)
     }
 
     /// Stops caching a resource; its watches end. That happens whether or not the caller waits for it. Who still holds

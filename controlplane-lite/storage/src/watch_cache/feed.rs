@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::store::{Entry, Event, EventStream, Range, Revision, StoreError};
 use super::resource::ResourceCache;
-use super::{Command, ROOT, ResourceSpec, Shared};
+use super::{Added, Command, ROOT, ResourceSpec, Shared};
 
 /// Events taken at once before readers are told.
 const CHUNK: usize = 256;
@@ -187,16 +187,14 @@ impl Feed {
 
     async fn handle(&self, command: Command) {
         match command {
-            Command::Add(spec, answer) => {
+            Command::Add(spec, commands, answer) => {
                 // As of what the feed has applied, so that its next event fits on.
                 let at = *self.progress.borrow();
-                let prefix = spec.prefix.clone();
-                let known = read(&self.shared.resources).contains_key(&prefix);
-                let added = self.add(spec, at).await;
-                // The asker may have gone.
-                if answer.send(added).is_err() && !known {
-                    self.remove(&prefix);
-                }
+                let known = read(&self.shared.resources).contains_key(&spec.prefix);
+                let unclaimed = (!known).then_some(commands);
+                let added = self.add(spec, at).await.map(|cache| Added { cache, unclaimed });
+                // The asker may have gone, now or before it looks.
+                let _ = answer.send(added);
             }
             Command::Remove(prefix, answer) => {
                 self.remove(&prefix);

@@ -49,6 +49,13 @@ async fn a_removed_resource_stays_as_it_was() {
     assert_eq!(again.list(&ListQuery::default()).await.unwrap().revision, after);
 }
 
+/// Commands are obeyed in order, and what follows from them after those that were given before.
+async fn obeyed(world: &World) {
+    for _ in 0..2 {
+        world.cache.remove(&ResourceSpec::new("example.com", "others", false)).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_cached_for_who_does_not_wait() {
     let world = world().await;
@@ -56,7 +63,35 @@ async fn nothing_is_cached_for_who_does_not_wait() {
     let mut asked = Box::pin(world.cache.add(spec.clone()));
     assert!(futures::poll!(&mut asked).is_pending());
     drop(asked);
-    // Commands are handled in order: this one after that.
-    world.cache.remove(&ResourceSpec::new("example.com", "others", false)).await.unwrap();
+    obeyed(&world).await;
     assert!(world.cache.resource("example.com", "widgets").is_none());
+}
+
+/// The answer is there, and nobody looks at it.
+#[tokio::test]
+async fn nothing_is_cached_for_who_leaves_with_the_answer() {
+    let world = world().await;
+    let spec = ResourceSpec::new("example.com", "widgets", false);
+    let mut asked = Box::pin(world.cache.add(spec.clone()));
+    assert!(futures::poll!(&mut asked).is_pending());
+    obeyed(&world).await;
+    assert!(world.cache.resource("example.com", "widgets").is_some(), "it was added");
+    drop(asked);
+    obeyed(&world).await;
+    assert!(world.cache.resource("example.com", "widgets").is_none());
+}
+
+/// Another version of a resource that is served asks for the cache that is there.
+#[tokio::test]
+async fn what_was_cached_before_stays() {
+    let world = world().await;
+    let spec = ResourceSpec::new("example.com", "widgets", false);
+    let mut widgets = Some(world.cache.add(spec.clone()).await.unwrap());
+    let mut asked = Box::pin(world.cache.add(spec.clone()));
+    assert!(futures::poll!(&mut asked).is_pending());
+    obeyed(&world).await;
+    drop(asked);
+    obeyed(&world).await;
+    let stayed = world.cache.resource("example.com", "widgets");
+    assert!(stayed.is_some_and(|stayed| widgets.take().is_some_and(|before| Arc::ptr_eq(&stayed, &before))));
 }
