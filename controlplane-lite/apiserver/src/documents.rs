@@ -1,19 +1,24 @@
 //! The OpenAPI documents of what is served: each built once, when first asked for, on threads apart; kept compressed,
-//! with a tag that changes with the content. What a change of the kinds does not touch is taken along.
+//! with a tag that changes with the content, and unpacked while it is sent for who does not take it so. What a change of the kinds does not touch is taken along.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::buf::Reader;
+use bytes::{Buf as _, Bytes};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::{Frame, SizeHint};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use super::body::{self, Body, full, raw};
+use super::answer::SLICE;
+use super::body::{Body, boxed, full, raw};
 use super::negotiate;
 use super::registry::Served;
 use super::server::Server;
@@ -26,6 +31,8 @@ use scheme::openapi::{self, DocumentName};
 struct Document {
     tag: Arc<str>,
     packed: Bytes,
+    /// Unpacked, in bytes.
+    length: usize,
 }
 
 /// A value that is made once, for all who ask meanwhile.
@@ -102,7 +109,7 @@ fn kept<T>(cells: &Cells<T>, stays: impl Fn(&DocumentName) -> bool) -> HashMap<D
 impl Document {
     fn pack(bytes: &[u8]) -> Result<Self, ApiError> {
         let packed = pack(bytes).map_err(ApiError::internal)?;
-        Ok(Self { tag: openapi::tag(bytes).into(), packed })
+        Ok(Self { tag: openapi::tag(bytes).into(), packed, length: bytes.len() })
     }
 }
 
@@ -112,10 +119,39 @@ fn pack(bytes: &[u8]) -> std::io::Result<Bytes> {
     Ok(encoder.finish()?.into())
 }
 
-fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    GzDecoder::new(packed).read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// A document unpacked slice by slice: for each that is sent, a slice and the decoder's window are in memory.
+struct Unpacked {
+    decoder: GzDecoder<Reader<Bytes>>,
+    left: usize,
+}
+
+impl Unpacked {
+    fn new(document: Document) -> Self {
+        Self { decoder: GzDecoder::new(document.packed.reader()), left: document.length }
+    }
+}
+
+impl http_body::Body for Unpacked {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        let mut part = vec![0; self.left.min(SLICE)];
+        let read = self.decoder.read_exact(&mut part);
+        self.left = if read.is_ok() { self.left - part.len() } else { 0 };
+        Poll::Ready(Some(read.map(|()| Frame::data(part.into()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left as u64)
+    }
 }
 
 /// Answers a document of this server's kinds; nothing when there is no such one.
@@ -144,8 +180,9 @@ pub async fn answer(
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         response
     } else {
-        let bytes = server.flow.apart(async move { unpack(&document.packed) }).await?.map_err(ApiError::internal)?;
-        body::raw(StatusCode::OK, "application/json", bytes)
+        let mut response = Response::new(boxed(Unpacked::new(document)));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
     };
     let out = response.headers_mut();
     if let Ok(tag) = HeaderValue::from_str(&tag) {
@@ -163,10 +200,22 @@ pub async fn answer(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use http_body::Body as _;
+    use http_body_util::BodyExt as _;
 
-    #[test]
-    fn what_is_packed_comes_back() {
-        let bytes = b"{}".repeat(1000);
-        assert_eq!(unpack(&pack(&bytes).unwrap()).unwrap(), bytes);
+    #[tokio::test]
+    async fn what_is_packed_comes_back_in_slices() {
+        for length in [2, SLICE, 10 * SLICE + 6] {
+            let bytes: Vec<u8> = (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect();
+            let mut body = boxed(Unpacked::new(Document::pack(&bytes).unwrap()));
+            let mut read = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let part = frame.unwrap().into_data().unwrap();
+                assert!(part.len() <= SLICE);
+                read.extend_from_slice(&part);
+                assert_eq!(body.size_hint().exact(), Some((length - read.len()) as u64));
+            }
+            assert_eq!(read, bytes);
+        }
     }
 }
