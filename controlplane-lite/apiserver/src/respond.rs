@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode, header};
-use serde::ser::{Serialize, SerializeMap as _, Serializer};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::body::{Body, ListBody, WriteItem, boxed, raw};
 use super::call::Call;
@@ -15,6 +15,8 @@ use super::request_info::Query;
 use super::status::ApiError;
 use scheme::table;
 use storage::{Object, Revision};
+
+mod made;
 
 /// Lists at least this long are compressed for who takes it (upstream's threshold), in bytes.
 const GZIP_FROM: u64 = 128 * 1024;
@@ -67,12 +69,15 @@ fn shaped(call: &Call, stored: Value, accept: Accept) -> Value {
 
 /// Answers any document.
 pub fn encode(code: StatusCode, format: Format, value: &impl Serialize, query: &Query) -> Response<Body> {
-    let bytes = match format {
-        Format::Json if query.flag("pretty") => serde_json::to_vec_pretty(value).unwrap_or_default(),
-        Format::Json => serde_json::to_vec(value).unwrap_or_default(),
-        Format::Yaml => serde_norway::to_string(value).unwrap_or_default().into_bytes(),
-    };
-    raw(code, format.media_type(), bytes)
+    raw(code, format.media_type(), text(format, value, query.flag("pretty")))
+}
+
+fn text(format: Format, value: &impl Serialize, pretty: bool) -> String {
+    match format {
+        Format::Json if pretty => serde_json::to_string_pretty(value).unwrap_or_default(),
+        Format::Json => serde_json::to_string(value).unwrap_or_default(),
+        Format::Yaml => serde_norway::to_string(value).unwrap_or_default(),
+    }
 }
 
 /// Answers a document that is no stored object (a review, a Scale, a Status).
@@ -114,69 +119,13 @@ impl Page {
 ///
 /// # Errors
 /// 406 when the client accepts nothing the server speaks.
-pub fn list(call: &Call, page: Page) -> Result<Response<Body>, ApiError> {
+pub fn list(call: Call, page: Page) -> Result<Response<Body>, ApiError> {
     let accept = negotiate::accept(&call.headers)?;
     let plain = accept.shape == Shape::Object && accept.format == Format::Json;
     if plain && call.kind.conversion.is_none() && !call.query.flag("pretty") {
-        return Ok(list_bytes(call, page));
+        return Ok(list_bytes(&call, page));
     }
-    let metadata = page.metadata();
-    let (items, around) = match accept.shape {
-        Shape::Object => (
-            "items",
-            json!({"kind": call.kind.list_kind(), "apiVersion": call.kind.api_version(), "metadata": metadata}),
-        ),
-        Shape::Metadata => {
-            let kind = "PartialObjectMetadataList";
-            ("items", json!({"kind": kind, "apiVersion": meta_version(accept), "metadata": metadata}))
-        }
-        Shape::Table => ("rows", table_of(call, &[], metadata, accept, true)),
-    };
-    let Value::Object(mut around) = around else { return Err(ApiError::internal("a list is an object")) };
-    around.remove(items);
-    let item = |object: &Object| {
-        let value = call.served(object.value());
-        match accept.shape {
-            Shape::Object => value,
-            Shape::Metadata => metadata_of(&value, accept),
-            Shape::Table => table_of(call, &[value], Value::Null, accept, false)["rows"][0].take(),
-        }
-    };
-    let list = Lazy { around, name: items, items: &page.items, item };
-    let response = encode(StatusCode::OK, accept.format, &list, &call.query);
-    Ok(maybe_gzip(call, response))
-}
-
-/// A list of which one item at a time is decoded, while it is written: all of them may take gigabytes.
-struct Lazy<'a, F> {
-    /// What else is in it.
-    around: Map<String, Value>,
-    /// The field that holds the items.
-    name: &'static str,
-    items: &'a [Arc<Object>],
-    item: F,
-}
-
-impl<F: Fn(&Object) -> Value> Serialize for Lazy<'_, F> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        struct Items<'a, F>(&'a [Arc<Object>], &'a F);
-        impl<F: Fn(&Object) -> Value> Serialize for Items<'_, F> {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_seq(self.0.iter().map(|object| (self.1)(object)))
-            }
-        }
-        let mut map = serializer.serialize_map(Some(self.around.len() + 1))?;
-        // Sorted, as all documents are.
-        let before = |(key, _): &(&String, &Value)| key.as_str() < self.name;
-        for (key, value) in self.around.iter().filter(before) {
-            map.serialize_entry(key, value)?;
-        }
-        map.serialize_entry(self.name, &Items(self.items, &self.item))?;
-        for (key, value) in self.around.iter().filter(|entry| !before(entry)) {
-            map.serialize_entry(key, value)?;
-        }
-        map.end()
-    }
+    made::list(call, page, accept)
 }
 
 fn list_bytes(call: &Call, page: Page) -> Response<Body> {
@@ -206,9 +155,10 @@ fn list_bytes(call: &Call, page: Page) -> Response<Body> {
 fn maybe_gzip(call: &Call, response: Response<Body>) -> Response<Body> {
     use http_body::Body as _;
     let long = response.body().size_hint().exact().is_some_and(|length| length >= GZIP_FROM);
-    if !long || !negotiate::accepts_gzip(&call.headers) {
-        return response;
-    }
+    if long && negotiate::accepts_gzip(&call.headers) { gzip(response) } else { response }
+}
+
+fn gzip(response: Response<Body>) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));

@@ -71,14 +71,14 @@ async fn object(call: Call, mut request: Request<Body>) -> Result<Response<Body>
     }
     match verb {
         "get" => verbs::get::get(&call).await,
-        "list" => verbs::list::list(&call).await,
+        "list" => verbs::list::list(call).await,
         "watch" => verbs::watch::watch(call, &mut request).await,
         "create" => verbs::create::create(&call, body::collect(request.into_body()).await?).await,
         "update" => verbs::update::update(&call, body::collect(request.into_body()).await?).await,
         "patch" => verbs::patch::patch(&call, body::collect(request.into_body()).await?).await,
         "delete" => verbs::delete::delete(&call, body::collect(request.into_body()).await?).await,
         "deletecollection" => {
-            verbs::deletecollection::deletecollection(&call, body::collect(request.into_body()).await?).await
+            verbs::deletecollection::deletecollection(call, body::collect(request.into_body()).await?).await
         }
         _ => Err(ApiError::method_not_allowed()),
     }

@@ -15,15 +15,15 @@ use storage::Object;
 ///
 /// # Errors
 /// The first delete that fails for another reason than the object being gone.
-pub async fn deletecollection(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError> {
+pub async fn deletecollection(call: Call, body: Bytes) -> Result<Response<Body>, ApiError> {
     let list_options = options::list(&call.query, false)?;
-    let options = super::delete::delete_options(call, &body)?;
-    let page = super::list::page(call, &list_options).await?;
+    let options = super::delete::delete_options(&call, &body)?;
+    let page = super::list::page(&call, &list_options).await?;
     // Several at once share a commit of the store; the first failure ends the rest. Each is decoded.
     let largest = page.items.iter().map(|object| object.json_bytes().len()).max().unwrap_or(0);
     let at_once = (MAX_BODY / largest.max(1)).clamp(1, AT_ONCE);
     futures::stream::iter(page.items.iter().map(Ok))
-        .try_for_each_concurrent(at_once, |object| delete_one(call, object, &options))
+        .try_for_each_concurrent(at_once, |object| delete_one(&call, object, &options))
         .await?;
     respond::list(call, page)
 }

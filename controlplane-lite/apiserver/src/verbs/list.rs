@@ -18,9 +18,9 @@ use storage::{Object, Revision};
 ///
 /// # Errors
 /// 400 for selectors and tokens that do not parse, 410 for versions too old, 504 for versions not reached.
-pub async fn list(call: &Call) -> Result<Response<Body>, ApiError> {
+pub async fn list(call: Call) -> Result<Response<Body>, ApiError> {
     let options = options::list(&call.query, false)?;
-    let page = page(call, &options).await?;
+    let page = page(&call, &options).await?;
     respond::list(call, page)
 }
 
