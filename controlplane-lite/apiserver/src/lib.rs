@@ -193,12 +193,13 @@ pub enum StartError {
     Bootstrap(#[source] RegistryError),
 }
 
-/// Gives up answers that nobody reads, as long as the server exists.
+/// Gives up what nobody takes, as long as the server exists.
 async fn sweep(server: std::sync::Weak<Server>) {
     loop {
         tokio::time::sleep(answer::SWEEP).await;
         let Some(server) = server.upgrade() else { return };
         server.flow.answers.sweep();
+        server.watch_frames.clear();
     }
 }
 
@@ -248,6 +249,7 @@ impl ApiServer {
             unverified_tls,
             stopping: running.child_token(),
             flow: flow::Flow::default(),
+            watch_frames: verbs::watch::shared::Shared::default(),
             service_cidr: cidr,
             client_cas: certificates.client_cas.concat(),
             advertise: config.advertise,

@@ -47,6 +47,8 @@ pub struct Server {
     pub stopping: CancellationToken,
     /// How much of the server a request may hold.
     pub flow: Flow,
+    /// Events made for watches that want them in another form.
+    pub watch_frames: super::verbs::watch::shared::Shared,
     /// What else answers under `/healthz` and `/metrics`.
     pub components: Components,
     pub(super) service_cidr: Cidr,

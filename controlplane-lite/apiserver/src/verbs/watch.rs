@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::StreamExt;
 use http::{HeaderValue, Request, Response, header};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
@@ -14,13 +14,19 @@ use tokio_tungstenite::tungstenite::protocol::Message;
 use crate::answer;
 use crate::body::{self, Body};
 use crate::call::Call;
+use crate::flow::{LARGE_BODY, Permit};
 use crate::negotiate::{self, Accept, Format, Shape};
 use crate::options::{self, ListOptions};
 use crate::respond;
 use crate::status::ApiError;
 use crate::websocket::{self, Timeouts};
-use storage::Revision;
+use scheme::table::IncludeObject;
 use storage::watch_cache::{CacheWatch, WatchItem, WatchRequest, WatchStart};
+use storage::{EventKind, Object, Revision};
+
+pub mod shared;
+
+use shared::Form;
 
 /// A watch without timeoutSeconds lasts 30 to 60 minutes, as upstream.
 const MIN_SECONDS: u64 = 1800;
@@ -41,10 +47,16 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
     if accept.format != Format::Json {
         return Err(ApiError::not_acceptable(&negotiate::ACCEPTED[..1]));
     }
+    let place = request.extensions_mut().remove::<Arc<Permit>>();
     let seconds = options.timeout_seconds.unwrap_or_else(default_timeout).min(MAX_SECONDS);
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let frames = match start(&call, &options).await {
-        Ok(watch) => frames(call.clone(), accept, watch, deadline),
+        Ok(watch) => {
+            let include = IncludeObject::from_query(call.query.get("includeObject").unwrap_or("")).unwrap_or_default();
+            let form = Form { kind: call.kind.clone(), accept, include, columns: true, second: 0 };
+            let open = Open { call: call.clone(), form, watch, deadline, ended: false, _place: place };
+            futures::stream::unfold(open, next_frame).boxed()
+        }
         // A version outside the history is answered inside the stream, where clients' reflectors look for it.
         Err(error) if error.code() == 410 => {
             let frame = error_frame(&error);
@@ -121,16 +133,12 @@ async fn start(call: &Call, options: &ListOptions) -> Result<CacheWatch, ApiErro
 /// State of an open watch.
 struct Open {
     call: Arc<Call>,
-    accept: Accept,
+    form: Form,
     watch: CacheWatch,
     deadline: Instant,
-    columns: bool,
     ended: bool,
-}
-
-fn frames(call: Arc<Call>, accept: Accept, watch: CacheWatch, deadline: Instant) -> BoxStream<'static, Bytes> {
-    let open = Open { call, accept, watch, deadline, columns: true, ended: false };
-    futures::stream::unfold(open, next_frame).boxed()
+    /// Among all watches.
+    _place: Option<Arc<Permit>>,
 }
 
 async fn next_frame(mut open: Open) -> Option<(Bytes, Open)> {
@@ -143,41 +151,67 @@ async fn next_frame(mut open: Open) -> Option<(Bytes, Open)> {
         item = open.watch.next() => item,
         () = sleep_until(open.deadline) => {
             open.ended = true;
-            return open.watch.final_bookmark().map(|item| (encode(&mut open, &item), open));
+            open.watch.final_bookmark().map(Ok)
         }
         () = stopping.cancelled() => None,
     };
-    match item {
-        Some(Ok(item)) => Some((encode(&mut open, &item), open)),
-        // The client resumes from its last version; upstream closes the stream the same way.
-        Some(Err(_)) | None => None,
+    // When it was cut off, the client resumes from its last version; upstream closes the stream the same way.
+    let frame = encode(&mut open, &item?.ok()?).await?;
+    Some((frame, open))
+}
+
+/// One line. Watches that want the same share the bytes, made once for all.
+async fn encode(open: &mut Open, item: &WatchItem) -> Option<Bytes> {
+    let (call, accept) = (&open.call, open.form.accept);
+    let (WatchItem::Event { kind, object }, false) =
+        (item, accept.shape == Shape::Object && call.kind.conversion.is_none())
+    else {
+        return Some(stored_frame(call, accept, item));
+    };
+    if accept.shape == Shape::Table {
+        open.form.second = call.server.now().as_second();
+    }
+    let (call, event, form) = (call.clone(), *kind, open.form.clone());
+    open.form.columns = false;
+    // On the heap, so that each open watch does not keep room for it.
+    Box::pin(made(call, object.clone(), event, form)).await
+}
+
+/// An event as it is stored, or a bookmark.
+fn stored_frame(call: &Call, accept: Accept, item: &WatchItem) -> Bytes {
+    let frame = item.frame(&call.kind.api_version(), &call.kind.kind);
+    match accept.shape {
+        Shape::Object => frame,
+        Shape::Metadata => reshaped_bookmark(&frame, accept),
+        Shape::Table => table_bookmark(&frame),
     }
 }
 
-/// One line. Ordinary watches share the bytes encoded once for all.
-fn encode(open: &mut Open, item: &WatchItem) -> Bytes {
-    let call = &open.call;
-    if open.accept.shape == Shape::Object && call.kind.conversion.is_none() {
-        return item.frame(&call.kind.api_version(), &call.kind.kind);
-    }
-    let bookmark = item.frame(&call.kind.api_version(), &call.kind.kind);
-    let WatchItem::Event { kind, object } = item else {
-        return match open.accept.shape {
-            Shape::Object | Shape::Metadata => reshaped_bookmark(&bookmark, open.accept),
-            Shape::Table => table_bookmark(&bookmark),
-        };
+/// An event of a decoded object; nothing when it cannot be made. Large ones are decoded apart, where they hold up no
+/// leases.
+async fn made(call: Arc<Call>, object: Arc<Object>, event: EventKind, form: Form) -> Option<Bytes> {
+    let server = call.server.clone();
+    let frame = server.watch_frames.frame(&object, event, &form);
+    let make = || async {
+        if object.json_bytes().len() < LARGE_BODY {
+            return Ok(reshaped(&call, &object, event, &form));
+        }
+        server.flow.apart(async move { reshaped(&call, &object, event, &form) }).await
     };
+    frame.get_or_try_init(make).await.ok().cloned()
+}
+
+fn reshaped(call: &Call, object: &Object, event: EventKind, form: &Form) -> Bytes {
     let value = call.served(object.value());
-    let value = match open.accept.shape {
+    let value = match form.accept.shape {
         Shape::Object => value,
-        Shape::Metadata => respond::metadata_of(&value, open.accept),
+        Shape::Metadata => respond::metadata_of(&value, form.accept),
         Shape::Table => {
             let version = respond::version_of(&value);
-            let columns = std::mem::replace(&mut open.columns, false);
-            respond::table_of(call, &[value], version, open.accept, columns)
+            respond::table_of(call, &[value], version, form.accept, form.columns)
         }
     };
-    line(kind.as_str(), value)
+    line(event.as_str(), value)
 }
 
 /// A frame as Go writes it: readers that take an object as it stands have to know the type before it.
@@ -187,10 +221,7 @@ fn line(kind: &str, object: Value) -> Bytes {
 
 fn reshaped_bookmark(frame: &Bytes, accept: Accept) -> Bytes {
     let event: Value = serde_json::from_slice(frame).unwrap_or_default();
-    match accept.shape {
-        Shape::Metadata => line("BOOKMARK", respond::metadata_of(&event["object"], accept)),
-        _ => frame.clone(),
-    }
+    line("BOOKMARK", respond::metadata_of(&event["object"], accept))
 }
 
 fn table_bookmark(frame: &Bytes) -> Bytes {

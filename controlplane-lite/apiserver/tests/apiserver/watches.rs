@@ -169,6 +169,31 @@ async fn tables_and_metadata_are_watched_too() {
     assert_eq!(event["object"].get("data"), None);
 }
 
+/// What is made of an object for one watch is what all are sent that want the same: the very same bytes.
+#[tokio::test]
+async fn watches_of_one_form_share_what_is_made() {
+    let (_server, client) = start().await;
+    let open = async || {
+        let request = Request::get(format!("{MAPS}?watch=1&resourceVersion=0"));
+        let request = request.header("accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io");
+        client.send(request.body(kube::client::Body::empty()).unwrap()).await.unwrap().into_body()
+    };
+    let mut watches = [open().await, open().await];
+    // One that is decoded at once, and one that is decoded apart.
+    for (name, length) in [("small", 1), ("large", 100_000)] {
+        let map = json!({"metadata": {"name": name}, "data": {"k": "x".repeat(length)}});
+        expect(post(&client, MAPS, &map).await, StatusCode::CREATED);
+        let [first, second] = &mut watches;
+        let next = |watch| async move {
+            let watch: &mut kube::client::Body = watch;
+            time::within("an event", watch.frame()).await.unwrap().unwrap().unwrap().into_data().unwrap()
+        };
+        let (first, second) = tokio::join!(next(first), next(second));
+        assert!(String::from_utf8_lossy(&first).contains(name));
+        assert_eq!(first.as_ptr(), second.as_ptr(), "{name}");
+    }
+}
+
 /// Informers that keep an object as it stands until they know what it is read it after its type, as Go writes it.
 #[tokio::test]
 async fn the_type_stands_before_the_object() {

@@ -49,8 +49,8 @@ async fn a_removed_resource_stays_as_it_was() {
     assert_eq!(again.list(&ListQuery::default()).await.unwrap().revision, after);
 }
 
-/// Commands are obeyed in order, and what follows from them after those that were given before.
-async fn obeyed(world: &World) {
+/// Commands are handled in order, and what follows from them after those that were given before.
+async fn handled(world: &World) {
     for _ in 0..2 {
         world.cache.remove(&ResourceSpec::new("example.com", "others", false)).await.unwrap();
     }
@@ -63,7 +63,7 @@ async fn nothing_is_cached_for_who_does_not_wait() {
     let mut asked = Box::pin(world.cache.add(spec.clone()));
     assert!(futures::poll!(&mut asked).is_pending());
     drop(asked);
-    obeyed(&world).await;
+    handled(&world).await;
     assert!(world.cache.resource("example.com", "widgets").is_none());
 }
 
@@ -74,10 +74,10 @@ async fn nothing_is_cached_for_who_leaves_with_the_answer() {
     let spec = ResourceSpec::new("example.com", "widgets", false);
     let mut asked = Box::pin(world.cache.add(spec.clone()));
     assert!(futures::poll!(&mut asked).is_pending());
-    obeyed(&world).await;
+    handled(&world).await;
     assert!(world.cache.resource("example.com", "widgets").is_some(), "it was added");
     drop(asked);
-    obeyed(&world).await;
+    handled(&world).await;
     assert!(world.cache.resource("example.com", "widgets").is_none());
 }
 
@@ -89,9 +89,9 @@ async fn what_was_cached_before_stays() {
     let mut widgets = Some(world.cache.add(spec.clone()).await.unwrap());
     let mut asked = Box::pin(world.cache.add(spec.clone()));
     assert!(futures::poll!(&mut asked).is_pending());
-    obeyed(&world).await;
+    handled(&world).await;
     drop(asked);
-    obeyed(&world).await;
+    handled(&world).await;
     let stayed = world.cache.resource("example.com", "widgets");
     assert!(stayed.is_some_and(|stayed| widgets.take().is_some_and(|before| Arc::ptr_eq(&stayed, &before))));
 }
