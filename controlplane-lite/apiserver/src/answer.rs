@@ -1,8 +1,9 @@
-//! Answers on their way out: what a request holds is held until its answer was sent, and an answer that nobody takes is
-//! given up.
+//! Answers on their way out, under one rule: what an answer keeps in memory and what it holds of the pools go together.
+//! Both are held until the client has taken the last byte, or its connection has ended; and an answer that is taken too
+//! slowly ends its connection.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,49 +14,173 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::body::{Body, BodyError, boxed};
 use super::flow::Permit;
-use super::serve::{Lost, Trust};
+use super::serve::Trust;
 
-/// An answer whose next part was not asked for during two of these is given up.
-pub const SWEEP: Duration = Duration::from_secs(30);
+/// How often it is looked which answers are taken.
+pub const SWEEP: Duration = Duration::from_secs(5);
+/// A part that the client does not take for so long is the last one, of a watch as of any other answer.
+pub const UNREAD: Duration = Duration::from_secs(60);
 /// Answers of this length or less are in the buffers of an HTTP/1.1 connection at once. Over HTTP/2 the client says how
 /// much it takes of each, which may be nothing, so that there every answer is watched.
 const SHORT: u64 = 64 * 1024;
-/// Bytes that are handed out at once. What was handed out waits in the connection until the client takes it, outside of
-/// every budget, and over HTTP/2 for each answer apart; what makes something of them (gzip) works at most on so many
-/// before others have their turn.
+/// Bytes that are handed out at once: what an answer's progress is counted in, and what makes something of them (gzip)
+/// works at most on so many before others have their turn.
 pub const SLICE: usize = 32 * 1024;
+
+/// How long an answer may have parts that the client has not taken.
+#[derive(Debug)]
+struct Patience {
+    /// Sweeps that may find some, whatever was taken.
+    sweeps: u64,
+    /// Bytes that have to be taken for each further one.
+    pace: u64,
+}
+
+/// A minute, as upstream gives every request, and from there on 16 KiB/s: a large list may come through a slow line.
+const PATIENCE: Patience = Patience { sweeps: UNREAD.as_secs() / SWEEP.as_secs(), pace: 80 * 1024 };
+/// When somebody waits for what it holds.
+const WANTED: Patience = Patience { sweeps: 2, pace: 320 * 1024 };
+
+impl Patience {
+    /// Whether it is at an end after so many sweeps, with so many bytes taken meanwhile.
+    fn is_over(&self, sweeps: u64, taken: u64) -> bool {
+        sweeps > self.sweeps + taken / self.pace
+    }
+}
 
 /// Who takes an answer.
 #[derive(Debug, Default)]
 pub struct Taker {
     /// Whether the connection carries many answers at once: HTTP/2.
     pub many: bool,
-    /// The connection; none for callers within the process.
+    /// The connection; none for callers within the process, who hold nothing.
     pub connection: Option<Trust>,
 }
 
 /// The answers being sent that somebody may not take.
 #[derive(Debug, Default)]
-pub struct Answers(Mutex<Vec<Weak<Sending>>>);
+pub struct Answers(Mutex<Vec<Weak<Hold>>>);
 
-/// An answer being sent.
-struct Sending {
-    /// The rest of it, until it was sent or given up.
-    rest: Mutex<Option<Rest>>,
-    /// Whether the connection has yet to ask for more; while it waits for us the answer is not stalled.
-    owed: AtomicBool,
-    /// Parts taken.
+/// What an answer holds. Its body has a part in it, and so has each part of the body that was handed out and lies, unsent,
+/// somewhere in the connection.
+#[derive(Debug)]
+struct Hold {
+    permits: Vec<Permit>,
+    connection: Trust,
+    /// Parts handed out and not taken.
+    out: AtomicUsize,
+    /// Bytes taken since there last was none.
     taken: AtomicU64,
-    /// Parts taken at the last sweep.
-    swept: AtomicU64,
-    connection: Option<Trust>,
-    /// Set when it was given up.
-    lost: Mutex<Option<Lost>>,
+    /// Sweeps that found some since then.
+    sweeps: AtomicU64,
 }
 
-struct Rest {
+impl Hold {
+    /// Counts a sweep; whether it finds that the client takes too little.
+    fn is_overdue(&self) -> bool {
+        if self.out.load(Ordering::Relaxed) == 0 {
+            // The client waits for us.
+            self.taken.store(0, Ordering::Relaxed);
+            self.sweeps.store(0, Ordering::Relaxed);
+            return false;
+        }
+        let sweeps = 1 + self.sweeps.fetch_add(1, Ordering::Relaxed);
+        let patience = if self.permits.iter().any(Permit::is_wanted) { &WANTED } else { &PATIENCE };
+        patience.is_over(sweeps, self.taken.load(Ordering::Relaxed))
+    }
+}
+
+/// A part of an answer that was handed out.
+struct Part {
+    bytes: Bytes,
+    hold: Arc<Hold>,
+}
+
+impl Part {
+    fn hand_out(bytes: Bytes, hold: &Arc<Hold>) -> Bytes {
+        hold.out.fetch_add(1, Ordering::Relaxed);
+        Bytes::from_owner(Self { bytes, hold: hold.clone() })
+    }
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.hold.taken.fetch_add(self.bytes.len() as u64, Ordering::Relaxed);
+        self.hold.out.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Answers {
+    /// Lets an answer hold `permits` until it was sent. A short one gives them back at once, unless it may lie unsent.
+    pub fn send(&self, response: Response<Body>, permits: Vec<Permit>, to: Taker) -> Response<Body> {
+        let Some(connection) = to.connection else { return response };
+        if !to.many && response.body().size_hint().exact().is_some_and(|length| length <= SHORT) {
+            return response;
+        }
+        response.map(|body| {
+            let hold = Arc::new(Hold {
+                permits,
+                connection,
+                out: AtomicUsize::new(0),
+                taken: AtomicU64::new(0),
+                sweeps: AtomicU64::new(0),
+            });
+            self.watch(Arc::downgrade(&hold));
+            boxed(Answer { body: Sliced::new(body), hold })
+        })
+    }
+
+    fn watch(&self, hold: Weak<Hold>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was sent is forgotten by and by, however many there are between two sweeps.
+        if all.len() == all.capacity() {
+            all.retain(|hold| hold.strong_count() > 0);
+        }
+        all.push(hold);
+    }
+
+    /// Ends the connections whose answers are taken too slowly. Everything else follows from that: nothing is left that
+    /// could hold a part of them.
+    pub fn sweep(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|hold| {
+            let Some(hold) = hold.upgrade() else { return false };
+            if hold.is_overdue() {
+                hold.connection.end();
+            }
+            true
+        });
+    }
+}
+
+/// The body that the connection reads.
+struct Answer {
     body: Sliced,
-    _permits: Vec<Permit>,
+    hold: Arc<Hold>,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { body, hold } = &mut *self;
+        let polled = Pin::new(body).poll_frame(cx);
+        polled.map_ok(|frame| frame.map_data(|bytes| Part::hand_out(bytes, hold)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// A body in parts of at most [`SLICE`] bytes.
@@ -111,135 +236,94 @@ impl HttpBody for Sliced {
     }
 }
 
-impl std::fmt::Debug for Sending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sending").field("taken", &self.taken).finish_non_exhaustive()
-    }
-}
-
-impl Answers {
-    /// Lets an answer hold `permits` until it was sent. A short one gives them back at once, unless it may lie unsent.
-    pub fn send(&self, response: Response<Body>, permits: Vec<Permit>, to: Taker) -> Response<Body> {
-        if !to.many && response.body().size_hint().exact().is_some_and(|length| length <= SHORT) {
-            return response;
-        }
-        response.map(|body| {
-            let sending = Arc::new(Sending {
-                rest: Mutex::new(Some(Rest { body: Sliced::new(body), _permits: permits })),
-                owed: AtomicBool::new(true),
-                taken: AtomicU64::new(0),
-                swept: AtomicU64::new(u64::MAX),
-                connection: to.connection,
-                lost: Mutex::default(),
-            });
-            self.watch(Arc::downgrade(&sending));
-            boxed(Answer(sending))
-        })
-    }
-
-    fn watch(&self, sending: Weak<Sending>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // What was sent is forgotten by and by, however many there are between two sweeps.
-        if all.len() == all.capacity() {
-            all.retain(|sending| sending.strong_count() > 0);
-        }
-        all.push(sending);
-    }
-
-    /// Gives up the answers that nobody took a part of since the last sweep.
-    pub fn sweep(&self) {
-        let mut given_up = Vec::new();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|sending| {
-            let Some(sending) = sending.upgrade() else { return false };
-            let taken = sending.taken.load(Ordering::Relaxed);
-            let stalled = sending.swept.swap(taken, Ordering::Relaxed) == taken && sending.owed.load(Ordering::Relaxed);
-            if stalled {
-                given_up.push(sending.rest.lock().unwrap_or_else(PoisonError::into_inner).take());
-                // Its stream stays open as long as its connection, which therefore need not wait for it.
-                let lost = sending.connection.as_ref().map(Trust::lose);
-                *sending.lost.lock().unwrap_or_else(PoisonError::into_inner) = lost;
-            }
-            !stalled
-        });
-        // Dropped outside the lock: a watch takes itself out of its resource's list.
-        drop(given_up);
-    }
-}
-
-/// The body that the connection reads.
-struct Answer(Arc<Sending>);
-
-/// The client did not read its answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the answer was not read")]
-struct NotRead;
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let sending = &self.0;
-        let mut rest = sending.rest.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(inner) = rest.as_mut() else { return Poll::Ready(Some(Err(BodyError(NotRead.into())))) };
-        let polled = Pin::new(&mut inner.body).poll_frame(cx);
-        sending.owed.store(polled.is_ready(), Ordering::Relaxed);
-        sending.taken.fetch_add(1, Ordering::Relaxed);
-        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
-            *rest = None;
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        let rest = self.0.rest.lock().unwrap_or_else(PoisonError::into_inner);
-        rest.as_ref().is_some_and(|rest| rest.body.is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let rest = self.0.rest.lock().unwrap_or_else(PoisonError::into_inner);
-        rest.as_ref().map_or_else(SizeHint::default, |rest| rest.body.size_hint())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::body::{full, stream};
     use crate::flow::Pool;
-    use futures::StreamExt as _;
+    use crate::serve::Connection;
+    use futures::{FutureExt as _, StreamExt as _};
     use http_body_util::BodyExt as _;
 
+    /// Answers over HTTP/2 on one connection, and a pool that each holds one of.
+    struct World {
+        answers: Answers,
+        connection: Arc<Connection>,
+        pool: Pool,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { answers: Answers::default(), connection: Arc::default(), pool: Pool::new(2) }
+        }
+
+        fn send(&self, body: Body) -> Body {
+            let to = Taker { many: true, connection: Some(self.connection.trust()) };
+            self.answers.send(Response::new(body), vec![self.pool.try_take("a", 1).unwrap()], to).into_body()
+        }
+
+        fn is_free(&self) -> bool {
+            self.pool.try_take("a", 1).is_some()
+        }
+
+        /// After how many sweeps the connection has to end, of so many.
+        fn ends(&self, sweeps: u64) -> Option<u64> {
+            (1..=sweeps).find(|_| {
+                self.answers.sweep();
+                self.connection.over().now_or_never().is_some()
+            })
+        }
+    }
+
     fn endless() -> Body {
-        stream(futures::stream::repeat(Bytes::from_static(b"x")))
+        stream(futures::stream::repeat(Bytes::from(vec![b'x'; SLICE])))
+    }
+
+    async fn part(body: &mut Body) -> Bytes {
+        body.frame().await.unwrap().unwrap().into_data().unwrap()
     }
 
     #[tokio::test]
-    async fn places_are_held_until_the_answer_was_read() {
-        let (answers, pool) = (Answers::default(), Pool::new(2));
-        let short = answers.send(Response::new(full("x")), vec![pool.try_take("a", 1).unwrap()], Taker::default());
-        assert!(pool.try_take("a", 1).is_some(), "a short answer holds nothing");
+    async fn places_are_held_until_the_last_part_was_sent() {
+        let world = World::new();
+        let mut answer = world.send(full(vec![0; SLICE + 1]));
+        let first = part(&mut answer).await;
+        let last = part(&mut answer).await;
+        assert!(answer.is_end_stream());
+        drop((answer, first));
+        // A connection keeps it until the client takes it, and with it all of what it is a part of.
+        assert!(!world.is_free());
+        drop(last);
+        assert!(world.is_free());
+    }
+
+    #[tokio::test]
+    async fn what_is_short_holds_nothing_where_it_cannot_lie() {
+        let world = World::new();
+        let permit = || vec![world.pool.try_take("a", 1).unwrap()];
+        let to = |many| Taker { many, connection: Some(world.connection.trust()) };
+        let short = world.answers.send(Response::new(full("x")), permit(), to(false));
+        assert!(world.is_free());
         drop(short);
-        let long = vec![0; 1 << 20];
-        let answer = answers.send(Response::new(full(long)), vec![pool.try_take("a", 1).unwrap()], Taker::default());
-        assert!(pool.try_take("a", 1).is_none());
-        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), 1 << 20);
-        assert!(pool.try_take("a", 1).is_some());
+        let watched = world.answers.send(Response::new(full("x")), permit(), to(true));
+        assert!(!world.is_free());
+        drop(watched);
+        let long = world.answers.send(Response::new(full(vec![0; 1 << 20])), permit(), to(false));
+        assert!(!world.is_free());
+        assert_eq!(long.into_body().collect().await.unwrap().to_bytes().len(), 1 << 20);
+        assert!(world.is_free());
     }
 
     #[tokio::test]
     async fn answers_are_handed_out_in_slices() {
         let text: Vec<u8> = (0..3 * SLICE + 7).map(|n| u8::try_from(n % 251).unwrap()).collect();
-        let to = Taker { many: true, connection: None };
-        let pool = Pool::new(2);
-        let permits = vec![pool.try_take("a", 1).unwrap()];
-        let mut body = Answers::default().send(Response::new(full(text.clone())), permits, to).into_body();
+        let mut body = World::new().send(full(text.clone()));
         let mut read = Vec::new();
         while read.len() < text.len() {
             assert_eq!(body.size_hint().exact(), Some((text.len() - read.len()) as u64));
-            assert!(!body.is_end_stream() && pool.try_take("a", 1).is_none(), "what was not handed out is held");
-            let part = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert!(!body.is_end_stream());
+            let part = part(&mut body).await;
             assert!(part.len() <= SLICE);
             read.extend_from_slice(&part);
         }
@@ -247,64 +331,86 @@ mod tests {
         assert!(body.is_end_stream());
     }
 
-    #[tokio::test]
-    async fn an_answer_that_nobody_reads_is_given_up() {
-        let (answers, pool) = (Answers::default(), Pool::new(2));
-        let mut answer =
-            answers.send(Response::new(endless()), vec![pool.try_take("a", 1).unwrap()], Taker::default()).into_body();
-        for _ in 0..3 {
-            answer.frame().await.unwrap().unwrap();
-            answers.sweep();
+    #[test]
+    fn patience_is_a_minute_and_a_pace() {
+        const MIB: u64 = 1 << 20;
+        for (patience, taken, sweeps) in [
+            (PATIENCE, 0, 12),
+            (PATIENCE, PATIENCE.pace - 1, 12),
+            (PATIENCE, PATIENCE.pace, 13),
+            (PATIENCE, 3 * MIB, 50),
+            (WANTED, 0, 2),
+            (WANTED, 3 * MIB, 11),
+        ] {
+            let lasts = (0..).take_while(|sweeps| !patience.is_over(*sweeps, taken)).last();
+            assert_eq!(lasts, Some(sweeps), "{patience:?} {taken}");
         }
-        assert!(pool.try_take("a", 1).is_none(), "it is being read");
-        answers.sweep();
-        assert!(pool.try_take("a", 1).is_some());
-        assert!(answer.frame().await.unwrap().is_err());
-        assert!(answers.0.lock().unwrap().is_empty());
+        assert_eq!(PATIENCE.sweeps * SWEEP.as_secs(), 60);
     }
 
     #[tokio::test]
-    async fn an_answer_that_waits_for_the_server_is_not_stalled() {
-        let answers = Answers::default();
+    async fn an_answer_that_nobody_takes_ends_its_connection() {
+        let world = World::new();
+        let mut answer = world.send(endless());
+        assert_eq!(world.ends(50), None, "not asked for yet");
+        let mut parts = vec![part(&mut answer).await];
+        assert_eq!(world.ends(50), Some(13));
+        assert!(!world.is_free(), "it is still there");
+        // The end of the connection.
+        parts.clear();
+        drop(answer);
+        assert!(world.is_free());
+        assert!(world.answers.0.lock().unwrap().len() <= 1);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_taken_slowly_has_an_end() {
+        let world = World::new();
+        let mut answer = world.send(endless());
+        let mut unsent = part(&mut answer).await;
+        // One slice in each of a minute's sweeps keeps nothing for ever.
+        let ends = (1..100).find(|_| {
+            unsent = part(&mut answer).now_or_never().unwrap();
+            world.ends(1).is_some()
+        });
+        assert_eq!(ends, Some(21));
+        drop(unsent);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_place_waits_less_for_the_slow() {
+        let world = World::new();
+        let mut answer = world.send(endless());
+        let _unsent = part(&mut answer).await;
+        let mut waits = Box::pin(world.pool.take("a", 1));
+        assert!(futures::poll!(&mut waits).is_pending());
+        assert_eq!(world.ends(50), Some(3));
+        drop(waits);
+        let world = World::new();
+        let mut answer = world.send(endless());
+        let _unsent = part(&mut answer).await;
+        drop(Box::pin(world.pool.take("a", 1)).as_mut().now_or_never());
+        assert_eq!(world.ends(50), Some(13), "nobody waits any more");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_waits_for_the_server_is_not_judged() {
+        let world = World::new();
         let quiet = futures::stream::once(async { Bytes::from_static(b"x") }).chain(futures::stream::pending());
-        let mut answer = answers.send(Response::new(stream(quiet)), Vec::new(), Taker::default()).into_body();
-        answer.frame().await.unwrap().unwrap();
-        assert!(futures::FutureExt::now_or_never(answer.frame()).is_none());
-        for _ in 0..5 {
-            answers.sweep();
-        }
-        // Still pending rather than broken.
-        assert!(futures::FutureExt::now_or_never(answer.frame()).is_none());
-    }
-
-    /// An HTTP/2 client that says it takes nothing of any answer.
-    #[tokio::test]
-    async fn short_answers_of_many_on_a_connection_are_watched_too() {
-        let (answers, pool) = (Answers::default(), Pool::new(2));
-        let connection = Arc::new(crate::serve::Connection::default());
-        let taker = || Taker { many: true, connection: Some(connection.trust()) };
-        let permit = || vec![pool.try_take("a", 1).unwrap()];
-        let read = answers.send(Response::new(full("x")), permit(), taker());
-        assert_eq!(read.into_body().collect().await.unwrap().to_bytes(), "x");
-        let unread = answers.send(Response::new(full("x")), permit(), taker());
-        let _answering = connection.begin();
-        assert!(pool.try_take("a", 1).is_none(), "it holds its place");
-        answers.sweep();
-        assert!(pool.try_take("a", 1).is_none() && !connection.is_quiet());
-        answers.sweep();
-        assert!(pool.try_take("a", 1).is_some(), "given up");
-        assert!(connection.is_quiet(), "nobody waits for it");
-        drop(unread);
-        assert!(!connection.is_quiet(), "what is answered now is waited for");
+        let mut answer = world.send(stream(quiet));
+        let unsent = part(&mut answer).await;
+        assert_eq!(world.ends(12), None);
+        drop(unsent);
+        assert!(answer.frame().now_or_never().is_none());
+        assert_eq!(world.ends(50), None);
     }
 
     #[test]
     fn answers_that_were_sent_are_forgotten() {
-        let answers = Answers::default();
+        let world = World::new();
         for _ in 0..10_000 {
-            let taker = Taker { many: true, connection: None };
-            drop(answers.send(Response::new(full("x")), Vec::new(), taker));
+            drop(world.send(full("x")));
         }
-        assert!(answers.0.lock().unwrap().len() < 100);
+        assert!(world.answers.0.lock().unwrap().len() < 100);
     }
 }

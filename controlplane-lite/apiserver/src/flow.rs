@@ -2,10 +2,12 @@
 //! threads of its own when its body is large.
 //!
 //! Nodes, components, workloads and strangers each have pools of their own, so that none can take the others' place, and
-//! within a pool one user gets half at most, and of memory for bodies an eighth. A place is held until the answer has been sent or given up.
+//! within a pool one user gets half at most, and of memory for bodies an eighth. What a request holds as it is decided is
+//! in its [`Held`]; what of that its answer holds, and for how long, is said in [`answer`](super::answer).
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -74,19 +76,102 @@ impl Level {
     }
 }
 
+/// Whose share a user's requests take. A namespace has as many service accounts as somebody likes to make; those of
+/// kube-system are components, each for itself.
+pub fn payer(user: &UserInfo) -> &str {
+    let name = user.username.as_str();
+    if !name.starts_with("system:serviceaccount:") || Level::of(user) != Level::Workloads {
+        return name;
+    }
+    match name.rsplit_once(':') {
+        Some((namespace, account)) if !account.is_empty() => namespace,
+        _ => name,
+    }
+}
+
+/// What is left of something, and how many wait for it.
+#[derive(Debug)]
+struct Stock {
+    left: Arc<Semaphore>,
+    wanted: AtomicUsize,
+}
+
+/// Somebody who waits.
+struct Waiter<'a>(&'a AtomicUsize);
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What was taken out of a stock, given back when dropped.
+#[derive(Debug)]
+struct Taken {
+    permit: OwnedSemaphorePermit,
+    of: Arc<Stock>,
+}
+
+impl Stock {
+    fn new(size: usize) -> Arc<Self> {
+        Arc::new(Self { left: Arc::new(Semaphore::new(size)), wanted: AtomicUsize::new(0) })
+    }
+
+    fn try_take(self: &Arc<Self>, amount: u32) -> Option<Taken> {
+        let permit = self.left.clone().try_acquire_many_owned(amount).ok()?;
+        Some(Taken { permit, of: self.clone() })
+    }
+
+    async fn take(self: &Arc<Self>, amount: u32) -> Option<Taken> {
+        if let Some(taken) = self.try_take(amount) {
+            return Some(taken);
+        }
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+        let _waits = Waiter(&self.wanted);
+        let permit = self.left.clone().acquire_many_owned(amount).await.ok()?;
+        Some(Taken { permit, of: self.clone() })
+    }
+}
+
+impl Taken {
+    fn is_wanted(&self) -> bool {
+        self.of.wanted.load(Ordering::Relaxed) > 0
+    }
+
+    fn shrink(&mut self, to: usize) {
+        let surplus = self.permit.num_permits().saturating_sub(to);
+        drop(self.permit.split(surplus));
+    }
+}
+
 /// Something of which there is so much, and of which one user gets at most a share.
 #[derive(Debug)]
 pub struct Pool {
-    all: Arc<Semaphore>,
+    all: Arc<Stock>,
     share: usize,
-    users: Mutex<HashMap<Box<str>, Weak<Semaphore>>>,
+    users: Mutex<HashMap<Box<str>, Weak<Stock>>>,
 }
 
 /// A part of a [`Pool`], given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    _own: OwnedSemaphorePermit,
-    _all: OwnedSemaphorePermit,
+    own: Taken,
+    all: Taken,
+}
+
+impl Permit {
+    /// Whether somebody waits for it: the same user for their share, or anybody for what is left to all.
+    pub fn is_wanted(&self) -> bool {
+        self.own.is_wanted() || self.all.is_wanted()
+    }
+
+    /// Gives back what is more than that.
+    #[must_use]
+    pub fn at_most(mut self, amount: usize) -> Self {
+        self.own.shrink(amount);
+        self.all.shrink(amount);
+        self
+    }
 }
 
 impl Pool {
@@ -97,11 +182,11 @@ impl Pool {
 
     /// A pool of `size`, of which one user gets `share`.
     pub fn shared(size: usize, share: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(size)), share, users: Mutex::default() }
+        Self { all: Stock::new(size), share, users: Mutex::default() }
     }
 
     /// What is left of a user's share. Shares of which nothing is taken are forgotten by and by.
-    fn share_of(&self, user: &str) -> Arc<Semaphore> {
+    fn share_of(&self, user: &str) -> Arc<Stock> {
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = users.get(user).and_then(Weak::upgrade) {
             return share;
@@ -109,7 +194,7 @@ impl Pool {
         if users.len() == users.capacity() {
             users.retain(|_, share| share.strong_count() > 0);
         }
-        let share = Arc::new(Semaphore::new(self.share));
+        let share = Stock::new(self.share);
         users.insert(user.into(), Arc::downgrade(&share));
         share
     }
@@ -117,21 +202,32 @@ impl Pool {
     /// Takes `amount` if it is there.
     pub fn try_take(&self, user: &str, amount: usize) -> Option<Permit> {
         let amount = u32::try_from(amount).unwrap_or(u32::MAX);
-        let own = self.share_of(user).try_acquire_many_owned(amount).ok()?;
-        let all = self.all.clone().try_acquire_many_owned(amount).ok()?;
-        Some(Permit { _own: own, _all: all })
+        let own = self.share_of(user).try_take(amount)?;
+        let all = self.all.try_take(amount)?;
+        Some(Permit { own, all })
     }
 
     /// Takes `amount`, waiting a while for others to give it back; who has their share waits for themselves.
     pub async fn take(&self, user: &str, amount: usize) -> Option<Permit> {
         let amount = u32::try_from(amount).unwrap_or(u32::MAX);
         let taken = async {
-            let own = self.share_of(user).acquire_many_owned(amount).await.ok()?;
-            let all = self.all.clone().acquire_many_owned(amount).await.ok()?;
-            Some(Permit { _own: own, _all: all })
+            let own = self.share_of(user).take(amount).await?;
+            let all = self.all.take(amount).await?;
+            Some(Permit { own, all })
         };
         tokio::time::timeout(QUEUE, taken).await.ok().flatten()
     }
+}
+
+/// What a request does with its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Reads objects.
+    Read,
+    /// Writes objects.
+    Write,
+    /// Asks for what is no object: discovery, documents, metrics.
+    Other,
 }
 
 /// The pools of one level.
@@ -139,17 +235,22 @@ impl Pool {
 pub struct Pools {
     reads: Pool,
     writes: Pool,
+    others: Pool,
+    watches: Pool,
     /// Bytes of bodies being received.
     bodies: Pool,
-    /// Weight of large bodies being decoded and stored. Each may take some twenty times its weight.
+    /// Weight of large bodies being decoded and stored, and of what is answered to them. Each may take some twenty times
+    /// its weight as long as it is decoded.
     large: Pool,
 }
 
 impl Pools {
-    fn new(reads: usize, writes: usize, bodies: usize) -> Self {
+    fn new(reads: usize, writes: usize, others: usize, watches: usize, bodies: usize) -> Self {
         Self {
             reads: Pool::new(reads),
             writes: Pool::new(writes),
+            others: Pool::new(others),
+            watches: Pool::new(watches),
             bodies: Pool::shared(bodies * MAX_BODY, (bodies / 8).max(1) * MAX_BODY),
             large: Pool::new(4 * MAX_BODY),
         }
@@ -164,17 +265,48 @@ impl Pools {
     ///
     /// # Errors
     /// 429 when there is none for a while.
-    pub async fn place(&self, user: &UserInfo, reads: bool) -> Result<Permit, ApiError> {
-        let pool = if reads { &self.reads } else { &self.writes };
-        pool.take(&user.username, 1).await.ok_or_else(too_many)
+    pub async fn place(&self, user: &str, to: Use) -> Result<Permit, ApiError> {
+        let pool = match to {
+            Use::Read => &self.reads,
+            Use::Write => &self.writes,
+            Use::Other => &self.others,
+        };
+        pool.take(user, 1).await.ok_or_else(too_many)
+    }
+
+    /// A place among the open watches. Nobody waits for one: they last.
+    ///
+    /// # Errors
+    /// 429 when there is none.
+    pub fn watch(&self, user: &str) -> Result<Permit, ApiError> {
+        self.watches.try_take(user, 1).ok_or_else(too_many)
     }
 
     /// Room for a large body to be decoded.
     ///
     /// # Errors
     /// 429 when there is none for a while.
-    pub async fn room(&self, user: &UserInfo, weight: usize) -> Result<Permit, ApiError> {
-        self.large.take(&user.username, weight).await.ok_or_else(too_many)
+    pub async fn room(&self, user: &str, weight: usize) -> Result<Permit, ApiError> {
+        self.large.take(user, weight).await.ok_or_else(too_many)
+    }
+}
+
+/// What a request holds while it is decided.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// For its body.
+    pub memory: Vec<Permit>,
+    /// Among the requests in flight.
+    pub place: Option<Permit>,
+    /// For what is decoded on its behalf.
+    pub room: Option<Permit>,
+}
+
+impl Held {
+    /// What its answer of that length holds: the place, and of the room as much as it takes itself. The body is gone, and
+    /// what was decoded, too.
+    pub fn of_answer(self, length: usize) -> Vec<Permit> {
+        self.place.into_iter().chain(self.room.map(|room| room.at_most(length))).collect()
     }
 }
 
@@ -197,12 +329,13 @@ pub struct Flow {
 
 impl Default for Flow {
     fn default() -> Self {
-        // Reads and writes as upstream's 400 and 200 in flight.
+        // Reads and writes as upstream's 400 and 200 in flight. Upstream has no bound for watches: these are for clients that
+        // have lost count. A node has one for each object that its pods name.
         Self {
-            nodes: Pools::new(200, 200, 8),
-            components: Pools::new(400, 200, 16),
-            workloads: Pools::new(400, 200, 16),
-            strangers: Pools::new(20, 10, 2),
+            nodes: Pools::new(200, 200, 40, 100_000, 8),
+            components: Pools::new(400, 200, 60, 60_000, 16),
+            workloads: Pools::new(400, 200, 60, 20_000, 16),
+            strangers: Pools::new(20, 10, 8, 200, 2),
             threads: Threads::default(),
             answers: Answers::default(),
         }
@@ -299,6 +432,38 @@ mod tests {
         ] {
             assert_eq!(weight(media, body.as_bytes()), expect, "{media} {body}");
         }
+    }
+
+    #[test]
+    fn accounts_of_a_namespace_pay_together() {
+        for (name, group, expect) in [
+            ("system:serviceaccount:a:b", "system:serviceaccounts:a", "system:serviceaccount:a"),
+            ("system:serviceaccount:a:c", "system:serviceaccounts:a", "system:serviceaccount:a"),
+            (
+                "system:serviceaccount:kube-system:b",
+                "system:serviceaccounts:kube-system",
+                "system:serviceaccount:kube-system:b",
+            ),
+            ("system:serviceaccount:", "system:authenticated", "system:serviceaccount:"),
+            ("jane:x", "system:authenticated", "jane:x"),
+        ] {
+            assert_eq!(payer(&UserInfo::new(name, [group])), expect);
+        }
+    }
+
+    #[test]
+    fn an_answer_holds_what_it_takes_itself() {
+        let (places, room) = (Pool::new(2), Pool::new(200));
+        let held = || Held { place: places.try_take("a", 1), room: room.try_take("a", 100), memory: Vec::new() };
+        let permits = held().of_answer(30);
+        assert!(places.try_take("a", 1).is_none());
+        assert!(room.try_take("a", 71).is_none() && room.try_take("a", 70).is_some());
+        drop(permits);
+        // A long answer to a small request.
+        let permits = held().of_answer(1000);
+        assert!(room.try_take("a", 1).is_none() && room.try_take("b", 100).is_some());
+        drop(permits);
+        assert!(room.try_take("a", 100).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -32,7 +32,7 @@ use super::body::{Body, boxed};
 
 mod connection;
 
-pub use connection::{Connection, Lost, Trust};
+pub use connection::{Connection, Trust};
 
 /// The client's verified certificate chain in DER, leaf first; absent or empty when it showed none. An extension of
 /// every request.
@@ -74,6 +74,9 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const MAX_STREAMS: u32 = 1_000;
 /// The same for a connection without a client certificate, as upstream's.
 const MAX_STREAMS_WITHOUT_CERTIFICATE: u32 = 250;
+/// Bytes of one answer that wait in an HTTP/2 connection, and a slice more: a list that is made while it is sent is made
+/// no further.
+const SEND_BUFFER: usize = 128 * 1024;
 /// A connection that was told to end has so long for it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// HTTP/2 as ALPN names it. A client that does not ask for it speaks HTTP/1.1.
@@ -284,7 +287,7 @@ where
     }
 }
 
-/// Runs a connection to its end; no new requests once `token` is cancelled or it has been idle for a while.
+/// Runs a connection to its end; no new requests once `token` is cancelled or its own end has come.
 async fn drive<C>(
     mut connection: Pin<Box<C>>,
     shut: fn(Pin<&mut C>),
@@ -299,14 +302,15 @@ async fn drive<C>(
             debug!(%peer, %error, "connection");
         }
     };
-    // Cancel-safe: the connection is polled in place, the token stays cancelled, idleness only counts time.
-    let idle = tokio::select! {
+    // Cancel-safe: the connection is polled in place, the token stays cancelled, and whoever waits for its end is the only
+    // one.
+    let over = tokio::select! {
         ended = connection.as_mut() => return said(ended),
         () = token.cancelled() => false,
-        () = state.idle() => true,
+        () = state.over() => true,
     };
     shut(connection.as_mut());
-    if !idle {
+    if !over {
         return said(connection.await);
     }
     // A peer that does not even take its leave is left alone.
@@ -326,6 +330,7 @@ fn http2_builder(streams: u32) -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(streams)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(15));
     builder

@@ -2,18 +2,18 @@
 //! authorization, deadline, and then the router. (Audit will wrap the router here.)
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use tracing::error;
 
 use super::answer;
 use super::body::{self, Body};
 use super::call::Call;
-use super::flow::{self, Level, Permit, Pools};
+use super::flow::{self, Held, Level, Pools, Use};
 use super::go_duration;
 use super::inprocess::InProcessUser;
 use super::metrics;
@@ -23,23 +23,11 @@ use super::server::Server;
 use super::status::{ApiError, Subject};
 use auth::authn::{Credentials, UserInfo};
 use auth::authz::Attributes;
+use storage::Object;
+use storage::watch_cache::Filter;
 
 /// A request that does not last may take this long.
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// What a request holds until its answer was sent, whatever the answer is.
-#[derive(Default)]
-struct Held(Mutex<Vec<Permit>>);
-
-impl Held {
-    fn keep(&self, permits: Vec<Permit>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(permits);
-    }
-
-    fn into_permits(self) -> Vec<Permit> {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Answers a request, whatever it is.
 pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Body> {
@@ -53,7 +41,7 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
         many: request.version() == http::Version::HTTP_2,
         connection: request.extensions().get::<Trust>().cloned(),
     };
-    let held = Held::default();
+    let held = Mutex::new(Held::default());
     let work = AssertUnwindSafe(filtered(&server, request, &info, &query, long, &held)).catch_unwind();
     let (answer, warnings) = super::warnings::collect(work).await;
     let mut response = match answer {
@@ -79,8 +67,16 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
     }
     server.metrics.end(labels, response.status().as_u16(), started.elapsed());
     drop(in_flight);
-    // Tunnels and logs may pause as long as they like; a watch that nobody reads would collect events.
-    if long && info.verb != "watch" { response } else { server.flow.answers.send(response, held.into_permits(), to) }
+    // Tunnels and logs may pause as long as they like; a watch that nobody reads would collect events. What is no tunnel or
+    // log after all is an answer like any other.
+    let begun = response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if long && info.verb != "watch" && begun {
+        return response;
+    }
+    // One that is made while it is sent takes no more than a slice.
+    let length = http_body::Body::size_hint(response.body()).exact().unwrap_or(0);
+    let held = held.into_inner().unwrap_or_else(PoisonError::into_inner);
+    server.flow.answers.send(response, held.of_answer(usize::try_from(length).unwrap_or(usize::MAX)), to)
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -97,7 +93,7 @@ async fn filtered(
     info: &RequestInfo,
     query: &Query,
     long: bool,
-    held: &Held,
+    held: &Mutex<Held>,
 ) -> Result<Response<Body>, ApiError> {
     // Apart, because a reference to the parts may be held while waiting, and one to the body may not.
     let (mut parts, body) = request.into_parts();
@@ -110,12 +106,17 @@ async fn filtered(
     }
     // Whose share a request takes is decided before impersonation: who may act for others is still one client.
     let inside = parts.extensions.get::<InProcessUser>().is_some();
-    let share = (!inside).then(|| Share { pools: server.flow.pools(Level::of(&user)), user: user.clone() });
+    let share =
+        (!inside).then(|| Share { pools: server.flow.pools(Level::of(&user)), payer: flow::payer(&user).to_owned() });
     let user = super::impersonation::resolve(&parts.headers, user, &*server.authz)?;
     // Who is asking is settled: nobody behind this, and no backend, is to read it otherwise.
     super::impersonation::strip(&mut parts.headers);
     parts.headers.remove(header::AUTHORIZATION);
     authorize(server, &user, info, query)?;
+    if let Some(share) = share.as_ref().filter(|_| info.verb == "watch") {
+        // The watch's own, however it is spoken.
+        parts.extensions.insert(Arc::new(share.pools.watch(&share.payer)?));
+    }
     if long {
         if let Some(trust) = parts.extensions.get::<Trust>().filter(|_| info.verb != "watch") {
             trust.may_pause();
@@ -133,7 +134,37 @@ async fn filtered(
 /// The part of the server that a request may take.
 struct Share<'a> {
     pools: &'a Pools,
-    user: UserInfo,
+    payer: String,
+}
+
+/// Bytes of stored objects that an answer has copies of, read from the store for it: what the caches hold, all answers
+/// share.
+fn copied(server: &Server, info: &RequestInfo, query: &Query) -> usize {
+    let served = server.registry.served();
+    let past = || !query.get("continue").unwrap_or("").is_empty() || query.get("resourceVersionMatch") == Some("Exact");
+    let wanted = info.is_resource && (info.verb == "get" || info.verb == "list" && past());
+    let kind = served.scheme.by_gvr(&info.group, &info.version, &info.resource).filter(|_| wanted);
+    let Some(resource) = kind.and_then(|kind| served.resource(kind)) else { return 0 };
+    let length = |object: &Object| object.json_bytes().len();
+    if info.verb == "get" {
+        return resource.cache().get(&info.namespace, &info.name).map_or(0, |object| length(&object));
+    }
+    let mut sum = 0;
+    resource.cache().for_each(&Filter::all().in_namespace(&info.namespace), |object| sum += length(object));
+    sum.min(body::MAX_BODY)
+}
+
+fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a request needs a place for. Those that say whether the server lives need none.
+fn purpose(info: &RequestInfo) -> Option<Use> {
+    if info.is_resource {
+        return Some(if matches!(info.verb.as_str(), "get" | "list") { Use::Read } else { Use::Write });
+    }
+    let first = info.path.split('/').find(|part| !part.is_empty());
+    (!matches!(first, Some("healthz" | "livez" | "readyz" | "version"))).then_some(Use::Other)
 }
 
 /// Reads the body, then waits for a place, and holds it until the answer was sent: a body that trickles in holds
@@ -144,25 +175,27 @@ async fn limited(
     (info, query): (&RequestInfo, &Query),
     user: UserInfo,
     share: Option<Share<'_>>,
-    held: &Held,
+    held: &Mutex<Held>,
 ) -> Result<Response<Body>, ApiError> {
     let (parts, body) = request.into_parts();
-    let memory = share.as_ref().map(|share| (share.pools.bodies(), share.user.username.as_str()));
+    let memory = share.as_ref().map(|share| (share.pools.bodies(), share.payer.as_str()));
     let (body, received) = body::receive(body, memory).await?;
-    held.keep(received);
+    lock(held).memory = received;
     let media = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let weight = flow::weight(media, &body);
     // A small patch of a large object is as much work as the object.
-    let weight = weight.max(super::weigh::stored(server, info, query, &parts.headers));
+    let weight = weight.max(super::weigh::stored(server, info, query, &parts.headers)).max(copied(server, info, query));
     let request = Request::from_parts(parts, body::full(body));
-    let reads = matches!(info.verb.as_str(), "get" | "list");
-    if let Some(share) = &share
-        && info.is_resource
-    {
-        held.keep(place(share, reads, weight).await?);
+    if let (Some(share), Some(to)) = (&share, purpose(info)) {
+        let place = share.pools.place(&share.payer, to).await?;
+        lock(held).place = Some(place);
     }
     if weight < flow::LARGE_BODY {
         return super::router::dispatch(server, request, info.clone(), query.clone(), user).await;
+    }
+    if let Some(share) = &share {
+        let room = share.pools.room(&share.payer, weight).await?;
+        lock(held).room = Some(room);
     }
     let (own, info, query) = (server.clone(), info.clone(), query.clone());
     let work = async move { super::router::dispatch(&own, request, info, query, user).await };
@@ -170,14 +203,6 @@ async fn limited(
     let (answer, warnings) = server.flow.apart(super::warnings::collect(work)).await?;
     warnings.into_iter().for_each(super::warnings::add);
     answer
-}
-
-async fn place(share: &Share<'_>, reads: bool, weight: usize) -> Result<Vec<Permit>, ApiError> {
-    let mut permits = vec![share.pools.place(&share.user, reads).await?];
-    if weight >= flow::LARGE_BODY {
-        permits.push(share.pools.room(&share.user, weight).await?);
-    }
-    Ok(permits)
 }
 
 /// The client's `timeout` parameter, at most the server's own.
@@ -300,6 +325,29 @@ mod tests {
         );
         let path = Attributes::non_resource(user, "get", "/metrics");
         assert_eq!(forbidden(&path, "").to_string(), "forbidden: User \"jane\" cannot get path \"/metrics\"");
+    }
+
+    #[test]
+    fn what_is_no_question_of_life_needs_a_place() {
+        let of = |method: &str, path: &str| {
+            let method = http::Method::from_bytes(method.as_bytes()).unwrap();
+            purpose(&request_info::parse(&method, path, &Query::parse(None)))
+        };
+        for (path, expect) in [
+            ("/healthz", None),
+            ("/livez/ping", None),
+            ("//readyz", None),
+            ("/version", None),
+            ("/", Some(Use::Other)),
+            ("/versions", Some(Use::Other)),
+            ("/openapi/v2", Some(Use::Other)),
+            ("/apis", Some(Use::Other)),
+            ("/metrics", Some(Use::Other)),
+            ("/api/v1/pods", Some(Use::Read)),
+        ] {
+            assert_eq!(of("GET", path), expect, "{path}");
+        }
+        assert_eq!(of("POST", "/api/v1/namespaces/a/pods"), Some(Use::Write));
     }
 
     #[test]

@@ -208,11 +208,38 @@ pub async fn connect(address: std::net::SocketAddr, ca_pem: &str, identity: Opti
     sender
 }
 
+pub type Sender2 = hyper::client::conn::http2::SendRequest<http_body_util::Full<Bytes>>;
+
+/// A TLS connection speaking HTTP/2 whose client takes no byte of any answer, and the task that ends with it.
+pub async fn connect_taking_nothing(
+    address: std::net::SocketAddr,
+    ca_pem: &str,
+    identity: Option<(&str, &str)>,
+) -> (Sender2, tokio::task::JoinHandle<()>) {
+    let stream = tls_speaking(address, ca_pem, identity, "h2").await;
+    let (sender, connection) = hyper::client::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new())
+        .initial_stream_window_size(0)
+        .handshake(hyper_util::rt::TokioIo::new(stream))
+        .await
+        .unwrap();
+    // How it ends is the server's affair.
+    (sender, tokio::spawn(async move { drop(connection.await) }))
+}
+
 /// A TLS connection on which nothing was sent yet.
 pub async fn tls(
     address: std::net::SocketAddr,
     ca_pem: &str,
     identity: Option<(&str, &str)>,
+) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    tls_speaking(address, ca_pem, identity, "http/1.1").await
+}
+
+async fn tls_speaking(
+    address: std::net::SocketAddr,
+    ca_pem: &str,
+    identity: Option<(&str, &str)>,
+    protocol: &str,
 ) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -223,13 +250,14 @@ pub async fn tls(
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots);
-    let tls = match identity {
+    let mut tls = match identity {
         None => builder.with_no_client_auth(),
         Some((cert, key)) => {
             let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
             builder.with_client_auth_cert(vec![cert], PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
         }
     };
+    tls.alpn_protocols = vec![protocol.into()];
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
     connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()

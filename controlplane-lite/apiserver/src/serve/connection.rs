@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 
 use crate::body::{Body, BodyError, boxed};
@@ -26,8 +27,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(Debug, Default)]
 pub struct Connection {
     open: AtomicUsize,
-    /// Of them those whose answer was given up: nobody takes it, and nobody can tell the client.
-    lost: AtomicUsize,
+    /// Told when the connection is to end, whatever happens on it.
+    end: Notify,
     begun: AtomicU64,
     trusted: AtomicBool,
     may_pause: AtomicBool,
@@ -43,25 +44,15 @@ impl Trust {
         self.0.trusted.store(true, Ordering::Relaxed);
     }
 
-    /// The answer to one of the connection's requests was given up.
-    pub fn lose(&self) -> Lost {
-        self.0.lost.fetch_add(1, Ordering::Relaxed);
-        Lost(self.0.clone())
+    /// An answer on it is not taken. Over HTTP/2 that is one of many, but its stream cannot be ended alone: once all of
+    /// it lies in the connection's buffers, nobody is left who could tell.
+    pub fn end(&self) {
+        self.0.end.notify_one();
     }
 
     /// The request is one whose reader may pause as long as they like: a log in a pager.
     pub fn may_pause(&self) {
         self.0.may_pause();
-    }
-}
-
-/// A request whose answer was given up, until its stream ends.
-#[derive(Debug)]
-pub struct Lost(Arc<Connection>);
-
-impl Drop for Lost {
-    fn drop(&mut self) {
-        self.0.lost.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -93,19 +84,22 @@ impl Connection {
         self.may_pause.store(true, Ordering::Relaxed);
     }
 
-    /// Whether no request is being answered but such whose answers were given up.
-    pub fn is_quiet(&self) -> bool {
-        self.open.load(Ordering::Relaxed) <= self.lost.load(Ordering::Relaxed)
+    /// Returns when the connection is to end: an answer on it is not taken, or no request has been on it for a while.
+    pub async fn over(&self) {
+        // Cancel-safe: who is told keeps it, idleness only counts time.
+        tokio::select! {
+            () = self.end.notified() => {}
+            () = self.idle() => {}
+        }
     }
 
-    /// Returns when no request has been on the connection for a while.
-    pub async fn idle(&self) {
+    async fn idle(&self) {
         let mut begun = None;
         loop {
             let trusted = self.trusted.load(Ordering::Relaxed);
             tokio::time::sleep(if trusted { IDLE } else { STRANGER_IDLE }).await;
             let now = self.begun.load(Ordering::Relaxed);
-            if self.is_quiet() && begun == Some(now) {
+            if self.open.load(Ordering::Relaxed) == 0 && begun == Some(now) {
                 return;
             }
             begun = Some(now);
@@ -233,6 +227,15 @@ mod tests {
         assert!(tokio::time::timeout(100 * IDLE, connection.idle()).await.is_err());
         drop(answering);
         connection.idle().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_can_be_told_to_end() {
+        let connection = Arc::new(Connection::default());
+        let _answering = connection.begin();
+        assert!(tokio::time::timeout(100 * IDLE, connection.over()).await.is_err());
+        connection.trust().end();
+        connection.over().await;
     }
 
     #[tokio::test(start_paused = true)]

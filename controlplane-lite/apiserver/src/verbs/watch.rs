@@ -71,11 +71,11 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
         let end = async move {
             // The last bookmark may still be on its way at the deadline.
             tokio::select! {
-                () = sleep_until(deadline + answer::SWEEP) => {}
+                () = sleep_until(deadline + answer::UNREAD) => {}
                 () = stopping.cancelled() => {}
             }
         };
-        let timeouts = Timeouts { unread: answer::SWEEP, end: end.boxed() };
+        let timeouts = Timeouts { unread: answer::UNREAD, end: end.boxed() };
         return Ok(websocket::answer(request, "", frames.map(text).boxed(), timeouts));
     }
     let mut response = Response::new(body::stream(frames));

@@ -14,6 +14,7 @@ mod lifecycle;
 mod published;
 mod semantics;
 mod tunnels;
+mod unread;
 mod watches;
 mod writes;
 
