@@ -29,15 +29,15 @@ use tracing::debug;
 
 use self::connection::{Counted, TimedWrites};
 use super::body::{Body, boxed};
+use auth::authn::x509::ClientCertificate;
 
 mod connection;
 
 pub use connection::{Connection, Trust};
 
-/// The client's verified certificate chain in DER, leaf first; absent or empty when it showed none. An extension of
-/// every request.
-#[derive(Debug, Clone, Default)]
-pub struct PeerCertificates(pub Arc<[CertificateDer<'static>]>);
+/// The client's verified certificate; absent when it showed none. An extension of every request.
+#[derive(Debug, Clone)]
+pub struct PeerCertificate(pub Arc<ClientCertificate>);
 
 /// Where a request came from. An extension of every request from a socket.
 #[derive(Debug, Clone, Copy)]
@@ -254,10 +254,9 @@ where
 {
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(HTTP2);
-    let certificates = PeerCertificates(
-        session.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect(),
-    );
-    let streams = if certificates.0.is_empty() { MAX_STREAMS_WITHOUT_CERTIFICATE } else { MAX_STREAMS };
+    let certificate = session.peer_certificates().and_then(|chain| chain.first());
+    let certificate = certificate.map(|leaf| PeerCertificate(Arc::new(ClientCertificate::read(leaf))));
+    let streams = if certificate.is_none() { MAX_STREAMS_WITHOUT_CERTIFICATE } else { MAX_STREAMS };
     let state = Arc::new(Connection::default());
     let io = TokioIo::new(TimedWrites::new(stream, state.clone()));
     let of_requests = state.clone();
@@ -265,7 +264,9 @@ where
         let answering = of_requests.begin();
         let state = of_requests.clone();
         let mut request = request.map(boxed);
-        request.extensions_mut().insert(certificates.clone());
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         request.extensions_mut().insert(PeerAddress(peer));
         request.extensions_mut().insert(state.trust());
         let answer = handler(request);

@@ -18,7 +18,7 @@ use super::go_duration;
 use super::inprocess::InProcessUser;
 use super::metrics;
 use super::request_info::{self, Query, RequestInfo};
-use super::serve::{PeerCertificates, Trust};
+use super::serve::{PeerCertificate, Trust};
 use super::server::Server;
 use super::status::{ApiError, Subject};
 use auth::authn::{Credentials, UserInfo};
@@ -218,13 +218,9 @@ async fn authenticate(server: &Server, request: &Parts, info: &RequestInfo) -> R
     if let Some(InProcessUser(user)) = request.extensions.get() {
         return Ok(UserInfo::clone(user));
     }
-    let certificates: Vec<Vec<u8>> = request
-        .extensions
-        .get::<PeerCertificates>()
-        .map(|chain| chain.0.iter().map(|der| der.as_ref().to_vec()).collect())
-        .unwrap_or_default();
+    let certificate = request.extensions.get::<PeerCertificate>().map(|peer| &*peer.0);
     let authorization = request.headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let credentials = Credentials { peer_certificates: &certificates, authorization, path: &info.path };
+    let credentials = Credentials { certificate, authorization, path: &info.path };
     match server.authn.authenticate(credentials).await {
         Ok(Some(authenticated)) => Ok(authenticated.user),
         Ok(None) => Err(ApiError::unauthorized()),

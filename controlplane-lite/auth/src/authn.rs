@@ -81,9 +81,8 @@ impl UserInfo {
 /// The credentials a request carries.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Credentials<'r> {
-    /// The client's certificate chain, leaf first, DER, as verified by the TLS
-    /// layer against the cluster CA.
-    pub peer_certificates: &'r [Vec<u8>],
+    /// The client's certificate, verified by the TLS layer against the cluster CA.
+    pub certificate: Option<&'r x509::ClientCertificate>,
     /// The `Authorization` header as it came.
     pub authorization: Option<&'r str>,
     /// The request's path, for which anonymous access may be allowed.

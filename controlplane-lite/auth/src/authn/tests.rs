@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::bootstrap_token::BootstrapTokenAuthenticator;
 use super::files::{BasicUsers, StaticTokens};
 use super::service_account::{Reference, ServiceAccountAuthenticator, TokenIssuer, TokenSpec};
-use super::x509::CertificateAuthenticator;
+use super::x509::{CertificateAuthenticator, ClientCertificate};
 use super::*;
 use pki::{Pki, ServiceAccountKey, Subject};
 
@@ -219,8 +219,9 @@ async fn users_from_files() {
     assert!(StaticTokens::load(Path::new("/nonexistent/users.csv")).unwrap_err().to_string().contains("/nonexistent"));
 }
 
-async fn ask_at(clock: fn() -> Timestamp, chain: &[Vec<u8>]) -> Result<Option<Authenticated>, AuthnError> {
-    let credentials = Credentials { peer_certificates: chain, ..Credentials::default() };
+async fn ask_at(clock: fn() -> Timestamp, der: Option<&[u8]>) -> Result<Option<Authenticated>, AuthnError> {
+    let certificate = der.map(ClientCertificate::read);
+    let credentials = Credentials { certificate: certificate.as_ref(), ..Credentials::default() };
     CertificateAuthenticator::new(clock).authenticate(credentials).await
 }
 
@@ -230,18 +231,18 @@ async fn certificates_name_their_user() {
     let pki = Pki::load_or_create(directory.path(), now()).unwrap();
     let admin = pki.leaf("admin", &Subject::client("jane", Some("ops")), now()).unwrap();
     let (_, pem) = x509_parser::pem::parse_x509_pem(admin.cert_pem.as_bytes()).unwrap();
-    let chain = [pem.contents];
-    let ask = async |peer_certificates: &[Vec<u8>]| ask_at(now, peer_certificates).await;
-    let user = ask(&chain).await.unwrap().unwrap().user;
+    let der = Some(pem.contents.as_slice());
+    let ask = async |der| ask_at(now, der).await;
+    let user = ask(der).await.unwrap().unwrap().user;
     assert_eq!(
         (user.username.as_str(), user.groups.as_slice()),
         ("jane", &["ops".to_owned(), AUTHENTICATED.to_owned()][..])
     );
-    assert_eq!(ask(&[]).await.unwrap(), None);
-    assert!(ask(&[vec![1, 2, 3]]).await.is_err());
-    assert!(ask_at(|| now() + pki::LEAF_LIFETIME, &chain).await.is_ok());
+    assert_eq!(ask(None).await.unwrap(), None);
+    assert!(ask(Some(&[1, 2, 3])).await.is_err());
+    assert!(ask_at(|| now() + pki::LEAF_LIFETIME, der).await.is_ok());
     let after = || now() + pki::LEAF_LIFETIME + SignedDuration::from_secs(1);
-    assert!(ask_at(after, &chain).await.is_err(), "a connection may outlive its certificate");
+    assert!(ask_at(after, der).await.is_err(), "a connection may outlive its certificate");
 }
 
 #[tokio::test]
