@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::registry::{RegistryError, ResourceName};
 use auth::authn::UserInfo;
+use scheme::access::str_at;
 use scheme::{FieldErrors, Kind};
 
 mod certificates;
@@ -148,6 +149,12 @@ pub trait View: Send + Sync {
     /// decoded then.
     fn mentions(&self, group: &str, plural: &str, namespace: &str, name: &str, text: &str) -> Option<bool> {
         self.get(group, plural, namespace, name).map(|object| object.to_string().contains(text))
+    }
+    /// Whether a namespace is ending; nothing when it cannot be seen.
+    fn is_ending(&self, namespace: &str) -> Option<bool> {
+        let namespace = self.get("", "namespaces", "", namespace)?;
+        let terminating = str_at(&namespace, &["status", "phase"]) == "Terminating";
+        Some(terminating || !namespace["metadata"]["deletionTimestamp"].is_null())
     }
     /// Waits until every write that was answered before can be seen here.
     fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>>;

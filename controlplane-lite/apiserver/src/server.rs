@@ -128,6 +128,12 @@ impl View for Server {
         Some(self.registry.get(group, plural)?.cache().get(namespace, name)?.mentions(text))
     }
 
+    /// Every create asks: the object's header says it, without a decode.
+    fn is_ending(&self, namespace: &str) -> Option<bool> {
+        let namespace = self.registry.get("", "namespaces")?.cache().get("", namespace)?;
+        Some(namespace.deletion_timestamp().is_some() || namespace.field("status.phase") == Some("Terminating"))
+    }
+
     fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>> {
         self.registry.fresh().map_ok(drop).boxed()
     }

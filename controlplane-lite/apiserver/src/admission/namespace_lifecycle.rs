@@ -7,7 +7,6 @@ use serde_json::Value;
 use super::{Answer, Cause, Mutated, Mutating, Operation, Refusal, Request, View};
 use crate::registry::ResourceName;
 use scheme::Text;
-use scheme::access::str_at;
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 const NAMESPACES: ResourceName = ResourceName { group: Text::Borrowed(""), plural: Text::Borrowed("namespaces") };
@@ -48,12 +47,7 @@ fn judge(request: &Request<'_>, view: &dyn View) -> Option<Result<Mutated, Refus
     if request.operation == Operation::Update {
         return view.has("", "namespaces", "", request.namespace).then_some(Ok(Mutated::No));
     }
-    let namespace = view.get("", "namespaces", "", request.namespace)?;
-    if str_at(&namespace, &["status", "phase"]) != "Terminating" && namespace["metadata"]["deletionTimestamp"].is_null()
-    {
-        return fine;
-    }
-    Some(Err(ending(request)))
+    if view.is_ending(request.namespace)? { Some(Err(ending(request))) } else { fine }
 }
 
 fn ending(request: &Request<'_>) -> Refusal {
