@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use http::{Request, Response};
 
 use super::body::{self, Body};
@@ -29,7 +30,7 @@ pub async fn dispatch(
     let served = server.registry.served();
     if !info.is_resource {
         let (parts, _) = request.into_parts();
-        return endpoints::serve(server, &served, &parts, &info, &query).await;
+        return endpoints::serve(server, &served, &parts, &info, &query).boxed().await;
     }
     let Some(kind) = served.scheme.by_gvr(&info.group, &info.version, &info.resource) else {
         return Ok(endpoints::not_found());
@@ -49,12 +50,12 @@ pub async fn dispatch(
         info.namespace.clear();
     }
     if !kind.stored() {
-        return virtual_kind(server, request, info, query, user, kind).await;
+        return virtual_kind(server, request, info, query, user, kind).boxed().await;
     }
     let resource = served.resource(kind).ok_or_else(ApiError::no_such_path)?.clone();
     let (kind, headers) = (kind.clone(), request.headers().clone());
     let call = Call { server: server.clone(), info, query, headers, user, kind, resource };
-    if call.info.subresource.is_empty() { object(call, request).await } else { below(call, request).await }
+    if call.info.subresource.is_empty() { object(call, request).await } else { below(call, request).boxed().await }
 }
 
 /// The object or the collection itself.
@@ -69,19 +70,22 @@ async fn object(call: Call, mut request: Request<Body>) -> Result<Response<Body>
     if !fits || !call.kind.verbs.contains(&verb) {
         return Err(ApiError::method_not_allowed());
     }
-    match verb {
-        "get" => verbs::get::get(&call).await,
-        "list" => verbs::list::list(call).await,
-        "watch" => verbs::watch::watch(call, &mut request).await,
-        "create" => verbs::create::create(&call, body::collect(request.into_body()).await?).await,
-        "update" => verbs::update::update(&call, body::collect(request.into_body()).await?).await,
-        "patch" => verbs::patch::patch(&call, body::collect(request.into_body()).await?).await,
-        "delete" => verbs::delete::delete(&call, body::collect(request.into_body()).await?).await,
+    // Each verb's own allocation: what one of them keeps while it waits is not moved about with every request.
+    let object = match verb {
+        "get" => verbs::get::get(&call).boxed(),
+        "list" => return verbs::list::list(call).boxed().await,
+        "watch" => return verbs::watch::watch(call, &mut request).boxed().await,
+        "create" => verbs::create::create(&call, body::collect(request.into_body()).await?).boxed(),
+        "update" => verbs::update::update(&call, body::collect(request.into_body()).await?).boxed(),
+        "patch" => verbs::patch::patch(&call, body::collect(request.into_body()).await?).boxed(),
+        "delete" => verbs::delete::delete(&call, body::collect(request.into_body()).await?).boxed(),
         "deletecollection" => {
-            verbs::deletecollection::deletecollection(call, body::collect(request.into_body()).await?).await
+            let body = body::collect(request.into_body()).await?;
+            return verbs::deletecollection::deletecollection(call, body).boxed().await;
         }
-        _ => Err(ApiError::method_not_allowed()),
-    }
+        _ => return Err(ApiError::method_not_allowed()),
+    };
+    object.await
 }
 
 /// A subresource.
@@ -97,27 +101,28 @@ async fn below(call: Call, request: Request<Body>) -> Result<Response<Body>, Api
         return Err(ApiError::method_not_allowed());
     }
     match name.as_str() {
-        "log" => return subresource::node_connect::log(&call, request).await,
-        "exec" | "attach" | "portforward" => return subresource::node_connect::connect(&call, request).await,
-        "proxy" => return subresource::proxy::proxy(&call, request).await,
+        "log" => return subresource::node_connect::log(&call, request).boxed().await,
+        "exec" | "attach" | "portforward" => return subresource::node_connect::connect(&call, request).boxed().await,
+        "proxy" => return subresource::proxy::proxy(&call, request).boxed().await,
         _ => {}
     }
     if !call.info.rest.is_empty() {
         return Ok(endpoints::not_found());
     }
     let body = body::collect(request.into_body()).await?;
-    match (name.as_str(), verb.as_str()) {
-        ("scale", "get") => subresource::scale::get(&call).await,
-        ("scale", "update") => subresource::scale::update(&call, body).await,
-        ("scale", "patch") => subresource::scale::patch(&call, body).await,
-        ("binding", "create") => subresource::binding::create(&call, body).await,
-        ("eviction", "create") => subresource::eviction::create(&call, body).await,
-        ("token", "create") => subresource::token::create(&call, body).await,
-        (_, "get") => verbs::get::get(&call).await,
-        (_, "update") => verbs::update::update(&call, body).await,
-        (_, "patch") => verbs::patch::patch(&call, body).await,
-        _ => Err(ApiError::method_not_allowed()),
-    }
+    let answer = match (name.as_str(), verb.as_str()) {
+        ("scale", "get") => subresource::scale::get(&call).boxed(),
+        ("scale", "update") => subresource::scale::update(&call, body).boxed(),
+        ("scale", "patch") => subresource::scale::patch(&call, body).boxed(),
+        ("binding", "create") => subresource::binding::create(&call, body).boxed(),
+        ("eviction", "create") => subresource::eviction::create(&call, body).boxed(),
+        ("token", "create") => subresource::token::create(&call, body).boxed(),
+        (_, "get") => verbs::get::get(&call).boxed(),
+        (_, "update") => verbs::update::update(&call, body).boxed(),
+        (_, "patch") => verbs::patch::patch(&call, body).boxed(),
+        _ => return Err(ApiError::method_not_allowed()),
+    };
+    answer.await
 }
 
 /// Kinds that are answered, not stored.
