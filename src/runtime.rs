@@ -45,11 +45,14 @@ fn prefer(
 /// # Errors
 /// When containerd is missing, does not start or refuses the images.
 pub async fn start(inputs: &NodeInputs, driver: CgroupDriver, tasks: &Tasks) -> Result<CriClient> {
+    // Work for a processor while the runtime is waited for.
+    let builtin = tokio::task::spawn_blocking(cri::images::Builtin::make);
     let client = match &inputs.node.container_runtime_endpoint {
         Some(endpoint) => CriClient::connect(socket_of(endpoint)?),
         None => start_private(inputs, driver, tasks).await?,
     };
-    cri::images::import_builtin(&client).await.context("import copepod's own images")?;
+    let builtin = builtin.await?.context("unpack copepod's own images")?;
+    builtin.import(&client).await.context("import copepod's own images")?;
     Ok(client)
 }
 

@@ -13,6 +13,7 @@ mod process;
 mod purge;
 mod supervise;
 mod sys;
+mod version;
 
 #[cfg(test)]
 mod tests;

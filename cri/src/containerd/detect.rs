@@ -62,19 +62,6 @@ fn oci_runtime(wanted: &OciRuntime) -> Result<PathBuf, ContainerdError> {
     find(program).ok_or_else(|| ContainerdError::Missing { program: program.to_owned(), package })
 }
 
-/// The first line of `program --version`.
-pub(super) async fn version_line(program: &Path) -> Result<String, ContainerdError> {
-    let name = program.display().to_string();
-    let failed = |problem: String| ContainerdError::Version { program: name.clone(), problem };
-    let output = Command::new(program).arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = output.await.map_err(|e| failed(e.to_string()))?;
-    if !output.status.success() {
-        return Err(failed(output.status.to_string()));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines().next().map(str::to_owned).ok_or_else(|| failed("it prints nothing".to_owned()))
-}
-
 /// Everything that the configuration depends on; `version_line` is containerd's.
 pub(super) async fn machine(options: &Options, version_line: &str) -> Result<Machine, ContainerdError> {
     let version = Release::parse(version_line).ok_or_else(|| ContainerdError::Version {

@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::info;
 
-use super::{ContainerdError, Options, config, detect, sys};
+use super::{ContainerdError, Options, config, detect, sys, version};
 use crate::client::{CriClient, Deadlines};
 use crate::error::CriError;
 use crate::service::RuntimeService;
@@ -99,7 +99,7 @@ pub(super) async fn prepare(options: &Options) -> Result<Plan, ContainerdError> 
     for directory in [&options.root, &options.state] {
         fs::create_dir_all(directory).map_err(file("create directory", directory))?;
     }
-    let version_line = detect::version_line(&containerd).await?;
+    let version_line = version::line(&containerd, &options.state.join(version::NOTE)).await?;
     let machine = detect::machine(options, &version_line).await?;
     Ok(Plan { containerd, config: config::render(options, &machine), version_line })
 }
