@@ -19,11 +19,12 @@ use crate::sys;
 
 /// Exit code of a process that was started wrongly: starting it again is no use.
 const EXIT_USAGE: i32 = 2;
-/// How long a copepod has to run for its next start to be immediate.
+/// How long a copepod has to run for its next start to be immediate: a crash then is no loop, and all of the node's
+/// requests wait for that start.
 const STEADY: Duration = Duration::from_secs(10);
 /// Where copepod's output goes, as the node sees it.
 pub const LOG: &str = "/var/log/copepod.log";
-/// Shortest and longest pause between two starts.
+/// Shortest and longest pause before a start that follows a short run.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
@@ -169,7 +170,7 @@ impl Restarts {
         if self.count == 1 && code == Some(EXIT_USAGE) {
             return Next::End;
         }
-        self.pause = if ran >= STEADY { MIN_PAUSE } else { (self.pause * 2).clamp(MIN_PAUSE, MAX_PAUSE) };
+        self.pause = if ran >= STEADY { Duration::ZERO } else { (self.pause * 2).clamp(MIN_PAUSE, MAX_PAUSE) };
         Next::Pause(self.pause)
     }
 }
@@ -251,6 +252,7 @@ mod tests {
         let mut restarts = Restarts::default();
         let pauses: Vec<_> = (0..10).map(|_| restarts.after(None, Duration::ZERO)).collect();
         assert_eq!((pauses[0], pauses[9]), (Next::Pause(MIN_PAUSE), Next::Pause(MAX_PAUSE)));
-        assert_eq!(restarts.after(None, STEADY), Next::Pause(MIN_PAUSE));
+        assert_eq!(restarts.after(None, STEADY), Next::Pause(Duration::ZERO));
+        assert_eq!(restarts.after(None, Duration::ZERO), Next::Pause(MIN_PAUSE));
     }
 }
