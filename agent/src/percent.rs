@@ -13,3 +13,25 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
     }
     Some(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_hexadecimal_digits_are_a_byte() {
+        for (text, expect) in [
+            ("", Some(&b""[..])),
+            ("a+b", Some(b"a+b")),
+            ("%2e%2E%00", Some(b"..\0")),
+            ("%c3%a9", Some("é".as_bytes())),
+            ("%", None),
+            ("%2", None),
+            ("%2g", None),
+            ("%+f", None),
+            ("%é", None),
+        ] {
+            assert_eq!(decode(text).as_deref(), expect, "{text}");
+        }
+    }
+}
