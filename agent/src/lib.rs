@@ -29,7 +29,7 @@ pub mod podworker;
 pub mod probe;
 mod read;
 mod resolver;
-mod retention;
+pub mod retention;
 mod runtimeclass;
 pub mod server;
 mod services;

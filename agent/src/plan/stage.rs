@@ -35,11 +35,6 @@ pub enum WorkerStage {
 }
 
 impl WorkerStage {
-    /// The beginning of the end; a pod that ends already goes on ending.
-    pub fn terminate(self) -> Self {
-        self.max(Self::Terminating(TeardownStep::Containers))
-    }
-
     /// Whether what is done in this stage may be given up half-way, so that the
     /// pod ends, or ends sooner. The rest of a tear-down waits for no program of
     /// the pod.
@@ -54,20 +49,15 @@ mod tests {
 
     #[test]
     fn only_forward() {
-        let ending = WorkerStage::Syncing.terminate();
-        assert_eq!(ending, WorkerStage::Terminating(TeardownStep::Containers));
         let all = [
             WorkerStage::Syncing,
-            ending,
+            WorkerStage::Terminating(TeardownStep::Containers),
             WorkerStage::Terminating(TeardownStep::Volumes),
             WorkerStage::Terminating(TeardownStep::Cgroups),
             WorkerStage::Terminated,
             WorkerStage::Removed,
         ];
         assert!(all.is_sorted());
-        for stage in &all[1..] {
-            assert_eq!(stage.terminate(), *stage);
-        }
         assert_eq!(all.map(WorkerStage::is_interruptible), [true, true, false, false, false, false]);
     }
 }

@@ -47,7 +47,7 @@ async fn find_left(deps: &Deps, workers: &PodWorkers, alive: &(dyn Fn(&PodUid) -
     workers.found_left(pods::left(&deps.settings.paths, alive).await);
     // What could not be removed at first, while nothing else happened to the pod.
     for pod in deps.cache.all().into_iter().filter(|pod| containers::has_garbage(pod)) {
-        workers.poke(&pod.uid);
+        workers.wake(&pod.uid);
     }
 }
 

@@ -16,7 +16,7 @@ pub mod components;
 mod deletion;
 mod documents;
 pub mod endpoints;
-mod flow;
+pub mod flow;
 pub mod go_duration;
 mod gzip;
 mod impersonation;

@@ -19,7 +19,7 @@ mod kinds;
 pub mod meta;
 pub mod openapi;
 pub mod patch;
-mod prepare;
+pub mod prepare;
 pub mod schema;
 mod scheme;
 pub mod selector;

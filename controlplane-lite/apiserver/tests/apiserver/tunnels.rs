@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use apiserver::serve::{PeerCertificates, ServingKey, serve as serve_tls, server_tls};
+use apiserver::serve::{PeerCertificate, ServingKey, serve as serve_tls, server_tls};
 use apiserver::{body, body::Body};
 use bytes::Bytes;
 use harness::net::ClosedPort;
@@ -24,7 +24,7 @@ async fn kubelet(mut request: Request<Body>) -> Response<Body> {
     if path.contains("missing") {
         return body::raw(StatusCode::NOT_FOUND, "text/plain", "no such container");
     }
-    let certificates = request.extensions().get::<PeerCertificates>().map_or(0, |c| c.0.len());
+    let certificates = request.extensions().get::<PeerCertificate>().map_or(0, |_| 1);
     let credentials = request.headers().contains_key(header::AUTHORIZATION);
     let Some(protocol) = request.headers().get(header::UPGRADE).cloned() else {
         if path.contains("page") {
