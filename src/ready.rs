@@ -19,12 +19,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// # Errors
 /// What `condition` reports, or that `timeout` has passed.
 pub fn wait_until<T>(timeout: Duration, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = Instant::now() + timeout;
+    // A time that no clock counts to is never over.
+    let deadline = Instant::now().checked_add(timeout);
     loop {
         if let Some(value) = condition()? {
             return Ok(value);
         }
-        if Instant::now() >= deadline {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             bail!("not within {} s", timeout.as_secs());
         }
         std::thread::sleep(LOOK_AGAIN);
@@ -100,4 +101,18 @@ async fn nodes_ready(client: Client, count: usize) -> Result<()> {
 pub fn is_ready(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn one_may_wait_for_as_long_as_there_are_numbers() {
+        let looks = std::cell::Cell::new(0);
+        let second = || Ok((looks.replace(looks.get() + 1) > 0).then_some("seen"));
+        assert_eq!(wait_until(Duration::MAX, second).unwrap(), "seen");
+        assert!(wait_until(Duration::ZERO, || Ok(None::<()>)).is_err());
+    }
 }

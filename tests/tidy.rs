@@ -228,6 +228,54 @@ fn whoever_is_excused_from_clocks_looks_at_one() {
     report(idle.map(|(name, _)| format!("{name}: strike it off the list")).collect());
 }
 
+/// What moves a clock on, and panics where the clock does not count so far.
+const MOVED_ON: &[&str] = &["now() + ", "now + "];
+/// Where the time to add has another name than a constant's, and why it is short.
+const SHORT: &[(&str, &str)] = &[
+    ("agent/", "times of a configuration"),
+    ("controlplane-lite/apiserver/src/verbs/watch.rs", "clamped a line before"),
+    ("controlplane-lite/storage/src/redb/writer.rs", "a default of ours"),
+    ("cri/src/containerd/process.rs", "a default of ours"),
+    ("netproxy/src/cni/modprobe.rs", "a constant of the caller"),
+    ("netproxy/src/network.rs", "a pause with a longest one"),
+    ("netproxy/src/sync.rs", "Go's durations at most, and pauses with a longest one"),
+    ("netproxy/src/tracer.rs", "a number"),
+    ("src/cluster/init.rs", "a pause with a longest one"),
+    ("src/sys/process.rs", "a constant of the caller"),
+];
+
+/// Times that come from elsewhere, added to a clock: neither a constant nor cut down to one.
+fn overflows(source: &Source) -> Vec<String> {
+    let constant = |word: &str| word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+    let first_word =
+        |text: &str| text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).next().map(str::to_owned);
+    let added = |line: &str| {
+        let word = MOVED_ON.iter().find_map(|moved| line.split_once(moved))?.1;
+        let name = first_word(word)?;
+        let argument = word[name.len()..].strip_prefix('(').unwrap_or_default();
+        let number = argument.starts_with(|c: char| c.is_ascii_digit());
+        let bounded = number || constant(name.rsplit("::").next()?) || word.contains(".min(");
+        (!bounded).then_some(name)
+    };
+    let told = |(number, line): (usize, &str)| Some(format!("{}:{number}: + {}", source.name, added(line)?));
+    code_lines(source.code()).filter_map(told).collect()
+}
+
+/// What clients and operators write is added with `checked_add`, or cut down to a constant before.
+#[test]
+fn clocks_are_moved_on_by_short_times() {
+    let checked = |source: &Source| {
+        let excused = SHORT.iter().any(|(name, _)| source.name.starts_with(name));
+        !excused && !source.is_test() && !["tests/", "harness/"].iter().any(|part| source.name.starts_with(part))
+    };
+    let all = sources();
+    report(all.iter().filter(|source| checked(source)).flat_map(overflows).collect());
+    let excused_in_vain = SHORT
+        .iter()
+        .filter(|(name, _)| !all.iter().any(|source| source.name.starts_with(name) && !overflows(source).is_empty()));
+    report(excused_in_vain.map(|(name, _)| format!("{name}: strike it off the list")).collect());
+}
+
 /// Whether a line is in a test whose time is paused; relies on rustfmt's closing brace at the test's indentation.
 fn in_paused_time(text: &str, number: usize) -> bool {
     let before: Vec<&str> = text.lines().take(number).collect();

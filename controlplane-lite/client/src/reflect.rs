@@ -10,11 +10,12 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, ListParams, ObjectList, VersionMatch, WatchEvent, WatchParams};
 use kube::core::{PartialObjectMeta, Request};
@@ -26,6 +27,7 @@ use super::decode::{Decoded, Unreadable};
 use super::events::{EventType, Recorder};
 use super::status::{InformerStatus, Status};
 use super::store::{ObjectKey, Store, revision};
+use super::workqueue::panic_text;
 
 /// Objects per page of an initial list.
 const PAGE: u32 = 500;
@@ -46,6 +48,8 @@ pub trait Sink<K>: Send + Sync {
     fn forget(&self, object: &Unreadable);
     /// Everything up to this revision has been delivered.
     fn progressed(&self, revision: u64);
+    /// Where to tell of faults while doing so.
+    fn report_to(&self, _status: &Arc<InformerStatus>) {}
 }
 
 impl<K: Resource + Send + Sync> Sink<K> for Store<K> {
@@ -63,6 +67,9 @@ impl<K: Resource + Send + Sync> Sink<K> for Store<K> {
     }
     fn progressed(&self, revision: u64) {
         Store::progressed(self, revision);
+    }
+    fn report_to(&self, status: &Arc<InformerStatus>) {
+        Store::report_to(self, status);
     }
 }
 
@@ -176,7 +183,7 @@ enum Outcome {
 }
 
 /// Lists, then watches, until the token is cancelled. Errors are retried with
-/// back-off; managedFields are dropped before an object reaches the sink.
+/// back-off, and so are panics, from a new list on; managedFields are dropped before an object reaches the sink.
 pub async fn reflect<K>(
     source: &dyn Source<K>,
     filter: &Filter,
@@ -186,11 +193,12 @@ pub async fn reflect<K>(
 ) where
     K: Resource + Clone + Send + 'static,
 {
-    let mut informer = Informer { source, filter, sink, observer, unreadable: HashMap::new() };
+    sink.report_to(&observer.status);
+    let mut informer = Informer { source, filter, sink, observer, unreadable: HashMap::new(), delay: FIRST_DELAY };
     tokio::select! {
         // Cancel-safe: both only hold a request and a stream, dropping them is a disconnect.
         () = token.cancelled() => {}
-        () = informer.follow() => {}
+        () = informer.persist() => {}
     }
 }
 
@@ -201,48 +209,67 @@ struct Informer<'a, K: Clone> {
     observer: &'a Observer,
     /// The objects that cannot be read, at the revision that was reported.
     unreadable: HashMap<ObjectKey, u64>,
+    /// How long the next pause is.
+    delay: Duration,
 }
 
 impl<K: Resource + Clone + Send + 'static> Informer<'_, K> {
+    /// Follows for ever: what a panic leaves half done, the next list puts right.
+    async fn persist(&mut self) {
+        loop {
+            let Err(panic) = AssertUnwindSafe(self.follow()).catch_unwind().await else { return };
+            let (resource, panic) = (self.observer.what, panic_text(&*panic));
+            tracing::error!(resource, panic, "an informer panicked and lists again");
+            self.observer.status.panicked();
+            self.observer.status.failed(&format!("panicked: {panic}"));
+            self.pause().await;
+        }
+    }
+
     async fn follow(&mut self) {
-        let mut delay = FIRST_DELAY;
         loop {
             let mut from = match self.list().await {
                 Ok(version) => version,
                 Err(error) => {
-                    self.failed("list", &error, delay);
-                    tokio::time::sleep(delay).await;
-                    delay = (delay * 2).min(MAX_DELAY);
+                    self.failed("list", &error);
+                    self.pause().await;
                     continue;
                 }
             };
             loop {
                 let started = tokio::time::Instant::now();
-                match self.watch_once(from).await {
+                let watched = self.watch_once(from).await;
+                // A server that closes each watch at once, or refuses it after each list, must not make us spin.
+                if started.elapsed() >= SHORT_WATCH {
+                    self.delay = FIRST_DELAY;
+                }
+                match watched {
                     Ok(Outcome::Relist) => break,
                     Ok(Outcome::Rewatch(version)) => from = version,
                     Err(error) => {
-                        self.failed("watch", &error, delay);
+                        self.failed("watch", &error);
                         break;
                     }
                 }
-                // A server that closes each watch at once must not make us spin.
                 if started.elapsed() < SHORT_WATCH {
-                    tokio::time::sleep(delay).await;
-                    delay = (delay * 2).min(MAX_DELAY);
-                } else {
-                    delay = FIRST_DELAY;
+                    self.pause().await;
                 }
             }
-            tokio::time::sleep(delay).await;
+            self.pause().await;
         }
     }
 
+    /// Waits, each time twice as long until a watch has lasted.
+    async fn pause(&mut self) {
+        tokio::time::sleep(self.delay).await;
+        self.delay = (self.delay * 2).min(MAX_DELAY);
+    }
+
     /// A failure that lasts is worth a warning, one that passes is not.
-    fn failed(&self, verb: &'static str, error: &kube::Error, delay: Duration) {
+    fn failed(&self, verb: &'static str, error: &kube::Error) {
         let resource = self.observer.what;
         self.observer.status.failed(&format!("{verb}: {error}"));
-        if delay >= MAX_DELAY {
+        if self.delay >= MAX_DELAY {
             tracing::warn!(resource, verb, %error, "request still fails");
         } else {
             tracing::debug!(resource, verb, %error, "request failed");

@@ -47,6 +47,7 @@ pub struct InformerStatus {
     unreadable: AtomicU64,
     lists: AtomicU64,
     watches: AtomicU64,
+    panics: AtomicU64,
     state: Mutex<InformerState>,
 }
 
@@ -95,6 +96,7 @@ impl Status {
             unreadable: AtomicU64::new(0),
             lists: AtomicU64::new(0),
             watches: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
             // Until the first list is in, an informer has not succeeded.
             state: Mutex::new(InformerState { failing: Some((Instant::now(), "not listed yet".to_owned())) }),
         });
@@ -140,6 +142,7 @@ impl Status {
         family(out, "informer_unreadable_objects", "gauge", "name", informers, |i| (&i.name, count(&i.unreadable)));
         family(out, "informer_lists_total", "counter", "name", informers, |i| (&i.name, count(&i.lists)));
         family(out, "informer_watches_total", "counter", "name", informers, |i| (&i.name, count(&i.watches)));
+        family(out, "informer_panics_total", "counter", "name", informers, |i| (&i.name, count(&i.panics)));
         let queues = &entries.queues;
         family(out, "workqueue_adds_total", "counter", "name", queues, |q| (&q.name, count(&q.adds)));
         family(out, "workqueue_retries_total", "counter", "name", queues, |q| (&q.name, count(&q.retries)));
@@ -194,6 +197,15 @@ impl InformerStatus {
     /// How many objects there are that cannot be decoded.
     pub fn unreadable(&self) -> u64 {
         self.unreadable.load(Ordering::Relaxed)
+    }
+
+    /// How often the informer or a handler of its changes has panicked.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn panicked(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn set_unreadable(&self, objects: usize) {

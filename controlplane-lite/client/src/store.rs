@@ -9,7 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
@@ -17,6 +18,8 @@ use tokio::sync::watch;
 
 use super::decode::Unreadable;
 use super::objects::{controller_of, controller_ref, same_owner};
+use super::status::InformerStatus;
+use super::workqueue::panic_text;
 
 /// Namespace and name of an object; the namespace is empty for cluster-scoped kinds.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,6 +114,8 @@ pub struct Store<K> {
     inner: RwLock<Inner<K>>,
     handlers: Mutex<Vec<Handler<K>>>,
     synced: watch::Sender<bool>,
+    /// Set once an informer fills the store.
+    status: OnceLock<Arc<InformerStatus>>,
 }
 
 impl<K> fmt::Debug for Store<K> {
@@ -180,16 +185,23 @@ impl<K: Resource> Store<K> {
             }),
             handlers: Mutex::new(Vec::new()),
             synced: watch::Sender::new(false),
+            status: OnceLock::new(),
         })
     }
 
+    pub(super) fn report_to(&self, status: &Arc<InformerStatus>) {
+        // A store has one informer.
+        let _ = self.status.set(status.clone());
+    }
+
     /// Calls `handler` on each later change, and now for each object present.
-    /// Handlers run on the watch task: they only enqueue keys.
+    /// Handlers run on the watch task: they only enqueue keys. One that panics misses that change; it and the others
+    /// see the next ones (upstream: `processorListener.run` in client-go's tools/cache/shared_informer.go).
     pub fn subscribe(&self, handler: impl Fn(&Change<'_, K>) + Send + Sync + 'static) {
         let handler: Handler<K> = Arc::new(handler);
         self.handlers.lock().unwrap_or_else(PoisonError::into_inner).push(handler.clone());
         for object in self.list() {
-            handler(&Change { old: None, new: Some(&object) });
+            self.call(&handler, &Change { old: None, new: Some(&object) });
         }
     }
 
@@ -363,7 +375,16 @@ impl<K: Resource> Store<K> {
     fn notify(&self, change: &Change<'_, K>) {
         let handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for handler in &handlers {
-            handler(change);
+            self.call(handler, change);
+        }
+    }
+
+    fn call(&self, handler: &Handler<K>, change: &Change<'_, K>) {
+        let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| handler(change))) else { return };
+        let (object, panic) = (ObjectKey::of(change.latest().meta()), panic_text(&*panic));
+        tracing::error!(%object, panic, "a handler of changes panicked");
+        if let Some(status) = self.status.get() {
+            status.panicked();
         }
     }
 
@@ -504,5 +525,26 @@ mod tests {
         store.apply(cm("a", "1", 6));
         store.delete(&cm("a", "1", 7).metadata);
         assert_eq!(*log.lock().unwrap(), [(false, true), (true, true), (true, false)]);
+    }
+
+    #[test]
+    fn a_handler_that_panics_misses_one_change_and_the_others_none() {
+        let store = Store::<ConfigMap>::new(false);
+        let status = InformerStatus::unobserved();
+        store.report_to(&status);
+        store.replace(vec![cm("a", "1", 5)], &[], 5);
+        let log = Arc::new(Mutex::new(Vec::new()));
+        for name in ["first", "second"] {
+            let log = log.clone();
+            store.subscribe(move |change| {
+                let at = revision(&change.latest().metadata);
+                assert!(name != "first" || at == 7, "not this one");
+                log.lock().unwrap().push((name, at));
+            });
+        }
+        store.apply(cm("a", "1", 6));
+        store.apply(cm("a", "1", 7));
+        assert_eq!(*log.lock().unwrap(), [("second", 5), ("second", 6), ("first", 7), ("second", 7)]);
+        assert_eq!(status.panics(), 2);
     }
 }

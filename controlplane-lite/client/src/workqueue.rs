@@ -26,6 +26,9 @@ use super::text;
 const BACKOFF_BASE: Duration = Duration::from_millis(5);
 /// Largest delay after failures.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Largest delay of all: delays are made of numbers that clients write, and no clock counts as far as those go. A key
+/// that comes too early asks again.
+const LONGEST_DELAY: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Why a sync did not finish; it is always tried again.
 #[derive(Debug, Error)]
@@ -155,7 +158,7 @@ impl<K: Hash + Eq + Ord + Clone + Debug + Send + Sync + 'static> WorkQueue<K> {
         if delay.is_zero() {
             return self.add(key);
         }
-        let at = Instant::now() + delay;
+        let at = Instant::now() + delay.min(LONGEST_DELAY);
         let mut state = self.lock();
         if state.earliest.get(&key).is_some_and(|(have, _)| *have <= at) {
             return;
@@ -300,22 +303,51 @@ where
                     () = token.cancelled() => return,
                     key = queue.next() => key,
                 };
-                let began = alive.status.began(queue.depth());
-                // What a sync leaves half done is on the server, and the next one starts from there.
-                let made = std::panic::catch_unwind(AssertUnwindSafe(|| sync(key.clone())));
-                let result = match made {
-                    Ok(made) => AssertUnwindSafe(made).catch_unwind().await,
-                    Err(panic) => Err(panic),
-                };
-                let result = result.unwrap_or_else(|panic| {
+                let worked = process(name, &queue, &alive.status, &key, sync.clone());
+                let worked = AssertUnwindSafe(worked).catch_unwind().await;
+                if let Err(panic) = worked {
                     alive.status.panicked();
-                    Err(SyncError::Panicked(panic_text(&*panic)))
-                });
-                alive.status.ended(began);
-                conclude(name, &queue, &key, result);
-                queue.done(&key);
+                    let panic = panic_text(&*panic);
+                    tracing::error!(controller = name, panic, "what follows a sync panicked");
+                    queue.add_rate_limited(key);
+                }
             }
         });
+    }
+}
+
+/// Syncs a key once and sees to what follows.
+async fn process<K, F, Fut>(name: &'static str, queue: &WorkQueue<K>, status: &QueueStatus, key: &K, sync: F)
+where
+    K: Hash + Eq + Ord + Clone + Debug + Send + Sync + 'static,
+    F: Fn(K) -> Fut + Send,
+    Fut: Future<Output = Result<Next, SyncError>> + Send,
+{
+    let _in_work = InWork { queue, key };
+    let began = status.began(queue.depth());
+    // What a sync leaves half done is on the server, and the next one starts from there.
+    let made = std::panic::catch_unwind(AssertUnwindSafe(|| sync(key.clone())));
+    let result = match made {
+        Ok(made) => AssertUnwindSafe(made).catch_unwind().await,
+        Err(panic) => Err(panic),
+    };
+    let result = result.unwrap_or_else(|panic| {
+        status.panicked();
+        Err(SyncError::Panicked(panic_text(&*panic)))
+    });
+    status.ended(began);
+    conclude(name, queue, key, result);
+}
+
+/// A key in work, until this is dropped: one that stayed in work would never be worked on again.
+struct InWork<'a, K: Hash + Eq + Ord + Clone + Debug + Send + Sync + 'static> {
+    queue: &'a WorkQueue<K>,
+    key: &'a K,
+}
+
+impl<K: Hash + Eq + Ord + Clone + Debug + Send + Sync + 'static> Drop for InWork<'_, K> {
+    fn drop(&mut self) {
+        self.queue.done(self.key);
     }
 }
 
@@ -333,7 +365,8 @@ impl Drop for Alive {
     }
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
@@ -405,6 +438,17 @@ mod tests {
         assert!(state.earliest.is_empty() && state.delayed_keys.is_empty());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_beyond_every_clock_neither_panics_nor_comes_soon() {
+        let (queue, began) = (WorkQueue::<u32>::new(), tokio::time::Instant::now());
+        queue.add_after(1, Duration::MAX);
+        queue.add_after(2, Duration::from_secs(i64::MAX.cast_unsigned()));
+        queue.add_after(3, Duration::from_secs(60));
+        assert_eq!((queue.next().await, began.elapsed()), (3, Duration::from_secs(60)));
+        assert_eq!(queue.next().await, 1);
+        assert!(began.elapsed() >= LONGEST_DELAY);
+    }
+
     #[test]
     fn backoff_doubles_up_to_a_minute() {
         assert_eq!(backoff(1), Duration::from_millis(5));
@@ -465,6 +509,67 @@ mod tests {
         runner.status.write_metrics(&mut metrics);
         assert!(metrics.contains("controller_panics_total{name=\"test\"} 2"), "{metrics}");
         assert!(metrics.contains("workqueue_retries_total{name=\"test\"} 2"), "{metrics}");
+        stop(runner).await;
+    }
+
+    /// A key that can be made to panic where it is copied, once.
+    #[derive(Debug)]
+    struct Touchy(Arc<std::sync::atomic::AtomicBool>);
+
+    impl Touchy {
+        fn touch(&self) -> bool {
+            self.0.swap(true, std::sync::atomic::Ordering::SeqCst)
+        }
+    }
+
+    impl Clone for Touchy {
+        fn clone(&self) -> Self {
+            assert!(!self.0.swap(false, std::sync::atomic::Ordering::SeqCst), "copied");
+            Self(self.0.clone())
+        }
+    }
+
+    impl PartialEq for Touchy {
+        fn eq(&self, _: &Self) -> bool {
+            true
+        }
+    }
+
+    impl Eq for Touchy {}
+
+    impl PartialOrd for Touchy {
+        fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+
+    impl Ord for Touchy {
+        fn cmp(&self, _: &Self) -> std::cmp::Ordering {
+            std::cmp::Ordering::Equal
+        }
+    }
+
+    impl Hash for Touchy {
+        fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_after_a_sync_ends_neither_the_worker_nor_the_key() {
+        let (queue, runner) = (WorkQueue::<Touchy>::new(), runner());
+        let (runs, mut ran) = tokio::sync::mpsc::unbounded_channel();
+        spawn_workers("test", &queue, 1, &runner, move |key: Touchy| {
+            let runs = runs.clone();
+            async move {
+                key.touch();
+                let _ = runs.send(());
+                Ok(Next::After(Duration::from_secs(1)))
+            }
+        });
+        queue.add(Touchy(Arc::default()));
+        for run in 0..3 {
+            let waited = tokio::time::timeout(Duration::from_secs(10), ran.recv()).await;
+            assert_eq!(waited, Ok(Some(())), "run {run}");
+        }
         stop(runner).await;
     }
 

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::stream;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -66,9 +67,15 @@ fn names(store: &Store<ConfigMap>) -> Vec<String> {
 
 /// Runs an informer until the script hangs.
 async fn run(lists: Vec<Value>, watches: Vec<Vec<String>>) -> (Arc<Store<ConfigMap>>, Script, Observer) {
+    let store = Store::<ConfigMap>::new(false);
+    let (source, observer) = run_into(&*store, lists, watches).await;
+    (store, source, observer)
+}
+
+async fn run_into(sink: &dyn Sink<ConfigMap>, lists: Vec<Value>, watches: Vec<Vec<String>>) -> (Script, Observer) {
     let wanted = watches.len() + 1;
     let source = Script { lists: Mutex::new(lists.into()), watches: Mutex::new(watches.into()), ..Script::default() };
-    let (store, observer) = (Store::<ConfigMap>::new(false), Observer::new("configmaps", &Status::default()));
+    let observer = Observer::new("configmaps", &Status::default());
     let hung = async {
         while source.begun.lock().unwrap().len() < wanted {
             // Time is paused: this only lets the informer go on.
@@ -77,10 +84,10 @@ async fn run(lists: Vec<Value>, watches: Vec<Vec<String>>) -> (Arc<Store<ConfigM
     };
     let (token, filter) = (CancellationToken::new(), Filter::default());
     tokio::select! {
-        () = reflect(&source, &filter, &*store, &observer, token) => {}
+        () = reflect(&source, &filter, sink, &observer, token) => {}
         () = hung => {}
     }
-    (store, source, observer)
+    (source, observer)
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,4 +151,51 @@ async fn a_frame_whose_type_comes_last_leads_to_a_new_list() {
     let (store, source, _) = run(lists, vec![vec![frame]]).await;
     assert_eq!(names(&store), ["a@11"]);
     assert_eq!(*source.begun.lock().unwrap(), ["9", "12"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_lists_and_refuses_to_watch_is_asked_ever_less_often() {
+    let refused =
+        || event("ERROR", &json!({"code": 500, "status": "Failure", "message": "", "reason": "InternalError"}));
+    let (lists, watches) = ((1..=7).map(|n| list(n, &[])).collect(), (1..=6).map(|_| vec![refused()]).collect());
+    let began = tokio::time::Instant::now();
+    let (_, source, _) = run(lists, watches).await;
+    assert_eq!(source.begun.lock().unwrap().len(), 7);
+    // Each pause is twice the one before.
+    assert!(began.elapsed() >= FIRST_DELAY * 63, "{:?}", began.elapsed());
+}
+
+/// A store's sink that panics at the first event.
+struct Shaky {
+    store: Arc<Store<ConfigMap>>,
+    panicked: AtomicBool,
+}
+
+impl Sink<ConfigMap> for Shaky {
+    fn replace(&self, objects: Vec<ConfigMap>, unreadable: &[Unreadable], revision: u64) {
+        Sink::replace(&*self.store, objects, unreadable, revision);
+    }
+    fn apply(&self, object: ConfigMap) {
+        assert!(self.panicked.swap(true, Ordering::SeqCst), "the first one");
+        Sink::apply(&*self.store, object);
+    }
+    fn delete(&self, object: ConfigMap) {
+        Sink::delete(&*self.store, object);
+    }
+    fn forget(&self, object: &Unreadable) {
+        Sink::forget(&*self.store, object);
+    }
+    fn progressed(&self, revision: u64) {
+        Sink::progressed(&*self.store, revision);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_leads_to_a_new_list_and_is_told() {
+    let store = Store::<ConfigMap>::new(false);
+    let sink = Shaky { store: store.clone(), panicked: AtomicBool::default() };
+    let lists = vec![list(9, &[]), list(11, &[good("a", 10)])];
+    let watches = vec![vec![event("ADDED", &good("a", 10))], vec![event("ADDED", &good("b", 12))]];
+    let (_, observer) = run_into(&sink, lists, watches).await;
+    assert_eq!((names(&store), observer.status.panics()), (vec!["a@10".to_owned(), "b@12".to_owned()], 1));
 }
