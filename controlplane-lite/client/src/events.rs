@@ -4,6 +4,9 @@
 
 pub mod correlate;
 
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, ObjectReference};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -12,7 +15,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::text;
+use super::workqueue::panic_text;
+use super::{segment, text};
 use correlate::{Correlator, Decision};
 
 /// Drafts that may wait for the writer; more are dropped.
@@ -80,8 +84,13 @@ pub struct Recorder {
 impl Recorder {
     /// Starts the writer task and returns a recorder for `component`.
     pub fn start(client: Client, component: &'static str, tasks: &TaskTracker, token: CancellationToken) -> Self {
-        let (tx, rx) = mpsc::channel(QUEUE);
-        tasks.spawn(write_events(client, rx, token));
+        let (tx, mut rx) = mpsc::channel(QUEUE);
+        tasks.spawn(async move {
+            // The events in hand are lost; those to come are not.
+            while let Err(panic) = AssertUnwindSafe(write_events(&client, &mut rx, &token)).catch_unwind().await {
+                tracing::error!(panic = panic_text(&*panic), "the writer of events panicked");
+            }
+        });
         Self { tx, component }
     }
 
@@ -127,7 +136,7 @@ pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
     }
 }
 
-async fn write_events(client: Client, mut rx: mpsc::Receiver<Draft>, token: CancellationToken) {
+async fn write_events(client: &Client, rx: &mut mpsc::Receiver<Draft>, token: &CancellationToken) {
     let mut correlator = Correlator::default();
     let mut drafts = Vec::with_capacity(BATCH);
     loop {
@@ -141,34 +150,45 @@ async fn write_events(client: Client, mut rx: mpsc::Receiver<Draft>, token: Canc
         // A count may belong to an event of the same batch: new events go first.
         let (fresh, counts): (Vec<_>, Vec<_>) = decisions.partition(|d| matches!(d, Decision::Create(_)));
         let write = async {
-            futures::future::join_all(fresh.into_iter().map(|d| perform(&client, d))).await;
+            let created = fresh.into_iter().map(|d| perform(client, d));
+            let mut refused = futures::future::join_all(created).await;
             for count in counts {
-                perform(&client, count).await;
+                refused.push(perform(client, count).await);
             }
+            refused
         };
-        tokio::select! {
+        let refused = tokio::select! {
             // Half-sent events are lost or written: both are harmless.
             () = token.cancelled() => return,
-            () = write => {}
+            refused = write => refused,
+        };
+        for name in refused.into_iter().flatten() {
+            correlator.forget(&name);
         }
     }
 }
 
-async fn perform(client: &Client, decision: Decision) {
-    let result = match decision {
-        Decision::Drop => return,
-        Decision::Create(event) => create(client, &event).await,
+/// Performs a decision; the name of an event that is not at the server after it.
+async fn perform(client: &Client, decision: Decision) -> Option<String> {
+    let created = match decision {
+        Decision::Drop => return None,
+        Decision::Create(event) => event,
         Decision::Count { namespace, name, patch, fresh } => {
             let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
-            match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => create(client, &fresh).await,
-                other => other.map(drop),
+            match api.patch(&segment(&name), &PatchParams::default(), &Patch::Merge(&patch)).await {
+                // It has expired.
+                Err(kube::Error::Api(status)) if status.code == 404 => fresh,
+                Err(error) => {
+                    tracing::debug!(%error, "event not counted");
+                    return None;
+                }
+                Ok(_) => return None,
             }
         }
     };
-    if let Err(error) = result {
-        tracing::debug!(%error, "event not written");
-    }
+    let error = create(client, &created).await.err()?;
+    tracing::debug!(%error, "event not written");
+    created.metadata.name
 }
 
 async fn create(client: &Client, event: &Event) -> Result<(), kube::Error> {
@@ -201,5 +221,42 @@ mod tests {
         assert!(draft.message.capacity() < 2048, "the rest is given back");
         let short = Draft::new("c", ObjectReference::default(), (EventType::Normal, "Why"), "a b");
         assert_eq!((short.message.as_str(), short.object), ("a b", ObjectReference::default()));
+    }
+
+    /// A server that answers with these codes, one after the other, and the requests it gets.
+    fn server(codes: &'static [u16]) -> (Client, mpsc::UnboundedReceiver<String>) {
+        let (seen, requests) = mpsc::unbounded_channel();
+        let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let _ = seen.send(format!("{} {}", request.method(), request.uri().path()));
+            let code = codes[count.fetch_add(1, std::sync::atomic::Ordering::Relaxed)];
+            let body = serde_json::json!({"metadata": {}, "involvedObject": {}, "status": "Failure", "message": "",
+                "reason": "", "code": code});
+            let body = kube::client::Body::from(body.to_string().into_bytes());
+            let answer = http::Response::builder().status(code).body(body);
+            async move { answer }
+        });
+        (Client::new(service, "default"), requests)
+    }
+
+    #[tokio::test]
+    async fn a_refused_event_is_written_anew_and_a_written_one_counted() {
+        let (client, mut requests) = server(&[403, 201, 200]);
+        let (tasks, token) = (TaskTracker::new(), CancellationToken::new());
+        let recorder = Recorder::start(client, "c", &tasks, token.clone());
+        let object = ObjectReference { name: Some("a?b".to_owned()), ..ObjectReference::default() };
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            recorder.event_on(object.clone(), EventType::Warning, "Why", "m");
+            seen.push(requests.recv().await.unwrap_or_default());
+        }
+        token.cancel();
+        tasks.close();
+        tasks.wait().await;
+        let events = "/api/v1/namespaces/default/events";
+        assert!(seen[..2].iter().all(|request| *request == format!("POST {events}")), "{seen:?}");
+        let named = seen[2].strip_prefix(&format!("PATCH {events}/"));
+        let plain = |c: char| c.is_ascii_hexdigit() || c == '.';
+        assert!(named.is_some_and(|name| !name.is_empty() && name.chars().all(plain)), "{seen:?}");
     }
 }

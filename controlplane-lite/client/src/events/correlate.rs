@@ -47,7 +47,8 @@ type SourceKey = (&'static str, String);
 type ReasonKey = (&'static str, String, &'static str);
 type EventKey = (&'static str, String, &'static str, Message);
 
-/// A message that was seen, by its hash: of two with the same one, the second would at worst be counted as the first.
+/// A text that was seen, by its hash: of two messages with the same one, the second would at worst be counted as the
+/// first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Message(u64);
 
@@ -109,14 +110,18 @@ impl Correlator {
             let patch = json!({"count": count, "lastTimestamp": Time(now), "message": fresh.message});
             return Decision::Count { namespace, name, patch, fresh };
         }
-        let object_name = draft.object.name.as_deref().unwrap_or("unknown");
         // Two events of one moment still need two names.
         self.last = now.as_nanosecond().max(self.last + 1);
-        let name = format!("{object_name}.{:x}", self.last);
+        let name = event_name(&draft.object, self.last);
         let created = Box::new(event(draft, message, &name, (1, now, now)));
         self.recorded.insert(key, RecordedEvent { name, count: 1, first: now, at: now });
         forget_oldest(&mut self.recorded, |w| w.at);
         Decision::Create(created)
+    }
+
+    /// Forgets an event that is not at the server: there is nothing to count on.
+    pub fn forget(&mut self, name: &str) {
+        self.written.retain(|_, written| written.name != name);
     }
 
     /// The message to use: its own, or the combined one after too many similar.
@@ -164,6 +169,24 @@ fn forget_oldest<K: std::hash::Hash + Eq, V>(map: &mut HashMap<K, V>, at: impl F
 fn object_key(object: &ObjectReference) -> String {
     let part = |s: &Option<String>| s.clone().unwrap_or_default();
     format!("{}/{}/{}/{}", part(&object.kind), part(&object.namespace), part(&object.name), part(&object.uid))
+}
+
+/// The name of a new event: as upstream's, the object's and a number. Names of some objects (RBAC's) cannot be an
+/// event's: then it is two numbers, in place of upstream's random ones (`GenerateEventName` in client-go's
+/// tools/record/util/util.go).
+fn event_name(object: &ObjectReference, number: i128) -> String {
+    let name = format!("{}.{number:x}", object.name.as_deref().unwrap_or("unknown"));
+    if is_subdomain(&name) { name } else { format!("{:x}.{number:x}", Message::of(&object_key(object)).0) }
+}
+
+fn is_subdomain(name: &str) -> bool {
+    let edge = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        let inner = bytes.iter().all(|byte| edge(byte) || *byte == b'-');
+        inner && bytes.first().is_some_and(edge) && bytes.last().is_some_and(edge)
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 fn event_namespace(object: &ObjectReference) -> String {
@@ -233,6 +256,33 @@ mod tests {
             other => panic!("created, not {other:?}"),
         };
         assert_ne!(name("a"), name("b"));
+    }
+
+    #[test]
+    fn events_of_objects_whose_names_cannot_be_theirs_have_names_of_their_own() {
+        let mut c = Correlator::default();
+        let mut name = |object: &str| {
+            let mut draft = draft("m");
+            draft.object.name = Some(object.into());
+            let Decision::Create(event) = c.observe(&draft, at(0)) else { panic!("created") };
+            event.metadata.name.unwrap()
+        };
+        let number = format!("{:x}", at(0).as_nanosecond());
+        assert_eq!(name("web-0.a"), format!("web-0.a.{number}"));
+        let long = "x".repeat(250);
+        for object in ["system:node", "?watch=true", "a/b", "..", "Upper", "-a", "", &long] {
+            let name = name(object);
+            assert!(is_subdomain(&name), "{object:?}: {name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_at_the_server_is_not_counted_on() {
+        let mut c = Correlator::default();
+        let Decision::Create(first) = c.observe(&draft("m"), at(0)) else { panic!("created") };
+        c.forget(&first.metadata.name.unwrap());
+        let Decision::Create(again) = c.observe(&draft("m"), at(1)) else { panic!("created anew") };
+        assert_eq!(again.count, Some(1));
     }
 
     #[test]
