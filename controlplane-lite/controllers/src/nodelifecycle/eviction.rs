@@ -67,6 +67,11 @@ pub fn taint_eviction(pod: &Pod, node: &Node, times: &TaintTimes, now: Moment) -
     }
 }
 
+/// The longest that upstream can count, in nanoseconds of an `int64`. What is borne for longer is borne for ever: the
+/// largest number of seconds by upstream's word (`getMinTolerationTime`), those in between because nobody can count
+/// them.
+const LONGEST_SECONDS: i64 = i64::MAX / 1_000_000_000;
+
 /// How much longer the pod bears a taint that came at `since`; `None` for ever.
 fn bears(pod: &Pod, taint: &Taint, since: Moment, now: Moment) -> Option<Duration> {
     let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_ref());
@@ -74,7 +79,8 @@ fn bears(pod: &Pod, taint: &Taint, since: Moment, now: Moment) -> Option<Duratio
     let Some(first) = tolerations.into_iter().flatten().find(|t| tolerates(t, taint)) else {
         return Some(Duration::ZERO);
     };
-    let seconds = u64::try_from(first.toleration_seconds?).unwrap_or(0);
+    let seconds = first.toleration_seconds.filter(|seconds| *seconds <= LONGEST_SECONDS)?;
+    let seconds = u64::try_from(seconds).unwrap_or(0);
     // A pod that came later has its time from then.
     let later = Duration::try_from(created(&pod.metadata).duration_since(since.time)).unwrap_or_default();
     let (borne, elapsed) = (Duration::from_secs(seconds), now.since(since.instant));
@@ -108,7 +114,12 @@ mod tests {
         check(bear(json!(null)), taint.clone(), 9999, TaintEviction::Stay);
         check(bear(json!(300)), taint.clone(), 100, TaintEviction::LeaveIn(Duration::from_secs(200)));
         check(bear(json!(300)), taint.clone(), 300, TaintEviction::Leave);
-        check(bear(json!(-5)), taint, 0, TaintEviction::Leave);
+        check(bear(json!(-5)), taint.clone(), 0, TaintEviction::Leave);
+        check(bear(json!(i64::MIN)), taint.clone(), 0, TaintEviction::Leave);
+        check(bear(json!(i64::MAX)), taint.clone(), 100, TaintEviction::Stay);
+        check(bear(json!(LONGEST_SECONDS + 1)), taint.clone(), 100, TaintEviction::Stay);
+        let longest = Duration::from_secs(LONGEST_SECONDS.cast_unsigned() - 100);
+        check(bear(json!(LONGEST_SECONDS)), taint, 100, TaintEviction::LeaveIn(longest));
         let two = json!([
             {"key": "k", "effect": "NoExecute", "timeAdded": at(0).to_string()},
             {"key": "other", "effect": "NoExecute", "timeAdded": at(0).to_string()}]);
