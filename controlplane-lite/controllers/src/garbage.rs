@@ -8,3 +8,6 @@ pub mod plan;
 mod sync;
 
 pub(super) use sync::start;
+
+#[cfg(test)]
+mod tests;

@@ -136,14 +136,24 @@ async fn owners_of_unknown_kinds_do_not_make_it_ask_for_all_kinds_each_time() {
     let (seen, token) = (Seen::default(), CancellationToken::new());
     let counted = seen.clone();
     let manager = c.manager.map(move |client| counting(client, counted.clone()));
-    let running = tokio::spawn(controllers::run(manager, config(), token.clone()));
+    let config = config();
+    let status = config.status.clone();
+    let running = tokio::spawn(controllers::run(manager, config, token.clone()));
     let times = |path: &str| seen.lock().unwrap().get(path).copied().unwrap_or(0);
+    let metric = |name: &str| -> usize {
+        let mut text = String::new();
+        status.write_metrics(&mut text);
+        let value = text.lines().find_map(|l| l.strip_prefix(&format!("{name}{{name=\"garbage-collector\"}} ")));
+        value.map_or(0, |value| value.parse().unwrap())
+    };
     c.wait_for("every object was looked at", || async {
-        names.iter().all(|name| times(&format!("/api/v1/namespaces/default/configmaps/{name}")) > 0)
+        let done = metric("workqueue_work_duration_seconds_count");
+        done >= names.len() && done == metric("workqueue_adds_total")
     })
     .await;
     assert_eq!(times("/apis"), 1, "the discovery at the start stands for a while");
     for name in &names {
+        assert_eq!(times(&format!("/api/v1/namespaces/default/configmaps/{name}")), 0, "what it is changes nothing");
         assert!(c.exists::<ConfigMap>(name).await, "the kind may be served one day");
     }
     token.cancel();

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use crate::namespace::Resource;
 
-/// How long a discovery stands: the period of upstream's `Sync` (pkg/controller/garbagecollector/garbagecollector.go).
-const STANDS: Duration = Duration::from_secs(30);
+/// How long a discovery stands: until what waits for a kind is looked at again.
+const STANDS: Duration = super::plan::UNSERVED;
 /// The same for one that groups did not answer: whatever they serve is not followed until they are asked again.
 const UNCLEAR_STANDS: Duration = Duration::from_secs(1);
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::graph::{Graph, IsKind, Object, Owner, Uid, refers_to};
 
-/// When to look again at an object with an owner of a kind that nobody serves: the longest wait of upstream's queue
-/// (DefaultTypedControllerRateLimiter in client-go/util/workqueue).
-pub const UNSERVED: Duration = Duration::from_secs(1000);
+/// When to look again at an object with an owner of a kind that nobody serves: the kind may come, which upstream's
+/// `Sync` looks for as often (pkg/controller/garbagecollector/garbagecollector.go).
+pub const UNSERVED: Duration = Duration::from_secs(30);
 /// When to look again at an object with an owner that is there and that no watch has shown: nothing would tell of its
 /// end (upstream requeues what it has not observed, see https://issue.k8s.io/56121).
 pub const UNOBSERVED: Duration = Duration::from_secs(60);

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::graph::{FOREGROUND, Graph, ORPHAN, Object, Owner, Uid, Work, refers_to};
 use super::kinds::{Kind, Kinds};
 use super::monitor::{Shared, follow};
-use super::plan::{Known, OwnerState, Verdict, blocking, evidently_kept, in_circle, judge};
+use super::plan::{Known, OwnerState, UNSERVED, Verdict, blocking, evidently_kept, in_circle, judge};
 use crate::Context;
 use crate::namespace::{Resource, discover};
 use client::events::EventType;
@@ -148,6 +148,9 @@ impl Worker {
             }
             object.clone()
         };
+        if !object.foreground && self.waits_for_a_kind(&object).await? {
+            return Ok(Next::After(UNSERVED));
+        }
         let Some((api, live)) = self.live(uid, &object).await? else { return Ok(Next::Wait) };
         let current = Object::new(object.resource, &live.metadata);
         if current.foreground {
@@ -261,6 +264,18 @@ impl Worker {
             owner.block_owner_deletion = Some(false);
         }
         self.patch(api, live, json!({"ownerReferences": owners})).await
+    }
+
+    /// Whether an owner is of a kind that nobody serves. The object stays then, whatever else is true of it, so nobody
+    /// is asked for it: there may be many, and they are looked at often.
+    async fn waits_for_a_kind(&self, object: &Object) -> Result<bool, SyncError> {
+        for owner in &*object.owners {
+            let unknown = self.shared.graph().get(&owner.uid).is_none();
+            if unknown && self.kind_of(owner).await? == Kind::Unserved {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The resource of an owner's kind; asks the server again for unknown ones.
