@@ -16,7 +16,7 @@ use super::conflist::{CniConfig, NETWORK};
 use super::hostports::mapping::{self, HostPort};
 use super::hostports::{self, Scope};
 use super::ipam::{self, Holder, Leases, LeasesError, Refusal};
-use super::protocol::{Attached, Environment, Interface, NetworkConfig, PluginError, loopback_result};
+use super::protocol::{Attached, Environment, Interface, NetworkConfig, PluginError, Previous, loopback_result};
 use crate::cidr::Cidr4;
 use crate::links::{self, LinkError, Netlink, Observed, Owner, Veth, in_namespace, pod_mac, veth_name};
 
@@ -218,10 +218,9 @@ fn unusable(error: &LeasesError) -> PluginError {
 }
 
 /// CHECK: the lease, its host ports, the host's side and the container's side with its address and
-/// its way out are there, and are what ADD has answered.
+/// its way out are there, and are what ADD has answered, from whatever range that was.
 pub fn check(environment: &Environment, config: &NetworkConfig) -> Result<String, PluginError> {
     let wanted = mapping::wanted(&config.runtime_config)?;
-    let subnet = config.subnet()?;
     let owner = config.owner()?;
     let address = with_leases(config, |leases| {
         let held = leases.held_by(&environment.container_id, &environment.ifname);
@@ -234,7 +233,7 @@ pub fn check(environment: &Environment, config: &NetworkConfig) -> Result<String
         hostports::check(address, &holder.ports)?;
         Ok(address)
     })?;
-    config.check_previous(address, subnet.prefix_len(), &environment.ifname)?;
+    let told = config.previous(address, &environment.ifname)?;
     let failed = |error: PluginError| PluginError::check(error.to_string());
     let host_name = veth_name(&environment.container_id, &environment.ifname);
     let (bridge, host) = with_netlink(async |netlink| {
@@ -251,11 +250,11 @@ pub fn check(environment: &Environment, config: &NetworkConfig) -> Result<String
         Ok::<_, LinkError>((existing(&netlink, &ifname).await?, netlink.default_gateways().await?))
     })
     .map_err(|error| PluginError::check(PluginError::from(error).to_string()))?;
-    if !container.addresses.contains(&(address, subnet.prefix_len())) || !container.up {
+    let expected = Previous::expected(told, address, container.addresses).filter(|_| container.up);
+    let Some(expected) = expected else {
         return Err(PluginError::check(format!("{} does not have the address {address}, up", environment.ifname)));
-    }
-    let gateway = ipam::gateway(subnet);
-    if !gateways.iter().any(|(index, via)| *index == container.index && Some(*via) == gateway) {
+    };
+    if !gateways.iter().any(|(index, via)| *index == container.index && Some(*via) == expected.gateway) {
         return Err(PluginError::check(format!("{} has no default route through the bridge", environment.ifname)));
     }
     Ok(String::new())

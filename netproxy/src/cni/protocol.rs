@@ -14,6 +14,7 @@ use crate::backend::NftError;
 use crate::cidr::Cidr4;
 use crate::cni::hostports::Scope;
 use crate::cni::hostports::mapping::ReservedPort;
+use crate::cni::ipam;
 use crate::links::{LinkError, Owner};
 
 /// Versions of the specification, oldest first.
@@ -172,23 +173,53 @@ impl NetworkConfig {
         self.owner.clone().ok_or_else(|| PluginError::config("the network configuration has no owner".to_owned()))
     }
 
-    /// Whether what ADD has answered, where the runtime says it, is what the leases say.
+    /// What ADD has answered of the leased address, where the runtime says it. The node's part of the pod network may
+    /// have been another one then.
     ///
     /// # Errors
-    /// What differs.
-    pub fn check_previous(&self, address: Ipv4Addr, prefix_len: u8, ifname: &str) -> Result<(), PluginError> {
+    /// When it is not what the leases say.
+    pub fn previous(&self, address: Ipv4Addr, ifname: &str) -> Result<Option<Previous>, PluginError> {
         if self.prev_result.is_null() {
-            return Ok(());
+            return Ok(None);
         }
         let list = |name: &str| self.prev_result[name].as_array().map(Vec::as_slice).unwrap_or_default();
-        let expected = format!("{address}/{prefix_len}");
-        if !list("ips").iter().any(|ip| ip["address"] == expected.as_str()) {
-            return Err(PluginError::check(format!("prevResult does not have the address {expected}")));
+        let text = address.to_string();
+        let found = list("ips").iter().find_map(|ip| {
+            let prefix_len = ip["address"].as_str()?.strip_prefix(&text)?.strip_prefix('/')?.parse().ok()?;
+            let gateway = ip["gateway"].as_str().and_then(|gateway| gateway.parse().ok());
+            Some(Previous { prefix_len, gateway })
+        });
+        if found.is_none() {
+            return Err(PluginError::check(format!("prevResult does not have the address {address}")));
         }
         if !list("interfaces").iter().any(|interface| interface["name"] == ifname) {
             return Err(PluginError::check(format!("prevResult does not have the interface {ifname}")));
         }
-        Ok(())
+        Ok(found)
+    }
+}
+
+/// What ADD has answered of a container's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Previous {
+    /// Length of the subnet's prefix, in bits.
+    pub prefix_len: u8,
+    pub gateway: Option<Ipv4Addr>,
+}
+
+impl Previous {
+    /// The address among those that the container's interface has, and the gateway that its default route has to name:
+    /// those of ADD's answer, or, where the runtime does not tell it, those that follow from the interface itself.
+    #[must_use]
+    pub fn expected(
+        told: Option<Self>,
+        address: Ipv4Addr,
+        there: impl IntoIterator<Item = (Ipv4Addr, u8)>,
+    ) -> Option<Self> {
+        let same = |(ip, len): &(Ipv4Addr, u8)| *ip == address && told.is_none_or(|told| told.prefix_len == *len);
+        let (_, prefix_len) = there.into_iter().find(same)?;
+        let derived = || Cidr4::new(address, prefix_len).and_then(ipam::gateway);
+        Some(Self { prefix_len, gateway: told.and_then(|told| told.gateway).or_else(derived) })
     }
 }
 
@@ -456,6 +487,38 @@ mod tests {
             assert_eq!(parse_config(text.as_bytes()).unwrap_err().code, code, "{text}");
         }
         assert!(parse_config(format!(r#"{{"cniVersion":"1.0.0",{complete}}}"#).as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_container_is_judged_by_the_range_it_was_attached_in() {
+        let address = Ipv4Addr::new(10, 42, 0, 5);
+        // The node's range is another one by now.
+        let config = |previous: &Value| -> NetworkConfig {
+            let config = json!({"cniVersion": "1.0.0", "type": "copepod-cni", "name": "n", "bridge": "b",
+                "subnet": "10.43.0.0/25", "dataDir": "/d", "prevResult": previous});
+            parse_config(config.to_string().as_bytes()).unwrap()
+        };
+        let result = |ip: Value| json!({"ips": [ip], "interfaces": [{"name": "eth0"}]});
+        let told = |ip: Value| config(&result(ip)).previous(address, "eth0").unwrap();
+        let gateway = |last: u8| Some(Ipv4Addr::new(10, 42, 0, last));
+        let full = told(json!({"address": "10.42.0.5/24", "gateway": "10.42.0.9"}));
+        assert_eq!(full, Some(Previous { prefix_len: 24, gateway: gateway(9) }));
+        assert_eq!(Previous::expected(full, address, [(address, 24)]), full);
+        assert_eq!(Previous::expected(full, address, [(address, 25)]), None, "not what ADD has answered");
+        assert_eq!(Previous::expected(full, address, []), None);
+        let bare = told(json!({"address": "10.42.0.5/24"}));
+        let derived = Some(Previous { prefix_len: 24, gateway: gateway(1) });
+        assert_eq!(Previous::expected(bare, address, [(address, 24)]), derived);
+        assert_eq!(config(&Value::Null).previous(address, "eth0"), Ok(None));
+        assert_eq!(Previous::expected(None, address, [(Ipv4Addr::LOCALHOST, 8), (address, 24)]), derived);
+        for (previous, ifname) in [
+            (result(json!({"address": "10.42.0.50/24"})), "eth0"),
+            (result(json!({"address": "10.42.0.5"})), "eth0"),
+            (result(json!({"address": "10.42.0.5/24"})), "eth1"),
+            (json!({}), "eth0"),
+        ] {
+            assert_eq!(config(&previous).previous(address, ifname).unwrap_err().code, 101, "{previous} {ifname}");
+        }
     }
 
     #[test]
