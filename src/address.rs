@@ -48,13 +48,14 @@ fn can_be_a_nodes(ip: Ipv4Addr) -> bool {
 
 /// The address that packets to elsewhere carry. Upstream knows no other; on a machine without a way to elsewhere this
 /// is the first one of a link that can lead to other machines: no bridge that only has containers and virtual machines,
-/// as Docker's and our own, and no end of a tunnel.
+/// as Docker's and our own, no end of a tunnel, and nothing that only exists inside the machine.
 fn choose(view: &View) -> Option<Ipv4Addr> {
     let leads_out = |link: &&Observed| match &link.kind {
         _ if !link.up || Clash::with(link).by.is_some() => false,
         Kind::Vxlan { .. } => false,
         Kind::Bridge => view.links.iter().any(|port| port.master == Some(link.index) && is_no_guests(&port.kind)),
-        Kind::Veth | Kind::Other(_) => true,
+        Kind::Veth => true,
+        Kind::Other(kind) => is_way_out(kind),
     };
     let addresses = view.links.iter().filter(leads_out).flat_map(|link| &link.addresses).map(|(ip, _)| *ip);
     view.by_route.into_iter().chain(addresses).find(|ip| can_be_a_nodes(*ip))
@@ -63,10 +64,33 @@ fn choose(view: &View) -> Option<Ipv4Addr> {
 /// Whether a port of a bridge is something else than one end of a container's or virtual machine's link.
 fn is_no_guests(port: &Kind) -> bool {
     match port {
-        Kind::Veth => false,
-        Kind::Other(kind) => kind != "tun",
-        Kind::Bridge | Kind::Vxlan { .. } => true,
+        Kind::Veth | Kind::Vxlan { .. } => false,
+        Kind::Other(kind) => is_way_out(kind),
+        Kind::Bridge => true,
     }
+}
+
+/// Whether a kind of link leads to other machines by itself. What is not listed does not: most kinds are tunnels
+/// (`wireguard`, `tun`, `ipip`, `sit`, …) or lead nowhere (`dummy`, which IPVS puts all its Services on; `ifb`).
+/// Hardware has no kind.
+fn is_way_out(kind: &str) -> bool {
+    const WAYS_OUT: [&str; 14] = [
+        "",
+        "bond",
+        "team",
+        "vlan",
+        "macvlan",
+        "ipvlan",
+        "macsec",
+        "hsr",
+        "dsa",
+        "ipoib",
+        "virt_wifi",
+        "wwan",
+        "ppp",
+        "netkit",
+    ];
+    WAYS_OUT.contains(&kind)
 }
 
 /// Finds the address this machine is reached at; waits where there is none.
@@ -94,15 +118,17 @@ pub async fn find(flag: &str) -> Result<IpAddr> {
 enum Verdict {
     /// It is there.
     Here,
-    /// It is not, and no other is.
+    /// It is not.
     Missing,
-    /// It is not, and another is.
+    /// It is not, and packets to elsewhere carry another one.
     Moved(Ipv4Addr),
 }
 
 fn judge(ip: Ipv4Addr, view: &View) -> Verdict {
     let here = view.links.iter().any(|link| link.addresses.iter().any(|(address, _)| *address == ip));
-    match choose(view) {
+    // A machine that lost its uplink has other addresses, too: those of guests and tunnels. Only the way to elsewhere
+    // tells that one took the place of another.
+    match view.by_route.filter(|other| can_be_a_nodes(*other)) {
         _ if here => Verdict::Here,
         Some(other) => Verdict::Moved(other),
         None => Verdict::Missing,
@@ -206,6 +232,18 @@ mod tests {
         assert_eq!(chosen(None, guests.to_vec()), None);
         // A machine whose own card is a port of a bridge, or whose link is one end of a pair, is reached there.
         let with = |more: &[Observed]| chosen(None, [&guests[..], more].concat());
+        let other = |kind: &str| link(11, Kind::Other(kind.to_owned()), "192.0.2.11");
+        for tunnel in
+            ["wireguard", "tun", "ipip", "gre", "gretap", "sit", "ip6tnl", "vti", "geneve", "dummy", "ifb", "vrf"]
+        {
+            assert_eq!(with(&[other(tunnel)]), None, "{tunnel}");
+            assert_eq!(with(&[port_of(4, other(tunnel))]), None, "a port of a bridge: {tunnel}");
+            // The way to elsewhere may be such a one: somebody wants it so.
+            assert_eq!(chosen(Some("192.0.2.11"), vec![other(tunnel)]).as_deref(), Some("192.0.2.11"), "{tunnel}");
+        }
+        for way_out in ["bond", "vlan", "macvlan", "ppp"] {
+            assert_eq!(with(&[other(way_out)]).as_deref(), Some("192.0.2.11"), "{way_out}");
+        }
         assert_eq!(with(&[port_of(4, hardware(10, ""))]).as_deref(), Some("172.17.0.1"));
         assert_eq!(with(&[link(10, Kind::Veth, "192.0.2.10")]).as_deref(), Some("192.0.2.10"));
     }
@@ -231,9 +269,12 @@ mod tests {
             let links = addresses.iter().map(|address| hardware(2, address)).collect::<Vec<_>>();
             View { by_route: None, links }
         };
-        let (here, moved, missing) = (view(&["192.0.2.1"]), view(&["192.0.2.9"]), view(&[]));
+        let (here, missing) = (view(&["192.0.2.1"]), view(&[]));
+        let moved = View { by_route: Some([192, 0, 2, 9].into()), ..view(&["192.0.2.9"]) };
         assert_eq!(seconds(vec![here.clone()]).await, None);
         assert_eq!(seconds(vec![missing.clone()]).await, None);
+        // A lost uplink: what is left leads nowhere.
+        assert_eq!(seconds(vec![here.clone(), view(&["192.0.2.9"])]).await, None);
         // Another one beside it, and the way to elsewhere, are somebody's choice.
         let beside = View { by_route: Some([192, 0, 2, 9].into()), ..view(&["192.0.2.9", "192.0.2.1"]) };
         assert_eq!(seconds(vec![beside]).await, None);
