@@ -71,33 +71,31 @@ impl ServerLease {
     /// That another server has it and renews it.
     pub async fn take(client: Client, id: &str) -> Result<Self> {
         let own = Self { leases: Api::namespaced(client, NAMESPACE), id: id.to_owned() };
-        let present = own.leases.get_opt(NAME).await.context("read who serves")?;
-        if let Some(Held::By { holder, renewed }) = present.as_ref().map(|lease| held(lease, id)) {
+        let mut judged = own.leases.get_opt(NAME).await.context("read who serves")?;
+        if let Some(Held::By { holder, renewed }) = judged.as_ref().map(|lease| held(lease, id)) {
             tracing::warn!(holder, "another server used this etcd; waiting whether it still does");
             sleep(EXPIRY).await;
-            let later = own.leases.get_opt(NAME).await.context("read who serves")?;
+            judged = own.leases.get_opt(NAME).await.context("read who serves")?;
             let unchanged = Held::By { holder: holder.clone(), renewed };
-            if later.as_ref().is_some_and(|lease| ![Held::Free, unchanged].contains(&held(lease, id))) {
+            if judged.as_ref().is_some_and(|lease| ![Held::Free, unchanged].contains(&held(lease, id))) {
                 bail!("the server {holder} uses this etcd: two at once are not supported yet; end that one first");
             }
+            tracing::info!(holder, "taking over from a server that is gone");
         }
-        own.renew().await.context("take the Lease of the server")?;
+        own.write(judged).await.context("take the Lease of the server")?;
         Ok(own)
     }
 
-    async fn renew(&self) -> Result<()> {
-        let present = self.leases.get_opt(NAME).await?;
-        if let Some(Held::By { holder, .. }) = present.as_ref().map(|lease| held(lease, &self.id))
-            && present.as_ref().and_then(|lease| lease.spec.as_ref()).is_some_and(|spec| spec.holder_identity.is_some())
-        {
-            tracing::info!(holder, "taking over from a server that is gone");
+    /// Writes itself into the Lease that was judged, and into no other: whoever was quicker has it, since the
+    /// resourceVersion is that of what was read.
+    async fn write(&self, judged: Option<Lease>) -> Result<()> {
+        let exists = judged.is_some();
+        let lease = taken(judged, &self.id, Timestamp::now());
+        if exists {
+            self.leases.replace(NAME, &PostParams::default(), &lease).await?;
+        } else {
+            self.leases.create(&PostParams::default(), &lease).await?;
         }
-        let lease = taken(present.clone(), &self.id, Timestamp::now());
-        match present {
-            None => self.leases.create(&PostParams::default(), &lease).await?,
-            // With its resourceVersion: whoever was quicker has it.
-            Some(_) => self.leases.replace(NAME, &PostParams::default(), &lease).await?,
-        };
         Ok(())
     }
 
@@ -107,19 +105,17 @@ impl ServerLease {
     /// That another server took the Lease.
     pub async fn keep(self, token: CancellationToken) -> Result<()> {
         while token.run_until_cancelled(sleep(RENEW)).await.is_some() {
-            match self.leases.get_opt(NAME).await {
-                Ok(Some(lease)) => {
-                    if let Held::By { holder, .. } = held(&lease, &self.id) {
-                        bail!("the server {holder} took over this etcd");
-                    }
-                }
-                Ok(None) => {}
+            let judged = match self.leases.get_opt(NAME).await {
+                Ok(judged) => judged,
                 Err(error) => {
                     tracing::warn!(%error, "the Lease of the server cannot be read");
                     continue;
                 }
+            };
+            if let Some(Held::By { holder, .. }) = judged.as_ref().map(|lease| held(lease, &self.id)) {
+                bail!("the server {holder} took over this etcd");
             }
-            if let Err(error) = self.renew().await {
+            if let Err(error) = self.write(judged).await {
                 tracing::warn!(error = %format!("{error:#}"), "the Lease of the server is not renewed");
             }
         }
@@ -129,6 +125,13 @@ impl ServerLease {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]
@@ -140,5 +143,75 @@ mod tests {
         assert_eq!(held(&Lease::default(), "b"), Held::Free);
         let renewed = taken(Some(lease), "a", Timestamp::UNIX_EPOCH + jiff::Span::new().seconds(5));
         assert_ne!(held(&renewed, "b"), by_a, "a renewal is seen");
+    }
+
+    /// One Lease at a server, which another server takes right after it was read for the n-th time.
+    struct Etcd {
+        lease: Mutex<Value>,
+        reads: AtomicUsize,
+        taken_after: usize,
+    }
+
+    impl Etcd {
+        fn holding(holder: &str, taken_after: usize) -> Arc<Self> {
+            let metadata = json!({"name": NAME, "namespace": NAMESPACE, "resourceVersion": "1"});
+            let lease = json!({"metadata": metadata, "spec": {"holderIdentity": holder}});
+            Arc::new(Self { lease: Mutex::new(lease), reads: AtomicUsize::new(0), taken_after })
+        }
+
+        fn answer(&self, request: &http::Request<Body>, sent: &[u8]) -> (u16, Value) {
+            let mut lease = self.lease.lock().unwrap();
+            let before = lease.clone();
+            if request.method() == http::Method::GET {
+                if self.reads.fetch_add(1, Ordering::SeqCst) + 1 == self.taken_after {
+                    lease["spec"]["holderIdentity"] = json!("b");
+                    lease["metadata"]["resourceVersion"] = json!("2");
+                }
+                return (200, before);
+            }
+            let new: Value = serde_json::from_slice(sent).unwrap();
+            if new["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"] {
+                return (409, json!({"status": "Failure", "message": "", "reason": "Conflict", "code": 409}));
+            }
+            *lease = new.clone();
+            (200, new)
+        }
+
+        fn client(self: &Arc<Self>) -> Client {
+            let etcd = self.clone();
+            let service = tower::service_fn(move |request: http::Request<Body>| {
+                let etcd = etcd.clone();
+                async move {
+                    let (parts, body) = request.into_parts();
+                    let sent = body.collect_bytes().await.unwrap();
+                    let (code, answer) = etcd.answer(&http::Request::from_parts(parts, Body::empty()), &sent);
+                    http::Response::builder().status(code).body(Body::from(answer.to_string().into_bytes()))
+                }
+            });
+            Client::new(service, "default")
+        }
+
+        fn holder(&self) -> Value {
+            self.lease.lock().unwrap()["spec"]["holderIdentity"].clone()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_took_the_lease_while_it_was_being_renewed_keeps_it() {
+        // Read once to take it, and then for each renewal.
+        let etcd = Etcd::holding("a", 3);
+        let lease = ServerLease::take(etcd.client(), "a").await.unwrap();
+        let error = lease.keep(CancellationToken::new()).await.unwrap_err();
+        assert_eq!((error.to_string().as_str(), etcd.holder()), ("the server b took over this etcd", json!("b")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_that_wait_for_a_dead_one_the_quicker_has_the_lease() {
+        let etcd = Etcd::holding("dead", 2);
+        assert!(ServerLease::take(etcd.client(), "a").await.is_err());
+        assert_eq!(etcd.holder(), json!("b"));
+        let etcd = Etcd::holding("dead", 0);
+        ServerLease::take(etcd.client(), "a").await.unwrap();
+        assert_eq!(etcd.holder(), json!("a"));
     }
 }
