@@ -48,7 +48,7 @@ pub type States = BTreeMap<Arc<str>, State>;
 pub struct Tasks {
     tracker: TaskTracker,
     token: CancellationToken,
-    ended: mpsc::UnboundedSender<(Arc<str>, Option<String>)>,
+    ended: mpsc::UnboundedSender<(Arc<str>, End)>,
     states: watch::Sender<States>,
 }
 
@@ -56,7 +56,7 @@ pub struct Tasks {
 #[derive(Debug)]
 pub struct Supervisor {
     tasks: Tasks,
-    ended: mpsc::UnboundedReceiver<(Arc<str>, Option<String>)>,
+    ended: mpsc::UnboundedReceiver<(Arc<str>, End)>,
 }
 
 /// A group without tasks and its supervisor.
@@ -171,7 +171,7 @@ impl Tasks {
     fn give_up(&self, name: Arc<str>, end: End) {
         self.set(&name, |state| state.problem = Some(end.problem.clone().unwrap_or_else(|| "ended".to_owned())));
         // The supervisor is gone only when the process ends.
-        let _ = self.ended.send((name, end.problem));
+        let _ = self.ended.send((name, end));
     }
 
     /// Follows how all tasks are.
@@ -189,7 +189,7 @@ impl Supervisor {
     /// Waits for `stop` or for the first task that gives up, then drains the group.
     ///
     /// # Errors
-    /// Names the task that ended by itself.
+    /// Names the task that ended by itself; a [`UsageError`] where that was one.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<()> {
         let first = tokio::select! {
             () = stop => None,
@@ -202,8 +202,9 @@ impl Supervisor {
         }
         match first {
             None => Ok(()),
-            Some((name, Some(error))) => bail!("{name}: {error}"),
-            Some((name, None)) => bail!("{name} ended by itself"),
+            Some((name, End { problem: Some(error), is_usage: true })) => bail!(UsageError(format!("{name}: {error}"))),
+            Some((name, End { problem: Some(error), .. })) => bail!("{name}: {error}"),
+            Some((name, End { problem: None, .. })) => bail!("{name} ended by itself"),
         }
     }
 }
@@ -226,7 +227,7 @@ mod tests {
         tasks.spawn("steady", until_cancelled);
         tasks.spawn("weak", |_| async { bail!("no more") });
         let error = supervisor.run(std::future::pending()).await.unwrap_err();
-        assert_eq!(error.to_string(), "weak: no more");
+        assert_eq!((error.to_string().as_str(), error.is::<UsageError>()), ("weak: no more", false));
     }
 
     #[tokio::test]
@@ -282,6 +283,7 @@ mod tests {
         let (tasks, supervisor) = group();
         tasks.keep("odd", |_| async { Err(UsageError("--odd".to_owned()).into()) });
         let error = supervisor.run(std::future::pending()).await.unwrap_err();
-        assert_eq!(error.to_string(), "odd: --odd");
+        // That is what the process exits with another code for.
+        assert_eq!((error.to_string().as_str(), error.is::<UsageError>()), ("odd: --odd", true));
     }
 }
