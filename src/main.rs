@@ -35,6 +35,7 @@ mod tasks;
 mod token;
 mod unmarked;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
     }
     // The only place that installs a provider, so it cannot be there already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match run(cli.command, flags) {
+    match run(cli.command, flags, cli.log_file.as_deref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<node::UsageError>() => {
             for problem in format!("{error:#}").lines() {
@@ -87,9 +88,9 @@ fn hint(error: &anyhow::Error) -> &'static str {
     if !is_root && error.chain().any(denied) { "; run it as root (sudo copepod …)" } else { "" }
 }
 
-fn run(command: Command, flags: Vec<String>) -> anyhow::Result<()> {
+fn run(command: Command, flags: Vec<String>, log_file: Option<&Path>) -> anyhow::Result<()> {
     match command {
-        Command::Up(args) => commands::up::run(&args, flags),
+        Command::Up(args) => commands::up::run(&args, flags, log_file),
         Command::Server(args) => commands::server::run(&args, flags),
         Command::Agent(args) => commands::agent::run(&args, flags),
         Command::Down(args) => commands::down::run(&args),
@@ -114,7 +115,10 @@ fn start_log(cli: &Cli) -> anyhow::Result<()> {
         eprintln!("copepod: --log {}: {error}; logging at info", cli.log);
         EnvFilter::new(format!("{quiet},info"))
     });
-    let writer = match &cli.log_file {
+    // Whoever starts another process in the background speaks to the terminal; the log is that one's.
+    let detaches = matches!(&cli.command, Command::Up(args) if args.detach);
+    let log_file = cli.log_file.as_ref().filter(|_| !detaches);
+    let writer = match log_file {
         None => BoxMakeWriter::new(std::io::stderr),
         Some(path) => {
             let file = log_file::LogFile::open(path);
@@ -122,7 +126,7 @@ fn start_log(cli: &Cli) -> anyhow::Result<()> {
         }
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    let terminal = cli.log_file.is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let terminal = log_file.is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
     match cli.log_format {
         LogFormat::Text => builder.with_ansi(terminal).init(),
         LogFormat::Json => builder.json().init(),

@@ -1,5 +1,7 @@
 //! `copepod up`: control plane and node in one process.
 
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,7 +25,7 @@ const START: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// When a part cannot start or fails.
-pub fn run(args: &UpArgs, typed: Vec<String>) -> Result<()> {
+pub fn run(args: &UpArgs, typed: Vec<String>, log_file: Option<&Path>) -> Result<()> {
     flags::up(args)?;
     let lacks = doctor::require(doctor::Wanted::by(&args.node))?;
     let paths = args.paths.paths();
@@ -31,7 +33,7 @@ pub fn run(args: &UpArgs, typed: Vec<String>) -> Result<()> {
         for lack in lacks {
             eprintln!("warn  {lack}");
         }
-        return detach(args, &paths, &typed);
+        return detach(args, &paths, &typed, log_file);
     }
     for lack in lacks {
         tracing::warn!("{lack}");
@@ -77,15 +79,15 @@ fn serve(args: &UpArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
 }
 
 /// Starts this very command without `--detach`, in a session of its own, and returns when its node
-/// is Ready or as soon as it is known that it will not be.
-fn detach(args: &UpArgs, paths: &Paths, typed: &[String]) -> Result<()> {
+/// is Ready or as soon as it is known that it will not be. `log_file` is the one that was asked for.
+fn detach(args: &UpArgs, paths: &Paths, typed: &[String], log_file: Option<&Path>) -> Result<()> {
     unmarked::refuse(paths)?;
     let starting = step("start copepod");
     let deadline = Instant::now() + START;
     let mut child = None;
     let admin = paths.admin_kubeconfig();
     // A process that is about to end may be met: then the next one is waited for.
-    while !is_up(args, paths, typed, &mut child, deadline)? {}
+    while !is_up(args, paths, (typed, log_file), &mut child, deadline)? {}
     starting.done();
     for problem in status::read(&paths.status_file()).into_iter().flat_map(|told| told.problems) {
         eprintln!("warn  {problem}");
@@ -98,16 +100,23 @@ fn detach(args: &UpArgs, paths: &Paths, typed: &[String]) -> Result<()> {
 
 /// Waits until copepod runs, started here where it does not, and its node is Ready; `false` when the process that was
 /// waited for is no longer there to be ready.
-fn is_up(args: &UpArgs, paths: &Paths, typed: &[String], child: &mut Option<Child>, deadline: Instant) -> Result<bool> {
+fn is_up(
+    args: &UpArgs,
+    paths: &Paths,
+    (typed, log_file): (&[String], Option<&Path>),
+    child: &mut Option<Child>,
+    deadline: Instant,
+) -> Result<bool> {
+    let log = log_file.map_or_else(|| paths.log_file(), Path::to_owned);
     let left = || deadline.saturating_duration_since(Instant::now());
     let pid = ready::wait_until(left(), || {
         let holder = pidfile::holder(&paths.pid_file())?;
         let told = status::read(&paths.status_file());
         if let Some(child) = child {
-            return follow(child, told, paths);
+            return follow(child, told, &log);
         }
         let Some(pid) = holder else {
-            *child = Some(spawn(args, paths)?);
+            *child = Some(spawn(args, paths, log_file)?);
             return Ok(None);
         };
         // A process that was just killed has the lock until it is gone.
@@ -117,18 +126,18 @@ fn is_up(args: &UpArgs, paths: &Paths, typed: &[String], child: &mut Option<Chil
         }
         Ok((told.phase == Phase::Ready && process::is_alive(pid)).then_some(told.pid))
     })
-    .with_context(|| format!("copepod does not get ready; its log is {}", paths.log_file().display()))?;
+    .with_context(|| format!("copepod does not get ready; its log is {}", log.display()))?;
     let serves = || {
         let told = status::read(&paths.status_file());
         let ready = told.is_some_and(|told| told.pid == pid && told.phase == Phase::Ready);
         ready && i32::try_from(pid).is_ok_and(process::is_alive)
     };
     ready::wait_for_nodes_while(&paths.admin_kubeconfig(), 1, left(), serves)
-        .with_context(|| format!("see {}", paths.log_file().display()))
+        .with_context(|| format!("see {}", log.display()))
 }
 
 /// Starts copepod in the background, where nothing is known to be in its way.
-fn spawn(args: &UpArgs, paths: &Paths) -> Result<Child> {
+fn spawn(args: &UpArgs, paths: &Paths, log_file: Option<&Path>) -> Result<Child> {
     let needed = [(args.control_plane.secure_port, "--secure-port"), (args.node.port, "--port")];
     for (port, flag) in needed {
         if let Some(holder) = ports::holder(port) {
@@ -137,9 +146,13 @@ fn spawn(args: &UpArgs, paths: &Paths) -> Result<Child> {
     }
     // Makes and marks the directories, the log's among them.
     drop(instance::start(paths)?);
+    if let Some(log) = log_file {
+        // The process in the background could tell nobody.
+        let opened = std::fs::OpenOptions::new().create(true).append(true).open(log);
+        opened.with_context(|| format!("--log-file={}", log.display()))?;
+    }
     let mut command = process::own_command();
-    command.args(std::env::args_os().skip(1).filter(|argument| argument != "--detach"));
-    command.arg("--log-file").arg(paths.log_file());
+    command.args(in_background(std::env::args_os().skip(1), log_file.is_none().then(|| paths.log_file())));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // What an earlier process left is not this one's word.
     let _ = std::fs::remove_file(paths.status_file());
@@ -147,14 +160,47 @@ fn spawn(args: &UpArgs, paths: &Paths) -> Result<Child> {
     command.spawn().context("start copepod in the background")
 }
 
+/// This command's arguments for the process in the background; `log` is where it logs, unless they say so.
+fn in_background(typed: impl Iterator<Item = OsString>, log: Option<PathBuf>) -> Vec<OsString> {
+    let mut arguments: Vec<_> = typed.filter(|argument| argument != "--detach").collect();
+    arguments.extend(log.into_iter().flat_map(|log| [OsString::from("--log-file"), log.into()]));
+    arguments
+}
+
 /// What the child's state means: done, not yet, or why never.
-fn follow(child: &mut Child, told: Option<status::Status>, paths: &Paths) -> Result<Option<u32>> {
+fn follow(child: &mut Child, told: Option<status::Status>, log: &Path) -> Result<Option<u32>> {
     let told = told.filter(|told| told.pid == child.id());
     if let Some(exit) = child.try_wait()? {
         match told {
             Some(told) if told.phase == Phase::Failed => bail!("{}", told.message),
-            _ => bail!("copepod ended with {exit}; its last words:\n{}", ready::last_lines(&paths.log_file())),
+            _ => bail!("copepod ended with {exit}; its last words:\n{}", ready::last_lines(log)),
         }
     }
     Ok(told.filter(|told| told.phase == Phase::Ready).map(|told| told.pid))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    /// What the process in the background is started with by `words`, as it understands that.
+    fn started(words: &[&str]) -> (Option<PathBuf>, bool) {
+        let typed = Cli::try_parse_from(["copepod"].iter().chain(words)).unwrap();
+        let default = typed.log_file.is_none().then(|| PathBuf::from("/default.log"));
+        let arguments = in_background(words.iter().map(OsString::from), default);
+        let child = Cli::try_parse_from([OsString::from("copepod")].into_iter().chain(arguments)).unwrap();
+        let Command::Up(args) = child.command else { panic!("up") };
+        (child.log_file, args.detach)
+    }
+
+    #[test]
+    fn the_process_in_the_background_logs_where_it_was_asked_to() {
+        assert_eq!(started(&["up", "--detach"]), (Some("/default.log".into()), false));
+        assert_eq!(started(&["up", "--detach", "--log-file", "/x"]), (Some("/x".into()), false));
+        assert_eq!(started(&["--log-file=/x", "up", "--detach"]), (Some("/x".into()), false));
+    }
 }
