@@ -21,7 +21,7 @@ use crate::node::UsageError;
 use crate::progress::step;
 use crate::sys::netns;
 use crate::sys::process::{self, Process};
-use crate::{cgroups, credentials, kubeconfig, paths, ready};
+use crate::{cgroups, credentials, kubeconfig, paths, ready, status};
 
 /// How long a stopping node may take before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(15);
@@ -54,15 +54,29 @@ pub struct CreateOptions {
 /// Says which step failed; what was made stays for `delete` to remove.
 pub fn create(options: &CreateOptions) -> Result<()> {
     let dir = ClusterDir::new(&paths::clusters_dir(&options.data_dir), &options.name);
-    let settings = NodeSettings::new(options)?;
+    let present = dir.load()?;
+    if let Some(state) = present.as_ref().filter(|state| state.nodes.len() != options.nodes) {
+        bail!("cluster {} exists with {} nodes; delete it first", options.name, state.nodes.len());
+    }
+    let mut settings = NodeSettings::new(options, &options.extra_args)?;
     for node in plan::nodes(&options.name, options.nodes).map_err(|error| UsageError(format!("--nodes: {error}")))? {
         start::try_arguments(&node_args(&dir, &node, &settings, options))?;
     }
-    let mut state = match dir.load()? {
-        Some(state) if state.nodes.len() != options.nodes => {
-            bail!("cluster {} exists with {} nodes; delete it first", options.name, state.nodes.len())
+    let mut state = match present {
+        Some(mut state) if state.runs() => {
+            refuse_another(options, &state)?;
+            let args = state.extra_args.get_or_insert_with(|| options.extra_args.clone());
+            if state.nodes.iter().any(|node| !node.runs()) {
+                // They are to be like those that do.
+                settings = NodeSettings::new(options, args)?;
+            }
+            state
         }
-        Some(state) => state,
+        Some(mut state) => {
+            state.extra_args = Some(options.extra_args.clone());
+            state.api_port = if options.api_port == 0 { state.api_port } else { options.api_port };
+            state
+        }
         None => plan_cluster(&dir, options)?,
     };
     let laid = step(format!("lay out {} node(s)", state.nodes.len()));
@@ -95,6 +109,21 @@ pub fn create(options: &CreateOptions) -> Result<()> {
     Ok(())
 }
 
+/// Refuses to take a running cluster for one that was asked for otherwise.
+fn refuse_another(options: &CreateOptions, running: &ClusterState) -> Result<()> {
+    let flags = |port: u16, args: &[String]| -> Result<Vec<String>> {
+        let port = (port != 0).then(|| format!("--api-port={port}"));
+        Ok(port.into_iter().chain(start::typed(args)?).collect())
+    };
+    let asked = flags(options.api_port, &options.extra_args)?;
+    // Of what is not known nothing can be said.
+    let args = running.extra_args.as_ref().unwrap_or(&options.extra_args);
+    if let Some(new) = status::difference(&asked, &flags(running.api_port, args)?) {
+        bail!("cluster {} runs already, and not with {new}; delete it first", options.name);
+    }
+    Ok(())
+}
+
 /// What every node is started with beside its own name and address.
 struct NodeSettings {
     /// Further arguments.
@@ -106,8 +135,8 @@ struct NodeSettings {
 }
 
 impl NodeSettings {
-    fn new(options: &CreateOptions) -> Result<Self> {
-        let (args, files) = start::split_config(&options.extra_args)?;
+    fn new(options: &CreateOptions, extra_args: &[String]) -> Result<Self> {
+        let (args, files) = start::split_config(extra_args)?;
         let serving = node_paths(&options.node_data_dir).issued_serving();
         let config = start::node_config(&files, None)?;
         Ok(Self { args, config, worker_config: start::node_config(&files, Some(&serving))? })
@@ -119,7 +148,7 @@ fn plan_cluster(dir: &ClusterDir, options: &CreateOptions) -> Result<ClusterStat
     let listener = listen(options.api_port)?;
     let api_port = listener.local_addr()?.port();
     let nodes = plans.into_iter().map(|plan| NodeState { plan, init: None }).collect();
-    let state = ClusterState { api_port, nodes };
+    let state = ClusterState { api_port, nodes, extra_args: Some(options.extra_args.clone()) };
     std::fs::create_dir_all(&dir.root).with_context(|| format!("make {}", dir.root.display()))?;
     dir.save(&state)?;
     Ok(state)
@@ -141,7 +170,7 @@ fn start_nodes(
     for index in 0..state.nodes.len() {
         let node = state.nodes[index].clone();
         let starting = step(format!("start {}", node.plan.name));
-        if !node.init.is_some_and(|init| init.is_alive()) {
+        if !node.runs() {
             // One that is about to be gone still has the node's files open.
             if let Some(process) = running(&node)? {
                 process.wait(STOP_GRACE)?;
@@ -301,7 +330,7 @@ pub fn list(data_dir: &Path) -> Result<()> {
     for name in names.iter().filter_map(|name| name.parse::<ClusterName>().ok()) {
         match ClusterDir::new(&clusters, &name).load() {
             Ok(Some(state)) => {
-                let alive = state.nodes.iter().filter(|node| node.init.is_some_and(|init| init.is_alive())).count();
+                let alive = state.nodes.iter().filter(|node| node.runs()).count();
                 let nodes = format!("{alive}/{}", state.nodes.len());
                 println!("{:<24} {nodes:<10} https://127.0.0.1:{}", name.as_str(), state.api_port);
             }
@@ -397,5 +426,42 @@ fn stop_node(node: &NodeState) -> Result<()> {
     match running(node)? {
         Some(process) => Ok(process.terminate(STOP_GRACE)?),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_running_cluster_is_not_taken_for_another_one() {
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let asked = |api_port, extra: &[&str], running: Option<&[&str]>| {
+            let options = CreateOptions {
+                name: "dev".parse().unwrap(),
+                nodes: 1,
+                api_port,
+                data_dir: PathBuf::new(),
+                node_data_dir: PathBuf::new(),
+                wait: Duration::ZERO,
+                kubeconfig: None,
+                extra_args: words(extra),
+            };
+            let running = ClusterState { api_port: 6443, nodes: Vec::new(), extra_args: running.map(words) };
+            refuse_another(&options, &running).map_err(|error| error.to_string())
+        };
+        let args: &[&str] = &["--port", "10260", "--config=/k"];
+        assert_eq!(asked(0, &[], Some(args)), Ok(()));
+        assert_eq!(asked(6443, &["--config", "/k", "--port=10260"], Some(args)), Ok(()));
+        assert_eq!(asked(0, args, None), Ok(()), "what an earlier copepod has not noted");
+        let refused = |told: Result<(), String>, what: &str| {
+            assert!(told.as_ref().is_err_and(|told| told.contains(&format!("not with {what};"))), "{told:?}");
+        };
+        refused(asked(6444, args, Some(args)), "--api-port=6444");
+        refused(asked(6444, args, None), "--api-port=6444");
+        refused(asked(6443, &["--port=10261"], Some(args)), "--port=10261");
+        refused(asked(0, &["--config=/other"], Some(args)), "--config=/other");
+        refused(asked(0, args, Some(&[])), "--config=/k --port=10260");
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -90,17 +90,28 @@ fn over_defaults<'t>(mut kubelet: Value, texts: impl Iterator<Item = &'t str>) -
     Ok(documents?.join("---\n"))
 }
 
+/// Arguments for nodes in the one form in which they can be compared.
+///
+/// # Errors
+/// When they are no arguments of a node.
+pub fn typed(extra: &[String]) -> Result<Vec<String>, UsageError> {
+    let words = ["copepod", "up"].into_iter().chain(extra.iter().map(String::as_str));
+    Ok(cli::typed_flags(&Cli::command().try_get_matches_from(words).map_err(|error| refused(&error))?))
+}
+
+fn refused(error: &clap::Error) -> UsageError {
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    UsageError(format!("arguments after --: {}", first.strip_prefix("error: ").unwrap_or(first)))
+}
+
 /// Tries the arguments of a node.
 ///
 /// # Errors
 /// What the node's copepod would say of them.
 pub fn try_arguments(arguments: &[String]) -> Result<(), UsageError> {
     let words = std::iter::once("copepod").chain(arguments.iter().map(String::as_str));
-    let parsed = Cli::try_parse_from(words).map_err(|error| {
-        let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        UsageError(format!("arguments after --: {}", first.strip_prefix("error: ").unwrap_or(first)))
-    })?;
+    let parsed = Cli::try_parse_from(words).map_err(|error| refused(&error))?;
     match parsed.command {
         Command::Up(args) => flags::up(&args),
         Command::Agent(args) => flags::agent(&args),

@@ -17,6 +17,16 @@ pub struct ClusterState {
     /// The API's port on 127.0.0.1.
     pub api_port: u16,
     pub nodes: Vec<NodeState>,
+    /// The further arguments that its nodes were started with; unknown of a cluster of an earlier copepod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra_args: Option<Vec<String>>,
+}
+
+impl ClusterState {
+    /// Whether one of its nodes runs.
+    pub fn runs(&self) -> bool {
+        self.nodes.iter().any(NodeState::runs)
+    }
 }
 
 /// A node and, once started, its first process.
@@ -27,6 +37,13 @@ pub struct NodeState {
     pub plan: NodePlan,
     /// Process 1 of the node, as the machine counts processes.
     pub init: Option<InitProcess>,
+}
+
+impl NodeState {
+    /// Whether its first process runs.
+    pub fn runs(&self) -> bool {
+        self.init.is_some_and(|init| init.is_alive())
+    }
 }
 
 /// A process told apart from a later one with the same id by its start.
@@ -147,9 +164,13 @@ mod tests {
             .into_iter()
             .map(|plan| NodeState { plan, init: Some(InitProcess { pid: 7, start_ticks: 9 }) })
             .collect();
-        let state = ClusterState { api_port: 6443, nodes };
+        let state = ClusterState { api_port: 6443, nodes, extra_args: Some(vec!["--port=1".to_owned()]) };
         cluster.save(&state).unwrap();
-        assert_eq!(cluster.load().unwrap(), Some(state));
+        assert_eq!(cluster.load().unwrap(), Some(state.clone()));
+        let earlier = ClusterState { extra_args: None, ..state };
+        let text = serde_json::to_string(&earlier).unwrap();
+        assert!(!text.contains("extra_args"), "{text}");
+        assert_eq!(serde_json::from_str::<ClusterState>(&text).unwrap(), earlier);
     }
 
     #[test]
