@@ -121,7 +121,7 @@ impl Correlator {
 
     /// Forgets an event that is not at the server: there is nothing to count on.
     pub fn forget(&mut self, name: &str) {
-        self.written.retain(|_, written| written.name != name);
+        self.recorded.retain(|_, recorded| recorded.name != name);
     }
 
     /// The message to use: its own, or the combined one after too many similar.
