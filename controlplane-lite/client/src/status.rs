@@ -236,8 +236,8 @@ impl InformerStatus {
 }
 
 impl QueueStatus {
-    pub(crate) fn added(&self, depth: usize) {
-        self.adds.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn added(&self, keys: usize, depth: usize) {
+        self.adds.fetch_add(keys as u64, Ordering::Relaxed);
         lock(&self.state).depth = depth;
     }
 
@@ -316,7 +316,7 @@ mod tests {
         let status = Status::default();
         let (informer, queue) = (status.informer("pods"), status.queue("deployment"));
         informer.set_unreadable(2);
-        queue.added(3);
+        queue.added(1, 3);
         queue.retried();
         let mut text = String::new();
         status.write_metrics(&mut text);

@@ -135,17 +135,20 @@ impl<K: Hash + Eq + Ord + Clone + Debug + Send + Sync + 'static> WorkQueue<K> {
         if !state.processing.contains(&key) {
             state.queue.push_back(key);
         }
-        let depth = state.queue.len();
-        drop(state);
         if let Some(status) = self.status.get() {
-            status.added(depth);
+            status.added(1, state.queue.len());
         }
+        drop(state);
         self.wake.notify_one();
     }
 
     fn report_to(&self, status: Arc<QueueStatus>) {
+        let state = self.lock();
         // A queue has one group of workers; a second one would report to the first one's entry.
-        let _ = self.status.set(status);
+        if self.status.set(status.clone()).is_ok() {
+            // What was added before there were workers counts, too.
+            status.added(state.dirty.len(), state.queue.len());
+        }
     }
 
     /// How many keys wait.
