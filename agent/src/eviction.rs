@@ -8,7 +8,7 @@
 mod disk;
 pub mod signals;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ const CLEANUP_LOOK: Duration = Duration::from_secs(1);
 /// What a pod gets to end when a hard threshold or its own limit is passed.
 const HARD_GRACE: Duration = Duration::from_secs(1);
 
-/// How long a shortage of disk waits for what is not measured yet: memory may run short meanwhile.
+/// How long a shortage of disk waits for what is not measured now: memory may run short meanwhile.
 const MEASURE: Duration = Duration::from_secs(10);
 
 /// The node as the manager sees it.
@@ -50,8 +50,9 @@ pub trait NodeSignals: Send + Sync + fmt::Debug {
     /// of are absent. `None` when nothing could be measured.
     async fn usage(&self, pods: &[Arc<Pod>], signal: Signal) -> Option<HashMap<PodUid, PodUsage>>;
 
-    /// Waits, so long at most, until it is known what each of these pods has on the disk.
-    async fn measure_disk(&self, pods: &[Arc<Pod>], limit: Duration);
+    /// Waits, so long at most, until it is known what each of these pods has on the disk now. Returns those that are
+    /// too large to be measured in a reasonable time; `None` while nobody can say which these are.
+    async fn measure_disk(&self, pods: &[Arc<Pod>], limit: Duration) -> Option<HashSet<PodUid>>;
 
     /// Removes images that no pod needs.
     async fn reclaim(&self);
@@ -162,16 +163,21 @@ impl EvictionManager {
     }
 
     async fn evict_one(&self, shortage: &Shortage) -> Option<PodUid> {
-        let pods = self.deps.admission.pods();
+        let pods: Vec<_> = self.deps.admission.pods().into_iter().filter(|pod| !spec::is_critical(pod)).collect();
+        let mut unmeasured = HashSet::new();
         if Pressure::of(shortage.signal) == Pressure::Disk {
-            self.signals.measure_disk(&pods, MEASURE).await;
+            let Some(large) = self.signals.measure_disk(&pods, MEASURE).await else {
+                tracing::warn!("pods not measured yet; nobody is evicted");
+                return None;
+            };
+            unmeasured = large;
         }
         // Without figures anybody could be ended for what somebody else uses.
         let usage = self.signals.usage(&pods, shortage.signal).await?;
         let mut candidates: Vec<Candidate<'_>> = pods
             .iter()
-            .filter(|pod| !spec::is_critical(pod))
-            .map(|pod| Candidate { pod, usage: usage.get(&PodUid::of(pod)) })
+            .map(|pod| (pod, PodUid::of(pod)))
+            .map(|(pod, uid)| Candidate { pod, usage: usage.get(&uid).filter(|_| !unmeasured.contains(&uid)) })
             .collect();
         rank(shortage.signal, &mut candidates, self.signals.own_imagefs());
         for candidate in candidates {

@@ -2,7 +2,7 @@
 //! does not wait for it: each is walked in a task of its own, and looked up (upstream's
 //! pkg/kubelet/server/stats/volume_stat_calculator.go).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -28,6 +28,8 @@ const LEAST_AGE: Duration = Duration::from_secs(10);
 const GREATEST_AGE: Duration = Duration::from_secs(60);
 /// What nobody has asked for this long is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(600);
+/// How long a pod nothing is known of keeps others from being judged.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What one pod has on the node's disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,10 +73,26 @@ fn spaces_in(directory: &Path) -> Vec<(String, Space)> {
 #[derive(Debug)]
 struct Known {
     files: Option<Arc<Files>>,
+    /// When the last walk that ended was begun: what came later is not in its figures.
+    began: Option<Instant>,
+    /// When the walk under way was begun; one that waits for its turn was not.
+    walking: Option<Instant>,
     /// From when on it is to be measured anew.
     due: Instant,
     busy: bool,
+    first_asked: Instant,
     asked: Instant,
+}
+
+impl Known {
+    fn new(now: Instant) -> Self {
+        Self { files: None, began: None, walking: None, due: now, busy: false, first_asked: now, asked: now }
+    }
+
+    /// Whether what is known is new enough for who asks at `called`.
+    fn is_new(&self, called: Instant) -> bool {
+        self.began.is_some_and(|began| began + LEAST_AGE >= called)
+    }
 }
 
 #[derive(Debug)]
@@ -107,39 +125,66 @@ impl DiskUsage {
 
     /// What is known of a pod; it is measured beside that when it is time.
     pub fn latest(&self, pod: &Arc<Pod>) -> Option<Arc<Files>> {
+        self.look(pod, |_| true).0
+    }
+
+    /// What is known of a pod, and whether that `will_do`. It is measured anew when it does not, or when it is time.
+    fn look(&self, pod: &Arc<Pod>, will_do: impl Fn(&Known) -> bool) -> (Option<Arc<Files>>, bool) {
         let (now, uid) = (Instant::now(), PodUid::of(pod));
         let mut all = self.shared.lock();
         all.retain(|_, known| known.busy || now.duration_since(known.asked) < FORGOTTEN);
-        let known = all.entry(uid.clone()).or_insert(Known { files: None, due: now, busy: false, asked: now });
+        let known = all.entry(uid.clone()).or_insert_with(|| Known::new(now));
         known.asked = now;
-        if !known.busy && known.due <= now {
+        let does = will_do(known);
+        if !known.busy && (!does || known.due <= now) {
             known.busy = true;
             tokio::spawn(measure(self.paths.clone(), pod.clone(), uid, self.shared.clone()));
         }
-        known.files.clone()
+        (known.files.clone(), does)
     }
 
-    /// Waits until something is known of every one of these, but not for long.
-    pub async fn settled(&self, pods: &[Arc<Pod>], limit: Duration) {
-        let mut measured = self.shared.measured.subscribe();
-        // Each is asked for, whoever is still unknown.
-        let all = async {
-            while pods.iter().filter(|pod| self.latest(pod).is_none()).count() > 0 && measured.changed().await.is_ok() {
-            }
-        };
+    /// Waits, but not for long, until what is known of every one of these is of now. Who takes longer keeps the figures
+    /// there are. Returns those nothing is known of because they take that long to walk; `None` as long as it is too
+    /// early to say so.
+    pub async fn settled(&self, pods: &[Arc<Pod>], limit: Duration) -> Option<HashSet<PodUid>> {
+        let (called, mut measured) = (Instant::now(), self.shared.measured.subscribe());
+        let is_old = |pod: &&Arc<Pod>| !self.look(pod, |known| known.is_new(called)).1;
+        // Each is asked for, whoever is still old.
+        let all = async { while pods.iter().filter(is_old).count() > 0 && measured.changed().await.is_ok() {} };
         // What is known by then has to do.
         let _ = tokio::time::timeout(limit, all).await;
+        self.unmeasured(pods, called)
+    }
+
+    fn unmeasured(&self, pods: &[Arc<Pod>], called: Instant) -> Option<HashSet<PodUid>> {
+        let (now, mut out) = (Instant::now(), HashSet::new());
+        let all = self.shared.lock();
+        for uid in pods.iter().map(|pod| PodUid::of(pod)) {
+            let Some(known) = all.get(&uid).filter(|known| known.files.is_none()) else { continue };
+            if now.duration_since(known.first_asked) < PATIENCE {
+                return None;
+            }
+            // One whose turn did not come may be small.
+            if known.walking.is_some_and(|began| began < called) {
+                out.insert(uid);
+            }
+        }
+        Some(out)
     }
 }
 
 async fn measure(paths: Paths, pod: Arc<Pod>, uid: PodUid, shared: Arc<Shared>) {
     let place = shared.places.acquire().await;
     let began = Instant::now();
+    if let Some(known) = shared.lock().get_mut(&uid) {
+        known.walking = Some(began);
+    }
     let walk = tokio::task::spawn_blocking(move || Files::measure(&paths, &pod)).await;
     drop(place);
     let rest = (began.elapsed() * REST).clamp(LEAST_AGE, GREATEST_AGE);
     if let Some(known) = shared.lock().get_mut(&uid) {
         (known.busy, known.due) = (false, Instant::now() + rest);
+        (known.began, known.walking) = (Some(began), None);
         known.files = walk.ok().map(Arc::new).or(known.files.take());
     }
     shared.measured.send_replace(());
@@ -198,7 +243,7 @@ mod tests {
         });
         let usage = DiskUsage::new(paths.clone());
         assert_eq!(usage.latest(&pods[0]), None, "nobody waits for it");
-        usage.settled(&pods, Duration::from_secs(3600)).await;
+        assert_eq!(usage.settled(&pods, Duration::from_secs(3600)).await, Some(HashSet::new()));
         assert!(pods.iter().all(|pod| usage.latest(pod).is_some()));
         // They hold for some time.
         let file = pod_dir(&paths, &PodUid::of(&pods[0])).unwrap().join("etc-hosts");
@@ -220,7 +265,33 @@ mod tests {
         let _all = usage.shared.places.acquire_many(u32::try_from(AT_ONCE).unwrap()).await.unwrap();
         let pods = [Arc::new(pod("  containers: [{name: a}]"))];
         let began = Instant::now();
-        usage.settled(&pods, Duration::from_secs(5)).await;
-        assert_eq!((began.elapsed(), usage.latest(&pods[0])), (Duration::from_secs(5), None));
+        let limit = Duration::from_secs(5);
+        assert_eq!(usage.settled(&pods, limit).await, None, "it may come to light soon");
+        assert_eq!((began.elapsed(), usage.latest(&pods[0])), (limit, None));
+        tokio::time::advance(PATIENCE).await;
+        assert_eq!(usage.settled(&pods, limit).await, Some(HashSet::new()), "its turn did not come");
+        let uid = PodUid::of(&pods[0]);
+        usage.shared.lock().get_mut(&uid).unwrap().walking = Some(began);
+        assert_eq!(usage.settled(&pods, limit).await, Some(HashSet::from([uid])), "it is large");
+    }
+
+    /// Whoever is to decide on them does not get figures of earlier.
+    #[tokio::test(start_paused = true)]
+    async fn what_grew_since_it_was_measured_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = worker_settings(dir.path()).paths;
+        let (usage, pods) = (DiskUsage::new(paths.clone()), [Arc::new(pod("  containers: [{name: a}]"))]);
+        let limit = Duration::from_secs(3600);
+        let settled = async || usage.settled(&pods, limit).await.map(|_| usage.latest(&pods[0]).unwrap().all.bytes);
+        assert_eq!(settled().await, Some(0));
+        // It was walked slowly, and rests.
+        usage.shared.lock().get_mut(&PodUid::of(&pods[0])).unwrap().due += GREATEST_AGE;
+        let file = pod_dir(&paths, &PodUid::of(&pods[0])).unwrap().join("etc-hosts");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, vec![1; 1 << 20]).unwrap();
+        assert_eq!(settled().await, Some(0), "nobody walks all the time");
+        tokio::time::advance(LEAST_AGE + Duration::from_secs(1)).await;
+        let grown = settled().await.unwrap();
+        assert!(grown >= 1 << 20, "{grown}");
     }
 }

@@ -1,7 +1,7 @@
 //! The signals of this machine: /proc, file systems, cgroups and the runtime's
 //! own figures. Of pods only what is limited is measured before something is short.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -125,8 +125,8 @@ impl NodeSignals for MachineSignals {
         Some(out)
     }
 
-    async fn measure_disk(&self, pods: &[Arc<Pod>], limit: Duration) {
-        self.disk.settled(pods, limit).await;
+    async fn measure_disk(&self, pods: &[Arc<Pod>], limit: Duration) -> Option<HashSet<PodUid>> {
+        self.disk.settled(pods, limit).await
     }
 
     async fn reclaim(&self) {

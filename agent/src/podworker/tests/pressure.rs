@@ -1,6 +1,6 @@
 //! A node that runs short of something, and whom it ends for that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,6 +32,8 @@ struct Shares {
     images: Mutex<u64>,
     /// Whether containers cannot be measured.
     blind: AtomicBool,
+    /// What takes long to walk, by name, once that is known.
+    large: Mutex<Option<HashSet<PodUid>>>,
     reclaimed: AtomicUsize,
 }
 
@@ -60,7 +62,9 @@ impl NodeSignals for Shares {
         Some(pods.iter().map(of).collect())
     }
 
-    async fn measure_disk(&self, _: &[Arc<Pod>], _: Duration) {}
+    async fn measure_disk(&self, _: &[Arc<Pod>], _: Duration) -> Option<HashSet<PodUid>> {
+        self.large.lock().unwrap().clone()
+    }
 
     async fn reclaim(&self) {
         self.reclaimed.fetch_add(1, Ordering::Relaxed);
@@ -126,6 +130,7 @@ impl Scene {
             used: pods.iter().map(|(name, used, _)| (*name, *used)).collect(),
             images: Mutex::new(images),
             blind: AtomicBool::new(false),
+            large: Mutex::new(Some(HashSet::new())),
             reclaimed: AtomicUsize::new(0),
         });
         let minimum = [(signal, Some(ThresholdValue::Amount(100)))];
@@ -261,6 +266,20 @@ async fn nobody_is_evicted_blindly() {
     scene.signals.blind.store(false, Ordering::Relaxed);
     scene.node.until("evicted", |_| scene.reason("greedy").as_deref() == Some("Evicted")).await;
     assert_eq!(scene.reason("modest"), None);
+}
+
+/// A tree that nobody has come to the end of is not an empty one.
+#[tokio::test(start_paused = true)]
+async fn who_is_too_large_to_be_measured_goes_before_the_small() {
+    let pods = [("small", 500, 0), ("large", 450, 0)];
+    let scene = Scene::start(Signal::NodefsAvailable, false, 0, &pods).await;
+    *scene.signals.large.lock().unwrap() = None;
+    scene.node.settle(Duration::from_secs(60)).await;
+    assert!(scene.told("EvictionThresholdMet") > 3);
+    assert_eq!(scene.told("Evicted"), 0, "it may be measured soon");
+    *scene.signals.large.lock().unwrap() = Some([PodUid::of(&scene.pods["large"])].into());
+    scene.node.until("evicted", |_| scene.reason("large").as_deref() == Some("Evicted")).await;
+    assert_eq!(scene.reason("small"), None);
 }
 
 #[tokio::test(start_paused = true)]
