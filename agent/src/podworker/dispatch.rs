@@ -83,9 +83,9 @@ impl PodWorkers {
         self.with(uid, |inbox| inbox.evict(eviction)).unwrap_or(false)
     }
 
-    /// Ends a pod to make room for a critical one.
-    pub fn preempt(&self, uid: &PodUid, eviction: Eviction) {
-        self.with(uid, |inbox| inbox.preempt(eviction));
+    /// Ends a pod to make room for a critical one. False: nobody works on that pod.
+    pub fn preempt(&self, uid: &PodUid, eviction: Eviction) -> bool {
+        self.with(uid, |inbox| inbox.preempt(eviction)).is_some()
     }
 
     /// Whether a worker exists for the pod.

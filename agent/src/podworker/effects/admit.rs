@@ -42,17 +42,20 @@ pub(super) async fn admit(ctx: &EffectContext, runs_already: bool, asked: &BTree
     Ok(())
 }
 
-/// Ends pods for this critical one, each once; room is there when they are gone.
+/// Ends pods for this critical one, each once; room is there when they are gone. Returns those that were told.
 fn preempt(ctx: &EffectContext, victims: &[Arc<Pod>], asked: &BTreeSet<PodUid>) -> BTreeSet<PodUid> {
     let message = "Preempted in order to admit critical pod";
     let mut all = BTreeSet::new();
     for victim in victims {
         let uid = PodUid::of(victim);
         if !asked.contains(&uid) {
+            let grace = Duration::from_secs(u64::try_from(spec::grace_seconds(victim)).unwrap_or(0));
+            // One that runs from before a restart may have no worker yet: it is asked with the next look.
+            if !ctx.deps.workers.preempt(&uid, Eviction { message: message.to_owned(), grace }) {
+                continue;
+            }
             tracing::warn!(pod.uid = %ctx.uid, victim = %uid, "pod preempted");
             ctx.deps.events.pod(victim, EventType::Warning, PREEMPTING, message);
-            let grace = Duration::from_secs(u64::try_from(spec::grace_seconds(victim)).unwrap_or(0));
-            ctx.deps.workers.preempt(&uid, Eviction { message: message.to_owned(), grace });
         }
         all.insert(uid);
     }

@@ -359,3 +359,22 @@ async fn pods_make_room_for_a_critical_one() {
     assert!(node.is_ready(&small));
     assert_eq!(node.reasons().iter().filter(|r| **r == "Preempting").count(), 1);
 }
+
+/// Pods that ran before a restart are counted before they have workers.
+#[tokio::test(start_paused = true)]
+async fn who_could_not_be_told_to_make_room_is_told_later() {
+    let node = Node::start().await;
+    let named = |name: &str, text: &str| {
+        let mut p = pod(&format!("{text}  containers: [{{name: {name}, resources: {{requests: {{cpu: 2}}}}}}]"));
+        (p.metadata.name, p.metadata.uid) = (Some(name.to_owned()), Some(name.to_owned()));
+        p
+    };
+    let (modest, vital) = (named("modest", ""), named("vital", "  priority: 2000000000\n"));
+    node.deps.admission.adopt(&Arc::new(modest.clone()));
+    node.want(&[vital.clone()]);
+    node.settle(Duration::from_secs(10)).await;
+    assert!(!node.is_ready(&vital) && node.reasons().iter().all(|r| *r != "Preempting"));
+    node.want(&[modest.clone(), vital.clone()]);
+    node.until("ready", |n| n.is_ready(&vital)).await;
+    assert_eq!(node.status(&modest).reason.as_deref(), Some("Preempting"));
+}
