@@ -33,14 +33,20 @@ pub enum RemoveError {
     Runtime(#[from] CriError),
 }
 
-/// Removes a container that does not run, and its logs. Those go first: afterwards nobody would know of them.
-pub async fn remove_container(runtime: &dyn RuntimeService, container: &RuntimeContainer) -> Result<(), RemoveError> {
+/// Removes a container that does not run, and its logs. Those go first: afterwards nobody would know of them. They stay
+/// while they are another one's of `others`, too: tries with the same restart count write to one file.
+pub async fn remove_container<'a>(
+    runtime: &dyn RuntimeService,
+    container: &RuntimeContainer,
+    others: impl IntoIterator<Item = &'a RuntimeContainer>,
+) -> Result<(), RemoveError> {
     let (id, log) = (container.id(), PathBuf::from(&container.status.log_path));
     if container.status.state == ContainerState::Unknown {
         // It may run (pkg/kubelet/kuberuntime/kuberuntime_gc.go: `removeOldestN`).
         runtime.stop_container(id, UNKNOWN_GRACE).await?;
     }
-    if log.is_absolute() {
+    let shared = others.into_iter().any(|o| o.id() != id && o.status.log_path == container.status.log_path);
+    if log.is_absolute() && !shared {
         let removed = tokio::task::spawn_blocking(move || logs::remove(&log)).await;
         let removed = removed.map_err(io::Error::other).flatten();
         removed.map_err(|source| RemoveError::Logs { id: id.clone(), source })?;
@@ -71,8 +77,10 @@ async fn remove_containers<'a>(
     pod: &RuntimePod,
     containers: impl Iterator<Item = &'a RuntimeContainer>,
 ) -> Vec<(&'a ContainerId, bool)> {
-    let removals = containers.map(|container| async move {
-        let removed = remove_container(runtime, container).await;
+    let going: Vec<&RuntimeContainer> = containers.collect();
+    let staying: Vec<_> = pod.containers.iter().filter(|c| !going.iter().any(|g| g.id() == c.id())).collect();
+    let removals = going.iter().map(|&container| async {
+        let removed = remove_container(runtime, container, staying.iter().copied()).await;
         if let Err(error) = &removed {
             tracing::warn!(pod.uid = %pod.uid, container.id = %container.id(), %error, "dead container not removed");
         }
@@ -200,6 +208,23 @@ mod tests {
         assert_eq!((left.containers.len(), runtime.containers().len()), (1, 1));
         assert_eq!(files(dir.path()), ["2.log", "2.log.20260101-000000.gz"], "the last one's stay");
         assert_eq!(collect(runtime.as_ref(), &left, Keep::Last).await, None);
+    }
+
+    /// Tries with the same restart count write to one file.
+    #[tokio::test]
+    async fn logs_stay_with_whoever_else_writes_to_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (runtime, mut view) = pod(dir.path(), 3).await;
+        let last = view.containers.iter().find(|c| c.status.metadata.attempt == 2).unwrap().status.log_path.clone();
+        for container in view.containers.iter_mut().filter(|c| c.status.metadata.attempt == 1) {
+            container.status.log_path = last.clone();
+        }
+        let left = collect(runtime.as_ref(), &view, Keep::Last).await.unwrap();
+        assert_eq!((left.containers.len(), runtime.containers().len()), (1, 1));
+        let own = ["1.log", "1.log.20260101-000000.gz", "2.log", "2.log.20260101-000000.gz"];
+        assert_eq!(files(dir.path()), own);
+        collect(runtime.as_ref(), &left, Keep::Nothing).await.unwrap();
+        assert_eq!(files(dir.path()), own[..2], "nobody writes to the last one's any more");
     }
 
     #[tokio::test]

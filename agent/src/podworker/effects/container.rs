@@ -188,7 +188,7 @@ pub(super) async fn start_container(
     config.metadata.attempt = start.attempt;
     let leftover = |c: &&RuntimeContainer| Some(c.id()) == start.leftover.as_ref();
     if let Some(leftover) = within.ctx.runtime.containers.iter().find(leftover) {
-        remove_container(deps.runtime.as_ref(), leftover).await?;
+        remove_container(deps.runtime.as_ref(), leftover, &within.ctx.runtime.containers).await?;
     }
     let created = deps.runtime.create_container(within.sandbox, &config, within.sandbox_config).await;
     let id = created.map_err(StartError::Create)?;
