@@ -331,6 +331,7 @@ impl App {
             services,
             runtime_classes: RuntimeClasses::new(self.client.clone()),
             node,
+            nodes: self.client.clone().map(kube::Api::all),
             cgroups: self.cgroups.clone(),
             admission: Admission::default(),
             workers: workers.clone(),

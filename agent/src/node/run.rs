@@ -147,13 +147,16 @@ impl NodeStatusSync {
         let mut subtasks = JoinSet::new();
         if let Some(client) = &client {
             let node = self.register(client, &seen, &status).await;
-            node_tx.send_replace(Some(Arc::new(node)));
+            seen.has_api = node.is_some();
+            node_tx.send_replace(node.map(Arc::new));
             let (name, duration) = (self.settings.name.clone(), self.settings.lease_duration);
             subtasks.spawn(lease::run(client.clone(), name, nodes.clone(), duration, token.clone()));
             subtasks.spawn(follow(client.clone(), self.settings.name.clone(), node_tx, token.clone()));
         }
+        let shown = nodes.clone();
         tokio::select! {
             () = self.report(client, view, &mut seen, &mut nodes, Some(runtime)) => {}
+            () = show(shown, view) => {}
             // A panic of a subtask is one of the whole; an ordinary end follows the token.
             Some(Err(error)) = subtasks.join_next() => if error.is_panic() {
                 std::panic::resume_unwind(error.into_panic());
@@ -161,21 +164,27 @@ impl NodeStatusSync {
         }
     }
 
-    async fn register(&self, client: &kube::Client, seen: &Observed, status: &NodeStatus) -> Node {
+    /// `None`: there is no Node, and it is somebody else's to make one. Pods do not wait for that, as upstream
+    /// (pkg/kubelet/kubelet_getters.go, `getNodeAnyWay`).
+    async fn register(&self, client: &kube::Client, seen: &Observed, status: &NodeStatus) -> Option<Node> {
         let api: Api<Node> = Api::all(client.clone());
         let mut pause = Duration::from_millis(100);
         loop {
             let result = if self.settings.register {
-                register(&api, &self.settings, &seen.machine, status).await
+                register(&api, &self.settings, &seen.machine, status).await.map(Some)
             } else {
-                api.get(&self.settings.name).await
+                api.get_opt(&self.settings.name).await
             };
             match result {
-                Ok(node) => {
+                Ok(None) => {
+                    tracing::warn!(node = %self.settings.name, "there is no Node, and registerNode is false");
+                    return None;
+                }
+                Ok(Some(node)) => {
                     let text = format!("Node {} event: Registered Node", self.settings.name);
                     tracing::info!(node = %self.settings.name, "node registered");
                     self.events.node(&self.settings.name, EventType::Normal, "Starting", text);
-                    return node;
+                    return Some(node);
                 }
                 Err(error) => {
                     tracing::debug!(%error, "node not registered yet");
@@ -212,7 +221,8 @@ impl NodeStatusSync {
             };
             let shown = node.as_ref().and_then(|n| n.status.clone());
             let status = self.status(seen, &usage, &runtime, shown.as_ref());
-            last = node.clone().or(last);
+            // It may have changed while the runtime was asked.
+            last = newest(nodes.borrow().clone(), answered.clone()).or(last);
             self.publish(view, seen, &status, &runtime, last.as_ref());
             self.update_pod_cidr(node.as_deref(), &mut known_cidr).await;
             let due = written
@@ -234,7 +244,7 @@ impl NodeStatusSync {
                 }
             }
             let hasty = !problems(&runtime, None).is_empty() && began.elapsed() < UNREADY_HASTE;
-            let retry = written.is_none() && api.is_some();
+            let retry = written.is_none() && node.is_some();
             let pause = match (hasty, retry) {
                 (true, _) => UNREADY_LOOK,
                 (_, true) => Duration::from_secs(1),
@@ -313,8 +323,7 @@ impl NodeStatusSync {
                 && old.network_problem == next.network_problem
                 && old.pressures == next.pressures
                 && old.awaited == next.awaited
-                && old.node.as_ref().map(|n| &n.metadata.resource_version)
-                    == next.node.as_ref().map(|n| &n.metadata.resource_version);
+                && version(old.node.as_ref()) == version(next.node.as_ref());
             if !same {
                 *old = Arc::new(next);
             }
@@ -340,6 +349,27 @@ async fn in_time<T>(call: impl Future<Output = Result<T, CriError>>) -> Result<T
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer within {} s", RUNTIME_SILENT.as_secs())),
     }
+}
+
+/// Puts each newer Node into the view at once: the status loop may wait for the runtime meanwhile.
+async fn show(mut nodes: watch::Receiver<Option<Arc<Node>>>, view: &watch::Sender<Arc<NodeView>>) {
+    while nodes.changed().await.is_ok() {
+        // A node whose object went stays as it was for pods that run on.
+        let Some(watched) = nodes.borrow_and_update().clone() else { continue };
+        view.send_if_modified(|old| {
+            let node = newest(Some(watched), old.node.clone());
+            let same = version(node.as_ref()) == version(old.node.as_ref()) && !old.awaited;
+            if !same {
+                *old = Arc::new(NodeView { node, awaited: false, ..NodeView::clone(old) });
+            }
+            !same
+        });
+    }
+    std::future::pending().await
+}
+
+fn version(node: Option<&Arc<Node>>) -> Option<&str> {
+    node.and_then(|node| node.metadata.resource_version.as_deref())
 }
 
 /// The newer of what the watch shows and what a write was answered with. Pure.

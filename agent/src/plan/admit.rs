@@ -15,6 +15,9 @@ use crate::convert::{security, spec};
 /// One, in billionths.
 const UNIT: i128 = 1_000_000_000;
 
+/// The reason of a pod that selects other nodes.
+pub const NODE_AFFINITY: &str = "NodeAffinity";
+
 /// Why a pod is refused: it becomes `Failed` with this reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -139,7 +142,7 @@ fn check(pod: &Pod, node_info: &NodeInfo<'_>) -> Result<(), Refusal> {
     }
     if node_info.node.is_some_and(|node| !node_fit::is_selected(pod, node)) {
         let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
-        return refuse("NodeAffinity", message.to_owned());
+        return refuse(NODE_AFFINITY, message.to_owned());
     }
     let mine = host_ports(pod);
     let taken: Vec<_> = node_info.others.iter().flat_map(|p| host_ports(p)).collect();

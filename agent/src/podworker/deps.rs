@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cri::RuntimeService;
 use k8s_openapi::api::core::v1::Node;
+use kube::Api;
 use tokio::sync::watch;
 
 use super::admission::Admission;
@@ -82,6 +83,8 @@ pub struct Deps {
     pub services: ServicesRx,
     pub runtime_classes: RuntimeClasses,
     pub node: watch::Receiver<Arc<NodeView>>,
+    /// Where the Node is read when the view may be old; `None` without an API server.
+    pub nodes: Option<Api<Node>>,
     /// `None`: pods get no cgroups of their own.
     pub cgroups: Option<Arc<CgroupTree>>,
     pub admission: Admission,

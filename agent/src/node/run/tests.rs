@@ -9,6 +9,7 @@ use http::Method;
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio_util::sync::DropGuard;
 
 use super::*;
 
@@ -199,4 +200,64 @@ fn the_newest_node_counts() {
     assert_eq!(version(newest(node("a", "11"), node("a", "10"))), "11");
     assert_eq!(version(newest(node("b", "1"), node("a", "10"))), "1", "another node of that name");
     assert_eq!(version(newest(node("b", "1"), None)), "1");
+}
+
+/// An API where the node has labels as soon as it is watched; without it where there is `none`.
+fn api_with_news(none: bool) -> kube::Client {
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| async move {
+        let watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+        let listed = if none { json!([]) } else { json!([node()]) };
+        let answer = match (request.method(), request.uri().path()) {
+            (&Method::GET, "/api/v1/nodes") if watch => {
+                let later = !request.uri().query().unwrap_or_default().contains("resourceVersion=5");
+                if later || none {
+                    std::future::pending::<()>().await;
+                }
+                let mut news = node();
+                news["metadata"]["labels"] = json!({"disk": "ssd"});
+                news["metadata"]["resourceVersion"] = json!("6");
+                json!({"type": "MODIFIED", "object": news})
+            }
+            (&Method::GET, "/api/v1/nodes") => {
+                json!({"kind": "NodeList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"}, "items": listed})
+            }
+            (&Method::GET | &Method::PATCH, path) if path.starts_with("/api/v1/nodes/n1") && !none => node(),
+            _ => json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}),
+        };
+        let status = answer["code"].as_u64().map_or(200, |code| u16::try_from(code).unwrap());
+        let body = kube::client::Body::from(format!("{answer}\n").into_bytes());
+        Ok::<_, std::convert::Infallible>(http::Response::builder().status(status).body(body).unwrap())
+    });
+    kube::Client::new(service, "default")
+}
+
+/// The view of a node whose runtime answers once and is silent from then on.
+async fn view_without_runtime(client: kube::Client, register: bool) -> (watch::Receiver<Arc<NodeView>>, DropGuard) {
+    let (dir, runtime) = (tempfile::tempdir().unwrap(), FakeRuntime::new());
+    runtime.delay(Op::Status, 1, Duration::ZERO);
+    runtime.delay(Op::Status, 9, Duration::from_secs(600));
+    let mut node_sync = node_sync(&runtime, dir.path());
+    node_sync.settings.register = register;
+    let (view, token) = (watch::channel(Arc::<NodeView>::default()).0, CancellationToken::new());
+    let (mut known, ended) = (view.subscribe(), token.clone());
+    tokio::spawn(async move { node_sync.run(Some(client), view, ended).await });
+    known.changed().await.unwrap();
+    (known, token.drop_guard())
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_of_the_node_do_not_wait_for_the_runtime() {
+    let (mut known, _running) = view_without_runtime(api_with_news(false), true).await;
+    let news = known.wait_for(|view| view.node.as_ref().is_some_and(|node| node.metadata.labels.is_some()));
+    let view = tokio::time::timeout(Duration::from_secs(1), news).await.unwrap().unwrap().clone();
+    let labels = view.node.as_ref().unwrap().metadata.labels.clone().unwrap();
+    assert_eq!((labels.get("disk").map(String::as_str), view.awaited), (Some("ssd"), false));
+}
+
+/// It is another one's to make, who may never do so.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_nobody_made_is_not_awaited() {
+    let (mut known, _running) = view_without_runtime(api_with_news(true), false).await;
+    let judged = tokio::time::timeout(Duration::from_secs(60), known.wait_for(|view| !view.awaited)).await;
+    assert!(judged.unwrap().unwrap().node.is_none());
 }

@@ -4,16 +4,21 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 
 use super::{EffectContext, NotDone};
 use crate::convert::{security, spec};
 use crate::events::EventType;
 use crate::ids::PodUid;
+use crate::plan::admit::NODE_AFFINITY;
 use crate::plan::effect::Outcome;
 use crate::plan::preempt::PREEMPTING;
+use crate::podworker::NodeView;
 use crate::podworker::admission::{AdmitResult, NodeLimits};
 use crate::podworker::inbox::Eviction;
+
+/// How long the API server may take to say what the Node is like.
+const NODE_READ: Duration = Duration::from_secs(10);
 
 /// Takes the room the pod needs, or asks others to make some; those of `asked`
 /// were asked before.
@@ -30,7 +35,17 @@ pub(super) async fn admit(ctx: &EffectContext, runs_already: bool, asked: &BTree
         }
     }
     let limits = NodeLimits { allowed_unsafe_sysctls: &deps.settings.allowed_unsafe_sysctls, strict_groups };
-    let outcome = match deps.admission.take(&ctx.pod, &deps.node_view(), limits, runs_already) {
+    let view = deps.node_view();
+    let take = |view: &NodeView| deps.admission.take(&ctx.pod, view, limits, runs_already);
+    let mut result = take(&view);
+    // The scheduler may have seen labels that the watch is yet to show (pkg/kubelet/lifecycle/predicate.go:
+    // `generalFilter`).
+    if matches!(&result, AdmitResult::Refused(refusal) if refusal.reason == NODE_AFFINITY)
+        && let Some(node) = read_node(ctx).await
+    {
+        result = take(&NodeView { node: Some(Arc::new(node)), ..NodeView::clone(&view) });
+    }
+    let outcome = match result {
         AdmitResult::Yes => {
             deps.registry.register_pod(&ctx.pod);
             Outcome::Admitted
@@ -40,6 +55,19 @@ pub(super) async fn admit(ctx: &EffectContext, runs_already: bool, asked: &BTree
     };
     ctx.journal.outcome(outcome);
     Ok(())
+}
+
+/// The Node as the API server has it now; `None` where nobody says.
+async fn read_node(ctx: &EffectContext) -> Option<Node> {
+    let api = ctx.deps.nodes.as_ref()?;
+    match tokio::time::timeout(NODE_READ, api.get(&ctx.deps.settings.node_name)).await {
+        Ok(Ok(node)) => Some(node),
+        Ok(Err(error)) => {
+            tracing::debug!(pod.uid = %ctx.uid, %error, "the Node is not readable");
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 /// Ends pods for this critical one, each once; room is there when they are gone. Returns those that were told.

@@ -116,6 +116,7 @@ pub(super) struct Node {
     pub probes: Arc<FakeProbes>,
     pub deps: Arc<Deps>,
     pub workers: PodWorkers,
+    pub view: watch::Sender<Arc<NodeView>>,
     desired: watch::Sender<Arc<DesiredPods>>,
     events: Arc<Mutex<Vec<Event>>>,
     token: CancellationToken,
@@ -132,10 +133,15 @@ impl Node {
 
     /// A node whose API server serves RuntimeClasses: `handler` by `class`.
     pub(super) async fn with_class(class: &'static str, handler: &'static str) -> Self {
+        let object = serde_json::json!({"metadata": {"name": class}, "handler": handler});
+        Self::with_object(format!("/runtimeclasses/{class}"), object).await
+    }
+
+    /// A node whose API server serves one object, at the path that ends so.
+    pub(super) async fn with_object(end: String, object: serde_json::Value) -> Self {
         let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
-            let found = request.uri().path().ends_with(&format!("/runtimeclasses/{class}"));
-            let (status, body) = match found {
-                true => (200, serde_json::json!({"metadata": {"name": class}, "handler": handler})),
+            let (status, body) = match request.uri().path().ends_with(&end) {
+                true => (200, object.clone()),
                 false => {
                     (404, serde_json::json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}))
                 }
@@ -170,6 +176,7 @@ impl Node {
             memory_capacity: 1 << 30,
             ..NodeView::default()
         };
+        let view = watch::channel(Arc::new(view)).0;
         let workers = PodWorkers::new();
         let deps = Arc::new(Deps {
             settings: crate::testutil::worker_settings(dir.path()),
@@ -182,8 +189,9 @@ impl Node {
             objects: objects.clone(),
             registry: objects,
             services: watch::channel(Some(Arc::default())).1,
-            runtime_classes: RuntimeClasses::new(client),
-            node: watch::channel(Arc::new(view)).1,
+            runtime_classes: RuntimeClasses::new(client.clone()),
+            node: view.subscribe(),
+            nodes: client.map(kube::Api::all),
             cgroups: None,
             admission: Admission::default(),
             workers: workers.clone(),
@@ -212,7 +220,7 @@ impl Node {
                 }
             }),
         ];
-        Self { runtime, volumes, probes, deps, workers, desired, events, token, tasks, dir }
+        Self { runtime, volumes, probes, deps, workers, view, desired, events, token, tasks, dir }
     }
 
     /// Makes these pods, from the API server, the ones wanted.

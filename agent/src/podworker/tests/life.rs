@@ -1,5 +1,6 @@
 //! Pods that live as they should.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cri::fake::{Behavior, Op};
@@ -254,4 +255,27 @@ async fn a_container_does_not_wait_for_its_neighbours_image() {
     assert_eq!(node.runtime.running(), ["a"]);
     node.until("ready", |n| n.is_ready(&p)).await;
     assert_eq!(node.runtime.count(Op::RunPodSandbox), 1);
+}
+
+/// The scheduler sees new labels of a node before the node itself does.
+#[tokio::test(start_paused = true)]
+async fn an_old_view_of_the_node_refuses_nobody() {
+    let (path, name) = ("/api/v1/nodes/n1".to_owned(), "n1");
+    for (disk, taken) in [("ssd", true), ("hdd", false)] {
+        let object = serde_json::json!({"kind": "Node", "apiVersion": "v1",
+            "metadata": {"name": name, "labels": {"disk": disk}}});
+        let node = Node::with_object(path.clone(), object).await;
+        node.view.send_modify(|view| Arc::make_mut(view).node = Some(Arc::default()));
+        let p = pod("  nodeSelector: {disk: ssd}\n  containers: [{name: a}]");
+        node.want(&[p.clone()]);
+        node.until("judged", |n| n.is_ready(&p) || n.status(&p).reason.is_some()).await;
+        assert_eq!(node.is_ready(&p), taken);
+        assert_eq!(node.status(&p).reason.as_deref(), (!taken).then_some("NodeAffinity"));
+    }
+    // Where nobody can be asked, the view decides.
+    let node = Node::start().await;
+    node.view.send_modify(|view| Arc::make_mut(view).node = Some(Arc::default()));
+    let p = pod("  nodeSelector: {disk: ssd}\n  containers: [{name: a}]");
+    node.want(&[p.clone()]);
+    node.until("refused", |n| n.status(&p).reason.as_deref() == Some("NodeAffinity")).await;
 }
