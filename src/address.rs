@@ -120,16 +120,22 @@ enum Verdict {
     Here,
     /// It is not.
     Missing,
-    /// It is not, and packets to elsewhere carry another one.
+    /// It is not, and another one took its place.
     Moved(Ipv4Addr),
 }
 
-fn judge(ip: Ipv4Addr, view: &View) -> Verdict {
-    let here = view.links.iter().any(|link| link.addresses.iter().any(|(address, _)| *address == ip));
+/// The link that has an address.
+fn link_of(ip: Ipv4Addr, view: &View) -> Option<&Observed> {
+    view.links.iter().find(|link| link.addresses.iter().any(|(address, _)| *address == ip))
+}
+
+/// `had` is the index of the link that had the address when it was last seen.
+fn judge(ip: Ipv4Addr, had: Option<u32>, view: &View) -> Verdict {
     // A machine that lost its uplink has other addresses, too: those of guests and tunnels. Only the way to elsewhere
-    // tells that one took the place of another.
-    match view.by_route.filter(|other| can_be_a_nodes(*other)) {
-        _ if here => Verdict::Here,
+    // tells that one took the place of another or, on a machine without one, that the same link has it.
+    let on_its_link = || choose(view).filter(|other| had.is_some() && link_of(*other, view).map(|l| l.index) == had);
+    match view.by_route.filter(|other| can_be_a_nodes(*other)).or_else(on_its_link) {
+        _ if link_of(ip, view).is_some() => Verdict::Here,
         Some(other) => Verdict::Moved(other),
         None => Verdict::Missing,
     }
@@ -146,12 +152,13 @@ pub async fn follow(ip: IpAddr) -> Result<()> {
 
 async fn follow_with(ip: IpAddr, look: impl AsyncFn() -> Result<View>) -> Result<()> {
     let IpAddr::V4(ip) = ip else { return std::future::pending().await };
-    let mut missing = 0;
+    let (mut missing, mut had) = (0, None);
     loop {
         tokio::time::sleep(LOOK).await;
         // Whoever cannot look knows nothing new.
         let Ok(view) = look().await else { continue };
-        let verdict = judge(ip, &view);
+        had = link_of(ip, &view).map(|link| link.index).or(had);
+        let verdict = judge(ip, had, &view);
         missing = if verdict == Verdict::Here { 0 } else { missing + 1 };
         if let Verdict::Moved(other) = verdict
             && missing >= MISSING
@@ -274,7 +281,11 @@ mod tests {
         assert_eq!(seconds(vec![here.clone()]).await, None);
         assert_eq!(seconds(vec![missing.clone()]).await, None);
         // A lost uplink: what is left leads nowhere.
-        assert_eq!(seconds(vec![here.clone(), view(&["192.0.2.9"])]).await, None);
+        let elsewhere = View { by_route: None, links: vec![hardware(2, ""), hardware(3, "192.0.2.9")] };
+        assert_eq!(seconds(vec![here.clone(), elsewhere]).await, None);
+        // A machine without a way to elsewhere: its link got another one.
+        assert_eq!(seconds(vec![here.clone(), view(&["192.0.2.9"])]).await, Some(40));
+        assert_eq!(seconds(vec![here.clone(), missing.clone(), view(&["169.254.3.4"])]).await, None);
         // Another one beside it, and the way to elsewhere, are somebody's choice.
         let beside = View { by_route: Some([192, 0, 2, 9].into()), ..view(&["192.0.2.9", "192.0.2.1"]) };
         assert_eq!(seconds(vec![beside]).await, None);
