@@ -12,7 +12,7 @@ mod store;
 pub mod watch_cache;
 
 pub use config::{DatastoreConfig, EtcdConfig, EtcdTls, RedbConfig, open};
-pub use object::{EventKind, FieldPath, Object, ObjectError, encode_stored};
+pub use object::{EventKind, FieldPath, Line, Object, ObjectError, encode_stored};
 pub use store::{
     Durability, Entry, Event, EventStream, Key, Page, Precondition, Put, Range, Revision, Store, StoreError,
 };

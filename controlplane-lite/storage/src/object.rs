@@ -46,6 +46,33 @@ impl EventKind {
 
 const TAIL: &[u8] = b"}\n";
 
+/// Frames of this length and more are not copied, however many watches do not
+/// read theirs; below it a line is one write.
+const SPLIT: usize = 4096;
+
+/// A line of a watch, in parts of which some may be empty.
+#[derive(Clone, Debug)]
+pub struct Line([Bytes; 3]);
+
+impl From<Bytes> for Line {
+    fn from(whole: Bytes) -> Self {
+        Self([whole, Bytes::new(), Bytes::new()])
+    }
+}
+
+impl Line {
+    /// What is in it, part by part.
+    pub fn into_parts(self) -> impl Iterator<Item = Bytes> {
+        self.0.into_iter().filter(|part| !part.is_empty())
+    }
+
+    /// All of it, copied when it has several parts.
+    pub fn whole(self) -> Bytes {
+        let [first, second, third] = self.0;
+        if second.is_empty() && third.is_empty() { first } else { [first, second, third].concat().into() }
+    }
+}
+
 /// An encoded object at one revision.
 #[derive(Clone)]
 pub struct Object {
@@ -119,16 +146,15 @@ impl Object {
     }
 
     /// One line of a watch: `{"type":KIND,"object":{…}}` and a line feed. Shares
-    /// the buffer when `kind` is the object's own.
-    pub fn frame(&self, kind: EventKind) -> Bytes {
+    /// the buffer, unless `kind` is not the object's own and it is short.
+    pub fn line(&self, kind: EventKind) -> Line {
         if kind == self.kind {
-            return self.frame.clone();
+            return self.frame.clone().into();
         }
-        let mut bytes = Vec::with_capacity(self.frame.len() + 4);
-        bytes.extend_from_slice(kind.head());
-        bytes.extend_from_slice(self.json_bytes());
-        bytes.extend_from_slice(TAIL);
-        bytes.into()
+        if self.frame.len() >= SPLIT {
+            return Line([Bytes::from_static(kind.head()), self.json(), Bytes::from_static(TAIL)]);
+        }
+        Bytes::from([kind.head(), self.json_bytes(), TAIL].concat()).into()
     }
 
     /// The same content announced as `kind` at another revision, as a deletion

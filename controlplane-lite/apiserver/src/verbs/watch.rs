@@ -22,7 +22,7 @@ use crate::status::ApiError;
 use crate::websocket::{self, Timeouts};
 use scheme::table::IncludeObject;
 use storage::watch_cache::{CacheWatch, WatchItem, WatchRequest, WatchStart};
-use storage::{EventKind, Object, Revision};
+use storage::{EventKind, Line, Object, Revision};
 
 pub mod shared;
 
@@ -50,23 +50,23 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
     let place = request.extensions_mut().remove::<Arc<Permit>>();
     let seconds = options.timeout_seconds.unwrap_or_else(default_timeout).min(MAX_SECONDS);
     let deadline = Instant::now() + Duration::from_secs(seconds);
-    let frames = match start(&call, &options).await {
+    let lines = match start(&call, &options).await {
         Ok(watch) => {
             let include = IncludeObject::from_query(call.query.get("includeObject").unwrap_or("")).unwrap_or_default();
             let form = Form { kind: call.kind.clone(), accept, include, columns: true, second: 0 };
             let open = Open { call: call.clone(), form, watch, deadline, ended: false, _place: place };
-            futures::stream::unfold(open, next_frame).boxed()
+            futures::stream::unfold(open, next_line).boxed()
         }
         // A version outside the history is answered inside the stream, where clients' reflectors look for it.
         Err(error) if error.code() == 410 => {
-            let frame = error_frame(&error);
-            futures::stream::once(async move { frame }).boxed()
+            let line = error_frame(&error).into();
+            futures::stream::once(async move { line }).boxed()
         }
         Err(error) => return Err(error),
     };
     if websocket::is_request(request.headers()) {
         // One event per text message.
-        let text = |frame: Bytes| Message::text(String::from_utf8_lossy(frame.trim_ascii_end()).into_owned());
+        let text = |line: Line| Message::text(String::from_utf8_lossy(line.whole().trim_ascii_end()).into_owned());
         let stopping = call.server.stopping.clone();
         let end = async move {
             // The last bookmark may still be on its way at the deadline.
@@ -76,9 +76,9 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
             }
         };
         let timeouts = Timeouts { unread: answer::UNREAD, end: end.boxed() };
-        return Ok(websocket::answer(request, "", frames.map(text).boxed(), timeouts));
+        return Ok(websocket::answer(request, "", lines.map(text).boxed(), timeouts));
     }
-    let mut response = Response::new(body::stream(frames));
+    let mut response = Response::new(body::stream(lines.flat_map(|line| futures::stream::iter(line.into_parts()))));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(accept)));
     Ok(response)
 }
@@ -141,7 +141,7 @@ struct Open {
     _place: Option<Arc<Permit>>,
 }
 
-async fn next_frame(mut open: Open) -> Option<(Bytes, Open)> {
+async fn next_line(mut open: Open) -> Option<(Line, Open)> {
     if open.ended {
         return None;
     }
@@ -156,17 +156,17 @@ async fn next_frame(mut open: Open) -> Option<(Bytes, Open)> {
         () = stopping.cancelled() => None,
     };
     // When it was cut off, the client resumes from its last version; upstream closes the stream the same way.
-    let frame = encode(&mut open, &item?.ok()?).await?;
-    Some((frame, open))
+    let line = encode(&mut open, &item?.ok()?).await?;
+    Some((line, open))
 }
 
 /// One line. Watches that want the same share the bytes, made once for all.
-async fn encode(open: &mut Open, item: &WatchItem) -> Option<Bytes> {
+async fn encode(open: &mut Open, item: &WatchItem) -> Option<Line> {
     let (call, accept) = (&open.call, open.form.accept);
     let (WatchItem::Event { kind, object }, false) =
         (item, accept.shape == Shape::Object && call.kind.conversion.is_none())
     else {
-        return Some(stored_frame(call, accept, item));
+        return Some(stored_line(call, accept, item));
     };
     if accept.shape == Shape::Table {
         open.form.second = call.server.now().as_second();
@@ -174,16 +174,16 @@ async fn encode(open: &mut Open, item: &WatchItem) -> Option<Bytes> {
     let (call, event, form) = (call.clone(), *kind, open.form.clone());
     open.form.columns = false;
     // On the heap, so that each open watch does not keep room for it.
-    Box::pin(made(call, object.clone(), event, form)).await
+    Box::pin(made(call, object.clone(), event, form)).await.map(Line::from)
 }
 
 /// An event as it is stored, or a bookmark.
-fn stored_frame(call: &Call, accept: Accept, item: &WatchItem) -> Bytes {
-    let frame = item.frame(&call.kind.api_version(), &call.kind.kind);
+fn stored_line(call: &Call, accept: Accept, item: &WatchItem) -> Line {
+    let line = item.line(&call.kind.api_version(), &call.kind.kind);
     match accept.shape {
-        Shape::Object => frame,
-        Shape::Metadata => reshaped_bookmark(&frame, accept),
-        Shape::Table => table_bookmark(&frame),
+        Shape::Object => line,
+        Shape::Metadata => reshaped_bookmark(&line.whole(), accept).into(),
+        Shape::Table => table_bookmark(&line.whole()).into(),
     }
 }
 

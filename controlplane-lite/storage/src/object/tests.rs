@@ -52,16 +52,32 @@ fn header_is_found_and_the_revision_spliced() {
     expected["metadata"]["resourceVersion"] = json!("77");
     assert_eq!(object.value(), expected);
     assert_eq!(serde_json::from_slice::<Value>(&object.stored()).unwrap(), stored);
-    let frame: Value = serde_json::from_slice(&object.frame(EventKind::Added)).unwrap();
+    let frame: Value = serde_json::from_slice(&object.line(EventKind::Added).whole()).unwrap();
     assert_eq!(frame, json!({"type": "ADDED", "object": expected}));
-    let frame: Value = serde_json::from_slice(&object.frame(EventKind::Modified)).unwrap();
+    let frame: Value = serde_json::from_slice(&object.line(EventKind::Modified).whole()).unwrap();
     assert_eq!(frame["type"], "MODIFIED");
+}
+
+/// A watch that nobody reads keeps what it was given: of a large object nothing of its own.
+#[test]
+fn a_large_object_is_never_copied() {
+    let object = parse(&json!({"metadata": {"name": "a"}, "data": {"k": "x".repeat(SPLIT)}}));
+    let buffer = object.json_bytes().as_ptr_range();
+    for kind in [EventKind::Added, EventKind::Modified, EventKind::Deleted] {
+        let parts: Vec<Bytes> = object.line(kind).into_parts().collect();
+        let inside = |part: &&Bytes| buffer.contains(&part.as_ptr()) || part.as_ptr_range().contains(&buffer.start);
+        assert!(parts.iter().filter(|part| !inside(part)).map(Bytes::len).sum::<usize>() < 64, "{kind:?}");
+        let event: Value = serde_json::from_slice(&parts.concat()).unwrap();
+        assert_eq!(event, json!({"type": kind.as_str(), "object": object.value()}));
+    }
+    let small = parse(&json!({"metadata": {"name": "a"}}));
+    assert_eq!(small.line(EventKind::Modified).into_parts().count(), 1, "one write");
 }
 
 #[test]
 fn natural_frame_shares_the_buffer() {
     let object = parse(&json!({"metadata": {"name": "a"}}));
-    assert_eq!(object.frame(EventKind::Added).as_ptr(), object.frame(EventKind::Added).as_ptr());
+    assert_eq!(object.line(EventKind::Added).whole().as_ptr(), object.line(EventKind::Added).whole().as_ptr());
     let deleted = object.restamped(Revision(80), EventKind::Deleted).unwrap();
     assert_eq!(deleted.value(), json!({"metadata": {"name": "a", "resourceVersion": "80"}}));
     assert_eq!(deleted.kind(), EventKind::Deleted);

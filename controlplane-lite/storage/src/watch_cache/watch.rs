@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::Stream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use super::super::object::{EventKind, Object, bookmark_frame};
+use super::super::object::{EventKind, Line, Object, bookmark_frame};
 use super::super::store::Revision;
 use super::watchers::{Delivery, Pending, PendingEvent, WatcherId};
 use super::{Filter, ResourceCache};
@@ -60,11 +59,11 @@ pub enum WatchItem {
 impl WatchItem {
     /// The line to send. `api_version` and `kind` are the resource's, for
     /// bookmarks.
-    pub fn frame(&self, api_version: &str, kind: &str) -> Bytes {
+    pub fn line(&self, api_version: &str, kind: &str) -> Line {
         match self {
-            Self::Event { kind, object } => object.frame(*kind),
+            Self::Event { kind, object } => object.line(*kind),
             Self::Bookmark { revision, initial_events_end } => {
-                bookmark_frame(api_version, kind, *revision, *initial_events_end)
+                bookmark_frame(api_version, kind, *revision, *initial_events_end).into()
             }
         }
     }
