@@ -152,12 +152,14 @@ pub fn failure(error: &ApiError) -> Response<Body> {
 }
 
 /// Pieces of a list, written one after another, a comma between items: no copy of the list exists at any time, only
-/// the frame being written.
+/// the frame being written, and of a large item no copy at all.
 #[derive(Debug)]
 pub struct ListBody<T> {
     head: Option<Bytes>,
     items: VecDeque<T>,
     first: bool,
+    /// An item whose turn is next.
+    large: Option<Bytes>,
     tail: Option<Bytes>,
     left: u64,
 }
@@ -168,6 +170,10 @@ pub trait WriteItem {
     fn encoded_len(&self) -> usize;
     /// Appends the encoding.
     fn write(&self, out: &mut BytesMut);
+    /// The encoding where it is, if it is anywhere.
+    fn shared(&self) -> Option<Bytes> {
+        None
+    }
 }
 
 /// Frames are about this long: large enough for few writes, small enough not to matter in memory.
@@ -178,7 +184,7 @@ impl<T: WriteItem> ListBody<T> {
     pub fn new(head: Bytes, items: Vec<T>, tail: Bytes) -> Self {
         let commas = items.len().saturating_sub(1);
         let left = head.len() + tail.len() + commas + items.iter().map(WriteItem::encoded_len).sum::<usize>();
-        Self { head: Some(head), items: items.into(), first: true, tail: Some(tail), left: left as u64 }
+        Self { head: Some(head), items: items.into(), first: true, large: None, tail: Some(tail), left: left as u64 }
     }
 
     /// The exact length in bytes.
@@ -187,6 +193,13 @@ impl<T: WriteItem> ListBody<T> {
     }
 
     fn next_frame(&mut self) -> Option<Bytes> {
+        let frame = self.large.take().or_else(|| self.next_small())?;
+        self.left = self.left.saturating_sub(frame.len() as u64);
+        Some(frame)
+    }
+
+    /// The next frame, up to a large item, which is the one after it.
+    fn next_small(&mut self) -> Option<Bytes> {
         let mut out = BytesMut::with_capacity(usize::try_from(self.left).map_or(FRAME, |left| left.min(FRAME + 4096)));
         if let Some(head) = self.head.take() {
             out.extend_from_slice(&head);
@@ -201,10 +214,13 @@ impl<T: WriteItem> ListBody<T> {
             if !std::mem::replace(&mut self.first, false) {
                 out.extend_from_slice(b",");
             }
+            self.large = if item.encoded_len() < FRAME { None } else { item.shared() };
+            if self.large.is_some() {
+                break;
+            }
             item.write(&mut out);
         }
-        self.left = self.left.saturating_sub(out.len() as u64);
-        (!out.is_empty()).then(|| out.freeze())
+        if out.is_empty() { self.large.take() } else { Some(out.freeze()) }
     }
 }
 
@@ -254,6 +270,41 @@ mod tests {
             assert_eq!(said, bytes.len() as u64);
             let value: Value = serde_json::from_slice(&bytes).expect("is json");
             assert_eq!(value["items"].as_array().map(Vec::len), Some(count));
+        }
+    }
+
+    struct Stored(Bytes);
+
+    impl WriteItem for Stored {
+        fn encoded_len(&self) -> usize {
+            self.0.len()
+        }
+        fn write(&self, out: &mut BytesMut) {
+            out.extend_from_slice(&self.0);
+        }
+        fn shared(&self) -> Option<Bytes> {
+            Some(self.0.clone())
+        }
+    }
+
+    #[tokio::test]
+    async fn large_items_of_a_list_are_not_copied() {
+        let lengths = [FRAME, 1, 2 * FRAME, FRAME - 2, FRAME];
+        let items = lengths.map(|length| Bytes::from(format!("\"{}\"", "x".repeat(length))));
+        for head in [Bytes::new(), Bytes::from_static(b"[")] {
+            let mut body = ListBody::new(head.clone(), items.iter().cloned().map(Stored).collect(), "]".into());
+            let (mut frames, mut left) = (Vec::new(), body.encoded_len());
+            while let Some(frame) = body.next_frame() {
+                left -= frame.len() as u64;
+                assert_eq!(body.encoded_len(), left);
+                frames.push(frame);
+            }
+            assert_eq!(left, 0);
+            for item in &items {
+                let as_it_is = frames.iter().any(|frame| frame.as_ptr() == item.as_ptr() && frame == item);
+                assert_eq!(as_it_is, item.len() >= FRAME, "{}", item.len());
+            }
+            assert_eq!(frames.concat(), [&head[..], &items.join(&b',')[..], b"]"].concat());
         }
     }
 

@@ -29,6 +29,10 @@ impl WriteItem for Arc<Object> {
     fn write(&self, out: &mut BytesMut) {
         out.extend_from_slice(self.json_bytes());
     }
+
+    fn shared(&self) -> Option<Bytes> {
+        Some(self.json())
+    }
 }
 
 /// Answers one object.
