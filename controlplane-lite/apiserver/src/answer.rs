@@ -27,6 +27,16 @@ const SHORT: u64 = 64 * 1024;
 /// works at most on so many before others have their turn.
 pub const SLICE: usize = 32 * 1024;
 
+/// What an answer says that it keeps in memory until it was sent, where that is not its length.
+#[derive(Clone, Copy, Debug)]
+pub struct Keeps(pub usize);
+
+/// Bytes that an answer keeps. One of unknown length that does not say keeps as much as its request had.
+pub fn kept(response: &Response<Body>) -> usize {
+    let length = || response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    response.extensions().get().map(|Keeps(bytes)| *bytes).or_else(length).unwrap_or(usize::MAX)
+}
+
 /// How long an answer may have parts that the client has not taken.
 #[derive(Debug)]
 struct Patience {
@@ -73,6 +83,10 @@ struct Hold {
     taken: AtomicU64,
     /// Sweeps that found some since then.
     sweeps: AtomicU64,
+    /// Sweeps that one after another found that somebody waits for what it holds.
+    wanted: AtomicU64,
+    /// Bytes that were taken before the first of them.
+    before: AtomicU64,
 }
 
 impl Hold {
@@ -82,11 +96,26 @@ impl Hold {
             // The client waits for us.
             self.taken.store(0, Ordering::Relaxed);
             self.sweeps.store(0, Ordering::Relaxed);
+            self.wanted.store(0, Ordering::Relaxed);
             return false;
         }
         let sweeps = 1 + self.sweeps.fetch_add(1, Ordering::Relaxed);
-        let patience = if self.permits.iter().any(Permit::is_wanted) { &WANTED } else { &PATIENCE };
-        patience.is_over(sweeps, self.taken.load(Ordering::Relaxed))
+        let taken = self.taken.load(Ordering::Relaxed);
+        PATIENCE.is_over(sweeps, taken) || self.is_wanted_too_long(taken)
+    }
+
+    /// Counts a sweep for those who wait, from the first that found them on: an answer that took its time while nobody
+    /// waited is not ended at once when somebody does.
+    fn is_wanted_too_long(&self, taken: u64) -> bool {
+        if !self.permits.iter().any(Permit::is_wanted) {
+            self.wanted.store(0, Ordering::Relaxed);
+            return false;
+        }
+        let sweeps = 1 + self.wanted.fetch_add(1, Ordering::Relaxed);
+        if sweeps == 1 {
+            self.before.store(taken, Ordering::Relaxed);
+        }
+        WANTED.is_over(sweeps, taken.saturating_sub(self.before.load(Ordering::Relaxed)))
     }
 }
 
@@ -130,6 +159,8 @@ impl Answers {
                 out: AtomicUsize::new(0),
                 taken: AtomicU64::new(0),
                 sweeps: AtomicU64::new(0),
+                wanted: AtomicU64::new(0),
+                before: AtomicU64::new(0),
             });
             self.watch(Arc::downgrade(&hold));
             boxed(Answer { body: Sliced::new(body), hold })
@@ -391,6 +422,59 @@ mod tests {
         let _unsent = part(&mut answer).await;
         drop(Box::pin(world.pool.take("a", 1)).as_mut().now_or_never());
         assert_eq!(world.ends(50), Some(13), "nobody waits any more");
+    }
+
+    #[tokio::test]
+    async fn waiting_begins_with_who_waits() {
+        let world = World::new();
+        let mut answer = world.send(endless());
+        let _unsent = part(&mut answer).await;
+        assert_eq!(world.ends(8), None);
+        let mut waits = Box::pin(world.pool.take("a", 1));
+        assert!(futures::poll!(&mut waits).is_pending());
+        assert_eq!(world.ends(2), None);
+        drop(waits);
+        assert_eq!(world.ends(1), None);
+        // What was taken before does not count for those who wait now.
+        let world = World::new();
+        let mut answer = world.send(endless());
+        let mut unsent = part(&mut answer).await;
+        for _ in 0..40 {
+            unsent = part(&mut answer).await;
+        }
+        let mut waits = Box::pin(world.pool.take("a", 1));
+        assert!(futures::poll!(&mut waits).is_pending());
+        assert_eq!(world.ends(50), Some(3));
+        drop(unsent);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_room_does_not_wait_for_who_has_none() {
+        let world = World::new();
+        let held = || crate::flow::Held { room: world.pool.try_take("a", 1), ..Default::default() };
+        let to = || Taker { many: true, connection: Some(world.connection.trust()) };
+        let mut answer = world.answers.send(Response::new(endless()), held().of_answer(0), to()).into_body();
+        let _unsent = part(&mut answer).await;
+        let shrunk = world.pool.try_take("b", 1).map(|permit| permit.at_most(0));
+        let _taken = world.pool.try_take("a", 1).unwrap();
+        let mut waits = Box::pin(world.pool.take("a", 1));
+        assert!(futures::poll!(&mut waits).is_pending());
+        let mut others = Box::pin(world.pool.take("b", 2));
+        assert!(futures::poll!(&mut others).is_pending());
+        assert_eq!(world.ends(50), Some(13));
+        assert!(shrunk.is_some_and(|permit| !permit.is_wanted()));
+    }
+
+    #[test]
+    fn an_answer_keeps_what_it_says() {
+        let of = |body, keeps: Option<Keeps>| {
+            let mut response = Response::new(body);
+            keeps.map(|keeps| response.extensions_mut().insert(keeps));
+            kept(&response)
+        };
+        assert_eq!(of(full("abc"), None), 3);
+        assert_eq!(of(endless(), Some(Keeps(7))), 7);
+        assert_eq!(of(endless(), None), usize::MAX);
     }
 
     #[tokio::test]

@@ -135,7 +135,7 @@ impl Stock {
 
 impl Taken {
     fn is_wanted(&self) -> bool {
-        self.of.wanted.load(Ordering::Relaxed) > 0
+        self.permit.num_permits() > 0 && self.of.wanted.load(Ordering::Relaxed) > 0
     }
 
     fn shrink(&mut self, to: usize) {
@@ -303,10 +303,11 @@ pub struct Held {
 }
 
 impl Held {
-    /// What its answer of that length holds: the place, and of the room as much as it takes itself. The body is gone, and
+    /// What its answer that keeps so many bytes holds: the place, and of the room as much as it takes itself. The body is gone, and
     /// what was decoded, too.
-    pub fn of_answer(self, length: usize) -> Vec<Permit> {
-        self.place.into_iter().chain(self.room.map(|room| room.at_most(length))).collect()
+    pub fn of_answer(self, kept: usize) -> Vec<Permit> {
+        let room = self.room.filter(|_| kept > 0).map(|room| room.at_most(kept));
+        self.place.into_iter().chain(room).collect()
     }
 }
 

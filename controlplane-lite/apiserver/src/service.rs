@@ -73,10 +73,9 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
     if long && info.verb != "watch" && begun {
         return response;
     }
-    // One that is made while it is sent takes no more than a slice.
-    let length = http_body::Body::size_hint(response.body()).exact().unwrap_or(0);
+    let kept = answer::kept(&response);
     let held = held.into_inner().unwrap_or_else(PoisonError::into_inner);
-    server.flow.answers.send(response, held.of_answer(usize::try_from(length).unwrap_or(usize::MAX)), to)
+    server.flow.answers.send(response, held.of_answer(kept), to)
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

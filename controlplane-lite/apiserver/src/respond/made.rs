@@ -10,12 +10,16 @@ use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::{Map, Value, json};
 
 use super::{GZIP_FROM, Page, gzip, maybe_gzip, meta_version, metadata_of, table_of, text};
-use crate::answer::SLICE;
+use crate::answer::{Keeps, SLICE};
 use crate::body::{Body, BodyError, raw};
 use crate::call::Call;
 use crate::negotiate::{self, Accept, Format, Shape};
 use crate::status::ApiError;
 use storage::Object;
+
+/// The first part, which is also the longest but for an item's end: what is no longer is answered with its length.
+const FIRST: usize = 128 * 1024;
+const _: () = assert!(FIRST as u64 == GZIP_FROM && FIRST >= SLICE);
 
 /// Answers a list in the form asked for.
 pub(super) fn list(call: Call, page: Page, accept: Accept) -> Result<Response<Body>, ApiError> {
@@ -34,9 +38,9 @@ pub(super) fn list(call: Call, page: Page, accept: Accept) -> Result<Response<Bo
     let Value::Object(around) = around else { return Err(ApiError::internal("a list is an object")) };
     let form = Form { format: accept.format, pretty: call.query.flag("pretty") };
     let layout = Layout::new(form, around, name, page.items.is_empty());
+    let keeps = Keeps(kept(&page.items));
     let mut making = Making { call, accept, form, layout, items: page.items.into_iter(), begun: false, ended: false };
-    // What is short is answered with its length.
-    let first = making.part(usize::try_from(GZIP_FROM).unwrap_or(usize::MAX));
+    let first = making.part(FIRST);
     let media = accept.format.media_type();
     if making.ended {
         return Ok(maybe_gzip(&making.call, raw(StatusCode::OK, media, first)));
@@ -46,7 +50,16 @@ pub(super) fn list(call: Call, page: Page, accept: Accept) -> Result<Response<Bo
     let parts = first.chain(stream::try_unfold(making, next));
     let mut response = Response::new(StreamBody::new(parts).boxed_unsync());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    response.extensions_mut().insert(keeps);
     Ok(if compressed { gzip(response) } else { response })
+}
+
+/// Bytes that a list keeps while it is sent: a part of it, which ends with a whole item, as text that may be twice as
+/// long as what is stored, and the objects that no cache has.
+fn kept(items: &[Arc<Object>]) -> usize {
+    let length = |object: &Arc<Object>| object.json_bytes().len();
+    let own: usize = items.iter().filter(|object| Arc::strong_count(object) == 1).map(length).sum();
+    FIRST + 2 * items.iter().map(length).max().unwrap_or(0) + own
 }
 
 /// A list being made.
@@ -229,6 +242,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_list_keeps_its_largest_item_and_what_it_alone_has() {
+        let object = |length: usize| {
+            let json = json!({"metadata": {"name": "x".repeat(length)}}).to_string();
+            let kind = storage::EventKind::Added;
+            Arc::new(Object::parse(json.as_bytes(), storage::Revision(1), kind, &Arc::from([])).unwrap())
+        };
+        let cached = [object(10), object(3000), object(20)];
+        let [_, large, _] = cached.each_ref().map(|object| object.json_bytes().len());
+        assert_eq!(kept(&[]), FIRST);
+        assert_eq!(kept(&cached.to_vec()), FIRST + 2 * large);
+        let read = vec![object(10), object(3000)];
+        assert_eq!(kept(&read), FIRST + 2 * large + read.iter().map(|o| o.json_bytes().len()).sum::<usize>());
+    }
+
     /// A list of any length is in memory in parts alone.
     #[tokio::test]
     async fn long_lists_are_made_as_they_are_read() {
@@ -245,7 +273,9 @@ mod tests {
             (format!("{MAPS}?includeObject=Object"), TABLE),
         ] {
             let request = Request::get(&path).header("accept", accept).body(kube::client::Body::empty()).unwrap();
-            let mut body = client.send(request).await.unwrap().into_body();
+            let response = client.send(request).await.unwrap();
+            let keeps = response.extensions().get().map(|Keeps(bytes)| *bytes);
+            let mut body = response.into_body();
             let (mut whole, mut longest) = (Vec::new(), 0);
             while let Some(frame) = body.frame().await {
                 let part = frame.unwrap().into_data().unwrap();
@@ -253,6 +283,10 @@ mod tests {
                 whole.extend_from_slice(&part);
             }
             assert!(whole.len() > 3 * longest, "{accept}: {longest} of {} at once", whole.len());
+            assert!(
+                keeps.is_some_and(|keeps| keeps >= longest && keeps < whole.len()),
+                "{accept}: {keeps:?} {longest}"
+            );
             let read: Value = serde_norway::from_slice(&whole).unwrap();
             let items = read["items"].as_array().or_else(|| read["rows"].as_array()).unwrap();
             assert_eq!(items.len(), 10, "{accept}");
