@@ -13,6 +13,7 @@ mod watch;
 mod watchers;
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -97,16 +98,23 @@ pub enum CacheError {
 enum Command {
     Add(ResourceSpec, mpsc::UnboundedSender<Command>, oneshot::Sender<Result<Added, StoreError>>),
     Remove(Box<str>, oneshot::Sender<()>),
+    /// Removes this cache, and no other at its place, unless somebody has asked for it again.
+    Undo(Arc<ResourceCache>),
 }
 
-/// A cache on its way to who asked for it. One that nobody claims, wherever its asker left, is removed again.
+/// A cache on its way to who asked for it. One that nobody claims, wherever its askers left, is removed again.
 struct Added {
     cache: Arc<ResourceCache>,
-    /// Who is told to remove it; nobody when it was there before.
+    /// Who is told to remove it; nobody once it is claimed.
     unclaimed: Option<mpsc::UnboundedSender<Command>>,
 }
 
 impl Added {
+    fn new(cache: Arc<ResourceCache>, commands: mpsc::UnboundedSender<Command>) -> Self {
+        cache.askers.fetch_add(1, Ordering::AcqRel);
+        Self { cache, unclaimed: Some(commands) }
+    }
+
     fn claim(mut self) -> Arc<ResourceCache> {
         self.unclaimed = None;
         self.cache.clone()
@@ -115,10 +123,11 @@ impl Added {
 
 impl Drop for Added {
     fn drop(&mut self) {
-        if let Some(commands) = self.unclaimed.take() {
-            let (answer, _) = oneshot::channel();
+        if let Some(commands) = self.unclaimed.take()
+            && self.cache.askers.fetch_sub(1, Ordering::AcqRel) == 1
+        {
             // It fails when the feed has ended, and all caches with it.
-            let _ = commands.send(Command::Remove(self.cache.spec().prefix().into(), answer));
+            let _ = commands.send(Command::Undo(self.cache.clone()));
         }
     }
 }

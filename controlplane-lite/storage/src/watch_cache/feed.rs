@@ -4,6 +4,7 @@
 //! history.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
@@ -59,7 +60,8 @@ impl Feed {
     pub(super) async fn launch(self, specs: Vec<ResourceSpec>, token: CancellationToken) -> Result<(), StoreError> {
         let at = self.shared.store.current_revision().await?;
         for spec in specs {
-            self.add(spec, at).await?;
+            // For as long as the feed runs.
+            self.add(spec, at).await?.askers.fetch_add(1, Ordering::AcqRel);
         }
         let events = self.shared.store.watch("", at).await?;
         self.progress.send_replace(at);
@@ -190,15 +192,20 @@ impl Feed {
             Command::Add(spec, commands, answer) => {
                 // As of what the feed has applied, so that its next event fits on.
                 let at = *self.progress.borrow();
-                let known = read(&self.shared.resources).contains_key(&spec.prefix);
-                let unclaimed = (!known).then_some(commands);
-                let added = self.add(spec, at).await.map(|cache| Added { cache, unclaimed });
+                let added = self.add(spec, at).await.map(|cache| Added::new(cache, commands));
                 // The asker may have gone, now or before it looks.
                 let _ = answer.send(added);
             }
             Command::Remove(prefix, answer) => {
                 self.remove(&prefix);
                 let _ = answer.send(());
+            }
+            Command::Undo(cache) => {
+                let prefix = cache.spec().prefix();
+                let is_there = read(&self.shared.resources).get(prefix).is_some_and(|there| Arc::ptr_eq(there, &cache));
+                if is_there && cache.askers.load(Ordering::Acquire) == 0 {
+                    self.remove(prefix);
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -45,6 +46,8 @@ pub struct ResourceCache {
     shared: std::sync::Weak<Shared>,
     progress: tokio::sync::watch::Receiver<Revision>,
     state: RwLock<State>,
+    /// Who asked for it, claimed or on the way: without any it need not be here.
+    pub(super) askers: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -63,7 +66,13 @@ impl ResourceCache {
         let watchers = Watchers::new(spec.fields.len());
         let state =
             State { objects: BTreeMap::new(), history: History::new(at), watchers, applied: Revision(0), closed: None };
-        Self { spec, shared: Arc::downgrade(shared), progress: shared.progress.clone(), state: RwLock::new(state) }
+        Self {
+            spec,
+            shared: Arc::downgrade(shared),
+            progress: shared.progress.clone(),
+            state: RwLock::new(state),
+            askers: AtomicUsize::new(0),
+        }
     }
 
     /// What is cached here, and how its keys look.

@@ -95,3 +95,52 @@ async fn what_was_cached_before_stays() {
     let stayed = world.cache.resource("example.com", "widgets");
     assert!(stayed.is_some_and(|stayed| widgets.take().is_some_and(|before| Arc::ptr_eq(&stayed, &before))));
 }
+
+/// Who asks one after another for the same: what the first leaves behind is not taken from the next.
+#[tokio::test]
+async fn who_leaves_takes_nothing_from_the_next() {
+    let world = world().await;
+    let spec = ResourceSpec::new("example.com", "widgets", false);
+    let ask = || Box::pin(world.cache.add(spec.clone()));
+    for leaves_late in [false, true] {
+        let mut first = ask();
+        assert!(futures::poll!(&mut first).is_pending());
+        handled(&world).await;
+        let mut second = ask();
+        assert!(futures::poll!(&mut second).is_pending());
+        if leaves_late {
+            handled(&world).await;
+        }
+        drop(first);
+        let claimed = second.await.unwrap();
+        handled(&world).await;
+        let there = world.cache.resource("example.com", "widgets");
+        assert!(there.is_some_and(|there| Arc::ptr_eq(&there, &claimed)), "late: {leaves_late}");
+        world.cache.remove(&spec).await.unwrap();
+    }
+    // The last of many who leave leaves nothing.
+    let (mut first, mut second) = (ask(), ask());
+    assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
+    handled(&world).await;
+    drop(first);
+    handled(&world).await;
+    assert!(world.cache.resource("example.com", "widgets").is_some(), "somebody is still to look");
+    drop(second);
+    handled(&world).await;
+    assert!(world.cache.resource("example.com", "widgets").is_none());
+}
+
+/// A cache that is undone after another took its place is not the other.
+#[tokio::test]
+async fn who_leaves_takes_nothing_from_another_in_its_place() {
+    let world = world().await;
+    let spec = ResourceSpec::new("example.com", "widgets", false);
+    let mut first = Box::pin(world.cache.add(spec.clone()));
+    assert!(futures::poll!(&mut first).is_pending());
+    handled(&world).await;
+    let other = world.cache.add(spec.with_fields([FieldPath::new("spec.size")])).await.unwrap();
+    drop(first);
+    handled(&world).await;
+    let there = world.cache.resource("example.com", "widgets");
+    assert!(there.is_some_and(|there| Arc::ptr_eq(&there, &other)));
+}
