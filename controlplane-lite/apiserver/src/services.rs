@@ -146,6 +146,7 @@ impl Services {
     pub async fn repair(&self, registry: &Registry) -> Result<(), RegistryError> {
         let Some(services) = registry.get("", "services") else { return Ok(()) };
         self.lock().repairing = Some(Vec::new());
+        let _repair = Repair(self);
         // From here on the cache shows every write that was answered before.
         registry.fresh().await?;
         let mut stored = Vec::new();
@@ -158,6 +159,15 @@ impl Services {
         }
         self.lock().rebuild(taken, Instant::now());
         Ok(())
+    }
+}
+
+/// A repair that goes on. What was concluded meanwhile is of no use once it ends, wherever that is.
+struct Repair<'a>(&'a Services);
+
+impl Drop for Repair<'_> {
+    fn drop(&mut self) {
+        self.0.lock().repairing = None;
     }
 }
 
@@ -355,6 +365,12 @@ mod tests {
             crate::testing::expect(crate::testing::post(&client, path, &body).await, http::StatusCode::CREATED);
         }
         let services = &api.server.services;
+        // One that is dropped on its way collects nothing any more.
+        let mut dropped = Box::pin(services.repair(&api.server.registry));
+        assert!(futures::poll!(&mut dropped).is_pending());
+        assert!(services.lock().repairing.is_some());
+        drop(dropped);
+        assert!(services.lock().repairing.is_none());
         let mut repair = std::pin::pin!(services.repair(&api.server.registry));
         let mut turns = 0;
         while futures::poll!(&mut repair).is_pending() {
