@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use bitmap::Bitmap;
 use fields::{
-    addresses, external_addresses, health_port, held_ports, keep_allocated, node_ports, set_families, set_ip, wanted_ip,
+    addresses, external_addresses, health_port, held_ports, keep_allocated, node_ports, protocol, set_families, set_ip,
+    wanted_ip,
 };
 use scheme::access::{ensure_map, int_at, str_at};
 use scheme::prepare::{needs_health_check_port, needs_node_port};
@@ -300,6 +301,9 @@ impl Pools {
         // Nothing becomes free meanwhile, so who found nothing need not look again.
         let mut none_left = false;
         let Some(list) = service["spec"].get_mut("ports").and_then(Value::as_array_mut) else { return };
+        // A node sends what arrives at a port to one place.
+        let mut used: HashSet<(String, i64)> =
+            list.iter().filter_map(|p| Some((protocol(p), int_at(p, &["nodePort"])?))).collect();
         for (index, entry) in list.iter_mut().enumerate() {
             let item = ports.index(index);
             let path = item.child("nodePort");
@@ -309,7 +313,8 @@ impl Pools {
                 continue;
             }
             let granted = if wanted == 0 {
-                let other = shared.get(&number).copied();
+                let is_free = |port: &u16| !used.contains(&(protocol(entry), i64::from(*port)));
+                let other = shared.get(&number).copied().filter(is_free);
                 let taken = other.or_else(|| if none_left { None } else { self.take_port(grant, random) });
                 none_left |= taken.is_none();
                 taken
@@ -320,6 +325,7 @@ impl Pools {
                 Some(port) => {
                     shared.entry(number).or_insert(port);
                     own.insert(port);
+                    used.insert((protocol(entry), i64::from(port)));
                     entry["nodePort"] = json!(port);
                 }
                 None if wanted == 0 => {

@@ -32,6 +32,12 @@ pub(super) fn addresses(service: &Value) -> Vec<Ipv4Addr> {
     all.filter_map(|text| text.parse().ok()).filter(|address| seen.insert(*address)).collect()
 }
 
+/// What a port is spoken to in.
+pub(super) fn protocol(port: &Value) -> String {
+    let protocol = str_at(port, &["protocol"]);
+    if protocol.is_empty() { "TCP" } else { protocol }.to_owned()
+}
+
 /// The node ports of a Service's ports. A type that has none holds none, whatever its fields say.
 pub(super) fn node_ports(service: &Value) -> Vec<u16> {
     if !needs_node_port(service) {
@@ -73,15 +79,14 @@ pub(super) fn keep_allocated(service: &mut Value, old: &Value) {
     if !(needs_node_port(service) && needs_node_port(old)) {
         return;
     }
-    let key = |p: &Value| (int_at(p, &["port"]), p["protocol"].as_str().unwrap_or("TCP").to_owned());
-    let mut before = HashMap::new();
-    for port in list_at(old, &["spec", "ports"]) {
-        before.entry(key(port)).or_insert_with(|| int_at(port, &["nodePort"]));
-    }
+    // Whatever else of a port is changed, its name says which it is.
+    let name = |p: &Value| str_at(p, &["name"]).to_owned();
+    let before: HashMap<String, Option<i64>> =
+        list_at(old, &["spec", "ports"]).iter().map(|port| (name(port), int_at(port, &["nodePort"]))).collect();
     if let Some(list) = service["spec"].get_mut("ports").and_then(Value::as_array_mut) {
         let mut used: HashSet<i64> = list.iter().filter_map(|p| int_at(p, &["nodePort"])).collect();
         for entry in list.iter_mut().filter(|p| int_at(p, &["nodePort"]).unwrap_or(0) == 0) {
-            let held = before.get(&key(entry)).copied().flatten();
+            let held = before.get(&name(entry)).copied().flatten();
             if let Some(port) = held.filter(|port| *port > 0 && used.insert(*port)) {
                 entry["nodePort"] = json!(port);
             }

@@ -113,6 +113,45 @@ fn node_ports() {
     assert!(pools.fill(&mut again, None, &mut zero).is_ok());
 }
 
+/// TCP and UDP on one number share a node port, unless another port of the Service has it.
+#[test]
+fn a_node_port_is_shared_once() {
+    let named = |port: u16, protocol: &str| json!({"port": port, "protocol": protocol, "nodePort": 30007});
+    let drawn = json!({"port": 80, "protocol": "TCP"});
+    for ports in [
+        [named(80, "UDP"), named(90, "TCP"), drawn.clone()],
+        [named(80, "UDP"), drawn.clone(), named(90, "TCP")],
+        [named(80, "UDP"), drawn.clone(), drawn],
+    ] {
+        let mut service = service(json!({"type": "NodePort", "ports": ports}));
+        pools().fill(&mut service, None, &mut zero).unwrap();
+        let mut seen = std::collections::HashSet::new();
+        for port in service["spec"]["ports"].as_array().unwrap() {
+            assert!(seen.insert((port["protocol"].to_string(), port["nodePort"].as_u64().unwrap())), "{service}");
+        }
+    }
+}
+
+/// An update says by name which port it means, as upstream.
+#[test]
+fn node_ports_are_kept_by_name() {
+    let fill = |old: Value, new: Value| {
+        let mut update = service(json!({"type": "NodePort", "ports": new}));
+        let old = service(json!({"type": "NodePort", "clusterIP": "10.43.0.17", "ports": old}));
+        pools().fill(&mut update, Some(&old), &mut zero).unwrap();
+        update["spec"]["ports"].as_array().unwrap().iter().map(|p| p["nodePort"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let old = json!([{"name": "a", "port": 80, "nodePort": 30007}, {"name": "b", "port": 81, "nodePort": 30008}]);
+    let swapped = json!([{"name": "b", "port": 80}, {"name": "a", "port": 81}]);
+    assert_eq!(fill(old.clone(), swapped), [30008, 30007]);
+    let other = fill(old.clone(), json!([{"name": "c", "port": 80}]));
+    assert!(other[0] != 30007 && other[0] != 30008, "another name is another port: {other:?}");
+    let said = json!([{"name": "b", "port": 80, "nodePort": 30007}, {"name": "a", "port": 81}]);
+    let said = fill(old, said);
+    assert!(said[0] == 30007 && said[1] != 30007, "what is named is not given twice: {said:?}");
+    assert_eq!(fill(json!([{"port": 80, "nodePort": 30007}]), json!([{"port": 90}])), [30007]);
+}
+
 /// As many ports as fit into a request, filled while every other write of a Service waits.
 #[test]
 fn many_ports_are_filled_in_one_pass() {
@@ -122,7 +161,7 @@ fn many_ports_are_filled_in_one_pass() {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (seed >> 8) % span
     };
-    let port = |n: u16| json!({"port": n, "protocol": "TCP"});
+    let port = |n: u16| json!({"name": format!("p{n}"), "port": n, "protocol": "TCP"});
     let ports: Vec<Value> = (1..=45_000).map(port).collect();
     let of = |kind: &str| service(json!({"type": kind, "clusterIP": "10.43.0.17", "ports": ports}));
     let mut first = of("NodePort");
