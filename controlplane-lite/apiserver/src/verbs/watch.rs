@@ -198,7 +198,8 @@ async fn made(call: Arc<Call>, object: Arc<Object>, event: EventKind, form: Form
         }
         server.flow.apart(async move { reshaped(&call, &object, event, &form) }).await
     };
-    frame.get_or_try_init(make).await.ok().cloned()
+    frame.get_or_try_init(make).await.ok()?;
+    shared::sent(&frame)
 }
 
 fn reshaped(call: &Call, object: &Object, event: EventKind, form: &Form) -> Bytes {

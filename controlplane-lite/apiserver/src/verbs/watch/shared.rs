@@ -1,5 +1,6 @@
 //! Events that have to be made of a decoded object: in a Table, as metadata, in another version. Each is made once for all
-//! watches that want the same, as those are that are sent as they are stored.
+//! watches that want the same, as those are that are sent as they are stored. A large one is shared as long as anybody
+//! sends it: many watches that do not read theirs keep it once.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -7,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
+use crate::flow::LARGE_BODY;
 use crate::negotiate::Accept;
 use scheme::Kind;
 use scheme::table::IncludeObject;
@@ -45,13 +47,48 @@ struct Entry {
     object: Weak<Object>,
     event: EventKind,
     form: Form,
-    frame: Arc<OnceCell<Bytes>>,
+    made: Weak<Made>,
+    /// For watches that come to it later.
+    kept: Option<Arc<Made>>,
 }
+
+/// An event that is made by the first who wants it.
+pub type Made = OnceCell<Bytes>;
 
 impl Entry {
     fn length(&self) -> usize {
-        self.frame.get().map_or(0, Bytes::len)
+        self.kept.as_ref().and_then(|made| made.get()).map_or(0, Bytes::len)
     }
+}
+
+/// The bytes of an event that is being sent.
+struct Sent(Arc<Made>);
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        self.0.get().map_or(&[], |bytes| bytes)
+    }
+}
+
+/// What is sent of an event that was made. Others find it as long as a large one is somewhere on its way.
+pub fn sent(made: &Arc<Made>) -> Option<Bytes> {
+    let bytes = made.get()?;
+    Some(if bytes.len() < LARGE_BODY { bytes.clone() } else { Bytes::from_owner(Sent(made.clone())) })
+}
+
+/// Keeps some entries no longer, and forgets those that nobody sends or makes either.
+fn let_go(entries: &mut VecDeque<Entry>, kept: usize) {
+    let mut bytes = entries.iter().map(Entry::length).sum::<usize>();
+    let mut count = entries.iter().filter(|entry| entry.kept.is_some()).count();
+    for entry in entries.iter_mut().filter(|entry| entry.kept.is_some()) {
+        if count <= kept && bytes <= KEPT_BYTES {
+            break;
+        }
+        bytes -= entry.length();
+        count -= 1;
+        entry.kept = None;
+    }
+    entries.retain(|entry| entry.made.strong_count() > 0);
 }
 
 /// The events made last.
@@ -60,26 +97,32 @@ pub struct Shared(Mutex<VecDeque<Entry>>);
 
 impl Shared {
     /// Where the event is, or will be when one of those who want it has made it.
-    pub fn frame(&self, object: &Arc<Object>, event: EventKind, form: &Form) -> Arc<OnceCell<Bytes>> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn frame(&self, object: &Arc<Object>, event: EventKind, form: &Form) -> Arc<Made> {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_same = |entry: &&Entry| {
             std::ptr::eq(entry.object.as_ptr(), Arc::as_ptr(object)) && entry.event == event && entry.form == *form
         };
         // Those that are wanted were mostly made a moment ago.
-        if let Some(entry) = kept.iter().rev().find(is_same) {
-            return entry.frame.clone();
+        if let Some(made) = entries.iter().rev().find(is_same).and_then(|entry| entry.made.upgrade()) {
+            return made;
         }
-        while kept.len() >= KEPT || kept.iter().map(Entry::length).sum::<usize>() > KEPT_BYTES {
-            kept.pop_front();
-        }
-        let frame = Arc::new(OnceCell::new());
-        kept.push_back(Entry { object: Arc::downgrade(object), event, form: form.clone(), frame: frame.clone() });
-        frame
+        let_go(&mut entries, KEPT - 1);
+        let made = Arc::new(Made::new());
+        entries.push_back(Entry {
+            object: Arc::downgrade(object),
+            event,
+            form: form.clone(),
+            made: Arc::downgrade(&made),
+            kept: Some(made.clone()),
+        });
+        made
     }
 
-    /// Forgets all: watches that keep up have taken what concerns them.
+    /// Keeps nothing: watches that keep up have taken what concerns them.
     pub fn clear(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = VecDeque::new();
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let_go(&mut entries, 0);
+        entries.shrink_to_fit();
     }
 }
 
@@ -113,7 +156,34 @@ mod tests {
         assert!(!same(&object, EventKind::Added, &Form { second: 1, ..form.clone() }));
         assert!(!same(&object, EventKind::Added, &self::form(Shape::Table)));
         shared.clear();
-        assert!(!same(&object, EventKind::Added, &form));
+        assert!(same(&object, EventKind::Added, &form), "somebody is still making it");
+    }
+
+    #[test]
+    fn what_is_large_is_shared_as_long_as_it_is_sent() {
+        let (shared, form) = (Shared::default(), form(Shape::Metadata));
+        let make = |object: &Arc<Object>, length: usize| {
+            let made = shared.frame(object, EventKind::Added, &form);
+            made.set(Bytes::from(vec![b'x'; length])).unwrap();
+            sent(&made).unwrap()
+        };
+        let (large, small) = (object(), object());
+        let (first, short) = (make(&large, KEPT_BYTES + 1), make(&small, 10));
+        for _ in 0..1000 {
+            shared.frame(&object(), EventKind::Added, &form);
+        }
+        shared.clear();
+        let same = sent(&shared.frame(&large, EventKind::Added, &form)).unwrap();
+        assert_eq!((same.as_ptr(), same.len()), (first.as_ptr(), KEPT_BYTES + 1));
+        assert!(shared.frame(&small, EventKind::Added, &form).get().is_none(), "made anew");
+        // A part of it, as it lies in a connection, is enough.
+        let part = first.slice(7..8);
+        drop((first, same, short));
+        shared.clear();
+        assert_eq!(shared.0.lock().unwrap().len(), 1);
+        drop(part);
+        shared.clear();
+        assert!(shared.0.lock().unwrap().is_empty());
     }
 
     #[test]
