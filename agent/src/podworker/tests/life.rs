@@ -267,7 +267,7 @@ async fn an_old_view_of_the_node_refuses_nobody() {
         let node = Node::with_object(path.clone(), object).await;
         node.view.send_modify(|view| Arc::make_mut(view).node = Some(Arc::default()));
         let p = pod("  nodeSelector: {disk: ssd}\n  containers: [{name: a}]");
-        node.want(&[p.clone()]);
+        node.want(std::slice::from_ref(&p));
         node.until("judged", |n| n.is_ready(&p) || n.status(&p).reason.is_some()).await;
         assert_eq!(node.is_ready(&p), taken);
         assert_eq!(node.status(&p).reason.as_deref(), (!taken).then_some("NodeAffinity"));
@@ -276,6 +276,6 @@ async fn an_old_view_of_the_node_refuses_nobody() {
     let node = Node::start().await;
     node.view.send_modify(|view| Arc::make_mut(view).node = Some(Arc::default()));
     let p = pod("  nodeSelector: {disk: ssd}\n  containers: [{name: a}]");
-    node.want(&[p.clone()]);
+    node.want(std::slice::from_ref(&p));
     node.until("refused", |n| n.status(&p).reason.as_deref() == Some("NodeAffinity")).await;
 }

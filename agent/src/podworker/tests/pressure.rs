@@ -371,7 +371,7 @@ async fn who_could_not_be_told_to_make_room_is_told_later() {
     };
     let (modest, vital) = (named("modest", ""), named("vital", "  priority: 2000000000\n"));
     node.deps.admission.adopt(&Arc::new(modest.clone()));
-    node.want(&[vital.clone()]);
+    node.want(std::slice::from_ref(&vital));
     node.settle(Duration::from_secs(10)).await;
     assert!(!node.is_ready(&vital) && node.reasons().iter().all(|r| *r != "Preempting"));
     node.want(&[modest.clone(), vital.clone()]);
