@@ -252,7 +252,9 @@ mod tests {
         let cached = [object(10), object(3000), object(20)];
         let [_, large, _] = cached.each_ref().map(|object| object.json_bytes().len());
         assert_eq!(kept(&[]), FIRST);
-        assert_eq!(kept(&cached), FIRST + 2 * large);
+        let listed = cached.clone();
+        assert_eq!(kept(&listed), FIRST + 2 * large);
+        drop(cached);
         let read = vec![object(10), object(3000)];
         assert_eq!(kept(&read), FIRST + 2 * large + read.iter().map(|o| o.json_bytes().len()).sum::<usize>());
     }
