@@ -17,7 +17,7 @@ const READERS: &[&str] = &["agent/src", "cri/src", "controlplane-lite/scheduler/
 const UNREAD: &[(&str, &[&str])] = &[
     (
         "acted on by the API server alone, before a pod is bound",
-        &["PodSpec automountServiceAccountToken", "PodSpec serviceAccount", "Toleration tolerationSeconds"],
+        &["PodSpec automountServiceAccountToken", "Toleration tolerationSeconds"],
     ),
     ("Windows only", &["PodSecurityContext windowsOptions", "SecurityContext windowsOptions"]),
     (

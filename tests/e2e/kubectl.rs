@@ -133,9 +133,10 @@ fn streams(kubectl: &Kubectl<'_>, name: &str) -> Result<()> {
         &format!("app={name}"),
         "--field-selector=status.phase=Running",
         "-o",
-        "name",
+        // Those of the version before may still be ending, which is no phase.
+        "go-template={{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}}{{\"\\n\"}}{{end}}{{end}}",
     ])?;
-    let pod = pod.lines().next().context("a pod runs")?.trim_start_matches("pod/").to_owned();
+    let pod = pod.lines().next().context("a pod runs")?.to_owned();
     kubectl.run(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), &time::kubectl_timeout()])?;
     exec_and_attach(kubectl, &pod)?;
     logs(kubectl, &pod)?;
