@@ -56,7 +56,7 @@ hello() {
     kubectl exec guaranteed -- demo http-get --count 6 --timeout 20 "http://$address/hostname"
 }
 
-# A node has an address; nothing is at the other end of this one.
+# A node has an address; nothing is at the other end of this one, so nobody would find it by itself.
 ip link set lo up
 ip link add lan0 type dummy
 ip address add 192.0.2.1/24 dev lan0
@@ -69,7 +69,7 @@ section controllers cat /sys/fs/cgroup/cgroup.controllers
 section doctor copepod doctor
 section before traces
 # On a slow machine a minute may not do; the second call waits for the same node.
-section up sh -c 'copepod up --detach --config /vm/kubelet.yaml || copepod up --detach'
+section up sh -c 'copepod up --detach --node-ip 192.0.2.1 --config /vm/kubelet.yaml || copepod up --detach --node-ip 192.0.2.1'
 section apply kubectl apply -f /vm/pods.yaml -f /vm/hello.yaml
 section ready kubectl wait --for=condition=Ready pod/guaranteed pod/burstable pod/besteffort pod/nursery --timeout=120s
 section rollout kubectl rollout status deployment/hello --timeout=120s
