@@ -168,6 +168,9 @@ pub(super) fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, S
     serde_json::from_value(value).map_err(|e| e.to_string())
 }
 
+/// The longest duration that Go has, some 292 years. What is no longer can be added to any clock.
+const LONGEST: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
+
 /// A duration as Go writes it: `1h2m3.5s`, `100ms`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is not a duration");
@@ -191,7 +194,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
             _ => return Err(bad()),
         };
         rest = &rest[unit_length..];
-        total += Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())?;
+        let term = Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())?;
+        total = total.checked_add(term).filter(|total| *total <= LONGEST).ok_or_else(bad)?;
     }
     if text.is_empty() { Err(bad()) } else { Ok(total) }
 }
@@ -581,7 +585,10 @@ protectKernelDefaults: true\npodsPerCore: 0\neventRecordQPS: 5\neventBurst: 7\ne
         assert_eq!(duration("1h2m3.5s"), Ok(Duration::from_millis(3_723_500)));
         assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
-        for text in ["", "5", "s", "1x", "-1s", "1..2s"] {
+        assert_eq!(duration("2562047h"), Ok(Duration::from_secs(2_562_047 * 3600)));
+        // Longer than Go's are those that `time.ParseDuration` refuses, too.
+        let longer = ["2562048h", "3000000h", "18000000000000000000s18000000000000000000s"];
+        for text in ["", "5", "s", "1x", "-1s", "1..2s"].into_iter().chain(longer) {
             assert!(duration(text).is_err(), "{text}");
         }
     }

@@ -57,7 +57,7 @@ fn term(text: &str) -> Result<(u64, &str), Invalid> {
     let (name, after) = rest.split_at(unit_end);
     let unit = UNITS.iter().find(|(unit, _)| *unit == name).ok_or(Invalid)?.1;
     let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| Invalid)? };
-    let mut nanoseconds = whole.checked_mul(unit).ok_or(Invalid)?;
+    let whole = whole.checked_mul(unit).ok_or(Invalid)?;
     // Digits beyond the nineteenth say less than a nanosecond.
     let mut scale = 1_u128;
     let mut value = 0_u128;
@@ -65,8 +65,8 @@ fn term(text: &str) -> Result<(u64, &str), Invalid> {
         value = value * 10 + u128::from(digit - b'0');
         scale *= 10;
     }
-    nanoseconds += u64::try_from(value * u128::from(unit) / scale).map_err(|_| Invalid)?;
-    Ok((nanoseconds, after))
+    let fraction = u64::try_from(value * u128::from(unit) / scale).map_err(|_| Invalid)?;
+    Ok((whole.checked_add(fraction).ok_or(Invalid)?, after))
 }
 
 #[cfg(test)]
@@ -94,9 +94,22 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap().as_millis(), milliseconds, "{text}");
         }
-        for bad in
-            ["", "5", "x", "5y", "s", ".s", "-", "1m0", "1 s", "3000000h", "9223372036854775808ns", "1m-3s", "--1s"]
-        {
+        for bad in [
+            "",
+            "5",
+            "x",
+            "5y",
+            "s",
+            ".s",
+            "-",
+            "1m0",
+            "1 s",
+            "3000000h",
+            "5124095.99h",
+            "9223372036854775808ns",
+            "1m-3s",
+            "--1s",
+        ] {
             assert_eq!(parse(bad), Err(Invalid), "{bad}");
         }
     }
