@@ -31,6 +31,10 @@ pub fn unescape(field: &[u8]) -> PathBuf {
 }
 
 fn octal(digits: &[u8]) -> Option<u8> {
+    // Digits alone: a number may have a sign, and what is escaped has none.
+    if !digits.iter().all(|digit| (b'0'..=b'7').contains(digit)) {
+        return None;
+    }
     u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
 }
 
@@ -43,8 +47,8 @@ mod tests {
     fn reads_mountinfo() {
         let table = b"22 1 0:20 / /proc rw - proc proc rw\n\
             30 22 8:1 /x /var/a\\040b\\134c rw,relatime shared:1 - ext4 /dev/sda rw\n\
-            short line\n31 22 8:1 / /end\\04 rw";
-        let expect: Vec<PathBuf> = ["/proc", "/var/a b\\c", "/end\\04"].map(PathBuf::from).into();
+            short line\n31 22 8:1 / /end\\04 rw\n32 22 8:1 / /a\\+40b rw";
+        let expect: Vec<PathBuf> = ["/proc", "/var/a b\\c", "/end\\04", "/a\\+40b"].map(PathBuf::from).into();
         assert_eq!(mount_points(table), expect);
     }
 
