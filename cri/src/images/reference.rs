@@ -1,4 +1,8 @@
-//! Pure: image names as users write them, in full.
+//! Pure: image names as users write them, in full. The grammar and the defaults are those of the registries' own
+//! library (distribution/reference: `regexp.go`, `normalize.go`), by which containerd reads names, too.
+
+/// The registry of names that name none.
+const DEFAULT_DOMAIN: &str = "docker.io";
 
 /// The full name that CRI knows an image by: `busybox` is
 /// `docker.io/library/busybox:latest`. An error says what is wrong with it.
@@ -8,16 +12,25 @@ pub fn normalize(name: &str) -> Result<String, String> {
         Some((rest, digest)) => (rest, Some(digest)),
         None => (name, None),
     };
-    let (domain, path) = match rest.split_once('/') {
-        Some((first, path)) if first.contains(['.', ':']) || first == "localhost" => (first, path.to_owned()),
-        Some(_) => ("docker.io", rest.to_owned()),
-        None => ("docker.io", format!("library/{rest}")),
+    let is_domain = |first: &str| {
+        first.contains(['.', ':']) || first == "localhost" || first.contains(|c: char| c.is_ascii_uppercase())
     };
+    let (domain, path) = match rest.split_once('/') {
+        Some(("index.docker.io", path)) => (DEFAULT_DOMAIN, path),
+        Some((first, path)) if is_domain(first) => (first, path),
+        _ => (DEFAULT_DOMAIN, rest),
+    };
+    // What has no owner is the library's, also where the registry is named.
+    let path =
+        if domain == DEFAULT_DOMAIN && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
     let (path, tag) = match path.rsplit_once(':') {
         Some((path, tag)) => (path.to_owned(), Some(tag)),
         None => (path, None),
     };
-    if domain.is_empty() || !path.split('/').all(component) {
+    if !is_registry(domain) {
+        return bad("the registry is no host name or address");
+    }
+    if !path.split('/').all(component) {
         return bad("lower-case letters, digits and single separators are allowed between slashes");
     }
     if tag.is_some_and(|tag| !is_tag(tag)) {
@@ -42,9 +55,26 @@ pub(super) fn repository(full: &str) -> &str {
     }
 }
 
+/// A host name or an address, an IPv6 one in brackets, and perhaps a port.
+fn is_registry(domain: &str) -> bool {
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    if let Some((address, port)) = domain.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+        return port && address.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    let (host, port) = domain.split_once(':').map_or((domain, None), |(host, port)| (host, Some(port)));
+    let label = |label: &str| {
+        let fine = |c: char| c.is_ascii_alphanumeric();
+        label.starts_with(fine) && label.ends_with(fine) && label.chars().all(|c| fine(c) || c == '-')
+    };
+    host.split('.').all(label) && port.is_none_or(is_port)
+}
+
+/// Runs of letters and digits, with a period, one or two underscores or any number of dashes between them.
 fn component(text: &str) -> bool {
     let fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    text.starts_with(fine) && text.ends_with(fine) && text.chars().all(|c| fine(c) || "._-".contains(c))
+    let separates = |text: &str| matches!(text, "" | "." | "_" | "__") || text.bytes().all(|b| b == b'-');
+    text.starts_with(fine) && text.ends_with(fine) && text.split(fine).all(separates)
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -75,9 +105,29 @@ mod tests {
             ("localhost:5000/app:v1", Some("localhost:5000/app:v1")),
             ("copepod.local/demo:latest", Some("copepod.local/demo:latest")),
             (with_digest.as_str(), Some(full.as_str())),
+            ("docker.io/busybox:1", Some("docker.io/library/busybox:1")),
+            ("docker.io/user/app", Some("docker.io/user/app:latest")),
+            ("index.docker.io/busybox", Some("docker.io/library/busybox:latest")),
+            ("Upper/app", Some("Upper/app:latest")),
+            ("127.0.0.1:5000/app", Some("127.0.0.1:5000/app:latest")),
+            ("[2001:db8::1]:5000/app:1", Some("[2001:db8::1]:5000/app:1")),
+            ("a.b/c_d/e__f/g--h/i.j", Some("a.b/c_d/e__f/g--h/i.j:latest")),
             ("", None),
             ("UPPER", None),
             ("a//b", None),
+            (":/b", None),
+            ("a b.c/d", None),
+            ("a.b:c/d", None),
+            ("a.b:/d", None),
+            ("-a.b/c", None),
+            ("a..b/c", None),
+            ("[::1/c", None),
+            ("[x]/c", None),
+            ("a.b/c..d", None),
+            ("a.b/c___d", None),
+            ("a.b/c-_d", None),
+            ("docker.io/", None),
+            ("https://a.b/c", None),
             ("a:b c", None),
             ("a@sha256:12", None),
             ("../../etc", None),
