@@ -303,8 +303,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// What its answer that keeps so many bytes holds: the place, and of the room as much as it takes itself. The body is gone, and
-    /// what was decoded, too.
+    /// What its answer that keeps so many bytes holds: the place, and of the room as much as it takes itself. The body is
+    /// gone, and what was decoded, too.
     pub fn of_answer(self, kept: usize) -> Vec<Permit> {
         let room = self.room.filter(|_| kept > 0).map(|room| room.at_most(kept));
         self.place.into_iter().chain(room).collect()
