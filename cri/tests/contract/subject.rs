@@ -12,6 +12,7 @@ use cri::types::{
     ContainerConfig, ContainerMetadata, ExecOutput, NamespaceMode, NamespaceOptions, SandboxConfig, SandboxMetadata,
 };
 use cri::{ContainerId, CriClient, CriError, ImageService, RuntimeService, SandboxId, images};
+use harness::time;
 use tokio_util::sync::CancellationToken;
 
 /// A runtime under test.
@@ -190,7 +191,21 @@ impl Subject {
         let sandbox = self.runtime.run_pod_sandbox(&config, "").await?;
         let container = self.runtime.create_container(&sandbox, &self.container(name, does), &config).await?;
         self.runtime.start_container(&container).await?;
+        if matches!(does, Does::Runs) {
+            self.serves(name, name).await?;
+        }
         Ok(Pod { sandbox, container })
+    }
+
+    /// Waits until the program of a container that [`Does::Runs`] does what it is for. A started container may still be
+    /// the OCI runtime's own program, which a signal ends in its way, and one that comes a little later is lost.
+    pub async fn serves(&self, pod: &str, container: &str) -> Result<()> {
+        if self.is_fake() {
+            return Ok(());
+        }
+        let log = self.log_directory(pod).join(format!("{container}.log"));
+        let says = async || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("serves"));
+        time::eventually_true("the program serves", says).await
     }
 
     /// Stops and removes a pod.

@@ -110,6 +110,7 @@ pub async fn container_lives_and_dies(s: &Subject) -> Result<()> {
     ensure!(created.state == ContainerState::Created && created.started_at.is_none(), "{created:?}");
     ensure!(created.metadata == config.metadata && created.labels == config.labels, "{created:?}");
     s.runtime.start_container(&id).await?;
+    s.serves("box", "main").await?;
     let running = s.runtime.container_status(&id).await?;
     ensure!(running.state == ContainerState::Running && running.started_at.is_some(), "{running:?}");
     ensure!(running.pid.is_some_and(|pid| pid > 0) && running.finished_at.is_none(), "{running:?}");
