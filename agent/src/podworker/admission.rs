@@ -28,14 +28,22 @@ pub enum AdmitResult {
     Preempt(Vec<Arc<Pod>>),
 }
 
+/// A pod that was taken and may still have containers.
+#[derive(Clone, Debug)]
+struct Taken {
+    pod: Arc<Pod>,
+    /// Whether its source still has it.
+    wanted: bool,
+}
+
 /// The pods taken.
 #[derive(Debug, Default)]
 pub struct Admission {
-    taken: Mutex<HashMap<PodUid, Arc<Pod>>>,
+    taken: Mutex<HashMap<PodUid, Taken>>,
 }
 
 impl Admission {
-    fn with<T>(&self, f: impl FnOnce(&mut HashMap<PodUid, Arc<Pod>>) -> T) -> T {
+    fn with<T>(&self, f: impl FnOnce(&mut HashMap<PodUid, Taken>) -> T) -> T {
         f(&mut self.taken.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -46,7 +54,7 @@ impl Admission {
             if !runs_already && !taken.contains_key(&uid) {
                 let node_info = NodeInfo {
                     allocatable: node.allocatable.clone(),
-                    others: taken.values().map(Arc::as_ref).collect(),
+                    others: taken.values().filter(|other| other.wanted).map(|other| &*other.pod).collect(),
                     node: node.node.as_deref(),
                     pressures: &node.pressures,
                     own_ports: &node.own_ports,
@@ -61,19 +69,31 @@ impl Admission {
                     }
                 }
             }
-            taken.insert(uid, pod.clone());
+            taken.insert(uid, Taken { pod: pod.clone(), wanted: true });
             AdmitResult::Yes
         })
     }
 
     /// Counts a pod that runs before its worker has asked for its room: who is new gets what is left.
     pub fn adopt(&self, pod: &Arc<Pod>) {
-        self.with(|taken| _ = taken.entry(PodUid::of(pod)).or_insert_with(|| pod.clone()));
+        self.with(|taken| {
+            _ = taken.entry(PodUid::of(pod)).or_insert_with(|| Taken { pod: pod.clone(), wanted: true });
+        });
+    }
+
+    /// Counts a pod no longer against new ones: its source has it no more, so whoever chose this node for the new ones did
+    /// not count it either, however long it takes to end (pkg/kubelet/kubelet.go: `GetActivePods`).
+    pub fn forget(&self, uid: &PodUid) {
+        self.with(|taken| {
+            if let Some(taken) = taken.get_mut(uid) {
+                taken.wanted = false;
+            }
+        });
     }
 
     /// The pods taken.
     pub fn pods(&self) -> Vec<Arc<Pod>> {
-        self.with(|taken| taken.values().cloned().collect())
+        self.with(|taken| taken.values().map(|taken| taken.pod.clone()).collect())
     }
 
     /// Whether the pod was taken and has not given its room back.
@@ -88,6 +108,6 @@ impl Admission {
 
     /// Thousandths of CPU all burstable pods request together.
     pub fn burstable_milli_cpu(&self) -> i64 {
-        self.with(|taken| burstable_milli_cpu(taken.values().map(Arc::as_ref)))
+        self.with(|taken| burstable_milli_cpu(taken.values().map(|taken| &*taken.pod)))
     }
 }

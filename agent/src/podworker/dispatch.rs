@@ -205,17 +205,23 @@ impl Dispatcher {
                 new.push((uid, wanted));
             }
         }
+        // First: those that come count no longer whom nobody wants.
+        self.end_unwanted(&desired);
         self.start_all(new);
+        self.end_orphans();
+    }
+
+    /// Ends pods whose source has them no more.
+    fn end_unwanted(&self, desired: &DesiredPods) {
         let workers = self.workers.workers.read().unwrap_or_else(PoisonError::into_inner);
         for (uid, handle) in workers.iter().filter(|(uid, _)| !desired.wants(uid)) {
             // Before its source was read in full, absence means nothing.
             if desired.ready.has(handle.origin) {
                 tracing::debug!(pod.uid = %uid, "pod not wanted any more");
                 handle.inbox.remove();
+                self.deps.admission.forget(uid);
             }
         }
-        drop(workers);
-        self.end_orphans();
     }
 
     /// Starts workers, of older pods first (pkg/kubelet/kubelet.go: `HandlePodAdditions`).

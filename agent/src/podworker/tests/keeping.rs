@@ -155,3 +155,25 @@ async fn what_runs_has_its_room_before_anybody_new() {
     node.until("ready again", |n| n.is_ready(&p)).await;
     assert_eq!(node.runtime.running(), ["a"]);
 }
+
+/// A pod that is gone from the API may take its time to end: whoever bound the next one here did not count it
+/// (pkg/kubelet/kubelet.go: `GetActivePods` knows only pods of the sources).
+#[tokio::test(start_paused = true)]
+async fn who_is_gone_from_the_api_takes_nobodys_room() {
+    let node = Node::start().await;
+    let old = pod("  terminationGracePeriodSeconds: 60\n  containers: [{name: a, resources: {requests: {cpu: '2'}}}]");
+    node.runtime.set_behavior("a", Behavior::IgnoresStopSignal);
+    node.want(std::slice::from_ref(&old));
+    node.until("ready", |n| n.is_ready(&old)).await;
+    let mut new = pod("  containers: [{name: b, resources: {requests: {cpu: '2'}}}]");
+    (new.metadata.uid, new.metadata.name) = (Some("0".into()), Some("q".into()));
+    node.want(std::slice::from_ref(&new));
+    node.until("ready", |n| n.is_ready(&new)).await;
+    assert_eq!(node.runtime.running(), ["a", "b"]);
+    // The new one is counted against the next.
+    let mut next = pod("  containers: [{name: c, resources: {requests: {cpu: '1'}}}]");
+    (next.metadata.uid, next.metadata.name) = (Some("1".into()), Some("r".into()));
+    node.want(&[new.clone(), next.clone()]);
+    node.until("refused", |n| n.status(&next).reason.as_deref() == Some("OutOfcpu")).await;
+    node.until("the old one ends", |n| n.runtime.running() == ["b"]).await;
+}
