@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 mod facts;
 mod own;
 pub(crate) mod status;
+mod structs;
 mod types;
 mod zero;
 
@@ -107,6 +108,18 @@ pub struct Patch {
     pub retain_keys: bool,
 }
 
+/// What Go sees of a field that is not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Absent {
+    /// Nothing: the encoder leaves it out.
+    #[default]
+    Nothing,
+    /// Null, or the zero of a scalar: the encoder always writes it.
+    Zero,
+    /// An empty struct, which is held without a pointer.
+    Struct,
+}
+
 /// A field of an object type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
@@ -122,6 +135,8 @@ pub struct Field {
     pub required: bool,
     /// Whether the zero value means the same as absence (a Go field without pointer, left out when empty).
     drops_zero: bool,
+    /// What is there, for Go, where nothing is written.
+    pub absent: Absent,
 }
 
 impl Field {
@@ -143,6 +158,8 @@ impl Field {
 pub struct ObjectType {
     /// Full definition name, e.g. `io.k8s.api.core.v1.PodSpec`.
     name: Box<str>,
+    /// Whether server-side apply replaces values as a whole (`x-kubernetes-map-type: atomic`).
+    atomic: bool,
     fields: OnceLock<Box<[Field]>>,
 }
 
@@ -171,6 +188,12 @@ impl ObjectType {
     #[must_use]
     pub fn short_name(&self) -> &str {
         self.name.rsplit('.').next().unwrap_or(&self.name)
+    }
+
+    /// Whether server-side apply replaces a value as a whole, wherever it stands (`x-kubernetes-map-type: atomic`).
+    #[must_use]
+    pub fn atomic(&self) -> bool {
+        self.atomic
     }
 
     /// Go's type name with package: `v1.PodSpec`.
@@ -224,7 +247,7 @@ fn object(name: &str, table: &str, registry: &mut Registry) -> Arc<ObjectType> {
     if let Some(known) = registry.get(name) {
         return Arc::clone(known);
     }
-    let ty = Arc::new(ObjectType { name: name.into(), fields: OnceLock::new() });
+    let ty = Arc::new(ObjectType { name: name.into(), atomic: structs::atomic(name), fields: OnceLock::new() });
     // Registered before its fields are known, so that recursive types end here.
     registry.insert(name.into(), Arc::clone(&ty));
     let mut fields: Vec<Field> = types::properties(find(table, name).unwrap_or(""))
@@ -237,6 +260,7 @@ fn object(name: &str, table: &str, registry: &mut Registry) -> Arc<ObjectType> {
                 patch,
                 required: property.required,
                 drops_zero: zero::drops(name, property.name),
+                absent: structs::absent(name, &property),
             }
         })
         .collect();

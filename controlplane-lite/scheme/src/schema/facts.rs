@@ -2,7 +2,7 @@
 //! lists are maps or sets (`x-kubernetes-list-type`, `-list-map-keys`), which
 //! maps are atomic, and how strategic merge patch treats a field
 //! (`x-kubernetes-patch-strategy`, `-patch-merge-key`). Sorted by type, then field.
-//! List facts follow k8s-openapi's merge code; patch facts follow the Go tags.
+//! List facts follow the schemas in k8s.io/client-go/applyconfigurations/internal; patch facts follow the Go tags.
 
 use super::{ListType, Patch};
 
@@ -59,13 +59,14 @@ pub(super) static ROWS: &[Row] = &[
         ListType::Map(&["name"]),
         merge("name"),
     ),
+    ("io.k8s.api.apps.v1.ControllerRevision", "data", ListType::AtomicMap, NO),
     ("io.k8s.api.apps.v1.DaemonSetStatus", "conditions", ListType::Map(&["type"]), merge("type")),
     ("io.k8s.api.apps.v1.DeploymentSpec", "strategy", ListType::Default, retain(false, "")),
     ("io.k8s.api.apps.v1.DeploymentStatus", "conditions", ListType::Map(&["type"]), merge("type")),
     ("io.k8s.api.apps.v1.ReplicaSetStatus", "conditions", ListType::Map(&["type"]), merge("type")),
     ("io.k8s.api.apps.v1.StatefulSetStatus", "conditions", ListType::Map(&["type"]), merge("type")),
     ("io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerStatus", "conditions", ListType::Map(&["type"]), merge("type")),
-    ("io.k8s.api.batch.v1.JobStatus", "conditions", ListType::Map(&["type"]), merge("type")),
+    ("io.k8s.api.batch.v1.JobStatus", "conditions", ListType::Default, merge("type")),
     ("io.k8s.api.batch.v1.PodFailurePolicyOnExitCodesRequirement", "values", ListType::Set, NO),
     ("io.k8s.api.batch.v1.UncountedTerminatedPods", "failed", ListType::Set, NO),
     ("io.k8s.api.batch.v1.UncountedTerminatedPods", "succeeded", ListType::Set, NO),
@@ -109,13 +110,13 @@ pub(super) static ROWS: &[Row] = &[
     ),
     ("io.k8s.api.core.v1.PodSpec", "volumes", ListType::Map(&["name"]), retain(true, "name")),
     ("io.k8s.api.core.v1.PodStatus", "conditions", ListType::Map(&["type"]), merge("type")),
-    ("io.k8s.api.core.v1.PodStatus", "hostIPs", ListType::Map(&["ip"]), merge("ip")),
+    ("io.k8s.api.core.v1.PodStatus", "hostIPs", ListType::Default, merge("ip")),
     ("io.k8s.api.core.v1.PodStatus", "podIPs", ListType::Map(&["ip"]), merge("ip")),
     ("io.k8s.api.core.v1.PodStatus", "resourceClaimStatuses", ListType::Map(&["name"]), retain(true, "name")),
     ("io.k8s.api.core.v1.ReplicationControllerSpec", "selector", ListType::AtomicMap, NO),
     ("io.k8s.api.core.v1.ReplicationControllerStatus", "conditions", ListType::Map(&["type"]), merge("type")),
     ("io.k8s.api.core.v1.ResourceRequirements", "claims", ListType::Map(&["name"]), NO),
-    ("io.k8s.api.core.v1.ResourceStatus", "resources", ListType::Map(&["resourceId"]), NO),
+    ("io.k8s.api.core.v1.ResourceStatus", "resources", ListType::Map(&["resourceID"]), NO),
     ("io.k8s.api.core.v1.ServiceAccount", "secrets", ListType::Map(&["name"]), merge("name")),
     ("io.k8s.api.core.v1.ServiceSpec", "ports", ListType::Map(&["port", "protocol"]), merge("port")),
     ("io.k8s.api.core.v1.ServiceSpec", "selector", ListType::AtomicMap, NO),

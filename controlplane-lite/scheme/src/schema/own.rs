@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
-use super::{Field, ListType, ObjectType, Patch, Type};
+use super::{Absent, Field, ListType, ObjectType, Patch, Type};
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
@@ -21,7 +21,7 @@ pub(super) fn object(name: &str, definition: &Value) -> Arc<ObjectType> {
 
 fn sealed(name: &str, mut fields: Vec<Field>) -> Arc<ObjectType> {
     fields.sort_by(|a, b| a.name.cmp(&b.name));
-    Arc::new(ObjectType { name: name.into(), fields: OnceLock::from(fields.into_boxed_slice()) })
+    Arc::new(ObjectType { name: name.into(), atomic: false, fields: OnceLock::from(fields.into_boxed_slice()) })
 }
 
 fn field(name: &str, ty: Type, required: bool) -> Field {
@@ -33,6 +33,7 @@ fn field(name: &str, ty: Type, required: bool) -> Field {
         required,
         // A value that somebody wrote stays written: only Go's structs drop theirs.
         drops_zero: false,
+        absent: Absent::Nothing,
     }
 }
 
