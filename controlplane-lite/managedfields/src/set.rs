@@ -1,0 +1,264 @@
+//! Sets of fields, as trees (`structured-merge-diff/fieldpath/set.go`), and their form in objects, `FieldsV1`.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use serde_json::{Map, Value};
+
+use crate::path::{PathElement, PathError};
+use crate::schema::{Atom, Place};
+
+/// A set of fields. A field is in it or not, apart from the fields below it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Set(BTreeMap<PathElement, Node>);
+
+/// What a set says of one element. None of them says nothing: it is a member, or has children.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Node {
+    member: bool,
+    children: Set,
+}
+
+impl Node {
+    fn says_something(&self) -> bool {
+        self.member || !self.children.is_empty()
+    }
+}
+
+impl Set {
+    /// A set of these paths of fields.
+    pub fn of_fields(paths: &[&[&str]]) -> Self {
+        let mut set = Self::default();
+        for path in paths {
+            set.insert(&path.iter().map(|name| PathElement::field(name)).collect::<Vec<_>>());
+        }
+        set
+    }
+
+    /// Whether no field is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds the field at `path`; those above it stay as they are. The whole object is no field.
+    pub fn insert(&mut self, path: &[PathElement]) {
+        let Some((last, above)) = path.split_last() else { return };
+        let mut set = self;
+        for element in above {
+            set = &mut set.0.entry(element.clone()).or_default().children;
+        }
+        set.0.entry(last.clone()).or_default().member = true;
+    }
+
+    /// Whether the field at `path` is in the set.
+    pub fn has(&self, path: &[PathElement]) -> bool {
+        let Some((last, above)) = path.split_last() else { return false };
+        let set = above.iter().try_fold(self, |set, element| set.below(element));
+        set.is_some_and(|set| set.has_element(last))
+    }
+
+    /// Whether the field of this element is in the set.
+    pub fn has_element(&self, element: &PathElement) -> bool {
+        self.0.get(element).is_some_and(|node| node.member)
+    }
+
+    /// The fields below an element, if there are any.
+    pub fn below(&self, element: &PathElement) -> Option<&Self> {
+        self.0.get(element).map(|node| &node.children).filter(|children| !children.is_empty())
+    }
+
+    /// What the set says, element by element: whether it is a member, and what is below it.
+    pub fn elements(&self) -> impl Iterator<Item = (&PathElement, bool, &Self)> {
+        self.0.iter().map(|(element, node)| (element, node.member, &node.children))
+    }
+
+    /// The fields of both.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        let mut out = self.clone();
+        out.extend(other);
+        out
+    }
+
+    /// Adds the fields of another.
+    pub fn extend(&mut self, other: &Self) {
+        for (element, node) in &other.0 {
+            match self.0.entry(element.clone()) {
+                Entry::Vacant(entry) => {
+                    entry.insert(node.clone());
+                }
+                Entry::Occupied(mut entry) => {
+                    entry.get_mut().member |= node.member;
+                    entry.get_mut().children.extend(&node.children);
+                }
+            }
+        }
+    }
+
+    /// The fields that are in both.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        self.each(|element, node| {
+            let other = other.0.get(element)?;
+            Some(Node { member: node.member && other.member, children: node.children.intersection(&other.children) })
+        })
+    }
+
+    /// The fields that are not in `other`. A field stays whose parent alone is in it.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Self {
+        self.each(|element, node| match other.0.get(element) {
+            None => Some(node.clone()),
+            Some(other) => {
+                Some(Node { member: node.member && !other.member, children: node.children.difference(&other.children) })
+            }
+        })
+    }
+
+    /// The fields that are not in `other`, nor below one that is.
+    #[must_use]
+    pub fn recursive_difference(&self, other: &Self) -> Self {
+        self.each(|element, node| match other.0.get(element) {
+            None => Some(node.clone()),
+            Some(other) if other.member => None,
+            Some(other) => {
+                Some(Node { member: node.member, children: node.children.recursive_difference(&other.children) })
+            }
+        })
+    }
+
+    /// The fields at these paths, and those below them.
+    #[must_use]
+    fn within(&self, paths: &[&[Step]]) -> Self {
+        self.each(|element, node| {
+            let rest: Vec<&[Step]> = paths
+                .iter()
+                .filter_map(|path| path.split_first())
+                .filter_map(|(step, rest)| step.fits(element).then_some(rest))
+                .collect();
+            match rest.iter().any(|path| path.is_empty()) {
+                true => Some(node.clone()),
+                false => Some(Node { member: false, children: node.children.within(&rest) }),
+            }
+        })
+    }
+
+    fn each(&self, keep: impl Fn(&PathElement, &Node) -> Option<Node>) -> Self {
+        let kept = self.0.iter().filter_map(|(element, node)| {
+            keep(element, node).filter(Node::says_something).map(|node| (element.clone(), node))
+        });
+        Self(kept.collect())
+    }
+
+    /// The set, with every declared field of an object type that has members below it (`EnsureNamedFieldsAreMembers`):
+    /// of `a.b.c` it has `a`, too, unless that is the key of a map.
+    #[must_use]
+    pub fn with_named_fields(&self, at: Place<'_>) -> Self {
+        let nodes = self.0.iter().map(|(element, node)| {
+            let place = at.descend(element);
+            let named =
+                matches!((element, at.atom(None)), (PathElement::Field(name), Atom::Map(map)) if map.declares(name));
+            let member = node.member || (named && !node.children.is_empty());
+            let children = place.map_or_else(|| node.children.clone(), |place| node.children.with_named_fields(place));
+            (element.clone(), Node { member, children })
+        });
+        Self(nodes.collect())
+    }
+
+    /// Calls `see` with the path of each field: those of an object first, then those below.
+    pub fn paths(&self, see: &mut impl FnMut(&[PathElement])) {
+        self.visit(&mut Vec::new(), see);
+    }
+
+    fn visit(&self, path: &mut Vec<PathElement>, see: &mut impl FnMut(&[PathElement])) {
+        for (element, _) in self.0.iter().filter(|(_, node)| node.member) {
+            path.push(element.clone());
+            see(path);
+            path.pop();
+        }
+        for (element, node) in &self.0 {
+            path.push(element.clone());
+            node.children.visit(path, see);
+            path.pop();
+        }
+    }
+
+    /// Reads `FieldsV1`.
+    ///
+    /// # Errors
+    /// A key that is no path element. What is below a key of an unknown kind is passed over, as upstream does.
+    pub fn from_json(fields: &Value) -> Result<Self, PathError> {
+        Ok(read(fields)?.children)
+    }
+
+    /// The set as `FieldsV1`.
+    pub fn to_json(&self) -> Value {
+        let mut out = Map::new();
+        for (element, node) in &self.0 {
+            let mut below = node.children.to_json();
+            if let Value::Object(map) = &mut below
+                && node.member
+                && !map.is_empty()
+            {
+                map.insert(".".to_owned(), Value::Object(Map::new()));
+            }
+            out.insert(element.text(), below);
+        }
+        Value::Object(out)
+    }
+}
+
+/// The fields that a write to one resource or subresource can own: the others it leaves as they are, whatever it is sent
+/// (`GetResetFields` and `GetResetFieldsFilter` of upstream's strategies).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ownable {
+    /// All but these and what is below them.
+    AllBut(Set),
+    /// What is at these paths alone, and below them.
+    Only(&'static [&'static [Step]]),
+}
+
+/// One step of a path to what a write can own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// This field.
+    Field(&'static str),
+    /// Any item of a list.
+    Any,
+}
+
+impl Step {
+    fn fits(self, element: &PathElement) -> bool {
+        match self {
+            Self::Field(name) => matches!(element, PathElement::Field(field) if **field == *name),
+            Self::Any => true,
+        }
+    }
+}
+
+impl Ownable {
+    /// What of a set can be owned.
+    #[must_use]
+    pub fn of(&self, set: &Set) -> Set {
+        match self {
+            Self::AllBut(reset) => set.recursive_difference(reset),
+            Self::Only(written) => set.within(written),
+        }
+    }
+}
+
+/// What a value of `FieldsV1` says of the element it belongs to: one without children is a member.
+fn read(fields: &Value) -> Result<Node, PathError> {
+    let mut node = Node::default();
+    for (key, below) in fields.as_object().into_iter().flatten() {
+        if key == "." {
+            node.member = true;
+            continue;
+        }
+        if let Some(element) = PathElement::parse(key)? {
+            node.children.0.insert(element, read(below)?);
+        }
+    }
+    node.member |= node.children.is_empty();
+    Ok(node)
+}
