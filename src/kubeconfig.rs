@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http::header::{HeaderValue, USER_AGENT};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
@@ -62,8 +63,12 @@ pub async fn client_config(path: &Path) -> Result<kube::Config> {
         .await
         .with_context(|| format!("{} is no use", path.display()))?;
     config.proxy_url = config.proxy_url.filter(|proxy| *proxy != NO_PROXY);
+    config.headers.push((USER_AGENT, HeaderValue::from_static(NODE_AGENT)));
     Ok(config)
 }
+
+/// How a node's clients present themselves, by which their fields of objects are owned.
+const NODE_AGENT: &str = concat!("kubelet/", env!("CARGO_PKG_VERSION"), " (copepod)");
 
 /// Stands for "none" where the library would else look into the environment.
 const NO_PROXY: &str = "http://none.invalid/";

@@ -1,5 +1,6 @@
 //! One resource request on its way through a verb: who, what, on which resource, and reading its body.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -111,6 +112,14 @@ impl Call {
     pub fn context<'a>(&'a self, now: &'a str, uid: &'a str) -> Context<'a> {
         let UserInfo { username, uid: user_uid, groups, extra } = &self.user;
         Context { user: Requester { username, uid: user_uid, groups, extra }, now, uid }
+    }
+
+    /// An object as this kind serves it, not copied where that is how it is stored.
+    pub fn served_ref<'v>(&self, stored: &'v Value) -> Cow<'v, Value> {
+        match &self.kind.conversion {
+            Some(conversion) => Cow::Owned((*conversion.from_storage)(stored.clone())),
+            None => Cow::Borrowed(stored),
+        }
     }
 
     /// An object as this kind serves it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::future::{BoxFuture, FutureExt as _};
+use http::header::{HeaderValue, USER_AGENT};
 use http::{Request, Response};
 
 use super::body::{Body, boxed};
@@ -15,17 +16,30 @@ use auth::authn::UserInfo;
 #[derive(Debug, Clone)]
 pub struct InProcessUser(pub Arc<UserInfo>);
 
+/// The `User-Agent` of a part of the control plane: that of upstream's program in its place, by which its fields are owned.
+fn component(username: &str) -> &'static str {
+    match username {
+        "system:kube-scheduler" => "kube-scheduler",
+        "system:kube-controller-manager" => "kube-controller-manager",
+        name if name.starts_with("system:serviceaccount:kube-system:") => "kube-controller-manager",
+        name if name.starts_with("system:node:") => "kubelet",
+        _ => "kube-apiserver",
+    }
+}
+
 /// The transport.
 #[derive(Debug, Clone)]
 pub struct Transport {
     server: Arc<Server>,
     user: InProcessUser,
+    agent: HeaderValue,
 }
 
 impl Transport {
     /// A transport on behalf of `user`.
     pub fn new(server: Arc<Server>, user: UserInfo) -> Self {
-        Self { server, user: InProcessUser(Arc::new(user)) }
+        let agent = HeaderValue::from_static(component(&user.username));
+        Self { server, user: InProcessUser(Arc::new(user)), agent }
     }
 }
 
@@ -41,6 +55,7 @@ impl tower::Service<Request<kube::client::Body>> for Transport {
     fn call(&mut self, request: Request<kube::client::Body>) -> Self::Future {
         let mut request = request.map(boxed);
         request.extensions_mut().insert(self.user.clone());
+        request.headers_mut().entry(USER_AGENT).or_insert_with(|| self.agent.clone());
         let server = self.server.clone();
         async move { Ok(super::service::handle(server, request).await) }.boxed()
     }

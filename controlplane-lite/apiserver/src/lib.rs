@@ -26,6 +26,7 @@ mod kubelet;
 mod metrics;
 mod negotiate;
 pub mod options;
+mod owners;
 mod protobuf;
 mod registry;
 pub mod request_info;

@@ -51,9 +51,15 @@ pub struct Accept {
 pub const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
 /// Media types of bodies.
 pub const BODY_TYPES: [&str; 3] = ["application/json", "application/yaml", super::protobuf::MEDIA_TYPE];
+/// The media type of a configuration to apply.
+pub const APPLY_TYPE: &str = "application/apply-patch+yaml";
 /// Media types of patches.
-pub const PATCH_TYPES: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+pub const PATCH_TYPES: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    APPLY_TYPE,
+];
 
 /// Chooses the first clause of the Accept header this server can answer.
 ///

@@ -2,9 +2,11 @@
 
 use serde_json::Value;
 
+use super::owners::MANAGER_MAX;
 use super::request_info::Query;
 use super::status::{ApiError, Cause, Subject};
 use scheme::FieldValidation;
+use scheme::field::go_quote;
 
 /// `resourceVersionMatch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,12 +175,45 @@ pub fn write(query: &Query, kind: &str) -> Result<WriteOptions, ApiError> {
         let message = format!("Unsupported value: {text:?}: supported values: \"Ignore\", \"Strict\", \"Warn\", \"\"");
         options_error(kind, "FieldValueNotSupported", "fieldValidation", &message)
     })?;
+    let field_manager = query.get("fieldManager").unwrap_or("").to_owned();
+    check_manager(&field_manager, kind)?;
     Ok(WriteOptions {
         dry_run: dry_run(query.all("dryRun"), kind)?,
         field_validation,
-        field_manager: query.get("fieldManager").unwrap_or("").to_owned(),
+        field_manager,
         force: query.flag("force"),
     })
+}
+
+/// Reads the options of a patch, which for one that applies (`apply`) have to name its manager.
+///
+/// # Errors
+/// As [`write()`], and 422 for what such a patch may not say or has to (`ValidatePatchOptions`).
+pub fn patch(query: &Query, apply: bool) -> Result<WriteOptions, ApiError> {
+    const KIND: &str = "PatchOptions";
+    if apply && query.get("fieldManager").unwrap_or("").is_empty() {
+        let message = "Required value: is required for apply patch";
+        return Err(options_error(KIND, "FieldValueRequired", "fieldManager", message));
+    }
+    if !apply && query.has("force") {
+        let message = "Forbidden: may not be specified for non-apply patch";
+        return Err(options_error(KIND, "FieldValueForbidden", "force", message));
+    }
+    write(query, KIND)
+}
+
+/// Refuses a manager's name that is too long or cannot be printed (`ValidateFieldManager`).
+fn check_manager(name: &str, kind: &str) -> Result<(), ApiError> {
+    const FIELD: &str = "fieldManager";
+    if name.len() > MANAGER_MAX {
+        let message = format!("Too long: may not be more than {MANAGER_MAX} bytes");
+        return Err(options_error(kind, "FieldValueTooLong", FIELD, &message));
+    }
+    if name.chars().any(char::is_control) {
+        let message = format!("Invalid value: {}: should only contain printable characters", go_quote(name));
+        return Err(options_error(kind, "FieldValueInvalid", FIELD, &message));
+    }
+    Ok(())
 }
 
 fn dry_run<'a>(values: impl Iterator<Item = &'a str>, kind: &str) -> Result<bool, ApiError> {
@@ -335,5 +370,23 @@ mod tests {
         assert!(write(&query("dryRun=All&fieldManager=me"), "CreateOptions").unwrap().dry_run);
         assert_eq!(write(&query("dryRun=Some"), "CreateOptions").unwrap_err().code(), 422);
         assert_eq!(write(&query("fieldValidation=Maybe"), "CreateOptions").unwrap_err().code(), 422);
+        // Cases of upstream's `ValidatePatchOptions` (apimachinery, pkg/apis/meta/v1/validation).
+        let long = format!("fieldManager={}", "a".repeat(129));
+        for (text, apply, message) in [
+            ("", false, None),
+            ("", true, Some("fieldManager: Required value: is required for apply patch")),
+            ("fieldManager=me&force=true", true, None),
+            ("fieldManager=me&force=true", false, Some("force: Forbidden: may not be specified for non-apply patch")),
+            (&long, true, Some("fieldManager: Too long: may not be more than 128 bytes")),
+            (
+                "fieldManager=a%0Ab",
+                true,
+                Some(r#"fieldManager: Invalid value: "a\nb": should only contain printable characters"#),
+            ),
+        ] {
+            let got = patch(&query(text), apply).map_err(|error| error.to_string()).err();
+            let expect = message.map(|message| format!("PatchOptions.meta.k8s.io \"\" is invalid: {message}"));
+            assert_eq!(got, expect, "{text}");
+        }
     }
 }

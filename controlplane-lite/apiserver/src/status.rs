@@ -121,6 +121,13 @@ impl ApiError {
         Self::conflict(subject, name, detail)
     }
 
+    /// 409 Conflict of a configuration that would change fields of other managers.
+    pub fn apply_conflict(message: impl Into<String>, causes: Vec<Cause>) -> Self {
+        let mut error = Self::make(409, "Conflict", message);
+        error.0.causes = causes;
+        error
+    }
+
     /// 400 BadRequest.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::make(400, "BadRequest", message)

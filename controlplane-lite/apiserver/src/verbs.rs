@@ -1,5 +1,6 @@
 //! What can be done with a resource, one file per verb.
 
+pub mod apply;
 pub mod create;
 pub mod delete;
 pub mod deletecollection;

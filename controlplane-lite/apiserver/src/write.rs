@@ -27,7 +27,7 @@ mod create;
 mod delete;
 mod update;
 
-pub use create::create;
+pub use create::{Told, create};
 pub use delete::{delete, delete_admitted};
 pub use update::{Carried, update};
 

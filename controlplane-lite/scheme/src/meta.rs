@@ -381,14 +381,7 @@ pub fn generate_name(base: &str, random: [u8; SUFFIX_LEN]) -> String {
 /// removes what a client may not choose: resourceVersion, selfLink, deletion marks, generation.
 pub fn fill_create(object: &mut Value, uid: &str, now: &str) {
     let meta = ensure_map(object, &["metadata"]);
-    for key in [
-        "resourceVersion",
-        "selfLink",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "managedFields",
-    ] {
+    for key in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
         meta.remove(key);
     }
     meta.insert("uid".to_owned(), uid.into());
@@ -399,7 +392,6 @@ pub fn fill_create(object: &mut Value, uid: &str, now: &str) {
 pub fn keep_system_fields(new: &mut Value, old: &Value) {
     let old_meta = at(old, &["metadata"]);
     let meta = ensure_map(new, &["metadata"]);
-    meta.remove("managedFields");
     meta.remove("selfLink");
     for key in ["uid", "generateName"] {
         if meta.get(key).is_none_or(Value::is_null)

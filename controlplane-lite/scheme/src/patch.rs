@@ -1,5 +1,5 @@
 //! PATCH bodies: JSON patch, JSON merge patch, strategic merge patch, applied to
-//! an object and decoded again. Server-side apply will be a fourth kind here.
+//! an object and decoded again. Server-side apply is the `managedfields` crate.
 
 use serde_json::Value;
 

@@ -186,12 +186,16 @@ impl Strategy for Body {
     }
 }
 
-/// Whether two objects have the same metadata but for the version.
+/// Whether two objects have the same metadata but for the version, and for when its fields' owners wrote last.
 fn same_metadata(new: &Value, old: &Value) -> bool {
     let rest = |object: &Value| {
         let mut metadata = object["metadata"].clone();
         if let Some(map) = metadata.as_object_mut() {
             map.remove("resourceVersion");
+            let entries = map.get_mut("managedFields").and_then(Value::as_array_mut);
+            for entry in entries.into_iter().flatten().filter_map(Value::as_object_mut) {
+                entry.remove("time");
+            }
         }
         metadata
     };

@@ -8,6 +8,7 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::negotiate::{self, Shape};
 use crate::options::{self, WriteOptions};
+use crate::owners::Owners;
 use crate::respond;
 use crate::status::ApiError;
 use crate::verbs::patch;
@@ -68,7 +69,7 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
 /// # Errors
 /// As a patch of the object.
 pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError> {
-    let options = options::write(&call.query, "PatchOptions")?;
+    let options = options::patch(&call.query, false)?;
     let patch_type = patch::patch_type(call)?;
     let kind = kind()?;
     change(call, &options, |scale| {
@@ -83,6 +84,7 @@ async fn change<F>(call: &Call, options: &WriteOptions, next: F) -> Result<Respo
 where
     F: FnMut(&Value) -> Result<Value, ApiError>,
 {
-    let written = write::update(call, options, Carried::Scale(kind()?), next).await?;
+    let owners = Owners::of(call, options);
+    let written = write::update(call, options, Carried::Scale(kind()?, &owners), next).await?;
     answer(call, &written.object)
 }

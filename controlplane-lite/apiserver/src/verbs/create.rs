@@ -6,9 +6,10 @@ use http::{Response, StatusCode};
 use crate::body::Body;
 use crate::call::Call;
 use crate::options;
+use crate::owners::Owners;
 use crate::respond;
 use crate::status::ApiError;
-use crate::write;
+use crate::write::{self, Told};
 
 /// Decodes and creates.
 ///
@@ -19,7 +20,8 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     let decoded = call.decode(&call.kind, &body, options.field_validation)?;
     let mut warnings = decoded.warnings;
     warnings.extend(call.kind.strategy.warnings(&decoded.object));
-    let object = write::create(call, decoded.object, &options).await?;
+    let owners = Owners::of(call, &options);
+    let object = write::create(call, decoded.object, &options, Told::ByThis(&owners)).await?;
     let mut response = if options.dry_run {
         respond::unstored(call, StatusCode::CREATED, &object)?
     } else {

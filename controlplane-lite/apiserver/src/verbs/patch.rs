@@ -1,13 +1,14 @@
-//! PATCH: JSON patch, merge patch and strategic merge patch; server-side apply's media type is known and not served
-//! yet.
+//! PATCH: JSON patch, merge patch and strategic merge patch; server-side apply has a file of its own.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use serde_json::Value;
 
 use crate::body::Body;
 use crate::call::Call;
 use crate::negotiate;
 use crate::options;
+use crate::owners::Owners;
 use crate::respond;
 use crate::status::{ApiError, Cause, Subject};
 use crate::write::{self, Carried};
@@ -20,35 +21,55 @@ use scheme::patch::{self, PatchError, PatchType};
 /// # Errors
 /// Every failure upstream's patch has.
 pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError> {
-    let options = options::write(&call.query, "PatchOptions")?;
+    if is_apply(call) {
+        return super::apply::apply(call, &body).await;
+    }
+    let options = options::patch(&call.query, false)?;
     let patch_type = patch_type(call)?;
+    let owners = Owners::of(call, &options);
     let mut warnings = Vec::new();
     let written = write::update(call, &options, Carried::Whole, |old| {
-        let current = call.served(old.clone());
+        let current = call.served_ref(old);
         let patched = patch::apply(&call.kind, patch_type, &current, &body, options.field_validation)
             .map_err(|error| refused(call, error))?;
         let mut object = patched.object;
         warnings = patched.warnings;
         warnings.extend(call.kind.warnings_on_update(&call.info.subresource, &object));
-        let (name, namespace) = (str_at(&object, &["metadata", "name"]), str_at(&object, &["metadata", "namespace"]));
-        if name != call.info.name {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                call.info.name
-            )));
-        }
-        if namespace != str_at(&current, &["metadata", "namespace"]) {
-            return Err(ApiError::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ));
-        }
+        check_identity(call, &object, &current)?;
         call.kind.default(&mut object);
+        owners.changed(&current, &mut object);
         Ok(object)
     })
     .await?;
     let mut response = respond::object(call, StatusCode::OK, &written.object)?;
     respond::warn(&mut response, &warnings);
     Ok(response)
+}
+
+/// Whether the body is a configuration to apply.
+fn is_apply(call: &Call) -> bool {
+    let media = call.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    media.split(';').next().unwrap_or("").trim() == negotiate::APPLY_TYPE
+}
+
+/// Whether a patched object still is the one that the path names.
+///
+/// # Errors
+/// 400 for another name or namespace.
+pub fn check_identity(call: &Call, object: &Value, current: &Value) -> Result<(), ApiError> {
+    let (name, namespace) = (str_at(object, &["metadata", "name"]), str_at(object, &["metadata", "namespace"]));
+    if name != call.info.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            call.info.name
+        )));
+    }
+    if namespace != str_at(current, &["metadata", "namespace"]) {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
 }
 
 /// The patch type of a request.

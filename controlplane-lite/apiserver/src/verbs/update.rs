@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use crate::body::Body;
 use crate::call::Call;
 use crate::options;
+use crate::owners::Owners;
 use crate::respond;
 use crate::status::ApiError;
-use crate::write::{self, Carried};
+use crate::write::{self, Carried, Told};
 use scheme::access::{ensure_map, str_at};
 
 /// Replaces an object.
@@ -36,11 +37,17 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
         _ => {}
     }
     call.kind.default(&mut object);
-    let (code, object) = match write::update(call, &options, Carried::Whole, |_| Ok(object.clone())).await {
+    let owners = Owners::of(call, &options);
+    let wanted = |before: &Value| {
+        let mut object = object.clone();
+        owners.changed(&call.served_ref(before), &mut object);
+        Ok(object)
+    };
+    let (code, object) = match write::update(call, &options, Carried::Whole, wanted).await {
         Ok(written) => (StatusCode::OK, written.object),
         Err(error) if error.is_not_found() && may_create(call, &object) => {
             crate::service::authorize_create(call)?;
-            let created = write::create(call, object, &options).await?;
+            let created = write::create(call, object, &options, Told::ByThis(&owners)).await?;
             (StatusCode::CREATED, created)
         }
         Err(error) => return Err(error),

@@ -7,6 +7,7 @@ use crate::access::check_escalation;
 use crate::admission::Operation;
 use crate::call::{Call, valid};
 use crate::options::WriteOptions;
+use crate::owners::Owners;
 use crate::registry::RegistryError;
 use crate::status::ApiError;
 use scheme::access::{ensure_map, str_at};
@@ -16,16 +17,33 @@ use storage::Object;
 /// Tries of a generated name before giving up, as upstream (`maxNameGenerationCreateAttempts`).
 const NAME_ATTEMPTS: usize = 8;
 
+/// Whether an object already says who owns its fields.
+#[derive(Debug, Clone, Copy)]
+pub enum Told<'o> {
+    /// It does: it was applied.
+    Already,
+    /// This write says it.
+    ByThis(&'o Owners<'o>),
+}
+
 /// Creates a decoded object; also where a PUT may create.
 ///
 /// # Errors
 /// Every failure upstream's create has.
-pub async fn create(call: &Call, mut object: Value, options: &WriteOptions) -> Result<Object, ApiError> {
+pub async fn create(
+    call: &Call,
+    mut object: Value,
+    options: &WriteOptions,
+    owners: Told<'_>,
+) -> Result<Object, ApiError> {
     call.ensure_namespace(&mut object)?;
     if !str_at(&object, &["metadata", "resourceVersion"]).is_empty() {
         return Err(ApiError::plain(500, "resourceVersion should not be set on objects to be created"));
     }
     call.kind.default(&mut object);
+    if let Told::ByThis(owners) = owners {
+        owners.created(&mut object);
+    }
     let mut object = call.stored(object);
     let asked = Asked::new(call, Operation::Create, options.dry_run);
     let name = str_at(&object, &["metadata", "name"]).to_owned();

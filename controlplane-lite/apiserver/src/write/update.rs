@@ -10,6 +10,7 @@ use crate::admission::Operation;
 use crate::call::{Call, valid};
 use crate::deletion;
 use crate::options::WriteOptions;
+use crate::owners::{self, Owners};
 use crate::registry::{Change, Commit, RETRIES, WriteResult};
 use crate::services::OpenGrant;
 use crate::status::{ApiError, Cause, Subject};
@@ -21,27 +22,29 @@ use scheme::{Kind, convert};
 pub enum Carried<'k> {
     /// As it is.
     Whole,
-    /// As its Scale, of this kind. The strategy is asked as for a write of the object itself, which counts generations.
-    Scale(&'k Kind),
+    /// As its Scale, of this kind, by this writer. The strategy is asked as for a write of the object itself, which counts
+    /// generations.
+    Scale(&'k Kind, &'k Owners<'k>),
 }
 
 impl Carried<'_> {
     fn of<'v>(&self, stored: &'v Value) -> Cow<'v, Value> {
         match self {
             Self::Whole => Cow::Borrowed(stored),
-            Self::Scale(_) => Cow::Owned(convert::scale_of(stored)),
+            Self::Scale(..) => Cow::Owned(convert::scale_of(stored)),
         }
     }
 
     /// The new object, and what carried it where that is something else.
     fn onto(self, call: &Call, carried: Value, old: &Value) -> Result<(Value, Option<Value>), ApiError> {
-        let Self::Scale(_) = self else { return Ok((carried, None)) };
+        let Self::Scale(_, owners) = self else { return Ok((carried, None)) };
         let mut object = old.clone();
         if let Err(errors) = convert::apply_scale(&mut object, &carried) {
             valid(Subject::new("autoscaling", "Scale"), &call.info.name, errors)?;
         }
         let version = str_at(&carried, &["metadata", "resourceVersion"]);
         ensure_map(&mut object, &["metadata"]).insert("resourceVersion".into(), json!(version));
+        owners.changed(old, &mut object);
         Ok((object, Some(carried)))
     }
 }
@@ -62,7 +65,7 @@ where
 {
     let (resource, services) = (&call.resource, &call.server.services);
     let mut asked = Asked::new(call, Operation::Update, options.dry_run);
-    if let Carried::Scale(scale) = carried {
+    if let Carried::Scale(scale, _) = carried {
         asked.body = scale;
     }
     let repairs = services.repairs();
@@ -109,10 +112,11 @@ where
     check_version(call, &new, old)?;
     let subresource = match carried {
         Carried::Whole => call.info.subresource.as_str(),
-        Carried::Scale(_) => "",
+        Carried::Scale(..) => "",
     };
     let now = call.server.now_text();
     kind.prepare_update(subresource, &mut new, old, &call.context(&now, ""));
+    owners::keep_times(&mut new, old);
     valid(call.kind_subject(), name, kind.validate_update(subresource, &new, old))?;
     let held = match subresource {
         "" => grant(call, name, &mut new, Some(old))?,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod apply;
 mod authorization;
 mod bad_input;
 mod certificates;

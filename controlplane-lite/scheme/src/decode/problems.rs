@@ -20,6 +20,12 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// What upstream says of it.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     pub(super) fn duplicate(path: &Path<'_>) -> Self {
         Self { text: format!("duplicate field \"{}\"", shown(path)), fingerprint: path.fingerprint() }
     }

@@ -49,7 +49,17 @@ impl Kind {
         match subresource {
             "" => self.prepare_main(new, old, context),
             "status" => self.prepare_status(new, old, context),
-            other => self.strategy.prepare_subresource(other, new, old, context),
+            other => {
+                // Who owns what was told of what is written there, and is the system's to say.
+                let owners = new["metadata"]["managedFields"].take();
+                self.strategy.prepare_subresource(other, new, old, context);
+                let metadata = access::ensure_map(new, &["metadata"]);
+                if owners.is_null() {
+                    metadata.remove("managedFields");
+                } else {
+                    metadata.insert("managedFields".to_owned(), owners);
+                }
+            }
         }
     }
 
