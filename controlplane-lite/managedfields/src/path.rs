@@ -100,11 +100,9 @@ impl Ord for PathElement {
         match (self, other) {
             (Self::Field(a), Self::Field(b)) => a.cmp(b),
             (Self::Key(a), Self::Key(b)) => {
-                let pairs = a.iter().zip(b.iter());
-                let differ = |((ka, va), (kb, vb)): (&(Box<str>, Value), &(Box<str>, Value))| {
-                    ka.cmp(kb).then_with(|| value::compare(va, vb))
-                };
-                pairs.map(differ).find(|order| order.is_ne()).unwrap_or_else(|| a.len().cmp(&b.len()))
+                let mut orders =
+                    a.iter().zip(b.iter()).map(|(a, b)| a.0.cmp(&b.0).then_with(|| value::compare(&a.1, &b.1)));
+                orders.find(|order| order.is_ne()).unwrap_or_else(|| a.len().cmp(&b.len()))
             }
             (Self::Value(a), Self::Value(b)) => value::compare(a, b),
             (Self::Index(a), Self::Index(b)) => a.cmp(b),
