@@ -9,7 +9,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use cri::types::{ContainerState, ContainerStatus, SandboxState, SandboxStatus};
 use cri::{ContainerId, SandboxId};
-use jiff::Timestamp;
 
 use crate::convert::labels;
 use crate::ids::{ObjectName, PodUid};
@@ -42,7 +41,9 @@ impl RuntimeContainer {
     }
 }
 
-/// A pod as the runtime knows it. Sandboxes and containers stand newest first.
+/// A pod as the runtime knows it. Sandboxes and containers stand newest first: by their attempts, which only grow, and
+/// not by when they were created, since the machine's clock may have been set back meanwhile
+/// (pkg/kubelet/kuberuntime/kuberuntime_gc.go: `byAttempt`). Those of containers with different names do not compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimePod {
     pub uid: PodUid,
@@ -74,8 +75,16 @@ impl RuntimePod {
 
     /// The sandbox the pod lives in now: its newest one, ready or not.
     pub fn present_sandbox(&self) -> Option<&SandboxId> {
-        let newest = self.sandboxes.first().map(|s| &s.summary.id);
-        newest.or_else(|| self.containers.first().map(|c| &c.sandbox))
+        self.sandboxes.first().map(|s| &s.summary.id).or_else(|| self.last_forgotten_sandbox())
+    }
+
+    /// The sandbox that the pod lived in last, where the runtime has none of them any more: no container of it was made
+    /// anew in another one.
+    fn last_forgotten_sandbox(&self) -> Option<&SandboxId> {
+        let left = |c: &&RuntimeContainer| self.container(c.name()).is_some_and(|newest| newest.sandbox != c.sandbox);
+        let left: HashSet<&SandboxId> = self.containers.iter().filter(left).map(|c| &c.sandbox).collect();
+        let candidates = self.containers.iter().filter(|c| !left.contains(&c.sandbox));
+        candidates.max_by_key(|c| c.status.created_at).map(|c| &c.sandbox)
     }
 
     /// The newest container of that name in the pod's present sandbox. What ran
@@ -109,7 +118,7 @@ impl RuntimePod {
         containers: Vec<(SandboxId, ContainerStatus)>,
     ) -> Self {
         sandboxes.sort_by(|a, b| {
-            let key = |s: &SandboxStatus| (s.summary.created_at.unwrap_or(Timestamp::MIN), s.summary.metadata.attempt);
+            let key = |s: &SandboxStatus| (s.summary.metadata.attempt, s.summary.created_at);
             key(b).cmp(&key(a))
         });
         let mut containers: Vec<RuntimeContainer> = containers
@@ -122,7 +131,7 @@ impl RuntimePod {
             })
             .collect();
         containers.sort_by(|a, b| {
-            let key = |c: &RuntimeContainer| (c.status.created_at.unwrap_or(Timestamp::MIN), c.status.metadata.attempt);
+            let key = |c: &RuntimeContainer| (c.status.metadata.attempt, c.status.created_at);
             key(b).cmp(&key(a))
         });
         Self { uid, name, sandboxes, containers }
@@ -224,4 +233,73 @@ pub fn by_name(pod: &RuntimePod) -> BTreeMap<&str, Vec<&RuntimeContainer>> {
         names.entry(container.name()).or_default().push(container);
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use cri::types::ContainerState::{self, Exited, Running};
+
+    use super::*;
+    use crate::testutil::{at, instance, pod, runtime, sandbox};
+
+    /// A container of a pod: its name and attempt, the sandbox it is in, and when it was created.
+    fn made(
+        name: &str,
+        attempt: u32,
+        within: &str,
+        seconds: i64,
+        state: ContainerState,
+    ) -> (SandboxId, ContainerStatus) {
+        let (_, status) = instance(&pod("  containers: [{name: a}, {name: b}]"), name, attempt, state, 1);
+        (SandboxId::new(within), ContainerStatus { created_at: Some(at(seconds)), ..status })
+    }
+
+    #[test]
+    fn attempts_say_what_is_newest_whatever_the_clock_showed() {
+        // The first instances are from a time that has not come yet.
+        for (first, second) in [(0, 100), (100, 100), (3600, 100)] {
+            let sandboxes = [(0, first), (1, second)].map(|(attempt, seconds)| {
+                let mut sandbox = sandbox(attempt, attempt == 1, false);
+                sandbox.summary.created_at = Some(at(seconds));
+                sandbox
+            });
+            let containers = [made("a", 0, "s0", first, Exited), made("a", 1, "s1", second, Running)];
+            for turn in [0, 1] {
+                let (mut sandboxes, mut containers) = (sandboxes.to_vec(), containers.to_vec());
+                sandboxes.rotate_left(turn);
+                containers.rotate_left(turn);
+                let pod = runtime(sandboxes, containers);
+                assert_eq!(pod.ready_sandbox().map(|s| s.summary.id.as_str()), Some("s1"), "{first}");
+                let newest = [pod.container("a"), pod.present_container("a"), by_name(&pod)["a"].first().copied()];
+                assert!(newest.iter().all(|c| c.is_some_and(RuntimeContainer::is_running)), "{first}: {newest:?}");
+                let attempts: Vec<u32> = pod.containers_named("a").map(|c| c.status.metadata.attempt).collect();
+                assert_eq!(attempts, [1, 0], "{first}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_attempt_twice_is_told_by_its_time() {
+        let twice = vec![made("a", 1, "s0", 5, Exited), made("a", 1, "s1", 6, Running)];
+        assert!(runtime(vec![], twice).container("a").is_some_and(RuntimeContainer::is_running));
+    }
+
+    #[test]
+    fn where_no_sandbox_is_known_the_last_one_is_told_by_its_containers() {
+        let check = |containers: Vec<_>, expect: Option<&str>| {
+            let pod = runtime(vec![], containers);
+            assert_eq!(pod.present_sandbox().map(SandboxId::as_str), expect, "{pod:?}");
+        };
+        check(vec![], None);
+        check(vec![made("a", 0, "s0", 9, Exited)], Some("s0"));
+        // `a` was restarted often in the first one, and had no turn yet in the second.
+        check(
+            vec![made("a", 5, "s0", 5, Exited), made("b", 0, "s0", 1, Exited), made("b", 1, "s1", 9, Running)],
+            Some("s1"),
+        );
+        let set_back = made("b", 1, "s1", -9, Running);
+        check(vec![made("a", 5, "s0", 5, Exited), made("b", 0, "s0", 1, Exited), set_back], Some("s1"));
+        // Nothing but the time tells these apart.
+        check(vec![made("a", 5, "s0", 5, Exited), made("b", 0, "s1", 9, Exited)], Some("s1"));
+    }
 }

@@ -141,6 +141,11 @@ impl FakeRuntime {
         lock(&self.script).calls.clear();
     }
 
+    /// The clock is set back by this much: what is made or ends from now on seems older.
+    pub fn set_clock_back(&self, by: Duration) {
+        self.state().behind += by;
+    }
+
     /// What containers named `name` do when they are started from now on.
     pub fn set_behavior(&self, name: &str, behavior: Behavior) {
         self.state().behaviors.insert(name.to_owned(), behavior);

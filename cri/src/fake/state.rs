@@ -1,6 +1,7 @@
 //! The fake's world: sandboxes, containers, images, and how they change.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -50,6 +51,8 @@ impl Container {
 #[derive(Debug)]
 pub(super) struct State {
     serial: u64,
+    /// How far its clock is behind this machine's.
+    pub behind: Duration,
     pub images: BTreeSet<String>,
     pub remote_images: BTreeSet<String>,
     /// Names of runtime handlers; "" is the default.
@@ -73,6 +76,7 @@ impl Default for State {
         };
         Self {
             serial: 0,
+            behind: Duration::ZERO,
             images: BTreeSet::new(),
             remote_images: BTreeSet::new(),
             handlers: BTreeSet::from([String::new()]),
@@ -110,6 +114,11 @@ impl State {
         self.serial
     }
 
+    /// What its clock shows.
+    fn now(&self) -> Option<Timestamp> {
+        Timestamp::now().checked_sub(self.behind).ok()
+    }
+
     /// A pid that no process has: above the kernel's limit.
     fn pid(serial: u64) -> Option<u32> {
         u32::try_from(serial).ok().map(|s| (1 << 23) + s)
@@ -134,7 +143,7 @@ impl State {
             id: id.clone(),
             metadata: config.metadata.clone(),
             state: SandboxState::Ready,
-            created_at: Some(Timestamp::now()),
+            created_at: self.now(),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
             runtime_handler: handler.to_owned(),
@@ -206,7 +215,7 @@ impl State {
             id: id.clone(),
             metadata: config.metadata.clone(),
             state: ContainerState::Created,
-            created_at: Some(Timestamp::now()),
+            created_at: self.now(),
             started_at: None,
             finished_at: None,
             exit_code: 0,
@@ -235,13 +244,14 @@ impl State {
 
     pub(super) fn start(&mut self, id: &ContainerId) -> Result<Vec<ContainerEvent>> {
         let op = "StartContainer";
+        let now = self.now();
         let container = self.containers.get_mut(id).ok_or_else(|| not_found(op, id))?;
         if container.status.state != ContainerState::Created {
             return Err(failed(op, id, "container is not in the created state"));
         }
         container.behavior = self.behaviors.get(&container.config.metadata.name).copied().unwrap_or_default();
         container.status.state = ContainerState::Running;
-        container.status.started_at = Some(Timestamp::now());
+        container.status.started_at = now;
         container.status.pid = Self::pid(container.serial);
         let behavior = container.behavior;
         let mut events = vec![self.event_of(id, ContainerEventKind::Started)];
@@ -253,6 +263,7 @@ impl State {
 
     /// A container's process is gone; a created one ends too, as containerd has it.
     pub(super) fn end(&mut self, id: &ContainerId, code: i32, reason: &str) -> Option<ContainerEvent> {
+        let now = self.now();
         let container = self.containers.get_mut(id)?;
         let status = &mut container.status;
         if status.state == ContainerState::Exited {
@@ -261,7 +272,7 @@ impl State {
         status.state = ContainerState::Exited;
         status.exit_code = code;
         reason.clone_into(&mut status.reason);
-        status.finished_at = Some(Timestamp::now());
+        status.finished_at = now;
         status.pid = None;
         Some(self.event_of(id, ContainerEventKind::Stopped))
     }

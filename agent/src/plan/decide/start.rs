@@ -113,12 +113,14 @@ fn container_start(
         (None, None) => remembered_restarts(&wanted.name, facts),
     };
     let free = memory.tries.get(&wanted.name).map_or(0, |t| t.free_attempt);
-    let after_newest = newest.filter(|_| leftover.is_none()).map_or(0, |c| c.status.metadata.attempt + 1);
+    let others = facts.runtime.containers_named(&wanted.name).filter(|c| leftover.is_none_or(|l| l.id() != c.id()));
+    // Whatever is newest has the greatest attempt of its name.
+    let after_others = others.map(|c| c.status.metadata.attempt + 1).max().unwrap_or(0);
     Some(ContainerStart {
         kind: wanted.kind,
         name: wanted.name.clone(),
         restart_count,
-        attempt: restart_count.max(free).max(after_newest),
+        attempt: restart_count.max(free).max(after_others),
         leftover: leftover.map(|c| c.id().clone()),
         ended: last_end(&wanted.name, facts, now).map(|(hash, at)| (hash, at.unwrap_or(now))),
         pull_back_off: memory.pulls.waits_for(&image, now),

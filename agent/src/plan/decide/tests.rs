@@ -294,6 +294,18 @@ fn a_leftover_is_removed_and_made_anew() {
     assert_eq!(s.shows(112), "Syncing start:s0[a#1/1-a-1]");
 }
 
+/// Whatever is made last has the greatest attempt: by that it is told from the others.
+#[test]
+fn no_attempt_is_below_one_that_ended() {
+    let mut s = scene(ONE, &[("a", 5, Exited, 1), ("a", 6, Created, 0)]);
+    for (container, restarts) in s.runtime.containers.iter_mut().zip([2, 1]) {
+        container.restart_count = restarts;
+    }
+    assert_eq!(s.shows(600), "Syncing start:s0[a#2/6-a-6]");
+    let two = scene(ONE, &[("a", 0, Exited, 1), ("a", 1, Created, 0), ("a", 2, Created, 0)]);
+    assert_eq!(two.shows(300), "Syncing start:s0[a#2/2-a-2]");
+}
+
 #[test]
 fn the_api_remembers_restarts_that_the_runtime_forgot() {
     let mut s = scene(ONE, &[]);

@@ -77,6 +77,37 @@ async fn a_crashing_container_backs_off() {
     assert!(node.reasons().contains(&"BackOff"));
 }
 
+/// What was made before the clock was set back seems to be made after what was made since.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_starts_nothing_twice() {
+    let node = Node::start().await;
+    let p = pod(ONE);
+    node.want(std::slice::from_ref(&p));
+    node.until("ready", |n| n.is_ready(&p)).await;
+    node.runtime.set_clock_back(Duration::from_secs(3600));
+    node.runtime.exit_container(&node.runtime.container_named("a").unwrap().id, 3);
+    node.until("restarted", |n| n.container(&p, "a").restart_count == 1 && n.is_ready(&p)).await;
+    // Also for an agent that sees both at once, and at each further look.
+    let mut node = node.restart().await;
+    for sandboxes in 1..=2 {
+        node.want(std::slice::from_ref(&p));
+        node.until("ready again", |n| n.is_ready(&p)).await;
+        node.settle(Duration::from_secs(300)).await;
+        let containers = node.runtime.containers();
+        node.workers.wake(&PodUid::of(&p));
+        node.settle(Duration::from_secs(300)).await;
+        assert_eq!((node.runtime.containers(), node.runtime.running()), (containers, vec!["a".to_owned()]));
+        assert_eq!(node.runtime.count(Op::RunPodSandbox), sandboxes);
+        let last = node.container(&p, "a").last_state.unwrap().terminated.unwrap();
+        let dead = node.runtime.containers().into_iter().filter(|c| c.state == ContainerState::Exited);
+        let dead: Vec<_> = dead.map(|c| format!("fake://{}", c.id)).collect();
+        assert_eq!(dead, [last.container_id.unwrap()], "the last one's log stays");
+        node.runtime.exit_sandbox(&node.runtime.sandboxes().last().unwrap().summary.id);
+        node.until("in a new sandbox", |n| n.runtime.count(Op::RunPodSandbox) > sandboxes).await;
+        node = node.restart().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_is_done_ends() {
     let node = Node::start().await;

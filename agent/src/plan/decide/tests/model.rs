@@ -27,6 +27,8 @@ enum Event {
     Wait,
     /// The next effect fails.
     Fail,
+    /// The machine's clock is set back by ten minutes.
+    SetBack,
     /// The agent dies; its successor remembers nothing.
     Die,
 }
@@ -39,6 +41,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         2 => (0..4usize).prop_map(Event::Started),
         2 => Just(Event::Wait),
         1 => Just(Event::Fail),
+        1 => Just(Event::SetBack),
         1 => Just(Event::Die),
     ];
     prop::collection::vec(event, 0..40)
@@ -51,8 +54,9 @@ struct Life {
     instances: Vec<(SandboxId, ContainerStatus)>,
     probes: ProbeView,
     memory: Memory,
-    /// Seconds.
+    /// Seconds, and how many of them the machine's clock is behind.
     now: i64,
+    behind: i64,
     fail_next: bool,
     /// When containers were started, by name.
     starts: Vec<(String, i64)>,
@@ -74,9 +78,15 @@ impl Life {
             probes: ProbeView::default(),
             memory: memory(),
             now: 0,
+            behind: 0,
             fail_next: false,
             starts: Vec::new(),
         }
+    }
+
+    /// What the machine's clock shows.
+    fn wall(&self) -> Timestamp {
+        at(self.now - self.behind)
     }
 
     fn view(&self) -> RuntimePod {
@@ -88,7 +98,7 @@ impl Life {
     }
 
     fn exit(&mut self, code: i32, which: impl Fn(&ContainerStatus) -> bool) {
-        let ended = Some(at(self.now));
+        let ended = Some(self.wall());
         for status in self.running().into_iter().filter(|s| which(s)) {
             (status.state, status.exit_code, status.finished_at) = (Exited, code, ended);
         }
@@ -122,6 +132,7 @@ impl Life {
                 self.memory.wake();
             }
             Event::Fail => self.fail_next = true,
+            Event::SetBack => self.behind += 600,
             Event::Die => self.memory = memory(),
         }
     }
@@ -138,7 +149,7 @@ impl Life {
             status: Some(&status),
             network_problem: None,
             node_awaited: false,
-            wall: at(self.now),
+            wall: self.wall(),
         };
         decide(&facts, &self.memory, at(self.now))
     }
@@ -177,7 +188,9 @@ impl Life {
             }
             Effect::Start(start) => {
                 if let SandboxChoice::Create(attempt) = start.sandbox {
-                    self.boxes.push(sandbox(attempt, true, false));
+                    let mut made = sandbox(attempt, true, false);
+                    made.summary.created_at = Some(self.wall());
+                    self.boxes.push(made);
                 }
                 return start.containers.into_iter().for_each(|container| self.start(container));
             }
@@ -216,7 +229,7 @@ impl Life {
             assert!(done, "{} before {} is done in sandbox {here}", wanted.name, earlier.name);
         }
         let mut status = instance(&self.pod, &wanted.name, wanted.attempt, Running, 0).1;
-        (status.created_at, status.started_at) = (Some(at(self.now)), Some(at(self.now)));
+        (status.created_at, status.started_at) = (Some(self.wall()), Some(self.wall()));
         self.instances.push((here, status));
         self.starts.push((wanted.name.clone(), self.now));
         let name = wanted.name.clone();
