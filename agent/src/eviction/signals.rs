@@ -142,13 +142,13 @@ impl NodeSignals for MachineSignals {
 /// What can be read of the machine itself. Pure.
 fn observations(machine: &MachineInfo, usage: &MachineUsage) -> Observations {
     let mut out = Observations::new();
-    if usage.memory_available > 0 {
-        add(&mut out, Signal::MemoryAvailable, usage.memory_available, machine.memory);
+    if let Some(available) = usage.memory_available {
+        add(&mut out, Signal::MemoryAvailable, available, machine.memory);
     }
     add(&mut out, Signal::NodefsAvailable, usage.disk_available, usage.disk_capacity);
     add(&mut out, Signal::NodefsInodesFree, usage.inodes_free, usage.inodes);
-    if usage.pids > 0 {
-        add(&mut out, Signal::PidAvailable, machine.pid_max.saturating_sub(usage.pids), machine.pid_max);
+    if let Some(pids) = usage.pids {
+        add(&mut out, Signal::PidAvailable, machine.pid_max.saturating_sub(pids), machine.pid_max);
     }
     out
 }
@@ -173,12 +173,19 @@ mod tests {
     fn only_what_was_read_is_observed() {
         let machine = MachineInfo { memory: 100, pid_max: 1000, ..MachineInfo::default() };
         assert_eq!(observations(&machine, &MachineUsage::default()), Observations::new());
-        let usage = MachineUsage { memory_available: 7, disk_capacity: 9, pids: 30, ..MachineUsage::default() };
+        let usage =
+            MachineUsage { memory_available: Some(7), disk_capacity: 9, pids: Some(30), ..MachineUsage::default() };
         let seen = observations(&machine, &usage);
         assert_eq!(seen[&Signal::MemoryAvailable], Observation { available: 7, capacity: 100 });
         assert_eq!(seen[&Signal::NodefsAvailable], Observation { available: 0, capacity: 9 });
         assert_eq!(seen[&Signal::PidAvailable], Observation { available: 970, capacity: 1000 });
         assert_eq!(seen.len(), 3);
+        // Nothing at all is a reading, too, and the most urgent one.
+        let none = MachineUsage { memory_available: Some(0), ..usage };
+        assert_eq!(
+            observations(&machine, &none)[&Signal::MemoryAvailable],
+            Observation { available: 0, capacity: 100 }
+        );
     }
 
     #[test]

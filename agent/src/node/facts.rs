@@ -29,24 +29,24 @@ pub struct MachineInfo {
 /// Facts that do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MachineUsage {
-    /// Bytes that can be had without swapping.
-    pub memory_available: u64,
+    /// Bytes that can be had without swapping; `None` when nobody says.
+    pub memory_available: Option<u64>,
     pub disk_capacity: u64,
     pub disk_available: u64,
     pub inodes: u64,
     pub inodes_free: u64,
-    /// Processes and threads.
-    pub pids: u64,
+    /// Processes and threads; `None` when nobody says.
+    pub pids: Option<u64>,
 }
 
 fn line(path: &str) -> String {
     read::text(path, read::MUCH).map(|t| t.trim().to_owned()).unwrap_or_default()
 }
 
-/// The value of `/proc/meminfo`'s line, in bytes.
-pub fn meminfo(text: &str, name: &str) -> u64 {
-    let value = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'));
-    value.and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0).saturating_mul(1024)
+/// The value of `/proc/meminfo`'s line, in bytes; `None` where there is none.
+pub fn meminfo(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?;
+    value.split_whitespace().next()?.parse::<u64>().ok().map(|kibibytes| kibibytes.saturating_mul(1024))
 }
 
 /// `PRETTY_NAME` of os-release.
@@ -82,8 +82,8 @@ impl MachineInfo {
             os_image: os_image(&read::text("/etc/os-release", read::MUCH).unwrap_or_default()),
             architecture: architecture(&name(|n| n.machine())).to_owned(),
             cpus,
-            memory: meminfo(&memory, "MemTotal"),
-            swap: meminfo(&memory, "SwapTotal"),
+            memory: meminfo(&memory, "MemTotal").unwrap_or(0),
+            swap: meminfo(&memory, "SwapTotal").unwrap_or(0),
             pid_max: pid_max(&line("/proc/sys/kernel/pid_max"), &line("/proc/sys/kernel/threads-max")),
             hugepages: hugepages(),
         }
@@ -142,7 +142,7 @@ impl MachineUsage {
         let disk = Disk::of(root).unwrap_or_default();
         // The fourth field is `running/total`.
         let loadavg = line("/proc/loadavg");
-        let pids = loadavg.split_whitespace().nth(3).and_then(|f| f.split_once('/')?.1.parse().ok()).unwrap_or(0);
+        let pids = loadavg.split_whitespace().nth(3).and_then(|f| f.split_once('/')?.1.parse().ok());
         Self {
             memory_available: meminfo(&memory, "MemAvailable"),
             disk_capacity: disk.capacity,
@@ -160,13 +160,15 @@ mod tests {
 
     #[test]
     fn texts() {
-        assert_eq!(meminfo("MemTotal:       2048 kB\nMemFree: x kB", "MemTotal"), 2 << 20);
-        assert_eq!((meminfo("MemFree: x kB", "MemFree"), meminfo("", "MemTotal")), (0, 0));
+        assert_eq!(meminfo("MemTotal:       2048 kB\nMemFree: x kB", "MemTotal"), Some(2 << 20));
+        assert_eq!(meminfo("MemAvailable:      0 kB", "MemAvailable"), Some(0));
+        assert_eq!((meminfo("MemFree: x kB", "MemFree"), meminfo("", "MemTotal")), (None, None));
         assert_eq!(os_image("NAME=x\nPRETTY_NAME=\"Debian 12\"\n"), "Debian 12");
         assert_eq!(os_image("garbage"), "Linux");
         let machine = MachineInfo::read();
         assert!(machine.cpus > 0 && machine.memory > 0 && !machine.kernel.is_empty());
-        assert!(MachineUsage::read(Path::new("/")).disk_capacity > 0);
+        let usage = MachineUsage::read(Path::new("/"));
+        assert!(usage.disk_capacity > 0 && usage.memory_available.is_some() && usage.pids.is_some());
         assert_eq!(Disk::of(Path::new("/nonexistent")), None);
     }
 }

@@ -62,8 +62,9 @@ pub fn resource(summary: Option<&Summary>) -> String {
         );
         text.sample("node_cpu_usage_seconds_total", &[], seconds(node.cpu_nanos), at);
         text.family("node_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the node in bytes");
-        let used = node.memory_total.saturating_sub(node.memory_available);
-        text.sample("node_memory_working_set_bytes", &[], used, at);
+        if let Some(used) = node.memory_used() {
+            text.sample("node_memory_working_set_bytes", &[], used, at);
+        }
         per_pod(&mut text, summary);
     }
     text.family(
@@ -258,7 +259,7 @@ mod tests {
             started_at: None,
             containers: vec![container],
         };
-        let node = NodeStats { memory_total: 10, memory_available: 4, ..NodeStats::default() };
+        let node = NodeStats { memory_total: 10, memory_available: Some(4), ..NodeStats::default() };
         let text = resource(Some(&Summary { at, node, pods: vec![pod] }));
         for line in [
             "container_cpu_usage_seconds_total{container=\"c\",namespace=\"ns\",pod=\"p\\\"\"} 1.500000000 1600000000500",

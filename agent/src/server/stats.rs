@@ -45,11 +45,19 @@ pub struct NodeStats {
     pub cpu_rate: Option<u64>,
     /// Bytes.
     pub memory_total: u64,
-    pub memory_available: u64,
+    /// What can be had without swapping, as far as it is known.
+    pub memory_available: Option<u64>,
     /// The kubelet's file system: capacity, available, bytes; inodes, free.
     pub fs: (u64, u64),
     pub inodes: (u64, u64),
     pub started_at: Option<Timestamp>,
+}
+
+impl NodeStats {
+    /// Bytes of memory in use, as far as it is known.
+    pub fn memory_used(&self) -> Option<u64> {
+        self.memory_available.map(|available| self.memory_total.saturating_sub(available))
+    }
 }
 
 /// One container.
@@ -136,7 +144,7 @@ fn node_stats(root: &Path) -> NodeStats {
     let stat = read::text("/proc/stat", read::MUCH).unwrap_or_default();
     let mut node = NodeStats {
         cpu_nanos: cpu_nanos(&stat),
-        memory_total: facts::meminfo(&meminfo, "MemTotal"),
+        memory_total: facts::meminfo(&meminfo, "MemTotal").unwrap_or(0),
         memory_available: facts::meminfo(&meminfo, "MemAvailable"),
         started_at: boot_time(&stat),
         ..NodeStats::default()
@@ -176,7 +184,7 @@ pub fn summary_json(summary: &Summary) -> Value {
     let cpu =
         |nanos: u64, rate: Option<u64>| json!({"time": time, "usageNanoCores": rate, "usageCoreNanoSeconds": nanos});
     let node = &summary.node;
-    let used = node.memory_total.saturating_sub(node.memory_available);
+    let used = node.memory_used();
     let fs = json!({
         "time": time, "capacityBytes": node.fs.0, "availableBytes": node.fs.1,
         "usedBytes": node.fs.0.saturating_sub(node.fs.1),
