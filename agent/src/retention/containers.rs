@@ -127,10 +127,11 @@ pub fn has_garbage(pod: &RuntimePod) -> bool {
     garbage(pod, Keep::Last) != Garbage::default()
 }
 
-/// Removes every dead container of pods that have finished.
+/// Removes every dead container of pods that have finished. Until the API server shows that they have, their containers
+/// alone say so: without these an agent that starts anew would run such a pod again.
 pub async fn reclaim(deps: &Deps) {
     for pod in deps.cache.all() {
-        let status = deps.status.get(&pod.uid);
+        let status = deps.status.get_written(&pod.uid);
         if !has_finished(status.as_deref(), deps.admission.has(&pod.uid)) || pod.is_running() {
             continue;
         }

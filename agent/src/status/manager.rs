@@ -264,6 +264,15 @@ impl StatusManager {
         self.shared.lock().get(uid).map(|e| e.status.clone())
     }
 
+    /// The same once the API server shows it. Of a static pod that does not matter: whether it runs again is not asked
+    /// there.
+    pub fn get_written(&self, uid: &PodUid) -> Option<Arc<PodStatus>> {
+        let entries = self.shared.lock();
+        let entry = entries.get(uid)?;
+        let written = entry.shown.as_ref() == Some(&entry.status) || spec::is_static(&entry.facts.pod);
+        written.then(|| entry.status.clone())
+    }
+
     /// Writes until cancelled. `desired` tells which mirror pod shows a static
     /// one.
     pub async fn run(&self, writer: Arc<dyn StatusWriter>, mut desired: DesiredRx, token: CancellationToken) {

@@ -15,11 +15,32 @@ use tokio_util::sync::CancellationToken;
 use super::harness::{Node, deleted, pod};
 use crate::config::{EvictionSettings, Signal, ThresholdValue};
 use crate::eviction::{EvictionManager, NodeSignals};
-use crate::ids::PodUid;
+use crate::ids::{ObjectName, PodUid};
 use crate::plan::eviction::rank::{ContainerUsage, PodUsage, Space};
 use crate::plan::eviction::{Observation, Observations, Pressure, Pressures};
+use crate::status::manager::{StatusWriter, WriteOutcome};
 
 const CAPACITY: u64 = 1000;
+
+/// An API server that may refuse statuses.
+#[derive(Debug, Default)]
+struct Writer {
+    refuses: AtomicBool,
+}
+
+#[async_trait]
+impl StatusWriter for Writer {
+    async fn patch(&self, _: &ObjectName, _: &serde_json::Value) -> WriteOutcome {
+        if self.refuses.load(Ordering::Relaxed) {
+            return WriteOutcome::Failed("not now".to_owned());
+        }
+        WriteOutcome::Written
+    }
+
+    async fn delete(&self, _: &ObjectName, _: &str) -> WriteOutcome {
+        WriteOutcome::Gone
+    }
+}
 
 /// A node of which running containers use fixed amounts.
 #[derive(Debug)]
@@ -148,6 +169,15 @@ impl Scene {
         Self { node, pods: wanted, signals, pressures, token }
     }
 
+    /// Writes the statuses of the node's pods, once that is not refused.
+    fn write_statuses(&self, refuses: bool) -> Arc<Writer> {
+        let writer = Arc::new(Writer { refuses: AtomicBool::new(refuses) });
+        let (status, desired) = (self.node.deps.status.clone(), self.node.desired());
+        let (through, token) = (writer.clone(), self.token.clone());
+        tokio::spawn(async move { status.run(through, desired, token).await });
+        writer
+    }
+
     fn reason(&self, name: &str) -> Option<String> {
         self.node.status(&self.pods[name]).reason
     }
@@ -237,11 +267,36 @@ async fn unused_images_go_before_pods() {
     assert_eq!(*scene.pressures.borrow(), [Pressure::Disk].into());
 }
 
+/// A pod whose container runs once.
+fn job() -> Pod {
+    let mut done = pod("  restartPolicy: Never\n  containers: [{name: done}]");
+    (done.metadata.name, done.metadata.uid) = (Some("done".to_owned()), Some("done".to_owned()));
+    done
+}
+
+/// Until the API server knows of its end, a pod's containers alone say that it is not to run again.
+#[tokio::test(start_paused = true)]
+async fn containers_stay_until_the_end_of_their_pod_is_written() {
+    let scene = Scene::start(Signal::ImagefsAvailable, false, 0, &[("a", 550, 0)]).await;
+    let writer = scene.write_statuses(true);
+    // Nobody is evicted meanwhile.
+    scene.signals.blind.store(true, Ordering::Relaxed);
+    let done = job();
+    scene.node.runtime.set_behavior("done", Behavior::ExitsWith(0));
+    scene.node.want(&[scene.pods["a"].clone(), done.clone()]);
+    scene.node.until("done", |n| n.status(&done).phase.as_deref() == Some("Succeeded")).await;
+    scene.node.settle(Duration::from_secs(120)).await;
+    assert!(scene.told("EvictionThresholdMet") > 3);
+    assert!(scene.node.runtime.container_named("done").is_some(), "an agent that dies now would run it again");
+    writer.refuses.store(false, Ordering::Relaxed);
+    scene.node.until("its container is gone", |n| n.runtime.container_named("done").is_none()).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn dead_containers_of_finished_pods_go_before_images_and_pods() {
     let scene = Scene::start(Signal::ImagefsAvailable, false, 0, &[("a", 550, 0)]).await;
-    let mut done = pod("  restartPolicy: Never\n  containers: [{name: done}]");
-    (done.metadata.name, done.metadata.uid) = (Some("done".to_owned()), Some("done".to_owned()));
+    scene.write_statuses(false);
+    let done = job();
     scene.node.runtime.set_behavior("done", Behavior::ExitsWith(0));
     scene.node.want(&[scene.pods["a"].clone(), done.clone()]);
     scene.node.until("done", |n| n.status(&done).phase.as_deref() == Some("Succeeded")).await;
