@@ -153,6 +153,25 @@ pub struct PodCache {
     entries: RwLock<Entries>,
 }
 
+impl Entries {
+    fn insert(&mut self, pod: &Arc<RuntimePod>) {
+        self.remove(&pod.uid);
+        self.pods.insert(pod.uid.clone(), pod.clone());
+        for id in ids_of(pod) {
+            self.owners.insert(Arc::from(id), pod.uid.clone());
+        }
+    }
+
+    fn remove(&mut self, uid: &PodUid) {
+        self.unread.remove(uid);
+        if let Some(old) = self.pods.remove(uid) {
+            for id in ids_of(&old) {
+                self.owners.remove(id);
+            }
+        }
+    }
+}
+
 impl PodCache {
     /// An empty cache.
     pub fn new() -> Self {
@@ -176,7 +195,7 @@ impl PodCache {
 
     /// The runtime has the pod, or may have, but what of it is not known.
     pub fn mark_unread(&self, uid: &PodUid) {
-        self.entries.write().unwrap_or_else(PoisonError::into_inner).unread.insert(uid.clone());
+        self.write(|e| e.unread.insert(uid.clone()));
     }
 
     /// Every pod the runtime was seen to have.
@@ -192,28 +211,27 @@ impl PodCache {
     /// Replaces the pod's view and returns the shared new one.
     pub fn put(&self, pod: RuntimePod) -> Arc<RuntimePod> {
         let pod = Arc::new(pod);
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        entries.unread.remove(&pod.uid);
-        if let Some(old) = entries.pods.insert(pod.uid.clone(), pod.clone()) {
-            for id in ids_of(&old) {
-                entries.owners.remove(id);
-            }
-        }
-        for id in ids_of(&pod) {
-            entries.owners.insert(Arc::from(id), pod.uid.clone());
-        }
+        self.write(|e| e.insert(&pod));
         pod
+    }
+
+    /// The same for who has made the new view from `old` and is not the pod's worker: where another one has taken its
+    /// place meanwhile, or the pod was forgotten, that counts. A pod of which nothing is left is forgotten.
+    pub fn replace(&self, old: &Arc<RuntimePod>, new: RuntimePod) {
+        self.write(|e| match e.pods.get(&old.uid) {
+            Some(present) if Arc::ptr_eq(present, old) && new.exists() => e.insert(&Arc::new(new)),
+            Some(present) if Arc::ptr_eq(present, old) => e.remove(&old.uid),
+            _ => {}
+        });
     }
 
     /// Forgets a pod.
     pub fn remove(&self, uid: &PodUid) {
-        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        entries.unread.remove(uid);
-        if let Some(old) = entries.pods.remove(uid) {
-            for id in ids_of(&old) {
-                entries.owners.remove(id);
-            }
-        }
+        self.write(|e| e.remove(uid));
+    }
+
+    fn write<T>(&self, f: impl FnOnce(&mut Entries) -> T) -> T {
+        f(&mut self.entries.write().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn read<T>(&self, f: impl FnOnce(&Entries) -> T) -> T {
@@ -276,6 +294,27 @@ mod tests {
                 assert_eq!(attempts, [1, 0], "{first}");
             }
         }
+    }
+
+    #[test]
+    fn only_what_was_read_is_replaced() {
+        let cache = PodCache::new();
+        let view = |instances: u32| {
+            let containers = (0..instances).map(|attempt| made("a", attempt, "s0", 1, Exited)).collect();
+            runtime(vec![sandbox(0, false, false)], containers)
+        };
+        let uid = view(0).uid;
+        let first = cache.put(view(2));
+        cache.replace(&first, view(1));
+        assert_eq!(cache.get(&uid).as_deref(), Some(&view(1)));
+        assert_eq!((cache.owner("a-0"), cache.owner("a-1")), (Some(uid.clone()), None));
+        cache.replace(&first, view(0));
+        assert_eq!(cache.get(&uid).as_deref(), Some(&view(1)), "another one was there already");
+        let last = cache.get(&uid).expect("it is there");
+        cache.replace(&last, runtime(vec![], vec![]));
+        assert!(!cache.knows(&uid), "nothing was left of it");
+        cache.replace(&last, view(1));
+        assert!(!cache.knows(&uid), "it was forgotten");
     }
 
     #[test]

@@ -166,6 +166,8 @@ impl Pleg {
                     return;
                 };
                 match read_pod(self.runtime.as_ref(), &uid, &listed.name, None).await {
+                    // Whoever works on it by now looks for himself, and may have seen more.
+                    Ok(_) if self.workers.runtime_changed(&uid) => {}
                     Ok(pod) => {
                         self.cache.put(pod);
                     }

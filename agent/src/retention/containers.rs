@@ -137,7 +137,7 @@ pub async fn reclaim(deps: &Deps) {
         }
         if let Some(left) = collect(deps.runtime.as_ref(), &pod, Keep::Nothing).await {
             tracing::info!(pod.uid = %pod.uid, "removed dead containers");
-            deps.cache.put(left);
+            deps.cache.replace(&pod, left);
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::eviction::{EvictionManager, NodeSignals};
 use crate::ids::{ObjectName, PodUid};
 use crate::plan::eviction::rank::{ContainerUsage, PodUsage, Space};
 use crate::plan::eviction::{Observation, Observations, Pressure, Pressures};
+use crate::retention::containers;
 use crate::status::manager::{StatusWriter, WriteOutcome};
 
 const CAPACITY: u64 = 1000;
@@ -290,6 +291,27 @@ async fn containers_stay_until_the_end_of_their_pod_is_written() {
     assert!(scene.node.runtime.container_named("done").is_some(), "an agent that dies now would run it again");
     writer.refuses.store(false, Ordering::Relaxed);
     scene.node.until("its container is gone", |n| n.runtime.container_named("done").is_none()).await;
+}
+
+/// A finished pod may be deleted while its containers are being removed.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_goes_while_it_is_reclaimed_is_forgotten() {
+    let scene = Scene::start(Signal::ImagefsAvailable, false, 0, &[]).await;
+    scene.write_statuses(false);
+    let done = job();
+    scene.node.runtime.set_behavior("done", Behavior::ExitsWith(0));
+    scene.node.want(std::slice::from_ref(&done));
+    scene.node.until("done", |n| n.status(&done).phase.as_deref() == Some("Succeeded")).await;
+    scene.node.settle(Duration::from_secs(5)).await;
+    scene.node.runtime.delay(Op::RemoveContainer, 1, Duration::from_secs(10));
+    let deps = scene.node.deps.clone();
+    let reclaiming = tokio::spawn(async move { containers::reclaim(&deps).await });
+    scene.node.until("being removed", |n| n.runtime.count(Op::RemoveContainer) > 0).await;
+    scene.node.want(&[]);
+    scene.node.until("gone", |n| n.workers.is_empty()).await;
+    assert!(!scene.node.deps.cache.knows(&PodUid::of(&done)));
+    reclaiming.await.unwrap();
+    assert!(!scene.node.deps.cache.knows(&PodUid::of(&done)));
 }
 
 #[tokio::test(start_paused = true)]
