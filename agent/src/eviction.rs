@@ -70,6 +70,8 @@ pub struct EvictionManager {
     assessor: Assessor,
     /// Grace of pods that a soft threshold evicts, at most.
     max_pod_grace: Duration,
+    /// Pods that were waited for and still hold what they are to give back.
+    stuck: HashSet<PodUid>,
     pressures: watch::Sender<Pressures>,
 }
 
@@ -83,7 +85,7 @@ impl EvictionManager {
         pressures: watch::Sender<Pressures>,
     ) -> Self {
         let (assessor, max_pod_grace) = (Assessor::new(settings), settings.max_pod_grace);
-        Self { deps, workers, signals, assessor, max_pod_grace, pressures }
+        Self { deps, workers, signals, assessor, max_pod_grace, stuck: HashSet::new(), pressures }
     }
 
     /// Runs until cancelled.
@@ -192,11 +194,12 @@ impl EvictionManager {
         None
     }
 
-    /// Ends a pod, if there is anybody to do it.
+    /// Ends a pod, if there is anybody to do it. One that ends already and cannot be made faster is as good as evicted,
+    /// as upstream has it (pkg/kubelet/eviction/eviction_manager.go: `evictPod`), unless it was waited for before.
     fn evict(&self, pod: &Pod, message: String, grace: Duration) -> Option<PodUid> {
         let uid = PodUid::of(pod);
-        if !self.workers.evict(&uid, Eviction { message: message.clone(), grace }) {
-            return None;
+        if !self.workers.evict(&uid, Eviction { message: message.clone(), grace })? {
+            return (!self.stuck.contains(&uid)).then_some(uid);
         }
         tracing::warn!(pod.uid = %uid, message, "pod evicted");
         self.deps.events.pod(pod, EventType::Warning, "Evicted", message);
@@ -204,7 +207,8 @@ impl EvictionManager {
     }
 
     /// Before the next one goes, what these held has to be free again.
-    async fn wait_for_end_of(&self, uids: &[PodUid]) {
+    async fn wait_for_end_of(&mut self, uids: &[PodUid]) {
+        self.stuck.retain(|uid| self.deps.admission.has(uid));
         let ended = async {
             while uids.iter().any(|uid| self.deps.admission.has(uid)) {
                 tokio::time::sleep(CLEANUP_LOOK).await;
@@ -212,6 +216,7 @@ impl EvictionManager {
         };
         if tokio::time::timeout(CLEANUP, ended).await.is_err() {
             tracing::warn!(pods = ?uids, "evicted pods have not ended yet");
+            self.stuck.extend(uids.iter().filter(|uid| self.deps.admission.has(uid)).cloned());
         }
     }
 }

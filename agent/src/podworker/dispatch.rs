@@ -78,9 +78,10 @@ impl PodWorkers {
         self.with(uid, Inbox::wake);
     }
 
-    /// Ends a pod for the node's sake. False: nobody works on that pod, or it ends already.
-    pub fn evict(&self, uid: &PodUid, eviction: Eviction) -> bool {
-        self.with(uid, |inbox| inbox.evict(eviction)).unwrap_or(false)
+    /// Ends a pod for the node's sake. False: it ends already, and this makes no difference. `None`: nobody works on
+    /// that pod.
+    pub fn evict(&self, uid: &PodUid, eviction: Eviction) -> Option<bool> {
+        self.with(uid, |inbox| inbox.evict(eviction))
     }
 
     /// Ends a pod to make room for a critical one. False: nobody works on that pod.

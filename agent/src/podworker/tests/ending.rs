@@ -57,7 +57,7 @@ fn strike(node: &Node, end: End, pod: &Pod) {
         End::Removal => node.want(&[]),
         End::Eviction => {
             let eviction = Eviction { message: "The node was low on resource: memory. ".into(), grace: Duration::ZERO };
-            assert!(node.workers.evict(&PodUid::of(pod), eviction));
+            assert_eq!(node.workers.evict(&PodUid::of(pod), eviction), Some(true));
         }
         End::Deadline => {}
         End::Word => node.want(&[failed(pod)]),
@@ -205,7 +205,7 @@ async fn a_deletion_shortens_what_an_evicted_pod_was_given() {
     node.want(std::slice::from_ref(&p));
     node.until("ready", |n| n.is_ready(&p)).await;
     let eviction = Eviction { message: "short".into(), grace: Duration::from_secs(3600) };
-    assert!(node.workers.evict(&PodUid::of(&p), eviction));
+    assert_eq!(node.workers.evict(&PodUid::of(&p), eviction), Some(true));
     node.settle(Duration::from_secs(60)).await;
     assert_eq!(node.runtime.running(), ["a"]);
     let began = tokio::time::Instant::now();

@@ -40,7 +40,7 @@ async fn strike(node: &Node, first: First, p: &Pod) {
         First::Deadline => {}
         First::Eviction => {
             let eviction = Eviction { message: "short".into(), grace: Duration::from_secs(60) };
-            assert!(node.workers.evict(&PodUid::of(p), eviction));
+            assert_eq!(node.workers.evict(&PodUid::of(p), eviction), Some(true));
         }
         First::Deletion => node.want(&[deleted(p, 60)]),
     }
@@ -95,7 +95,7 @@ async fn an_eviction_shortens_what_a_deletion_gave() {
     strike(&node, First::Deletion, &p).await;
     let evict = |grace| {
         let eviction = Eviction { message: "short".into(), grace: Duration::from_secs(grace) };
-        node.workers.evict(&PodUid::of(&p), eviction)
+        node.workers.evict(&PodUid::of(&p), eviction) == Some(true)
     };
     assert!(!evict(60), "it makes no difference");
     let began = tokio::time::Instant::now();

@@ -228,7 +228,7 @@ async fn pods_go_one_after_the_other_until_it_is_enough() {
     assert_eq!(["a", "b", "c", "d"].map(evicted), [true, true, false, false]);
 }
 
-/// One that ends already and that nobody can make faster is no answer to a shortage: others go.
+/// One that ends already, that nobody can make faster and that was waited for is no answer to a shortage: others go.
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_ends_already_keeps_no_other_from_being_evicted() {
     let scene = Scene::start(Signal::MemoryAvailable, false, 0, &[("ending", 500, 0), ("other", 350, 0)]).await;
@@ -242,6 +242,20 @@ async fn a_pod_that_ends_already_keeps_no_other_from_being_evicted() {
     scene.node.until("the other is evicted", |_| scene.reason("other").as_deref() == Some("Evicted")).await;
     scene.node.settle(Duration::from_secs(120)).await;
     assert_eq!((scene.told("Evicted"), scene.node.runtime.running()), (1, vec!["ending".to_owned()]));
+}
+
+/// What it holds is free soon.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_ends_already_is_waited_for_before_another_one_goes() {
+    let scene = Scene::start(Signal::MemoryAvailable, false, 0, &[("ending", 500, 0), ("other", 350, 0)]).await;
+    scene.node.runtime.delay(Op::StopContainer, 1, Duration::from_secs(25));
+    scene.node.want(&[deleted(&scene.pods["ending"], 1), scene.pods["other"].clone()]);
+    scene.node.settle(Duration::from_secs(1)).await;
+    *scene.signals.images.lock().unwrap() = 60;
+    scene.node.until("short", |_| scene.told("EvictionThresholdMet") > 0).await;
+    scene.node.until("it has ended", |n| n.runtime.running() == ["other"]).await;
+    scene.node.settle(Duration::from_secs(120)).await;
+    assert_eq!((scene.told("Evicted"), scene.node.is_ready(&scene.pods["other"])), (0, true));
 }
 
 /// Upstream's eviction manager takes pods that end for active ones, too (pkg/kubelet/kubelet_pods.go: `GetActivePods`).
