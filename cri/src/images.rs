@@ -20,7 +20,7 @@ use flate2::read::GzDecoder;
 
 use crate::client::CriClient;
 use crate::error::CriError;
-pub use reference::normalize as normalize_reference;
+pub use reference::{DEFAULT_DOMAIN, Reference, normalize as normalize_reference};
 
 /// The pause image: every sandbox's own process.
 pub const PAUSE: &str = concat!("copepod.local/pause:", env!("CARGO_PKG_VERSION"));

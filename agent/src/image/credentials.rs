@@ -8,11 +8,10 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use cri::images::{DEFAULT_DOMAIN, Reference};
 use cri::types::AuthConfig;
 use k8s_openapi::api::core::v1::Secret;
 use serde::Deserialize;
-
-use super::name;
 
 #[derive(Debug, Deserialize)]
 struct DockerConfig {
@@ -57,9 +56,15 @@ fn place(key: &str) -> String {
     if path == "/" { host.to_owned() } else { format!("{host}{path}") }
 }
 
-/// Host, port and path.
+/// Host, port and path. An IPv6 address is in brackets that are no set of a pattern.
 fn parts(place: &str) -> (&str, &str, &str) {
     let (host, path) = place.find('/').map_or((place, ""), |slash| place.split_at(slash));
+    if let Some((address, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']'))
+        && address.contains(':')
+        && (port.is_empty() || port.starts_with(':'))
+    {
+        return (address, port.trim_start_matches(':'), path);
+    }
     let (host, port) = host.rsplit_once(':').unwrap_or((host, ""));
     (host, port, path)
 }
@@ -153,12 +158,13 @@ fn of_secret(secret: &Secret) -> BTreeMap<String, Entry> {
 
 /// Every credential of the secrets that fits the image, the most specific first.
 pub fn for_image(secrets: &[&Secret], image: &str) -> Vec<AuthConfig> {
+    let Ok(reference) = Reference::parse(image) else { return Vec::new() };
     let entries = secrets.iter().flat_map(|secret| of_secret(secret));
     let mut all: Vec<(String, AuthConfig)> =
         entries.filter_map(|(key, entry)| Some((place(&key), entry.credentials()?))).collect();
     all.sort_by(|(a, _), (b, _)| Reverse(a).cmp(&Reverse(b)));
-    let repository = name::repository(image);
-    let on_hub = repository.split('/').next() == Some(name::DOCKER_HUB);
+    let repository = reference.repository();
+    let on_hub = reference.domain == DEFAULT_DOMAIN;
     // Docker Hub's old name counts where nothing else does.
     let places: &[fn(&str, &str) -> bool] =
         if on_hub { &[matches, |place, _| place == "index.docker.io"] } else { &[matches] };
@@ -195,7 +201,7 @@ mod tests {
             (&["http://reg.example/v1/team"], "reg.example/other/a", &[]),
             (
                 &["reg.example", "reg.example/team"],
-                "reg.example/team/a@sha256:00",
+                format!("reg.example/team/a:1@sha256:{}", "0".repeat(64)).as_str(),
                 &["reg.example/team", "reg.example"],
             ),
             (&["*.corp.example"], "x.corp.example/a", &["*.corp.example"]),
@@ -211,6 +217,15 @@ mod tests {
                 &["reg[0-3a].example", "reg?.example"],
             ),
             (&["reg[.example", "reg[].example"], "reg[.example/a", &[]),
+            (&["[fd00::1]:5000", "[fd00::2]:5000"], "[fd00::1]:5000/app:v1", &["[fd00::1]:5000"]),
+            (
+                &["https://[fd00::1]:5000/v2/team", "[fd00::1]"],
+                "[fd00::1]:5000/team/app",
+                &["https://[fd00::1]:5000/v2/team"],
+            ),
+            (&["[fd00::1]:5000", "[fd00::1]", "fd00::1", "*"], "[fd00::1]/app", &["[fd00::1]", "*"]),
+            (&["[ab]:5000"], "a:5000/app", &["[ab]:5000"]),
+            (&["docker.io"], "not an image", &[]),
             // Docker Hub by each of its names.
             (&["https://index.docker.io/v1/"], "nginx", &["https://index.docker.io/v1/"]),
             (&["index.docker.io"], "docker.io/team/app:1", &["index.docker.io"]),

@@ -200,7 +200,7 @@ impl Archive {
     }
 
     fn blob_name(&self, digest: &str) -> Result<String> {
-        if !reference::is_digest(digest) {
+        if !reference::is_sha256(digest) {
             return Err(self.problem(&format!("{digest:?} is no sha256 digest")));
         }
         Ok(format!("blobs/{}", digest.replacen(':', "/", 1)))

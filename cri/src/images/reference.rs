@@ -1,48 +1,94 @@
-//! Pure: image names as users write them, in full. The grammar and the defaults are those of the registries' own
-//! library (distribution/reference: `regexp.go`, `normalize.go`), by which containerd reads names, too.
+//! Pure: image names as users write them, in parts and in full. The grammar and the defaults are those of the
+//! registries' own library (distribution/reference: `regexp.go`, `normalize.go`), by which containerd and the kubelet
+//! read names, too.
 
 /// The registry of names that name none.
-const DEFAULT_DOMAIN: &str = "docker.io";
+pub const DEFAULT_DOMAIN: &str = "docker.io";
+
+/// How long a path may be, in bytes.
+const MAX_PATH: usize = 255;
+
+/// An image name in parts, with the registry and path that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// A host name or address, and perhaps a port: `docker.io`, `localhost:5000`, `[2001:db8::1]:5000`.
+    pub domain: String,
+    /// As in the registry: `library/busybox`.
+    pub path: String,
+    pub tag: Option<String>,
+    /// For example `sha256:` and 64 hexadecimal digits.
+    pub digest: Option<String>,
+}
+
+impl Reference {
+    /// Reads a name. An error says what is wrong with it.
+    ///
+    /// # Errors
+    /// When the grammar has no such name.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        let bad = |why: &str| Err(format!("{name:?} is not an image name: {why}"));
+        if name.len() == 64 && is_hex(name) {
+            return bad("it may be meant for the image's id");
+        }
+        let (rest, digest) = match name.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest)),
+            None => (name, None),
+        };
+        let (domain, path) = split_domain(rest);
+        let (path, tag) = match path.rsplit_once(':') {
+            Some((path, tag)) => (path, Some(tag)),
+            None => (path, None),
+        };
+        // What has no owner is the library's, also where the registry is named.
+        let library = if domain == DEFAULT_DOMAIN && !path.contains('/') { "library/" } else { "" };
+        let path = format!("{library}{path}");
+        // What is no registry may be the beginning of a path all the same.
+        if !is_registry(domain) && !component(domain) {
+            return bad("the registry is no host name or address");
+        }
+        if !path.split('/').all(component) {
+            return bad("lower-case letters, digits and single separators are allowed between slashes");
+        }
+        if path.len() > MAX_PATH {
+            return bad("it is too long");
+        }
+        if tag.is_some_and(|tag| !is_tag(tag)) {
+            return bad("the tag has odd characters");
+        }
+        if digest.is_some_and(|digest| !is_digest(digest)) {
+            return bad("the digest is not an algorithm and its number of hexadecimal digits");
+        }
+        let (tag, digest) = (tag.map(str::to_owned), digest.map(str::to_owned));
+        Ok(Self { domain: domain.to_owned(), path, tag, digest })
+    }
+
+    /// The name in full without tag and digest.
+    pub fn repository(&self) -> String {
+        format!("{}/{}", self.domain, self.path)
+    }
+}
+
+/// The registry that a name without digest is of, and the rest.
+fn split_domain(name: &str) -> (&str, &str) {
+    let is_domain = |first: &str| {
+        first.contains(['.', ':']) || first == "localhost" || first.contains(|c: char| c.is_ascii_uppercase())
+    };
+    match name.split_once('/') {
+        Some(("index.docker.io", path)) => (DEFAULT_DOMAIN, path),
+        Some((first, path)) if is_domain(first) => (first, path),
+        _ => (DEFAULT_DOMAIN, name),
+    }
+}
 
 /// The full name that CRI knows an image by: `busybox` is
 /// `docker.io/library/busybox:latest`. An error says what is wrong with it.
 pub fn normalize(name: &str) -> Result<String, String> {
-    let bad = |why: &str| Err(format!("{name:?} is not an image name: {why}"));
-    let (rest, digest) = match name.split_once('@') {
-        Some((rest, digest)) => (rest, Some(digest)),
-        None => (name, None),
-    };
-    let is_domain = |first: &str| {
-        first.contains(['.', ':']) || first == "localhost" || first.contains(|c: char| c.is_ascii_uppercase())
-    };
-    let (domain, path) = match rest.split_once('/') {
-        Some(("index.docker.io", path)) => (DEFAULT_DOMAIN, path),
-        Some((first, path)) if is_domain(first) => (first, path),
-        _ => (DEFAULT_DOMAIN, rest),
-    };
-    // What has no owner is the library's, also where the registry is named.
-    let path =
-        if domain == DEFAULT_DOMAIN && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
-    let (path, tag) = match path.rsplit_once(':') {
-        Some((path, tag)) => (path.to_owned(), Some(tag)),
-        None => (path, None),
-    };
-    if !is_registry(domain) {
-        return bad("the registry is no host name or address");
-    }
-    if !path.split('/').all(component) {
-        return bad("lower-case letters, digits and single separators are allowed between slashes");
-    }
-    if tag.is_some_and(|tag| !is_tag(tag)) {
-        return bad("the tag has odd characters");
-    }
-    if digest.is_some_and(|digest| !is_digest(digest)) {
-        return bad("the digest is not sha256 and 64 hexadecimal digits");
-    }
-    Ok(match (tag, digest) {
-        (None, None) => format!("{domain}/{path}:latest"),
-        (Some(tag), None) => format!("{domain}/{path}:{tag}"),
-        (_, Some(digest)) => format!("{domain}/{path}@{digest}"),
+    let reference = Reference::parse(name)?;
+    let repository = reference.repository();
+    Ok(match (reference.tag, reference.digest) {
+        (None, None) => format!("{repository}:latest"),
+        (Some(tag), None) => format!("{repository}:{tag}"),
+        (_, Some(digest)) => format!("{repository}@{digest}"),
     })
 }
 
@@ -60,7 +106,7 @@ fn is_registry(domain: &str) -> bool {
     let is_port = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
     if let Some((address, port)) = domain.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         let port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
-        return port && address.parse::<std::net::Ipv6Addr>().is_ok();
+        return port && !address.is_empty() && address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':');
     }
     let (host, port) = domain.split_once(':').map_or((domain, None), |(host, port)| (host, Some(port)));
     let label = |label: &str| {
@@ -82,10 +128,21 @@ fn is_tag(tag: &str) -> bool {
     tag.len() <= 128 && tag.starts_with(fine) && tag.chars().all(|c| fine(c) || ".-".contains(c))
 }
 
-/// `sha256:` and 64 lower-case hexadecimal digits.
-pub(super) fn is_digest(digest: &str) -> bool {
-    let hex = digest.strip_prefix("sha256:").unwrap_or_default();
-    hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+/// An algorithm that there is, and as many lower-case hexadecimal digits as it has (opencontainers/go-digest:
+/// `algorithm.go`).
+fn is_digest(digest: &str) -> bool {
+    let lengths = [("sha256", 64), ("sha384", 96), ("sha512", 128)];
+    let (algorithm, hex) = digest.split_once(':').unwrap_or_default();
+    is_hex(hex) && lengths.contains(&(algorithm, hex.len()))
+}
+
+/// The same of the one algorithm that archives are checked by.
+pub(super) fn is_sha256(digest: &str) -> bool {
+    digest.starts_with("sha256:") && is_digest(digest)
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 #[cfg(test)]
@@ -111,7 +168,9 @@ mod tests {
             ("Upper/app", Some("Upper/app:latest")),
             ("127.0.0.1:5000/app", Some("127.0.0.1:5000/app:latest")),
             ("[2001:db8::1]:5000/app:1", Some("[2001:db8::1]:5000/app:1")),
+            ("[fd00::1]/app", Some("[fd00::1]/app:latest")),
             ("a.b/c_d/e__f/g--h/i.j", Some("a.b/c_d/e__f/g--h/i.j:latest")),
+            ("a_b.c/d", Some("a_b.c/d:latest")),
             ("", None),
             ("UPPER", None),
             ("a//b", None),
@@ -121,8 +180,12 @@ mod tests {
             ("a.b:/d", None),
             ("-a.b/c", None),
             ("a..b/c", None),
+            ("a..b", None),
+            ("a.-b", None),
             ("[::1/c", None),
             ("[x]/c", None),
+            ("[]/c", None),
+            ("[::1]5000/c", None),
             ("a.b/c..d", None),
             ("a.b/c___d", None),
             ("a.b/c-_d", None),
@@ -135,6 +198,35 @@ mod tests {
         for (name, expected) in table {
             assert_eq!(normalize(name).ok().as_deref(), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn digests_by_their_algorithms() {
+        for (algorithm, digits, good) in [
+            ("sha256", "a".repeat(64), true),
+            ("sha384", "0".repeat(96), true),
+            ("sha512", "f".repeat(128), true),
+            ("sha256", "A".repeat(64), false),
+            ("sha256", "a".repeat(63), false),
+            ("sha256", "a".repeat(65), false),
+            ("sha512", "a".repeat(64), false),
+            ("md5", "a".repeat(32), false),
+            ("", "a".repeat(64), false),
+        ] {
+            let name = format!("a.b/c@{algorithm}:{digits}");
+            assert_eq!(Reference::parse(&name).is_ok(), good, "{name}");
+            assert_eq!(is_sha256(&format!("{algorithm}:{digits}")), good && algorithm == "sha256", "{name}");
+        }
+    }
+
+    #[test]
+    fn lengths_have_ends() {
+        let of = |length: usize| Reference::parse(&format!("a.b/{}", "c".repeat(length))).is_ok();
+        assert!(of(MAX_PATH) && !of(MAX_PATH + 1));
+        let tagged = |length: usize| Reference::parse(&format!("a:{}", "t".repeat(length))).is_ok();
+        assert!(tagged(128) && !tagged(129) && !tagged(0));
+        assert!(Reference::parse(&"a".repeat(64)).is_err(), "that is an id");
+        assert!(Reference::parse(&"g".repeat(64)).is_ok());
     }
 
     #[test]
