@@ -15,24 +15,27 @@ use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
 struct DockerConfig {
-    auths: BTreeMap<String, Entry>,
+    auths: Entries,
 }
 
+/// By place. As Go reads them, a null is an empty entry or text.
+type Entries = BTreeMap<String, Option<Entry>>;
+
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 struct Entry {
-    username: String,
-    password: String,
-    auth: String,
+    username: Option<String>,
+    password: Option<String>,
+    auth: Option<String>,
 }
 
 impl Entry {
     /// User and password; what `auth` says counts. Nothing when that is garbage.
     fn credentials(self) -> Option<AuthConfig> {
-        if self.auth.is_empty() {
-            return Some(AuthConfig { username: self.username, password: self.password });
-        }
-        let (username, password) = decode(&self.auth)?;
+        let Some(auth) = self.auth.filter(|auth| !auth.is_empty()) else {
+            let (username, password) = (self.username.unwrap_or_default(), self.password.unwrap_or_default());
+            return Some(AuthConfig { username, password });
+        };
+        let (username, password) = decode(&auth)?;
         Some(AuthConfig { username, password })
     }
 }
@@ -142,7 +145,7 @@ fn fits(pattern: &[u8], label: &[u8]) -> bool {
 }
 
 /// The entries of one secret; nothing when it is no pull secret or malformed.
-fn of_secret(secret: &Secret) -> BTreeMap<String, Entry> {
+fn of_secret(secret: &Secret) -> Entries {
     let data = |key: &str| secret.data.as_ref().and_then(|data| data.get(key));
     match secret.type_.as_deref() {
         Some("kubernetes.io/dockerconfigjson") => data(".dockerconfigjson")
@@ -152,7 +155,7 @@ fn of_secret(secret: &Secret) -> BTreeMap<String, Entry> {
         Some("kubernetes.io/dockercfg") => {
             data(".dockercfg").and_then(|text| serde_json::from_slice(&text.0).ok()).unwrap_or_default()
         }
-        _ => BTreeMap::new(),
+        _ => Entries::new(),
     }
 }
 
@@ -161,7 +164,7 @@ pub fn for_image(secrets: &[&Secret], image: &str) -> Vec<AuthConfig> {
     let Ok(reference) = Reference::parse(image) else { return Vec::new() };
     let entries = secrets.iter().flat_map(|secret| of_secret(secret));
     let mut all: Vec<(String, AuthConfig)> =
-        entries.filter_map(|(key, entry)| Some((place(&key), entry.credentials()?))).collect();
+        entries.filter_map(|(key, entry)| Some((place(&key), entry.unwrap_or_default().credentials()?))).collect();
     all.sort_by(|(a, _), (b, _)| Reverse(a).cmp(&Reverse(b)));
     let repository = reference.repository();
     let on_hub = reference.domain == DEFAULT_DOMAIN;
@@ -257,9 +260,19 @@ mod tests {
             (r#""auth": "dTpwAAA=""#, pair("u", "p")),
             (r#""auth": "dXA=", "username": "u""#, None),
             (r#""auth": "???""#, None),
+            (r#""auth": null, "username": "u", "password": "p", "email": null"#, pair("u", "p")),
+            (r#""auth": "dTpw", "username": null, "password": null"#, pair("u", "p")),
+            (r#""username": "u", "password": null"#, pair("u", "")),
         ] {
             assert_eq!(auth(fields), expected, "{fields}");
         }
+    }
+
+    #[test]
+    fn an_entry_without_a_value_takes_no_other_one_with_it() {
+        let text = r#"{"auths": {"docker.io": null, "reg.example": {"auth": "dTpw"}}, "credsStore": null}"#;
+        let found = for_image(&[&secret(".dockerconfigjson", text)], "reg.example/a");
+        assert_eq!(found.iter().map(|auth| auth.username.as_str()).collect::<Vec<_>>(), ["u"]);
     }
 
     #[test]
