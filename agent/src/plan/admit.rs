@@ -15,6 +15,14 @@ use crate::convert::{security, spec};
 /// One, in billionths.
 const UNIT: i128 = 1_000_000_000;
 
+/// The operating system of this node, and the label that names a pod's.
+const OS: &str = "linux";
+const OS_LABEL: &str = "kubernetes.io/os";
+
+/// The resources that are told to be short before others, in this order
+/// (pkg/scheduler/framework/plugins/noderesources/fit.go: `fitsRequest`).
+const FIRST: [&str; 4] = [PODS, "cpu", "memory", "ephemeral-storage"];
+
 /// The reason of a pod that selects other nodes.
 pub const NODE_AFFINITY: &str = "NodeAffinity";
 
@@ -101,14 +109,19 @@ pub enum Admit<'a> {
     Preempt(Vec<&'a Pod>),
 }
 
-/// Whether the pod is taken. Where only room is short, others end for a critical one.
+/// Whether the pod is taken. Where only room is short, others end for a critical one. Of several reasons against it the
+/// first is told: room comes before what the pod selects, ports and taints (pkg/kubelet/lifecycle/predicate.go:
+/// `generalFilter`; pkg/scheduler/eventhandlers.go: `AdmissionCheck`), but a critical pod is never short of room
+/// (pkg/kubelet/preemption/preemption.go: `HandleAdmissionFailure`).
 pub fn admit<'a>(pod: &Pod, node_info: &NodeInfo<'a>) -> Admit<'a> {
     if let Err(refusal) = check(pod, node_info) {
         return Admit::Refused(refusal);
     }
-    let missing = missing(pod, node_info);
-    if missing.is_empty() {
-        return Admit::Yes;
+    let (missing, misfit) = (missing(pod, node_info), misfit(pod, node_info));
+    match misfit {
+        Some(misfit) if missing.is_empty() || spec::is_critical(pod) => return Admit::Refused(misfit),
+        None if missing.is_empty() => return Admit::Yes,
+        _ => {}
     }
     if !spec::is_critical(pod) {
         return Admit::Refused(out_of(pod, node_info, &missing));
@@ -121,28 +134,41 @@ pub fn admit<'a>(pod: &Pod, node_info: &NodeInfo<'a>) -> Admit<'a> {
                 "Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods to preempt: no set of running pods found to reclaim resources: [{}]",
                 names.join(" ")
             );
-            Admit::Refused(Refusal { reason: "UnexpectedAdmissionError".to_owned(), message })
+            Admit::Refused(refusal("UnexpectedAdmissionError", &message))
         }
     }
 }
 
-/// Checks pressures, ports, selectors, taints and sysctls.
+fn refusal(reason: &str, message: &str) -> Refusal {
+    Refusal { reason: reason.to_owned(), message: message.to_owned() }
+}
+
+/// Checks what no end of another pod could change: pressures, sysctls, the operating system and groups.
 fn check(pod: &Pod, node_info: &NodeInfo<'_>) -> Result<(), Refusal> {
     check_pressures(pod, node_info.pressures)?;
-    let refuse = |reason: &str, message: String| Err(Refusal { reason: reason.to_owned(), message });
     if let Some(name) = forbidden_sysctl(pod, node_info.allowed_unsafe_sysctls) {
-        return refuse("SysctlForbidden", format!("forbidden sysctl: \"{name}\" not allowlisted"));
+        return Err(refusal("SysctlForbidden", &format!("forbidden sysctl: \"{name}\" not allowlisted")));
+    }
+    // The pod's own label, whatever the Node's says (`rejectPodAdmissionBasedOnOSSelector`).
+    if pod.metadata.labels.iter().flatten().any(|(key, value)| key == OS_LABEL && value != OS) {
+        let message = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
+        return Err(refusal("PodOSSelectorNodeLabelDoesNotMatch", message));
+    }
+    if spec::spec(pod).os.as_ref().is_some_and(|os| os.name != OS) {
+        return Err(refusal("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS"));
     }
     if security::strict_groups(pod) && !node_info.strict_groups {
         let message = "SupplementalGroupsPolicy=Strict is not supported in this node";
-        return refuse("SupplementalGroupsPolicyNotSupported", message.to_owned());
+        return Err(refusal("SupplementalGroupsPolicyNotSupported", message));
     }
-    if spec::spec(pod).os.as_ref().is_some_and(|os| os.name != "linux") {
-        return refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS".to_owned());
-    }
+    Ok(())
+}
+
+/// The first thing about the node, beside its room, that does not fit the pod.
+fn misfit(pod: &Pod, node_info: &NodeInfo<'_>) -> Option<Refusal> {
     if node_info.node.is_some_and(|node| !node_fit::is_selected(pod, node)) {
         let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
-        return refuse(NODE_AFFINITY, message.to_owned());
+        return Some(refusal(NODE_AFFINITY, message));
     }
     let mine = host_ports(pod);
     let taken: Vec<_> = node_info.others.iter().flat_map(|p| host_ports(p)).collect();
@@ -152,14 +178,14 @@ fn check(pod: &Pod, node_info: &NodeInfo<'_>) -> Result<(), Refusal> {
     };
     if mine.iter().any(|m| own(m) || taken.iter().any(|t| ports_clash(m, t))) {
         let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
-        return refuse("NodePorts", message.to_owned());
+        return Some(refusal("NodePorts", message));
     }
-    // A static pod is where it is (pkg/kubelet/lifecycle/predicate.go: `generalFilter`).
+    // A static pod is where it is.
     if !spec::is_static(pod) && node_info.node.is_some_and(|node| node_fit::has_untolerated_taint(pod, node)) {
         let message = "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate";
-        return refuse("TaintToleration", message.to_owned());
+        return Some(refusal("TaintToleration", message));
     }
-    Ok(())
+    None
 }
 
 /// What the pod requests beyond what is free, in billionths by resource.
@@ -168,8 +194,9 @@ fn missing(pod: &Pod, node_info: &NodeInfo<'_>) -> Sums {
     let mut wanted = pod_requests(pod);
     wanted.insert(PODS.to_owned(), UNIT);
     let over = wanted.into_iter().filter_map(|(name, want)| {
-        // What the node does not know of is the scheduler's business.
-        let limit = limits.get(&name)?;
+        // A page of a size that the node does not have is one it has none of. Whatever else it does not know of is the
+        // scheduler's business (pkg/kubelet/lifecycle/predicate.go: `removeMissingExtendedResources`).
+        let limit = limits.get(&name).copied().or_else(|| name.starts_with("hugepages-").then_some(0))?;
         let over = used.get(&name).copied().unwrap_or(0) + want - limit;
         (want > 0 && over > 0).then_some((name, over))
     });
@@ -186,10 +213,10 @@ fn limits(node_info: &NodeInfo<'_>) -> Sums {
     node_info.allocatable.iter().filter_map(|(name, q)| Some((name.clone(), nanos(&q.0)?))).collect()
 }
 
-/// The refusal that names the first resource that is short: pods before others.
+/// The refusal that names the first resource that is short.
 fn out_of(pod: &Pod, node_info: &NodeInfo<'_>, missing: &Sums) -> Refusal {
-    let short = if missing.contains_key(PODS) { Some(PODS) } else { missing.keys().next().map(String::as_str) };
-    let resource = short.unwrap_or_default();
+    let first = FIRST.into_iter().find(|name| missing.contains_key(*name));
+    let resource = first.or_else(|| missing.keys().next().map(String::as_str)).unwrap_or_default();
     let scale = if resource == "cpu" { UNIT / 1000 } else { UNIT };
     let of = |list: &Sums| list.get(resource).copied().unwrap_or(0) / scale;
     let want = if resource == PODS { 1 } else { of(&pod_requests(pod)) };
@@ -287,6 +314,55 @@ mod tests {
         assert_eq!(admit(&critical("301m"), &node_info), Admit::Preempt(vec![&busy]));
         let Admit::Refused(refusal) = admit(&critical("1001m"), &node_info) else { panic!("there is no such room") };
         assert_eq!(refusal.reason, "UnexpectedAdmissionError");
+    }
+
+    /// In upstream's order: of several reasons the first is told.
+    #[test]
+    fn the_first_reason_is_told() {
+        let busy = pod("  containers: [{name: a, ports: [{containerPort: 80, hostPort: 80}]}]");
+        let node = "{metadata: {name: n1, labels: {disk: ssd}}, spec: {taints: [{key: a, effect: NoExecute}]}}";
+        let node: Node = serde_norway::from_str(node).unwrap();
+        let short = [("cpu", "1"), ("memory", "1Gi"), ("ephemeral-storage", "1Gi"), ("pods", "2")];
+        let node_info = NodeInfo {
+            allocatable: short.map(|(k, v)| (k.to_owned(), Quantity(v.to_owned()))).into(),
+            others: vec![&busy],
+            node: Some(&node),
+            allowed_unsafe_sysctls: &[],
+            strict_groups: false,
+            pressures: &Pressures::new(),
+            own_ports: &[],
+        };
+        let (tolerant, elsewhere) = ("  tolerations: [{operator: Exists}]\n", "  nodeSelector: {disk: hdd}\n");
+        let (groups, other_os) = ("  securityContext: {supplementalGroupsPolicy: Strict}\n", "  os: {name: windows}\n");
+        let wants = |requests: &str, port| {
+            format!(
+                "  containers: [{{name: a, resources: {{requests: {{{requests}}}}}, ports: [{{containerPort: 1, hostPort: {port}}}]}}]"
+            )
+        };
+        let all = "cpu: 2, memory: 2Gi, ephemeral-storage: 2Gi, hugepages-2Mi: 2Mi";
+        for (text, reason) in [
+            (format!("{groups}{other_os}{elsewhere}{}", wants(all, 80)), "PodOSNotSupported"),
+            (format!("{groups}{elsewhere}{}", wants(all, 80)), "SupplementalGroupsPolicyNotSupported"),
+            (format!("{elsewhere}{}", wants(all, 80)), "OutOfcpu"),
+            (wants("memory: 2Gi, ephemeral-storage: 2Gi, hugepages-2Mi: 2Mi", 80), "OutOfmemory"),
+            (wants("ephemeral-storage: 2Gi, hugepages-2Mi: 2Mi, example.com/gpu: 2", 80), "OutOfephemeral-storage"),
+            (wants("hugepages-2Mi: 2Mi", 80), "OutOfhugepages-2Mi"),
+            (format!("{elsewhere}{}", wants("cpu: 1", 80)), "NodeAffinity"),
+            (wants("cpu: 1", 80), "NodePorts"),
+            (wants("cpu: 1", 81), "TaintToleration"),
+            (format!("  priority: 2000000000\n{elsewhere}{}", wants(all, 80)), "NodeAffinity"),
+            (format!("  priority: 2000000000\n{tolerant}{}", wants(all, 80)), "NodePorts"),
+            (format!("  priority: 2000000000\n{}", wants(all, 81)), "TaintToleration"),
+        ] {
+            assert_eq!(refusal(&text, &node_info).map(|r| r.reason).as_deref(), Some(reason), "{text}");
+        }
+        let mut labelled = pod(&format!("{other_os}{}", wants(all, 80)));
+        labelled.metadata.labels = Some([(OS_LABEL.to_owned(), "windows".to_owned())].into());
+        let Admit::Refused(refused) = admit(&labelled, &node_info) else { panic!("it is for Windows") };
+        assert_eq!(refused.reason, "PodOSSelectorNodeLabelDoesNotMatch");
+        let mut labelled = pod(&format!("{tolerant}{}", wants("cpu: 1", 81)));
+        labelled.metadata.labels = Some([(OS_LABEL.to_owned(), "linux".to_owned())].into());
+        assert_eq!(admit(&labelled, &node_info), Admit::Yes);
     }
 
     #[test]
