@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use k8s_openapi::api::core::v1::{Pod, Toleration};
+use k8s_openapi::api::core::v1::{Pod, Toleration, Volume};
 use sha2::{Digest as _, Sha256};
 
 use super::PodOrigin;
@@ -96,7 +96,11 @@ fn api_reference(pod: &Pod) -> Option<&'static str> {
     if named(&spec.service_account_name) || named(&spec.service_account) {
         return Some("serviceaccounts");
     }
-    let kinds: BTreeSet<ObjectKind> = references(pod).into_iter().map(|object| object.kind).collect();
+    let mut kinds: BTreeSet<ObjectKind> = references(pod).into_iter().map(|object| object.kind).collect();
+    // Also in volumes that this node does not know.
+    if spec.volumes.iter().flatten().any(|volume| driver_secret(volume).is_some_and(|name| !name.is_empty())) {
+        kinds.insert(ObjectKind::Secret);
+    }
     let objects = [(ObjectKind::Secret, "secrets"), (ObjectKind::ConfigMap, "configmaps")];
     if let Some((_, name)) = objects.into_iter().find(|(kind, _)| kinds.contains(kind)) {
         return Some(name);
@@ -117,6 +121,24 @@ fn api_reference(pod: &Pod) -> Option<&'static str> {
             _ => None,
         })
     })
+}
+
+/// The Secret that a volume's driver is to be given (pkg/api/pod/util.go: `VisitPodSecretNames`).
+fn driver_secret(volume: &Volume) -> Option<&str> {
+    if let Some(azure) = &volume.azure_file {
+        return Some(&azure.secret_name);
+    }
+    let references = [
+        volume.cephfs.as_ref().and_then(|v| v.secret_ref.as_ref()),
+        volume.cinder.as_ref().and_then(|v| v.secret_ref.as_ref()),
+        volume.csi.as_ref().and_then(|v| v.node_publish_secret_ref.as_ref()),
+        volume.flex_volume.as_ref().and_then(|v| v.secret_ref.as_ref()),
+        volume.iscsi.as_ref().and_then(|v| v.secret_ref.as_ref()),
+        volume.rbd.as_ref().and_then(|v| v.secret_ref.as_ref()),
+        volume.scale_io.as_ref().map(|v| &v.secret_ref),
+        volume.storageos.as_ref().and_then(|v| v.secret_ref.as_ref()),
+    ];
+    references.into_iter().flatten().map(|reference| reference.name.as_str()).next()
 }
 
 /// The names that pods of one source have taken (pkg/kubelet/config/config.go: `filterInvalidPods`).
@@ -202,6 +224,15 @@ mod tests {
             ("volumes: [{name: v, secret: {secretName: s}}]", "secrets"),
             ("volumes: [{name: v, projected: {sources: [{configMap: {name: m}}]}}]", "configmaps"),
             ("initContainers: [{name: b, image: i, envFrom: [{configMapRef: {name: m}}]}]", "configmaps"),
+            ("volumes: [{name: v, azureFile: {secretName: s, shareName: x}}]", "secrets"),
+            ("volumes: [{name: v, cephfs: {monitors: [m], secretRef: {name: s}}}]", "secrets"),
+            ("volumes: [{name: v, cinder: {volumeID: x, secretRef: {name: s}}}]", "secrets"),
+            ("volumes: [{name: v, csi: {driver: d, nodePublishSecretRef: {name: s}}}]", "secrets"),
+            ("volumes: [{name: v, flexVolume: {driver: d, secretRef: {name: s}}}]", "secrets"),
+            ("volumes: [{name: v, iscsi: {targetPortal: t, iqn: i, lun: 0, secretRef: {name: s}}}]", "secrets"),
+            ("volumes: [{name: v, rbd: {monitors: [m], image: i, secretRef: {name: s}}}]", "secrets"),
+            ("volumes: [{name: v, scaleIO: {gateway: g, system: y, secretRef: {name: s}}}]", "secrets"),
+            ("volumes: [{name: v, storageos: {secretRef: {name: s}}}]", "secrets"),
             ("resourceClaims: [{name: c}]", "resourceclaims"),
             ("volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]", "persistentvolumeclaims"),
             ("volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: t}}]}}]", "serviceaccounts"),
@@ -213,6 +244,8 @@ mod tests {
         }
         let fine = "volumes: [{name: v, emptyDir: {}}, {name: h, hostPath: {path: /}}, {name: d, projected: {sources: [{downwardAPI: {}}]}}]";
         assert!(read(&WEB.replace("spec: {", &format!("spec: {{serviceAccountName: '', {fine}, "))).is_ok());
+        let nameless = "volumes: [{name: v, csi: {driver: d, nodePublishSecretRef: {}}}, {name: r, rbd: {monitors: [m], image: i}}]";
+        assert!(read(&WEB.replace("spec: {", &format!("spec: {{{nameless}, "))).is_ok());
     }
 
     #[test]
