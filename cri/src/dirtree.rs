@@ -23,7 +23,7 @@ use nix::unistd::{UnlinkatFlags, dup, unlinkat};
 const MAX_OPEN: usize = 16;
 /// Subdirectories of one level that are remembered at the same time when removing.
 const MAX_PENDING: usize = 256;
-/// The same when measuring, which finds those again by counting.
+/// How many of all levels together are remembered when measuring, which finds those again by counting.
 const MAX_MEASURED: usize = 1 << 16;
 /// How often a directory is gone over that somebody else fills meanwhile.
 const MAX_PASSES: u32 = 100;
@@ -44,15 +44,43 @@ struct Level {
     /// Subdirectories to go into, the present one last.
     pending: Vec<OsString>,
     passes: u32,
-    /// Entries that were measured, and whether there may be more.
-    measured: usize,
+    progress: Progress,
+}
+
+/// How far a level is measured, by the places of its entries in the listing.
+#[derive(Clone, Default)]
+struct Progress {
+    /// Entries before this one are counted.
+    counted: usize,
+    /// Subdirectories before this one were gone into.
+    entered: usize,
+    /// Subdirectories to go into, with their places, and whether there may be more.
+    pending: VecDeque<(usize, OsString)>,
     more: bool,
+}
+
+impl Progress {
+    /// The next subdirectory to go into. What it was remembered in does not stay.
+    fn take_next(&mut self) -> Option<OsString> {
+        let (place, name) = self.pending.pop_front()?;
+        self.entered = place + 1;
+        if self.pending.capacity() > 2 * self.pending.len() {
+            self.pending.shrink_to_fit();
+        }
+        Some(name)
+    }
+
+    /// Forgets names; they are found again by their places.
+    fn forget(&mut self) {
+        self.more |= !self.pending.is_empty();
+        self.pending = VecDeque::new();
+    }
 }
 
 impl Level {
     fn new(fd: OwnedFd) -> nix::Result<Self> {
         let id = identity(&fstat(&fd)?);
-        Ok(Self { dir: Dir::from_fd(fd)?, id, pending: Vec::new(), passes: 0, measured: 0, more: false })
+        Ok(Self { dir: Dir::from_fd(fd)?, id, pending: Vec::new(), passes: 0, progress: Progress::default() })
     }
 
     /// Opens a directory that is no link and on its parent's file system.
@@ -65,9 +93,7 @@ impl Level {
 /// What a level that was closed for the lack of room is to have again.
 struct Closed {
     id: Identity,
-    pending: Box<[OsString]>,
-    measured: usize,
-    more: bool,
+    progress: Progress,
 }
 
 /// The levels from the root of a tree to where we are.
@@ -78,15 +104,14 @@ struct Descent {
 }
 
 impl Descent {
-    /// Goes down one level. `keep` says whether a level that is closed keeps its
-    /// pending names: what is being removed is found again by looking.
-    fn push(&mut self, level: Level, keep: bool) {
+    /// Goes down one level. What is being removed is found again by looking: a level that is closed keeps its progress
+    /// in being measured alone.
+    fn push(&mut self, level: Level) {
         self.open.push_back(level);
         if self.open.len() > MAX_OPEN
             && let Some(top) = self.open.pop_front()
         {
-            let pending = if keep { top.pending.into_boxed_slice() } else { Box::default() };
-            self.closed.push(Closed { id: top.id, pending, measured: top.measured, more: top.more });
+            self.closed.push(Closed { id: top.id, progress: top.progress });
         }
     }
 
@@ -103,10 +128,15 @@ impl Descent {
             // Moved elsewhere meanwhile.
             return Err(Errno::ESTALE);
         }
-        parent.pending = closed.pending.into_vec();
-        (parent.measured, parent.more) = (closed.measured, closed.more);
+        parent.progress = closed.progress;
         self.open.push_back(parent);
         Ok(true)
+    }
+
+    /// What is known of each level in being measured.
+    fn progress(&mut self) -> impl Iterator<Item = &mut Progress> {
+        let closed = self.closed.iter_mut().map(|level| &mut level.progress);
+        closed.chain(self.open.iter_mut().map(|level| &mut level.progress))
     }
 }
 
@@ -129,7 +159,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 pub fn remove_in(parent: impl AsFd, name: &OsStr) -> io::Result<()> {
     let mut descent = Descent::default();
     match enter(&parent, name)? {
-        Some(root) => descent.push(root, false),
+        Some(root) => descent.push(root),
         None => return Ok(()),
     }
     while let Some(level) = descent.open.back_mut() {
@@ -139,7 +169,7 @@ pub fn remove_in(parent: impl AsFd, name: &OsStr) -> io::Result<()> {
         }
         if let Some(next) = level.pending.last() {
             match enter(&level.dir, next)? {
-                Some(below) => descent.push(below, false),
+                Some(below) => descent.push(below),
                 None => drop(level.pending.pop()),
             }
             continue;
@@ -248,7 +278,8 @@ pub fn space(path: &Path) -> Space {
     space_by(path, MAX_MEASURED)
 }
 
-fn space_by(path: &Path, at_once: usize) -> Space {
+/// The same with so many names remembered at most.
+fn space_by(path: &Path, names: usize) -> Space {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Space::default() };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let Ok(parent) = open(parent, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) else {
@@ -256,28 +287,33 @@ fn space_by(path: &Path, at_once: usize) -> Space {
     };
     // The root may be a mount itself: its own device is what counts.
     let Ok(stat) = fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) else { return Space::default() };
-    let mut count = Count { device: stat.st_dev, at_once, space: Space::default(), links: HashSet::new() };
+    let mut count = Count { device: stat.st_dev, names, remembered: 0, space: Space::default(), links: HashSet::new() };
     count.add(&stat);
     if !is_directory(&stat) {
         return count.space;
     }
     let mut descent = Descent::default();
     match openat(&parent, name, DIRECTORY, Mode::empty()).and_then(Level::new) {
-        Ok(root) => descent.push(count.begun(root), true),
+        Ok(root) => descent.push(count.begun(root)),
         Err(_) => return count.space,
     }
     while let Some(level) = descent.open.back_mut() {
-        if level.pending.is_empty() && level.more {
+        if level.progress.pending.is_empty() && level.progress.more {
             count.go_on(level);
         }
-        let Some(next) = level.pending.pop() else {
+        let Some(next) = level.progress.take_next() else {
             if descent.pop().is_err() {
                 break;
             }
             continue;
         };
+        count.remembered -= 1;
         if let Ok(below) = Level::below(&level.dir, &next) {
-            descent.push(count.begun(below), true);
+            if count.is_full() {
+                descent.progress().for_each(Progress::forget);
+                count.remembered = 0;
+            }
+            descent.push(count.begun(below));
         }
     }
     count.space
@@ -290,8 +326,9 @@ fn is_directory(stat: &FileStat) -> bool {
 /// What was counted of a tree so far.
 struct Count {
     device: u64,
-    /// Subdirectories of one level that are pending at the same time.
-    at_once: usize,
+    /// How many names of subdirectories may be remembered, and how many are.
+    names: usize,
+    remembered: usize,
     space: Space,
     links: HashSet<Identity>,
 }
@@ -303,15 +340,23 @@ impl Count {
         level
     }
 
+    /// Whether the levels above a new one have to forget names. Each is read once again for that, so it must not happen
+    /// often: a level has a quarter of all names at most, and what was read again fits beside as many new ones.
+    fn is_full(&self) -> bool {
+        self.remembered > self.names / 2
+    }
+
     /// Counts what is in a level one by one, however much that is, until enough subdirectories are pending. Entries
     /// are found again by their number: what is counted twice or not at all because somebody changes the directory
     /// meanwhile is theirs.
     fn go_on(&mut self, level: &mut Level) {
-        level.more = false;
+        let progress = &mut level.progress;
+        progress.more = false;
         // The listing holds the directory.
         let Ok(here) = dup(&level.dir) else { return };
-        for entry in level.dir.iter().map_while(Result::ok).skip(level.measured) {
-            level.measured += 1;
+        for (place, entry) in level.dir.iter().map_while(Result::ok).enumerate().skip(progress.entered) {
+            let is_new = place >= progress.counted;
+            progress.counted = progress.counted.max(place + 1);
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
             if name == "." || name == ".." {
                 continue;
@@ -320,11 +365,15 @@ impl Count {
             if stat.st_dev != self.device {
                 continue;
             }
-            self.add(&stat);
+            if is_new {
+                self.add(&stat);
+            }
             if is_directory(&stat) {
-                level.pending.push(name.to_owned());
-                if level.pending.len() >= self.at_once {
-                    level.more = true;
+                progress.pending.push_back((place, name.to_owned()));
+                self.remembered += 1;
+                debug_assert!(self.remembered <= self.names, "{} names", self.remembered);
+                if progress.pending.len() >= (self.names / 4).max(1) {
+                    progress.more = true;
                     return;
                 }
             }

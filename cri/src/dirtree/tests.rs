@@ -55,10 +55,10 @@ fn open_levels_are_bounded() {
     let dir = tempfile::tempdir().unwrap();
     nest(dir.path(), 100);
     let mut descent = Descent::default();
-    descent.push(Level::new(open(dir.path(), DIRECTORY, Mode::empty()).unwrap()).unwrap(), false);
+    descent.push(Level::new(open(dir.path(), DIRECTORY, Mode::empty()).unwrap()).unwrap());
     for _ in 0..100 {
         let below = Level::below(&descent.open.back().unwrap().dir, OsStr::new("d")).unwrap();
-        descent.push(below, false);
+        descent.push(below);
     }
     assert_eq!(descent.open.len(), MAX_OPEN);
     assert_eq!(descriptors_below(dir.path()), MAX_OPEN);
@@ -73,10 +73,10 @@ fn the_way_back_is_checked() {
     let dir = tempfile::tempdir().unwrap();
     nest(dir.path(), MAX_OPEN + 1);
     let mut descent = Descent::default();
-    descent.push(Level::new(open(dir.path(), DIRECTORY, Mode::empty()).unwrap()).unwrap(), false);
+    descent.push(Level::new(open(dir.path(), DIRECTORY, Mode::empty()).unwrap()).unwrap());
     for _ in 0..=MAX_OPEN {
         let below = Level::below(&descent.open.back().unwrap().dir, OsStr::new("d")).unwrap();
-        descent.push(below, false);
+        descent.push(below);
     }
     // The directory that leads back up now lies elsewhere.
     let elsewhere = dir.path().join("elsewhere");
@@ -122,8 +122,9 @@ fn wide_directories_are_measured_in_batches() {
         at = at.join("d5");
     }
     let inodes = (1 + 2 * wide * deep) as u64;
-    for at_once in [1, 3, wide, wide + 1, MAX_MEASURED] {
-        assert_eq!(space_by(&dir.path().join("tree"), at_once).inodes, inodes, "{at_once} at once");
+    // However few names are remembered, and they never are more.
+    for names in [1, 4, 5, 8, wide, 4 * wide, 4 * wide + 4, MAX_MEASURED] {
+        assert_eq!(space_by(&dir.path().join("tree"), names).inodes, inodes, "{names} names");
     }
 }
 
@@ -169,6 +170,8 @@ proptest! {
             expect.extend(ends.map(|end| path[..end].to_owned()));
         }
         prop_assert_eq!(space(&tree).inodes, expect.len() as u64);
+        prop_assert_eq!(space_by(&tree, 1).inodes, expect.len() as u64);
+        prop_assert_eq!(space_by(&tree, 5).inodes, expect.len() as u64);
         remove(&tree).unwrap();
         prop_assert!(!tree.exists());
     }
