@@ -206,10 +206,16 @@ mod tests {
         let view = runtime(vec![], vec![(sandbox, status)]);
         let all = Space { bytes: 30, inodes: 3 };
         let files = Files { all, logs: [("a".to_owned(), 20)].into(), volumes: [("v".to_owned(), 10)].into() };
-        let found = usage(&view, &[stats], &files, 4).unwrap();
+        let found = usage(&view, std::slice::from_ref(&stats), &files, 4).unwrap();
         assert_eq!(found.containers, [ContainerUsage { name: "a".into(), memory: 5, disk: 120, log: 20 }]);
         assert_eq!((found.layers, found.files, found.pids), (Space { bytes: 100, inodes: 2 }, all, 4));
         assert_eq!(found.volumes, files.volumes);
         assert_eq!(usage(&view, &[], &files, 4), None);
+        // Of an ended container the runtime tells what is left, its layer: limits hold in a crash loop, too.
+        let (sandbox, ended) = instance(&p, "a", 0, ContainerState::Exited, 1);
+        let view = runtime(vec![], vec![(sandbox, ended)]);
+        let left = ContainerStats { memory_working_set: None, ..stats };
+        let found = usage(&view, &[left], &files, 0).unwrap();
+        assert_eq!((found.volumes, found.containers[0].memory, found.containers[0].disk), (files.volumes, 0, 120));
     }
 }
