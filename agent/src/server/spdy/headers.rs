@@ -1,5 +1,7 @@
 //! Name/value header blocks and their zlib compression with shared state.
 
+use std::sync::Arc;
+
 use bytes::{Buf, BufMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
@@ -9,14 +11,15 @@ use super::frame::FrameError;
 /// The largest header block accepted once inflated: 64 KiB, against bombs.
 const MAX_BLOCK: usize = 64 * 1024;
 
-/// Headers of one stream, in order. Names are lower case.
+/// Headers of one stream, in order. Names are lower case; all values of a field share its name, which may be as long as
+/// they are many.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, String)>);
+pub struct Headers(Vec<(Arc<str>, String)>);
 
 impl Headers {
     /// Headers from pairs; names are lower-cased, as SPDY demands.
     pub fn new<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect())
+        Self(pairs.into_iter().map(|(name, value)| (name.to_ascii_lowercase().into(), value.to_owned())).collect())
     }
 
     /// The first value of a header, whatever the case of `name`.
@@ -28,7 +31,7 @@ impl Headers {
         let mut block = Vec::new();
         block.put_u32(u32::try_from(self.0.len()).unwrap_or(u32::MAX));
         for (name, value) in &self.0 {
-            for text in [name, value] {
+            for text in [&**name, value] {
                 block.put_u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
                 block.put_slice(text.as_bytes());
             }
@@ -40,10 +43,10 @@ impl Headers {
         let count = take_u32(&mut block)?;
         let mut pairs = Vec::new();
         for _ in 0..count {
-            let name = take_text(&mut block)?;
+            let name: Arc<str> = take_text(&mut block)?.to_ascii_lowercase().into();
             let value = take_text(&mut block)?;
             // Several values of one name stand in one field, parted by NUL.
-            pairs.extend(value.split('\0').map(|value| (name.to_ascii_lowercase(), value.to_owned())));
+            pairs.extend(value.split('\0').map(|value| (name.clone(), value.to_owned())));
         }
         Ok(Self(pairs))
     }
@@ -173,6 +176,17 @@ mod tests {
         let huge = "a".repeat(MAX_BLOCK * 4);
         let block = HeaderDeflater::new().deflate(&Headers::new([("x", huge.as_str())])).unwrap();
         assert!(HeaderInflater::new().inflate(&block).is_err());
+    }
+
+    /// However many values a name has, it takes memory once.
+    #[test]
+    fn a_name_is_kept_once_for_all_its_values() {
+        let (name, values) = ("n".repeat(MAX_BLOCK / 2), "\0".repeat(1000));
+        let block = HeaderDeflater::new().deflate(&Headers::new([(name.as_str(), values.as_str())])).unwrap();
+        let headers = HeaderInflater::new().inflate(&block).unwrap();
+        assert_eq!(headers.0.len(), 1001);
+        let kept: std::collections::BTreeMap<_, _> = headers.0.iter().map(|(n, _)| (n.as_ptr(), n.len())).collect();
+        assert!(kept.values().sum::<usize>() <= MAX_BLOCK, "{} copies of the name", kept.len());
     }
 
     #[test]
