@@ -283,7 +283,7 @@ fn follow_cluster_dns(net: &mut ClusterNet, dns: &agent::config::DnsSettings) ->
 fn agent_config(inputs: &NodeInputs) -> Result<agent::config::AgentConfig> {
     let mut config = agent::config::AgentConfig::new(inputs.identity.name.clone(), inputs.paths.data.clone());
     config.paths.pod_logs = inputs.paths.log.clone();
-    config.paths.resolv_conf = inputs.resolv_conf().unwrap_or_else(|| "/dev/null".into());
+    config.paths.resolv_conf = PathBuf::from(&inputs.node.resolv_conf);
     config.node.ips = vec![inputs.identity.ip];
     config.node.version = endpoints::GIT_VERSION.to_owned();
     config.dns.servers = vec![flags::dns_address(&inputs.net)?.to_string()];

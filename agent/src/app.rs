@@ -27,7 +27,7 @@ use crate::contract::{ChangeSink, PodVolumes, ProbeSink};
 use crate::convert::fields::FieldContext;
 use crate::convert::resources::PodCgroupLimits;
 use crate::events::limit::Rate;
-use crate::events::{self, EventRecorder};
+use crate::events::{self, EventRecorder, EventType};
 use crate::eviction::EvictionManager;
 use crate::eviction::signals::MachineSignals;
 use crate::image::ImagePuller;
@@ -46,6 +46,7 @@ use crate::podworker::deps::ServicesRx;
 use crate::podworker::kernel_log::KernelLog;
 use crate::podworker::{Deps, Dispatcher, PodWorkers, WorkerSettings, housekeeping};
 use crate::probe::ProbeManager;
+use crate::resolver;
 use crate::retention::Removals;
 use crate::retention::images::{ImageCollector, UnusedImages};
 use crate::retention::logs::{LogRotator, RotationPolicy};
@@ -200,6 +201,9 @@ impl App {
         let node = self.start_node(&recorder, pressures, &tasks, &rest);
         if !first_look(node.clone(), &token).await {
             return Ok(());
+        }
+        if let Some(problem) = resolver::problem(&self.config.paths.resolv_conf, &self.config.dns.domain) {
+            recorder.node(&node_name, EventType::Warning, "CheckLimitsForResolvConf", problem);
         }
         let server = self.server.take();
         let pods = self.build_pod_components(&recorder, node.clone(), &tasks, &rest);

@@ -32,7 +32,7 @@ pub struct Paths {
     pub root: PathBuf,
     /// Container logs, `<namespace>_<name>_<uid>/<container>/<n>.log`.
     pub pod_logs: PathBuf,
-    /// The node's resolver configuration, the base of pods' own.
+    /// The node's resolver configuration, the base of pods' own; empty for none.
     pub resolv_conf: PathBuf,
     /// Seccomp profiles named `localhostProfile` in pods.
     pub seccomp: PathBuf,

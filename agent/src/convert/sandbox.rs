@@ -10,15 +10,15 @@ use k8s_openapi::api::core::v1::Pod;
 use super::quantity::{milli, value};
 use super::resources::{PodCgroupLimits, quota, shares};
 use super::{dns, labels, security, spec};
-use crate::config::DnsSettings;
 
 /// What a sandbox needs beside its pod.
 #[derive(Clone, Debug)]
 pub struct SandboxContext<'a> {
     pub attempt: u32,
-    pub dns: &'a DnsSettings,
-    /// The node's resolver configuration.
-    pub host_dns: &'a DnsConfig,
+    /// The pod's resolver configuration.
+    pub dns: DnsConfig,
+    /// The cluster's domain, for the pod's host name.
+    pub cluster_domain: &'a str,
     /// Directory of all pods' logs.
     pub pod_logs: &'a Path,
     /// The pod's cgroup in the form of the runtime's driver.
@@ -53,7 +53,7 @@ pub fn sandbox_config(pod: &Pod, ctx: &SandboxContext<'_>) -> Result<SandboxConf
     let hostname = if spec::host_network(pod) {
         String::new()
     } else {
-        let name = dns::host_name(pod, &ctx.dns.domain);
+        let name = dns::host_name(pod, ctx.cluster_domain);
         dns::kernel_hostname(pod, &name).map_err(SandboxError::HostName)?
     };
     Ok(SandboxConfig {
@@ -65,7 +65,7 @@ pub fn sandbox_config(pod: &Pod, ctx: &SandboxContext<'_>) -> Result<SandboxConf
         },
         hostname,
         log_directory: ctx.pod_logs.join(log_directory(pod)).to_string_lossy().into_owned(),
-        dns: Some(dns::pod_dns(pod, ctx.dns, ctx.host_dns)),
+        dns: Some(ctx.dns.clone()),
         port_mappings: port_mappings(pod),
         labels: labels::sandbox_labels(pod),
         annotations: labels::sandbox_annotations(pod),
@@ -169,11 +169,10 @@ mod tests {
     }
 
     fn config(pod: &Pod) -> SandboxConfig {
-        let dns = DnsSettings { servers: vec!["10.43.0.10".into()], domain: "cluster.local".into() };
         let ctx = SandboxContext {
             attempt: 2,
-            dns: &dns,
-            host_dns: &DnsConfig::default(),
+            dns: DnsConfig { servers: vec!["10.43.0.10".into()], ..DnsConfig::default() },
+            cluster_domain: "cluster.local",
             pod_logs: Path::new("/var/log/pods"),
             cgroup_parent: "/kubepods/burstable/podu1".into(),
             limits: PodCgroupLimits { cpu_shares: 2, ..PodCgroupLimits::default() },
@@ -198,6 +197,7 @@ mod tests {
         assert_eq!((c.port_mappings[0].host_port, c.port_mappings[0].container_port), (8080, 80));
         assert_eq!(c.sysctls["net.ipv4.tcp_fin_timeout"], "30");
         assert_eq!(c.cgroup_parent, "/kubepods/burstable/podu1");
+        assert_eq!(c.dns.unwrap().servers, ["10.43.0.10"]);
     }
 
     #[test]

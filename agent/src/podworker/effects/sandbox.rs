@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use cri::types::{SandboxConfig, SandboxStatus};
+use cri::types::{DnsConfig, SandboxConfig, SandboxStatus};
 use cri::{CriError, SandboxId};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::cgroup::Weighing;
+use crate::convert::dns::{HostDns, PodDns, pod_dns};
 use crate::convert::qos::{QosClass, qos_class};
 use crate::convert::resources::{self, pod_cgroup_limits};
 use crate::convert::sandbox::{SandboxContext, SandboxError, sandbox_config};
+use crate::events::EventType;
 use crate::ids::PodUid;
 use crate::podworker::deps::Deps;
 use crate::resolver;
@@ -37,16 +39,34 @@ pub(super) fn config(deps: &Deps, pod: &Pod, attempt: u32) -> Result<SandboxConf
         Some(tree) => tree.parent(qos_class(pod), &PodUid::of(pod)),
         None => String::new(),
     };
-    let host_dns = resolver::host_dns(&settings.paths.resolv_conf).map_err(CreateSandboxError::Resolver)?;
     let ctx = SandboxContext {
         attempt,
-        dns: &settings.dns,
-        host_dns: &host_dns,
+        dns: resolver_config(deps, pod)?,
+        cluster_domain: &settings.dns.domain,
         pod_logs: &settings.paths.pod_logs,
         cgroup_parent: parent,
         limits: pod_cgroup_limits(pod, &deps.resources(), settings.pod_pids_limit),
     };
     Ok(sandbox_config(pod, &ctx)?)
+}
+
+/// The pod's resolver configuration. What is wrong with it is told by events, as upstream's
+/// (pkg/kubelet/network/dns/dns.go).
+fn resolver_config(deps: &Deps, pod: &Pod) -> Result<DnsConfig, CreateSandboxError> {
+    let settings = &deps.settings;
+    let config = resolver::host_dns(&settings.paths.resolv_conf).map_err(CreateSandboxError::Resolver)?;
+    let node = deps.node_view();
+    let host = HostDns { config: config.as_ref(), addresses: &node.host_ips };
+    let PodDns { config, left_out, misses_cluster } = pod_dns(pod, &settings.dns, host);
+    if misses_cluster {
+        let text = "the node knows no cluster DNS: policy ClusterFirst is taken for Default";
+        deps.events.node(&settings.node_name, EventType::Warning, "MissingClusterDNS", text);
+        deps.events.pod(pod, EventType::Warning, "MissingClusterDNS", text);
+    }
+    for text in left_out {
+        deps.events.pod(pod, EventType::Warning, "DNSConfigForming", text);
+    }
+    Ok(config)
 }
 
 /// Runs a sandbox and asks for its address. When the answer is lost, the next
