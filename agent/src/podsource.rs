@@ -107,6 +107,7 @@ pub type DesiredRx = watch::Receiver<Arc<DesiredPods>>;
 
 pub mod api;
 pub mod file;
+mod manifest;
 pub mod merge;
 pub mod mirror;
 pub mod static_pod;

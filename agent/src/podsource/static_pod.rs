@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use k8s_openapi::api::core::v1::{Pod, Toleration, Volume};
 use sha2::{Digest as _, Sha256};
 
-use super::PodOrigin;
+use super::{PodOrigin, manifest};
 use crate::convert::spec::{self, CONFIG_HASH, CONFIG_SEEN, CONFIG_SOURCE};
 use crate::ids::{ObjectName, is_dns_label, is_subdomain};
 use crate::objectcache::ObjectKind;
@@ -28,12 +28,13 @@ pub enum StaticPodError {
 /// `seen` is the time of annotation `config.seen`.
 pub fn parse(text: &str, origin: PodOrigin, node_name: &str, seen: &str) -> Result<Pod, StaticPodError> {
     let syntax = |e: &dyn std::fmt::Display| StaticPodError::Syntax(e.to_string());
-    let value: serde_json::Value = serde_norway::from_str(text).map_err(|e| syntax(&e))?;
+    let mut value = manifest::read(text).map_err(|e| syntax(&e))?;
     let kind = value.get("kind").and_then(|k| k.as_str()).unwrap_or_default();
     let version = value.get("apiVersion").and_then(|k| k.as_str()).unwrap_or_default();
     if kind != "Pod" || version != "v1" {
         return Err(StaticPodError::Kind(format!("{version}/{kind}")));
     }
+    gojson::normalize(&mut value);
     let pod: Pod = serde_json::from_value(value).map_err(|e| syntax(&e))?;
     finish(pod, text, origin, node_name, seen)
 }
@@ -246,6 +247,80 @@ mod tests {
         assert!(read(&WEB.replace("spec: {", &format!("spec: {{serviceAccountName: '', {fine}, "))).is_ok());
         let nameless = "volumes: [{name: v, csi: {driver: d, nodePublishSecretRef: {}}}, {name: r, rbd: {monitors: [m], image: i}}]";
         assert!(read(&WEB.replace("spec: {", &format!("spec: {{{nameless}, "))).is_ok());
+    }
+
+    /// What JSON allows and YAML does not, or reads otherwise.
+    #[test]
+    fn json_is_read_as_json() {
+        let read = |metadata: &str| {
+            let text = format!(
+                r#"{{"apiVersion": "v1", "kind": "Pod", {metadata}, "spec": {{"containers": [{{"name": "a", "image": "i"}}]}}}}"#
+            );
+            read(&text)
+        };
+        let annotation = |metadata: &str| {
+            let pod = read(metadata).map_err(|error| error.to_string());
+            pod.map(|pod| pod.metadata.annotations.unwrap()["a"].clone())
+        };
+        let annotated = |value: &str| format!(r#""metadata": {{"name": "web", "annotations": {{"a": {value}}}}}"#);
+        let long = "k".repeat(2000);
+        for (text, expect) in [
+            (annotated(r#""\ud83d\ude00""#), "\u{1f600}"),
+            (annotated(r#""\/""#), "/"),
+            (annotated("\"\u{7f}\""), "\u{7f}"),
+            (annotated(r#""first", "a": "last""#), "last"),
+            (annotated("\n\t\"tabbed\"\n"), "tabbed"),
+            (annotated(&format!(r#""long", "{long}": "x""#)), "long"),
+            (annotated(r#""null", "b": null"#), "null"),
+        ] {
+            assert_eq!(annotation(&text).as_deref(), Ok(expect), "{text}");
+        }
+        for text in [
+            annotated("yes"),
+            annotated("1"),
+            annotated("'quoted'"),
+            annotated("\"a\",").replace(",}", ", }"),
+            annotated("\"two\nlines\""),
+            annotated("\"a\" # comment\n"),
+            annotated("&x \"a\""),
+            annotated(&format!("\"a\"}}, \"generation\": 1{}, \"labels\": {{", "0".repeat(40))),
+            annotated("\"a\"}, \"generation\": 0x10, \"labels\": {"),
+            annotated("\"a\"}, \"generation\": 1.0, \"labels\": {"),
+        ] {
+            assert!(read(&text).is_err(), "{text}");
+        }
+        assert!(parse(&format!("\n\t {}", JSON), PodOrigin::File, "n", "now").is_ok());
+        for text in [format!("{JSON} {JSON}"), format!("{JSON}\n---\n"), format!("{JSON}]")] {
+            assert!(parse(&text, PodOrigin::File, "n", "now").is_err(), "{text}");
+        }
+    }
+
+    const JSON: &str = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+        "spec": {"containers": [{"name": "a", "image": "i"}]}}"#;
+
+    /// YAML becomes JSON as Go's package makes it.
+    #[test]
+    fn yaml_is_read_as_its_json() {
+        let merged = "x: &x {image: i}\napiVersion: v1\nkind: Pod\nmetadata: {name: web, labels: {a: null, 1: x, true: y}}\n\
+            spec: {terminationGracePeriodSeconds: 7.0, containers: [{<<: *x, name: a}]}";
+        let pod = read(merged).unwrap();
+        let labels: Vec<(String, String)> = pod.metadata.labels.unwrap().into_iter().collect();
+        let expect = [("1", "x"), ("true", "y")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        assert_eq!(labels, expect);
+        assert_eq!(pod.spec.unwrap().termination_grace_period_seconds, Some(7));
+        let twice =
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a, name: web}\nspec: {containers: [{name: a, image: i}]}";
+        assert_eq!(read(twice).unwrap().metadata.name.as_deref(), Some("web-node1"));
+        assert!(read(&WEB.replace("{name: web}", "{name: web, generation: .nan}")).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in "\\PC{0,200}", junk in "[\\[\\]{}:,\"'&*!|>%@`<# \\-\\n\\ta-c0-9.]{0,200}") {
+            for text in [&text, &junk, &format!("{{{junk}"), &format!("{WEB}\n{junk}"), &format!("{JSON}{junk}")] {
+                let _ = read(text);
+            }
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio_util::sync::CancellationToken;
 
 use super::merge::Merger;
-use super::{PodOrigin, static_pod};
+use super::{PodOrigin, manifest, static_pod};
 use crate::clock::Clock;
 use crate::config::StaticPods;
 use crate::events::{EventRecorder, EventType};
@@ -77,7 +77,7 @@ fn parse(text: &str, known: &Pods, node_name: &str, seen: &str) -> Result<Answer
     if text.is_empty() {
         return Ok(Answer { pods: Pods::new(), problems: vec!["zero-length data received".to_owned()] });
     }
-    let value: serde_json::Value = serde_norway::from_str(text).map_err(|e| e.to_string())?;
+    let value = manifest::read(text)?;
     let one = |v: &serde_json::Value| {
         let text = v.to_string();
         static_pod::parse(&text, PodOrigin::Url, node_name, seen).map_err(|e| e.to_string())
