@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::watch;
+use tokio::sync::watch::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::client::Switch;
@@ -77,7 +78,7 @@ pub async fn serving(
     let work = async {
         let mut pause = FIRST_PAUSE;
         loop {
-            let names = view.borrow_and_update().node.as_deref().map(plan::names).unwrap_or_default();
+            let names = names_of(&view.borrow_and_update());
             let wait = due_for(&credentials, &names);
             if names.is_empty() || !wait.is_zero() {
                 let time = if names.is_empty() { LOOK } else { wait.min(LOOK) };
@@ -88,7 +89,17 @@ pub async fn serving(
                 }
                 continue;
             }
-            let renewed = renew_serving(&credentials, &node, &names, &client).await;
+            let renewed = tokio::select! {
+                renewed = renew_serving(&credentials, &node, &names, &client) => renewed,
+                // Cut off, as at the end: what nobody answered is not what is wanted any more.
+                changed = other_names(&mut view, &names) => match changed {
+                    Ok(()) => {
+                        pause = FIRST_PAUSE;
+                        continue;
+                    }
+                    Err(_) => return,
+                }
+            };
             match renewed {
                 Ok(()) if !due_for(&credentials, &names).is_zero() => {
                     pause = FIRST_PAUSE;
@@ -99,12 +110,29 @@ pub async fn serving(
                 }
                 Err(error) => report(&error, pause),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            // Cancel-safe: both arms only wait.
+            tokio::select! {
+                changed = other_names(&mut view, &names) => match changed {
+                    // What was refused for some names may be granted for others.
+                    Ok(()) => pause = FIRST_PAUSE,
+                    Err(_) => return,
+                },
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            }
         }
     };
     // Cut off, it goes on with the same request at the next start.
     token.run_until_cancelled(work).await;
+}
+
+fn names_of(view: &NodeView) -> Vec<String> {
+    view.node.as_deref().map(plan::names).unwrap_or_default()
+}
+
+/// Waits until the Node has other names or addresses than these; what else changes of it, such as its heartbeat, is no
+/// reason to ask sooner.
+async fn other_names(view: &mut watch::Receiver<Arc<NodeView>>, names: &[String]) -> Result<(), RecvError> {
+    view.wait_for(|view| names_of(view) != names).await.map(drop)
 }
 
 fn report(error: &JoinError, pause: Duration) {
@@ -151,12 +179,20 @@ mod tests {
         creates: Arc<AtomicUsize>,
         /// It leaves the names out that it is asked for.
         nameless: bool,
+        /// It approves nothing.
+        silent: bool,
     }
 
     impl Signer {
         fn new() -> Self {
             let issuer = Issuer::new(CertificateParams::default(), KeyPair::generate().unwrap());
-            Self { issuer: Arc::new(issuer), asked: Arc::default(), creates: Arc::default(), nameless: false }
+            Self {
+                issuer: Arc::new(issuer),
+                asked: Arc::default(),
+                creates: Arc::default(),
+                nameless: false,
+                silent: false,
+            }
         }
 
         fn client(&self) -> Client {
@@ -191,6 +227,9 @@ mod tests {
 
         fn signed(&self) -> CertificateSigningRequest {
             let mut request = self.asked.lock().unwrap().clone().unwrap();
+            if self.silent {
+                return request;
+            }
             let pem = String::from_utf8(request.spec.request.0.clone()).unwrap();
             let mut asked = CertificateSigningRequestParams::from_pem(&pem).unwrap();
             if self.nameless {
@@ -257,13 +296,63 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let credentials = Credentials::serving(dir.path());
         let signer = Signer { nameless: true, ..Signer::new() };
-        let node = json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}});
-        let seen = NodeView { node: Some(Arc::new(serde_json::from_value(node).unwrap())), ..NodeView::default() };
-        let (_sender, view) = watch::channel(Arc::new(seen));
+        let (_sender, view) = watch::channel(at("10.0.0.1"));
         let running = serving(credentials.clone(), "n".into(), signer.client(), view, CancellationToken::new());
         assert!(tokio::time::timeout(Duration::from_secs(600), running).await.is_err());
         assert!(credentials.validity().unwrap().names.is_empty());
         let asked = signer.creates.load(Ordering::SeqCst);
         assert!((4..15).contains(&asked), "asked {asked} times");
+    }
+
+    /// A view of a node that has this address.
+    fn at(address: &str) -> Arc<NodeView> {
+        let node = json!({"status": {"addresses": [{"type": "InternalIP", "address": address}]}});
+        Arc::new(NodeView { node: Some(Arc::new(serde_json::from_value(node).unwrap())), ..NodeView::default() })
+    }
+
+    /// Whoever denies a certificate for some addresses may issue one for others. What else changes of a Node, its
+    /// heartbeat above all, is no reason to ask sooner.
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_ends_when_the_addresses_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let credentials = Credentials::serving(dir.path());
+        let signer = Signer { nameless: true, ..Signer::new() };
+        let (sender, view) = watch::channel(at("10.0.0.1"));
+        let running = serving(credentials.clone(), "n".into(), signer.client(), view, CancellationToken::new());
+        let mut running = std::pin::pin!(running);
+        // Until its pauses are the longest ones, and it is in the midst of one.
+        let mut asked = 0;
+        while tokio::time::timeout(LONGEST_PAUSE / 2, running.as_mut()).await.is_err() {
+            let before = std::mem::replace(&mut asked, signer.creates.load(Ordering::SeqCst));
+            if before == asked {
+                break;
+            }
+        }
+        for _ in 0..100 {
+            sender.send_replace(at("10.0.0.1"));
+            assert!(tokio::time::timeout(Duration::from_millis(1), running.as_mut()).await.is_err());
+        }
+        assert_eq!(signer.creates.load(Ordering::SeqCst), asked, "nothing it asks for has changed");
+        sender.send_replace(at("10.0.0.2"));
+        assert!(tokio::time::timeout(FIRST_PAUSE / 2, running.as_mut()).await.is_err());
+        assert_eq!(signer.creates.load(Ordering::SeqCst), asked + 1);
+        drop(sender);
+        running.await;
+    }
+
+    /// A request that nobody answers is waited for, but not for a node that is somewhere else meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn an_unanswered_request_ends_when_the_addresses_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let credentials = Credentials::serving(dir.path());
+        let signer = Signer { silent: true, ..Signer::new() };
+        let (sender, view) = watch::channel(at("10.0.0.1"));
+        let running = serving(credentials.clone(), "n".into(), signer.client(), view, CancellationToken::new());
+        let mut running = std::pin::pin!(running);
+        assert!(tokio::time::timeout(Duration::from_secs(60), running.as_mut()).await.is_err());
+        let asked = signer.creates.load(Ordering::SeqCst);
+        sender.send_replace(at("10.0.0.2"));
+        assert!(tokio::time::timeout(FIRST_PAUSE / 2, running.as_mut()).await.is_err());
+        assert_eq!(signer.creates.load(Ordering::SeqCst), asked + 1);
     }
 }
