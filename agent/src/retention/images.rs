@@ -67,7 +67,7 @@ impl ImageCollector {
         let thresholds = Thresholds {
             high: settings.gc_high_percent,
             low: settings.gc_low_percent,
-            min_age: SignedDuration::try_from(settings.min_age).unwrap_or(SignedDuration::ZERO),
+            min_age: SignedDuration::try_from(settings.min_age).unwrap_or(SignedDuration::MAX),
             enough_free: settings.enough_free,
         };
         Self { images, runtime, events, clock, node_name, thresholds, seen: HashMap::new(), first_look: true }
@@ -132,7 +132,7 @@ impl ImageCollector {
     async fn free(&mut self, wanted: u64) -> Result<u64, CriError> {
         let images = self.images.list_images().await?;
         let used = self.in_use(&images).await?;
-        let now = self.clock.now();
+        let now = self.clock.steady();
         self.seen.retain(|id, _| images.iter().any(|i| i.id == *id));
         for image in &images {
             let seen = self.seen.entry(image.id.clone()).or_insert(Seen::at(now, self.first_look));
@@ -248,5 +248,43 @@ mod tests {
         fake.add_image("pulled:1");
         collector.collect().await.unwrap();
         assert_eq!(fake.images().len(), 1, "it is for a container that is about to start");
+    }
+
+    /// A clock that somebody sets makes no image older or younger.
+    #[tokio::test(start_paused = true)]
+    async fn ages_are_no_matter_of_the_wall_clock() {
+        let fake = FakeRuntime::new();
+        let settings = ImageSettings { min_age: Duration::from_secs(120), ..everything_must_go() };
+        let (events, noon) = (EventRecorder::channel(8).0, "2026-01-01T12:00:00Z".parse().unwrap());
+        let clock = Clock::tokio(noon);
+        let mut collector = ImageCollector::new(fake.clone(), fake.clone(), events, clock, "n1".into(), &settings);
+        collector.collect().await.unwrap();
+        fake.add_image("pulled:1");
+        collector.collect().await.unwrap();
+        let set_to = |at: &str| {
+            let Clock::Tokio { started, .. } = clock else { unreachable!("it was made so") };
+            Clock::Tokio { origin: at.parse().unwrap(), started }
+        };
+        collector.clock = set_to("2036-01-01T00:00:00Z");
+        collector.collect().await.unwrap();
+        assert_eq!(fake.images().len(), 1, "it is as young as before");
+        collector.clock = set_to("1970-01-01T00:00:00Z");
+        tokio::time::advance(Duration::from_secs(121)).await;
+        collector.collect().await.unwrap();
+        assert!(fake.images().is_empty(), "it is old enough");
+    }
+
+    /// Whoever keeps images for ever keeps them.
+    #[tokio::test]
+    async fn no_age_is_too_long_to_be_kept() {
+        let fake = FakeRuntime::new();
+        let settings = ImageSettings { min_age: Duration::MAX, ..everything_must_go() };
+        let events = EventRecorder::channel(8).0;
+        let mut collector =
+            ImageCollector::new(fake.clone(), fake.clone(), events, Clock::System, "n1".into(), &settings);
+        collector.collect().await.unwrap();
+        fake.add_image("pulled:1");
+        collector.collect().await.unwrap();
+        assert_eq!(fake.images().len(), 1);
     }
 }

@@ -15,6 +15,7 @@ pub struct ImageRecord {
 
 /// When an image was seen. Of one that was there before anybody looked it is not known since when: as upstream
 /// (pkg/kubelet/images/image_gc_manager.go: `detectImages`) that is as good as ever.
+/// Times are of a clock that nobody sets ([`crate::clock::Clock::steady`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub first: Timestamp,
