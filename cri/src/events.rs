@@ -9,6 +9,7 @@
 
 mod containerd;
 mod decode;
+mod in_step;
 mod stream;
 
 use crate::client::CriClient;

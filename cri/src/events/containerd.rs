@@ -1,31 +1,29 @@
 //! Events by containerd's own event service.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use containerd_client::services::v1::events_client::EventsClient;
 use containerd_client::services::v1::{PublishRequest, SubscribeRequest};
 use containerd_client::types::Envelope;
-use futures::{StreamExt, TryStreamExt, future};
-use tokio::time::{Instant, sleep, timeout};
+use futures::{TryStreamExt, future};
+use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use super::decode::{self, TOPICS};
+use super::in_step::in_step;
 use crate::channel::Call;
 use crate::client::CriClient;
 use crate::error::{CriError, Result};
-use crate::id::{ContainerId, SandboxId};
 use crate::namespace::{self, K8S_NAMESPACE};
-use crate::service::{ContainerEvents, RuntimeService};
-use crate::types::{ContainerEvent, ContainerEventKind, ContainerState, SandboxState};
+use crate::service::ContainerEvents;
 
 const OP: &str = "Subscribe";
 /// Topic of the event by which we learn that the subscription stands.
 const MARKER_TOPIC: &str = "/copepod/subscribed";
 /// How often the marker is sent until it comes back.
 const MARKER_PERIOD: Duration = Duration::from_millis(25);
-/// How long CRI may lag behind containerd's events.
-const STOP_LAG_LIMIT: Duration = Duration::from_secs(2);
 
 /// Subscribes, and returns when containerd provably sends: a marker event that
 /// we publish ourselves has come back. Whatever happens after is in the stream.
@@ -77,53 +75,12 @@ async fn mark(client: &CriClient, call: &Call) -> Result<()> {
     call.send(events.publish(request)).await.map(drop)
 }
 
-/// Decodes, and holds an exit back until CRI knows of it too: containerd's
-/// event precedes CRI's own book-keeping by some milliseconds, and a caller who
-/// looked in between would see a running container and no further event.
+/// Decodes, and holds ends back until CRI knows of them too.
 fn decoded_in_step(client: CriClient, envelopes: Streaming<Envelope>, call: Call) -> ContainerEvents {
     let garbage = call.clone();
-    envelopes
+    let events = envelopes
         .map_err(move |status| call.status(&status))
         .and_then(move |envelope| future::ready(decode::envelope(&envelope).map_err(|e| garbage.malformed(e))))
-        .try_filter_map(future::ok)
-        .map(move |event| {
-            let client = client.clone();
-            async move {
-                let event = event?;
-                if event.kind == ContainerEventKind::Stopped {
-                    wait_until_stopped(&client, &event).await;
-                }
-                Ok(event)
-            }
-        })
-        // In order: a container's end must not follow its removal.
-        .buffered(64)
-        // What follows an error (the end of the runtime) is not worth hearing.
-        .scan(false, |ended, event| {
-            let over = std::mem::replace(ended, *ended || event.is_err());
-            future::ready((!over).then_some(event))
-        })
-        .boxed()
-}
-
-/// Waits until CRI agrees that the container or sandbox does not run, or for
-/// [`STOP_LAG_LIMIT`]. A failing CRI is no reason to keep the event back.
-async fn wait_until_stopped(client: &CriClient, event: &ContainerEvent) {
-    let end = Instant::now() + STOP_LAG_LIMIT;
-    let mut pause = Duration::from_millis(1);
-    while Instant::now() < end && runs(client, &event.id).await {
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(100));
-    }
-}
-
-async fn runs(client: &CriClient, id: &str) -> bool {
-    match client.container_status(&ContainerId::new(id)).await {
-        Ok(status) => matches!(status.state, ContainerState::Running | ContainerState::Created),
-        Err(e) if e.is_not_found() => match client.pod_sandbox_status(&SandboxId::new(id)).await {
-            Ok(status) => status.summary.state == SandboxState::Ready,
-            Err(_) => false,
-        },
-        Err(_) => false,
-    }
+        .try_filter_map(future::ok);
+    in_step(events, Arc::new(client))
 }
