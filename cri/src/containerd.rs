@@ -184,8 +184,18 @@ impl Containerd {
     /// answers CRI calls. From then on it is started again whenever it ends,
     /// until `cancel` or [`Containerd::shutdown`].
     pub async fn start(options: Options, cancel: CancellationToken) -> Result<Self, ContainerdError> {
-        let plan = process::prepare(&options).await?;
-        let process = process::adopt_or_start(&options, &plan).await?;
+        let mut plan = process::prepare(&options).await?;
+        let process = match process::adopt_or_start(&options, &plan).await {
+            // It may not be what it was, and configured for that.
+            Err(problem) => match process::ask_again(&options, &plan).await {
+                Some(another) => {
+                    plan = another;
+                    process::adopt_or_start(&options, &plan).await?
+                }
+                None => return Err(problem),
+            },
+            started => started?,
+        };
         let supervisor = Supervisor::spawn(options.clone(), plan, process, cancel);
         Ok(Self { options, supervisor })
     }

@@ -39,7 +39,8 @@ const FOR_REAL: &[(&str, Test)] = tests!(faults:
     logs_are_written a_container_can_join_anothers_processes import_is_idempotent archives_are_imported
     private_images_are_pulled_with_credentials cri_events_where_they_exist
     limits_of_open_files_reach_containers a_daemon_that_dies_in_a_purge_is_replaced
-    daemon_is_adopted_or_replaced crashes_can_be_purged broken_daemon_says_why daemon_killed_in_a_call
+    daemon_is_adopted_or_replaced the_program_behind_a_script_is_followed crashes_can_be_purged
+    broken_daemon_says_why daemon_killed_in_a_call
 );
 
 fn main() -> ExitCode {

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 use tokio::process::Command;
@@ -17,6 +18,9 @@ use super::{ContainerdError, OciRuntime, Options, Snapshotter};
 const SYSTEM_DIRECTORIES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// Bit of CAP_SYS_RESOURCE, capabilities(7).
 const CAP_SYS_RESOURCE: u32 = 24;
+
+/// How long a module may take to load.
+const MODPROBE: Duration = Duration::from_secs(10);
 
 /// PATH with the system's directories at its end.
 fn search_path() -> Vec<PathBuf> {
@@ -95,7 +99,9 @@ async fn usable_snapshotter(root: &Path) -> Snapshotter {
     let listed = || fs::read_to_string("/proc/filesystems").is_ok_and(|t| t.lines().any(|l| l.ends_with("\toverlay")));
     if !listed() {
         // A module that nothing needed yet; without modprobe it is not one.
-        let _ = Command::new("modprobe").arg("overlay").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+        let mut modprobe = Command::new("modprobe");
+        modprobe.arg("overlay").stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        let _ = tokio::time::timeout(MODPROBE, modprobe.status()).await;
     }
     let on_overlay = statfs(root).is_ok_and(|s| s.filesystem_type() == OVERLAYFS_SUPER_MAGIC);
     if listed() && !on_overlay { Snapshotter::Overlayfs } else { Snapshotter::Native }

@@ -13,12 +13,14 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::info;
+use tracing::{info, warn};
 
-use super::{ContainerdError, Options, config, detect, sys, version};
+use super::version::{self, Line};
+use super::{ContainerdError, Options, config, detect, sys};
 use crate::client::{CriClient, Deadlines};
 use crate::error::CriError;
 use crate::service::RuntimeService;
+use crate::types::Version;
 
 /// The longest path of a unix socket, without the ending zero: sockaddr_un.
 const MAX_SOCKET_PATH: usize = 107;
@@ -35,7 +37,7 @@ pub(super) struct Plan {
     pub containerd: PathBuf,
     pub config: String,
     /// As CRI's Version tells it, for comparison with a running daemon.
-    pub version_line: String,
+    pub version: Line,
 }
 
 /// The running daemon.
@@ -99,17 +101,41 @@ pub(super) async fn prepare(options: &Options) -> Result<Plan, ContainerdError> 
     for directory in [&options.root, &options.state] {
         fs::create_dir_all(directory).map_err(file("create directory", directory))?;
     }
-    let version_line = version::line(&containerd, &options.state.join(version::NOTE)).await?;
-    let machine = detect::machine(options, &version_line).await?;
-    Ok(Plan { containerd, config: config::render(options, &machine), version_line })
+    let version = version::line(&containerd, &options.state.join(version::NOTE)).await?;
+    plan(options, containerd, version).await
+}
+
+async fn plan(options: &Options, containerd: PathBuf, version: Line) -> Result<Plan, ContainerdError> {
+    let machine = detect::machine(options, &version.text).await?;
+    Ok(Plan { containerd, config: config::render(options, &machine), version })
+}
+
+/// Another plan, where the program is not the one that `present` was made for: what runs says so by its API, or what
+/// would run next, where that is not told by the file of the program. Nothing waits for it.
+pub(super) async fn reconsider(options: &Options, present: &Plan) -> Option<Plan> {
+    let doubtful = present.version.noted && version::is_script(&present.containerd);
+    if !doubtful && is_told(&client(options, ADOPT_TIMEOUT).version().await.ok()?, present) {
+        return None;
+    }
+    ask_again(options, present).await
+}
+
+/// Another plan, where the program says now that it is not the one that `present` was made for.
+pub(super) async fn ask_again(options: &Options, present: &Plan) -> Option<Plan> {
+    let asked = version::ask_and_note(&present.containerd, &options.state.join(version::NOTE)).await;
+    let text = asked.inspect_err(|error| warn!(%error, "what containerd is is not known")).ok()?;
+    if text == present.version.text {
+        return None;
+    }
+    let next = plan(options, present.containerd.clone(), Line { text, noted: false }).await;
+    next.inspect_err(|error| warn!(%error, "containerd stays as it is")).ok()
 }
 
 /// Takes over the daemon that runs already if it is as planned; replaces it if
 /// not; starts one where there is none.
 pub(super) async fn adopt_or_start(options: &Options, plan: &Plan) -> Result<Process, ContainerdError> {
     if let Some(process) = running(options).await {
-        let same_config = fs::read_to_string(options.config_file()).is_ok_and(|text| text == plan.config);
-        if same_config && answers_as_planned(options, plan).await {
+        if is_as_planned(options, plan).await {
             info!(pid = process.pid(), "adopted the running containerd");
             return Ok(process);
         }
@@ -132,9 +158,14 @@ fn client(options: &Options, request: Duration) -> CriClient {
     CriClient::with_deadlines(options.socket(), Deadlines { request, ..Deadlines::default() })
 }
 
-async fn answers_as_planned(options: &Options, plan: &Plan) -> bool {
-    let version = client(options, ADOPT_TIMEOUT).version().await;
-    version.is_ok_and(|v| !v.runtime_version.is_empty() && plan.version_line.contains(&v.runtime_version))
+/// Whether what runs has the planned configuration and version.
+pub(super) async fn is_as_planned(options: &Options, plan: &Plan) -> bool {
+    let same_config = fs::read_to_string(options.config_file()).is_ok_and(|text| text == plan.config);
+    same_config && client(options, ADOPT_TIMEOUT).version().await.is_ok_and(|told| is_told(&told, plan))
+}
+
+fn is_told(told: &Version, plan: &Plan) -> bool {
+    !told.runtime_version.is_empty() && plan.version.text.contains(&told.runtime_version)
 }
 
 /// Starts the daemon and waits until it answers.

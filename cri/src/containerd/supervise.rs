@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -61,12 +63,13 @@ struct Watcher {
 
 impl Watcher {
     async fn run(
-        self,
+        mut self,
         mut process: Process,
         mut stopped: oneshot::Receiver<Shutdown>,
         cancel: CancellationToken,
     ) -> Done {
         let mut pause = FIRST_PAUSE;
+        let mut outdated = self.outdated();
         loop {
             let since = Instant::now();
             // All arms only wait, and may be dropped at any time. An owner that
@@ -78,32 +81,60 @@ impl Watcher {
                     let how = stopped.try_recv().unwrap_or(Shutdown::LeaveRunning);
                     return end(process, how).await;
                 }
-                () = process.ended() => {}
+                plan = &mut outdated => {
+                    self.plan = plan;
+                    outdated = self.outdated();
+                    if process::is_as_planned(&self.options, &self.plan).await {
+                        continue;
+                    }
+                    info!(pid = process.pid(), version = self.plan.version.text, "containerd is another one now");
+                }
+                () = process.ended() => {
+                    warn!(pid = process.pid(), ran = ?since.elapsed(), "containerd ended; starting it again");
+                }
             }
             self.health.send_replace(Health::Down);
             pause = if since.elapsed() > GOOD_RUN { FIRST_PAUSE } else { pause };
-            warn!(pid = process.pid(), ran = ?since.elapsed(), "containerd ended; starting it again");
             let next = tokio::select! {
                 _ = &mut stopped => return Ok(()),
                 () = cancel.cancelled() => return Ok(()),
                 next = self.restart(&mut pause) => next,
             };
             process = next;
+            outdated = self.outdated();
             self.pid.send_replace(process.pid());
             self.health.send_replace(Health::Ready);
             info!(pid = process.pid(), "containerd runs again");
         }
     }
 
-    /// Starts it until it stays. Dropped midway, a daemon that was just
+    /// Ends with another plan, if one is needed.
+    fn outdated(&self) -> BoxFuture<'static, Plan> {
+        let (options, plan) = (self.options.clone(), self.plan.clone());
+        let another = async move {
+            match process::reconsider(&options, &plan).await {
+                Some(plan) => plan,
+                None => std::future::pending().await,
+            }
+        };
+        another.boxed()
+    }
+
+    /// Starts it until it stays, in place of one that runs and is not as planned. Dropped midway, a daemon that was just
     /// started runs on, and is adopted next time.
-    async fn restart(&self, pause: &mut Duration) -> Process {
+    async fn restart(&mut self, pause: &mut Duration) -> Process {
         loop {
             sleep(*pause).await;
             *pause = (*pause * 2).min(LONGEST_PAUSE);
             match process::adopt_or_start(&self.options, &self.plan).await {
                 Ok(process) => return process,
-                Err(problem) => error!(%problem, retry_after = ?pause, "containerd does not start"),
+                Err(problem) => {
+                    error!(%problem, retry_after = ?pause, "containerd does not start");
+                    // It may not be what it was, and configured for that.
+                    if let Some(plan) = process::ask_again(&self.options, &self.plan).await {
+                        self.plan = plan;
+                    }
+                }
             }
         }
     }

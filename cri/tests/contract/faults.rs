@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use cri::containerd::{Containerd, Health, Keep, Options, Shutdown, purge};
@@ -188,6 +189,46 @@ pub async fn daemon_is_adopted_or_replaced(s: &Subject) -> Result<()> {
     ensure!(tokio::net::UnixStream::connect(changed.socket()).await.is_err(), "the daemon still answers");
     purge(&changed, Keep::Nothing).await?;
     ensure!(!changed.state.exists() && !changed.root.exists(), "files are left");
+    Ok(())
+}
+
+/// A script's file says nothing of the program behind it: when that is another one, the daemon is replaced all the same,
+/// soon after the start, which waits for nothing.
+pub async fn the_program_behind_a_script_is_followed(s: &Subject) -> Result<()> {
+    let r = real(s)?;
+    let (old, new) = (PathBuf::from("containerd"), r.options.containerd.clone().context("no program")?);
+    let new = if new == old { crate::releases()[1].1.clone() } else { new };
+    // It was left running, or it was not there.
+    for how in [Shutdown::LeaveRunning, Shutdown::StopDaemon] {
+        let (directory, options) = another(r)?;
+        let (script, behind) = (directory.path().join("script"), directory.path().join("behind"));
+        fs::write(&script, format!("#!/bin/sh\nexec \"$(cat {})\" \"$@\"\n", behind.display()))?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        let options = Options { containerd: Some(script), ..options };
+        fs::write(&behind, old.as_os_str().as_encoded_bytes())?;
+        let first = Containerd::start(options.clone(), CancellationToken::new()).await?;
+        let (before, pid) = (first.client().version().await?.runtime_version, first.pid());
+        first.shutdown(how).await?;
+        fs::write(&behind, new.as_os_str().as_encoded_bytes())?;
+        let second = Containerd::start(options.clone(), CancellationToken::new()).await?;
+        ensure!(how == Shutdown::StopDaemon || second.pid() == pid, "the start waited for another daemon");
+        let noted = options.state.join("version.json");
+        let after = time::eventually("the other program's daemon", async || {
+            let after = second.client().version().await?.runtime_version;
+            let told = fs::read_to_string(&noted)?;
+            ensure!(after != before && told.contains(&after), "{before}, then {after}: {told}");
+            Ok(after)
+        });
+        let after = after.await?;
+        second.shutdown(Shutdown::LeaveRunning).await?;
+        let third = Containerd::start(options.clone(), CancellationToken::new()).await?;
+        let pid = third.pid();
+        third.shutdown(Shutdown::LeaveRunning).await?;
+        let fourth = Containerd::start(options.clone(), CancellationToken::new()).await?;
+        ensure!(fourth.pid() == pid && fourth.client().version().await?.runtime_version == after, "replaced again");
+        fourth.shutdown(Shutdown::StopDaemon).await?;
+        purge(&options, Keep::Nothing).await?;
+    }
     Ok(())
 }
 
