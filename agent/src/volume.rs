@@ -34,6 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use cri::types::{Mount, MountPropagation};
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
 
 use crate::contract::{ChangeSink, MountedVolumes, PodVolumes, VolumeError};
@@ -55,6 +56,10 @@ pub struct VolumeConfig {
     /// allocatable resources stand in for limits containers lack.
     pub fields: FieldContext,
 }
+
+/// How long somebody waits for a pod's volumes (pkg/kubelet/volumemanager/volume_manager.go:
+/// `podAttachAndMountTimeout`): a file system that does not answer is no reason to say nothing.
+const LONGEST_WAIT: Duration = Duration::from_secs(2 * 60 + 3);
 
 /// All volumes of all pods of this node.
 pub struct VolumeManager {
@@ -125,11 +130,14 @@ impl PodVolumes for VolumeManager {
             }
             return Ok(mounted);
         }
-        let mut state = entry.state.lock().await;
-        let result = self.reconcile(&entry, &mut state, pod, &pod_dir).await;
-        let waits = state.deadline().is_some();
-        // Who looks for the next deadline passes over pods that are busy.
-        drop(state);
+        let set_up = async {
+            let mut state = entry.state.lock().await;
+            let result = self.reconcile(&entry, &mut state, pod, &pod_dir).await;
+            (result, state.deadline().is_some())
+        };
+        let late = |message| (Err(VolumeError::SetUp { volume: "all".into(), message }), false);
+        // Who looks for the next deadline passes over pods that are busy: this one no longer is.
+        let (result, waits) = within(set_up).await.unwrap_or_else(late);
         if waits {
             self.deadlines.notify_one();
         }
@@ -163,7 +171,8 @@ impl PodVolumes for VolumeManager {
                 Some(sub_path) => {
                     let target = self.sub_path_target(pod, container, mount, index).map_err(fail)?;
                     let source = source.clone();
-                    jobs.run(move || subpath::bind(&source, &sub_path, &target)).await.map_err(fail)?
+                    let bound = jobs.run(move || subpath::bind(&source, &sub_path, &target));
+                    within(bound).await.and_then(|bound| bound).map_err(fail)?
                 }
             };
             let managed = known.iter().any(|volume| volume.name() == mount.name && volume.is_managed());
@@ -178,14 +187,17 @@ impl PodVolumes for VolumeManager {
         // Who waits for the API server waits no longer, and who comes later sees
         // that all is over.
         entry.ended.cancel();
-        let mut state = entry.state.lock().await;
-        // Nothing of it is due any more, should what follows fail.
-        *state = PodState::default();
-        // Mounting that somebody began and dropped has to end before.
-        entry.jobs.wait_idle().await;
-        // Each pod's by itself: nobody's end waits for the trees of others.
-        let removed = entry.jobs.run(move || plugins::tear_down_all(&pod_dir));
-        removed.await.map_err(|message| VolumeError::TearDown { volume: "all".into(), message })?;
+        let removed = within(async {
+            let mut state = entry.state.lock().await;
+            // Nothing of it is due any more, should what follows fail.
+            *state = PodState::default();
+            // Mounting that somebody began and dropped has to end before.
+            entry.jobs.wait_idle().await;
+            // Each pod's by itself: nobody's end waits for the trees of others.
+            entry.jobs.run(move || plugins::tear_down_all(&pod_dir)).await
+        });
+        let failed = |message| VolumeError::TearDown { volume: "all".into(), message };
+        removed.await.and_then(|removed| removed).map_err(failed)?;
         self.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         Ok(())
     }
@@ -206,6 +218,11 @@ impl VolumeManager {
         }
         Ok(dir.join("volume-subpaths").join(&mount.name).join(&container.name).join(index.to_string()))
     }
+}
+
+/// The work, or that it takes too long: who waits can say so, and try again. What of it blocks goes on.
+async fn within<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    tokio::time::timeout(LONGEST_WAIT, work).await.map_err(|_| format!("not done within {LONGEST_WAIT:?}"))
 }
 
 fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>, String> {

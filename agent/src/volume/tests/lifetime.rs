@@ -30,6 +30,29 @@ fn a_pod_whose_volumes_hang_holds_no_other_up() {
     });
 }
 
+/// Who waits for volumes that hang is told after a while, and tries again (pkg/kubelet/volumemanager:
+/// `podAttachAndMountTimeout`).
+#[test]
+fn a_wait_for_volumes_ends() {
+    in_mount_namespace_on(
+        |builder| builder.start_paused(true),
+        || async {
+            let dir = tempfile::tempdir().unwrap();
+            let manager = set_at(dir.path(), &FakeReader::new(3600));
+            let pod = pod(json!({"containers": [], "volumes": [{"name": "a", "emptyDir": {}}]}));
+            let (uid, day) = (PodUid::of(&pod), Duration::from_secs(86_400));
+            let entry = manager.entry(&uid);
+            let hangs = entry.state.lock().await;
+            let set_up = tokio::time::timeout(day, manager.set_up(&pod)).await.expect("it ends");
+            assert!(set_up.unwrap_err().to_string().ends_with("not done within 123s"));
+            let torn_down = tokio::time::timeout(day, manager.tear_down(&uid)).await.expect("it ends");
+            assert!(torn_down.unwrap_err().to_string().ends_with("not done within 123s"));
+            drop(hangs);
+            manager.tear_down(&uid).await.unwrap();
+        },
+    );
+}
+
 /// What shows an object that nobody answers for stays as it is: neither its own pod waits for that, nor do others.
 #[test]
 fn a_refresh_that_hangs_holds_nobody_up() {
