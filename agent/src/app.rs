@@ -19,6 +19,7 @@ use cri::{ImageService, RuntimeService};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::answers;
 use crate::bootstrap::{Credentials, rotate};
 use crate::cgroup::CgroupTree;
 use crate::clock::Clock;
@@ -84,6 +85,7 @@ const EVENT_QUEUE: usize = 1024;
 /// true once pods are served: the runtime answered, the node is registered and
 /// the pod sources have synced.
 pub async fn run(inputs: Inputs, ready: watch::Sender<bool>, token: CancellationToken) -> anyhow::Result<()> {
+    let inputs = Inputs { client: inputs.client.map(answers::bounded), ..inputs };
     let Some(runtime_name) = wait_for_runtime(inputs.runtime.as_ref(), &token).await else { return Ok(()) };
     let app = App::build(inputs, runtime_name).await?;
     app.serve(ready, token).await

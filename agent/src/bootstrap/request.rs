@@ -11,6 +11,7 @@ use kube::{Client, Error};
 
 use super::plan::{Answer, Request, answer};
 use super::{JoinError, PATIENCE};
+use crate::answers::bounded;
 use crate::watch::{Item, Skipped};
 
 /// How long an approval is waited for, as upstream.
@@ -20,6 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The certificate that was issued for a request.
 pub(super) async fn certificate(client: &Client, request: &Request) -> Result<String, JoinError> {
+    let client = bounded(client.clone());
     let asked: Api<CertificateSigningRequest> = Api::all(client.clone());
     retried(|| async {
         match asked.create(&PostParams::default(), &request.object).await {
@@ -30,7 +32,7 @@ pub(super) async fn certificate(client: &Client, request: &Request) -> Result<St
     .await?;
     let name = request.name();
     tracing::info!(request = name, "waiting for a certificate");
-    match tokio::time::timeout(APPROVAL, answered(Api::all(client.clone()), name)).await {
+    match tokio::time::timeout(APPROVAL, answered(Api::all(client), name)).await {
         Ok(Answer::Issued(pem)) => Ok(pem),
         Ok(Answer::Refused(reason)) => Err(JoinError::Denied { name: name.to_owned(), reason }),
         Ok(Answer::Pending) | Err(_) => Err(JoinError::Unanswered { name: name.to_owned(), waited: APPROVAL }),
