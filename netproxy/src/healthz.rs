@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use jiff::Timestamp;
 use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::http::Listening;
@@ -32,36 +33,35 @@ pub struct Health {
 struct Inner {
     /// Milliseconds since 1970 of the last successful sync.
     updated: AtomicI64,
-    /// When the oldest change came that is not programmed yet; 0 for none.
-    queued: AtomicI64,
+    /// When the oldest change came that is not programmed yet, by a clock that nobody sets.
+    queued: Mutex<Option<Instant>>,
     eligible: AtomicBool,
-    /// Milliseconds that a change may wait.
-    timeout: i64,
+    /// How long a change may wait.
+    timeout: Duration,
 }
 
 impl Health {
     /// Nothing synced yet: a change counts as queued from `now`. One that waits for `timeout`
     /// (upstream: twice the sync period) makes the proxy unhealthy.
     #[must_use]
-    pub fn new(now: Timestamp, timeout: Duration) -> Self {
-        let inner = Inner {
-            updated: AtomicI64::new(0),
-            queued: AtomicI64::new(now.as_millisecond()),
-            eligible: AtomicBool::new(true),
-            timeout: i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX),
-        };
-        Self { inner: Arc::new(inner) }
+    pub fn new(now: Instant, timeout: Duration) -> Self {
+        let (updated, queued, eligible) = (AtomicI64::new(0), Mutex::new(Some(now)), AtomicBool::new(true));
+        Self { inner: Arc::new(Inner { updated, queued, eligible, timeout }) }
+    }
+
+    fn oldest(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.inner.queued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A change came.
-    pub fn queued(&self, now: Timestamp) {
-        let _ = self.inner.queued.compare_exchange(0, now.as_millisecond(), Ordering::Relaxed, Ordering::Relaxed);
+    pub fn queued(&self, now: Instant) {
+        self.oldest().get_or_insert(now);
     }
 
     /// All changes are programmed.
     pub fn updated(&self, now: Timestamp) {
         self.inner.updated.store(now.as_millisecond(), Ordering::Relaxed);
-        self.inner.queued.store(0, Ordering::Relaxed);
+        *self.oldest() = None;
     }
 
     /// Whether load balancers may use this node: false while it is being removed.
@@ -71,14 +71,13 @@ impl Health {
 
     /// Whether no change has waited too long.
     #[must_use]
-    pub fn healthy(&self, now: Timestamp) -> bool {
-        let queued = self.inner.queued.load(Ordering::Relaxed);
-        queued == 0 || now.as_millisecond() - queued < self.inner.timeout
+    pub fn healthy(&self, now: Instant) -> bool {
+        self.oldest().is_none_or(|queued| now.saturating_duration_since(queued) < self.inner.timeout)
     }
 
-    fn report(&self, now: Timestamp, with_eligibility: bool) -> Response {
+    fn report(&self, at: Instant, now: Timestamp, with_eligibility: bool) -> Response {
         let eligible = self.inner.eligible.load(Ordering::Relaxed);
-        let healthy = self.healthy(now);
+        let healthy = self.healthy(at);
         // A healthy proxy with nothing to do is as good as one that just synced.
         let updated = Timestamp::from_millisecond(self.inner.updated.load(Ordering::Relaxed)).unwrap_or(now);
         let updated = if healthy { now } else { updated };
@@ -96,12 +95,12 @@ impl Health {
 pub fn router(health: Health, metrics: Metrics) -> Router {
     type Both = State<(Health, Metrics)>;
     let healthz = |State((health, metrics)): Both| async move {
-        let answer = health.report(Timestamp::now(), true);
+        let answer = health.report(Instant::now(), Timestamp::now(), true);
         metrics.healthz_answered(answer.status().as_u16());
         answer
     };
     let livez = |State((health, metrics)): Both| async move {
-        let answer = health.report(Timestamp::now(), false);
+        let answer = health.report(Instant::now(), Timestamp::now(), false);
         metrics.livez_answered(answer.status().as_u16());
         answer
     };
@@ -119,7 +118,7 @@ struct ServiceHealth {
 impl ServiceHealth {
     fn report(&self) -> Response {
         let count = self.local_endpoints.load(Ordering::Relaxed);
-        let proxy_healthy = self.proxy.healthy(Timestamp::now());
+        let proxy_healthy = self.proxy.healthy(Instant::now());
         let ok = count > 0 && proxy_healthy;
         let body = json!({
             "service": { "namespace": &*self.name.namespace, "name": &*self.name.name },
@@ -206,26 +205,27 @@ mod tests {
 
     #[test]
     fn is_unhealthy_when_a_change_waits_too_long() {
-        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let (began, now) = (Instant::now(), Timestamp::now());
+        let at = |seconds| began + Duration::from_secs(seconds);
         let health = Health::new(at(1000), Duration::from_secs(60));
         assert!(health.healthy(at(1059)));
         assert!(!health.healthy(at(1060)), "the first sync never came");
-        health.updated(at(1061));
+        health.updated(now);
         assert!(health.healthy(at(9999)), "nothing waits");
         health.queued(at(10_000));
         health.queued(at(10_050));
         assert!(!health.healthy(at(10_061)), "the oldest change counts");
-        assert_eq!(health.report(at(10_061), true).status(), StatusCode::SERVICE_UNAVAILABLE);
-        health.updated(at(10_062));
+        assert_eq!(health.report(at(10_061), now, true).status(), StatusCode::SERVICE_UNAVAILABLE);
+        health.updated(now);
         health.set_node_eligible(false);
-        assert_eq!(health.report(at(10_063), true).status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(health.report(at(10_063), false).status(), StatusCode::OK);
+        assert_eq!(health.report(at(10_063), now, true).status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(health.report(at(10_063), now, false).status(), StatusCode::OK);
     }
 
     #[test]
     fn service_health_counts_local_endpoints() {
         let name = ServiceName { namespace: "ns".into(), name: "svc".into() };
-        let proxy = Health::new(Timestamp::now(), Duration::from_secs(60));
+        let proxy = Health::new(Instant::now(), Duration::from_secs(60));
         let health = ServiceHealth { name, local_endpoints: AtomicUsize::new(0), proxy };
         assert_eq!(health.report().status(), StatusCode::SERVICE_UNAVAILABLE);
         health.local_endpoints.store(2, Ordering::Relaxed);
@@ -233,6 +233,19 @@ mod tests {
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["x-load-balancing-endpoint-weight"], "2");
     }
+
+    /// What waits gets older by what passes, whatever anybody sets the machine's clock to.
+    #[tokio::test(start_paused = true)]
+    async fn the_wall_clock_makes_nobody_healthy() {
+        let name = ServiceName { namespace: "ns".into(), name: "svc".into() };
+        let proxy = Health::new(Instant::now(), Duration::from_secs(60));
+        let health = ServiceHealth { name, local_endpoints: AtomicUsize::new(2), proxy };
+        tokio::time::advance(Duration::from_secs(59)).await;
+        assert_eq!(health.report().status(), StatusCode::OK);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(health.report().status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
     #[test]
     fn health_checks_listen_where_node_ports_are_served() {
         let local: Vec<Ipv4Addr> =

@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -174,7 +173,7 @@ pub async fn run(
     probe(&node)?;
     let conntrack = CtNetlink::new().map_err(ServiceProxyError::Unavailable)?;
     tune(&config);
-    let health = Health::new(Timestamp::now(), config.sync_period * 2);
+    let health = Health::new(tokio::time::Instant::now(), config.sync_period * 2);
     let tasks = token.child_token();
     let _stop = tasks.clone().drop_guard();
     serve(&config, &health, &tasks).await?;

@@ -291,7 +291,7 @@ where
             self.clear_pending();
             return;
         }
-        self.health.queued(Timestamp::now());
+        self.health.queued(Instant::now());
         self.metrics.last_queued.set(now_seconds());
         let full = !self.applied;
         let services = changed.len();
@@ -313,7 +313,7 @@ where
             retry_in = ?self.backoff,
             "writing service rules failed"
         );
-        self.health.queued(Timestamp::now());
+        self.health.queued(Instant::now());
         self.retry_at = Some(Instant::now() + self.backoff);
         self.backoff = (self.backoff * 2).min(BACKOFF_LAST);
     }

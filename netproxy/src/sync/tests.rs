@@ -58,7 +58,7 @@ impl Harness {
     fn with(nft: FakeNft, periods: SyncPeriods, pod_cidr: PodCidr) -> Self {
         let (changes, receiver) = mpsc::channel(16);
         let (conntrack, metrics, token) = (FakeConntrack::default(), Metrics::default(), CancellationToken::new());
-        let health = Health::new(Timestamp::now(), periods.sync_period * 2);
+        let health = Health::new(Instant::now(), periods.sync_period * 2);
         let inputs = ProxyInputs {
             backend: nft.clone(),
             conntrack: conntrack.clone(),
@@ -145,7 +145,7 @@ async fn writes_nothing_before_both_lists_then_at_once() {
     harness.see(Change::ServicesListed).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(harness.nft.table().is_none());
-    assert!(!harness.health.healthy(Timestamp::now() + Duration::from_secs(61)));
+    assert!(!harness.health.healthy(Instant::now() + Duration::from_secs(61)));
     harness.see(Change::SlicesListed).await;
     harness.until("the first sync", |h| h.nft.table().is_some()).await;
     harness.see(slice(&[1, 2])).await;
@@ -155,7 +155,7 @@ async fn writes_nothing_before_both_lists_then_at_once() {
     harness.see(slice(&[1, 3])).await;
     harness.until("another", |h| h.serves(3)).await;
     assert_eq!(harness.nft.transactions().len(), 3, "the same again writes nothing");
-    assert!(harness.health.healthy(Timestamp::now() + Duration::from_secs(999)));
+    assert!(harness.health.healthy(Instant::now() + Duration::from_secs(999)));
     let mut text = String::new();
     let mut registry = prometheus_client::registry::Registry::default();
     harness.metrics.register(&mut registry);
@@ -289,7 +289,7 @@ async fn a_comparison_that_never_comes_to_rest_holds_nothing_up() {
     harness.until("a change", |h| h.serves(2)).await;
     assert!(began.elapsed() < BACKOFF_FIRST, "at once");
     assert_eq!(harness.metrics.sync_failures.get(), 0);
-    assert!(harness.health.healthy(Timestamp::now() + Duration::from_secs(999)));
+    assert!(harness.health.healthy(Instant::now() + Duration::from_secs(999)));
     harness.nft.restless(false);
     let whole = harness.nft.table();
     let mut bent = whole.clone().unwrap();
@@ -305,7 +305,7 @@ async fn a_comparison_that_never_comes_to_rest_holds_nothing_up() {
 #[tokio::test(start_paused = true)]
 async fn a_sync_that_makes_no_progress_is_unhealthy_until_it_does() {
     let harness = synced(FakeNft::default(), Protocol::Tcp, &[1]).await;
-    let later = || Timestamp::now() + Duration::from_secs(61);
+    let later = || Instant::now() + Duration::from_secs(61);
     assert!(harness.health.healthy(later()));
     for _ in 0..12 {
         harness.nft.fail_next(NftError::Unanswered);
