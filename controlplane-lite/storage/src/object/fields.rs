@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// Where a selectable field is found, and what it is worth when it is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,9 @@ fn split(path: &str) -> Vec<Box<str>> {
 
 /// The values of `paths` in `json`, in order; `None` where absent, null, or not a
 /// scalar.
+///
+/// # Errors
+/// When a key on one of the paths stands there twice: of which the last counts, and not what both have.
 pub(super) fn extract<'de>(
     json: &'de [u8],
     paths: &[FieldPath],
@@ -115,6 +118,7 @@ impl<'de> Visitor<'de> for Descend<'_, 'de, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut entered: Vec<&str> = Vec::new();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             let inside: Vec<_> = self
                 .wanted
@@ -124,6 +128,13 @@ impl<'de> Visitor<'de> for Descend<'_, 'de, '_> {
                     (**first == *key).then_some((*index, rest))
                 })
                 .collect();
+            let first = self.wanted.iter().filter_map(|(_, path)| path.first()).find(|first| ***first == *key);
+            if let Some(first) = first {
+                if entered.contains(&&**first) {
+                    return Err(A::Error::custom(format_args!("duplicate field `{first}`")));
+                }
+                entered.push(first);
+            }
             if inside.is_empty() {
                 map.next_value::<IgnoredAny>()?;
             } else {

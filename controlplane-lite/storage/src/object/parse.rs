@@ -4,9 +4,11 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{EventKind, FieldPath, ObjectError, TAIL, fields};
+use super::{EventKind, FieldPath, ObjectError, TAIL, encode_stored, fields};
 use crate::store::Revision;
 
 /// A piece of text in the frame, or beside it when JSON escapes keep it from
@@ -96,6 +98,25 @@ impl Header {
     }
 }
 
+/// What is read of a map alone: of itself a struct is also read from a list, which has no place for a key.
+struct Mapped<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Mapped<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Map<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Map<T> {
+            type Value = Mapped<T>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Mapped)
+            }
+        }
+        deserializer.deserialize_map(Map(std::marker::PhantomData))
+    }
+}
+
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
@@ -117,12 +138,17 @@ struct Metadata<'a> {
     uid: Option<Str<'a>>,
     #[serde(borrow)]
     deletion_timestamp: Option<Str<'a>>,
-    #[serde(borrow)]
+    /// As written, `null` too.
+    #[serde(borrow, default, deserialize_with = "present")]
     resource_version: Option<&'a RawValue>,
     #[serde(borrow, default)]
     labels: Option<Labels<'a>>,
     #[serde(borrow, default)]
-    owner_references: Option<Vec<Owner<'a>>>,
+    owner_references: Option<Vec<Option<Mapped<Owner<'a>>>>>,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -137,12 +163,12 @@ struct Labels<'a>(Vec<(Str<'a>, Option<Str<'a>>)>);
 impl<'de: 'a, 'a> Deserialize<'de> for Labels<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Pairs;
-        impl<'de> serde::de::Visitor<'de> for Pairs {
+        impl<'de> Visitor<'de> for Pairs {
             type Value = Labels<'de>;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a map of labels")
             }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut pairs = Vec::with_capacity(map.size_hint().unwrap_or(0));
                 while let Some(pair) = map.next_entry::<Str<'de>, Option<Str<'de>>>()? {
                     pairs.push(pair);
@@ -183,6 +209,8 @@ impl Locator {
 /// Largest object that is accepted, in bytes; the API refuses far smaller ones.
 const MAX_BYTES: usize = 64 << 20;
 
+/// Reads what is stored as the API's decoder would: a null is absent, and of a key that stands there twice the last
+/// counts. What is not written as we write it is written anew.
 pub(super) fn parse(
     stored: &[u8],
     revision: Revision,
@@ -192,15 +220,33 @@ pub(super) fn parse(
     if stored.len() > MAX_BYTES {
         return Err(ObjectError::TooLarge(stored.len()));
     }
-    let envelope: Envelope<'_> = serde_json::from_slice(stored).map_err(ObjectError::Json)?;
-    let raw = envelope.metadata.get();
-    if !raw.starts_with('{') {
-        // A struct would also be read from an array, which has no place for a key.
-        return Err(ObjectError::NoName);
+    match read(stored, revision, kind, paths) {
+        Err(ObjectError::Json(error)) if error.is_data() => {
+            let mut value: Value = serde_json::from_slice(stored).map_err(ObjectError::Json)?;
+            let version = &value["metadata"]["resourceVersion"];
+            if !version.is_null() && version != "" {
+                return Err(ObjectError::OwnRevision);
+            }
+            read(&encode_stored(&mut value), revision, kind, paths)
+        }
+        result => result,
     }
-    let metadata: Metadata<'_> = serde_json::from_str(raw).map_err(ObjectError::Json)?;
-    if metadata.resource_version.is_some() {
-        return Err(ObjectError::OwnRevision);
+}
+
+/// Reads what is written as we write it. The error of what is not, but may be an object, is one of its data.
+fn read(
+    stored: &[u8],
+    revision: Revision,
+    kind: EventKind,
+    paths: &[FieldPath],
+) -> Result<(Bytes, Header), ObjectError> {
+    let Mapped(Envelope { metadata: raw }) = serde_json::from_slice(stored).map_err(ObjectError::Json)?;
+    let raw = raw.get();
+    let Mapped::<Metadata<'_>>(metadata) = serde_json::from_str(raw).map_err(ObjectError::Json)?;
+    match metadata.resource_version.map(RawValue::get) {
+        None => {}
+        Some("null" | r#""""#) => return Err(irregular("an empty resourceVersion")),
+        Some(_) => return Err(ObjectError::OwnRevision),
     }
     let name = metadata.name.as_ref().filter(|name| !name.0.is_empty()).ok_or(ObjectError::NoName)?;
     let found = fields::extract(stored, paths).map_err(ObjectError::Json)?;
@@ -222,18 +268,26 @@ pub(super) fn parse(
     let empty = Str(Cow::Borrowed(""));
     let mut labels = metadata.labels.map(|labels| labels.0).unwrap_or_default();
     labels.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0));
+    if labels.windows(2).any(|pair| pair[0].0.0 == pair[1].0.0) {
+        return Err(irregular("a label twice"));
+    }
+    let owners = metadata.owner_references.iter().flatten().flatten();
     let header = Header {
         namespace: at.some(metadata.namespace.as_ref()),
         name: at.text(&name.0),
         uid: at.some(metadata.uid.as_ref()),
         deletion_timestamp: at.some(metadata.deletion_timestamp.as_ref()),
         labels: labels.iter().map(|(k, v)| (at.text(&k.0), at.text(&v.as_ref().unwrap_or(&empty).0))).collect(),
-        owners: metadata.owner_references.iter().flatten().filter_map(|owner| at.some(owner.uid.as_ref())).collect(),
+        owners: owners.filter_map(|Mapped(owner)| at.some(owner.uid.as_ref())).collect(),
         fields: found.iter().map(|value| value.as_ref().map(|value| at.text(value))).collect(),
         // Both fit: the whole frame is below MAX_BYTES plus a little.
         splice: (narrow(head.len() + splice_at), narrow(splice.len())),
     };
     Ok((frame.into(), header))
+}
+
+fn irregular(what: &str) -> ObjectError {
+    ObjectError::Json(serde_json::Error::custom(what))
 }
 
 fn narrow(offset: usize) -> u32 {

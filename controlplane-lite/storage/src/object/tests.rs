@@ -123,6 +123,9 @@ fn garbage_is_an_error() {
         r#"{"metadata":{"name":1}}"#,
         r#"{"metadata":"x"}"#,
         r#"{"metadata":["a"]}"#,
+        r#"[{"name":"a"}]"#,
+        r#"{"metadata":{"name":"a","ownerReferences":[["u"]]}}"#,
+        r#"{"metadata":{"name":"a","resourceVersion":3}}"#,
         r#"{"metadata":{"name":"a","labels":[]}}"#,
         r#"{"metadata":{"name":"a","resourceVersion":"3"}}"#,
         "\u{0}\u{1}",
@@ -147,7 +150,194 @@ fn encoding_drops_the_revision() {
     assert_eq!(encode_stored(&mut value), Bytes::from(r#"{"metadata":{"name":"a"}}"#));
 }
 
+/// What the API's decoder leaves out, or takes the last of, is so for who looks at the header.
+#[test]
+fn nulls_are_absent_and_the_last_of_a_key_counts() {
+    for text in [
+        r#"{"metadata":{"name":"a","resourceVersion":null}}"#,
+        r#"{"metadata":{"resourceVersion":"","name":"a"}}"#,
+        r#"{"metadata":{"r\u0065sourceVersion":null,"name":"a"}}"#,
+        r#"{"metadata":{"name":"b","resourceVersion":"3"},"metadata":{"name":"a"}}"#,
+        r#"{"metadata":{"name":"a","resourceVersion":"3","resourceVersion":null}}"#,
+        r#"{"metadata":{"name":"b","name":"a","uid":null,"namespace":null,"deletionTimestamp":null}}"#,
+        r#"{"metadata":{"name":"a","ownerReferences":[null,{"uid":null}]}}"#,
+        r#"{"metadata":{"name":"a","labels":{"k":"1","k":"2"}}}"#,
+        r#"{"metadata":{"name":"a"},"spec":{"nodeName":"n"},"spec":{"count":1}}"#,
+        r#"{"metadata":{"name":"a"},"status":{"phase":"P","phase":null}}"#,
+    ] {
+        let object = as_decoded(text).unwrap();
+        // Of a key that stands there twice, not every reader takes the last.
+        let json = String::from_utf8(object.json().to_vec()).unwrap();
+        assert_eq!(json.matches("\"resourceVersion\"").count(), 1, "{json}");
+    }
+}
+
+/// The header says what a decoder says, and what the decoder cannot take for an object is none.
+fn as_decoded(text: &str) -> Option<Object> {
+    let parsed = Object::parse(text.as_bytes(), Revision(77), EventKind::Added, &paths());
+    let mut value: Value = serde_json::from_str(text).unwrap();
+    let Some(expected) = Expected::of(&value) else {
+        assert!(parsed.is_err(), "{text}");
+        return None;
+    };
+    let object = parsed.unwrap_or_else(|error| panic!("{text}: {error:?}"));
+    let found = Expected {
+        names: [object.namespace(), object.name(), object.uid()].map(str::to_owned),
+        deletion: object.deletion_timestamp().map(str::to_owned),
+        labels: object.labels().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        owners: object.owner_uids().map(str::to_owned).collect(),
+        fields: (0..paths().len()).map(|n| object.field_at(n).unwrap().to_owned()).collect(),
+    };
+    assert_eq!(found, expected, "{text}");
+    for (key, label) in &found.labels {
+        assert_eq!(object.label(key), Some(&**label), "{text}");
+    }
+    value["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    assert_eq!(serde_json::from_slice::<Value>(&object.stored()).unwrap(), value, "{text}");
+    value["metadata"]["resourceVersion"] = json!("77");
+    assert_eq!(object.value(), value, "{text}");
+    Some(object)
+}
+
+/// What a header has to say of a decoded object.
+#[derive(Debug, PartialEq)]
+struct Expected {
+    names: [String; 3],
+    deletion: Option<String>,
+    labels: Vec<(String, String)>,
+    owners: Vec<String>,
+    fields: Vec<String>,
+}
+
+impl Expected {
+    /// Nothing when it is none that the API could have stored.
+    fn of(value: &Value) -> Option<Self> {
+        let metadata = value.get("metadata")?.as_object()?;
+        let text = |value: Option<&Value>| match value {
+            None | Some(Value::Null) => Some(String::new()),
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(_) => None,
+        };
+        let of = |key: &str| text(metadata.get(key));
+        let mut labels = Vec::new();
+        match metadata.get("labels") {
+            None | Some(Value::Null) => {}
+            Some(map) => {
+                for (key, value) in map.as_object()? {
+                    labels.push((key.clone(), text(Some(value))?));
+                }
+            }
+        }
+        labels.sort();
+        let mut owners = Vec::new();
+        match metadata.get("ownerReferences") {
+            None | Some(Value::Null) => {}
+            Some(list) => {
+                for owner in list.as_array()? {
+                    owners.push(if owner.is_null() { String::new() } else { text(owner.as_object()?.get("uid"))? });
+                }
+            }
+        }
+        owners.retain(|uid| !uid.is_empty());
+        let [namespace, name, uid, deletion] = [of("namespace")?, of("name")?, of("uid")?, of("deletionTimestamp")?];
+        if name.is_empty() || !of("resourceVersion")?.is_empty() {
+            return None;
+        }
+        let deletion = Some(deletion).filter(|time| !time.is_empty());
+        Some(Self { names: [namespace, name, uid], deletion, labels, owners, fields: Self::fields(value) })
+    }
+
+    fn fields(value: &Value) -> Vec<String> {
+        let scalar = |path: &str| match value.pointer(path)? {
+            Value::String(text) => Some(text.clone()),
+            Value::Bool(_) | Value::Number(_) => Some(value.pointer(path)?.to_string()),
+            _ => None,
+        };
+        let fields = ["/spec/nodeName", "/status/phase", "/spec/hostNetwork", "/involvedObject/name", "/spec/count"];
+        let texts = fields.iter().map(|path| scalar(path));
+        let default = |path: &str| if path == "/spec/hostNetwork" { "false" } else { "" };
+        texts.zip(fields).map(|(text, path)| text.unwrap_or_else(|| default(path).to_owned())).collect()
+    }
+}
+
+/// Text of a string as JSON, with some of it escaped.
+fn written(texts: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+    (texts, any::<u64>()).prop_map(|(text, escaped)| {
+        let one = |(n, c): (usize, char)| match c {
+            '"' | '\\' | '\0'..='\x1f' => format!("\\u{:04x}", u32::from(c)),
+            c if u32::from(c) < 0x10000 && escaped >> (n % 64) & 7 == 0 => format!("\\u{:04x}", u32::from(c)),
+            c => c.to_string(),
+        };
+        format!("\"{}\"", text.chars().enumerate().map(one).collect::<String>())
+    })
+}
+
+/// Text of a JSON object with these keys, of which some may stand there twice.
+fn object_of(fields: &[(&str, BoxedStrategy<String>)]) -> BoxedStrategy<String> {
+    let entries: Vec<_> = fields
+        .iter()
+        .map(|(key, value)| {
+            (written(Just((*key).to_owned())), value.clone()).prop_map(|(key, value)| format!("{key}: {value}")).boxed()
+        })
+        .collect();
+    let entries = proptest::collection::vec(proptest::strategy::Union::new(entries), 0..fields.len() + 3);
+    entries.prop_map(|entries| format!("{{ {} }}", entries.join(","))).boxed()
+}
+
+/// Text of any JSON value.
+fn any_json() -> BoxedStrategy<String> {
+    let text = written(any::<String>());
+    let leaf =
+        prop_oneof![Just("null".to_owned()), Just("true".into()), any::<i64>().prop_map(|n| n.to_string()), text];
+    leaf.prop_recursive(4, 16, 4, |inner| {
+        let keys =
+            prop_oneof!["[a-c]", Just("metadata".to_owned()), Just("name".into()), Just("resourceVersion".into())];
+        let entry = (written(keys), inner.clone()).prop_map(|(key, value)| format!("{key}:{value}"));
+        prop_oneof![
+            proptest::collection::vec(inner, 0..4).prop_map(|items| format!("[{}]", items.join(","))),
+            proptest::collection::vec(entry, 0..4).prop_map(|entries| format!("{{{}}}", entries.join(","))),
+        ]
+    })
+    .boxed()
+}
+
+/// Text of something like an object of the API.
+fn nearly_object() -> BoxedStrategy<String> {
+    let null = || Just("null".to_owned());
+    let or_else = |value: BoxedStrategy<String>| prop_oneof![16 => value, 3 => null(), 1 => any_json()].boxed();
+    let text =
+        || or_else(prop_oneof![3 => written("[a-z\"\\\\\u{e9}\u{1F600}]{1,5}"), 1 => Just("\"\"".to_owned())].boxed());
+    let owner = || or_else(object_of(&[("uid", text()), ("name", text()), ("kind", any_json())]));
+    let owners = proptest::collection::vec(owner(), 0..3).prop_map(|owners| format!("[{}]", owners.join(",")));
+    let labels = object_of(&[("a", text()), ("b\u{e9}", text()), ("x/y", text())]);
+    let metadata = object_of(&[
+        ("name", text()),
+        ("name", written("[a-z]{1,4}").boxed()),
+        ("namespace", text()),
+        ("uid", text()),
+        ("deletionTimestamp", text()),
+        ("resourceVersion", null().boxed()),
+        ("labels", or_else(labels)),
+        ("ownerReferences", or_else(owners.boxed())),
+        ("annotations", any_json()),
+    ]);
+    let scalar = || prop_oneof![4 => text(), 1 => any_json()].boxed();
+    let named = written("[a-z]{1,4}").prop_map(|name| format!("{{\"name\":{name}}}"));
+    object_of(&[
+        ("metadata", prop_oneof![8 => metadata, 8 => named, 1 => any_json()].boxed()),
+        ("spec", or_else(object_of(&[("nodeName", scalar()), ("hostNetwork", scalar()), ("count", scalar())]))),
+        ("status", or_else(object_of(&[("phase", scalar()), ("other", any_json())]))),
+        ("involvedObject", or_else(object_of(&[("name", scalar())]))),
+        ("data", any_json()),
+    ])
+}
+
 proptest! {
+    #[test]
+    fn headers_say_what_decoders_say(text in nearly_object()) {
+        as_decoded(&text);
+    }
+
     #[test]
     fn bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
         let _ = Object::parse(&bytes, Revision(1), EventKind::Added, &paths());
