@@ -9,6 +9,7 @@ mod access;
 pub mod admission;
 mod allocate;
 mod answer;
+mod background;
 pub mod body;
 mod bootstrap;
 pub mod call;
@@ -204,6 +205,18 @@ async fn sweep(server: std::sync::Weak<Server>) {
     }
 }
 
+/// Starts what the server does beside its requests. It ends with the server.
+fn spawn_tasks(server: &Arc<Server>) {
+    let (panics, kept) = (server.metrics.task_panics(), server.clone());
+    let work = move || bootstrap::keep(kept.clone());
+    tokio::spawn(background::keep("bootstrap", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || ip_addresses::keep(kept.clone());
+    tokio::spawn(background::keep("IP addresses", panics.clone(), work));
+    let swept = Arc::downgrade(server);
+    tokio::spawn(background::keep("sweep", panics, move || sweep(swept.clone())));
+}
+
 /// A running API server. Cheap to clone; the last handle (clients count) that goes ends its tasks.
 #[derive(Debug, Clone)]
 pub struct ApiServer {
@@ -259,9 +272,7 @@ impl ApiServer {
         });
         let running = Arc::new(running.drop_guard());
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
-        tokio::spawn(bootstrap::keep(server.clone()));
-        tokio::spawn(ip_addresses::keep(server.clone()));
-        tokio::spawn(sweep(Arc::downgrade(&server)));
+        spawn_tasks(&server);
         Ok(Self { server, tls, serving, running })
     }
 

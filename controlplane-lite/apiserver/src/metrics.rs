@@ -142,6 +142,7 @@ pub struct Metrics {
     inflight: Family<Inflight, Gauge<i64, AtomicI64>>,
     long_running: Gauge<i64, AtomicI64>,
     panics: Counter,
+    task_panics: Counter,
     /// The labels of all requests so far, to forget those whose kind went.
     known: Mutex<Vec<(Requested, Timed)>>,
 }
@@ -155,7 +156,7 @@ impl Default for Metrics {
         let durations = Durations::new_with_constructor(|| Histogram::new(BUCKETS));
         let inflight = Family::default();
         let long_running = Gauge::default();
-        let panics = Counter::default();
+        let (panics, task_panics) = (Counter::default(), Counter::default());
         registry.register("apiserver_request", "Counter of apiserver requests", requests.clone());
         registry.register(
             "apiserver_request_duration_seconds",
@@ -165,7 +166,13 @@ impl Default for Metrics {
         registry.register("apiserver_current_inflight_requests", "Requests being handled, by kind", inflight.clone());
         registry.register("apiserver_longrunning_requests", "Open watches, tunnels and proxies", long_running.clone());
         registry.register("apiserver_handler_panics", "Requests that ended in a panic", panics.clone());
-        Self { registry, requests, durations, inflight, long_running, panics, known: Mutex::default() }
+        registry.register(
+            "apiserver_task_panics",
+            "Runs of a background task that ended in a panic",
+            task_panics.clone(),
+        );
+        let known = Mutex::default();
+        Self { registry, requests, durations, inflight, long_running, panics, task_panics, known }
     }
 }
 
@@ -225,6 +232,11 @@ impl Metrics {
     /// Notes a panic in a handler.
     pub fn panicked(&self) {
         self.panics.inc();
+    }
+
+    /// Counts panics of background tasks.
+    pub fn task_panics(&self) -> Counter {
+        self.task_panics.clone()
     }
 
     /// The exposition text, of the kinds that are served.

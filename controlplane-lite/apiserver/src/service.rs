@@ -78,7 +78,8 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
     server.flow.answers.send(response, held.of_answer(kept), to)
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

@@ -115,6 +115,9 @@ pub(crate) struct Context {
 /// Runs every controller until the token is cancelled, then waits for the work
 /// in hand. Starts before the API server answers are fine: watches retry.
 pub async fn run(clients: Clients, config: ControllersConfig, token: CancellationToken) {
+    // Its tasks end with it, however it ends: the next run has its own.
+    let token = token.child_token();
+    let _end = token.clone().drop_guard();
     let client = clients.shared().clone();
     let tasks = TaskTracker::new();
     let runner = Runner { tasks: tasks.clone(), token: token.clone(), status: config.status.clone() };

@@ -2,9 +2,11 @@
 //! decisions, many bindings at once.
 
 use std::fmt::Debug;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client};
@@ -20,6 +22,7 @@ use super::monotonic::MonotonicClock;
 use super::pod::{PodInfo, PodUid};
 use client::events::Recorder;
 use client::reflect::Source;
+use client::workqueue::panic_text;
 use client::{Filter, Objects, Observer, Sink, Unreadable, reflect};
 
 /// Requests in flight at once.
@@ -30,6 +33,9 @@ const BATCH: usize = 16;
 /// Runs the scheduler until the token is cancelled, then waits for the bindings
 /// in flight. May start before the API server answers.
 pub async fn run(client: Client, config: SchedulerConfig, token: CancellationToken) {
+    // Its tasks end with it, however it ends: the next run has its own.
+    let token = token.child_token();
+    let _end = token.clone().drop_guard();
     let tasks = TaskTracker::new();
     let (tx, rx) = unbounded_channel();
     let events = Recorder::start(client.clone(), "default-scheduler", &tasks, token.clone());
@@ -112,6 +118,32 @@ impl Sink<Node> for Feed {
     fn progressed(&self, _revision: u64) {}
 }
 
+/// A request in flight, until the scheduler is told what came of it: also when that is a panic.
+struct InFlight {
+    tx: UnboundedSender<Message>,
+    outcome: Option<Message>,
+}
+
+impl InFlight {
+    /// `failed` is what the scheduler is told unless the request ends.
+    fn new(tx: &UnboundedSender<Message>, failed: Message) -> Self {
+        Self { tx: tx.clone(), outcome: Some(failed) }
+    }
+
+    fn ended(mut self, message: Message) {
+        self.outcome = Some(message);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(message) = self.outcome.take() {
+            // Fails only when the scheduler has ended.
+            let _ = self.tx.send(message);
+        }
+    }
+}
+
 struct Scheduler {
     client: Client,
     events: Recorder,
@@ -175,22 +207,34 @@ impl Scheduler {
 
     fn perform(&mut self, action: Action) {
         self.in_flight += 1;
-        let (client, events, tx) = (self.client.clone(), self.events.clone(), self.tx.clone());
+        let (client, events) = (self.client.clone(), self.events.clone());
         match action {
             Action::Bind { pod, node } => {
-                self.tasks.spawn(async move {
-                    let input = bind(&client, &events, &pod, &node).await;
-                    let _ = tx.send(Message::Settled(input, pod, node));
+                // It may be bound all the same, which its watch will tell.
+                let failed = Input::BindFailed { uid: pod.uid.clone(), retry: true };
+                let in_flight = InFlight::new(&self.tx, Message::Settled(failed, pod.clone(), node.clone()));
+                self.spawn("binding", in_flight, async move {
+                    Message::Settled(bind(&client, &events, &pod, &node).await, pod, node)
                 });
             }
             Action::Report { pod, message } => {
                 tracing::debug!(pod = %pod.key(), message, "unschedulable");
-                self.tasks.spawn(async move {
+                let in_flight = InFlight::new(&self.tx, Message::Reported);
+                self.spawn("report", in_flight, async move {
                     report(&client, &events, &pod, &message, Timestamp::now()).await;
-                    let _ = tx.send(Message::Reported);
+                    Message::Reported
                 });
             }
         }
+    }
+
+    fn spawn(&self, what: &'static str, in_flight: InFlight, work: impl Future<Output = Message> + Send + 'static) {
+        self.tasks.spawn(async move {
+            match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(message) => in_flight.ended(message),
+                Err(panic) => tracing::error!(what, panic = panic_text(&*panic), "a request of the scheduler panicked"),
+            }
+        });
     }
 
     fn wait(&self) -> Duration {
@@ -201,5 +245,49 @@ impl Scheduler {
         }
         // Without a deadline a wake-up each hour costs nothing.
         self.engine.deadline().map_or(Duration::from_secs(3600), until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::profile::{PluginArgs, default_profile};
+    use super::super::testing::{node, pod};
+    use super::*;
+    use kube::client::Body;
+    use std::convert::Infallible;
+
+    async fn panicking(_: http::Request<Body>) -> Result<http::Response<Body>, Infallible> {
+        panic!("as a client may")
+    }
+
+    /// A scheduler whose every request panics, and what it is told.
+    fn shaky() -> (Scheduler, UnboundedReceiver<Message>) {
+        let client = Client::new(tower::service_fn(panicking), "default");
+        let events = Recorder::start(client.clone(), "test", &TaskTracker::new(), CancellationToken::new());
+        let profiles = vec![default_profile("default-scheduler", &PluginArgs::default())];
+        let mut engine = Engine::new(profiles, Box::new(XorShift::new(1)));
+        let clock = MonotonicClock::start();
+        engine.take(Input::Nodes(vec![node("n", "4", "8Gi")], vec![]), clock.now());
+        engine.take(Input::Pods(vec![pod("fits", "1"), pod("does-not", "5")], vec![]), clock.now());
+        let (tx, rx) = unbounded_channel();
+        (Scheduler { client, events, engine, tx, in_flight: 0, tasks: TaskTracker::new(), clock }, rx)
+    }
+
+    #[tokio::test]
+    async fn a_request_that_panics_is_not_in_flight_any_more() {
+        let (mut scheduler, mut rx) = shaky();
+        scheduler.decide();
+        assert_eq!(scheduler.in_flight, 2);
+        scheduler.tasks.close();
+        scheduler.tasks.wait().await;
+        while let Ok(message) = rx.try_recv() {
+            scheduler.take(message);
+        }
+        assert_eq!(scheduler.in_flight, 0);
+        let later = scheduler.clock.now() + Duration::from_secs(3600);
+        scheduler.engine.tick(later);
+        let mut again = std::iter::from_fn(|| scheduler.engine.next(later));
+        let again = again.any(|action| matches!(action, Action::Bind { .. }));
+        assert!(again, "its room on the node is given back, and it is tried again");
     }
 }

@@ -4,11 +4,12 @@
 //! history.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
+use futures::{FutureExt as _, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -69,9 +70,39 @@ impl Feed {
         Ok(())
     }
 
+    /// Follows the store, again from a whole list when that panics, until the token is cancelled or the store closed.
     async fn run(mut self, events: EventStream, token: CancellationToken) {
-        let mut events = events.ready_chunks(CHUNK);
+        let mut events = Some(events);
+        loop {
+            let following = self.follow(events.take(), &token);
+            let Err(panic) = AssertUnwindSafe(following).catch_unwind().await else { break };
+            let panic = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+            tracing::error!(panic, "the watch cache panicked and lists everything anew");
+            // A change may have reached the cache, and not all who watch.
+            self.caches().iter().for_each(|cache| cache.cut_off());
+            let pause = tokio::time::sleep(RETRY[RETRY.len() - 2]);
+            if token.run_until_cancelled(pause).await.is_none() {
+                break;
+            }
+        }
+        self.caches().iter().for_each(|cache| cache.close());
+    }
+
+    fn caches(&self) -> Vec<Arc<ResourceCache>> {
+        read(&self.shared.resources).values().cloned().collect()
+    }
+
+    /// Follows `events`, or what comes after a whole list.
+    async fn follow(&mut self, events: Option<EventStream>, token: &CancellationToken) {
         let mut attempt = 0;
+        let events = match events {
+            Some(events) => events,
+            None => match self.recover(Broken::Compacted, &mut attempt, token).await {
+                Some(events) => events,
+                None => return,
+            },
+        };
+        let mut events = events.ready_chunks(CHUNK);
         let mut trim = tokio::time::interval(TRIM_EVERY);
         trim.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -88,23 +119,17 @@ impl Feed {
                         attempt = 0;
                         continue;
                     };
-                    match self.recover(broken, &mut attempt, &token).await {
+                    match self.recover(broken, &mut attempt, token).await {
                         Some(stream) => events = stream.ready_chunks(CHUNK),
                         None => break,
                     }
                 }
             }
         }
-        for cache in read(&self.shared.resources).values() {
-            cache.close();
-        }
     }
 
     fn trim(&self, now: Instant) {
-        let caches: Vec<_> = read(&self.shared.resources).values().cloned().collect();
-        for cache in caches {
-            cache.trim(now);
-        }
+        self.caches().iter().for_each(|cache| cache.trim(now));
     }
 
     /// Applies events in order and tells readers; how the stream broke, if it did.
@@ -177,8 +202,7 @@ impl Feed {
 
     async fn reload(&self) -> Result<EventStream, StoreError> {
         let at = self.shared.store.current_revision().await?;
-        let caches: Vec<_> = read(&self.shared.resources).values().cloned().collect();
-        for cache in caches {
+        for cache in self.caches() {
             let entries = self.load(cache.spec().prefix(), at).await?;
             cache.replace(entries, at, Instant::now());
         }

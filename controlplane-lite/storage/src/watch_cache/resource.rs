@@ -307,6 +307,13 @@ impl ResourceCache {
         self.write().history.trim(now);
     }
 
+    /// Ends the watches, and lets none be resumed from what was before.
+    pub(super) fn cut_off(&self) {
+        let mut state = self.write();
+        state.watchers.clear();
+        state.history = History::new(self.now(&state));
+    }
+
     /// Replaces everything by a complete list as of `at`, telling watches only
     /// what differs. An object of the same name and another uid is another object:
     /// its predecessor was deleted at some revision before.

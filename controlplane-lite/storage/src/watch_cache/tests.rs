@@ -10,6 +10,7 @@ use harness::time;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+mod panics;
 mod removal;
 
 struct World {
@@ -146,12 +147,14 @@ async fn pages_out_of_the_store_are_read_page_by_page() {
     assert_eq!((rest.items.len(), rest.items[0].name(), rest.next), (1, "p1200", None));
 }
 
-/// A store whose watches end when told, that may have forgotten what came then, and that counts what is read.
+/// A store whose watches end or panic when told, that may have forgotten what came then, and that counts what is read.
 #[derive(Debug)]
 struct Unsteady {
     inner: Arc<dyn Store>,
     breaks: tokio::sync::watch::Sender<()>,
     forgetful: AtomicBool,
+    /// Whether a watch panics instead of breaking.
+    panics: Arc<AtomicBool>,
     lists: AtomicUsize,
     read: AtomicUsize,
 }
@@ -162,6 +165,7 @@ impl Unsteady {
             inner,
             breaks: tokio::sync::watch::Sender::new(()),
             forgetful: AtomicBool::default(),
+            panics: Arc::default(),
             lists: AtomicUsize::default(),
             read: AtomicUsize::default(),
         }
@@ -193,7 +197,11 @@ impl Store for Unsteady {
         }
         let mut breaks = self.breaks.subscribe();
         let ended = async move { drop(breaks.changed().await) };
-        let broken = futures::stream::once(async { Err(StoreError::io("watch", "store", "the leader is gone")) });
+        let panics = self.panics.clone();
+        let broken = futures::stream::once(async move {
+            assert!(!panics.swap(false, Ordering::SeqCst), "as a store may");
+            Err(StoreError::io("watch", "store", "the leader is gone"))
+        });
         Ok(self.inner.watch(prefix, after).await?.take_until(ended).chain(broken).boxed())
     }
     async fn request_progress(&self) -> Result<(), StoreError> {
