@@ -13,6 +13,7 @@ use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::body::{Body, BodyError, boxed};
+use super::doubling::Doubling;
 use super::flow::Permit;
 use super::serve::Trust;
 
@@ -69,7 +70,21 @@ pub struct Taker {
 
 /// The answers being sent that somebody may not take.
 #[derive(Debug, Default)]
-pub struct Answers(Mutex<Vec<Weak<Hold>>>);
+pub struct Answers(Mutex<Watched>);
+
+#[derive(Debug, Default)]
+struct Watched {
+    holds: Vec<Weak<Hold>>,
+    doubling: Doubling,
+}
+
+impl Watched {
+    /// Keeps those that are to be kept.
+    fn retain(&mut self, keep: impl FnMut(&Weak<Hold>) -> bool) {
+        self.holds.retain(keep);
+        self.doubling.looked(self.holds.len());
+    }
+}
 
 /// What an answer holds. Its body has a part in it, and so has each part of the body that was handed out and lies, unsent,
 /// somewhere in the connection.
@@ -170,10 +185,10 @@ impl Answers {
     fn watch(&self, hold: Weak<Hold>) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // What was sent is forgotten by and by, however many there are between two sweeps.
-        if all.len() == all.capacity() {
+        if all.doubling.is_due(all.holds.len()) {
             all.retain(|hold| hold.strong_count() > 0);
         }
-        all.push(hold);
+        all.holds.push(hold);
     }
 
     /// Ends the connections whose answers are taken too slowly. Everything else follows from that: nothing is left that
@@ -391,7 +406,20 @@ mod tests {
         parts.clear();
         drop(answer);
         assert!(world.is_free());
-        assert!(world.answers.0.lock().unwrap().len() <= 1);
+        assert!(world.answers.0.lock().unwrap().holds.len() <= 1);
+    }
+
+    #[tokio::test]
+    async fn many_answers_cost_no_more_each_than_few() {
+        let world = World { pool: Pool::new(100_000), ..World::new() };
+        let mut open: std::collections::VecDeque<Body> = (0..1000).map(|_| world.send(endless())).collect();
+        for _ in 0..10_000 {
+            open.pop_front();
+            open.push_back(world.send(endless()));
+        }
+        let watched = world.answers.0.lock().unwrap();
+        assert!(watched.holds.len() <= 2 * 1000, "{}", watched.holds.len());
+        assert!(watched.doubling.looks <= 16, "{}", watched.doubling.looks);
     }
 
     #[tokio::test]
@@ -495,6 +523,6 @@ mod tests {
         for _ in 0..10_000 {
             drop(world.send(full("x")));
         }
-        assert!(world.answers.0.lock().unwrap().len() < 100);
+        assert!(world.answers.0.lock().unwrap().holds.len() < 100);
     }
 }

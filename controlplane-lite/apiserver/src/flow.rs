@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::Answers;
 use super::body::MAX_BODY;
+use super::doubling::Doubling;
 use super::status::ApiError;
 use auth::authn::UserInfo;
 
@@ -149,7 +150,13 @@ impl Taken {
 pub struct Pool {
     all: Arc<Stock>,
     share: usize,
-    users: Mutex<HashMap<Box<str>, Weak<Stock>>>,
+    users: Mutex<Users>,
+}
+
+#[derive(Debug, Default)]
+struct Users {
+    shares: HashMap<Box<str>, Weak<Stock>>,
+    doubling: Doubling,
 }
 
 /// A part of a [`Pool`], given back when dropped.
@@ -188,14 +195,16 @@ impl Pool {
     /// What is left of a user's share. Shares of which nothing is taken are forgotten by and by.
     fn share_of(&self, user: &str) -> Arc<Stock> {
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = users.get(user).and_then(Weak::upgrade) {
+        if let Some(share) = users.shares.get(user).and_then(Weak::upgrade) {
             return share;
         }
-        if users.len() == users.capacity() {
-            users.retain(|_, share| share.strong_count() > 0);
+        if users.doubling.is_due(users.shares.len()) {
+            users.shares.retain(|_, share| share.strong_count() > 0);
+            let left = users.shares.len();
+            users.doubling.looked(left);
         }
         let share = Stock::new(self.share);
-        users.insert(user.into(), Arc::downgrade(&share));
+        users.shares.insert(user.into(), Arc::downgrade(&share));
         share
     }
 
@@ -490,7 +499,7 @@ mod tests {
             assert!(pool.try_take(&format!("u{n}"), 1).is_some());
         }
         let users = pool.users.lock().unwrap();
-        assert!(users.len() < 100 && users.contains_key("stays"), "{}", users.len());
+        assert!(users.shares.len() < 100 && users.shares.contains_key("stays"), "{}", users.shares.len());
         drop(stays);
     }
 

@@ -16,6 +16,7 @@ pub mod call;
 pub mod components;
 mod deletion;
 mod documents;
+mod doubling;
 pub mod endpoints;
 pub mod flow;
 pub mod go_duration;
