@@ -16,6 +16,7 @@ use super::body::{Body, BodyError, boxed};
 use super::doubling::Doubling;
 use super::flow::Permit;
 use super::serve::Trust;
+use super::snapshots::Loan;
 
 /// How often it is looked which answers are taken.
 pub const SWEEP: Duration = Duration::from_secs(5);
@@ -91,6 +92,8 @@ impl Watched {
 #[derive(Debug)]
 struct Hold {
     permits: Vec<Permit>,
+    /// For what it keeps of the past.
+    loan: Option<Loan>,
     connection: Trust,
     /// Parts handed out and not taken.
     out: AtomicUsize,
@@ -122,7 +125,7 @@ impl Hold {
     /// Counts a sweep for those who wait, from the first that found them on: an answer that took its time while nobody
     /// waited is not ended at once when somebody does.
     fn is_wanted_too_long(&self, taken: u64) -> bool {
-        if !self.permits.iter().any(Permit::is_wanted) {
+        if !self.permits.iter().any(Permit::is_wanted) && !self.loan.as_ref().is_some_and(Loan::is_wanted) {
             self.wanted.store(0, Ordering::Relaxed);
             return false;
         }
@@ -162,7 +165,8 @@ impl Drop for Part {
 
 impl Answers {
     /// Lets an answer hold `permits` until it was sent. A short one gives them back at once, unless it may lie unsent.
-    pub fn send(&self, response: Response<Body>, permits: Vec<Permit>, to: Taker) -> Response<Body> {
+    pub fn send(&self, mut response: Response<Body>, permits: Vec<Permit>, to: Taker) -> Response<Body> {
+        let loan = response.extensions_mut().remove();
         let Some(connection) = to.connection else { return response };
         if !to.many && response.body().size_hint().exact().is_some_and(|length| length <= SHORT) {
             return response;
@@ -170,6 +174,7 @@ impl Answers {
         response.map(|body| {
             let hold = Arc::new(Hold {
                 permits,
+                loan,
                 connection,
                 out: AtomicUsize::new(0),
                 taken: AtomicU64::new(0),

@@ -208,6 +208,11 @@ impl Pool {
         share
     }
 
+    /// As much of `amount` as one user can have.
+    pub fn portion(&self, amount: usize) -> usize {
+        amount.min(self.share)
+    }
+
     /// Takes `amount` if it is there.
     pub fn try_take(&self, user: &str, amount: usize) -> Option<Permit> {
         let amount = u32::try_from(amount).unwrap_or(u32::MAX);
@@ -251,7 +256,12 @@ pub struct Pools {
     /// Weight of large bodies being decoded and stored, and of what is answered to them. Each may take some twenty times
     /// its weight as long as it is decoded.
     large: Pool,
+    /// Bytes of stored objects that lists and watches keep until they are sent.
+    snapshots: Pool,
 }
+
+/// Bytes of [`Pools::snapshots`] for each body that may be received at once, and a user's share of it.
+const SNAPSHOTS: (usize, usize) = (16 << 20, 4 << 20);
 
 impl Pools {
     fn new(reads: usize, writes: usize, others: usize, watches: usize, bodies: usize) -> Self {
@@ -262,12 +272,18 @@ impl Pools {
             watches: Pool::new(watches),
             bodies: Pool::shared(bodies * MAX_BODY, (bodies / 8).max(1) * MAX_BODY),
             large: Pool::new(4 * MAX_BODY),
+            snapshots: Pool::shared(bodies * SNAPSHOTS.0, bodies * SNAPSHOTS.1),
         }
     }
 
     /// Where memory for a body comes from.
     pub fn bodies(&self) -> &Pool {
         &self.bodies
+    }
+
+    /// Where room for what answers keep of the past comes from.
+    pub fn snapshots(&self) -> &Pool {
+        &self.snapshots
     }
 
     /// A place among the requests in flight.

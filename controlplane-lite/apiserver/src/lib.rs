@@ -39,6 +39,7 @@ pub mod serve;
 mod server;
 mod service;
 mod services;
+mod snapshots;
 mod status;
 mod subresource;
 #[cfg(feature = "testing")]

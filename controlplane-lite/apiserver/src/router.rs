@@ -73,15 +73,19 @@ async fn object(call: Call, mut request: Request<Body>) -> Result<Response<Body>
     // Each verb's own allocation: what one of them keeps while it waits is not moved about with every request.
     let object = match verb {
         "get" => verbs::get::get(&call).boxed(),
-        "list" => return verbs::list::list(call).boxed().await,
+        "list" => {
+            let payer = request.extensions_mut().remove();
+            return verbs::list::list(call, payer).boxed().await;
+        }
         "watch" => return verbs::watch::watch(call, &mut request).boxed().await,
         "create" => verbs::create::create(&call, body::collect(request.into_body()).await?).boxed(),
         "update" => verbs::update::update(&call, body::collect(request.into_body()).await?).boxed(),
         "patch" => verbs::patch::patch(&call, body::collect(request.into_body()).await?).boxed(),
         "delete" => verbs::delete::delete(&call, body::collect(request.into_body()).await?).boxed(),
         "deletecollection" => {
+            let payer = request.extensions_mut().remove();
             let body = body::collect(request.into_body()).await?;
-            return verbs::deletecollection::deletecollection(call, body).boxed().await;
+            return verbs::deletecollection::deletecollection(call, body, payer).boxed().await;
         }
         _ => return Err(ApiError::method_not_allowed()),
     };

@@ -20,6 +20,7 @@ use super::metrics;
 use super::request_info::{self, Query, RequestInfo};
 use super::serve::{PeerCertificate, Trust};
 use super::server::Server;
+use super::snapshots::Payer;
 use super::status::{ApiError, Subject};
 use auth::authn::{Credentials, UserInfo};
 use auth::authz::Attributes;
@@ -106,13 +107,18 @@ async fn filtered(
     }
     // Whose share a request takes is decided before impersonation: who may act for others is still one client.
     let inside = parts.extensions.get::<InProcessUser>().is_some();
+    let level = Level::of(&user);
     let share =
-        (!inside).then(|| Share { pools: server.flow.pools(Level::of(&user)), payer: flow::payer(&user).to_owned() });
+        (!inside).then(|| Share { level, pools: server.flow.pools(level), payer: flow::payer(&user).to_owned() });
     let user = super::impersonation::resolve(&parts.headers, user, &*server.authz)?;
     // Who is asking is settled: nobody behind this, and no backend, is to read it otherwise.
     super::impersonation::strip(&mut parts.headers);
     parts.headers.remove(header::AUTHORIZATION);
     authorize(server, &user, info, query)?;
+    if let Some(share) = share.as_ref().filter(|_| matches!(info.verb.as_str(), "list" | "watch" | "deletecollection"))
+    {
+        parts.extensions.insert(Payer { level: share.level, name: share.payer.as_str().into() });
+    }
     if let Some(share) = share.as_ref().filter(|_| info.verb == "watch") {
         // The watch's own, however it is spoken.
         parts.extensions.insert(Arc::new(share.pools.watch(&share.payer)?));
@@ -133,6 +139,7 @@ async fn filtered(
 
 /// The part of the server that a request may take.
 struct Share<'a> {
+    level: Level,
     pools: &'a Pools,
     payer: String,
 }

@@ -9,6 +9,7 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::options::{self, ListOptions, VersionMatch};
 use crate::respond;
+use crate::snapshots::{self, Loan, Payer, SHORT_LIST};
 use crate::status::ApiError;
 use scheme::selector::{FieldSelector, LabelSelector};
 use storage::watch_cache::{CacheError, Filter, ListQuery, Listing};
@@ -17,11 +18,37 @@ use storage::{Object, Revision};
 /// Answers one page, or everything.
 ///
 /// # Errors
-/// 400 for selectors and tokens that do not parse, 410 for versions too old, 504 for versions not reached.
-pub async fn list(call: Call) -> Result<Response<Body>, ApiError> {
+/// 400 for selectors and tokens that do not parse, 410 for versions too old, 429 when too much is being sent to the
+/// user already, 504 for versions not reached.
+pub async fn list(call: Call, payer: Option<Payer>) -> Result<Response<Body>, ApiError> {
     let options = options::list(&call.query, false)?;
-    let page = page(&call, &options).await?;
-    respond::list(call, page)
+    let (page, loan) = held_page(&call, &options, payer.as_ref()).await?;
+    answer(call, page, loan)
+}
+
+/// A page, and room for what it keeps of the past.
+///
+/// # Errors
+/// As [`page`]; 429 when there is no room for a while.
+pub async fn held_page(
+    call: &Call,
+    options: &ListOptions,
+    payer: Option<&Payer>,
+) -> Result<(respond::Page, Option<Loan>), ApiError> {
+    let bytes = |page: &respond::Page| page.items.iter().map(|object| object.json_bytes().len()).sum();
+    snapshots::hold(&call.server, payer, SHORT_LIST, || page(call, options), bytes).await
+}
+
+/// Answers a page, which holds the room until it is sent.
+///
+/// # Errors
+/// 406 when the client accepts nothing the server speaks.
+pub fn answer(call: Call, page: respond::Page, loan: Option<Loan>) -> Result<Response<Body>, ApiError> {
+    let mut response = respond::list(call, page)?;
+    if let Some(loan) = loan {
+        response.extensions_mut().insert(loan);
+    }
+    Ok(response)
 }
 
 /// The filter of a request: path, label selector and field selector.
@@ -109,7 +136,7 @@ impl ContinueToken {
 /// Reads one page for given options; deletecollection uses it too.
 ///
 /// # Errors
-/// As [`list`].
+/// As [`list`], but 429.
 pub async fn page(call: &Call, options: &ListOptions) -> Result<respond::Page, ApiError> {
     let mut query = ListQuery { filter: filter(call, options)?, limit: options.limit, ..ListQuery::default() };
     let cache = call.resource.cache();

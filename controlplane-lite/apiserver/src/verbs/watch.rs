@@ -18,6 +18,7 @@ use crate::flow::{LARGE_BODY, Permit};
 use crate::negotiate::{self, Accept, Format, Shape};
 use crate::options::{self, ListOptions};
 use crate::respond;
+use crate::snapshots::{self, Loan, Payer, SHORT_START};
 use crate::status::ApiError;
 use crate::websocket::{self, Timeouts};
 use scheme::table::IncludeObject;
@@ -36,8 +37,8 @@ const MAX_SECONDS: u64 = 366 * 24 * 3600;
 /// Starts a watch.
 ///
 /// # Errors
-/// 400 for selectors, 410 for versions too old (before the first byte; later as an ERROR event), 504 for versions not
-/// reached.
+/// 400 for selectors, 410 for versions too old (before the first byte; later as an ERROR event), 429 when too much is
+/// being sent to the user already, 504 for versions not reached.
 pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Response<Body>, ApiError> {
     let options = options::list(&call.query, true)?;
     let accept = negotiate::accept(&call.headers)?;
@@ -50,11 +51,16 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
     let place = request.extensions_mut().remove::<Arc<Permit>>();
     let seconds = options.timeout_seconds.unwrap_or_else(default_timeout).min(MAX_SECONDS);
     let deadline = Instant::now() + Duration::from_secs(seconds);
-    let lines = match start(&call, &options).await {
-        Ok(watch) => {
+    let payer = request.extensions_mut().remove::<Payer>();
+    let begin = || start(&call, &options);
+    let mut lent = None;
+    let lines = match snapshots::hold(&call.server, payer.as_ref(), SHORT_START, begin, CacheWatch::initial_bytes).await
+    {
+        Ok((watch, loan)) => {
+            lent.clone_from(&loan);
             let include = IncludeObject::from_query(call.query.get("includeObject").unwrap_or("")).unwrap_or_default();
             let form = Form { kind: call.kind.clone(), accept, include, columns: true, second: 0 };
-            let open = Open { call: call.clone(), form, watch, deadline, ended: false, _place: place };
+            let open = Open { call: call.clone(), form, watch, deadline, ended: false, loan, _place: place };
             futures::stream::unfold(open, next_line).boxed()
         }
         // A version outside the history is answered inside the stream, where clients' reflectors look for it.
@@ -80,6 +86,9 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
     }
     let mut response = Response::new(body::stream(lines.flat_map(|line| futures::stream::iter(line.into_parts()))));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(accept)));
+    if let Some(loan) = lent {
+        response.extensions_mut().insert(loan);
+    }
     Ok(response)
 }
 
@@ -137,6 +146,8 @@ struct Open {
     watch: CacheWatch,
     deadline: Instant,
     ended: bool,
+    /// For what it begins with.
+    loan: Option<Loan>,
     /// Among all watches.
     _place: Option<Arc<Permit>>,
 }
@@ -155,6 +166,9 @@ async fn next_line(mut open: Open) -> Option<(Line, Open)> {
         }
         () = stopping.cancelled() => None,
     };
+    if let Some(loan) = open.loan.take_if(|_| open.watch.has_begun()) {
+        loan.give_back();
+    }
     // When it was cut off, the client resumes from its last version; upstream closes the stream the same way.
     let line = encode(&mut open, &item?.ok()?).await?;
     Some((line, open))

@@ -136,6 +136,16 @@ impl CacheWatch {
         self.bookmark_if_idle().filter(|_| wanted)
     }
 
+    /// Bytes of the objects that it begins with and has not yielded.
+    pub fn initial_bytes(&self) -> usize {
+        self.initial.as_slice().iter().map(PendingEvent::bytes).sum()
+    }
+
+    /// Whether it has yielded all that it begins with.
+    pub fn has_begun(&self) -> bool {
+        self.initial.len() == 0
+    }
+
     fn bookmark_if_idle(&mut self) -> Option<WatchItem> {
         // Read before looking at the queue: what comes later is not covered by it.
         let reached = self.cache.reached();

@@ -41,7 +41,7 @@ impl PendingEvent {
         }
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let object = match self {
             Self::Ready((_, object)) | Self::Present(object) => object,
             Self::Changed(change) => &change.object,

@@ -1,0 +1,181 @@
+//! What lists and new watches keep of the past. They refer to objects where the caches have them, until they are sent;
+//! what is rewritten meanwhile is theirs alone. So a long one holds room for all of it, as long as it is not sent.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::flow::{Level, Permit, too_many};
+use super::server::Server;
+use super::status::ApiError;
+
+/// Lists of so many bytes or less hold nothing: all that may be answered at once keep a few megabytes.
+pub const SHORT_LIST: usize = 64 * 1024;
+/// The same for what a watch begins with, of which there may be tens of thousands.
+pub const SHORT_START: usize = 16 * 1024;
+
+/// Whose share of the server a request takes. An extension of requests from outside.
+#[derive(Debug, Clone)]
+pub struct Payer {
+    /// The pools.
+    pub level: Level,
+    /// The name there.
+    pub name: Box<str>,
+}
+
+/// Room that an answer holds until it is sent, or until it keeps nothing of the past any more. An extension of
+/// responses.
+#[derive(Debug, Clone)]
+pub struct Loan(Arc<Mutex<Option<Permit>>>);
+
+impl Loan {
+    fn new(permit: Permit) -> Self {
+        Self(Arc::new(Mutex::new(Some(permit))))
+    }
+
+    /// Ends it before the answer does.
+    pub fn give_back(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Whether somebody waits for it.
+    pub fn is_wanted(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(Permit::is_wanted)
+    }
+}
+
+/// Makes what keeps `bytes` of the past, with room for them when they are more than `short`. Who has to wait for it
+/// keeps nothing meanwhile, and makes it anew; what it has become is held by the same room. More than a user's share
+/// takes all of that.
+///
+/// # Errors
+/// Those of `make`; 429 when there is no room for a while.
+pub async fn hold<T, F>(
+    server: &Server,
+    payer: Option<&Payer>,
+    short: usize,
+    make: impl Fn() -> F,
+    bytes: impl Fn(&T) -> usize,
+) -> Result<(T, Option<Loan>), ApiError>
+where
+    F: Future<Output = Result<T, ApiError>>,
+{
+    let made = make().await?;
+    let wanted = bytes(&made);
+    let Some(payer) = payer.filter(|_| wanted > short) else { return Ok((made, None)) };
+    let pool = server.flow.pools(payer.level).snapshots();
+    let amount = pool.portion(wanted);
+    if let Some(permit) = pool.try_take(&payer.name, amount) {
+        return Ok((made, Some(Loan::new(permit))));
+    }
+    drop(made);
+    let permit = pool.take(&payer.name, amount).await.ok_or_else(too_many)?;
+    Ok((make().await?, Some(Loan::new(permit))))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::body::{Body, full};
+    use crate::serve::{Connection, PeerCertificate};
+    use crate::testing::{Ca, admin, config, expect, post};
+    use crate::{ApiServer, service};
+    use auth::authn::x509::ClientCertificate;
+    use futures::FutureExt as _;
+    use http::{Request, Response, StatusCode};
+    use http_body_util::BodyExt as _;
+    use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+    use serde_json::json;
+
+    const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+    const MIB: usize = 1 << 20;
+    /// A user's share.
+    const SHARE: usize = 64 * MIB;
+
+    /// A server with ten megabytes of objects, and who asks for them over a connection.
+    struct World {
+        ca: Ca,
+        server: ApiServer,
+        connection: Arc<Connection>,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let ca = Ca::default();
+            let server = ApiServer::new(config(&ca)).await.unwrap();
+            let binding = json!({
+                "metadata": {"name": "users"},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"},
+                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "users"}],
+            });
+            let path = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+            expect(post(&server.client(admin()), path, &binding).await, StatusCode::CREATED);
+            let maps = server.server().registry.get("", "configmaps").unwrap();
+            for n in 0..10 {
+                let name = format!("m{n}");
+                let map = json!({
+                    "metadata": {"name": name, "namespace": "default"}, "data": {"k": "x".repeat(MIB)},
+                });
+                maps.create("default", &name, map, false).await.unwrap();
+            }
+            server.server().registry.fresh().await.unwrap();
+            Self { ca, server, connection: Arc::default() }
+        }
+
+        async fn ask(&self, user: &str, path: &str) -> Response<Body> {
+            let (certificate, _) = self.ca.issue(user, "users");
+            let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+            let mut request = Request::get(path).body(full("")).unwrap();
+            request.extensions_mut().insert(PeerCertificate(Arc::new(ClientCertificate::read(&certificate))));
+            request.extensions_mut().insert(self.connection.trust());
+            service::handle(self.server.server().clone(), request).await
+        }
+
+        /// Answers of which nothing is taken, as many as there are until one is refused.
+        async fn unread(&self, user: &str, path: &str) -> Vec<Response<Body>> {
+            let mut unread = Vec::new();
+            loop {
+                let answer = self.ask(user, path).await;
+                match answer.status() {
+                    StatusCode::OK => unread.push(answer),
+                    StatusCode::TOO_MANY_REQUESTS => return unread,
+                    other => panic!("{other}"),
+                }
+                assert!(unread.len() < 100, "there is no end");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lists_that_are_not_read_keep_a_share_at_most() {
+        let world = World::new().await;
+        let mut unread = world.unread("jane", MAPS).await;
+        // Each may be of other objects than the last, all of which were rewritten.
+        let kept = unread.len() * 10 * MIB;
+        assert!((SHARE - 11 * MIB..=SHARE).contains(&kept), "{kept}");
+        assert_eq!(world.ask("joe", MAPS).await.status(), StatusCode::OK, "somebody else");
+        assert_eq!(world.ask("jane", &format!("{MAPS}?limit=1")).await.status(), StatusCode::OK, "what fits");
+        let mut one = unread.pop().unwrap().into_body();
+        while one.frame().await.is_some() {}
+        drop(one);
+        assert_eq!(world.ask("jane", MAPS).await.status(), StatusCode::OK);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_watches_begin_with_is_a_list() {
+        let world = World::new().await;
+        let path = format!("{MAPS}?watch=true");
+        let mut unread = world.unread("jane", &path).await;
+        let kept = unread.len() * 10 * MIB;
+        assert!((SHARE - 11 * MIB..=SHARE).contains(&kept), "{kept}");
+        let now = format!("{path}&resourceVersion={}", world.server.server().registry.cache().revision());
+        assert_eq!(world.ask("jane", &now).await.status(), StatusCode::OK, "it begins with nothing");
+        let body = unread[0].body_mut();
+        let (mut read, mut frames) = (0, 0);
+        while let Some(frame) = body.frame().now_or_never() {
+            read += frame.unwrap().unwrap().into_data().unwrap().len();
+            frames += 1;
+        }
+        assert!(read > 10 * MIB && frames > 10, "{read} {frames}");
+        assert_eq!(world.ask("jane", &path).await.status(), StatusCode::OK, "the other is a watch like any");
+    }
+}
