@@ -302,9 +302,12 @@ impl ResourceCache {
         self.write().set(key, object.map(Arc::new), event.revision(), now);
     }
 
-    /// Gives back history that has aged.
+    /// Gives back history that has aged, and the watches that keep it.
     pub(super) fn trim(&self, now: Instant) {
-        self.write().history.trim(now);
+        let mut state = self.write();
+        state.history.trim(now);
+        let forgotten = state.history.since();
+        state.watchers.drop_behind(forgotten);
     }
 
     /// Ends the watches, and lets none be resumed from what was before.

@@ -10,6 +10,7 @@ use harness::time;
 use serde_json::json;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+mod behind;
 mod panics;
 mod removal;
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
@@ -48,6 +48,29 @@ impl PendingEvent {
         };
         object.json_bytes().len()
     }
+
+    fn revision(&self) -> Revision {
+        match self {
+            Self::Ready((_, object)) | Self::Present(object) => object.revision(),
+            Self::Changed(change) => change.revision,
+        }
+    }
+}
+
+/// How far a watch is behind.
+#[derive(Debug, Default)]
+struct Backlog {
+    /// Of what it has yet to read.
+    bytes: AtomicUsize,
+    /// It has read everything before this revision, perhaps more.
+    oldest: AtomicU64,
+}
+
+impl Backlog {
+    /// Whether it has yet to read what happened at `revision` or before. A watch that reads just now may seem to.
+    fn reaches(&self, revision: Revision) -> bool {
+        self.bytes.load(Ordering::Acquire) > 0 && self.oldest.load(Ordering::Acquire) <= revision.0
+    }
 }
 
 /// Where a watch stands in the index.
@@ -72,21 +95,24 @@ struct Watcher {
     filter: Filter,
     after: Revision,
     sender: mpsc::Sender<PendingEvent>,
-    pending: Arc<AtomicUsize>,
+    backlog: Arc<Backlog>,
+    /// Whether it seemed to be behind when that was looked at last.
+    behind: bool,
 }
 
 /// The events that a watch has yet to read.
 #[derive(Debug)]
 pub(super) struct Pending {
     receiver: mpsc::Receiver<PendingEvent>,
-    bytes: Arc<AtomicUsize>,
+    backlog: Arc<Backlog>,
 }
 
 impl Pending {
     pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<PendingEvent>> {
         let polled = self.receiver.poll_recv(context);
         if let Poll::Ready(Some(event)) = &polled {
-            self.bytes.fetch_sub(event.bytes(), Ordering::Relaxed);
+            self.backlog.oldest.store(event.revision().next().0, Ordering::Release);
+            self.backlog.bytes.fetch_sub(event.bytes(), Ordering::AcqRel);
         }
         polled
     }
@@ -113,7 +139,10 @@ impl Watcher {
 
     fn send(&self, event: PendingEvent) -> bool {
         let length = event.bytes();
-        let before = self.pending.fetch_add(length, Ordering::Relaxed);
+        let before = self.backlog.bytes.fetch_add(length, Ordering::AcqRel);
+        if before == 0 {
+            self.backlog.oldest.store(event.revision().0, Ordering::Release);
+        }
         // The first is taken whatever its size.
         (before == 0 || before + length <= MAX_PENDING_BYTES) && self.sender.try_send(event).is_ok()
     }
@@ -145,8 +174,9 @@ impl Watchers {
         let (sender, receiver) = mpsc::channel(MAX_PENDING);
         self.next += 1;
         let id = WatcherId { place: place(spec, fields, &filter), number: self.next };
-        let pending = Pending { receiver, bytes: Arc::default() };
-        let watcher = Watcher { number: self.next, filter, after, sender, pending: pending.bytes.clone() };
+        let pending = Pending { receiver, backlog: Arc::default() };
+        let backlog = pending.backlog.clone();
+        let watcher = Watcher { number: self.next, filter, after, sender, backlog, behind: false };
         match &id.place {
             Place::All => self.all.push(watcher),
             Place::Namespace(namespace) => self.by_namespace.entry(namespace.clone()).or_default().push(watcher),
@@ -178,6 +208,19 @@ impl Watchers {
                 dispatch_at(watchers, value, change);
             }
         }
+    }
+
+    /// Drops the watches that have yet to read what happened up to `forgotten`, now and when this was asked before: all
+    /// of them together keep little more than the history does.
+    pub(super) fn drop_behind(&mut self, forgotten: Revision) {
+        let keep = |watcher: &mut Watcher| {
+            let before = std::mem::replace(&mut watcher.behind, watcher.backlog.reaches(forgotten));
+            !(before && watcher.behind)
+        };
+        self.all.retain_mut(keep);
+        retain_in(&mut self.by_namespace, keep);
+        retain_in(&mut self.by_object, keep);
+        self.by_field.iter_mut().for_each(|watchers| retain_in(watchers, keep));
     }
 
     /// Ends every watch.
@@ -213,6 +256,16 @@ fn place(spec: &ResourceSpec, fields: &[FieldPath], filter: &Filter) -> Place {
         return Place::Field(index, value.clone());
     }
     filter.namespace.clone().map_or(Place::All, Place::Namespace)
+}
+
+fn retain_in<K: std::hash::Hash + Eq>(
+    watchers: &mut HashMap<K, Vec<Watcher>>,
+    mut keep: impl FnMut(&mut Watcher) -> bool,
+) {
+    watchers.retain(|_, list| {
+        list.retain_mut(&mut keep);
+        !list.is_empty()
+    });
 }
 
 fn dispatch_at<K>(watchers: &mut HashMap<K, Vec<Watcher>>, at: &str, change: &Arc<Change>)
