@@ -3,15 +3,16 @@
 
 use std::time::Duration;
 
-use futures::SinkExt as _;
+use bytes::Bytes;
+use futures::SinkExt;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
+use tokio_tungstenite::{WebSocketStream, tungstenite};
 
 use super::body::{self, Body};
 use super::status::ApiError;
@@ -44,6 +45,64 @@ pub fn subprotocol<'k>(headers: &HeaderMap, known: &[&'k str]) -> Result<&'k str
     found.copied().ok_or_else(|| ApiError::upstream(403, "none of the requested subprotocols is supported"))
 }
 
+/// A message to the client.
+#[derive(Debug)]
+pub struct Outgoing {
+    opcode: u8,
+    parts: Vec<Bytes>,
+}
+
+impl Outgoing {
+    /// UTF-8, in parts as they are.
+    pub fn text(parts: impl IntoIterator<Item = Bytes>) -> Self {
+        Self { opcode: 1, parts: parts.into_iter().collect() }
+    }
+
+    /// Any bytes.
+    pub fn binary(bytes: Bytes) -> Self {
+        Self { opcode: 2, parts: vec![bytes] }
+    }
+
+    /// What stands before it, as RFC 6455 5.2 has it for a message of one frame from a server. More frames would share
+    /// as well, but there are clients that take each for a message.
+    fn head(&self) -> Vec<u8> {
+        let length: usize = self.parts.iter().map(Bytes::len).sum();
+        let mut head = vec![0x80 | self.opcode];
+        match (u8::try_from(length), u16::try_from(length)) {
+            (Ok(short @ ..126), _) => head.push(short),
+            (_, Ok(short)) => {
+                head.push(126);
+                head.extend_from_slice(&short.to_be_bytes());
+            }
+            _ => {
+                head.push(127);
+                head.extend_from_slice(&(length as u64).to_be_bytes());
+            }
+        }
+        head
+    }
+
+    /// Writes it from where it is: what is long may be on its way to many, and nobody has a copy. What is short is one
+    /// write.
+    async fn write<S: AsyncWrite + Unpin>(self, to: &mut S) -> std::io::Result<()> {
+        let mut written = self.head();
+        for part in &self.parts {
+            if written.len() + part.len() <= ONE_WRITE {
+                written.extend_from_slice(part);
+                continue;
+            }
+            to.write_all(&written).await?;
+            written.clear();
+            to.write_all(part).await?;
+        }
+        to.write_all(&written).await?;
+        to.flush().await
+    }
+}
+
+/// Bytes that are copied together, rather than written part by part.
+const ONE_WRITE: usize = 4096;
+
 /// How long a connection lasts on which the server speaks.
 pub struct Timeouts {
     /// A message that the client does not take for so long is the last one.
@@ -59,7 +118,7 @@ const LARGEST_MESSAGE: usize = 64 * 1024;
 pub fn answer(
     request: &mut Request<Body>,
     protocol: &str,
-    messages: BoxStream<'static, Message>,
+    messages: BoxStream<'static, Outgoing>,
     timeouts: Timeouts,
 ) -> Response<Body> {
     let Some(key) = request.headers().get(header::SEC_WEBSOCKET_KEY) else {
@@ -89,18 +148,17 @@ pub fn answer(
 
 /// Sends the messages until they, the client's timeouts or ours end. What a client does not take holds the messages
 /// behind it, so it is not waited for longer than was agreed.
-async fn speak<S>(socket: WebSocketStream<S>, mut messages: BoxStream<'static, Message>, timeouts: Timeouts)
+async fn speak<S>(mut socket: WebSocketStream<S>, mut messages: BoxStream<'static, Outgoing>, timeouts: Timeouts)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let Timeouts { unread, mut end } = timeouts;
-    let (mut sink, mut source) = socket.split();
     loop {
         // Cancel-safe: a message not taken stays in the stream, one not read stays in the socket, the end stays.
         let message = tokio::select! {
             message = messages.next() => message,
             () = &mut end => None,
-            message = source.next() => match message {
+            message = socket.next() => match message {
                 None | Some(Err(_) | Ok(Message::Close(_))) => None,
                 Some(Ok(_)) => continue,
             },
@@ -108,12 +166,21 @@ where
         let Some(message) = message else { break };
         // What is cut off here is never sent again: the connection ends.
         tokio::select! {
-            sent = timeout(unread, sink.send(message)) => if !matches!(sent, Ok(Ok(()))) { return },
+            sent = timeout(unread, send(&mut socket, message)) => if !matches!(sent, Ok(Ok(()))) { return },
             () = &mut end => return,
         }
     }
     // The peer may be gone already.
-    let _ = timeout(unread, sink.close()).await;
+    let _ = timeout(unread, SinkExt::close(&mut socket)).await;
+}
+
+/// Sends a message behind the answers to pings that are on their way.
+async fn send<S>(socket: &mut WebSocketStream<S>, message: Outgoing) -> Result<(), tungstenite::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    SinkExt::flush(socket).await?;
+    Ok(message.write(socket.get_mut()).await?)
 }
 
 #[cfg(test)]
@@ -121,18 +188,21 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use futures::FutureExt as _;
-    use std::sync::Arc;
-    use tokio::io::DuplexStream;
+    use std::io;
+    use std::pin::Pin;
+    use std::sync::{Arc, Mutex};
+    use std::task::{Context, Poll};
+    use tokio::io::{DuplexStream, ReadBuf};
     use tokio::time::Instant;
 
     /// Both ends of a connection that holds little, and messages that keep something alive.
-    async fn unread(held: &Arc<()>) -> (WebSocketStream<DuplexStream>, DuplexStream, BoxStream<'static, Message>) {
+    async fn unread(held: &Arc<()>) -> (WebSocketStream<DuplexStream>, DuplexStream, BoxStream<'static, Outgoing>) {
         let (near, far) = tokio::io::duplex(1024);
         let socket = WebSocketStream::from_raw_socket(near, Role::Server, None).await;
         let held = held.clone();
         let messages = futures::stream::repeat_with(move || {
             let _alive = &held;
-            Message::text("x".repeat(4096))
+            Outgoing::text([Bytes::from("x".repeat(4096))])
         });
         (socket, far, messages.boxed())
     }
@@ -162,7 +232,7 @@ mod tests {
         let (near, far) = tokio::io::duplex(1024);
         let server = WebSocketStream::from_raw_socket(near, Role::Server, None).await;
         let client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
-        let messages = futures::stream::iter((0..10).map(|n| Message::text(n.to_string()))).boxed();
+        let messages = futures::stream::iter((0..10).map(|n| Outgoing::text([n.to_string().into()]))).boxed();
         let timeouts = Timeouts { unread: Duration::from_secs(30), end: std::future::pending().boxed() };
         let spoken = tokio::spawn(speak(server, messages, timeouts));
         // The answer to the server's leave may find it gone.
@@ -174,6 +244,61 @@ mod tests {
         let texts: Vec<_> = heard.iter().filter(|m| m.is_text()).map(|m| m.to_text().unwrap().to_owned()).collect();
         assert_eq!(texts, (0..10).map(|n| n.to_string()).collect::<Vec<_>>());
         spoken.await.unwrap();
+    }
+
+    /// What is written there is noted by its address.
+    struct Noted {
+        inner: DuplexStream,
+        written: Arc<Mutex<Vec<(usize, usize)>>>,
+    }
+
+    impl AsyncRead for Noted {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.inner).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Noted {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
+            if let Poll::Ready(Ok(length)) = &polled {
+                self.written.lock().unwrap().push((buf.as_ptr().addr(), *length));
+            }
+            polled
+        }
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.inner).poll_flush(cx)
+        }
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.inner).poll_shutdown(cx)
+        }
+    }
+
+    /// A large event lies in a cache, and is on its way to many.
+    #[tokio::test]
+    async fn a_large_message_is_written_from_where_it_is() {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let noted = Noted { inner: near, written: Arc::default() };
+        let written = noted.written.clone();
+        let server = WebSocketStream::from_raw_socket(noted, Role::Server, None).await;
+        let mut client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+        let large: Bytes = "x".repeat(1 << 20).into();
+        let buffer = large.as_ptr_range();
+        let sizes = [0, 125, 126, 4000, 65_535, 65_536, 1 << 20];
+        let parts = sizes.map(|size| vec![Bytes::from_static(b"<"), large.slice(..size), Bytes::from_static(b">")]);
+        let messages = futures::stream::iter(parts.map(Outgoing::text)).boxed();
+        let timeouts = Timeouts { unread: Duration::from_secs(30), end: std::future::pending().boxed() };
+        let spoken = tokio::spawn(speak(server, messages, timeouts));
+        for size in sizes {
+            let heard = client.next().await.unwrap().unwrap();
+            let expected = format!("<{}>", "x".repeat(size));
+            assert!(heard.is_text() && heard.into_text().unwrap() == expected, "{size}");
+        }
+        drop(client);
+        spoken.await.unwrap();
+        let copied = |(address, _): &&(usize, usize)| !(buffer.start.addr()..buffer.end.addr()).contains(address);
+        let copies: usize = written.lock().unwrap().iter().filter(copied).map(|(_, length)| length).sum();
+        assert!(copies < 3 * ONE_WRITE, "{copies}");
     }
 
     #[test]

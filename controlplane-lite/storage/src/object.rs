@@ -66,6 +66,15 @@ impl Line {
         self.0.into_iter().filter(|part| !part.is_empty())
     }
 
+    /// The same without its line feed.
+    #[must_use]
+    pub fn without_end(mut self) -> Self {
+        if let Some(last) = self.0.iter_mut().rfind(|part| !part.is_empty()) {
+            last.truncate(last.trim_ascii_end().len());
+        }
+        self
+    }
+
     /// All of it, copied when it has several parts.
     pub fn whole(self) -> Bytes {
         let [first, second, third] = self.0;

@@ -8,14 +8,13 @@ use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde_json::Value;
-use tokio_tungstenite::tungstenite::protocol::Message;
 
 use crate::body::{self, Body};
 use crate::call::{Call, valid};
 use crate::request_info::Query;
 use crate::status::{ApiError, Subject};
 use crate::tunnel::{self, Target};
-use crate::websocket;
+use crate::websocket::{self, Outgoing};
 use scheme::access::{list_at, str_at};
 use scheme::{FieldErrors, Path};
 
@@ -63,15 +62,15 @@ fn log_socket(call: &Call, request: &mut Request<Body>, protocol: &str, log: Bod
     let encode = protocol == BASE64;
     let message = move |bytes: Bytes| {
         if encode {
-            Message::text(base64::engine::general_purpose::STANDARD.encode(&bytes))
+            Outgoing::text([base64::engine::general_purpose::STANDARD.encode(&bytes).into()])
         } else {
-            Message::binary(bytes)
+            Outgoing::binary(bytes)
         }
     };
     // A kubelet that goes away ends the log.
     let parts = log.into_data_stream().take_while(|part| std::future::ready(part.is_ok()));
     let parts = parts.filter_map(|part| std::future::ready(part.ok()));
-    let first = futures::stream::once(async { Message::binary(Bytes::new()) });
+    let first = futures::stream::once(async { Outgoing::binary(Bytes::new()) });
     let end = call.server.stopping.clone().cancelled_owned().boxed();
     let timeouts = websocket::Timeouts { unread: LOG_PAUSE, end };
     websocket::answer(request, protocol, first.chain(parts.map(message)).boxed(), timeouts)

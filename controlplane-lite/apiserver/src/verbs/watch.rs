@@ -9,7 +9,6 @@ use futures::stream::StreamExt;
 use http::{HeaderValue, Request, Response, header};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
-use tokio_tungstenite::tungstenite::protocol::Message;
 
 use crate::answer;
 use crate::body::{self, Body};
@@ -20,7 +19,7 @@ use crate::options::{self, ListOptions};
 use crate::respond;
 use crate::snapshots::{self, Loan, Payer, SHORT_START};
 use crate::status::ApiError;
-use crate::websocket::{self, Timeouts};
+use crate::websocket::{self, Outgoing, Timeouts};
 use scheme::table::IncludeObject;
 use storage::watch_cache::{CacheWatch, WatchItem, WatchRequest, WatchStart};
 use storage::{EventKind, Line, Object, Revision};
@@ -72,7 +71,7 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
     };
     if websocket::is_request(request.headers()) {
         // One event per text message.
-        let text = |line: Line| Message::text(String::from_utf8_lossy(line.whole().trim_ascii_end()).into_owned());
+        let text = |line: Line| Outgoing::text(line.without_end().into_parts());
         let stopping = call.server.stopping.clone();
         let end = async move {
             // The last bookmark may still be on its way at the deadline.
