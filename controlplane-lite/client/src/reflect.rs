@@ -100,6 +100,11 @@ impl Observer {
         self
     }
 
+    /// To be called when the informer has ended and none takes its place: there is nothing to be said of it any more.
+    pub fn retire(&self, status: &Status) {
+        status.remove_informer(&self.status);
+    }
+
     fn unreadable(&self, object: &Unreadable) {
         tracing::warn!(resource = self.what, object = %object.key, revision = object.revision, error = object.error,
             "object cannot be read and is skipped");

@@ -106,6 +106,10 @@ impl Status {
         entry
     }
 
+    pub(crate) fn remove_informer(&self, entry: &Arc<InformerStatus>) {
+        lock(&self.entries).informers.retain(|other| !Arc::ptr_eq(other, entry));
+    }
+
     /// A new work queue's entry, in place of one of that name.
     pub(crate) fn queue(&self, name: impl Into<String>) -> Arc<QueueStatus> {
         let entry = Arc::new(QueueStatus {

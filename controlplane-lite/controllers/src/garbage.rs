@@ -6,6 +6,7 @@ mod kinds;
 mod monitor;
 pub mod plan;
 mod sync;
+mod table;
 
 pub(super) use sync::start;
 

@@ -4,5 +4,5 @@ mod discovery;
 mod plan;
 mod sync;
 
-pub(super) use discovery::{Resource, discover};
+pub(super) use discovery::{Discovered, Resource, discover};
 pub(super) use sync::start;

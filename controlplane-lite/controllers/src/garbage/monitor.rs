@@ -1,18 +1,20 @@
 //! Feeds the graph: from the caches the controllers share, and for every other
 //! resource from a watch of metadata only.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::{Api, Resource as _};
 use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
 
 use super::graph::{Graph, Object, Owner, ResourceId, Uid, Work};
 use super::kinds::Kinds;
+use super::table::{Change, Table};
 use crate::Context;
-use crate::namespace::Resource;
+use crate::namespace::{Discovered, Resource};
 use client::reflect::Metadata;
 use client::workqueue::WorkQueue;
 use client::{Filter, ObjectKey, Observer, Sink, Store, Unreadable, reflect};
@@ -23,44 +25,59 @@ const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")]
 /// The graph with its queue and the table of resources.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) graph: Mutex<Graph>,
+    graph: Mutex<Graph>,
     pub(super) queue: Arc<WorkQueue<Work>>,
-    pub(super) resources: Mutex<Vec<Resource>>,
+    table: Mutex<Table>,
+    followed: Mutex<HashMap<ResourceId, Followed>>,
     pub(super) kinds: Kinds,
 }
 
+/// How a resource is followed.
+#[derive(Debug)]
+enum Followed {
+    /// By a cache of the controllers, which is there in any case.
+    Cache,
+    /// By a watch of its own, which ends with this.
+    Watch { _end: DropGuard },
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Shared {
-    pub(super) fn graph(&self) -> std::sync::MutexGuard<'_, Graph> {
-        self.graph.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn new() -> Self {
+        Self {
+            graph: Mutex::default(),
+            queue: WorkQueue::new(),
+            table: Mutex::default(),
+            followed: Mutex::default(),
+            kinds: Kinds::default(),
+        }
     }
 
+    pub(super) fn graph(&self) -> std::sync::MutexGuard<'_, Graph> {
+        lock(&self.graph)
+    }
+
+    /// A resource, as long as it is served.
+    pub(super) fn served(&self, id: ResourceId) -> Option<Resource> {
+        lock(&self.table).served(id).cloned()
+    }
+
+    /// A resource, as it was served last.
     pub(super) fn resource(&self, id: ResourceId) -> Option<Resource> {
-        self.resources.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        lock(&self.table).get(id).cloned()
     }
 
     /// The resource of a kind, whatever version it is asked for in.
     pub(super) fn find(&self, api_version: &str, kind: &str) -> Option<Resource> {
-        let group = api_version.split_once('/').map_or("", |(g, _)| g);
-        let all = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().find(|r| r.api.group == group && r.api.kind == kind).cloned()
+        lock(&self.table).find(api_version, kind).cloned()
     }
 
     /// Whether a resource in the table is of the kind that a reference names, in whatever version.
     pub(super) fn is_kind(&self, owner: &Owner, id: ResourceId) -> bool {
-        let group = owner.api_version.split_once('/').map_or("", |(g, _)| g);
-        let all = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(id).is_some_and(|r| r.api.group == group && r.api.kind == *owner.kind)
-    }
-
-    /// Adds a resource to the table; `None` when it is there.
-    fn register(&self, resource: &Resource) -> Option<ResourceId> {
-        let mut all = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |r: &Resource| r.api.group == resource.api.group && r.api.plural == resource.api.plural;
-        if all.iter().any(same) {
-            return None;
-        }
-        all.push(resource.clone());
-        Some(all.len() - 1)
+        lock(&self.table).is_kind(id, &owner.api_version, &owner.kind)
     }
 
     fn observe(&self, id: ResourceId, meta: &ObjectMeta) {
@@ -118,23 +135,45 @@ impl Sink<PartialObjectMeta<DynamicObject>> for Feed {
     fn progressed(&self, _revision: u64) {}
 }
 
-/// Follows every resource that is not followed yet. Returns what tells when each
-/// new watch has its first list.
-pub(super) fn follow(ctx: &Context, shared: &Arc<Shared>, found: &[Resource]) -> Vec<watch::Receiver<bool>> {
+/// Follows the resources there are, as they are, and no others. Returns what tells when each new watch has its first
+/// list.
+pub(super) fn follow(ctx: &Context, shared: &Arc<Shared>, found: &Discovered) -> Vec<watch::Receiver<bool>> {
+    let mut followed = lock(&shared.followed);
+    let changes = lock(&shared.table).learn(found);
     let mut waits = Vec::new();
-    for resource in found {
-        let id = (resource.api.group.as_str(), resource.api.plural.as_str());
-        if IGNORED.contains(&id) || !["list", "watch", "delete"].iter().all(|verb| resource.can(verb)) {
-            // Still an owner's kind may be looked up.
-            shared.register(resource);
+    for change in changes {
+        let (Change::Follow(id, _) | Change::Leave(id)) = &change;
+        if matches!(followed.get(id), Some(Followed::Cache)) {
             continue;
         }
-        let Some(number) = shared.register(resource) else { continue };
-        if !shared_cache(ctx, shared, id, number) {
-            waits.push(watch_metadata(ctx, shared, resource, number));
+        // The watch that was, if any, ends.
+        followed.remove(id);
+        if let Change::Follow(id, resource) = change
+            && let Some((how, wait)) = begin(ctx, shared, &resource, id)
+        {
+            followed.insert(id, how);
+            waits.extend(wait);
         }
     }
     waits
+}
+
+/// Begins to follow a resource, unless its objects are of no interest: then its kind may still be looked up.
+fn begin(
+    ctx: &Context,
+    shared: &Arc<Shared>,
+    resource: &Resource,
+    number: ResourceId,
+) -> Option<(Followed, Option<watch::Receiver<bool>>)> {
+    let id = (resource.api.group.as_str(), resource.api.plural.as_str());
+    if IGNORED.contains(&id) || !["list", "watch", "delete"].iter().all(|verb| resource.can(verb)) {
+        return None;
+    }
+    if shared_cache(ctx, shared, id, number) {
+        return Some((Followed::Cache, None));
+    }
+    let (end, wait) = watch_metadata(ctx, shared, resource, number);
+    Some((Followed::Watch { _end: end }, Some(wait)))
 }
 
 /// Uses a cache of the controllers, if there is one of all objects.
@@ -191,21 +230,24 @@ fn watch_metadata(
     shared: &Arc<Shared>,
     resource: &Resource,
     number: ResourceId,
-) -> watch::Receiver<bool> {
+) -> (DropGuard, watch::Receiver<bool>) {
     let (tx, rx) = watch::channel(false);
     let feed = Feed { shared: shared.clone(), id: number, synced: tx };
     let api: Api<DynamicObject> = Api::all_with(ctx.client.clone(), &resource.api);
-    let token = ctx.token.clone();
+    let token = ctx.token.child_token();
+    let end = token.clone().drop_guard();
+    let status = ctx.runner.status.clone();
     let name = format!("metadata/{}", resource_name(&resource.api));
-    let observer = Observer::named("metadata", name, &ctx.runner.status).with_events(
+    let observer = Observer::named("metadata", name, &status).with_events(
         ctx.events.named("garbage-collector-controller"),
         &resource.api.api_version,
         &resource.api.kind,
     );
     ctx.tasks.spawn(async move {
         reflect(&Metadata(api), &Filter::default(), &feed, &observer, token).await;
+        observer.retire(&status);
     });
-    rx
+    (end, rx)
 }
 
 /// `deployments.apps`, as upstream names resources.

@@ -1,60 +1,69 @@
 //! Performs the verdicts, each after a look at the object itself.
 
-use std::sync::{Arc, Mutex};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::{DynamicObject, PartialObjectMeta};
 use serde_json::json;
 
-use super::graph::{FOREGROUND, Graph, ORPHAN, Object, Owner, Uid, Work, refers_to};
-use super::kinds::{Kind, Kinds};
+use super::graph::{FOREGROUND, ORPHAN, Object, Owner, Uid, Work, refers_to};
+use super::kinds::Kind;
 use super::monitor::{Shared, follow};
 use super::plan::{Known, OwnerState, UNSERVED, Verdict, blocking, evidently_kept, in_circle, judge};
 use crate::Context;
 use crate::namespace::{Resource, discover};
 use client::events::EventType;
 use client::segment;
-use client::workqueue::{Next, SyncError, WorkQueue, chain, spawn_workers};
+use client::workqueue::{Next, SyncError, chain, panic_text, spawn_workers};
 
 /// How long to wait for the first lists; a resource that cannot be listed must
 /// not keep all others from being collected.
 const FIRST_LISTS: Duration = Duration::from_secs(30);
 const WORKERS: usize = 8;
+/// How often the server is asked for what it serves now, as upstream's.
+const RESYNC: Duration = Duration::from_secs(30);
+/// Pauses between discoveries that were not complete, and after a panic: the first, and the longest.
+const RETRY: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
 
 pub(crate) fn start(ctx: &Context) {
     let ctx = ctx.clone();
     let tasks = ctx.tasks.clone();
     tasks.spawn(async move {
-        let shared = Arc::new(Shared {
-            graph: Mutex::new(Graph::default()),
-            queue: WorkQueue::new(),
-            resources: Mutex::default(),
-            kinds: Kinds::default(),
-        });
+        let (shared, mut working) = (Arc::new(Shared::new()), false);
         let token = ctx.token.clone();
+        let following = async {
+            while let Err(panic) = AssertUnwindSafe(follow_all(&ctx, &shared, &mut working)).catch_unwind().await {
+                tracing::error!(
+                    panic = panic_text(&*panic),
+                    "garbage collection panicked and asks for all resources again"
+                );
+                tokio::time::sleep(RETRY[1]).await;
+            }
+        };
         tokio::select! {
-            // Nothing has been started that would have to be undone.
+            // The watches and workers end with the same token.
             () = token.cancelled() => {}
-            () = follow_all(&ctx, &shared) => {}
+            () = following => {}
         }
     });
 }
 
-/// Follows all resources; the work starts with those of the first discovery that
-/// succeeds, and groups that did not answer are asked again until they do.
-async fn follow_all(ctx: &Context, shared: &Arc<Shared>) {
-    let mut delay = Duration::from_millis(100);
-    let mut working = false;
+/// Follows all resources as they come and go. The work starts with those of the first discovery that succeeds; groups
+/// that did not answer are asked again soon.
+async fn follow_all(ctx: &Context, shared: &Arc<Shared>, working: &mut bool) {
+    let mut delay = RETRY[0];
     loop {
         let complete = match shared.kinds.refresh(follow_new(ctx, shared)).await {
             Ok((complete, waits)) => {
-                if !working {
+                if !*working {
                     first_lists(waits).await;
+                    *working = true;
                     work(ctx, shared);
-                    working = true;
                 }
                 complete
             }
@@ -63,21 +72,19 @@ async fn follow_all(ctx: &Context, shared: &Arc<Shared>) {
                 false
             }
         };
-        if complete {
-            return;
-        }
-        tokio::time::sleep(delay).await;
-        delay = (delay * 2).min(Duration::from_secs(10));
+        let pause = if complete { RESYNC } else { delay };
+        tokio::time::sleep(pause).await;
+        delay = if complete { RETRY[0] } else { (delay * 2).min(RETRY[1]) };
     }
 }
 
 /// What tells when a watch has its first list.
 type Synced = tokio::sync::watch::Receiver<bool>;
 
-/// Asks for all resources and follows the new ones; whether every group answered.
+/// Asks for all resources and follows what has changed; whether every group answered.
 async fn follow_new(ctx: &Context, shared: &Arc<Shared>) -> Result<(bool, Vec<Synced>), kube::Error> {
     let found = discover(&ctx.client).await?;
-    Ok((found.failures.is_empty(), follow(ctx, shared, &found.resources)))
+    Ok((found.failures.is_empty(), follow(ctx, shared, &found)))
 }
 
 async fn first_lists(waits: Vec<Synced>) {
@@ -121,9 +128,11 @@ impl Worker {
     }
 
     /// The object as the server has it; `None` when it is gone (and then it is
-    /// gone from the graph as well).
+    /// gone from the graph as well). Of a kind that is not served nobody knows.
     async fn live(&self, uid: &Uid, object: &Object) -> Result<Option<(Api<DynamicObject>, Live)>, SyncError> {
-        let Some(resource) = self.shared.resource(object.resource) else { return Ok(None) };
+        let Some(resource) = self.shared.served(object.resource) else {
+            return Err(SyncError::Incomplete(format!("the kind of {} is not served", object.name)));
+        };
         let api = self.api(&resource, &object.namespace);
         let found = api.get_metadata_opt(&segment(&object.name)).await;
         let found = found.map_err(SyncError::api("get metadata of", &object.name))?;
