@@ -95,6 +95,22 @@ pub struct Grant {
     freed_ports: Vec<u16>,
 }
 
+/// Why a Service does not get what it needs.
+#[derive(Debug, Clone)]
+pub enum Refused {
+    /// Fields ask for what they cannot have.
+    Invalid(FieldErrors),
+    /// What upstream answers as an error of its own (`pkg/registry/core/service/storage/alloc.go`): a range is full, or
+    /// a port for health checks cannot be had.
+    Failed(String),
+}
+
+impl Refused {
+    fn full(what: &str) -> Self {
+        Self::Failed(format!("failed to allocate {what}: range is full"))
+    }
+}
+
 /// Upstream keeps a band for static choices: min(max(16, size/16), 256) numbers.
 fn static_band(size: u32) -> u32 {
     if size < 16 { 0 } else { (size / 16).clamp(16, 256).min(size) }
@@ -169,13 +185,13 @@ impl Pools {
     /// stored Service on update.
     ///
     /// # Errors
-    /// What is wrong with the fields asked for; nothing is taken then.
+    /// What is wrong with the fields asked for, or what else cannot be had; nothing is taken then.
     pub fn fill(
         &mut self,
         service: &mut Value,
         old: Option<&Value>,
         random: &mut dyn FnMut(u32) -> u32,
-    ) -> Result<Grant, FieldErrors> {
+    ) -> Result<Grant, Refused> {
         let mut errors = FieldErrors::new();
         let mut grant = Grant::default();
         if let Some(old) = old {
@@ -183,12 +199,14 @@ impl Pools {
         }
         set_families(service, &mut errors);
         external_addresses(service, old, self.cidr, &mut errors);
-        self.fill_addresses(service, old, &mut grant, &mut errors, random);
-        self.fill_ports(service, old, &mut grant, &mut errors, random);
-        self.fill_health_port(service, old, &mut grant, &mut errors, random);
-        if !errors.is_empty() {
+        let filled = self
+            .fill_addresses(service, old, &mut grant, &mut errors, random)
+            .and_then(|()| self.fill_ports(service, old, &mut grant, &mut errors, random))
+            .and_then(|()| self.fill_health_port(service, old, &mut grant, random));
+        let refused = if errors.is_empty() { filled.err() } else { Some(Refused::Invalid(errors)) };
+        if let Some(refused) = refused {
             self.revert(&grant);
-            return Err(errors);
+            return Err(refused);
         }
         if let Some(old) = old {
             let ips: HashSet<Ipv4Addr> = addresses(service).into_iter().collect();
@@ -206,34 +224,27 @@ impl Pools {
         grant: &mut Grant,
         errors: &mut FieldErrors,
         random: &mut dyn FnMut(u32) -> u32,
-    ) {
+    ) -> Result<(), Refused> {
         if str_at(service, &["spec", "type"]) == "ExternalName" {
             let spec = ensure_map(service, &["spec"]);
             for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
                 spec.remove(field);
             }
-            return;
+            return Ok(());
         }
         let wanted = wanted_ip(service);
         if wanted == "None" {
             set_ip(service, "None");
-            return;
-        }
-        let path = Path::new("spec");
-        let path = path.child("clusterIPs");
-        if wanted.is_empty() {
+        } else if wanted.is_empty() {
             let upper = 1 + static_band(self.cidr.size());
-            match self.addresses.take_any(upper, random) {
-                Some(index) => {
-                    let address = self.cidr.nth(index);
-                    grant.taken_ips.push(address);
-                    set_ip(service, &address.to_string());
-                }
-                None => errors.invalid(&path, json!([]), "failed to allocate a serviceIP: range is full"),
-            }
-            return;
+            let index = self.addresses.take_any(upper, random).ok_or_else(|| Refused::full("a serviceIP"))?;
+            let address = self.cidr.nth(index);
+            grant.taken_ips.push(address);
+            set_ip(service, &address.to_string());
+        } else {
+            self.claim_address(service, old, &wanted, grant, errors);
         }
-        self.claim_address(service, old, &wanted, grant, errors);
+        Ok(())
     }
 
     /// Takes the address a Service asks for, unless it holds it already.
@@ -285,9 +296,9 @@ impl Pools {
         grant: &mut Grant,
         errors: &mut FieldErrors,
         random: &mut dyn FnMut(u32) -> u32,
-    ) {
+    ) -> Result<(), Refused> {
         if !needs_node_port(service) {
-            return;
+            return Ok(());
         }
         // Who wants no ports drawn may name some all the same: what is named is claimed like any other, as upstream.
         let draws = service["spec"]["type"] != "LoadBalancer"
@@ -298,9 +309,7 @@ impl Pools {
         // Port number → node port within this Service: TCP and UDP on one number share it.
         let mut shared: HashMap<i64, u16> = HashMap::new();
         let mut own = HashSet::new();
-        // Nothing becomes free meanwhile, so who found nothing need not look again.
-        let mut none_left = false;
-        let Some(list) = service["spec"].get_mut("ports").and_then(Value::as_array_mut) else { return };
+        let Some(list) = service["spec"].get_mut("ports").and_then(Value::as_array_mut) else { return Ok(()) };
         // A node sends what arrives at a port to one place.
         let mut used: HashSet<(String, i64)> =
             list.iter().filter_map(|p| Some((protocol(p), int_at(p, &["nodePort"])?))).collect();
@@ -315,25 +324,20 @@ impl Pools {
             let granted = if wanted == 0 {
                 let is_free = |port: &u16| !used.contains(&(protocol(entry), i64::from(*port)));
                 let other = shared.get(&number).copied().filter(is_free);
-                let taken = other.or_else(|| if none_left { None } else { self.take_port(grant, random) });
-                none_left |= taken.is_none();
-                taken
+                let taken = other.or_else(|| self.take_port(grant, random));
+                Some(taken.ok_or_else(|| Refused::full("a nodePort"))?)
             } else {
-                self.claim_port(wanted, |port| held.contains(&port) || own.contains(&port), grant, &path, errors)
+                let claimed = self.claim_port(wanted, |port| held.contains(&port) || own.contains(&port), grant);
+                claimed.map_err(|why| errors.invalid(&path, wanted, why)).ok()
             };
-            match granted {
-                Some(port) => {
-                    shared.entry(number).or_insert(port);
-                    own.insert(port);
-                    used.insert((protocol(entry), i64::from(port)));
-                    entry["nodePort"] = json!(port);
-                }
-                None if wanted == 0 => {
-                    errors.invalid(&path, 0, "failed to allocate a nodePort: range is full");
-                }
-                None => {}
+            if let Some(port) = granted {
+                shared.entry(number).or_insert(port);
+                own.insert(port);
+                used.insert((protocol(entry), i64::from(port)));
+                entry["nodePort"] = json!(port);
             }
         }
+        Ok(())
     }
 
     /// A load balancer with local traffic policy needs a port that tells whether the node has endpoints, whether or not
@@ -343,28 +347,22 @@ impl Pools {
         service: &mut Value,
         old: Option<&Value>,
         grant: &mut Grant,
-        errors: &mut FieldErrors,
         random: &mut dyn FnMut(u32) -> u32,
-    ) {
+    ) -> Result<(), Refused> {
         if !needs_health_check_port(service) {
-            return;
+            return Ok(());
         }
-        let spec = Path::new("spec");
-        let path = spec.child("healthCheckNodePort");
         let wanted = int_at(service, &["spec", "healthCheckNodePort"]).unwrap_or(0);
         let port = if wanted == 0 {
-            let drawn = self.take_port(grant, random);
-            if drawn.is_none() {
-                errors.invalid(&path, 0, "failed to allocate a health check node port: range is full");
-            }
-            drawn
+            self.take_port(grant, random).ok_or_else(|| Refused::full("a HealthCheck NodePort 0"))?
         } else {
             let held = old.and_then(health_port);
-            self.claim_port(wanted, |port| held == Some(port), grant, &path, errors)
+            self.claim_port(wanted, |port| held == Some(port), grant).map_err(|why| {
+                Refused::Failed(format!("failed to allocate requested HealthCheck NodePort {wanted}: {why}"))
+            })?
         };
-        if let Some(port) = port {
-            ensure_map(service, &["spec"]).insert("healthCheckNodePort".into(), json!(port));
-        }
+        ensure_map(service, &["spec"]).insert("healthCheckNodePort".into(), json!(port));
+        Ok(())
     }
 
     fn take_port(&mut self, grant: &mut Grant, random: &mut dyn FnMut(u32) -> u32) -> Option<u16> {
@@ -375,32 +373,22 @@ impl Pools {
         Some(port)
     }
 
-    /// Takes the node port that a Service asks for, unless it `has` it.
-    fn claim_port(
-        &mut self,
-        wanted: i64,
-        has: impl Fn(u16) -> bool,
-        grant: &mut Grant,
-        path: &Path<'_>,
-        errors: &mut FieldErrors,
-    ) -> Option<u16> {
+    /// Takes the port that a Service asks for, unless it `has` it; the error says why it cannot be had.
+    fn claim_port(&mut self, wanted: i64, has: impl Fn(u16) -> bool, grant: &mut Grant) -> Result<u16, String> {
         let (low, high) = self.port_range;
         let named = u16::try_from(wanted).ok();
         // What a Service has it keeps, even of a range that this server no longer serves.
-        if named.is_some_and(&has) {
-            return named;
+        if let Some(port) = named.filter(|port| has(*port)) {
+            return Ok(port);
         }
         let Some(port) = named.filter(|p| (low..=high).contains(p)) else {
-            let why = format!("provided port is not in the valid range. The range of valid ports is {low}-{high}");
-            errors.invalid(path, wanted, why);
-            return None;
+            return Err(format!("provided port is not in the valid range. The range of valid ports is {low}-{high}"));
         };
         if self.ports.take(port.into()) {
             grant.taken_ports.push(port);
-            return Some(port);
+            return Ok(port);
         }
-        errors.invalid(path, wanted, "provided port is already allocated");
-        None
+        Err("provided port is already allocated".into())
     }
 }
 

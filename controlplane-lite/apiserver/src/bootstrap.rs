@@ -250,7 +250,7 @@ async fn reconcile_service(server: &Arc<Server>) -> Result<(), RegistryError> {
                 grant.answered(&made, false);
                 made.or_else(|error| if error.is_already_exists() { Ok(()) } else { Err(error) })?;
             }
-            Err(errors) => warn!(?errors, "cannot give the kubernetes Service its address"),
+            Err(refused) => warn!(?refused, "cannot give the kubernetes Service its address"),
         }
     }
     let endpoints = json!({

@@ -15,9 +15,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::allocate::{Cidr, Grant, Pools};
+use super::allocate::{Cidr, Grant, Pools, Refused};
 use super::registry::{Registry, RegistryError, Resource};
-use scheme::{FieldErrors, Kind};
+use scheme::Kind;
 use storage::Object;
 use storage::watch_cache::Filter;
 
@@ -104,13 +104,8 @@ impl Services {
     /// Completes a Service (other kinds pass untouched).
     ///
     /// # Errors
-    /// What is wrong with the fields asked for.
-    pub fn fill(
-        self: &Arc<Self>,
-        kind: &Kind,
-        object: &mut Value,
-        old: Option<&Value>,
-    ) -> Result<OpenGrant, FieldErrors> {
+    /// What is wrong with the fields asked for, or what else cannot be had.
+    pub fn fill(self: &Arc<Self>, kind: &Kind, object: &mut Value, old: Option<&Value>) -> Result<OpenGrant, Refused> {
         if !is_service(kind) {
             return Ok(self.nothing());
         }

@@ -17,6 +17,7 @@
 use serde_json::Value;
 
 use crate::admission::{Operation, Request};
+use crate::allocate::Refused;
 use crate::call::Call;
 use crate::services::OpenGrant;
 use crate::status::{self, ApiError};
@@ -98,5 +99,8 @@ pub async fn ask_admission(
 /// Completes what holds addresses; other kinds pass untouched.
 fn grant(call: &Call, name: &str, object: &mut Value, old: Option<&Value>) -> Result<OpenGrant, ApiError> {
     let filled = call.server.services.fill(&call.resource.kind, object, old);
-    filled.map_err(|errors| status::invalid(call.kind_subject(), name, &errors))
+    filled.map_err(|refused| match refused {
+        Refused::Invalid(errors) => status::invalid(call.kind_subject(), name, &errors),
+        Refused::Failed(why) => ApiError::internal(why),
+    })
 }

@@ -17,6 +17,18 @@ fn zero(_: u32) -> u32 {
     0
 }
 
+impl Refused {
+    fn invalid(self) -> Vec<scheme::FieldError> {
+        let Self::Invalid(errors) = self else { panic!("{self:?}") };
+        errors.0
+    }
+
+    fn failed(self) -> String {
+        let Self::Failed(why) = self else { panic!("{self:?}") };
+        why
+    }
+}
+
 #[test]
 fn cidrs_are_checked() {
     for bad in ["", "10.43.0.0", "10.43.0.0/33", "10.43.0.0/x", "a/16", "10.43.0.0/30", "::/64"] {
@@ -47,15 +59,15 @@ fn asking_for_an_address() {
         pools.fill(&mut service(json!({"type": "ClusterIP", "clusterIP": ip})), None, &mut zero)
     };
     let grant = ask(&mut pools, "10.43.0.10").unwrap();
-    let taken = ask(&mut pools, "10.43.0.10").unwrap_err();
+    let taken = ask(&mut pools, "10.43.0.10").unwrap_err().invalid();
     assert_eq!(
-        taken.0[0].to_string(),
+        taken[0].to_string(),
         "spec.clusterIPs: Invalid value: [\"10.43.0.10\"]: failed to allocate IP 10.43.0.10: provided IP is already allocated"
     );
     pools.revert(&grant);
     ask(&mut pools, "10.43.0.10").unwrap();
     for outside in ["10.44.0.1", "10.43.0.0", "10.43.0.255"] {
-        assert!(ask(&mut pools, outside).unwrap_err().0[0].to_string().contains("not in the valid range"));
+        assert!(ask(&mut pools, outside).unwrap_err().invalid()[0].to_string().contains("not in the valid range"));
     }
 }
 
@@ -64,8 +76,8 @@ fn an_external_address_is_none_of_the_clusters() {
     let mut pools = pools();
     let with = |ip: &str| service(json!({"type": "ClusterIP", "externalIPs": [ip]}));
     for ip in ["10.43.0.1", "10.43.0.10", "::ffff:10.43.0.1"] {
-        let refused = pools.fill(&mut with(ip), None, &mut zero).unwrap_err();
-        assert!(refused.0[0].to_string().contains("may not be in the range of cluster IPs"), "{ip}");
+        let refused = pools.fill(&mut with(ip), None, &mut zero).unwrap_err().invalid();
+        assert!(refused[0].to_string().contains("may not be in the range of cluster IPs"), "{ip}");
         // One that is stored from before can still be changed, and removed.
         let mut old = with(ip);
         old["spec"]["clusterIP"] = json!("10.43.0.20");
@@ -95,10 +107,14 @@ fn node_ports() {
     assert_eq!(dns["spec"]["ports"][0]["nodePort"], dns["spec"]["ports"][1]["nodePort"]);
     assert_eq!(dns["spec"]["ports"][2]["nodePort"], 30007);
     let mut again = service(json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30007}]}));
-    assert!(pools.fill(&mut again, None, &mut zero).unwrap_err().0[0].to_string().contains("already allocated"),);
+    assert!(
+        pools.fill(&mut again, None, &mut zero).unwrap_err().invalid()[0].to_string().contains("already allocated"),
+    );
     let mut outside = service(json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 99}]}));
     assert!(
-        pools.fill(&mut outside, None, &mut zero).unwrap_err().0[0].to_string().ends_with("valid ports is 30000-30100"),
+        pools.fill(&mut outside, None, &mut zero).unwrap_err().invalid()[0]
+            .to_string()
+            .ends_with("valid ports is 30000-30100"),
     );
     // An update without node ports keeps them; turning to ClusterIP frees them.
     let mut update = service(json!({"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}));
@@ -184,7 +200,14 @@ fn a_full_range_says_so() {
         pools.fill(&mut service(json!({"type": "ClusterIP"})), None, &mut zero).unwrap();
     }
     let error = pools.fill(&mut service(json!({"type": "ClusterIP"})), None, &mut zero).unwrap_err();
-    assert!(error.0[0].to_string().contains("range is full"));
+    assert_eq!(error.failed(), "failed to allocate a serviceIP: range is full");
+    // Both ports are drawn, and given back with the third that cannot be.
+    for _ in 0..2 {
+        let mut three =
+            json!({"type": "NodePort", "clusterIP": "None", "ports": [{"port": 1}, {"port": 2}, {"port": 3}]});
+        let error = pools.fill(&mut service(three.take()), None, &mut zero).unwrap_err();
+        assert_eq!(error.failed(), "failed to allocate a nodePort: range is full");
+    }
 }
 
 #[test]

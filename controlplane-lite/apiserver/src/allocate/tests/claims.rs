@@ -26,13 +26,15 @@ fn undrawn(more: Value) -> Value {
 fn what_is_named_is_claimed_where_none_are_drawn() {
     let mut pools = pools();
     for outside in [22, 6443, 10250] {
-        let errors = pools.fill(&mut undrawn(json!({"ports": named(outside)})), None, &mut zero).unwrap_err();
-        assert!(errors.0[0].to_string().contains("not in the valid range"), "{outside}: {errors:?}");
+        let errors = pools.fill(&mut undrawn(json!({"ports": named(outside)})), None, &mut zero).unwrap_err().invalid();
+        assert!(errors[0].to_string().contains("not in the valid range"), "{outside}: {errors:?}");
     }
     let mut theirs = service(json!({"type": "NodePort", "ports": named(30007)}));
     pools.fill(&mut theirs, None, &mut zero).unwrap();
     let mut mine = undrawn(json!({"ports": named(30007)}));
-    assert!(pools.fill(&mut mine, None, &mut zero).unwrap_err().0[0].to_string().ends_with("already allocated"));
+    assert!(
+        pools.fill(&mut mine, None, &mut zero).unwrap_err().invalid()[0].to_string().ends_with("already allocated")
+    );
     let mut mixed =
         undrawn(json!({"ports": [{"port": 80, "nodePort": 30008}, {"port": 81}, {"port": 80, "protocol": "UDP"}]}));
     pools.fill(&mut mixed, None, &mut zero).unwrap();
@@ -54,9 +56,9 @@ fn only_who_is_asked_for_its_health_holds_a_port_for_it() {
     let port = int_at(&drawn, &["spec", "healthCheckNodePort"]).unwrap();
     assert!((30000..=30100).contains(&port), "a port although no node ports are drawn");
     for (wanted, why) in [(port, "already allocated"), (10250, "not in the valid range"), (99_999, "valid range")] {
-        let errors = pools.fill(&mut local(wanted), None, &mut zero).unwrap_err().0;
-        assert!(errors[0].to_string().starts_with("spec.healthCheckNodePort: "), "{errors:?}");
-        assert!(errors[0].to_string().contains(why), "{errors:?}");
+        let error = pools.fill(&mut local(wanted), None, &mut zero).unwrap_err().failed();
+        let begins = format!("failed to allocate requested HealthCheck NodePort {wanted}: provided port is ");
+        assert!(error.starts_with(&begins) && error.contains(why), "{error}");
     }
     assert_eq!(pools.fill(&mut drawn.clone(), Some(&drawn), &mut zero).unwrap(), Grant::default(), "it keeps its own");
     // One that says so without being asked holds nothing, and frees nothing of the one that does.
@@ -74,8 +76,8 @@ fn no_free_port_for_health_checks_is_told() {
     let mut pools = Pools::new("10.43.0.0/24".parse().unwrap(), (30000, 30000));
     pools.fill(&mut service(json!({"type": "NodePort", "ports": named(30000)})), None, &mut zero).unwrap();
     let mut local = undrawn(json!({"externalTrafficPolicy": "Local", "ports": [{"port": 80}]}));
-    let errors = pools.fill(&mut local, None, &mut zero).unwrap_err();
-    assert!(errors.0[0].to_string().contains("range is full"), "{errors:?}");
+    let error = pools.fill(&mut local, None, &mut zero).unwrap_err().failed();
+    assert_eq!(error, "failed to allocate a HealthCheck NodePort 0: range is full");
 }
 
 #[test]
@@ -89,8 +91,8 @@ fn a_port_of_a_former_range_can_be_kept() {
 fn an_address_of_another_family_is_refused() {
     let mut pools = pools();
     let six = service(json!({"type": "ClusterIP", "clusterIP": "fd00::1"}));
-    let errors = pools.fill(&mut six.clone(), None, &mut zero).unwrap_err();
-    assert!(errors.0[0].to_string().contains("IPv6 is not configured"), "{errors:?}");
+    let errors = pools.fill(&mut six.clone(), None, &mut zero).unwrap_err().invalid();
+    assert!(errors[0].to_string().contains("IPv6 is not configured"), "{errors:?}");
     assert!(pools.fill(&mut six.clone(), Some(&six), &mut zero).is_ok(), "one that is stored can be changed");
 }
 
