@@ -15,7 +15,8 @@ use super::documents::Documents;
 use scheme::{Kind, Scheme};
 use storage::watch_cache::{ResourceCache, ResourceSpec, WatchCache};
 use storage::{
-    Durability, EventKind, FieldPath, Key, Object, Precondition, Put, Revision, Store, StoreError, encode_stored,
+    Durability, EventKind, FieldPath, Key, Object, ObjectError, Precondition, Put, Revision, Store, StoreError,
+    encode_stored,
 };
 
 mod error;
@@ -70,7 +71,7 @@ pub enum Commit {
 #[derive(Debug, Clone)]
 pub struct WriteResult {
     /// The object as it is now (or was, when removed).
-    pub object: Object,
+    pub object: Arc<Object>,
     /// Whether it is gone.
     pub removed: bool,
 }
@@ -228,7 +229,7 @@ impl Resource {
         name: &str,
         mut value: Value,
         dry_run: bool,
-    ) -> Result<Object, RegistryError> {
+    ) -> Result<Arc<Object>, RegistryError> {
         let bytes = encoded(&mut value)?;
         drop(value);
         let taken = || RegistryError::AlreadyExists { resource: self.name(), name: name.to_owned() };
@@ -236,10 +237,11 @@ impl Resource {
             if self.exists(namespace, name).await? {
                 return Err(taken());
             }
-            return self.object(&bytes, Revision::default(), EventKind::Added);
+            return self.object(&bytes, Revision::default(), EventKind::Added).map(Arc::new);
         }
-        match self.store.put(Put::create(self.key(namespace, name)?, bytes.clone())).await {
-            Ok(revision) => self.object(&bytes, revision, EventKind::Added),
+        let key = self.key(namespace, name)?;
+        match self.store.put(Put::create(key.clone(), bytes.clone())).await {
+            Ok(revision) => self.shown(&key, &bytes, revision, EventKind::Added),
             Err(StoreError::Conflict { .. }) => Err(taken()),
             Err(error) => Err(error.into()),
         }
@@ -261,7 +263,9 @@ impl Resource {
         let key = self.key(namespace, name)?;
         let entry = self.store.get(&key).await?.ok_or_else(|| self.not_found(name))?;
         let mut value: Value = serde_json::from_slice(&entry.value).map_err(RegistryError::corrupt)?;
-        value["metadata"]["resourceVersion"] = json!(entry.revision.to_string());
+        let metadata = value.get_mut("metadata").and_then(Value::as_object_mut);
+        let metadata = metadata.ok_or_else(|| RegistryError::corrupt(ObjectError::NoName))?;
+        metadata.insert("resourceVersion".into(), json!(entry.revision.to_string()));
         Ok(Opened { key, stored: entry.value, revision: entry.revision, value })
     }
 
@@ -271,26 +275,41 @@ impl Resource {
     /// When the object is too large, or the store fails.
     pub async fn commit(&self, opened: &Opened, change: Change, dry_run: bool) -> Result<Commit, RegistryError> {
         let (mut value, durability) = match change {
-            Change::Keep => return self.written(&opened.stored, opened.revision),
+            Change::Keep => return self.written(opened, &opened.stored, opened.revision),
             Change::Remove(last) => return self.remove(opened, last, dry_run).await,
             Change::Write(value) => (value, Durability::Immediate),
             Change::Heartbeat(value) => (value, Durability::Eventual),
         };
         let bytes = encoded(&mut value)?;
         drop(value);
+        if dry_run {
+            let object = self.object(&bytes, opened.revision, EventKind::Modified).map(Arc::new)?;
+            return Ok(Commit::Written(WriteResult { object, removed: false }));
+        }
         // A write that changes nothing is none: no revision, no event.
-        if dry_run || bytes == opened.stored {
-            return self.written(&bytes, opened.revision);
+        if bytes == opened.stored {
+            return self.written(opened, &bytes, opened.revision);
         }
         let put = Put { durability, ..Put::update(opened.key.clone(), bytes.clone(), opened.revision) };
         match self.store.put(put).await {
-            Ok(revision) => self.written(&bytes, revision),
+            Ok(revision) => self.written(opened, &bytes, revision),
             Err(error) => lost(error),
         }
     }
 
-    fn written(&self, bytes: &[u8], revision: Revision) -> Result<Commit, RegistryError> {
-        let object = self.object(bytes, revision, EventKind::Modified)?;
+    /// What is stored, as the cache shows it or will show it.
+    fn shown(
+        &self,
+        key: &Key,
+        stored: &[u8],
+        revision: Revision,
+        kind: EventKind,
+    ) -> Result<Arc<Object>, RegistryError> {
+        self.cache.written(key, stored, revision, kind).map_err(RegistryError::corrupt)
+    }
+
+    fn written(&self, opened: &Opened, bytes: &[u8], revision: Revision) -> Result<Commit, RegistryError> {
+        let object = self.shown(&opened.key, bytes, revision, EventKind::Modified)?;
         Ok(Commit::Written(WriteResult { object, removed: false }))
     }
 
@@ -303,7 +322,7 @@ impl Resource {
                 Err(error) => return lost(error),
             }
         };
-        let object = self.object(&encode_stored(&mut last), removed_at, EventKind::Deleted)?;
+        let object = self.object(&encode_stored(&mut last), removed_at, EventKind::Deleted).map(Arc::new)?;
         Ok(Commit::Written(WriteResult { object, removed: true }))
     }
 
@@ -372,4 +391,41 @@ fn spec(kind: &Kind) -> ResourceSpec {
         path.or(&kind.fields.read(&empty, name))
     };
     ResourceSpec::new(&kind.group, &kind.plural, kind.namespaced).with_fields(kind.fields.names().map(path))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::start;
+
+    #[tokio::test]
+    async fn a_write_and_the_caches_have_one_object() {
+        let (api, _client) = start().await;
+        let registry = &api.server().registry;
+        let maps = registry.get("", "configmaps").unwrap();
+        let shown = async || {
+            registry.fresh().await.unwrap();
+            maps.cache().get("default", "a").unwrap()
+        };
+        let map = json!({"metadata": {"name": "a", "namespace": "default"}});
+        let made = maps.create("default", "a", map, false).await.unwrap();
+        assert!(Arc::ptr_eq(&made, &shown().await));
+        let write = |old: &Value| {
+            let mut new = old.clone();
+            new["data"] = json!({"k": old["metadata"]["resourceVersion"]});
+            Ok::<_, RegistryError>(Change::Write(new))
+        };
+        let written = maps.change("default", "a", false, write).await.unwrap().object;
+        assert!(Arc::ptr_eq(&written, &shown().await));
+        assert_eq!(
+            (written.kind(), written.value()["data"]["k"].clone()),
+            (EventKind::Modified, json!(made.revision().to_string()))
+        );
+        let kept = maps.change("default", "a", false, |_| Ok::<_, RegistryError>(Change::Keep)).await.unwrap();
+        assert!(Arc::ptr_eq(&kept.object, &written));
+        let dry = maps.change("default", "a", true, write).await.unwrap().object;
+        assert!(!Arc::ptr_eq(&dry, &written) && dry.json() != written.json());
+        assert!(Arc::ptr_eq(&written, &shown().await));
+    }
 }

@@ -7,6 +7,7 @@
 
 mod feed;
 mod filter;
+mod handoff;
 mod history;
 mod resource;
 mod watch;

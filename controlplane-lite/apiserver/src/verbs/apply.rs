@@ -1,6 +1,8 @@
 //! Server-side apply: a PATCH whose body is a configuration, the fields that one manager wants to have. What becomes of
 //! them is the `managedfields` crate's business (`k8s.io/apiserver/pkg/endpoints/handlers/patch.go`: `applyPatcher`).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -53,7 +55,7 @@ pub async fn apply(call: &Call, body: &Bytes) -> Result<Response<Body>, ApiError
     Ok(response)
 }
 
-async fn write(call: &Call, options: &WriteOptions, config: &Value) -> Result<(StatusCode, Object), ApiError> {
+async fn write(call: &Call, options: &WriteOptions, config: &Value) -> Result<(StatusCode, Arc<Object>), ApiError> {
     let owners = Owners::of(call, options);
     for _ in 0..TRIES {
         let wanted = |before: &Value| {

@@ -1,5 +1,7 @@
 //! A new object: made, admitted, prepared and stored, under a name of its own or one that is drawn for it.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::{Asked, grant};
@@ -35,7 +37,7 @@ pub async fn create(
     mut object: Value,
     options: &WriteOptions,
     owners: Told<'_>,
-) -> Result<Object, ApiError> {
+) -> Result<Arc<Object>, ApiError> {
     call.ensure_namespace(&mut object)?;
     if !str_at(&object, &["metadata", "resourceVersion"]).is_empty() {
         return Err(ApiError::plain(500, "resourceVersion should not be set on objects to be created"));
@@ -69,7 +71,7 @@ fn named(mut object: Value, base: &str) -> Value {
 }
 
 /// From the strategy's stages to the store.
-async fn attempt(asked: &Asked<'_>, mut object: Value) -> Result<Object, ApiError> {
+async fn attempt(asked: &Asked<'_>, mut object: Value) -> Result<Arc<Object>, ApiError> {
     let call = asked.call;
     let kind = &call.resource.kind;
     let (now, uid) = (call.server.now_text(), call.server.new_uid());

@@ -6,8 +6,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use super::super::object::{EventKind, Object};
+use super::super::object::{EventKind, Object, ObjectError};
 use super::super::store::{Entry, Event, Key, Range, Revision};
+use super::handoff::Handoff;
 use super::history::{Change, History};
 use super::watch::{CacheWatch, WatchRequest, WatchStart};
 use super::watchers::{PendingEvent, Watchers};
@@ -46,6 +47,8 @@ pub struct ResourceCache {
     shared: std::sync::Weak<Shared>,
     progress: tokio::sync::watch::Receiver<Revision>,
     state: RwLock<State>,
+    /// What writers have parsed already.
+    handoff: Handoff,
     /// Who asked for it, claimed or on the way: without any it need not be here.
     pub(super) askers: AtomicUsize,
 }
@@ -71,6 +74,7 @@ impl ResourceCache {
             shared: Arc::downgrade(shared),
             progress: shared.progress.clone(),
             state: RwLock::new(state),
+            handoff: Handoff::default(),
             askers: AtomicUsize::new(0),
         }
     }
@@ -84,6 +88,26 @@ impl ResourceCache {
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
         let key = self.spec.key(namespace, name).ok()?;
         self.read().objects.get(&key).cloned()
+    }
+
+    /// The object that somebody wrote under a key: the one that is cached or will be, where that can be had.
+    ///
+    /// # Errors
+    /// When what was stored is no object.
+    pub fn written(
+        &self,
+        key: &Key,
+        stored: &[u8],
+        revision: Revision,
+        kind: EventKind,
+    ) -> Result<Arc<Object>, ObjectError> {
+        let cached = self.read().objects.get(key).filter(|object| object.revision() == revision).cloned();
+        if let Some(cached) = cached {
+            return Ok(cached);
+        }
+        let object = Arc::new(Object::parse(stored, revision, kind, &self.spec.fields)?);
+        self.handoff.offer(key, &object);
+        Ok(object)
     }
 
     /// Objects cached now.
@@ -276,9 +300,10 @@ impl ResourceCache {
         let now = self.now(&state);
         state.closed.get_or_insert(now);
         state.watchers.clear();
+        self.handoff.pass(Revision(u64::MAX));
     }
 
-    pub(super) fn parse(&self, entry: &Entry, kind: EventKind) -> Option<Object> {
+    fn parse(&self, entry: &Entry, kind: EventKind) -> Option<Object> {
         match Object::parse(&entry.value, entry.revision, kind, &self.spec.fields) {
             Ok(object) => Some(object),
             Err(error) => {
@@ -294,12 +319,13 @@ impl ResourceCache {
         let (key, object) = match event {
             Event::Put { entry, created } => {
                 let kind = if *created { EventKind::Added } else { EventKind::Modified };
-                (&entry.key, self.parse(entry, kind))
+                let written = self.handoff.take(&entry.key, entry.revision, kind);
+                (&entry.key, written.or_else(|| self.parse(entry, kind).map(Arc::new)))
             }
             Event::Delete { previous, .. } => (&previous.key, None),
             Event::Progress(_) => return,
         };
-        self.write().set(key, object.map(Arc::new), event.revision(), now);
+        self.write().set(key, object, event.revision(), now);
     }
 
     /// Gives back history that has aged, and the watches that keep it.
@@ -345,6 +371,7 @@ impl ResourceCache {
         for (revision, key, object) in changed {
             state.set(&key, object, revision, now);
         }
+        self.handoff.pass(at);
         // What happened in between is not known, so nothing older can be resumed.
         state.history = History::new(at);
         state.applied = at;
