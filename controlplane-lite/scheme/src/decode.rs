@@ -11,6 +11,7 @@ mod problems;
 mod shape;
 pub mod size;
 
+pub(crate) use parse::MAX_DEPTH;
 pub use problems::Problem;
 pub(crate) use shape::go_json_type;
 

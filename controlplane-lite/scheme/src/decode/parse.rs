@@ -110,8 +110,8 @@ impl State {
     }
 }
 
-/// Deepest nesting of a body, which is also the parsers' limit.
-const MAX_DEPTH: usize = 128;
+/// Deepest nesting of a body, which is also the parsers' limit: what nests so deep is not read.
+pub(crate) const MAX_DEPTH: usize = 128;
 
 /// Whether YAML text nests deeper than [`MAX_DEPTH`], judged by its brackets and leading dashes.
 /// The YAML scanner's time grows with size times depth, so depth is bounded before it sees the text.

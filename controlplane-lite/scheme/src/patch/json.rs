@@ -1,12 +1,13 @@
 //! JSON patch as upstream's library reads it, with its errors. It differs from RFC 6902: indices may be negative, an
 //! absent field of an object can be replaced and equals null, and nothing can be done to the whole document.
 //!
-//! What a patch may cost is bounded: the bytes it copies, and the items it moves.
+//! What a patch may cost is bounded: the bytes it copies, the items it moves, and how deep it nests one value in
+//! another, beyond which nobody could read what it made.
 
 use serde_json::{Map, Value};
 
 use super::{MAX_JSON_PATCH_OPERATIONS, PatchError};
-use crate::decode::size;
+use crate::decode::{MAX_DEPTH, size};
 use crate::field::go_quote;
 
 /// Bytes that all `copy` operations of a patch may add, as upstream.
@@ -91,9 +92,10 @@ impl Document {
     fn add(&mut self, operation: &Operation<'_>) -> Result<(), String> {
         let path = operation.pointer("add", "path")?;
         let missing = || format!("add operation does not apply: doc is missing path: {}: {MISSING}", go_quote(path));
+        let value = operation.value();
+        fits(path, &value)?;
         let (container, key) = container(&mut self.root, path).ok_or_else(missing)?;
-        insert(container, &key, operation.value(), &mut self.steps)
-            .map_err(|e| format!("error in add for path: '{path}': {e}"))
+        insert(container, &key, value, &mut self.steps).map_err(|e| format!("error in add for path: '{path}': {e}"))
     }
 
     fn remove(&mut self, operation: &Operation<'_>) -> Result<(), String> {
@@ -107,14 +109,16 @@ impl Document {
         let path = operation.pointer("replace", "path")?;
         let missing =
             |what: &str| format!("replace operation does not apply: doc is missing {what}: {path}: {MISSING}");
+        let value = operation.value();
+        fits(path, &value)?;
         let (container, key) = container(&mut self.root, path).ok_or_else(|| missing("path"))?;
         match container {
             Value::Array(items) => {
                 let index = place(&key, items.len()).map_err(|_| missing("key"))?;
-                items[index] = operation.value();
+                items[index] = value;
             }
             Value::Object(map) => {
-                map.insert(key, operation.value());
+                map.insert(key, value);
             }
             _ => return Err(missing("path")),
         }
@@ -127,6 +131,7 @@ impl Document {
         let (source, key) = container(&mut self.root, from).ok_or_else(missing)?;
         let value = take(source, &key, &mut self.steps).map_err(|e| format!("error in move for path: '{key}': {e}"))?;
         let path = operation.pointer("move", "path")?;
+        fits(path, &value)?;
         let missing = || format!("move operation does not apply: doc is missing destination path: {path}: {MISSING}");
         let (target, key) = container(&mut self.root, path).ok_or_else(missing)?;
         insert(target, &key, value, &mut self.steps).map_err(|e| format!("error in move for path: '{path}': {e}"))
@@ -151,6 +156,7 @@ impl Document {
         }
         let value = value.clone();
         let path = operation.pointer("copy", "path")?;
+        fits(path, &value)?;
         let missing = || format!("copy operation does not apply: doc is missing destination path: {path}: {MISSING}");
         let (target, key) = container(&mut self.root, path).ok_or_else(missing)?;
         insert(target, &key, value, &mut self.steps).map_err(|e| format!("error while adding value during copy: {e}"))
@@ -171,6 +177,23 @@ impl Document {
 }
 
 const MISSING: &str = "missing value";
+
+/// Whether the document can still be read with a value put at a path. What is in it nests less deep than it may.
+fn fits(path: &str, value: &Value) -> Result<(), String> {
+    if path.matches('/').count() + depth(value) < MAX_DEPTH {
+        return Ok(());
+    }
+    Err(format!("the patched object would nest {MAX_DEPTH} levels deep or more"))
+}
+
+/// Objects and lists within each other.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
 
 /// The object or list that a pointer's last part names something in, and that part.
 fn container<'v>(root: &'v mut Value, path: &str) -> Option<(&'v mut Value, String)> {

@@ -316,3 +316,36 @@ proptest! {
         }
     }
 }
+
+/// What one operation nests in another may be deeper than any body: to read, to write, even to drop it would end the
+/// process.
+#[test]
+fn no_patch_nests_deeper_than_a_body() {
+    let chain = |levels: usize| (0..levels).fold(json!({}), |inner, _| json!({ "a": inner }));
+    let path = |levels: usize| format!("/data{}", "/a".repeat(levels));
+    let current = json!({"data": chain(60), "other": chain(30)});
+    let grown = |op: Value| json::apply(&current, &json!([op]));
+    for (op, expect) in [
+        (json!({"op": "copy", "from": "/data", "path": path(61)}), true),
+        (json!({"op": "move", "from": "/other", "path": path(61)}), true),
+        (json!({"op": "add", "path": path(61), "value": chain(64)}), true),
+        (json!({"op": "add", "path": path(61), "value": chain(65)}), false),
+        (json!({"op": "replace", "path": path(61), "value": chain(65)}), false),
+        (json!({"op": "add", "path": path(61), "value": [chain(64)]}), false),
+    ] {
+        let result = grown(op.clone());
+        assert_eq!(result.is_ok(), expect, "{op}");
+        if let Ok(patched) = result {
+            assert!(serde_json::from_str::<Value>(&patched.to_string()).is_ok(), "{op}");
+        }
+    }
+    for kind in ["copy", "move"] {
+        let mut ops = vec![json!({"op": "copy", "from": "/data", "path": "/b"})];
+        for doubled in 0..12 {
+            let levels = 61 << doubled;
+            ops.push(json!({"op": "copy", "from": "/data", "path": "/b"}));
+            ops.push(json!({"op": kind, "from": "/b", "path": path(levels)}));
+        }
+        assert!(matches!(json::apply(&current, &json!(ops)), Err(PatchError::Unprocessable(_))), "{kind}");
+    }
+}
