@@ -204,11 +204,15 @@ async fn cri_floor(node: &BenchNode, template: &Pod, pods: usize, parallel: usiz
     let mut template = template.clone();
     template.metadata.uid = Some(format!("floor-{pods}-{parallel}"));
     template.metadata.name = Some("floor".to_owned());
-    let dns = agent::config::DnsSettings { servers: vec!["10.43.0.10".to_owned()], domain: "cluster.local".to_owned() };
     let context = SandboxContext {
         attempt: 0,
-        dns: &dns,
-        host_dns: &cri::types::DnsConfig::default(),
+        // As `ClusterFirst` makes it on a node without a resolver of its own.
+        dns: cri::types::DnsConfig {
+            servers: vec!["10.43.0.10".to_owned()],
+            searches: ["default.svc.cluster.local", "svc.cluster.local", "cluster.local"].map(str::to_owned).to_vec(),
+            options: vec!["ndots:5".to_owned()],
+        },
+        cluster_domain: "cluster.local",
         pod_logs: Path::new("/var/log/pods"),
         cgroup_parent: format!("/{FLOOR_CGROUP}"),
         limits: pod_cgroup_limits(&template, &resources, None),

@@ -110,7 +110,7 @@ mod tests {
 
     fn found(resources: &[&Resource], failures: &[&str]) -> Discovered {
         Discovered {
-            resources: resources.iter().map(|resource| Resource::clone(resource)).collect(),
+            resources: resources.iter().map(|&resource| resource.clone()).collect(),
             failures: failures.iter().map(|failed| ((*failed).to_owned(), "no".to_owned())).collect(),
         }
     }
