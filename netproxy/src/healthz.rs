@@ -203,8 +203,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[test]
-    fn is_unhealthy_when_a_change_waits_too_long() {
+    #[tokio::test(start_paused = true)]
+    async fn is_unhealthy_when_a_change_waits_too_long() {
         let (began, now) = (Instant::now(), Timestamp::now());
         let at = |seconds| began + Duration::from_secs(seconds);
         let health = Health::new(at(1000), Duration::from_secs(60));
@@ -222,8 +222,8 @@ mod tests {
         assert_eq!(health.report(at(10_063), now, false).status(), StatusCode::OK);
     }
 
-    #[test]
-    fn service_health_counts_local_endpoints() {
+    #[tokio::test(start_paused = true)]
+    async fn service_health_counts_local_endpoints() {
         let name = ServiceName { namespace: "ns".into(), name: "svc".into() };
         let proxy = Health::new(Instant::now(), Duration::from_secs(60));
         let health = ServiceHealth { name, local_endpoints: AtomicUsize::new(0), proxy };

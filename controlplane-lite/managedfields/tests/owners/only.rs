@@ -1,7 +1,5 @@
 //! One kind's owners, as the API server keeps them.
 
-#![allow(clippy::unwrap_used, dead_code)]
-
 use std::sync::Arc;
 
 use managedfields::{ApplyError, FieldManager, Ownable, Place, Set, Versions};

@@ -3,10 +3,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
+mod only;
 
-use common::{Only, managers, owned};
 use managedfields::{ApplyError, Ownable, Set};
+use only::{Only, managers, owned};
 use serde_json::{Value, json};
 
 fn deployments() -> Only {
