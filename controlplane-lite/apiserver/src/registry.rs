@@ -373,10 +373,19 @@ fn lost(error: StoreError) -> Result<Commit, RegistryError> {
 }
 
 /// An object as it is stored. Requests are bounded by their bodies, objects by this: patch upon patch would make one
-/// that every watcher is sent and every list reads, as large as somebody likes. etcd's own limit is half of it.
+/// that every watcher is sent and every list reads, as large as somebody likes. etcd's own limit is half of it. An object
+/// that fits without the owners of its fields is stored without them
+/// (`k8s.io/apiserver/pkg/endpoints/handlers/create.go`: `isTooLargeError`).
 fn encoded(value: &mut Value) -> Result<Bytes, RegistryError> {
     let bytes = encode_stored(value);
-    if bytes.len() > MAX_OBJECT { Err(RegistryError::TooLarge) } else { Ok(bytes) }
+    if bytes.len() <= MAX_OBJECT {
+        return Ok(bytes);
+    }
+    let metadata = value.get_mut("metadata").and_then(Value::as_object_mut);
+    if metadata.and_then(|metadata| metadata.remove("managedFields")).is_none() {
+        return Err(RegistryError::TooLarge);
+    }
+    encoded(value)
 }
 
 /// The keys of a kind, and where its selectable fields are found in stored objects. Their values when absent are what
