@@ -253,10 +253,8 @@ mod tests {
     #[test]
     fn json_is_read_as_json() {
         let read = |metadata: &str| {
-            let text = format!(
-                r#"{{"apiVersion": "v1", "kind": "Pod", {metadata}, "spec": {{"containers": [{{"name": "a", "image": "i"}}]}}}}"#
-            );
-            read(&text)
+            let spec = r#""spec": {"containers": [{"name": "a", "image": "i"}]}"#;
+            read(&format!(r#"{{"apiVersion": "v1", "kind": "Pod", {metadata}, {spec}}}"#))
         };
         let annotation = |metadata: &str| {
             let pod = read(metadata).map_err(|error| error.to_string());
@@ -301,7 +299,8 @@ mod tests {
     /// YAML becomes JSON as Go's package makes it.
     #[test]
     fn yaml_is_read_as_its_json() {
-        let merged = "x: &x {image: i}\napiVersion: v1\nkind: Pod\nmetadata: {name: web, labels: {a: null, 1: x, true: y}}\n\
+        let merged = "x: &x {image: i}\napiVersion: v1\nkind: Pod\n\
+            metadata: {name: web, labels: {a: null, 1: x, true: y}}\n\
             spec: {terminationGracePeriodSeconds: 7.0, containers: [{<<: *x, name: a}]}";
         let pod = read(merged).unwrap();
         let labels: Vec<(String, String)> = pod.metadata.labels.unwrap().into_iter().collect();
@@ -312,6 +311,8 @@ mod tests {
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a, name: web}\nspec: {containers: [{name: a, image: i}]}";
         assert_eq!(read(twice).unwrap().metadata.name.as_deref(), Some("web-node1"));
         assert!(read(&WEB.replace("{name: web}", "{name: web, generation: .nan}")).is_err());
+        let first = format!("---\n{WEB}\n---\nkind: Other\n---\n[");
+        assert_eq!(read(&first).unwrap().metadata.name.as_deref(), Some("web-node1"));
     }
 
     proptest::proptest! {

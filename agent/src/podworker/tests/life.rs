@@ -42,6 +42,18 @@ async fn a_pod_starts_with_no_needless_call() {
     assert_eq!(paths, ["/etc/hosts", "/dev/termination-log"]);
 }
 
+/// What does not fit into its resolver configuration is left out, and told.
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_told_what_its_resolver_lacks() {
+    let node = Node::start().await;
+    let p = pod("  dnsPolicy: None\n  dnsConfig: {nameservers: [a, b, c, d]}\n  containers: [{name: a}]");
+    node.want(std::slice::from_ref(&p));
+    node.until("ready", |n| n.is_ready(&p)).await;
+    assert!(node.said("DNSConfigForming", "Nameserver limits exceeded"), "{:?}", node.messages());
+    let config = node.runtime.sandbox_config(&node.runtime.sandboxes()[0].summary.id).unwrap();
+    assert_eq!(config.dns.unwrap().servers, ["a", "b", "c"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn init_containers_run_one_after_the_other() {
     let node = Node::start().await;
