@@ -21,6 +21,9 @@ pub const DATA_DIR: &str = "/var/lib/copepod";
 pub const RUN_DIR: &str = "/run/copepod";
 const POD_LOGS_DIR: &str = "/var/log/pods";
 
+/// Seconds of the longest time that a duration of Go, as upstream's flags are, can hold.
+const LONGEST_TIME: u64 = i64::MAX.cast_unsigned() / 1_000_000_000;
+
 /// Heading of what every command takes.
 const GLOBAL: &str = "Global options";
 
@@ -240,7 +243,7 @@ pub struct ControlPlaneArgs {
     #[arg(long)]
     pub etcd_keyfile: Option<PathBuf>,
     /// Seconds that a node may be silent before it counts as unreachable.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=LONGEST_TIME))]
     pub node_monitor_grace_period: u64,
     /// Controllers to run: `*` for all, `name` for one, `-name` for all but that one. Names are those of
     /// upstream's kube-controller-manager.
@@ -391,6 +394,17 @@ mod tests {
         assert_eq!(flags(&["up", "--port", "10250"]), flags(&["up", "--port=10250"]));
         assert_eq!(flags(&["up", "--tls-san=a,b", "--tls-san=c"]), ["--tls-san=a", "--tls-san=b", "--tls-san=c"]);
         assert!(flags(&["up"]).is_empty());
+    }
+
+    /// Upstream's are durations of Go, whose longest has 292 years.
+    #[test]
+    fn no_time_is_longer_than_clocks_count() {
+        let parsed = |seconds: &str| {
+            let flag = format!("--node-monitor-grace-period={seconds}");
+            Cli::command().try_get_matches_from(["copepod", "up", &flag]).is_ok()
+        };
+        assert_eq!(["1", "40", "9223372036"].map(parsed), [true; 3]);
+        assert_eq!(["0", "9223372037", "18446744073709551615", "-1"].map(parsed), [false; 4]);
     }
 
     #[test]

@@ -267,8 +267,8 @@ pub struct Space {
 
 impl std::ops::AddAssign for Space {
     fn add_assign(&mut self, other: Self) {
-        self.bytes += other.bytes;
-        self.inodes += other.inodes;
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.inodes = self.inodes.saturating_add(other.inodes);
     }
 }
 
@@ -383,7 +383,7 @@ impl Count {
     /// Hard links share one inode, which counts once.
     fn add(&mut self, stat: &FileStat) {
         if is_directory(stat) || stat.st_nlink < 2 || self.links.insert(identity(stat)) {
-            let bytes = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+            let bytes = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
             self.space += Space { bytes, inodes: 1 };
         }
     }

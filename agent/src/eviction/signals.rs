@@ -21,7 +21,7 @@ use crate::config::{Paths, Signal};
 use crate::convert::qos::qos_class;
 use crate::ids::PodUid;
 use crate::node::facts::{MachineInfo, MachineUsage};
-use crate::plan::eviction::rank::{ContainerUsage, PodUsage};
+use crate::plan::eviction::rank::{ContainerUsage, PodUsage, Space};
 use crate::plan::eviction::{Observation, Observations, Pressure};
 use crate::podcache::{PodCache, RuntimePod};
 use crate::retention::images::UnusedImages;
@@ -82,13 +82,13 @@ fn usage(pod: &RuntimePod, stats: &[ContainerStats], files: &Files, pids: u64) -
     let mut out = PodUsage { files: files.all, volumes: files.volumes.clone(), pids, ..PodUsage::default() };
     for container in &pod.containers {
         let Some(stats) = stats.iter().find(|s| s.id == *container.id()) else { continue };
-        out.layers.bytes += stats.rootfs_used.unwrap_or(0);
-        out.layers.inodes += stats.rootfs_inodes.unwrap_or(0);
+        let layer = Space { bytes: stats.rootfs_used.unwrap_or(0), inodes: stats.rootfs_inodes.unwrap_or(0) };
+        out.layers += layer;
         let log = logs.get(container.name()).copied().unwrap_or(0);
         out.containers.push(ContainerUsage {
             name: container.name().to_owned(),
             memory: stats.memory_working_set.unwrap_or(0),
-            disk: stats.rootfs_used.unwrap_or(0) + log,
+            disk: layer.bytes.saturating_add(log),
             log,
         });
     }
@@ -166,7 +166,6 @@ mod tests {
     use cri::types::ContainerState;
 
     use super::*;
-    use crate::plan::eviction::rank::Space;
     use crate::testutil::{instance, pod, runtime};
 
     #[test]
@@ -217,5 +216,27 @@ mod tests {
         let left = ContainerStats { memory_working_set: None, ..stats };
         let found = usage(&view, &[left], &files, 0).unwrap();
         assert_eq!((found.volumes, found.containers[0].memory, found.containers[0].disk), (files.volumes, 0, 120));
+    }
+
+    /// What a runtime makes up is much, and neither little nor the end of the agent.
+    #[test]
+    fn no_figure_is_too_large() {
+        let p = pod("  containers: [{name: a}, {name: b}]");
+        let both = ["a", "b"].map(|name| instance(&p, name, 0, ContainerState::Running, 0));
+        let stats = both.clone().map(|(_, status)| ContainerStats {
+            id: status.id.clone(),
+            metadata: status.metadata.clone(),
+            labels: Default::default(),
+            at: None,
+            cpu_usage_nanos: None,
+            memory_working_set: Some(u64::MAX),
+            memory_rss: None,
+            rootfs_used: Some(u64::MAX),
+            rootfs_inodes: Some(u64::MAX),
+        });
+        let files = Files { logs: [("a".to_owned(), 20)].into(), ..Files::default() };
+        let found = usage(&runtime(vec![], both.to_vec()), &stats, &files, 0).unwrap();
+        assert_eq!(found.layers, Space { bytes: u64::MAX, inodes: u64::MAX });
+        assert_eq!(found.containers[0].disk, u64::MAX);
     }
 }

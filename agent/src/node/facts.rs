@@ -127,8 +127,8 @@ impl Disk {
     pub fn of(path: &Path) -> Option<Self> {
         let disk = statvfs(path).ok()?;
         Some(Self {
-            capacity: disk.blocks() * disk.fragment_size(),
-            available: disk.blocks_available() * disk.fragment_size(),
+            capacity: disk.blocks().saturating_mul(disk.fragment_size()),
+            available: disk.blocks_available().saturating_mul(disk.fragment_size()),
             inodes: disk.files(),
             inodes_free: disk.files_available(),
         })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::stats::Summary;
+use super::stats::{Summary, total};
 use crate::podcache::RuntimePod;
 use crate::probe::ProbeCounts;
 use crate::probe::threshold::ProbeKind;
@@ -117,7 +117,7 @@ fn per_pod(text: &mut Text, summary: &Summary) {
         "[STABLE] Cumulative cpu time consumed by the pod in core-seconds",
     );
     for pod in &summary.pods {
-        let nanos = pod.containers.iter().map(|c| c.cpu_nanos).sum();
+        let nanos = total(pod.containers.iter().map(|c| c.cpu_nanos));
         text.sample(
             "pod_cpu_usage_seconds_total",
             &[("namespace", &pod.namespace), ("pod", &pod.name)],
@@ -127,7 +127,7 @@ fn per_pod(text: &mut Text, summary: &Summary) {
     }
     text.family("pod_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the pod in bytes");
     for pod in &summary.pods {
-        let bytes: u64 = pod.containers.iter().map(|c| c.working_set).sum();
+        let bytes = total(pod.containers.iter().map(|c| c.working_set));
         text.sample("pod_memory_working_set_bytes", &[("namespace", &pod.namespace), ("pod", &pod.name)], bytes, at);
     }
 }

@@ -175,7 +175,7 @@ pub fn own_rss() -> Option<u64> {
     let statm = read::text("/proc/self/statm", read::MUCH).ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
-    Some(pages * u64::try_from(page).ok()?)
+    pages.checked_mul(u64::try_from(page).ok()?)
 }
 
 /// The answer of `/stats/summary`. Pure.
@@ -201,12 +201,12 @@ pub fn summary_json(summary: &Summary) -> Value {
             })
         });
         let containers: Vec<Value> = containers.collect();
-        let sum = |value: fn(&ContainerStats) -> u64| pod.containers.iter().map(value).sum::<u64>();
+        let sum = |value: fn(&ContainerStats) -> u64| total(pod.containers.iter().map(value));
         let rates: Option<Vec<u64>> = pod.containers.iter().map(|c| c.cpu_rate).collect();
         json!({
             "podRef": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid},
             "startTime": pod.started_at.map(|t| t.to_string()), "containers": containers,
-            "cpu": cpu(sum(|c| c.cpu_nanos), rates.map(|rates| rates.iter().sum())),
+            "cpu": cpu(sum(|c| c.cpu_nanos), rates.map(|rates| total(rates.into_iter()))),
             "memory": {"time": time, "workingSetBytes": sum(|c| c.working_set), "rssBytes": sum(|c| c.rss)},
         })
     });
@@ -220,6 +220,11 @@ pub fn summary_json(summary: &Summary) -> Value {
         },
         "pods": pods,
     }))
+}
+
+/// A sum that ends at the largest number there is: the figures are the runtime's.
+pub(super) fn total(values: impl Iterator<Item = u64>) -> u64 {
+    values.fold(0, u64::saturating_add)
 }
 
 /// Clients expect unknown values to be absent.
@@ -283,5 +288,26 @@ mod tests {
         assert_eq!(summary["pods"][0]["cpu"]["usageCoreNanoSeconds"], 10);
         assert!(summary["pods"][0]["cpu"].get("usageNanoCores").is_none());
         assert_eq!(summary["pods"][0]["containers"][1]["cpu"]["usageNanoCores"], 2);
+    }
+
+    #[test]
+    fn sums_have_an_end() {
+        let container = ContainerStats {
+            name: "c".into(),
+            id: "x".into(),
+            started_at: None,
+            cpu_nanos: u64::MAX,
+            cpu_rate: Some(u64::MAX),
+            working_set: u64::MAX,
+            rss: u64::MAX,
+            rootfs_used: 1,
+        };
+        let [namespace, name, uid] = ["ns", "p", "u"].map(str::to_owned);
+        let pod = PodStats { namespace, name, uid, started_at: None, containers: vec![container; 2] };
+        let summary = Summary { pods: vec![pod], ..Summary::default() };
+        assert!(crate::server::metrics::resource(Some(&summary)).contains("resource_scrape_error 0"));
+        let summary = summary_json(&summary);
+        assert_eq!(summary["pods"][0]["memory"]["workingSetBytes"], u64::MAX);
+        assert_eq!(summary["pods"][0]["cpu"]["usageNanoCores"], u64::MAX);
     }
 }

@@ -30,6 +30,19 @@ fn descriptors_below(root: &Path) -> usize {
     all.filter(|one| fs::read_link(one.path()).is_ok_and(|target| target.starts_with(root))).count()
 }
 
+/// File systems say what they like of their files.
+#[test]
+fn no_space_is_too_large() {
+    let mut space = Space { bytes: u64::MAX, inodes: 1 };
+    space += Space { bytes: 1, inodes: u64::MAX };
+    assert_eq!(space, Space { bytes: u64::MAX, inodes: u64::MAX });
+    let mut stat = nix::sys::stat::stat("/proc/self/exe").unwrap();
+    (stat.st_blocks, stat.st_nlink) = (i64::MAX, 1);
+    let mut seen = Count { device: 0, at_once: 1, space: Space::default(), links: HashSet::new() };
+    seen.add(&stat);
+    assert_eq!(seen.space, Space { bytes: u64::MAX, inodes: 1 });
+}
+
 #[test]
 fn depth_costs_neither_stack_nor_descriptors() {
     // Deeper than a path can say; in memory, where that costs no disk.

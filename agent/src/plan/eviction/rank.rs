@@ -59,12 +59,14 @@ pub fn resource(signal: Signal) -> &'static str {
 /// is filled by layers and the node's by the rest.
 fn used(signal: Signal, usage: &PodUsage, own_imagefs: bool) -> u64 {
     let space = |part: fn(Space) -> u64, images: bool| match (own_imagefs, images) {
-        (false, _) => part(usage.layers) + part(usage.files),
+        (false, _) => part(usage.layers).saturating_add(part(usage.files)),
         (true, true) => part(usage.layers),
         (true, false) => part(usage.files),
     };
     match signal {
-        Signal::MemoryAvailable => usage.containers.iter().map(|c| c.memory).sum(),
+        Signal::MemoryAvailable => {
+            usage.containers.iter().fold(0, |sum, container| container.memory.saturating_add(sum))
+        }
         Signal::PidAvailable => usage.pids,
         Signal::NodefsAvailable => space(|s| s.bytes, false),
         Signal::ImagefsAvailable => space(|s| s.bytes, true),
@@ -183,6 +185,20 @@ spec:
         let mut all = [Candidate { pod: &known, usage: Some(&usage) }, Candidate { pod: &unknown, usage: None }];
         rank(Signal::MemoryAvailable, &mut all, false);
         assert!(all[0].usage.is_none());
+    }
+
+    #[test]
+    fn no_usage_is_too_large_to_be_ranked() {
+        let (mut all, signals) = (
+            [pod("modest", 0, 100, 90), pod("endless", 0, 100, 150)],
+            [Signal::MemoryAvailable, Signal::NodefsAvailable, Signal::NodefsInodesFree],
+        );
+        let usage = &mut all[1].1;
+        usage.containers = vec![ContainerUsage { memory: u64::MAX, ..usage.containers[0].clone() }; 2];
+        (usage.layers, usage.files) = (Space { bytes: u64::MAX, inodes: u64::MAX }, Space { bytes: 1, inodes: 1 });
+        for signal in signals {
+            assert_eq!(order(signal, &all, false), ["endless", "modest"], "{signal:?}");
+        }
     }
 
     #[test]
