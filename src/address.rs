@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use netproxy::links::{Clash, Kind, Netlink, Observed};
 
+use crate::status::Reporter;
+
 /// How often to look while there is none: networks come up at their own time.
 const WAIT: Duration = Duration::from_secs(1);
 /// How often to look whether it is still there.
@@ -93,20 +95,24 @@ fn is_way_out(kind: &str) -> bool {
     WAYS_OUT.contains(&kind)
 }
 
-/// Finds the address this machine is reached at; waits where there is none.
+/// Finds the address this machine is reached at; waits where there is none, which `reporter` tells.
 ///
 /// # Errors
 /// When the machine cannot be looked at.
-pub async fn find(flag: &str) -> Result<IpAddr> {
+pub async fn find(flag: &str, reporter: &Reporter) -> Result<IpAddr> {
     let mut told = false;
     loop {
         if let Some(ip) = choose(&View::now().await?) {
+            if told {
+                reporter.waits_for("");
+            }
             return Ok(IpAddr::V4(ip));
         }
         if !told {
-            tracing::warn!(
-                "this machine has no address that others could reach it at: waiting for one; {flag} names one"
-            );
+            let waits =
+                format!("this machine has no address that others could reach it at: waiting for one; {flag} names one");
+            tracing::warn!("{waits}");
+            reporter.waits_for(&waits);
         }
         told = true;
         tokio::time::sleep(WAIT).await;

@@ -69,7 +69,7 @@ impl Identity {
     ///
     /// # Errors
     /// When the host name cannot be a node's.
-    pub async fn find(args: &NodeArgs, tasks: &Tasks) -> Result<Self> {
+    pub async fn find(args: &NodeArgs, tasks: &Tasks, reporter: &Reporter) -> Result<Self> {
         let name = match &args.node_name {
             Some(name) => name.clone(),
             None => nix::unistd::gethostname().context("read the host name")?.to_string_lossy().to_lowercase(),
@@ -80,7 +80,7 @@ impl Identity {
         if let Some(ip) = args.node_ip {
             return Ok(Self { name, ip });
         }
-        let ip = address::find("--node-ip").await?;
+        let ip = address::find("--node-ip", reporter).await?;
         tasks.spawn("node address", |token| async move {
             token.run_until_cancelled(address::follow(ip)).await.unwrap_or(Ok(()))
         });

@@ -27,7 +27,7 @@ pub struct Status {
     /// The process, as it sees itself.
     pub pid: u32,
     pub phase: Phase,
-    /// Why it failed.
+    /// Why it failed or, of a start, what it waits for.
     #[serde(default)]
     pub message: String,
     /// Tasks that do not run at present, and why.
@@ -51,6 +51,11 @@ impl Reporter {
         let reporter = Self { paths: paths.clone(), flags };
         reporter.report(Phase::Starting, "", Vec::new());
         reporter
+    }
+
+    /// Tells what the start waits for that somebody has to see to; empty when it goes on.
+    pub fn waits_for(&self, what: &str) {
+        self.report(Phase::Starting, what, Vec::new());
     }
 
     /// Tells that the node serves pods.
@@ -110,6 +115,8 @@ mod tests {
         let phase = || read(&paths.status_file()).map(|status| (status.phase, status.message));
         let reporter = Reporter::new(&paths, vec!["--port=1".to_owned()]);
         assert_eq!(phase(), Some((Phase::Starting, String::new())));
+        reporter.waits_for("an address");
+        assert_eq!(phase(), Some((Phase::Starting, "an address".to_owned())));
         reporter.ready();
         assert_eq!(phase(), Some((Phase::Ready, String::new())));
         reporter.ended(&Err(anyhow::anyhow!("inner").context("outer")));

@@ -40,7 +40,7 @@ pub fn run(args: &AgentArgs, typed: Vec<String>) -> Result<()> {
 fn serve(args: &AgentArgs, paths: &Paths, reporter: &Reporter, typed: &[String]) -> Result<()> {
     let _network = network_lock::take()?;
     run_until_signalled(async |tasks| {
-        let identity = Identity::find(&args.node, &tasks).await?;
+        let identity = Identity::find(&args.node, &tasks, reporter).await?;
         let kubeconfig = join::credentials(&args.join, paths, &identity.name).await?;
         let config = kubeconfig::client_config(&kubeconfig).await?;
         let client_ca = paths.kubelet().join("client-ca.pem");

@@ -27,7 +27,7 @@ fn serve(args: &ServerArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
     run_until_signalled(async |tasks| {
         let address = match args.control_plane.advertise_address {
             Some(address) => address,
-            None => address::find("--advertise-address").await?,
+            None => address::find("--advertise-address", reporter).await?,
         };
         let inputs = ControlPlaneInputs {
             paths: paths.clone(),

@@ -48,7 +48,7 @@ pub fn run(args: &UpArgs, typed: Vec<String>, log_file: Option<&Path>) -> Result
 fn serve(args: &UpArgs, paths: &Paths, reporter: &Reporter) -> Result<()> {
     let _network = network_lock::take()?;
     run_until_signalled(async |tasks| {
-        let identity = Identity::find(&args.node, &tasks).await?;
+        let identity = Identity::find(&args.node, &tasks, reporter).await?;
         let control_plane = control_plane::start(
             ControlPlaneInputs {
                 paths: paths.clone(),
@@ -84,10 +84,10 @@ fn detach(args: &UpArgs, paths: &Paths, typed: &[String], log_file: Option<&Path
     unmarked::refuse(paths)?;
     let starting = step("start copepod");
     let deadline = Instant::now() + START;
-    let mut child = None;
+    let (mut child, mut waits) = (None, Waits::default());
     let admin = paths.admin_kubeconfig();
     // A process that is about to end may be met: then the next one is waited for.
-    while !is_up(args, paths, (typed, log_file), &mut child, deadline)? {}
+    while !is_up(args, paths, (typed, log_file), (&mut child, &mut waits), deadline)? {}
     starting.done();
     for problem in status::read(&paths.status_file()).into_iter().flat_map(|told| told.problems) {
         eprintln!("warn  {problem}");
@@ -104,7 +104,7 @@ fn is_up(
     args: &UpArgs,
     paths: &Paths,
     (typed, log_file): (&[String], Option<&Path>),
-    child: &mut Option<Child>,
+    (child, waits): (&mut Option<Child>, &mut Waits),
     deadline: Instant,
 ) -> Result<bool> {
     let log = log_file.map_or_else(|| paths.log_file(), Path::to_owned);
@@ -113,6 +113,7 @@ fn is_up(
         let holder = pidfile::holder(&paths.pid_file())?;
         let told = status::read(&paths.status_file());
         if let Some(child) = child {
+            waits.see(told.as_ref().filter(|told| told.pid == child.id()));
             return follow(child, told, &log);
         }
         let Some(pid) = holder else {
@@ -124,9 +125,11 @@ fn is_up(
         if let Some(new) = status::difference(typed, &told.flags) {
             bail!("copepod runs already, as process {pid}, and not with {new}: copepod down --keep-data ends it");
         }
+        waits.see(Some(&told));
         Ok((told.phase == Phase::Ready && process::is_alive(pid)).then_some(told.pid))
-    })
-    .with_context(|| format!("copepod does not get ready; its log is {}", log.display()))?;
+    });
+    let pid =
+        pid.with_context(|| format!("copepod does not get ready{}; its log is {}", waits.why(), log.display()))?;
     let serves = || {
         let told = status::read(&paths.status_file());
         let ready = told.is_some_and(|told| told.pid == pid && told.phase == Phase::Ready);
@@ -134,6 +137,25 @@ fn is_up(
     };
     ready::wait_for_nodes_while(&paths.admin_kubeconfig(), 1, left(), serves)
         .with_context(|| format!("see {}", log.display()))
+}
+
+/// What a start in the background waits for, told when it begins to.
+#[derive(Default)]
+struct Waits(String);
+
+impl Waits {
+    fn see(&mut self, told: Option<&status::Status>) {
+        let Some(told) = told else { return };
+        let waits = if told.phase == Phase::Starting { told.message.as_str() } else { "" };
+        if waits != self.0 && !waits.is_empty() {
+            eprintln!("warn  {waits}");
+        }
+        waits.clone_into(&mut self.0);
+    }
+
+    fn why(&self) -> String {
+        if self.0.is_empty() { String::new() } else { format!(": {}", self.0) }
+    }
 }
 
 /// Starts copepod in the background, where nothing is known to be in its way.

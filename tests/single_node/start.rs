@@ -1,6 +1,8 @@
 //! What is told of a start: that it works, although something odd came before, or at once why not.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::machine::Machine;
@@ -108,6 +110,42 @@ fn pods_run_while_the_kubelets_port_is_taken() -> Result<()> {
     time::until("logs", || machine.kubectl(&["logs", "hello"]))?;
     machine.copepod(&["down"])?;
     foreground.wait()?;
+    Ok(())
+}
+
+/// A machine whose only address is that of a link which leads nowhere. Whoever starts a node there is told what it waits
+/// for, not only when the time is up, and the node comes up when an address does. It logs where it was asked to.
+#[test]
+fn what_a_start_waits_for_is_told_at_once() -> Result<()> {
+    let machine = machine::new("alone")?;
+    machine.run(&["ip", "link", "delete", "eth0"])?;
+    // A bridge without ports, as Docker's.
+    let inside = "ip link add inside type bridge && ip address add 192.0.2.9/24 dev inside && ip link set inside up";
+    machine.run(&["sh", "-c", inside])?;
+    let root = machine.cgroup_root();
+    let words = [COPEPOD, "up", "--detach", "--cgroup-root", &root, "--log-file", "/var/log/own.log"];
+    let mut starting = machine.command(&words).stderr(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    let mut told = BufReader::new(starting.stderr.take().context("no standard error")?).lines();
+    let mut before = Vec::new();
+    let waits = loop {
+        let Some(line) = told.next().transpose()? else { bail!("it ended: {}, after {before:?}", starting.wait()?) };
+        if line.contains("no address that others could reach it at") {
+            break line;
+        }
+        before.push(line);
+    };
+    ensure!(waits.starts_with("warn  ") && waits.contains("--node-ip"), "{waits}");
+    ensure!(starting.try_wait()?.is_none(), "it ended: {waits}");
+    let eth0 = "ip link add eth0 type veth peer name cable && ip address add 192.0.2.1/24 dev eth0 &&
+        ip link set cable up && ip link set eth0 up";
+    machine.run(&["sh", "-c", eth0])?;
+    let rest: Vec<String> = told.collect::<std::io::Result<_>>()?;
+    ensure!(starting.wait()?.success(), "{rest:?}");
+    ensure!(rest.iter().all(|line| *line != waits), "it is told once: {rest:?}");
+    let log = fs::read_to_string(machine.path("/var/log/own.log"))?;
+    ensure!(log.contains("no address that others could reach it at"), "{log}");
+    ensure!(!machine.path("/var/lib/copepod/copepod.log").exists(), "a log beside the one that was asked for");
+    machine.copepod(&["down"])?;
     Ok(())
 }
 
