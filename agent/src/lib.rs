@@ -6,7 +6,7 @@
 //! (both pure), and [`status`] is the only writer of pod status. Nothing here
 //! speaks gRPC to the runtime itself: that is crate `cri`.
 
-mod answers;
+pub mod answers;
 pub mod app;
 pub mod bootstrap;
 pub mod cgroup;

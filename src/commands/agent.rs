@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agent::answers::bounded;
 use agent::bootstrap::patience;
 use anyhow::{Context, Result};
 use kube::Client;
@@ -51,10 +52,10 @@ fn serve(args: &AgentArgs, paths: &Paths, reporter: &Reporter, typed: &[String])
         let client = join::kept_good(Client::try_from(config)?, &args.join, paths, &identity.name, &tasks);
         let proxy_client = match &args.proxy_kubeconfig {
             // Upstream's nodes may not read EndpointSlices.
-            None => patience::patient(client.clone(), "credentials that may be given with --proxy-kubeconfig"),
-            Some(path) => kubeconfig::client(path).await?,
+            None => patience::patient(bounded(client.clone()), "credentials that may be given with --proxy-kubeconfig"),
+            Some(path) => bounded(kubeconfig::client(path).await?),
         };
-        let asking = client.clone();
+        let asking = bounded(client.clone());
         tasks.keep("API server", move |token| report_reachability(asking.clone(), url.clone(), token));
         let net = cluster_net::resolve(&args.net, typed, &proxy_client, &paths.cluster_net()).await?;
         let inputs = NodeInputs {
@@ -78,6 +79,13 @@ fn serve(args: &AgentArgs, paths: &Paths, reporter: &Reporter, typed: &[String])
 
 /// Says once that the API server does not answer, and once that it does. All others try again in silence.
 async fn report_reachability(client: Client, url: String, token: CancellationToken) -> Result<()> {
+    if token.run_until_cancelled(until_it_answers(client, &url)).await.is_some() {
+        token.cancelled().await;
+    }
+    Ok(())
+}
+
+async fn until_it_answers(client: Client, url: &str) {
     let mut told = false;
     loop {
         match client.apiserver_version().await {
@@ -86,8 +94,7 @@ async fn report_reachability(client: Client, url: String, token: CancellationTok
                 if told {
                     tracing::info!(server = url, "the API server answers");
                 }
-                token.cancelled().await;
-                return Ok(());
+                return;
             }
             Err(error) if !told => {
                 told = true;
@@ -96,9 +103,7 @@ async fn report_reachability(client: Client, url: String, token: CancellationTok
             }
             Err(_) => {}
         }
-        if token.run_until_cancelled(tokio::time::sleep(ASK_AGAIN)).await.is_none() {
-            return Ok(());
-        }
+        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
 
@@ -116,4 +121,24 @@ fn pem(certificates: &[Vec<u8>]) -> String {
         text.push_str("-----END CERTIFICATE-----\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A server that is silent holds no end up.
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_whether_the_server_answers_ends_with_the_rest() {
+        let silent = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+        });
+        let token = CancellationToken::new();
+        let asking = report_reachability(Client::new(silent, "default"), "url".to_owned(), token.clone());
+        let mut asking = std::pin::pin!(asking);
+        assert!(tokio::time::timeout(ASK_AGAIN * 3, asking.as_mut()).await.is_err());
+        token.cancel();
+        tokio::time::timeout(ASK_AGAIN, asking).await.expect("it ends").unwrap();
+    }
 }
