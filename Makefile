@@ -61,4 +61,4 @@ bench: deps ## print the figures of docs/BENCHMARKS.md
 	@packaging/bench.sh
 
 fuzz: deps ## run each fuzz target for ten minutes, or for FUZZ_SECONDS
-	for target in decode patch selector query certificate_request; do fuzz/run.sh $$target $${FUZZ_SECONDS:-600} || exit 1; done
+	for target in fuzz/fuzz_targets/*.rs; do fuzz/run.sh $$(basename $$target .rs) $${FUZZ_SECONDS:-600} || exit 1; done

@@ -7,7 +7,7 @@
 //! Why no crate does this for us is written down in ADR 23.
 
 mod hierarchy;
-mod kill;
+pub(crate) mod kill;
 mod layout;
 mod limits;
 pub mod mounts;

@@ -16,6 +16,9 @@ mod contract;
 pub mod convert;
 pub mod events;
 mod eviction;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ids;
 pub mod image;
 pub mod logs;

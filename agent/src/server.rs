@@ -14,7 +14,7 @@ mod logs;
 pub mod metrics;
 mod reply;
 pub mod route;
-mod session;
+pub(crate) mod session;
 pub mod spdy;
 pub mod stats;
 pub mod tls;

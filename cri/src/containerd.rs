@@ -7,7 +7,7 @@
 //! replaces the daemon without touching the containers, whose shims are
 //! processes of their own.
 
-mod config;
+pub(crate) mod config;
 mod detect;
 mod process;
 mod purge;

@@ -8,7 +8,7 @@
 //! event to its dead predecessor; it serves for other runtimes.
 
 mod containerd;
-mod decode;
+pub(crate) mod decode;
 mod in_step;
 mod stream;
 

@@ -8,10 +8,10 @@
 //! CRI learns of new images by containerd's events; the functions here return
 //! when CRI lists them.
 
-mod archive;
+pub(crate) mod archive;
 mod import;
-mod oci;
-mod reference;
+pub(crate) mod oci;
+pub(crate) mod reference;
 
 use std::io::{self, Read};
 use std::path::Path;

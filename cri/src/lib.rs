@@ -16,6 +16,9 @@ mod events;
 pub mod fake;
 #[cfg(any(test, feature = "testing"))]
 pub mod floor;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 pub mod images;
 pub mod mountinfo;

@@ -95,7 +95,7 @@ fn text(value: Value) -> Result<Option<String>, String> {
 const LONGEST: Duration = Duration::from_nanos(i64::MAX.cast_unsigned());
 
 /// A duration as Go writes it: `1h2m3.5s`, `100ms`.
-fn duration(value: Value) -> Result<Duration, String> {
+pub(crate) fn duration(value: Value) -> Result<Duration, String> {
     let text: String = parse(value)?;
     let bad = || format!("{text:?} is not a duration");
     // The parser knows further notations, with spaces and other letters' cases.

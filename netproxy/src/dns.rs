@@ -9,10 +9,10 @@
 //! [`crate::network`] brings the cluster DNS's address to this node.
 
 mod forward;
-mod message;
+pub(crate) mod message;
 mod metrics;
-mod read;
-mod resolv_conf;
+pub(crate) mod read;
+pub(crate) mod resolv_conf;
 mod resolve;
 mod server;
 #[cfg(test)]

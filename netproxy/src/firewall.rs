@@ -8,7 +8,7 @@
 //!
 //! `plan` decides (purely), `kernel` reads and writes nf_tables.
 
-mod kernel;
+pub(crate) mod kernel;
 mod plan;
 
 use std::process::{Command, Stdio};

@@ -90,6 +90,11 @@ impl<T: Kind> Item<T> {
         Self { meta, content }
     }
 
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn into_content(self) -> Option<T> {
+        self.content.ok()
+    }
+
     fn name(&self) -> ObjectName {
         let text = |text: &Option<String>| text.as_deref().unwrap_or("").into();
         ObjectName { namespace: text(&self.meta.namespace), name: text(&self.meta.name) }

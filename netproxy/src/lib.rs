@@ -20,6 +20,9 @@ pub mod dns;
 #[cfg(test)]
 mod fake;
 pub mod firewall;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod healthz;
 mod http;
 pub mod informer;

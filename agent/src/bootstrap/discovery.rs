@@ -94,7 +94,7 @@ async fn read(client: &Client, server: &str) -> Result<BTreeMap<String, String>,
 }
 
 /// What `cluster-info` says, if the token signed it and the CA is one of `hashes`. Pure.
-fn believe(
+pub(crate) fn believe(
     server: &str,
     data: &BTreeMap<String, String>,
     token: &Token,

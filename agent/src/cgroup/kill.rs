@@ -123,7 +123,7 @@ fn processes(dir: &Path) -> Vec<Pid> {
     pids.into_iter().filter(|pid| *pid != Pid::this()).collect()
 }
 
-fn parse(list: &str) -> Vec<Pid> {
+pub(crate) fn parse(list: &str) -> Vec<Pid> {
     list.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1).map(Pid::from_raw).collect()
 }
 

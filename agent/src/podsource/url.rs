@@ -62,18 +62,18 @@ async fn fetch(url: &str, headers: &[(String, String)]) -> Result<String, FetchE
     tokio::time::timeout(TIMEOUT, work).await?
 }
 
-type Pods = BTreeMap<PodUid, Arc<Pod>>;
+pub(crate) type Pods = BTreeMap<PodUid, Arc<Pod>>;
 
 /// Pods by UID, and what is wrong with others.
 #[derive(Debug, Default)]
-struct Answer {
-    pods: Pods,
-    problems: Vec<String>,
+pub(crate) struct Answer {
+    pub(crate) pods: Pods,
+    pub(crate) problems: Vec<String>,
 }
 
 /// One pod, or a list of pods. An item that is none is skipped: of a pod that was `known` under its name, that stays.
 /// Nothing at all is an empty list (pkg/kubelet/config/http.go).
-fn parse(text: &str, known: &Pods, node_name: &str, seen: &str) -> Result<Answer, String> {
+pub(crate) fn parse(text: &str, known: &Pods, node_name: &str, seen: &str) -> Result<Answer, String> {
     if text.is_empty() {
         return Ok(Answer { pods: Pods::new(), problems: vec!["zero-length data received".to_owned()] });
     }

@@ -67,7 +67,7 @@ impl Inner {
 }
 
 /// The cgroup of which a line of the log says that it was killed for memory. Pure.
-fn victim(line: &str) -> Option<&str> {
+pub(crate) fn victim(line: &str) -> Option<&str> {
     if line.contains("oom-kill:") {
         let after = line.split_once("task_memcg=")?.1;
         return after.split(',').next();

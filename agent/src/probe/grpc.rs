@@ -97,7 +97,7 @@ fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
 
 /// The status of a length-prefixed `HealthCheckResponse { status = 1 }`; other
 /// fields are passed over.
-fn response_status(body: &[u8]) -> Option<u64> {
+pub(crate) fn response_status(body: &[u8]) -> Option<u64> {
     let length = u32::from_be_bytes(body.get(1..5)?.try_into().ok()?);
     let mut message = body.get(5..5 + usize::try_from(length).ok()?).filter(|_| body[0] == 0)?;
     let mut status = 0;

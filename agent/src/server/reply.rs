@@ -36,7 +36,7 @@ pub(super) fn error(status: StatusCode, message: impl std::fmt::Display) -> Resp
 
 /// An answer that ends the handling of a request early.
 #[derive(Debug)]
-pub(super) struct ErrorResponse {
+pub(crate) struct ErrorResponse {
     pub status: StatusCode,
     pub body: Bytes,
 }

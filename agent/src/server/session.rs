@@ -136,7 +136,7 @@ pub(super) async fn port_forward(shared: Arc<Shared>, target: Target, request: R
     session.await.unwrap_or_else(Response::from)
 }
 
-fn ports(text: &str) -> Result<Vec<u16>, ErrorResponse> {
+pub(crate) fn ports(text: &str) -> Result<Vec<u16>, ErrorResponse> {
     let values: Vec<String> =
         query(text).into_iter().filter(|(n, _)| n == "port" || n == "ports").map(|(_, v)| v).collect();
     let numbers = values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|text| !text.is_empty());

@@ -158,14 +158,14 @@ fn node_stats(root: &Path) -> NodeStats {
 
 /// Busy time of all processors from /proc/stat: user, nice, system, irq,
 /// softirq, steal, in ticks of 10 ms.
-fn cpu_nanos(stat: &str) -> u64 {
+pub(crate) fn cpu_nanos(stat: &str) -> u64 {
     let Some(line) = stat.lines().find_map(|line| line.strip_prefix("cpu ")) else { return 0 };
     let ticks: Vec<u64> = line.split_whitespace().map(|n| n.parse().unwrap_or(0)).collect();
     let busy = [0, 1, 2, 5, 6, 7].iter().filter_map(|i| ticks.get(*i)).fold(0u64, |sum, n| sum.saturating_add(*n));
     busy.saturating_mul(10_000_000)
 }
 
-fn boot_time(stat: &str) -> Option<Timestamp> {
+pub(crate) fn boot_time(stat: &str) -> Option<Timestamp> {
     let line = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
     Timestamp::from_second(line.trim().parse().ok()?).ok()
 }

@@ -19,6 +19,9 @@ mod documents;
 mod doubling;
 pub mod endpoints;
 pub mod flow;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod go_duration;
 mod gzip;
 mod impersonation;

@@ -388,9 +388,14 @@ fn encoded(value: &mut Value) -> Result<Bytes, RegistryError> {
     encoded(value)
 }
 
-/// The keys of a kind, and where its selectable fields are found in stored objects. Their values when absent are what
-/// the kind says of an empty object.
+/// The keys of a kind, and its selectable fields.
 fn spec(kind: &Kind) -> ResourceSpec {
+    ResourceSpec::new(&kind.group, &kind.plural, kind.namespaced).with_fields(field_paths(kind))
+}
+
+/// Where a kind's selectable fields are found in stored objects. Their values when absent are what the kind says of an
+/// empty object.
+pub(crate) fn field_paths(kind: &Kind) -> Vec<FieldPath> {
     let empty = json!({});
     let path = |name: &str| {
         let path = match kind.fields.paths(name).and_then(<[_]>::split_first) {
@@ -399,7 +404,7 @@ fn spec(kind: &Kind) -> ResourceSpec {
         };
         path.or(&kind.fields.read(&empty, name))
     };
-    ResourceSpec::new(&kind.group, &kind.plural, kind.namespaced).with_fields(kind.fields.names().map(path))
+    kind.fields.names().map(path).collect()
 }
 
 #[cfg(test)]

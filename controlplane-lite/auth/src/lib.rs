@@ -6,5 +6,8 @@
 pub mod authn;
 pub mod authz;
 pub mod bootstrap_policy;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod pod;
 pub mod views;

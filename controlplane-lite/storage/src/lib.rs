@@ -5,6 +5,9 @@
 mod config;
 mod etcd;
 mod fanout;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod memory;
 mod object;
 mod redb;

@@ -18,6 +18,8 @@
 //! it failed; eventual writes are still in the overlay.
 
 mod acknowledged;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod read;
 mod schema;
 mod staged;

@@ -25,7 +25,7 @@ pub(super) struct Machine {
 
 /// containerd's version, as far as it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Release {
+pub(crate) struct Release {
     pub major: u32,
     pub minor: u32,
 }
@@ -33,7 +33,7 @@ pub(super) struct Release {
 impl Release {
     /// Reads the line that `containerd --version` prints: name, package,
     /// version, revision. Distributions write versions in their own ways.
-    pub(super) fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         line.split_whitespace().find_map(|word| {
             let mut parts = word.trim_start_matches('v').split(|c: char| !c.is_ascii_digit());
             let (major, minor) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);

@@ -14,7 +14,7 @@ pub(super) const TOPICS: [&str; 5] =
 
 /// An envelope as an event; `None` when it says nothing about a container's
 /// own process, such as the end of an exec session.
-pub(super) fn envelope(envelope: &Envelope) -> Result<Option<ContainerEvent>, Malformed> {
+pub(crate) fn envelope(envelope: &Envelope) -> Result<Option<ContainerEvent>, Malformed> {
     let payload = envelope.event.as_ref().map(|any| any.value.as_slice()).unwrap_or_default();
     let (id, kind) = match envelope.topic.as_str() {
         "/containers/create" => (parse::<events::ContainerCreate>(payload)?.id, ContainerEventKind::Created),

@@ -32,7 +32,7 @@ const MAX_ENTRIES: usize = 1 << 16;
 type Result<T> = std::result::Result<T, ImportError>;
 
 /// Reads every image of the archive.
-pub(super) fn read(path: &Path, name: Option<&str>) -> Result<Vec<Bundle>> {
+pub(crate) fn read(path: &Path, name: Option<&str>) -> Result<Vec<Bundle>> {
     let archive = Archive::open(path)?;
     let bundles = if archive.files.contains_key("index.json") {
         archive.layout(name)?

@@ -17,7 +17,7 @@ pub(super) const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manif
 /// What points to a blob.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
+pub(crate) struct Descriptor {
     #[serde(default)]
     pub media_type: String,
     pub digest: String,
@@ -30,7 +30,7 @@ pub(super) struct Descriptor {
 
 /// What an image runs on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Platform {
+pub(crate) struct Platform {
     pub architecture: String,
     pub os: String,
 }
@@ -69,14 +69,14 @@ pub(super) struct RootFs {
 
 /// A blob's bytes: in memory, or a stretch of an archive.
 #[derive(Clone, Debug)]
-pub(super) enum Source {
+pub(crate) enum Source {
     Memory(Vec<u8>),
     File { path: std::path::PathBuf, offset: u64 },
 }
 
 /// A blob with the labels that keep what it refers to.
 #[derive(Clone, Debug)]
-pub(super) struct Blob {
+pub(crate) struct Blob {
     pub digest: String,
     pub size: u64,
     pub source: Source,
@@ -86,7 +86,7 @@ pub(super) struct Blob {
 
 /// An image ready for import; blobs come after those they refer to.
 #[derive(Clone, Debug)]
-pub(super) struct Bundle {
+pub(crate) struct Bundle {
     /// Full names.
     pub names: Vec<String>,
     pub target: Descriptor,
@@ -139,7 +139,7 @@ pub(super) struct Image<'a> {
 }
 
 /// `sha256:…` of some bytes.
-pub(super) fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 

@@ -93,7 +93,7 @@ pub fn normalize(name: &str) -> Result<String, String> {
 }
 
 /// The name without tag and digest.
-pub(super) fn repository(full: &str) -> &str {
+pub(crate) fn repository(full: &str) -> &str {
     let name = full.split('@').next().unwrap_or(full);
     match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => repository,
@@ -130,7 +130,7 @@ fn is_tag(tag: &str) -> bool {
 
 /// An algorithm that there is, and as many lower-case hexadecimal digits as it has (opencontainers/go-digest:
 /// `algorithm.go`).
-fn is_digest(digest: &str) -> bool {
+pub(crate) fn is_digest(digest: &str) -> bool {
     let lengths = [("sha256", 64), ("sha384", 96), ("sha512", 128)];
     let (algorithm, hex) = digest.split_once(':').unwrap_or_default();
     is_hex(hex) && lengths.contains(&(algorithm, hex.len()))

@@ -170,7 +170,7 @@ pub fn noted_address(note: &str) -> Option<Ipv4Addr> {
 }
 
 /// The lease that a note tells of, without ports.
-fn read_note(note: &str) -> Option<(Ipv4Addr, Holder)> {
+pub(crate) fn read_note(note: &str) -> Option<(Ipv4Addr, Holder)> {
     let mut words = note.splitn(4, ' ');
     let (address, container_id) = (words.next()?.parse().ok()?, words.next()?.to_owned());
     let (ifname, netns) = (words.next()?.to_owned(), words.next()?.into());

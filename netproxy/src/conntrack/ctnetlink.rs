@@ -108,7 +108,7 @@ fn put_flow(w: &mut Writer, flow: &Flow) {
 }
 
 /// The flow a message describes; `None` for other protocols.
-fn flow(message: &Message<'_>) -> Result<Option<Flow>, WireError> {
+pub(crate) fn flow(message: &Message<'_>) -> Result<Option<Flow>, WireError> {
     let attributes = message.attributes()?;
     let Some(original) = tuple(&attributes.find(CTA_TUPLE_ORIG)?)? else { return Ok(None) };
     let Some(reply) = tuple(&attributes.find(CTA_TUPLE_REPLY)?)? else { return Ok(None) };

@@ -67,7 +67,7 @@ impl ResolvConf {
 }
 
 /// The name servers of a resolv.conf; anything else is skipped.
-fn name_servers(text: &str) -> Vec<IpAddr> {
+pub(crate) fn name_servers(text: &str) -> Vec<IpAddr> {
     let value = |line: &str| {
         let mut words = line.split_whitespace();
         (words.next() == Some("nameserver")).then(|| words.next()).flatten().and_then(|word| word.parse().ok())

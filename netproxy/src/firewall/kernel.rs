@@ -151,7 +151,7 @@ fn number(family: Family) -> u8 {
     }
 }
 
-fn read_chain(message: &Message<'_>) -> Result<Chain, WireError> {
+pub(crate) fn read_chain(message: &Message<'_>) -> Result<Chain, WireError> {
     let attributes = message.attributes()?;
     let family = match message.payload.first() {
         Some(&NFPROTO_IPV4) => Family::Ip,

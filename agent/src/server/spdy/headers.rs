@@ -27,6 +27,12 @@ impl Headers {
         self.0.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 
+    /// Bytes of names and values.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn weight(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     fn to_block(&self) -> Vec<u8> {
         let mut block = Vec::new();
         block.put_u32(u32::try_from(self.0.len()).unwrap_or(u32::MAX));
@@ -39,7 +45,7 @@ impl Headers {
         block
     }
 
-    fn from_block(mut block: &[u8]) -> Result<Self, FrameError> {
+    pub(crate) fn from_block(mut block: &[u8]) -> Result<Self, FrameError> {
         let count = take_u32(&mut block)?;
         let mut pairs = Vec::new();
         for _ in 0..count {

@@ -12,7 +12,7 @@ use crate::tunnel::{self, Target};
 use scheme::access::{int_at, list_at, str_at};
 use storage::watch_cache::Filter;
 
-mod links;
+pub(crate) mod links;
 
 /// `[scheme:]name[:port]` as proxy paths write it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -120,7 +120,7 @@ fn clean(path: &str) -> String {
 
 /// Rewrites the tags of a page that comes in pieces.
 #[derive(Debug)]
-struct Rewriter {
+pub(crate) struct Rewriter {
     links: Links,
     /// A tag that has begun and not ended.
     tag: Vec<u8>,
@@ -155,11 +155,11 @@ impl Place {
 }
 
 impl Rewriter {
-    fn new(links: Links) -> Self {
+    pub(crate) fn new(links: Links) -> Self {
         Self { links, tag: Vec::new(), place: Place::default() }
     }
 
-    fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len() + 64);
         for byte in bytes {
             if self.tag.is_empty() && *byte != b'<' {
@@ -180,6 +180,11 @@ impl Rewriter {
             }
         }
         out
+    }
+
+    /// What has come of a tag that has not ended.
+    pub(crate) fn rest(self) -> Vec<u8> {
+        self.tag
     }
 
     fn rewrite_tag(&self, tag: &[u8]) -> Vec<u8> {
@@ -272,7 +277,7 @@ impl http_body::Body for Rewritten {
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => {
-                    let rest = self.rewriter.take().map(|rewriter| rewriter.tag).unwrap_or_default();
+                    let rest = self.rewriter.take().map(Rewriter::rest).unwrap_or_default();
                     if !rest.is_empty() {
                         return Poll::Ready(Some(Ok(Frame::data(rest.into()))));
                     }
