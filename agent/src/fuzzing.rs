@@ -240,8 +240,9 @@ pub fn grpc_answer(body: &[u8]) {
 pub fn image_name(text: &str) -> Option<String> {
     let tagged = name::with_tag(text).ok()?;
     assert_eq!(name::with_tag(&tagged).as_ref(), Ok(&tagged));
-    let repository = name::repository(text);
-    assert_eq!(name::repository(&repository), repository, "in full already");
+    let repository = |name: &str| cri::images::Reference::parse(name).map(|read| read.repository());
+    let full = repository(text).expect("it was read");
+    assert_eq!(repository(&full).as_ref(), Ok(&full), "in full already");
     let _ = name::policy(None, &tagged);
     Some(tagged)
 }
@@ -279,7 +280,7 @@ pub fn machine(text: &str) {
 
 /// The node's resolv.conf.
 pub fn resolv_conf(text: &str) -> Vec<String> {
-    let read = parse_resolv_conf(text);
+    let Ok(read) = parse_resolv_conf(text) else { return Vec::new() };
     let words = text.split_whitespace().count();
     assert!(read.servers.len() + read.searches.len() + read.options.len() <= words);
     read.servers

@@ -235,8 +235,8 @@ pub fn static_pods_have_mirrors(cluster: &Cluster) -> Result<()> {
     fs::write(
         &file,
         format!(
-            "{{apiVersion: v1, kind: Pod, metadata: {{name: fixed, namespace: {}}}, spec: {{containers: [{{name: demo,
-              image: 'copepod.local/demo:latest'}}]}}}}",
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: fixed, namespace: {}}}\nspec: {{containers: [{{name: demo,
+              image: 'copepod.local/demo:latest'}}]}}",
             cluster.namespace()
         ),
     )?;

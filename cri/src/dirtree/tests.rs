@@ -38,7 +38,7 @@ fn no_space_is_too_large() {
     assert_eq!(space, Space { bytes: u64::MAX, inodes: u64::MAX });
     let mut stat = nix::sys::stat::stat("/proc/self/exe").unwrap();
     (stat.st_blocks, stat.st_nlink) = (i64::MAX, 1);
-    let mut seen = Count { device: 0, at_once: 1, space: Space::default(), links: HashSet::new() };
+    let mut seen = Count { device: 0, names: 1, remembered: 0, space: Space::default(), links: HashSet::new() };
     seen.add(&stat);
     assert_eq!(seen.space, Space { bytes: u64::MAX, inodes: 1 });
 }
