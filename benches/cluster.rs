@@ -28,6 +28,8 @@ use serde_json::{Value, json};
 const SINGLE: usize = 20;
 /// Pods started together, and how often: one time of thirty pods is a sixth off as often as not.
 const TOGETHER: [(usize, usize); 3] = [(10, 7), (30, 7), (90, 3)];
+/// Pods that came and went when the node's memory is read for the last time.
+const ALL: usize = 1000;
 /// Pods on the node whose memory with pods is told.
 const RESIDENT: usize = 30;
 /// The same for the node without control plane.
@@ -133,8 +135,26 @@ fn measure(node: &BenchNode) -> Result<()> {
         for (count, rounds) in TOGETHER {
             together(node, &pods, &template, (count, rounds)).await?;
         }
-        restart(node).await
+        let total = come_and_go(&pods).await?;
+        report_idle(node.copepod_pid(0)?, &format!("after {total} pods came and went"))?;
+        restart(node, "at rest").await?;
+        let count = TOGETHER[TOGETHER.len() - 1].0;
+        start_together(&pods, count, None).await?;
+        remove_all(&pods).await?;
+        restart(node, &format!("after {count} pods")).await
     })
+}
+
+/// More pods that come and go, until there were [`ALL`] of copepod's own on the node.
+async fn come_and_go(pods: &Api<Pod>) -> Result<usize> {
+    let mut total = 1 + SINGLE + TOGETHER.iter().map(|(count, rounds)| count * rounds).sum::<usize>();
+    let (count, _) = TOGETHER[TOGETHER.len() - 1];
+    while total < ALL {
+        start_together(pods, count, None).await?;
+        remove_all(pods).await?;
+        total += count;
+    }
+    Ok(total)
 }
 
 /// Pods one after another, each after one by raw calls: a machine is not equally fast at all times.
@@ -334,30 +354,31 @@ async fn remove_all(pods: &Api<Pod>) -> Result<()> {
     Ok(())
 }
 
-/// Kills copepod and times its return: containerd runs on, so this is a warm start.
-async fn restart(node: &BenchNode) -> Result<()> {
+/// Kills copepod and times its return: containerd runs on, so this is a warm start. What a node still removes takes its part.
+async fn restart(node: &BenchNode, when: &str) -> Result<()> {
     let old = node.copepod_pid(0)?;
     let client = node.client().await?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(old), nix::sys::signal::Signal::SIGKILL)?;
     let started = Instant::now();
     let deadline = started + Duration::from_secs(60);
     let pods: Api<Pod> = Api::default_namespaced(client);
+    let name = format!("after-{old}");
     // The API answers, and a pod made through it runs.
-    while let Err(error) = pods.create(&PostParams::default(), &pod("after-restart")?).await {
+    while let Err(error) = pods.create(&PostParams::default(), &pod(&name)?).await {
         ensure!(Instant::now() < deadline, "the API did not come back: {error}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let api = started.elapsed();
     loop {
-        if pods.get("after-restart").await.is_ok_and(|pod| is_ready(&pod)) {
+        if pods.get(&name).await.is_ok_and(|pod| is_ready(&pod)) {
             break;
         }
         ensure!(Instant::now() < deadline, "no pod runs after the restart");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    println!("kill -9, first write accepted         {:>9.1} ms", millis(api));
-    println!("kill -9, first new pod Ready          {:>9.1} ms", millis(started.elapsed()));
-    Ok(())
+    println!("kill -9 {when}: first write accepted   {:>9.1} ms", millis(api));
+    println!("kill -9 {when}: first new pod Ready    {:>9.1} ms", millis(started.elapsed()));
+    remove(&pods, &name).await.map(drop)
 }
 
 /// A node without a control plane: the agent and the service proxy.
