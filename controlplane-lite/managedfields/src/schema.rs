@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use scheme::schema::{Absent, Field, ListType, ObjectType, Type};
+use scheme::schema::{Absent, Field, Keys, ListType, ObjectType, Type};
 use serde_json::{Map as JsonMap, Value};
 
 use crate::path::PathElement;
@@ -19,7 +19,7 @@ static NULL: Value = Value::Null;
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'t> {
     ty: Kind<'t>,
-    list: ListType,
+    list: &'t ListType,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,19 +56,19 @@ pub enum Scalar {
 #[derive(Debug, Clone, Copy)]
 pub struct List<'t> {
     /// By what.
-    pub by: By,
+    pub by: By<'t>,
     items: &'t Type,
 }
 
 /// What tells the items of a list apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum By {
+pub enum By<'t> {
     /// Nothing: the list is one value.
     Atomic,
     /// Their values.
     Value,
     /// The values of these fields.
-    Keys(&'static [&'static str]),
+    Keys(&'t Keys),
 }
 
 /// An object, or a map with keys of its own.
@@ -81,14 +81,15 @@ pub struct Map<'t> {
 }
 
 static ANY: Type = Type::Any;
+static DEFAULT: ListType = ListType::Default;
 
 impl<'t> Place<'t> {
     /// The place of a whole object.
     pub fn root(object: &'t ObjectType) -> Self {
-        Self { ty: Kind::Object(object), list: ListType::Default }
+        Self { ty: Kind::Object(object), list: &DEFAULT }
     }
 
-    fn of(ty: &'t Type, list: ListType) -> Self {
+    fn of(ty: &'t Type, list: &'t ListType) -> Self {
         Self { ty: Kind::Type(ty), list }
     }
 
@@ -102,9 +103,10 @@ impl<'t> Place<'t> {
 
     /// How `value` is merged here. Where anything may stand, the value decides; without one that is as a map.
     pub fn atom(&self, value: Option<&Value>) -> Atom<'t> {
-        let atomic = self.list == ListType::AtomicMap;
+        let atomic = *self.list == ListType::AtomicMap;
         if let Some(object) = self.object() {
-            return Atom::Map(Map { atomic: atomic || object.atomic(), object: Some(object), items: None });
+            let items = object.open().then_some(&ANY);
+            return Atom::Map(Map { atomic: atomic || object.atomic(), object: Some(object), items });
         }
         let Kind::Type(ty) = self.ty else { return Atom::Scalar(Scalar::Untyped) };
         match ty {
@@ -152,13 +154,16 @@ impl<'t> Place<'t> {
 impl<'t> List<'t> {
     /// The place of each item.
     pub fn place(&self) -> Place<'t> {
-        Place::of(self.items, ListType::Default)
+        Place::of(self.items, &DEFAULT)
     }
 
     /// What stands for a key that an item leaves out: fields that Go always writes have their zero value.
     pub fn key_default(&self, key: &str) -> Option<Value> {
         let Type::Object(object) = self.items else { return None };
         let field = object.field(key)?;
+        if let Some(default) = &field.default {
+            return Some(Value::clone(default));
+        }
         match (&field.ty, object.short_name(), key) {
             (Type::String, "ContainerPort" | "ServicePort", "protocol") => Some("TCP".into()),
             (Type::String, ..) if field.required => Some("".into()),
@@ -191,8 +196,8 @@ impl<'t> Map<'t> {
     /// The place of a field or key; none for a field that the type does not have.
     pub fn place(&self, name: &str) -> Option<Place<'t>> {
         match self.field(name) {
-            Some(field) => Some(Place::of(&field.ty, field.list)),
-            None => self.items.map(|items| Place::of(items, ListType::Default)),
+            Some(field) => Some(Place::of(&field.ty, &field.list)),
+            None => self.items.map(|items| Place::of(items, &DEFAULT)),
         }
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::path::PathElement;
 use crate::schema::{By, List};
 use crate::value::Printed;
+use scheme::schema::Keys;
 
 mod compare;
 mod fieldset;
@@ -61,20 +62,20 @@ pub fn element_of(list: &List<'_>, item: &Value) -> Result<PathElement, String> 
     }
 }
 
-fn keyed(list: &List<'_>, keys: &[&str], item: &Value) -> Result<PathElement, String> {
+fn keyed(list: &List<'_>, keys: &Keys, item: &Value) -> Result<PathElement, String> {
     let item = match item {
         Value::Object(item) if list.of_maps() => item,
         Value::Null => return Err("associative list with keys may not have a null element".to_owned()),
         _ => return Err("associative list with keys may not have non-map elements".to_owned()),
     };
     let mut found = Map::new();
-    for key in keys {
-        if let Some(value) = item.get(*key).cloned().or_else(|| list.key_default(key)) {
-            found.insert((*key).to_owned(), value);
+    for key in keys.iter() {
+        if let Some(value) = item.get(key).cloned().or_else(|| list.key_default(key)) {
+            found.insert(key.to_owned(), value);
         }
     }
     if found.is_empty() {
-        let keys: Vec<String> = keys.iter().map(|key| Printed(&Value::from(*key)).to_string()).collect();
+        let keys: Vec<String> = keys.iter().map(|key| Printed(&Value::from(key)).to_string()).collect();
         return Err(format!(
             "associative list with keys has an element that omits all key fields [{}] (and doesn't have default values for any key fields)",
             keys.join(" ")

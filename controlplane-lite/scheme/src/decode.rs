@@ -152,7 +152,11 @@ struct Shaped {
 fn shaped(kind: &Kind, mut value: Value, lenient_numbers: bool) -> Result<(Shaped, Vec<Problem>), DecodeError> {
     let (found, api_version) = identify(kind, &value)?;
     let mut shaper = shape::Shaper { unknown: Vec::new(), lenient_numbers };
-    shaper.object(&mut value, kind.schema()).map_err(|e| unhandled(kind, &found, &api_version, e.to_string()))?;
+    shaper.object(&mut value, &kind.shape()).map_err(|e| unhandled(kind, &found, &api_version, e.to_string()))?;
+    if kind.custom {
+        let room = problems::MAX_PROBLEMS.saturating_sub(shaper.unknown.len());
+        shaper.unknown.extend(kind.strategy.prune(&mut value).iter().take(room).map(|path| Problem::unknown_at(path)));
+    }
     if let Some(map) = value.as_object_mut() {
         map.insert("apiVersion".to_owned(), kind.api_version().into());
         map.insert("kind".to_owned(), (&*kind.kind).into());

@@ -230,6 +230,8 @@ pub struct Kind {
     pub printer: Shared<dyn Print>,
     /// Fields beyond metadata.name and metadata.namespace that field selectors may name.
     pub fields: Selectable,
+    /// Whether objects are custom resources: read by their metadata, and pruned by the strategy.
+    pub custom: bool,
     schema: Schema,
     ty: OnceLock<Arc<ObjectType>>,
 }
@@ -272,6 +274,7 @@ impl From<&'static KindInfo> for Kind {
             facts: info.strategy.facts(),
             printer: Shared::Static(info.printer),
             fields: info.fields.into(),
+            custom: false,
             schema: Schema::Builtin(info.definition),
             ty: OnceLock::new(),
         }
@@ -295,6 +298,7 @@ impl Kind {
             strategy: Shared::Own(strategy),
             printer: Shared::Static(&DEFAULT),
             fields: Selectable::default(),
+            custom: false,
             schema,
             ty: OnceLock::new(),
         }
@@ -363,6 +367,12 @@ impl Kind {
             Schema::Builtin(name) => schema::build(name),
             Schema::Own { name, definition } => schema::own(name, definition),
         })
+    }
+
+    /// The type by which bodies are read.
+    #[must_use]
+    pub fn shape(&self) -> Arc<ObjectType> {
+        if self.custom { schema::envelope() } else { self.schema().clone() }
     }
 
     /// Full name of the definition that is the schema.

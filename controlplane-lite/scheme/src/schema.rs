@@ -83,8 +83,28 @@ impl Type {
     }
 }
 
+/// The fields that tell the items of a list apart, sorted as the definition has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keys {
+    /// Of a built-in type.
+    Static(&'static [&'static str]),
+    /// Of a type that a kind brought along.
+    Own(Arc<[Box<str>]>),
+}
+
+impl Keys {
+    /// Their names.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let (fixed, own): (&[&str], &[Box<str>]) = match self {
+            Self::Static(keys) => (keys, &[]),
+            Self::Own(keys) => (&[], keys),
+        };
+        fixed.iter().copied().chain(own.iter().map(|key| &**key))
+    }
+}
+
 /// How a list (or map) merges: `x-kubernetes-list-type` and `-map-type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ListType {
     /// Upstream's default: atomic for lists, granular for maps.
     #[default]
@@ -92,7 +112,7 @@ pub enum ListType {
     /// A list of unique scalars.
     Set,
     /// A list of objects, unique by these keys.
-    Map(&'static [&'static str]),
+    Map(Keys),
     /// A map or struct that is replaced as a whole.
     AtomicMap,
 }
@@ -137,6 +157,8 @@ pub struct Field {
     drops_zero: bool,
     /// What is there, for Go, where nothing is written.
     pub absent: Absent,
+    /// What the definition gives a field that nobody wrote; of built-in types that is the kinds' own business.
+    pub default: Option<Box<serde_json::Value>>,
 }
 
 impl Field {
@@ -160,6 +182,8 @@ pub struct ObjectType {
     name: Box<str>,
     /// Whether server-side apply replaces values as a whole (`x-kubernetes-map-type: atomic`).
     atomic: bool,
+    /// Whether there may be fields that it does not name (`x-kubernetes-preserve-unknown-fields`).
+    open: bool,
     fields: OnceLock<Box<[Field]>>,
 }
 
@@ -194,6 +218,12 @@ impl ObjectType {
     #[must_use]
     pub fn atomic(&self) -> bool {
         self.atomic
+    }
+
+    /// Whether there may be fields that the type does not name.
+    #[must_use]
+    pub fn open(&self) -> bool {
+        self.open
     }
 
     /// Go's type name with package: `v1.PodSpec`.
@@ -238,6 +268,11 @@ pub(crate) fn own(name: &str, definition: &str) -> Arc<ObjectType> {
     own::object(name, &serde_json::from_str(definition).unwrap_or_default())
 }
 
+/// The type by which objects are read whose schema their strategy knows: metadata, and anything beside it.
+pub(crate) fn envelope() -> Arc<ObjectType> {
+    own::envelope()
+}
+
 /// The built-in type of this name; anything when there is none.
 fn named(name: &str) -> Type {
     type_of(name, types::TABLE, &mut registry().lock().unwrap_or_else(PoisonError::into_inner))
@@ -247,7 +282,8 @@ fn object(name: &str, table: &str, registry: &mut Registry) -> Arc<ObjectType> {
     if let Some(known) = registry.get(name) {
         return Arc::clone(known);
     }
-    let ty = Arc::new(ObjectType { name: name.into(), atomic: structs::atomic(name), fields: OnceLock::new() });
+    let ty =
+        Arc::new(ObjectType { name: name.into(), atomic: structs::atomic(name), open: false, fields: OnceLock::new() });
     // Registered before its fields are known, so that recursive types end here.
     registry.insert(name.into(), Arc::clone(&ty));
     let mut fields: Vec<Field> = types::properties(find(table, name).unwrap_or(""))
@@ -261,6 +297,7 @@ fn object(name: &str, table: &str, registry: &mut Registry) -> Arc<ObjectType> {
                 required: property.required,
                 drops_zero: zero::drops(name, property.name),
                 absent: structs::absent(name, &property),
+                default: None,
             }
         })
         .collect();
@@ -287,7 +324,7 @@ fn type_of(word: &str, table: &str, registry: &mut Registry) -> Type {
 pub(crate) fn facts_of(ty: &str, field: &str) -> (ListType, Patch) {
     facts::ROWS
         .binary_search_by(|row| (row.0, row.1).cmp(&(ty, field)))
-        .map_or((ListType::Default, Patch::default()), |i| (facts::ROWS[i].2, facts::ROWS[i].3))
+        .map_or((ListType::Default, Patch::default()), |i| (facts::ROWS[i].2.clone(), facts::ROWS[i].3))
 }
 
 #[cfg(test)]

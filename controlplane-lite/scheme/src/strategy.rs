@@ -122,6 +122,11 @@ pub trait Strategy: Send + Sync {
         Facts::PLAIN
     }
 
+    /// Takes out of an object what its schema does not know, and tells the paths; asked of custom resources alone.
+    fn prune(&self, _object: &mut Value) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Fills in defaults, as upstream does when it decodes any object of the kind.
     fn default(&self, _object: &mut Value) {}
 

@@ -30,6 +30,11 @@ impl Problem {
         Self { text: format!("duplicate field \"{}\"", shown(path)), fingerprint: path.fingerprint() }
     }
 
+    /// An unknown field whose path somebody else tells; its place in the body is not known.
+    pub(super) fn unknown_at(path: &str) -> Self {
+        Self { text: format!("unknown field \"{path}\""), fingerprint: 0 }
+    }
+
     pub(super) fn unknown(path: &Path<'_>) -> Self {
         Self { text: format!("unknown field \"{}\"", shown(path)), fingerprint: path.fingerprint() }
     }

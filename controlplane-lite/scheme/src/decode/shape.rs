@@ -85,6 +85,9 @@ impl Shaper {
         for (key, value) in map.iter_mut() {
             let path = at.path.child(key);
             let Some(field) = ty.field(key) else {
+                if ty.open() {
+                    continue;
+                }
                 if self.unknown.len() < MAX_PROBLEMS {
                     self.unknown.push(Problem::unknown(&path));
                 }

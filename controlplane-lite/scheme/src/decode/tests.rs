@@ -312,3 +312,36 @@ proptest! {
         let _ = kind.printer.cells(&object, jiff::Timestamp::UNIX_EPOCH);
     }
 }
+
+/// Custom resources keep what their strategy's schema knows, as it was written: their values are judged by validation.
+#[test]
+fn custom_resources_are_pruned_by_their_strategy() {
+    struct Widgets;
+    impl crate::Strategy for Widgets {
+        fn prune(&self, object: &mut Value) -> Vec<String> {
+            let spec = object["spec"].as_object_mut().unwrap();
+            spec.remove("unknown").map(|_| "spec.unknown".to_owned()).into_iter().collect()
+        }
+    }
+    let names = crate::Names {
+        version: "v1".into(),
+        kind: "Widget".into(),
+        plural: "widgets".into(),
+        ..crate::Names::default()
+    };
+    let schema = crate::Schema::own("Widget", &json!({"properties": {"spec": {"type": "string"}}}));
+    let mut widgets = Kind::new(names, std::sync::Arc::new(Widgets), schema);
+    widgets.custom = true;
+    let body =
+        r#"{"metadata":{"name":"a","nonsense":1},"spec":{"unknown":1,"null":null,"empty":{},"zero":0},"more":[1.0]}"#;
+    let decoded = decode(&widgets, MediaType::Json, body.as_bytes(), FieldValidation::Warn).unwrap();
+    assert_eq!(decoded.warnings, [r#"unknown field "metadata.nonsense""#, r#"unknown field "spec.unknown""#]);
+    assert_eq!(
+        decoded.object,
+        json!({"apiVersion": "v1", "kind": "Widget", "metadata": {"name": "a"},
+            "spec": {"null": null, "empty": {}, "zero": 0}, "more": [1.0]})
+    );
+    let wrong =
+        decode(&widgets, MediaType::Json, br#"{"metadata":{"labels":{"a":1}},"spec":{}}"#, FieldValidation::Ignore);
+    assert!(wrong.unwrap_err().to_string().contains("cannot unmarshal number into Go struct field"));
+}

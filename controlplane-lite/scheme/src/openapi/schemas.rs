@@ -166,7 +166,7 @@ fn extend(ty: &str, field: &str, property: &mut Value) {
     match list {
         ListType::Map(keys) => {
             put("list-type", "map".into());
-            put("list-map-keys", keys.into());
+            put("list-map-keys", keys.iter().collect());
         }
         ListType::Set => put("list-type", "set".into()),
         ListType::AtomicMap => put("map-type", "atomic".into()),
