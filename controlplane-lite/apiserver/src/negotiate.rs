@@ -53,6 +53,8 @@ pub const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
 pub const BODY_TYPES: [&str; 3] = ["application/json", "application/yaml", super::protobuf::MEDIA_TYPE];
 /// The media type of a configuration to apply.
 pub const APPLY_TYPE: &str = "application/apply-patch+yaml";
+/// Media types of patches of custom resources, whose fields have no merge keys.
+pub const CUSTOM_PATCH_TYPES: [&str; 3] = ["application/json-patch+json", "application/merge-patch+json", APPLY_TYPE];
 /// Media types of patches.
 pub const PATCH_TYPES: [&str; 4] = [
     "application/json-patch+json",

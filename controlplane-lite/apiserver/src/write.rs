@@ -30,7 +30,7 @@ mod update;
 
 pub use create::{Told, create};
 pub use delete::{delete, delete_admitted};
-pub use update::{Carried, update};
+pub use update::{Carried, Scaling, update};
 
 /// How a write presents itself to admission.
 #[derive(Clone, Copy)]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::body::Body;
 use crate::call::Call;
@@ -12,8 +12,8 @@ use crate::owners::Owners;
 use crate::respond;
 use crate::status::ApiError;
 use crate::verbs::patch;
-use crate::write::{self, Carried};
-use scheme::access::str_at;
+use crate::write::{self, Carried, Scaling};
+use scheme::access::{ensure_map, str_at};
 use scheme::{Kind, convert, patch as patching};
 use storage::Object;
 
@@ -61,7 +61,7 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
             call.info.name
         )));
     }
-    change(call, &options, |_| Ok(scale.clone())).await
+    change(call, &options, None, |_| Ok(scale.clone())).await
 }
 
 /// Patches the scale.
@@ -69,10 +69,13 @@ pub async fn update(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
 /// # Errors
 /// As a patch of the object.
 pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError> {
+    if patch::is_apply(call) {
+        return apply(call, &body).await;
+    }
     let options = options::patch(&call.query, false)?;
     let patch_type = patch::patch_type(call)?;
     let kind = kind()?;
-    change(call, &options, |scale| {
+    change(call, &options, None, |scale| {
         patching::apply(kind, patch_type, scale, &body, options.field_validation)
             .map(|decoded| decoded.object)
             .map_err(|error| patch::refused(call, error))
@@ -80,11 +83,40 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError>
     .await
 }
 
-async fn change<F>(call: &Call, options: &WriteOptions, next: F) -> Result<Response<Body>, ApiError>
+/// Applies a Scale: who does owns the object's replicas (`apimachinery/pkg/util/managedfields/scalehandler.go`).
+async fn apply(call: &Call, body: &Bytes) -> Result<Response<Body>, ApiError> {
+    let options = options::patch(&call.query, true)?;
+    let scale = crate::verbs::apply::configuration(body, options.field_validation)?.value;
+    let (version, name) = (str_at(&scale, &["apiVersion"]), str_at(&scale, &["kind"]));
+    if (version, name) != ("autoscaling/v1", "Scale") {
+        return Err(ApiError::bad_request(format!("invalid object type: {version}, Kind={name}")));
+    }
+    let mut config = json!({"apiVersion": call.kind.api_version(), "kind": &*call.kind.kind,
+        "metadata": {"name": &call.info.name}});
+    if let Some(replicas) = scale["spec"].get("replicas") {
+        config["spec"] = json!({ "replicas": replicas });
+    }
+    change(call, &options, Some((&config, options.force)), |before| {
+        let mut after = before.clone();
+        if let Some(replicas) = scale["spec"].get("replicas") {
+            ensure_map(&mut after, &["spec"]).insert("replicas".into(), replicas.clone());
+        }
+        Ok(after)
+    })
+    .await
+}
+
+async fn change<F>(
+    call: &Call,
+    options: &WriteOptions,
+    applied: Option<(&Value, bool)>,
+    next: F,
+) -> Result<Response<Body>, ApiError>
 where
     F: FnMut(&Value) -> Result<Value, ApiError>,
 {
     let owners = Owners::of(call, options);
-    let written = write::update(call, options, Carried::Scale(kind()?, &owners), next).await?;
+    let scaling = Scaling { kind: kind()?, owners: &owners, applied };
+    let written = write::update(call, options, Carried::Scale(scaling), next).await?;
     answer(call, &written.object)
 }

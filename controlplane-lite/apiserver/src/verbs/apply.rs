@@ -30,6 +30,31 @@ const TRIES: usize = 5;
 /// 400 for what is no configuration, 409 for fields of other managers, and every failure of an update or a create.
 pub async fn apply(call: &Call, body: &Bytes) -> Result<Response<Body>, ApiError> {
     let options = options::patch(&call.query, true)?;
+    let config = configuration(body, options.field_validation)?;
+    let (code, object) = write(call, &options, &config.value).await?;
+    let mut response = if code == StatusCode::CREATED && options.dry_run {
+        respond::unstored(call, code, &object)?
+    } else {
+        respond::object(call, code, &object)?
+    };
+    respond::warn(&mut response, &config.warnings);
+    Ok(response)
+}
+
+/// What is to be applied.
+#[derive(Debug)]
+pub struct Configuration {
+    /// The object.
+    pub value: Value,
+    /// What a client that asks for warnings is told of it.
+    pub warnings: Vec<String>,
+}
+
+/// Reads a configuration.
+///
+/// # Errors
+/// 400 for what is no object, and for duplicate fields where those are refused.
+pub fn configuration(body: &[u8], validation: FieldValidation) -> Result<Configuration, ApiError> {
     let parsed = decode::parse(MediaType::Yaml, body).map_err(|error| {
         let (ParseError::Json(text) | ParseError::Yaml(text)) = error;
         ApiError::bad_request(format!("error decoding patch: {text}"))
@@ -39,20 +64,13 @@ pub async fn apply(call: &Call, body: &Bytes) -> Result<Response<Body>, ApiError
         return Err(ApiError::bad_request(format!("error decoding patch: {text}")));
     }
     let duplicates: Vec<String> = parsed.duplicates.iter().map(|problem| problem.text().to_owned()).collect();
-    if options.field_validation == FieldValidation::Strict && !duplicates.is_empty() {
-        let text = duplicates.join(", ");
-        return Err(ApiError::bad_request(format!("error strict decoding patch: {text}")));
+    match validation {
+        FieldValidation::Strict if !duplicates.is_empty() => {
+            Err(ApiError::bad_request(format!("error strict decoding patch: {}", duplicates.join(", "))))
+        }
+        FieldValidation::Warn => Ok(Configuration { value: parsed.value, warnings: duplicates }),
+        _ => Ok(Configuration { value: parsed.value, warnings: Vec::new() }),
     }
-    let (code, object) = write(call, &options, &parsed.value).await?;
-    let mut response = if code == StatusCode::CREATED && options.dry_run {
-        respond::unstored(call, code, &object)?
-    } else {
-        respond::object(call, code, &object)?
-    };
-    if options.field_validation == FieldValidation::Warn {
-        respond::warn(&mut response, &duplicates);
-    }
-    Ok(response)
 }
 
 async fn write(call: &Call, options: &WriteOptions, config: &Value) -> Result<(StatusCode, Arc<Object>), ApiError> {

@@ -47,7 +47,7 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError>
 }
 
 /// Whether the body is a configuration to apply.
-fn is_apply(call: &Call) -> bool {
+pub fn is_apply(call: &Call) -> bool {
     let media = call.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     media.split(';').next().unwrap_or("").trim() == negotiate::APPLY_TYPE
 }
@@ -78,7 +78,9 @@ pub fn check_identity(call: &Call, object: &Value, current: &Value) -> Result<()
 /// 415 for anything else.
 pub fn patch_type(call: &Call) -> Result<PatchType, ApiError> {
     let media = call.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    PatchType::from_content_type(media).ok_or_else(|| ApiError::unsupported_media_type(&negotiate::PATCH_TYPES))
+    let known = if call.kind.custom { &negotiate::CUSTOM_PATCH_TYPES[..] } else { &negotiate::PATCH_TYPES[..] };
+    let found = PatchType::from_content_type(media).filter(|ty| !(call.kind.custom && *ty == PatchType::Strategic));
+    found.ok_or_else(|| ApiError::unsupported_media_type(known))
 }
 
 /// What a client reads of a patch that cannot be applied.

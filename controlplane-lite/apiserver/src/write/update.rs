@@ -22,9 +22,32 @@ use scheme::{Kind, convert};
 pub enum Carried<'k> {
     /// As it is.
     Whole,
-    /// As its Scale, of this kind, by this writer. The strategy is asked as for a write of the object itself, which counts
-    /// generations.
-    Scale(&'k Kind, &'k Owners<'k>),
+    /// As its Scale. The strategy is asked as for a write of the object itself, which counts generations.
+    Scale(Scaling<'k>),
+}
+
+/// A write of a Scale.
+#[derive(Debug, Clone, Copy)]
+pub struct Scaling<'k> {
+    /// The kind Scale.
+    pub kind: &'k Kind,
+    /// Who writes.
+    pub owners: &'k Owners<'k>,
+    /// The configuration that is applied, as one of the object itself, and whether by force.
+    pub applied: Option<(&'k Value, bool)>,
+}
+
+impl Scaling<'_> {
+    /// Tells the owners of a scaled object.
+    fn own(&self, object: &mut Value, old: &Value) -> Result<(), ApiError> {
+        let Some((config, force)) = self.applied else {
+            self.owners.changed(old, object);
+            return Ok(());
+        };
+        let mut applied = self.owners.apply(Some(old), config, force)?;
+        ensure_map(object, &["metadata"]).insert("managedFields".into(), applied["metadata"]["managedFields"].take());
+        Ok(())
+    }
 }
 
 impl Carried<'_> {
@@ -37,14 +60,14 @@ impl Carried<'_> {
 
     /// The new object, and what carried it where that is something else.
     fn onto(self, call: &Call, carried: Value, old: &Value) -> Result<(Value, Option<Value>), ApiError> {
-        let Self::Scale(_, owners) = self else { return Ok((carried, None)) };
+        let Self::Scale(scaling) = self else { return Ok((carried, None)) };
         let mut object = old.clone();
         if let Err(errors) = convert::apply_scale(&mut object, &carried) {
             valid(Subject::new("autoscaling", "Scale"), &call.info.name, errors)?;
         }
         let version = str_at(&carried, &["metadata", "resourceVersion"]);
         ensure_map(&mut object, &["metadata"]).insert("resourceVersion".into(), json!(version));
-        owners.changed(old, &mut object);
+        scaling.own(&mut object, old)?;
         Ok((object, Some(carried)))
     }
 }
@@ -65,8 +88,8 @@ where
 {
     let (resource, services) = (&call.resource, &call.server.services);
     let mut asked = Asked::new(call, Operation::Update, options.dry_run);
-    if let Carried::Scale(scale, _) = carried {
-        asked.body = scale;
+    if let Carried::Scale(scaling) = carried {
+        asked.body = scaling.kind;
     }
     let repairs = services.repairs();
     for _ in 0..RETRIES {

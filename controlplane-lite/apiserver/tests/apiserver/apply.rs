@@ -108,6 +108,25 @@ async fn defaults_belong_to_nobody_who_applies() {
     assert_eq!(owners(&forced).len(), 1);
 }
 
+/// A Scale is applied like anything else, and its replicas are the object's.
+#[tokio::test]
+async fn a_scale_is_applied() {
+    let (_server, client) = start().await;
+    let path = format!("{DEPLOYMENTS}/web");
+    expect(apply(&client, &path, "fieldManager=one", &deployment(Some(1))).await, StatusCode::CREATED);
+    let scale =
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web"}, "spec": {"replicas": 4}});
+    let path = format!("{path}/scale");
+    let refused = expect(apply(&client, &path, "fieldManager=two", &scale).await, StatusCode::CONFLICT);
+    assert_eq!(refused["message"], "Apply failed with 1 conflict: conflict with \"one\": .spec.replicas");
+    let scaled = expect(apply(&client, &path, "fieldManager=two&force=true", &scale).await, StatusCode::OK);
+    assert_eq!((&scaled["kind"], &scaled["spec"]["replicas"]), (&json!("Scale"), &json!(4)));
+    let stored = expect(get(&client, &format!("{DEPLOYMENTS}/web")).await, StatusCode::OK);
+    assert!(owners(&stored).contains(&("two Apply scale".to_owned(), json!({"f:spec": {"f:replicas": {}}}))));
+    let wrong = apply(&client, &path, "fieldManager=two", &deployment(Some(1))).await;
+    assert_eq!(expect(wrong, StatusCode::BAD_REQUEST)["message"], "invalid object type: apps/v1, Kind=Deployment");
+}
+
 /// Status is applied through its subresource, and only there.
 #[tokio::test]
 async fn status_has_owners_of_its_own() {
