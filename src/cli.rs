@@ -255,6 +255,12 @@ pub struct ControlPlaneArgs {
     /// A file of `token,user,uid[,"group,…"]` lines.
     #[arg(long)]
     pub token_auth_file: Option<PathBuf>,
+    /// Who is asked whether a request is allowed, in this order: AlwaysAllow, AlwaysDeny, ABAC, Node, RBAC.
+    #[arg(long, value_delimiter = ',', default_value = "Node,RBAC")]
+    pub authorization_mode: Vec<String>,
+    /// A file of policies for ABAC, a line each.
+    #[arg(long)]
+    pub authorization_policy_file: Option<PathBuf>,
     /// A listening socket inherited from the parent process.
     #[arg(long, hide = true)]
     pub listen_fd: Option<RawFd>,

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use controlplane_lite::apiserver::{self, ApiServer, AuthOptions, Certificates};
 use controlplane_lite::auth::authn::UserInfo;
 use controlplane_lite::auth::authn::service_account::Reference;
+use controlplane_lite::auth::authz::Mode;
 use controlplane_lite::client::Status;
 use controlplane_lite::controllers::accounts::{AccountToken, TokenSigner};
 use controlplane_lite::controllers::{self, Clients, ControllersConfig};
@@ -87,7 +88,7 @@ pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlP
         advertise: (inputs.address, inputs.args.secure_port),
         cluster_domain: inputs.net.cluster_domain.clone(),
         service_account_key: pki.service_account().clone(),
-        auth: AuthOptions { token_file: inputs.args.token_auth_file.clone(), ..AuthOptions::default() },
+        auth: auth_options(&inputs.args)?,
         plugins: Vec::new(),
     })
     .await
@@ -112,6 +113,14 @@ pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlP
     write_admin_kubeconfig(&pki, &inputs, now)?;
     renew_certificates(&api, &pki, &inputs, tasks);
     Ok(ControlPlane { api, pki })
+}
+
+fn auth_options(args: &ControlPlaneArgs) -> Result<AuthOptions> {
+    let modes = args.authorization_mode.iter().map(|word| word.parse::<Mode>());
+    let modes =
+        modes.collect::<Result<_, _>>().map_err(|error| UsageError(format!("--authorization-mode: {error}")))?;
+    let (token_file, policy_file) = (args.token_auth_file.clone(), args.authorization_policy_file.clone());
+    Ok(AuthOptions { token_file, modes, policy_file, ..AuthOptions::default() })
 }
 
 /// Fails unless one of the hosts takes connections: the client's own error would not say why.

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use agent::ids::is_subdomain;
+use controlplane_lite::auth::authz::Mode;
 use controlplane_lite::controllers;
 use netproxy::cidr::Cidr4;
 
@@ -163,6 +164,7 @@ fn control_plane(args: &ControlPlaneArgs, problems: &mut Problems) {
             format!("--controllers: {name:?} is none of {}", known.join(", "))
         });
     }
+    authorization(args, problems);
     if let Some(datastore) = &args.datastore {
         let hosts = datastore.strip_prefix("etcd://").filter(|hosts| hosts.split(',').all(is_host_and_port));
         problems.check(hosts.is_some(), || format!("--datastore={datastore}: etcd://host:port[,host:port…] is needed"));
@@ -171,6 +173,20 @@ fn control_plane(args: &ControlPlaneArgs, problems: &mut Problems) {
     problems.check(certificate == key, || "--etcd-certfile and --etcd-keyfile belong together".to_owned());
     let tls = certificate || key || args.etcd_cafile.is_some();
     problems.check(!tls || args.datastore.is_some(), || "--etcd-…file: only with --datastore=etcd://…".to_owned());
+}
+
+/// As upstream judges them (`pkg/kubeapiserver/options/authorization.go`).
+fn authorization(args: &ControlPlaneArgs, problems: &mut Problems) {
+    for (at, word) in args.authorization_mode.iter().enumerate() {
+        problems.add(word.parse::<Mode>().map_err(|error| format!("--authorization-mode: {error}")));
+        problems.check(!args.authorization_mode[..at].contains(word), || {
+            format!("--authorization-mode: {word} is there twice")
+        });
+    }
+    let abac = args.authorization_mode.iter().any(|word| word == Mode::Abac.name());
+    problems.check(abac == args.authorization_policy_file.is_some(), || {
+        "--authorization-mode=ABAC and --authorization-policy-file belong together".to_owned()
+    });
 }
 
 fn join(args: &JoinArgs, problems: &mut Problems) {
@@ -252,6 +268,8 @@ mod tests {
             &["server", "--datastore=etcd://a:1", "--etcd-cafile=ca", "--etcd-certfile=crt", "--etcd-keyfile=key"],
             &["server", "--datastore=etcd://a:1", "--etcd-cafile=ca"],
             &["server", "--controllers=-deployment-controller,*", "--disable-scheduler"],
+            &["server", "--authorization-mode=Node,RBAC,ABAC", "--authorization-policy-file=policies"],
+            &["up", "--authorization-mode=AlwaysAllow"],
             &["kubeconfig", "--server=https://[2001:db8::1]:6443"],
             &["kubeconfig", "--server=https://api.example.com"],
         ] {
@@ -310,6 +328,11 @@ mod tests {
             &["server", "--datastore=etcd://a:1", "--etcd-certfile=crt"],
             &["server", "--datastore=etcd://a:1", "--etcd-keyfile=key"],
             &["server", "--etcd-cafile=ca"],
+            &["server", "--authorization-mode=Webhook"],
+            &["server", "--authorization-mode="],
+            &["server", "--authorization-mode=Node,RBAC,Node"],
+            &["server", "--authorization-mode=Node,ABAC"],
+            &["server", "--authorization-policy-file=policies"],
         ] {
             assert_eq!(problems(words).len(), 1, "{words:?}: {:?}", problems(words));
         }

@@ -17,9 +17,10 @@ use auth::authn::files::{BasicUsers, StaticTokens, UserFileError};
 use auth::authn::service_account::{IssueError, Reference, ServiceAccountAuthenticator, TokenIssuer, TokenSpec};
 use auth::authn::x509::CertificateAuthenticator;
 use auth::authn::{ANONYMOUS_PATHS, Authenticator, Credentials, MASTERS, Union, UserInfo};
+use auth::authz::abac::{AbacAuthorizer, AbacError};
 use auth::authz::node::NodeAuthorizer;
 use auth::authz::rbac::{Binding, PolicyRule, RbacAuthorizer, Role, escalation, referenced_rules, rules_for};
-use auth::authz::{AlwaysAllow, Attributes, Authorizer, Chain, Masters};
+use auth::authz::{AlwaysAllow, AlwaysDeny, Attributes, Authorizer, Chain, Masters, Mode};
 use auth::views::ClusterViews;
 use scheme::access::{int_at, list_at, str_at};
 use scheme::{FieldErrors, Path};
@@ -33,8 +34,10 @@ pub struct AuthOptions {
     pub basic_file: Option<PathBuf>,
     /// Paths that need no credentials.
     pub anonymous_paths: Vec<String>,
-    /// Node and RBAC; false lets everybody do everything.
-    pub authorize: bool,
+    /// Who is asked whether a request is allowed, in this order, behind `system:masters`, who may do everything.
+    pub modes: Vec<Mode>,
+    /// Policies for [`Mode::Abac`], a line each.
+    pub policy_file: Option<PathBuf>,
 }
 
 impl Default for AuthOptions {
@@ -43,7 +46,8 @@ impl Default for AuthOptions {
             token_file: None,
             basic_file: None,
             anonymous_paths: ANONYMOUS_PATHS.map(str::to_owned).to_vec(),
-            authorize: true,
+            modes: vec![Mode::Node, Mode::Rbac],
+            policy_file: None,
         }
     }
 }
@@ -57,6 +61,12 @@ pub enum AccessError {
     /// The service-account key is not usable.
     #[error(transparent)]
     Key(#[from] IssueError),
+    /// The policy file is not usable.
+    #[error(transparent)]
+    Policy(#[from] AbacError),
+    /// There is none.
+    #[error("authorization by ABAC needs a policy file")]
+    NoPolicy,
 }
 
 /// The two chains and what stands behind them.
@@ -75,6 +85,8 @@ pub struct Chains {
 pub struct Access {
     views: Arc<ClusterViews>,
     issuer: Arc<TokenIssuer>,
+    modes: Vec<Mode>,
+    abac: Option<Arc<AbacAuthorizer>>,
 }
 
 /// Builds the chains.
@@ -98,16 +110,22 @@ pub fn build(config: &Config, registry: &Registry) -> Result<Chains, AccessError
     let certificates: Option<Arc<dyn Authenticator>> = Some(Arc::new(CertificateAuthenticator::new(Timestamp::now)));
     let anonymous_paths = config.auth.anonymous_paths.clone();
     let authn = Arc::new(Union { certificates, tokens, basic, anonymous_paths });
-    let authz: Arc<dyn Authorizer> = if config.auth.authorize {
-        Arc::new(Chain(vec![
-            Arc::new(Masters),
-            Arc::new(NodeAuthorizer::new(views.clone())),
-            Arc::new(RbacAuthorizer::new(views.clone())),
-        ]))
-    } else {
-        Arc::new(AlwaysAllow)
-    };
-    Ok(Chains { authn, authz, access: Access { views, issuer } })
+    let mut authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Masters)];
+    let (modes, mut abac) = (config.auth.modes.clone(), None);
+    for mode in &modes {
+        authorizers.push(match mode {
+            Mode::AlwaysAllow => Arc::new(AlwaysAllow),
+            Mode::AlwaysDeny => Arc::new(AlwaysDeny),
+            Mode::Node => Arc::new(NodeAuthorizer::new(views.clone())),
+            Mode::Rbac => Arc::new(RbacAuthorizer::new(views.clone())),
+            Mode::Abac => {
+                let path = config.auth.policy_file.as_ref().ok_or(AccessError::NoPolicy)?;
+                abac.insert(Arc::new(AbacAuthorizer::load(path)?)).clone()
+            }
+        });
+    }
+    let access = Access { views, issuer, modes, abac };
+    Ok(Chains { authn, authz: Arc::new(Chain(authorizers)), access })
 }
 
 impl Access {
@@ -161,9 +179,10 @@ impl Access {
     /// The status of a SelfSubjectRulesReview.
     pub fn rules(&self, user: &UserInfo, namespace: &str) -> Value {
         let resolved = rules_for(&*self.views.rbac(), user, namespace);
-        let (mut resources, mut paths) = (Vec::new(), Vec::new());
+        let by_roles = self.modes.contains(&Mode::Rbac);
+        let (mut resources, mut paths) = self.rules_beside_roles(user, namespace);
         let (mut length, mut complete) = (0, true);
-        for rule in resolved.rules() {
+        for rule in resolved.rules().filter(|_| by_roles) {
             length += rule_length(rule);
             if length > MAX_RULES {
                 complete = false;
@@ -181,12 +200,35 @@ impl Access {
             }
         }
         // What a node may do beside its roles cannot be written as rules.
-        let incomplete = !complete || !resolved.errors.is_empty() || user.node_name().is_some();
+        let unwritten = self.modes.contains(&Mode::Node) && user.node_name().is_some();
+        let failed = by_roles && !resolved.errors.is_empty();
+        let incomplete = !complete || failed || unwritten;
         let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": incomplete});
-        if !resolved.errors.is_empty() {
+        if failed {
             status["evaluationError"] = json!(resolved.errors.to_string());
         }
         status
+    }
+}
+
+impl Access {
+    /// What is allowed otherwise than by roles: rules about resources, and about paths.
+    fn rules_beside_roles(&self, user: &UserInfo, namespace: &str) -> (Vec<Value>, Vec<Value>) {
+        let (mut resources, mut paths) = (Vec::new(), Vec::new());
+        if self.modes.contains(&Mode::AlwaysAllow) {
+            resources.push(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
+            paths.push(json!({"verbs": ["*"], "nonResourceURLs": ["*"]}));
+        }
+        for rule in self.abac.iter().flat_map(|abac| abac.rules_for(user, namespace)) {
+            let verbs = if rule.readonly { json!(["get", "list", "watch"]) } else { json!(["*"]) };
+            if let Some((group, resource)) = rule.resource {
+                resources.push(json!({"verbs": verbs, "apiGroups": [group], "resources": [resource]}));
+            }
+            if let Some(path) = rule.path {
+                paths.push(json!({"verbs": verbs, "nonResourceURLs": [path]}));
+            }
+        }
+        (resources, paths)
     }
 }
 

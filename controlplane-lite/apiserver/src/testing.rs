@@ -136,6 +136,11 @@ pub async fn serve_locally() -> Served {
     serve_as(|config| config.advertise = (IpAddr::V4(Ipv4Addr::LOCALHOST), 6443)).await
 }
 
+/// The same with other ways to authenticate and authorize.
+pub async fn serve_with(auth: crate::AuthOptions) -> Served {
+    serve_as(|config| config.auth = auth).await
+}
+
 async fn serve_as(change: impl FnOnce(&mut Config)) -> Served {
     let ca = Ca::default();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -126,6 +126,55 @@ impl Authorizer for Masters {
     }
 }
 
+/// A way to authorize, as upstream's `--authorization-mode` names it (`pkg/kubeapiserver/authorizer/modes`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    AlwaysAllow,
+    AlwaysDeny,
+    Abac,
+    Node,
+    Rbac,
+}
+
+impl Mode {
+    /// All that there are. (Webhook is not built.)
+    pub const ALL: [Self; 5] = [Self::AlwaysAllow, Self::AlwaysDeny, Self::Abac, Self::Node, Self::Rbac];
+
+    /// Upstream's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AlwaysAllow => "AlwaysAllow",
+            Self::AlwaysDeny => "AlwaysDeny",
+            Self::Abac => "ABAC",
+            Self::Node => "Node",
+            Self::Rbac => "RBAC",
+        }
+    }
+}
+
+/// A word that is no [`Mode`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is none of AlwaysAllow, AlwaysDeny, ABAC, Node and RBAC")]
+pub struct NoMode(String);
+
+impl std::str::FromStr for Mode {
+    type Err = NoMode;
+
+    fn from_str(text: &str) -> Result<Self, NoMode> {
+        Self::ALL.into_iter().find(|mode| mode.name() == text).ok_or_else(|| NoMode(text.to_owned()))
+    }
+}
+
+/// Allows nothing: `--authorization-mode=AlwaysDeny`.
+#[derive(Clone, Copy, Debug)]
+pub struct AlwaysDeny;
+
+impl Authorizer for AlwaysDeny {
+    fn authorize(&self, _: &Attributes) -> Decision {
+        Decision::no_opinion("Everything is forbidden.")
+    }
+}
+
 /// Allows everything: `--authorization-mode=AlwaysAllow`.
 #[derive(Clone, Copy, Debug)]
 pub struct AlwaysAllow;

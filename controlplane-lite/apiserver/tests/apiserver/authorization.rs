@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use apiserver::AuthOptions;
 use apiserver::testing::*;
 use auth::authn::UserInfo;
-use auth::authz::Attributes;
+use auth::authz::{Attributes, Mode};
 use http::StatusCode;
 use serde_json::json;
 
@@ -213,4 +214,57 @@ async fn everybody_may_what_upstreams_policy_says() {
     wrong.extend(rows.keys().filter(|key| !found.contains_key(**key)).map(|key| format!("{key} is not served")));
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(compared > 1500, "{compared}");
+}
+
+/// The code of a GET by somebody with a certificate, or by nobody.
+async fn asked(served: &Served, user: Option<(&str, &str)>, path: &str) -> u16 {
+    let identity = user.map(|(name, group)| served.ca.issue(name, group));
+    let identity = identity.as_ref().map(|(certificate, key)| (certificate.as_str(), key.as_str()));
+    let request = http::Request::get(path).header("host", "x").body(http_body_util::Full::default()).unwrap();
+    let mut sender = connect(served.address, served.ca.pem(), identity).await;
+    sender.send_request(request).await.unwrap().status().as_u16()
+}
+
+/// A file of policies, alone and behind the others.
+#[tokio::test]
+async fn policies_of_a_file_are_asked_in_their_turn() {
+    const PODS: &str = "/api/v1/namespaces/one/pods";
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.jsonl");
+    let line = |spec: &str| {
+        format!(r#"{{"apiVersion":"abac.authorization.kubernetes.io/v1beta1","kind":"Policy","spec":{spec}}}"#)
+    };
+    let lines = [
+        line(r#"{"user":"jane","namespace":"one","resource":"pods","readonly":true}"#),
+        line(r#"{"group":"*","nonResourcePath":"/healthz"}"#),
+    ];
+    std::fs::write(&policy, lines.join("\n")).unwrap();
+    let with = async |modes: &[Mode]| {
+        let policy_file = modes.contains(&Mode::Abac).then(|| policy.clone());
+        serve_with(AuthOptions { modes: modes.to_vec(), policy_file, ..AuthOptions::default() }).await
+    };
+    let (jane, node, admin) =
+        (Some(("jane", "")), Some(("system:node:n", "system:nodes")), Some(("a", "system:masters")));
+    let (abac, all) = (with(&[Mode::Abac]).await, with(&[Mode::Node, Mode::Rbac, Mode::Abac]).await);
+    let (open, none) = (with(&[Mode::AlwaysAllow]).await, with(&[Mode::AlwaysDeny]).await);
+    for (user, path, [by_abac, by_all, by_open, by_none]) in [
+        (jane, PODS, [200, 200, 200, 403]),
+        (jane, "/api/v1/namespaces/two/pods", [403, 403, 200, 403]),
+        (jane, "/healthz", [200, 200, 200, 403]),
+        (node, "/api/v1/services", [403, 200, 200, 403]),
+        (admin, PODS, [200, 200, 200, 200]),
+        (None, "/healthz", [403, 200, 200, 403]),
+        (None, PODS, [401, 401, 401, 401]),
+    ] {
+        for (served, expect) in [(&abac, by_abac), (&all, by_all), (&open, by_open), (&none, by_none)] {
+            assert_eq!(asked(served, user, path).await, expect, "{user:?} {path} {:?}", served.address);
+        }
+    }
+    // Who asks is told.
+    let review = json!({"spec": {"namespace": "one"}});
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    let client = all.server().client(UserInfo::new("jane", [""; 0]));
+    let rules = expect(post(&client, path, &review).await, StatusCode::CREATED)["status"]["resourceRules"].clone();
+    let theirs = json!({"verbs": ["get", "list", "watch"], "apiGroups": [""], "resources": ["pods"]});
+    assert!(rules.as_array().unwrap().contains(&theirs), "{rules}");
 }
