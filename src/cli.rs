@@ -255,6 +255,9 @@ pub struct ControlPlaneArgs {
     /// A file of `token,user,uid[,"group,…"]` lines.
     #[arg(long)]
     pub token_auth_file: Option<PathBuf>,
+    /// A file of `password,user,uid[,"group,…"]` lines. Upstream has this no more since 1.19.
+    #[arg(long)]
+    pub basic_auth_file: Option<PathBuf>,
     /// Who is asked whether a request is allowed, in this order: AlwaysAllow, AlwaysDeny, ABAC, Node, RBAC.
     #[arg(long, value_delimiter = ',', default_value = "Node,RBAC")]
     pub authorization_mode: Vec<String>,

@@ -119,8 +119,9 @@ fn auth_options(args: &ControlPlaneArgs) -> Result<AuthOptions> {
     let modes = args.authorization_mode.iter().map(|word| word.parse::<Mode>());
     let modes =
         modes.collect::<Result<_, _>>().map_err(|error| UsageError(format!("--authorization-mode: {error}")))?;
-    let (token_file, policy_file) = (args.token_auth_file.clone(), args.authorization_policy_file.clone());
-    Ok(AuthOptions { token_file, modes, policy_file, ..AuthOptions::default() })
+    let policy_file = args.authorization_policy_file.clone();
+    let (token_file, basic_file) = (args.token_auth_file.clone(), args.basic_auth_file.clone());
+    Ok(AuthOptions { token_file, basic_file, modes, policy_file, ..AuthOptions::default() })
 }
 
 /// Fails unless one of the hosts takes connections: the client's own error would not say why.

@@ -225,6 +225,28 @@ async fn asked(served: &Served, user: Option<(&str, &str)>, path: &str) -> u16 {
     sender.send_request(request).await.unwrap().status().as_u16()
 }
 
+/// Users by name and password, where a file of them is given, and only there.
+#[tokio::test]
+async fn passwords_of_a_file_are_users() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("users.csv");
+    std::fs::write(&file, "secret,root,1,\"system:masters\"\n").unwrap();
+    let with = serve_with(AuthOptions { basic_file: Some(file), ..AuthOptions::default() }).await;
+    let without = serve().await;
+    // `root:secret` and `root:other`.
+    for (served, header, expect) in [
+        (&with, "Basic cm9vdDpzZWNyZXQ=", 200),
+        (&with, "Basic cm9vdDpvdGhlcg==", 401),
+        (&with, "Basic !", 401),
+        (&without, "Basic cm9vdDpzZWNyZXQ=", 401),
+    ] {
+        let mut sender = connect(served.address, served.ca.pem(), None).await;
+        let request = http::Request::get("/api/v1/nodes").header("host", "localhost").header("authorization", header);
+        let request = request.body(http_body_util::Full::default()).unwrap();
+        assert_eq!(sender.send_request(request).await.unwrap().status().as_u16(), expect, "{header}");
+    }
+}
+
 /// A file of policies, alone and behind the others.
 #[tokio::test]
 async fn policies_of_a_file_are_asked_in_their_turn() {
