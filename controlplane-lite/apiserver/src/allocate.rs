@@ -313,29 +313,25 @@ impl Pools {
         // A node sends what arrives at a port to one place.
         let mut used: HashSet<(String, i64)> =
             list.iter().filter_map(|p| Some((protocol(p), int_at(p, &["nodePort"])?))).collect();
-        for (index, entry) in list.iter_mut().enumerate() {
-            let item = ports.index(index);
-            let path = item.child("nodePort");
-            let number = int_at(entry, &["port"]).unwrap_or(0);
-            let wanted = int_at(entry, &["nodePort"]).unwrap_or(0);
-            if wanted == 0 && !draws {
-                continue;
+        let number = |entry: &Value| int_at(entry, &["port"]).unwrap_or(0);
+        // What is named first: nobody draws it then.
+        for (index, entry) in list.iter().enumerate() {
+            let Some(wanted) = int_at(entry, &["nodePort"]).filter(|wanted| *wanted != 0) else { continue };
+            match self.claim_port(wanted, |port| held.contains(&port) || own.contains(&port), grant) {
+                Ok(port) => {
+                    shared.entry(number(entry)).or_insert(port);
+                    own.insert(port);
+                }
+                Err(why) => errors.invalid(&ports.index(index).child("nodePort"), wanted, why),
             }
-            let granted = if wanted == 0 {
-                let is_free = |port: &u16| !used.contains(&(protocol(entry), i64::from(*port)));
-                let other = shared.get(&number).copied().filter(is_free);
-                let taken = other.or_else(|| self.take_port(grant, random));
-                Some(taken.ok_or_else(|| Refused::full("a nodePort"))?)
-            } else {
-                let claimed = self.claim_port(wanted, |port| held.contains(&port) || own.contains(&port), grant);
-                claimed.map_err(|why| errors.invalid(&path, wanted, why)).ok()
-            };
-            if let Some(port) = granted {
-                shared.entry(number).or_insert(port);
-                own.insert(port);
-                used.insert((protocol(entry), i64::from(port)));
-                entry["nodePort"] = json!(port);
-            }
+        }
+        for entry in list.iter_mut().filter(|entry| draws && int_at(entry, &["nodePort"]).unwrap_or(0) == 0) {
+            let is_free = |port: &u16| !used.contains(&(protocol(entry), i64::from(*port)));
+            let other = shared.get(&number(entry)).copied().filter(is_free);
+            let port = other.or_else(|| self.take_port(grant, random)).ok_or_else(|| Refused::full("a nodePort"))?;
+            shared.entry(number(entry)).or_insert(port);
+            used.insert((protocol(entry), i64::from(port)));
+            entry["nodePort"] = json!(port);
         }
         Ok(())
     }

@@ -148,6 +148,22 @@ fn a_node_port_is_shared_once() {
     }
 }
 
+/// What a Service names is not drawn for another of its ports, which may come before it; and who may share it does
+/// (`pkg/registry/core/service/storage/alloc.go`: `findRequestedNodePort`).
+#[test]
+fn what_is_named_is_not_drawn() {
+    for (ports, expect) in [
+        // The first that is drawn, but for its being named.
+        (json!([{"port": 80}, {"port": 443, "nodePort": 30016}]), [30017, 30016]),
+        (json!([{"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP", "nodePort": 30007}]), [30007, 30007]),
+    ] {
+        let mut service = service(json!({"type": "NodePort", "ports": ports}));
+        pools().fill(&mut service, None, &mut zero).unwrap();
+        let granted = service["spec"]["ports"].as_array().unwrap().iter().map(|port| port["nodePort"].as_u64().unwrap());
+        assert_eq!(granted.collect::<Vec<_>>(), expect, "{service}");
+    }
+}
+
 /// An update says by name which port it means, as upstream.
 #[test]
 fn node_ports_are_kept_by_name() {

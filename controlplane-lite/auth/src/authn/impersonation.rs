@@ -116,24 +116,23 @@ impl Asked {
     }
 }
 
-/// Undoes percent-encoding; what is not encoded properly stays as it is.
+/// Undoes percent-encoding; a text that is not encoded properly all through stays as it is (`unescapeExtraKey` in
+/// `k8s.io/apiserver/pkg/endpoints/filters/impersonation`).
 fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
-        // Digits alone: a number may have a sign, and what is escaped has none.
-        let hex = (first == b'%').then(|| tail.get(..2)).flatten().filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
-        let value = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        match value {
-            Some(value) => {
-                bytes.push(value);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(first);
-                rest = tail;
-            }
+        if first != b'%' {
+            bytes.push(first);
+            rest = tail;
+            continue;
         }
+        // Digits alone: a number may have a sign, and what is escaped has none.
+        let hex = tail.get(..2).filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+        let value = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        let Some(value) = value else { return text.to_owned() };
+        bytes.push(value);
+        rest = &tail[2..];
     }
     String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
 }

@@ -318,8 +318,12 @@ fn impersonation() {
     for bad in [("Impersonate-Group", "x"), ("Impersonate-Uid", "x"), ("Impersonate-Extra-a", "x")] {
         assert!(ask(&[bad]).is_err(), "{bad:?}");
     }
-    // What is no escape stays as it is: Go's `url.PathUnescape` takes two hexadecimal digits and nothing else.
-    for (header, key) in [("Impersonate-Extra-%zz%", "%zz%"), ("Impersonate-Extra-a%+1", "a%+1")] {
+    // Go's `url.PathUnescape` takes two hexadecimal digits and nothing else, or it takes nothing.
+    for (header, key) in [
+        ("Impersonate-Extra-%zz%", "%zz%"),
+        ("Impersonate-Extra-a%+1", "a%+1"),
+        ("Impersonate-Extra-a%2fb%zz", "a%2fb%zz"),
+    ] {
         let found = ask(&[("Impersonate-User", "x"), (header, "y")]).unwrap().unwrap();
         assert_eq!(found.user.extra[key], ["y"], "{header}");
     }

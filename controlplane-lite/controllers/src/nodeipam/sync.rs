@@ -66,7 +66,11 @@ fn note(nodes: &Store<Node>, allocations: &Mutex<Allocations>, key: &ObjectKey) 
 }
 
 async fn sync(ctx: &Context, allocations: &Mutex<Allocations>, key: &ObjectKey) -> Result<Next, SyncError> {
-    let Some(node) = ctx.informers.nodes.get(key).filter(|n| pod_cidr(n).is_none()) else { return Ok(Next::Wait) };
+    let Some(node) = ctx.informers.nodes.get(key).filter(|n| pod_cidr(n).is_none()) else {
+        // One that went while its range could not be written still has it here.
+        note(&ctx.informers.nodes, allocations, key);
+        return Ok(Next::Wait);
+    };
     let assigned = lock(allocations).assign(&key.name);
     let Some(cidr) = assigned else {
         let events = ctx.events.named("cidrAllocator");

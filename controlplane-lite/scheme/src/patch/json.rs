@@ -93,7 +93,7 @@ impl Document {
         let path = operation.pointer("add", "path")?;
         let missing = || format!("add operation does not apply: doc is missing path: {}: {MISSING}", go_quote(path));
         let value = operation.value();
-        fits(path, &value)?;
+        fits(path, &value, &mut self.steps)?;
         let (container, key) = container(&mut self.root, path).ok_or_else(missing)?;
         insert(container, &key, value, &mut self.steps).map_err(|e| format!("error in add for path: '{path}': {e}"))
     }
@@ -110,7 +110,7 @@ impl Document {
         let missing =
             |what: &str| format!("replace operation does not apply: doc is missing {what}: {path}: {MISSING}");
         let value = operation.value();
-        fits(path, &value)?;
+        fits(path, &value, &mut self.steps)?;
         let (container, key) = container(&mut self.root, path).ok_or_else(|| missing("path"))?;
         match container {
             Value::Array(items) => {
@@ -131,7 +131,7 @@ impl Document {
         let (source, key) = container(&mut self.root, from).ok_or_else(missing)?;
         let value = take(source, &key, &mut self.steps).map_err(|e| format!("error in move for path: '{key}': {e}"))?;
         let path = operation.pointer("move", "path")?;
-        fits(path, &value)?;
+        fits(path, &value, &mut self.steps)?;
         let missing = || format!("move operation does not apply: doc is missing destination path: {path}: {MISSING}");
         let (target, key) = container(&mut self.root, path).ok_or_else(missing)?;
         insert(target, &key, value, &mut self.steps).map_err(|e| format!("error in move for path: '{path}': {e}"))
@@ -156,7 +156,7 @@ impl Document {
         }
         let value = value.clone();
         let path = operation.pointer("copy", "path")?;
-        fits(path, &value)?;
+        fits(path, &value, &mut self.steps)?;
         let missing = || format!("copy operation does not apply: doc is missing destination path: {path}: {MISSING}");
         let (target, key) = container(&mut self.root, path).ok_or_else(missing)?;
         insert(target, &key, value, &mut self.steps).map_err(|e| format!("error while adding value during copy: {e}"))
@@ -178,21 +178,34 @@ impl Document {
 
 const MISSING: &str = "missing value";
 
-/// Whether the document can still be read with a value put at a path. What is in it nests less deep than it may.
-fn fits(path: &str, value: &Value) -> Result<(), String> {
-    if path.matches('/').count() + depth(value) < MAX_DEPTH {
+/// Whether the document can still be read with a value put at a path. What is in it nests less deep than it may. Looking
+/// costs a step for each value: one that is moved to and fro is looked at each time.
+fn fits(path: &str, value: &Value, steps: &mut usize) -> Result<(), String> {
+    if path.matches('/').count() + depth(value, steps)? < MAX_DEPTH {
         return Ok(());
     }
     Err(format!("the patched object would nest {MAX_DEPTH} levels deep or more"))
 }
 
 /// Objects and lists within each other.
-fn depth(value: &Value) -> usize {
+fn depth(value: &Value, steps: &mut usize) -> Result<usize, String> {
+    let mut deepest = 0;
     match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
-        _ => 0,
+        Value::Array(items) => {
+            spend(steps, items.len())?;
+            for item in items {
+                deepest = deepest.max(depth(item, steps)?);
+            }
+        }
+        Value::Object(map) => {
+            spend(steps, map.len())?;
+            for value in map.values() {
+                deepest = deepest.max(depth(value, steps)?);
+            }
+        }
+        _ => return Ok(0),
     }
+    Ok(1 + deepest)
 }
 
 /// The object or list that a pointer's last part names something in, and that part.
