@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::owners::MANAGER_MAX;
 use super::request_info::Query;
 use super::status::{ApiError, Cause, Subject};
 use scheme::FieldValidation;
 use scheme::field::go_quote;
+use scheme::meta::MANAGER_MAX;
 
 /// `resourceVersionMatch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use crate::call::Call;
 use crate::options::WriteOptions;
+use crate::registry::{MAX_OBJECT, RegistryError};
 use crate::status::{ApiError, Cause};
+use scheme::decode::size::encoded;
+use scheme::meta::MANAGER_MAX;
 use scheme::{Kind, Scheme, decode};
-
-/// Longest name of a manager, in bytes (`validation.FieldManagerMaxLength`).
-pub const MANAGER_MAX: usize = 128;
 
 /// What one request says of owners.
 #[derive(Debug)]
@@ -53,6 +53,10 @@ impl<'c> Owners<'c> {
 
     /// Writes the owners of a new object into it.
     pub fn created(&self, object: &mut Value) {
+        // What the system sets belongs to nobody (`rest.WipeObjectMetaSystemFields`).
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.retain(|key, _| !matches!(key.as_str(), "deletionTimestamp" | "deletionGracePeriodSeconds"));
+        }
         self.fields().update(&Value::Object(serde_json::Map::new()), object, &self.manager);
     }
 
@@ -74,6 +78,10 @@ impl<'c> Owners<'c> {
         let decoded = decode::decode_value(kind, applied, Vec::new(), true, scheme::FieldValidation::Ignore);
         let mut object = decoded.map_err(|error| ApiError::plain(500, error.to_string()))?.object;
         kind.default(&mut object);
+        // What is applied is not stored without its owners: its next application would take it for somebody else's.
+        if encoded(&object) > MAX_OBJECT {
+            return Err(RegistryError::TooLarge.into());
+        }
         Ok(object)
     }
 }
@@ -110,40 +118,70 @@ impl Owners<'_> {
 /// Keeps the owners as they were where a write changed nothing but their times
 /// (`k8s.io/apiserver/pkg/endpoints/handlers/fieldmanager/equality.go`).
 pub fn keep_times(new: &mut Value, old: &Value) {
-    let entries = |object: &Value| -> Vec<Value> {
-        let mut entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
-        for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
-            entry.remove("time");
-        }
-        entries
-    };
-    let before = &old["metadata"]["managedFields"];
-    if before.is_null() || new["metadata"]["managedFields"] == *before || entries(new) != entries(old) {
+    let (Some(entries), Some(before)) = (entries_of(new), entries_of(old)) else { return };
+    if entries == before || !same_but(entries, before, same_but_time) || !same_elsewhere(new, old) {
         return;
     }
-    let other = |object: &Value| {
-        let mut object = object.clone();
-        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            metadata.retain(|key, _| !matches!(key.as_str(), "managedFields" | "resourceVersion" | "generation"));
-        }
-        object
-    };
-    if other(new) == other(old) {
-        new["metadata"]["managedFields"] = before.clone();
-    }
+    let before = before.to_vec();
+    new["metadata"]["managedFields"] = before.into();
+}
+
+fn entries_of(object: &Value) -> Option<&[Value]> {
+    object["metadata"]["managedFields"].as_array().map(Vec::as_slice)
+}
+
+fn same_but(one: &[Value], other: &[Value], same: fn(&Value, &Value) -> bool) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+}
+
+fn same_but_time(one: &Value, other: &Value) -> bool {
+    same_fields(one, other, |key| key == "time", |_, one, other| one == other)
+}
+
+/// Whether two states are the same but for owners, version and generation.
+fn same_elsewhere(new: &Value, old: &Value) -> bool {
+    let passed = |key: &str| matches!(key, "managedFields" | "resourceVersion" | "generation");
+    same_fields(
+        new,
+        old,
+        |_| false,
+        |key, new, old| match key {
+            "metadata" => same_fields(new, old, passed, |_, new, old| new == old),
+            _ => new == old,
+        },
+    )
+}
+
+fn same_fields(
+    one: &Value,
+    other: &Value,
+    passed: impl Fn(&str) -> bool,
+    same: impl Fn(&str, &Value, &Value) -> bool,
+) -> bool {
+    let (Some(one), Some(other)) = (one.as_object(), other.as_object()) else { return one == other };
+    let count = |map: &serde_json::Map<String, Value>| map.keys().filter(|key| !passed(key)).count();
+    let told = one.iter().filter(|(key, _)| !passed(key));
+    count(one) == count(other)
+        && told.into_iter().all(|(key, value)| other.get(key).is_some_and(|other| same(key, value, other)))
 }
 
 /// What a write there can own (`GetResetFields` and `GetResetFieldsFilter` in `pkg/registry/*/*/strategy.go`).
 fn ownable(kind: &Kind, subresource: &str) -> Ownable {
     use Step::{Any, Field};
+    // What `scheme` restores whatever is written to a subresource.
+    const OWNERS: &[&str] = &["metadata", "ownerReferences"];
+    const FINALIZERS: &[&str] = &["metadata", "finalizers"];
+    const DELETION: &[&str] = &["metadata", "deletionTimestamp"];
     let but = |fields: &[&[&str]]| Ownable::AllBut(Set::of_fields(fields));
     match (subresource, &*kind.kind) {
         ("", _) if kind.has_status() => but(&[&["status"]]),
-        ("status", "Pod") => but(&[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]]),
-        ("status", "Deployment") => but(&[&["spec"], &["metadata", "labels"]]),
-        ("status", _) => but(&[&["spec"]]),
-        ("approval", _) => but(&[&["spec"], &["status", "certificate"]]),
-        ("finalize", _) => but(&[&["status"]]),
+        ("status", "VolumeAttachment") => but(&[&["spec"], &["metadata"]]),
+        ("status", _) if kind.custom => but(&[&["spec"], &["metadata"]]),
+        ("status", "Pod") => but(&[&["spec"], DELETION, OWNERS, FINALIZERS]),
+        ("status", "Deployment") => but(&[&["spec"], &["metadata", "labels"], OWNERS, FINALIZERS]),
+        ("status", _) => but(&[&["spec"], OWNERS, FINALIZERS]),
+        ("approval", _) => but(&[&["spec"], &["status", "certificate"], OWNERS, FINALIZERS]),
+        ("finalize", _) => Ownable::Only(&[&[Field("spec"), Field("finalizers")]]),
         ("scale", _) => Ownable::Only(&[&[Field("spec"), Field("replicas")]]),
         ("ephemeralcontainers", _) => Ownable::Only(&[&[Field("spec"), Field("ephemeralContainers")]]),
         ("resize", _) => Ownable::Only(&[

@@ -2,8 +2,6 @@
 //! `k8s.io/apimachinery/pkg/util/managedfields` and `sigs.k8s.io/structured-merge-diff`. Pure: the caller brings the
 //! objects, the time and the versions of the kind. Begin reading at [`FieldManager`].
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -112,8 +110,14 @@ impl FieldManager<'_> {
     /// Owners after an update. What was changed is looked at by itself, so that an update that changes nothing keeps its
     /// time.
     fn tracked(&self, live: &Value, new: &Value, managers: Managers, manager: &Manager) -> Managers {
-        let this = Manager { name: "current-operation".to_owned(), ..manager.clone() };
-        let mut managers = self.updater().update(&without_entries(live), new, managers, &this);
+        // No entry that a client can send is that of one who applies with a version.
+        let this = Manager {
+            name: "current-operation".to_owned(),
+            operation: Operation::Apply,
+            version: self.version.to_owned(),
+            subresource: String::new(),
+        };
+        let mut managers = self.updater().update(live, new, managers, &this);
         strip(&mut managers, &this);
         if let Some(mut owned) = managers.remove(&this) {
             if let Some(before) = managers.get(manager) {
@@ -133,22 +137,21 @@ impl FieldManager<'_> {
         let mut managers = managed::decode(&live["metadata"]["managedFields"])
             .ok_or_else(|| ApplyError::Type("failed to decode managed fields".to_owned()))?;
         self.check(config)?;
-        let live = without_entries(live);
         if managers.is_empty() {
             let before = self.manager(BEFORE_FIRST_APPLY, Operation::Update);
-            managers = self.tracked(&Value::Object(Map::new()), &live, managers, &before);
+            managers = self.tracked(&Value::Object(Map::new()), live, managers, &before);
         }
         let applier = self.manager(manager, Operation::Apply);
-        let apply = |force| self.updater().apply(&live, config, managers.clone(), &applier, force);
+        let apply = |force| self.updater().apply(live, config, managers.clone(), &applier, force);
         let (mut object, mut managers) = match apply(force) {
             Err(conflicts) => {
-                self.upgraded(&live, manager, conflicts).and_then(|()| apply(true).map_err(ApplyError::Conflict))?
+                self.upgraded(live, manager, conflicts).and_then(|()| apply(true).map_err(ApplyError::Conflict))?
             }
             Ok(applied) => applied,
         };
         strip(&mut managers, &applier);
-        if value::same(&live, &object) {
-            object = live.into_owned();
+        if value::same(live, &object) {
+            object = live.clone();
         } else if let Some(owned) = managers.get_mut(&applier) {
             owned.time = Some(self.now.to_owned());
         }
@@ -204,7 +207,7 @@ impl FieldManager<'_> {
             return Err(ApplyError::Conflict(conflicts));
         }
         let compared = typed::compare(&last, live, at);
-        let changed = compared.modified.union(&compared.added).union(&compared.removed);
+        let changed = compared.changed.union(&compared.removed);
         let ours = typed::field_set(&last, at).difference(&changed);
         conflicts.outside(&ours).map_or(Ok(()), |left| Err(ApplyError::Conflict(left)))
     }
@@ -240,16 +243,6 @@ fn strip(managers: &mut Managers, manager: &Manager) {
     if owned.set.is_empty() {
         managers.remove(manager);
     }
-}
-
-/// The object as owners are compared: without them.
-fn without_entries(object: &Value) -> Cow<'_, Value> {
-    if object["metadata"]["managedFields"].is_null() {
-        return Cow::Borrowed(object);
-    }
-    let mut object = object.clone();
-    take_entries(&mut object);
-    Cow::Owned(object)
 }
 
 fn take_entries(object: &mut Value) {

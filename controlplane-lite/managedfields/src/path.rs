@@ -55,10 +55,13 @@ impl PathElement {
         let json = || serde_json::from_str::<Value>(content).map_err(|error| PathError::Content(error.to_string()));
         Ok(Some(match kind {
             b'f' => Self::field(content),
-            b'v' => Self::Value(json()?),
+            b'v' => Self::Value(scalar(json()?)?),
             b'k' => match json()? {
-                Value::Object(fields) => Self::key(fields),
-                other => return Err(PathError::Content(format!("expected an object, got {other}"))),
+                Value::Object(fields) => {
+                    let fields = fields.into_iter().map(|(name, value)| Ok((name, scalar(value)?)));
+                    Self::key(fields.collect::<Result<_, PathError>>()?)
+                }
+                other => return Err(PathError::Content(format!("expected an object, got {}", kind_of(&other)))),
             },
             b'i' => Self::Index(content.parse().map_err(|_| PathError::Content(format!("{content}: no number")))?),
             _ => return Ok(None),
@@ -142,8 +145,30 @@ impl Display for PathElement {
     }
 }
 
+/// What may tell an item from others: no list and no object, which nobody accounted for when the text was read.
+fn scalar(value: Value) -> Result<Value, PathError> {
+    match value {
+        Value::Array(_) | Value::Object(_) => {
+            Err(PathError::Content(format!("expected a scalar, got {}", kind_of(&value))))
+        }
+        scalar => Ok(scalar),
+    }
+}
+
+/// What a value is, for errors.
+pub(crate) fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
 /// A path as messages print it: `.spec.containers[name="web"].image`.
-pub struct PrintedPath<'p>(pub &'p [PathElement]);
+pub struct PrintedPath<'p>(pub &'p [&'p PathElement]);
 
 impl Display for PrintedPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,7 +202,9 @@ mod tests {
             let element = PathElement::parse(text).unwrap().unwrap();
             assert_eq!(element.text(), text);
         }
-        for text in ["", "f", "no", "i:", "i:x", "k:[1]", "k:{", "v:", "v:1 2", "f\u{e9}x"] {
+        for text in
+            ["", "f", "no", "i:", "i:x", "k:[1]", "k:{", r#"k:{"a":[]}"#, "v:{}", "v:[1]", "v:", "v:1 2", "f\u{e9}x"]
+        {
             assert!(PathElement::parse(text).is_err(), "{text:?}");
         }
         assert_eq!(PathElement::parse("z:anything"), Ok(None));
@@ -187,6 +214,7 @@ mod tests {
     fn paths_are_printed_as_in_conflicts() {
         let path = ["f:spec", "f:ports", r#"k:{"port":80,"protocol":"TCP"}"#, "f:name"];
         let path: Vec<_> = path.iter().map(|text| PathElement::parse(text).unwrap().unwrap()).collect();
+        let path: Vec<_> = path.iter().collect();
         assert_eq!(PrintedPath(&path).to_string(), r#".spec.ports[port=80,protocol="TCP"].name"#);
         assert_eq!(PathElement::parse("v:\"a\"").unwrap().unwrap().to_string(), r#"[="a"]"#);
         assert_eq!(PathElement::Index(3).to_string(), "[3]");

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::ControlFlow;
 
 use serde_json::{Map, Value};
 
-use crate::path::{PathElement, PathError};
+use crate::path::{PathElement, PathError, kind_of};
 use crate::schema::{Atom, Place};
 
 /// A set of fields. A field is in it or not, apart from the fields below it.
@@ -14,14 +15,30 @@ pub struct Set(BTreeMap<PathElement, Node>);
 
 /// What a set says of one element. None of them says nothing: it is a member, or has children.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Node {
-    member: bool,
-    children: Set,
+pub(crate) struct Node {
+    pub member: bool,
+    pub children: Set,
 }
 
 impl Node {
-    fn says_something(&self) -> bool {
+    /// A member without anything below it.
+    pub fn leaf() -> Self {
+        Self { member: true, children: Set::default() }
+    }
+
+    /// Whether it is a member, or has any below it.
+    pub fn says_something(&self) -> bool {
         self.member || !self.children.is_empty()
+    }
+
+    /// Adds what another says of the same element.
+    pub fn extend(&mut self, other: Self) {
+        self.member |= other.member;
+        if self.children.is_empty() {
+            self.children = other.children;
+        } else {
+            self.children.extend(&other.children);
+        }
     }
 }
 
@@ -50,11 +67,16 @@ impl Set {
         set.0.entry(last.clone()).or_default().member = true;
     }
 
-    /// Whether the field at `path` is in the set.
-    pub fn has(&self, path: &[PathElement]) -> bool {
-        let Some((last, above)) = path.split_last() else { return false };
-        let set = above.iter().try_fold(self, |set, element| set.below(element));
-        set.is_some_and(|set| set.has_element(last))
+    /// Adds what is said of an element of which nothing is said yet.
+    pub(crate) fn put(&mut self, element: PathElement, node: Node) {
+        if node.says_something() {
+            self.0.insert(element, node);
+        }
+    }
+
+    /// How many fields are in the set.
+    pub fn len(&self) -> usize {
+        self.0.values().map(|node| usize::from(node.member) + node.children.len()).sum()
     }
 
     /// Whether the field of this element is in the set.
@@ -137,8 +159,9 @@ impl Set {
                 .filter_map(|(step, rest)| step.fits(element).then_some(rest))
                 .collect();
             match rest.iter().any(|path| path.is_empty()) {
+                _ if rest.is_empty() => None,
                 true => Some(node.clone()),
-                false => Some(Node { member: false, children: node.children.within(&rest) }),
+                false => Some(Node { member: node.member, children: node.children.within(&rest) }),
             }
         })
     }
@@ -165,22 +188,27 @@ impl Set {
         Self(nodes.collect())
     }
 
-    /// Calls `see` with the path of each field: those of an object first, then those below.
-    pub fn paths(&self, see: &mut impl FnMut(&[PathElement])) {
-        self.visit(&mut Vec::new(), see);
+    /// Calls `see` with the path of each field, those of an object first, then those below, until it has seen enough.
+    pub fn paths<'s>(&'s self, see: &mut impl FnMut(&[&'s PathElement]) -> ControlFlow<()>) -> ControlFlow<()> {
+        self.visit(&mut Vec::new(), see)
     }
 
-    fn visit(&self, path: &mut Vec<PathElement>, see: &mut impl FnMut(&[PathElement])) {
+    fn visit<'s>(
+        &'s self,
+        path: &mut Vec<&'s PathElement>,
+        see: &mut impl FnMut(&[&'s PathElement]) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         for (element, _) in self.0.iter().filter(|(_, node)| node.member) {
-            path.push(element.clone());
-            see(path);
+            path.push(element);
+            see(path)?;
             path.pop();
         }
         for (element, node) in &self.0 {
-            path.push(element.clone());
-            node.children.visit(path, see);
+            path.push(element);
+            node.children.visit(path, see)?;
             path.pop();
         }
+        ControlFlow::Continue(())
     }
 
     /// Reads `FieldsV1`.
@@ -250,7 +278,12 @@ impl Ownable {
 /// What a value of `FieldsV1` says of the element it belongs to: one without children is a member.
 fn read(fields: &Value) -> Result<Node, PathError> {
     let mut node = Node::default();
-    for (key, below) in fields.as_object().into_iter().flatten() {
+    let fields = match fields {
+        Value::Null => None,
+        Value::Object(fields) => Some(fields),
+        other => return Err(PathError::Content(format!("expected an object, got {}", kind_of(other)))),
+    };
+    for (key, below) in fields.into_iter().flatten() {
         if key == "." {
             node.member = true;
             continue;

@@ -27,7 +27,7 @@ impl Updater<'_> {
         give_up(&mut managers, &conflicts);
         let before = managers.remove(manager);
         let set = before.map(|owned| owned.set).unwrap_or_default();
-        let set = set.difference(&compared.removed).union(&compared.modified).union(&compared.added);
+        let set = set.difference(&compared.removed).union(&compared.changed);
         let set = self.versions.ownable().of(&set);
         if !set.is_empty() {
             managers.insert(manager.clone(), Owned { set, version: self.version.to_owned(), time: None });
@@ -56,7 +56,7 @@ impl Updater<'_> {
         let new = self.prune(merged, &managers, last.as_ref());
         let (_, conflicts) = self.compare(live, &new, &mut managers, manager);
         if !force && !conflicts.is_empty() {
-            return Err(Conflicts::of(&conflicts));
+            return Err(Conflicts::of(conflicts));
         }
         give_up(&mut managers, &conflicts);
         managers.retain(|_, owned| !owned.set.is_empty());
@@ -83,7 +83,7 @@ impl Updater<'_> {
             let theirs =
                 compared.entry(owned.version.clone()).or_insert_with(|| self.compared(live, new, &owned.version));
             let Some(theirs) = theirs else { return false };
-            let conflict = owned.set.intersection(&theirs.modified.union(&theirs.added));
+            let conflict = owned.set.intersection(&theirs.changed);
             if !conflict.is_empty() {
                 conflicts.insert(other.clone(), conflict);
             }
@@ -126,38 +126,37 @@ impl Updater<'_> {
         let Some(at) = self.versions.place(&last.version) else { return merged };
         let Some(before) = self.convert(&merged, &last.version).map(Cow::into_owned) else { return merged };
         let pruned = typed::remove(&before, &last.set.with_named_fields(at), at);
-        let (before, pruned) = self.add_owned(before, pruned, &last.version, managers);
-        let Some(pruned) = self.add_dangling(&before, pruned, last) else { return before };
+        let Some(pruned) = self.add_owned(&before, pruned, &last.version, managers) else { return before };
+        let Some(pruned) = self.add_dangling(&before, &pruned, last) else { return before };
         self.versions.convert(&pruned, &last.version, self.version).unwrap_or(merged)
     }
 
     /// Puts back what others own, or the manager's own new configuration does: first in the version that was pruned, whose
     /// fields a conversion may need.
-    fn add_owned(&self, merged: Value, pruned: Value, version: &str, managers: &Managers) -> (Value, Value) {
+    fn add_owned(&self, merged: &Value, pruned: Value, version: &str, managers: &Managers) -> Option<Value> {
         let mut owned: BTreeMap<&str, Set> = BTreeMap::new();
         for other in managers.values() {
             owned.entry(&other.version).or_default().extend(&other.set);
         }
-        let (mut merged, mut pruned, mut at_version) = (merged, pruned, version.to_owned());
+        let (mut pruned, mut at_version) = (pruned, version.to_owned());
         let first = owned.remove_entry(version);
-        for (version, owned) in first.into_iter().chain(owned) {
-            let Some(at) = self.versions.place(version) else { continue };
-            let converted = |object: &Value| self.versions.convert(object, &at_version, version);
-            let (Some(whole), Some(less)) = (converted(&merged), converted(&pruned)) else { continue };
+        for (other, owned) in first.into_iter().chain(owned) {
+            let Some(at) = self.versions.place(other) else { continue };
+            let whole = self.versions.convert(merged, version, other);
+            let less = self.versions.convert(&pruned, &at_version, other);
+            let (Some(whole), Some(less)) = (whole, less) else { continue };
             let all = typed::field_set(&whole, at).with_named_fields(at);
             let kept = typed::field_set(&less, at).with_named_fields(at).union(&owned.with_named_fields(at));
             pruned = typed::remove(&whole, &all.difference(&kept), at);
-            merged = whole;
-            at_version = version.to_owned();
+            at_version = other.to_owned();
         }
-        let back = |object: Value| self.versions.convert(&object, &at_version, version).unwrap_or(object);
-        (back(merged), back(pruned))
+        self.versions.convert(&pruned, &at_version, version)
     }
 
     /// Puts back what was removed though the manager never owned it.
-    fn add_dangling(&self, merged: &Value, pruned: Value, last: &Owned) -> Option<Value> {
+    fn add_dangling(&self, merged: &Value, pruned: &Value, last: &Owned) -> Option<Value> {
         let at = self.versions.place(&last.version)?;
-        let less = typed::field_set(&pruned, at).with_named_fields(at);
+        let less = typed::field_set(pruned, at).with_named_fields(at);
         let all = typed::field_set(merged, at).with_named_fields(at);
         let gone = all.difference(&less).intersection(&last.set.with_named_fields(at));
         Some(typed::remove(merged, &gone, at))

@@ -274,6 +274,7 @@ fn validate_common(meta: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     validate_labels(at(meta, &["labels"]), &path.child("labels"), errors);
     validate_annotations(at(meta, &["annotations"]), &path.child("annotations"), errors);
     validate_owners(list_at(meta, &["ownerReferences"]), &path.child("ownerReferences"), errors);
+    validate_managers(list_at(meta, &["managedFields"]), &path.child("managedFields"), errors);
     let finalizers = path.child("finalizers");
     let mut both = (false, false);
     for finalizer in list_at(meta, &["finalizers"]) {
@@ -286,6 +287,28 @@ fn validate_common(meta: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
     if both == (true, true) {
         errors.invalid(&finalizers, &meta["finalizers"], "finalizer orphan and foregroundDeletion cannot be both set");
+    }
+}
+
+/// Longest name of a field manager (`FieldManagerMaxLength` in apimachinery's `pkg/apis/meta/v1/validation`), in bytes.
+pub const MANAGER_MAX: usize = 128;
+/// Longest name of a subresource in an entry of managed fields (`MaxSubresourceNameLength`), in bytes.
+const SUBRESOURCE_MAX: usize = 256;
+
+/// As upstream's `ValidateManagedFields`; whatever else an entry says was read before.
+fn validate_managers(entries: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
+    for (i, entry) in entries.iter().enumerate() {
+        let path = path.index(i);
+        let (manager, subresource) = (str_at(entry, &["manager"]), str_at(entry, &["subresource"]));
+        if manager.len() > MANAGER_MAX {
+            errors.too_long(&path.child("manager"), MANAGER_MAX);
+        }
+        if manager.chars().any(char::is_control) {
+            errors.invalid(&path.child("manager"), manager, "should only contain printable characters");
+        }
+        if subresource.len() > SUBRESOURCE_MAX {
+            errors.too_long(&path.child("subresource"), SUBRESOURCE_MAX);
+        }
     }
 }
 

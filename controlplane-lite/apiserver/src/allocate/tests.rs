@@ -159,7 +159,8 @@ fn what_is_named_is_not_drawn() {
     ] {
         let mut service = service(json!({"type": "NodePort", "ports": ports}));
         pools().fill(&mut service, None, &mut zero).unwrap();
-        let granted = service["spec"]["ports"].as_array().unwrap().iter().map(|port| port["nodePort"].as_u64().unwrap());
+        let granted =
+            service["spec"]["ports"].as_array().unwrap().iter().map(|port| port["nodePort"].as_u64().unwrap());
         assert_eq!(granted.collect::<Vec<_>>(), expect, "{service}");
     }
 }

@@ -14,7 +14,7 @@ use crate::status::ApiError;
 use crate::verbs::patch;
 use crate::write::{self, Carried, Scaling};
 use scheme::access::{ensure_map, str_at};
-use scheme::{Kind, convert, patch as patching};
+use scheme::{FieldValidation, Kind, convert, decode, patch as patching};
 use storage::Object;
 
 fn kind() -> Result<&'static Kind, ApiError> {
@@ -86,19 +86,35 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError>
 /// Applies a Scale: who does owns the object's replicas (`apimachinery/pkg/util/managedfields/scalehandler.go`).
 async fn apply(call: &Call, body: &Bytes) -> Result<Response<Body>, ApiError> {
     let options = options::patch(&call.query, true)?;
-    let scale = crate::verbs::apply::configuration(body, options.field_validation)?.value;
-    let (version, name) = (str_at(&scale, &["apiVersion"]), str_at(&scale, &["kind"]));
+    let sent = crate::verbs::apply::configuration(body, options.field_validation)?.value;
+    let (version, name) = (str_at(&sent, &["apiVersion"]), str_at(&sent, &["kind"]));
     if (version, name) != ("autoscaling/v1", "Scale") {
         return Err(ApiError::bad_request(format!("invalid object type: {version}, Kind={name}")));
     }
+    if !sent["metadata"]["managedFields"].is_null() {
+        return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+    }
+    let scale = decode::decode_value(kind()?, sent, Vec::new(), true, FieldValidation::Strict);
+    let scale = scale.map_err(|error| ApiError::plain(500, error.to_string()))?.object;
+    let place = json!({"metadata": {"namespace": call.info.namespace}});
+    let mut named = scale.clone();
+    call.ensure_namespace(&mut named)?;
+    patch::check_identity(call, &named, &place)?;
+    let replicas = scale["spec"].get("replicas").cloned();
     let mut config = json!({"apiVersion": call.kind.api_version(), "kind": &*call.kind.kind,
         "metadata": {"name": &call.info.name}});
-    if let Some(replicas) = scale["spec"].get("replicas") {
+    if let Some(replicas) = &replicas {
         config["spec"] = json!({ "replicas": replicas });
     }
     change(call, &options, Some((&config, options.force)), |before| {
         let mut after = before.clone();
-        if let Some(replicas) = scale["spec"].get("replicas") {
+        // What the object has to be still.
+        for key in ["uid", "resourceVersion"] {
+            if !str_at(&scale, &["metadata", key]).is_empty() {
+                ensure_map(&mut after, &["metadata"]).insert(key.into(), scale["metadata"][key].clone());
+            }
+        }
+        if let Some(replicas) = &replicas {
             ensure_map(&mut after, &["spec"]).insert("replicas".into(), replicas.clone());
         }
         Ok(after)

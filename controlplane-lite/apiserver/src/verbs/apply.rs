@@ -30,8 +30,8 @@ const TRIES: usize = 5;
 /// 400 for what is no configuration, 409 for fields of other managers, and every failure of an update or a create.
 pub async fn apply(call: &Call, body: &Bytes) -> Result<Response<Body>, ApiError> {
     let options = options::patch(&call.query, true)?;
-    let config = configuration(body, options.field_validation)?;
-    let (code, object) = write(call, &options, &config.value).await?;
+    let mut config = configuration(body, options.field_validation)?;
+    let (code, object) = write(call, &options, &mut config).await?;
     let mut response = if code == StatusCode::CREATED && options.dry_run {
         respond::unstored(call, code, &object)?
     } else {
@@ -73,13 +73,21 @@ pub fn configuration(body: &[u8], validation: FieldValidation) -> Result<Configu
     }
 }
 
-async fn write(call: &Call, options: &WriteOptions, config: &Value) -> Result<(StatusCode, Arc<Object>), ApiError> {
+async fn write(
+    call: &Call,
+    options: &WriteOptions,
+    config: &mut Configuration,
+) -> Result<(StatusCode, Arc<Object>), ApiError> {
+    let Configuration { value: config, warnings } = config;
+    let told = warnings.len();
     let owners = Owners::of(call, options);
     for _ in 0..TRIES {
         let wanted = |before: &Value| {
             let current = call.served_ref(before);
             let object = owners.apply(Some(&current), config, options.force)?;
             patch::check_identity(call, &object, &current)?;
+            warnings.truncate(told);
+            warnings.extend(call.kind.warnings_on_update(&call.info.subresource, &object));
             Ok(object)
         };
         match write::update(call, options, Carried::Whole, wanted).await {
@@ -88,6 +96,8 @@ async fn write(call: &Call, options: &WriteOptions, config: &Value) -> Result<(S
         }
         service::authorize_create(call)?;
         let object = new_object(call, &owners, config, options)?;
+        warnings.truncate(told);
+        warnings.extend(call.kind.strategy.warnings(&object));
         match write::create(call, object, options, Told::Already).await {
             // Somebody else made it meanwhile.
             Err(error) if error.is_already_exists() => {}
@@ -107,9 +117,14 @@ fn new_object(call: &Call, owners: &Owners<'_>, config: &Value, options: &WriteO
     }
     call.ensure_namespace(&mut object)?;
     let place = json!({"metadata": {"namespace": str_at(&object, &["metadata", "namespace"])}});
-    if !str_at(&object, &["metadata", "name"]).is_empty() {
-        patch::check_identity(call, &object, &place)?;
+    if str_at(&object, &["metadata", "name"]).is_empty() {
+        let text = format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            call.info.name
+        );
+        return Err(ApiError::bad_request(text));
     }
+    patch::check_identity(call, &object, &place)?;
     ensure_map(&mut object, &["metadata"]).remove("resourceVersion");
     Ok(object)
 }

@@ -45,7 +45,12 @@ impl Scaling<'_> {
             return Ok(());
         };
         let mut applied = self.owners.apply(Some(old), config, force)?;
-        ensure_map(object, &["metadata"]).insert("managedFields".into(), applied["metadata"]["managedFields"].take());
+        match applied["metadata"]["managedFields"].take() {
+            Value::Null => {}
+            entries => {
+                ensure_map(object, &["metadata"]).insert("managedFields".into(), entries);
+            }
+        }
         Ok(())
     }
 }

@@ -123,8 +123,28 @@ async fn a_scale_is_applied() {
     assert_eq!((&scaled["kind"], &scaled["spec"]["replicas"]), (&json!("Scale"), &json!(4)));
     let stored = expect(get(&client, &format!("{DEPLOYMENTS}/web")).await, StatusCode::OK);
     assert!(owners(&stored).contains(&("two Apply scale".to_owned(), json!({"f:spec": {"f:replicas": {}}}))));
-    let wrong = apply(&client, &path, "fieldManager=two", &deployment(Some(1))).await;
-    assert_eq!(expect(wrong, StatusCode::BAD_REQUEST)["message"], "invalid object type: apps/v1, Kind=Deployment");
+    let scale = |rest: Value| {
+        let mut scale = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web"}});
+        for (key, value) in rest.as_object().unwrap() {
+            scale[key] = value.clone();
+        }
+        scale
+    };
+    for (config, code) in [
+        (deployment(Some(1)), StatusCode::BAD_REQUEST),
+        (scale(json!({"metadata": {"name": "other"}})), StatusCode::BAD_REQUEST),
+        (scale(json!({"metadata": {"name": "web", "namespace": "other"}})), StatusCode::BAD_REQUEST),
+        (scale(json!({"metadata": {"name": "web", "managedFields": []}})), StatusCode::BAD_REQUEST),
+        (scale(json!({"metadata": {"name": "web", "resourceVersion": "1"}})), StatusCode::CONFLICT),
+        (scale(json!({"metadata": {"name": "web", "uid": "other"}})), StatusCode::CONFLICT),
+        (scale(json!({"nonsense": 1})), StatusCode::INTERNAL_SERVER_ERROR),
+        (scale(json!({"spec": {"replicas": "3"}})), StatusCode::INTERNAL_SERVER_ERROR),
+        // Three is three, however YAML writes it.
+        (scale(json!({"spec": {"replicas": 3.0}})), StatusCode::OK),
+    ] {
+        expect(apply(&client, &path, "fieldManager=two", &config).await, code);
+    }
+    assert_eq!(expect(get(&client, &path).await, StatusCode::OK)["spec"]["replicas"], 3);
 }
 
 /// Status is applied through its subresource, and only there.
@@ -196,6 +216,12 @@ async fn what_is_no_configuration_is_refused() {
         ("fieldManager=one", json!({}), StatusCode::BAD_REQUEST, "invalid object type: /, Kind="),
         (
             "fieldManager=one",
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "a-"}}),
+            StatusCode::BAD_REQUEST,
+            "the name of the object (a based on URL) was undeterminable: name must be provided",
+        ),
+        (
+            "fieldManager=one",
             json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}}),
             StatusCode::BAD_REQUEST,
             "invalid object type: /v1, Kind=Secret",
@@ -230,6 +256,35 @@ async fn what_is_no_configuration_is_refused() {
     assert_eq!(refused["message"], "error strict decoding patch: duplicate field \"data.x\"");
     let forced = patch(&client, &format!("{path}?force=true"), "merge-patch+json", &json!({})).await;
     expect(forced, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+/// What is long is told short, and costs no more than its length: errors, conflicts and sets have paths in which a name of
+/// a megabyte may stand a hundred thousand times.
+#[tokio::test]
+async fn long_paths_cost_no_more_than_their_length() {
+    let (_server, client) = start().await;
+    let long = "n".repeat(300_000);
+    let path = format!("{DEPLOYMENTS}/web");
+    let with = |env: Vec<Value>| {
+        let mut deployment = deployment(None);
+        deployment["spec"]["template"]["spec"]["containers"] = json!([{"name": long, "image": "i", "env": env}]);
+        deployment
+    };
+    let twice = apply(&client, &path, "fieldManager=one", &with(vec![json!({"name": "a"}); 50_000])).await;
+    let refused = expect(twice, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(refused["message"].as_str().unwrap().len() < 300_000, "a hundred errors at most, each cut");
+    let distinct = (0..30_000).map(|n| json!({"name": format!("e{n}")})).collect();
+    let refused = apply(&client, &path, "fieldManager=one", &with(distinct)).await;
+    expect(refused, StatusCode::UNPROCESSABLE_ENTITY);
+
+    let keys: serde_json::Map<String, Value> = (0..20_000).map(|n| (format!("k{n}"), json!("1"))).collect();
+    expect(apply(&client, &format!("{MAPS}/a"), "fieldManager=one", &map("a", json!(keys))).await, StatusCode::CREATED);
+    let keys: serde_json::Map<String, Value> = keys.into_iter().map(|(key, _)| (key, json!("2"))).collect();
+    let conflict = apply(&client, &format!("{MAPS}/a"), "fieldManager=two", &map("a", json!(keys))).await;
+    let conflict = expect(conflict, StatusCode::CONFLICT);
+    let message = conflict["message"].as_str().unwrap();
+    assert!(message.starts_with("Apply failed with 20000 conflicts: conflicts with \"one\":\n- .data.k0\n"));
+    assert!(message.ends_with(" more)") && message.len() < 70_000, "{} bytes", message.len());
 }
 
 /// Two who apply at once both get what they want; nobody's fields are lost.

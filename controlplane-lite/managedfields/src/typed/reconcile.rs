@@ -1,35 +1,33 @@
 //! Sets of fields that were written when the type merged otherwise (`typed/reconcile_schema.go`).
 
-use crate::path::PathElement;
 use crate::schema::{Atom, By, Place};
-use crate::set::Set;
+use crate::set::{Node, Set};
 
 /// The set, where the type still merges as it did then; else what it says now: who owned parts of what is replaced as a
 /// whole owns the whole.
 pub fn reconcile(set: &Set, at: Place<'_>) -> Option<Set> {
-    let mut whole = Set::default();
-    walk(set, false, at, &mut Vec::new(), &mut whole);
+    let whole = wholes(set, false, at).children;
     (!whole.is_empty()).then(|| set.recursive_difference(&whole).union(&whole))
 }
 
-fn walk(below: &Set, leaf: bool, at: Place<'_>, path: &mut Vec<PathElement>, whole: &mut Set) {
+fn wholes(below: &Set, leaf: bool, at: Place<'_>) -> Node {
     let atomic = match at.atom(None) {
-        Atom::Scalar(_) => return,
+        Atom::Scalar(_) => return Node::default(),
         Atom::List(list) => list.by == By::Atomic,
         // Where anything may stand nobody says how it merges.
-        Atom::Map(map) if map.of_anything() => return,
+        Atom::Map(map) if map.of_anything() => return Node::default(),
         Atom::Map(map) => map.atomic,
     };
     if atomic {
-        if !leaf && !below.is_empty() {
-            whole.insert(path);
-        }
-        return;
+        return Node { member: !leaf && !below.is_empty(), children: Set::default() };
     }
-    for (element, member, children) in below.elements() {
+    let mut children = Set::default();
+    for (element, member, inner) in below.elements() {
         let Some(place) = at.descend(element) else { continue };
-        path.push(element.clone());
-        walk(children, member && children.is_empty(), place, path, whole);
-        path.pop();
+        let node = wholes(inner, member && inner.is_empty(), place);
+        if node.says_something() {
+            children.put(element.clone(), node);
+        }
     }
+    Node { member: false, children }
 }

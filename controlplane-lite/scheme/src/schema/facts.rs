@@ -91,6 +91,7 @@ pub(super) static ROWS: &[Row] = &[
     ("io.k8s.api.core.v1.PodStatus", "conditions", keys(&["type"]), merge("type")),
     ("io.k8s.api.core.v1.PodStatus", "hostIPs", ListType::Default, merge("ip")),
     ("io.k8s.api.core.v1.PodStatus", "podIPs", keys(&["ip"]), merge("ip")),
+    ("io.k8s.api.core.v1.PodStatus", "nodeAllocatableResourceClaimStatuses", keys(&["resourceClaimName"]), NO),
     ("io.k8s.api.core.v1.PodStatus", "resourceClaimStatuses", keys(&["name"]), retain(true, "name")),
     ("io.k8s.api.core.v1.ReplicationControllerSpec", "selector", ListType::AtomicMap, NO),
     ("io.k8s.api.core.v1.ReplicationControllerStatus", "conditions", keys(&["type"]), merge("type")),
