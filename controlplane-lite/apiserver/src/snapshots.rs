@@ -178,4 +178,18 @@ mod tests {
         assert!(read > 10 * MIB && frames > 10, "{read} {frames}");
         assert_eq!(world.ask("jane", &path).await.status(), StatusCode::OK, "the other is a watch like any");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_nothing_matches_holds_nothing_for_long() {
+        let world = World::new().await;
+        for none in ["labelSelector=app%3Dnothing", "fieldSelector=metadata.name!%3Dm9%2Cmetadata.namespace!%3Ddefault"]
+        {
+            let mut open = world.unread("jane", &format!("{MAPS}?watch=true&{none}")).await;
+            assert_eq!(world.ask("jane", MAPS).await.status(), StatusCode::TOO_MANY_REQUESTS, "nothing was asked yet");
+            for answer in &mut open {
+                assert!(answer.body_mut().frame().now_or_never().is_none(), "{none}");
+            }
+            assert_eq!(world.ask("jane", MAPS).await.status(), StatusCode::OK, "{none}");
+        }
+    }
 }

@@ -156,18 +156,24 @@ async fn next_line(mut open: Open) -> Option<(Line, Open)> {
         return None;
     }
     let stopping = open.call.server.stopping.clone();
+    let (watch, loan) = (&mut open.watch, &mut open.loan);
+    let next = std::future::poll_fn(|context| {
+        let item = watch.poll_next_unpin(context);
+        // Also when nothing of what it begins with is sent, and nothing else for long.
+        if let Some(loan) = loan.take_if(|_| watch.has_begun()) {
+            loan.give_back();
+        }
+        item
+    });
     // Cancel-safe: the watch keeps its queue, the deadline and the token are level-triggered.
     let item = tokio::select! {
-        item = open.watch.next() => item,
+        item = next => item,
         () = sleep_until(open.deadline) => {
             open.ended = true;
             open.watch.final_bookmark().map(Ok)
         }
         () = stopping.cancelled() => None,
     };
-    if let Some(loan) = open.loan.take_if(|_| open.watch.has_begun()) {
-        loan.give_back();
-    }
     // When it was cut off, the client resumes from its last version; upstream closes the stream the same way.
     let line = encode(&mut open, &item?.ok()?).await?;
     Some((line, open))
