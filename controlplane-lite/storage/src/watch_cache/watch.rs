@@ -170,6 +170,7 @@ impl Stream for CacheWatch {
         if this.ended {
             return Poll::Ready(None);
         }
+        this.pending.let_go();
         for _ in 0..ASKED_AT_ONCE {
             let Some(event) = this.initial.next() else { break };
             if let Some(delivery) = event.resolve(&this.filter) {

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
@@ -64,6 +64,8 @@ struct Backlog {
     bytes: AtomicUsize,
     /// It has read everything before this revision, perhaps more.
     oldest: AtomicU64,
+    /// Set when it fell behind too far: it gets nothing more, not even what it has yet to read.
+    cut: AtomicBool,
 }
 
 impl Backlog {
@@ -103,13 +105,24 @@ struct Watcher {
 /// The events that a watch has yet to read.
 #[derive(Debug)]
 pub(super) struct Pending {
-    receiver: mpsc::Receiver<PendingEvent>,
+    /// None once it was cut off.
+    receiver: Option<mpsc::Receiver<PendingEvent>>,
     backlog: Arc<Backlog>,
 }
 
 impl Pending {
+    /// Keeps nothing more if the watch was cut off. Upstream's cacheWatcher.stopLocked, when it does not drain
+    /// (staging/src/k8s.io/apiserver/pkg/storage/cacher/cache_watcher.go).
+    pub(super) fn let_go(&mut self) {
+        if self.backlog.cut.load(Ordering::Acquire) {
+            self.receiver = None;
+        }
+    }
+
     pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<PendingEvent>> {
-        let polled = self.receiver.poll_recv(context);
+        self.let_go();
+        let Some(receiver) = &mut self.receiver else { return Poll::Ready(None) };
+        let polled = receiver.poll_recv(context);
         if let Poll::Ready(Some(event)) = &polled {
             self.backlog.oldest.store(event.revision().next().0, Ordering::Release);
             self.backlog.bytes.fetch_sub(event.bytes(), Ordering::AcqRel);
@@ -118,7 +131,7 @@ impl Pending {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.receiver.is_empty()
+        self.receiver.as_ref().is_some_and(mpsc::Receiver::is_empty)
     }
 }
 
@@ -144,7 +157,17 @@ impl Watcher {
             self.backlog.oldest.store(event.revision().0, Ordering::Release);
         }
         // The first is taken whatever its size.
-        (before == 0 || before + length <= MAX_PENDING_BYTES) && self.sender.try_send(event).is_ok()
+        let fits = before == 0 || before + length <= MAX_PENDING_BYTES;
+        let sent = fits && self.sender.try_send(event).is_ok();
+        if !sent {
+            self.cut();
+        }
+        sent
+    }
+
+    /// Before it is dropped, which wakes the watch.
+    fn cut(&self) {
+        self.backlog.cut.store(true, Ordering::Release);
     }
 }
 
@@ -174,7 +197,7 @@ impl Watchers {
         let (sender, receiver) = mpsc::channel(MAX_PENDING);
         self.next += 1;
         let id = WatcherId { place: place(spec, fields, &filter), number: self.next };
-        let pending = Pending { receiver, backlog: Arc::default() };
+        let pending = Pending { receiver: Some(receiver), backlog: Arc::default() };
         let backlog = pending.backlog.clone();
         let watcher = Watcher { number: self.next, filter, after, sender, backlog, behind: false };
         match &id.place {
@@ -215,7 +238,11 @@ impl Watchers {
     pub(super) fn drop_behind(&mut self, forgotten: Revision) {
         let keep = |watcher: &mut Watcher| {
             let before = std::mem::replace(&mut watcher.behind, watcher.backlog.reaches(forgotten));
-            !(before && watcher.behind)
+            let keep = !(before && watcher.behind);
+            if !keep {
+                watcher.cut();
+            }
+            keep
         };
         self.all.retain_mut(keep);
         retain_in(&mut self.by_namespace, keep);

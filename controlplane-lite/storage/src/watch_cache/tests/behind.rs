@@ -1,5 +1,6 @@
 //! Tests of `storage::watch_cache`: watches that are behind for long.
 
+use std::sync::Weak;
 use std::time::Instant;
 
 use super::*;
@@ -10,8 +11,12 @@ async fn a_watch_keeps_little_that_the_history_has_forgotten() {
     let world = world().await;
     let watch = || world.pods.watch(WatchRequest::new(Filter::all(), WatchStart::Now)).unwrap();
     let (mut slow, mut current, idle) = (watch(), watch(), watch());
+    let mut forgotten = Weak::new();
     for n in 0..200 {
         world.put("ns", "a", &n.to_string(), "").await;
+        if n == 100 {
+            forgotten = Arc::downgrade(&world.pods.get("ns", "a").unwrap());
+        }
         assert_eq!(take(&mut current, 1).await.len(), 1);
     }
     drop(idle);
@@ -22,14 +27,33 @@ async fn a_watch_keeps_little_that_the_history_has_forgotten() {
     take(&mut slow, 1).await;
     world.pods.trim(later);
     assert_eq!(world.pods.read().watchers.len(), 1);
-    // It has what it had, and then has to list again.
-    let mut left = 0;
-    while let Some(Ok(_)) = slow.next().await {
-        left += 1;
-    }
-    assert_eq!(left, 198);
+    // It has to list again, and keeps nothing until then.
+    assert!(matches!(slow.next().await, Some(Err(WatchEnd::CutOff))));
+    assert_eq!(forgotten.strong_count(), 0);
+    assert!(slow.next().await.is_none());
     world.put("ns", "a", "last", "").await;
     world.pods.trim(later);
     world.pods.trim(later);
     assert_eq!(take(&mut current, 1).await.len(), 1, "what is remembered may be read");
+}
+
+/// What overflows is as much.
+#[tokio::test]
+async fn a_watch_that_was_cut_off_keeps_nothing() {
+    let world = world().await;
+    let mut slow = world.pods.watch(WatchRequest::new(Filter::all(), WatchStart::Now)).unwrap();
+    let large = "x".repeat(1 << 20);
+    let mut kept = Vec::new();
+    while world.pods.read().watchers.len() > 0 {
+        world.put("ns", "a", &large, "").await;
+        kept.push(Arc::downgrade(&world.pods.get("ns", "a").unwrap()));
+        assert!(kept.len() < 100, "there is no end");
+    }
+    let bytes: usize = kept.iter().filter_map(Weak::upgrade).map(|object| object.json_bytes().len()).sum();
+    assert!((16 << 20..=super::super::watchers::MAX_PENDING_BYTES + (2 << 20)).contains(&bytes), "{bytes}");
+    // The history keeps some of them as well.
+    world.pods.cut_off();
+    assert!(matches!(slow.next().await, Some(Err(WatchEnd::CutOff))));
+    let left = kept.iter().filter(|object| object.strong_count() > 0).count();
+    assert_eq!(left, 1, "the one that is there");
 }
