@@ -147,9 +147,10 @@ impl CacheWatch {
     }
 
     fn bookmark_if_idle(&mut self) -> Option<WatchItem> {
-        // Read before looking at the queue: what comes later is not covered by it.
+        // Read before looking at the queue: what comes later is not covered by it, and neither is what came to a watch
+        // that had been cut off or ended by then.
         let reached = self.cache.reached();
-        if reached <= self.told || !self.pending.is_empty() {
+        if reached <= self.told || !self.pending.is_complete() {
             return None;
         }
         self.told = reached;

@@ -130,8 +130,9 @@ impl Pending {
         polled
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.receiver.as_ref().is_some_and(mpsc::Receiver::is_empty)
+    /// Whether everything was read that happened before the question, and nothing was lost.
+    pub(super) fn is_complete(&self) -> bool {
+        self.receiver.as_ref().is_some_and(|receiver| !receiver.is_closed() && receiver.is_empty())
     }
 }
 

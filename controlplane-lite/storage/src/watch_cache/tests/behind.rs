@@ -57,3 +57,32 @@ async fn a_watch_that_was_cut_off_keeps_nothing() {
     let left = kept.iter().filter(|object| object.strong_count() > 0).count();
     assert_eq!(left, 1, "the one that is there");
 }
+
+#[tokio::test]
+async fn a_last_bookmark_covers_nothing_that_was_not_sent() {
+    let later = Instant::now() + Duration::from_secs(3600);
+    let of_ns = || {
+        let start = WatchRequest::new(Filter::all().in_namespace("ns"), WatchStart::Now);
+        WatchRequest { bookmarks: true, ..start }
+    };
+    for panicked in [false, true] {
+        let world = world().await;
+        let mut watch = world.pods.watch(of_ns()).unwrap();
+        if panicked {
+            world.pods.cut_off();
+        } else {
+            world.put("ns", "last", "", "").await;
+            for _ in 0..200 {
+                world.put("other", "a", "", "").await;
+            }
+            world.pods.trim(later);
+            world.pods.trim(later);
+            assert_eq!(world.pods.read().watchers.len(), 0);
+        }
+        world.put("ns", "missed", "", "").await;
+        if !panicked {
+            let _ = watch.next().await.unwrap();
+        }
+        assert!(watch.final_bookmark().is_none(), "{panicked}");
+    }
+}
