@@ -74,6 +74,13 @@ impl Handoff {
         }
     }
 
+    /// The feed begins anew at `revision`, which may be before what waits: a store that was restored counts again, so
+    /// that another change may come by the same revision.
+    pub(super) fn restart(&self, revision: Revision) {
+        let mut waiting = self.lock();
+        *waiting = Waiting { passed: waiting.passed.max(revision), ..Waiting::default() };
+    }
+
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         let waiting = self.lock();

@@ -371,7 +371,7 @@ impl ResourceCache {
         for (revision, key, object) in changed {
             state.set(&key, object, revision, now);
         }
-        self.handoff.pass(at);
+        self.handoff.restart(at);
         // What happened in between is not known, so nothing older can be resumed.
         state.history = History::new(at);
         state.applied = at;

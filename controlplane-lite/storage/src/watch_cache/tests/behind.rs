@@ -86,3 +86,18 @@ async fn a_last_bookmark_covers_nothing_that_was_not_sent() {
         assert!(watch.final_bookmark().is_none(), "{panicked}");
     }
 }
+
+/// A store that was restored from a backup counts again.
+#[tokio::test]
+async fn what_was_written_before_a_restore_is_not_shown_behind_it() {
+    let world = world().await;
+    let key = pods().key("ns", "a").unwrap();
+    let value =
+        |label: &str| json!({"metadata": {"namespace": "ns", "name": "a", "labels": {"app": label}}}).to_string();
+    let again = Revision(50);
+    world.pods.written(&key, value("before").as_bytes(), again, EventKind::Added).unwrap();
+    world.pods.replace(Vec::new(), Revision(3), Instant::now());
+    let entry = Entry { key, value: value("behind").into(), revision: again };
+    world.pods.apply(&Event::Put { entry, created: true }, Instant::now());
+    assert_eq!(world.pods.get("ns", "a").unwrap().label("app"), Some("behind"));
+}
