@@ -15,7 +15,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use super::body::{Body, BodyError, boxed};
 use super::doubling::Doubling;
 use super::flow::Permit;
-use super::serve::Trust;
+use super::serve::{Connection, Trust};
 use super::snapshots::Loan;
 
 /// How often it is looked which answers are taken.
@@ -137,6 +137,21 @@ impl Hold {
     }
 }
 
+impl Hold {
+    fn new(permits: Vec<Permit>, loan: Option<Loan>, connection: Trust) -> Arc<Self> {
+        Arc::new(Self {
+            permits,
+            loan,
+            connection,
+            out: AtomicUsize::new(0),
+            taken: AtomicU64::new(0),
+            sweeps: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
+            before: AtomicU64::new(0),
+        })
+    }
+}
+
 /// A part of an answer that was handed out.
 struct Part {
     bytes: Bytes,
@@ -172,19 +187,19 @@ impl Answers {
             return response;
         }
         response.map(|body| {
-            let hold = Arc::new(Hold {
-                permits,
-                loan,
-                connection,
-                out: AtomicUsize::new(0),
-                taken: AtomicU64::new(0),
-                sweeps: AtomicU64::new(0),
-                wanted: AtomicU64::new(0),
-                before: AtomicU64::new(0),
-            });
+            let hold = Hold::new(permits, loan, connection);
             self.watch(Arc::downgrade(&hold));
             boxed(Answer { body: Sliced::new(body), hold })
         })
+    }
+
+    /// What goes out behind an answer, on a connection that is no longer the server's: the messages of a WebSocket. It is
+    /// under the same rule as the answers.
+    pub fn behind(&self, loan: Option<Loan>) -> Behind {
+        let connection: Arc<Connection> = Arc::default();
+        let hold = Hold::new(Vec::new(), loan, connection.trust());
+        self.watch(Arc::downgrade(&hold));
+        Behind { hold, connection }
     }
 
     fn watch(&self, hold: Weak<Hold>) {
@@ -206,6 +221,29 @@ impl Answers {
             }
             true
         });
+    }
+}
+
+/// How what goes out behind an answer is taken.
+#[derive(Debug)]
+pub struct Behind {
+    hold: Arc<Hold>,
+    connection: Arc<Connection>,
+}
+
+impl Behind {
+    /// Bytes on their way out, in slices that are taken when they are dropped.
+    pub fn hand_out(&self, mut bytes: Bytes) -> Vec<Bytes> {
+        let mut slices = Vec::with_capacity(bytes.len().div_ceil(SLICE));
+        while !bytes.is_empty() {
+            slices.push(Part::hand_out(bytes.split_to(bytes.len().min(SLICE)), &self.hold));
+        }
+        slices
+    }
+
+    /// Returns when too little was taken for too long.
+    pub async fn overdue(&self) {
+        self.connection.told().await;
     }
 }
 

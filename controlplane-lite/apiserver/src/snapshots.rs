@@ -75,7 +75,7 @@ where
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::body::{Body, full};
+    use crate::body::{Body, boxed, full};
     use crate::serve::{Connection, PeerCertificate};
     use crate::testing::{Ca, admin, config, expect, post};
     use crate::{ApiServer, service};
@@ -83,8 +83,10 @@ mod tests {
     use futures::FutureExt as _;
     use http::{Request, Response, StatusCode};
     use http_body_util::BodyExt as _;
+    use hyper_util::rt::TokioIo;
     use rustls::pki_types::{CertificateDer, pem::PemObject as _};
     use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
     const MAPS: &str = "/api/v1/namespaces/default/configmaps";
     const MIB: usize = 1 << 20;
@@ -122,12 +124,39 @@ mod tests {
         }
 
         async fn ask(&self, user: &str, path: &str) -> Response<Body> {
-            let (certificate, _) = self.ca.issue(user, "users");
-            let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
             let mut request = Request::get(path).body(full("")).unwrap();
-            request.extensions_mut().insert(PeerCertificate(Arc::new(ClientCertificate::read(&certificate))));
+            request.extensions_mut().insert(self.certificate(user));
             request.extensions_mut().insert(self.connection.trust());
             service::handle(self.server.server().clone(), request).await
+        }
+
+        fn certificate(&self, user: &str) -> PeerCertificate {
+            let (certificate, _) = self.ca.issue(user, "users");
+            let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+            PeerCertificate(Arc::new(ClientCertificate::read(&certificate)))
+        }
+
+        /// The client's end of a WebSocket, behind the first line of the answer.
+        async fn socket(&self, user: &str, path: &str) -> DuplexStream {
+            let (near, mut far) = tokio::io::duplex(64 * 1024);
+            let (server, certificate, trust) =
+                (self.server.server().clone(), self.certificate(user), self.connection.trust());
+            let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+                let mut request = request.map(boxed);
+                request.extensions_mut().insert(certificate.clone());
+                request.extensions_mut().insert(trust.clone());
+                let answer = service::handle(server.clone(), request);
+                async move { Ok::<_, std::convert::Infallible>(answer.await) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(near), service);
+            tokio::spawn(connection.with_upgrades());
+            let key = "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
+            let upgrade = format!("host: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n{key}");
+            far.write_all(format!("GET {path} HTTP/1.1\r\n{upgrade}\r\n\r\n").as_bytes()).await.unwrap();
+            let mut status = [0; 12];
+            far.read_exact(&mut status).await.unwrap();
+            assert_eq!(&status, b"HTTP/1.1 101");
+            far
         }
 
         /// Answers of which nothing is taken, as many as there are until one is refused.
@@ -190,6 +219,29 @@ mod tests {
                 assert!(answer.body_mut().frame().now_or_never().is_none(), "{none}");
             }
             assert_eq!(world.ask("jane", MAPS).await.status(), StatusCode::OK, "{none}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_does_not_wait_for_a_websocket_that_is_not_read() {
+        let world = World::new().await;
+        let path = format!("{MAPS}?watch=true");
+        let mut unread = Vec::new();
+        for _ in 0..SHARE / (11 * MIB) + 1 {
+            unread.push(world.socket("jane", &path).await);
+        }
+        let mut list = Box::pin(world.ask("jane", MAPS));
+        assert!(futures::poll!(&mut list).is_pending());
+        let answers = &world.server.server().flow.answers;
+        (0..3).for_each(|_| answers.sweep());
+        assert_eq!(list.await.status(), StatusCode::OK);
+        // They ended; who reads goes on.
+        drop(unread);
+        let mut read = world.socket("jane", &path).await;
+        let mut all = vec![0; 10 * MIB];
+        for part in all.chunks_mut(MIB) {
+            read.read_exact(part).await.unwrap();
+            answers.sweep();
         }
     }
 }

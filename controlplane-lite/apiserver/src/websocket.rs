@@ -86,14 +86,18 @@ impl Outgoing {
     /// write.
     async fn write<S: AsyncWrite + Unpin>(self, to: &mut S) -> std::io::Result<()> {
         let mut written = self.head();
-        for part in &self.parts {
+        // Each part is dropped when it is written, not before and not later: that is how far the client has come.
+        let mut copied = Vec::new();
+        for part in self.parts {
             if written.len() + part.len() <= ONE_WRITE {
-                written.extend_from_slice(part);
+                written.extend_from_slice(&part);
+                copied.push(part);
                 continue;
             }
             to.write_all(&written).await?;
             written.clear();
-            to.write_all(part).await?;
+            copied.clear();
+            to.write_all(&part).await?;
         }
         to.write_all(&written).await?;
         to.flush().await
@@ -170,6 +174,8 @@ where
             () = &mut end => return,
         }
     }
+    // Nothing more of them is sent, however long the client takes for its leave.
+    drop(messages);
     // The peer may be gone already.
     let _ = timeout(unread, SinkExt::close(&mut socket)).await;
 }
@@ -192,7 +198,7 @@ mod tests {
     use std::pin::Pin;
     use std::sync::{Arc, Mutex};
     use std::task::{Context, Poll};
-    use tokio::io::{DuplexStream, ReadBuf};
+    use tokio::io::{AsyncReadExt as _, DuplexStream, ReadBuf};
     use tokio::time::Instant;
 
     /// Both ends of a connection that holds little, and messages that keep something alive.
@@ -225,6 +231,52 @@ mod tests {
         let began = Instant::now();
         speak(socket, messages, Timeouts { unread: Duration::from_secs(30), end }).await;
         assert_eq!((began.elapsed(), Arc::strong_count(&held)), (Duration::from_secs(5), 1));
+    }
+
+    /// Bytes that somebody counts.
+    struct Counted {
+        _kept: Arc<()>,
+        bytes: Vec<u8>,
+    }
+
+    impl AsRef<[u8]> for Counted {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+
+    #[tokio::test]
+    async fn parts_are_kept_until_they_are_written() {
+        let (mut near, mut far) = tokio::io::duplex(100);
+        let kept = Arc::new(());
+        let part = |length| Bytes::from_owner(Counted { _kept: kept.clone(), bytes: vec![b'x'; length] });
+        let message = Outgoing::text([part(200), part(2 * ONE_WRITE), part(2 * ONE_WRITE)]);
+        let head = message.head().len();
+        let mut written = Box::pin(message.write(&mut near));
+        for (read, left) in [(0, 3), (head + 200, 2), (2 * ONE_WRITE, 1)] {
+            let mut all = vec![0; read];
+            tokio::select! {
+                biased;
+                _ = &mut written => panic!("it is longer"),
+                read = far.read_exact(&mut all) => drop(read.unwrap()),
+            }
+            assert!(futures::poll!(&mut written).is_pending());
+            assert_eq!(Arc::strong_count(&kept) - 1, left);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_held_while_the_client_takes_its_leave() {
+        let held = Arc::new(());
+        let (mut socket, _far, _) = unread(&held).await;
+        // As much as the connection takes.
+        Outgoing::binary(Bytes::from(vec![0; 1020])).write(socket.get_mut()).await.unwrap();
+        let kept = held.clone();
+        let quiet = futures::stream::pending().inspect(move |_| drop(kept.clone())).boxed();
+        let timeouts = Timeouts { unread: Duration::from_secs(30), end: std::future::ready(()).boxed() };
+        let mut spoken = Box::pin(speak(socket, quiet, timeouts));
+        assert!(futures::poll!(&mut spoken).is_pending(), "it says its leave");
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     #[tokio::test(start_paused = true)]

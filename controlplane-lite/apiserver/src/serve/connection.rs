@@ -84,11 +84,16 @@ impl Connection {
         self.may_pause.store(true, Ordering::Relaxed);
     }
 
+    /// Returns when an answer on it is not taken.
+    pub async fn told(&self) {
+        self.end.notified().await;
+    }
+
     /// Returns when the connection is to end: an answer on it is not taken, or no request has been on it for a while.
     pub async fn over(&self) {
         // Cancel-safe: who is told keeps it, idleness only counts time.
         tokio::select! {
-            () = self.end.notified() => {}
+            () = self.told() => {}
             () = self.idle() => {}
         }
     }

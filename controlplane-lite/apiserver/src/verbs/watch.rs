@@ -70,14 +70,20 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
         Err(error) => return Err(error),
     };
     if websocket::is_request(request.headers()) {
+        let behind = Arc::new(call.server.flow.answers.behind(lent));
+        let overdue = behind.clone();
         // One event per text message.
-        let text = |line: Line| Outgoing::text(line.without_end().into_parts());
+        let text = move |line: Line| {
+            let parts = line.without_end().into_parts();
+            Outgoing::text(parts.flat_map(|part| behind.hand_out(part)))
+        };
         let stopping = call.server.stopping.clone();
         let end = async move {
             // The last bookmark may still be on its way at the deadline.
             tokio::select! {
                 () = sleep_until(deadline + answer::UNREAD) => {}
                 () = stopping.cancelled() => {}
+                () = overdue.overdue() => {}
             }
         };
         let timeouts = Timeouts { unread: answer::UNREAD, end: end.boxed() };
