@@ -17,11 +17,13 @@ use super::flow::{self, Held, Level, Pools, Use};
 use super::go_duration;
 use super::inprocess::InProcessUser;
 use super::metrics;
+use super::options;
 use super::request_info::{self, Query, RequestInfo};
 use super::serve::{PeerCertificate, Trust};
 use super::server::Server;
 use super::snapshots::Payer;
 use super::status::{ApiError, Subject};
+use super::verbs::list;
 use auth::authn::{Credentials, UserInfo};
 use auth::authz::Attributes;
 use storage::Object;
@@ -147,18 +149,23 @@ struct Share<'a> {
 /// Bytes of stored objects that an answer has copies of, read from the store for it: what the caches hold, all answers
 /// share.
 fn copied(server: &Server, info: &RequestInfo, query: &Query) -> usize {
+    if !info.is_resource || !matches!(info.verb.as_str(), "get" | "list" | "deletecollection") {
+        return 0;
+    }
     let served = server.registry.served();
-    let past = || !query.get("continue").unwrap_or("").is_empty() || query.get("resourceVersionMatch") == Some("Exact");
-    let wanted = info.is_resource && (info.verb == "get" || info.verb == "list" && past());
-    let kind = served.scheme.by_gvr(&info.group, &info.version, &info.resource).filter(|_| wanted);
+    let kind = served.scheme.by_gvr(&info.group, &info.version, &info.resource);
     let Some(resource) = kind.and_then(|kind| served.resource(kind)) else { return 0 };
     let length = |object: &Object| object.json_bytes().len();
     if info.verb == "get" {
         return resource.cache().get(&info.namespace, &info.name).map_or(0, |object| length(&object));
     }
+    if !options::list(query, false).is_ok_and(|options| list::is_stored(resource, &options)) {
+        return 0;
+    }
     let mut sum = 0;
     resource.cache().for_each(&Filter::all().in_namespace(&info.namespace), |object| sum += length(object));
-    sum.min(body::MAX_BODY)
+    // What there was may be more than what there is.
+    sum.clamp(flow::LARGE_BODY, body::MAX_BODY)
 }
 
 fn lock(held: &Mutex<Held>) -> MutexGuard<'_, Held> {

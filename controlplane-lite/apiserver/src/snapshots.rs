@@ -42,6 +42,15 @@ impl Loan {
     }
 }
 
+/// How much room something needs, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// What keeps no more than this holds none.
+    pub short: usize,
+    /// What is taken before it is made, for what is nowhere yet; 0 for what is in the caches anyhow.
+    pub expected: usize,
+}
+
 /// Makes what keeps `bytes` of the past, with room for them when they are more than `short`. Who has to wait for it
 /// keeps nothing meanwhile, and makes it anew; what it has become is held by the same room. More than a user's share
 /// takes all of that.
@@ -51,18 +60,29 @@ impl Loan {
 pub async fn hold<T, F>(
     server: &Server,
     payer: Option<&Payer>,
-    short: usize,
+    room: Room,
     make: impl Fn() -> F,
     bytes: impl Fn(&T) -> usize,
 ) -> Result<(T, Option<Loan>), ApiError>
 where
     F: Future<Output = Result<T, ApiError>>,
 {
+    let Some(payer) = payer else { return Ok((make().await?, None)) };
+    let pool = server.flow.pools(payer.level).snapshots();
+    let expected = pool.portion(room.expected);
+    let mut before = None;
+    if expected > 0 {
+        before = Some(pool.take(&payer.name, expected).await.ok_or_else(too_many)?);
+    }
     let made = make().await?;
     let wanted = bytes(&made);
-    let Some(payer) = payer.filter(|_| wanted > short) else { return Ok((made, None)) };
-    let pool = server.flow.pools(payer.level).snapshots();
+    if wanted <= room.short {
+        return Ok((made, None));
+    }
     let amount = pool.portion(wanted);
+    if let Some(permit) = before.take().filter(|_| amount <= expected) {
+        return Ok((made, Some(Loan::new(permit.at_most(amount)))));
+    }
     if let Some(permit) = pool.try_take(&payer.name, amount) {
         return Ok((made, Some(Loan::new(permit))));
     }
@@ -75,9 +95,9 @@ where
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::body::{Body, boxed, full};
+    use crate::body::{Body, MAX_BODY, boxed, full};
     use crate::serve::{Connection, PeerCertificate};
-    use crate::testing::{Ca, admin, config, expect, post};
+    use crate::testing::{Ca, admin, config, delete, expect, get, post};
     use crate::{ApiServer, service};
     use auth::authn::x509::ClientCertificate;
     use futures::FutureExt as _;
@@ -86,6 +106,7 @@ mod tests {
     use hyper_util::rt::TokioIo;
     use rustls::pki_types::{CertificateDer, pem::PemObject as _};
     use serde_json::json;
+    use std::pin::Pin;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
     const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -243,5 +264,49 @@ mod tests {
             read.read_exact(part).await.unwrap();
             answers.sweep();
         }
+    }
+
+    /// Returns when a request waits for what was taken, without which it is not to end.
+    async fn wants(taken: &Permit, request: &mut Pin<Box<impl Future<Output = Response<Body>>>>) {
+        while !taken.is_wanted() {
+            assert!(futures::poll!(&mut *request).is_pending(), "it asked for nothing");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Lists of what a server that was started anew does not remember, and nobody sees any more.
+    #[tokio::test]
+    async fn what_is_read_from_the_store_has_room_before() {
+        let mut world = World::new().await;
+        let at = world.server.server().registry.cache().revision();
+        let first = expect(get(&world.server.client(admin()), &format!("{MAPS}?limit=1")).await, StatusCode::OK);
+        let token = first["metadata"]["continue"].as_str().unwrap();
+        expect(delete(&world.server.client(admin()), MAPS).await, StatusCode::OK);
+        let store = world.server.server().registry.cache().store().clone();
+        world.server = ApiServer::new(crate::Config { store, ..config(&world.ca) }).await.unwrap();
+        let pools = world.server.server().flow.pools(Level::Workloads);
+        let page = format!("{MAPS}?resourceVersion={at}&limit=1000");
+        let body = world.ask("jane", &page).await.into_body().collect().await.unwrap().to_bytes();
+        assert!(body.len() > 10 * MIB, "{}", body.len());
+
+        let room = pools.room("jane", 2 * MAX_BODY).await.unwrap();
+        for past in [
+            page.clone(),
+            format!("{MAPS}?resourceVersion={at}&resourceVersionMatch=Exact"),
+            format!("{MAPS}?limit=2&continue={token}"),
+        ] {
+            wants(&room, &mut Box::pin(world.ask("jane", &past))).await;
+        }
+        for now in ["", "?resourceVersion=0&limit=5", &format!("?resourceVersion={at}"), "?limit=5"] {
+            assert_eq!(world.ask("jane", &format!("{MAPS}{now}")).await.status(), StatusCode::OK, "{now}");
+        }
+        drop(room);
+
+        let snapshots = pools.snapshots().try_take("jane", SHARE).unwrap();
+        let none = format!("{page}&fieldSelector=metadata.name%3Dnone");
+        let mut none = Box::pin(world.ask("jane", &none));
+        wants(&snapshots, &mut none).await;
+        drop(snapshots);
+        assert_eq!(none.await.status(), StatusCode::OK);
     }
 }

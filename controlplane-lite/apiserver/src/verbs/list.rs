@@ -5,11 +5,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Response;
 use serde::{Deserialize, Serialize};
 
-use crate::body::Body;
+use crate::body::{Body, MAX_BODY};
 use crate::call::Call;
 use crate::options::{self, ListOptions, VersionMatch};
+use crate::registry::Resource;
 use crate::respond;
-use crate::snapshots::{self, Loan, Payer, SHORT_LIST};
+use crate::snapshots::{self, Loan, Payer, Room, SHORT_LIST};
 use crate::status::ApiError;
 use scheme::selector::{FieldSelector, LabelSelector};
 use storage::watch_cache::{CacheError, Filter, ListQuery, Listing};
@@ -36,7 +37,43 @@ pub async fn held_page(
     payer: Option<&Payer>,
 ) -> Result<(respond::Page, Option<Loan>), ApiError> {
     let bytes = |page: &respond::Page| page.items.iter().map(|object| object.json_bytes().len()).sum();
-    snapshots::hold(&call.server, payer, SHORT_LIST, || page(call, options), bytes).await
+    let room = Room { short: SHORT_LIST, expected: expected(call, options) };
+    snapshots::hold(&call.server, payer, room, || page(call, options), bytes).await
+}
+
+/// Bytes that a page will keep, as far as can be told before it is read from the store: as much as one of now, and no
+/// little, because nobody knows how much there was.
+fn expected(call: &Call, options: &ListOptions) -> usize {
+    if !is_stored(&call.resource, options) {
+        return 0;
+    }
+    let (mut bytes, mut objects) = (0, 0);
+    call.resource.cache().for_each(&Filter::all().in_namespace(&call.info.namespace), |object| {
+        bytes += object.json_bytes().len();
+        objects += 1;
+    });
+    let page = if options.limit == 0 { objects } else { options.limit.min(objects) };
+    (bytes / objects.max(1) * page).max(MAX_BODY)
+}
+
+/// Whether a list is read from the store: of what the caches do not remember, of which nothing is shared.
+pub fn is_stored(resource: &Resource, options: &ListOptions) -> bool {
+    exactly(options).is_ok_and(|at| at.is_some_and(|at| !resource.cache().remembers(at)))
+}
+
+/// The revision of which exactly a list is asked for; none for one of now, or of any time since a revision. A page of a
+/// version is a page of exactly that one, as upstream
+/// (staging/src/k8s.io/apiserver/pkg/storage/cacher/delegator/interface.go).
+///
+/// # Errors
+/// 400 for versions and tokens that do not parse.
+fn exactly(options: &ListOptions) -> Result<Option<Revision>, ApiError> {
+    if !options.continue_token.is_empty() {
+        let token = ContinueToken::decode(&options.continue_token)?;
+        return Ok(u64::try_from(token.rv).ok().map(Revision));
+    }
+    let exact = options.version_match.map_or(options.limit > 0, |of| of == VersionMatch::Exact);
+    Ok(options.version()?.filter(|version| exact && *version > 0).map(Revision))
 }
 
 /// Answers a page, which holds the room until it is sent.
@@ -181,17 +218,12 @@ fn too_old(error: &CacheError) -> bool {
 
 /// Makes the cache as fresh as the request demands; a revision only when it demands exactly that one.
 async fn at_least(call: &Call, options: &ListOptions) -> Result<Option<Revision>, ApiError> {
-    match (options.version()?, options.version_match) {
-        (Some(0), _) => Ok(None),
-        (None, _) => Ok(call.server.registry.fresh().await.map(|_| None)?),
-        // A page of a version is a page of exactly that one, as upstream.
-        (Some(version), exact) if exact == Some(VersionMatch::Exact) || (exact.is_none() && options.limit > 0) => {
+    match options.version()? {
+        Some(0) => Ok(None),
+        None => Ok(call.server.registry.fresh().await.map(|_| None)?),
+        Some(version) => {
             call.server.registry.cache().wait_until_fresh(Revision(version)).await?;
-            Ok(Some(Revision(version)))
-        }
-        (Some(version), _) => {
-            call.server.registry.cache().wait_until_fresh(Revision(version)).await?;
-            Ok(None)
+            exactly(options)
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::flow::{LARGE_BODY, Permit};
 use crate::negotiate::{self, Accept, Format, Shape};
 use crate::options::{self, ListOptions};
 use crate::respond;
-use crate::snapshots::{self, Loan, Payer, SHORT_START};
+use crate::snapshots::{self, Loan, Payer, Room, SHORT_START};
 use crate::status::ApiError;
 use crate::websocket::{self, Outgoing, Timeouts};
 use scheme::table::IncludeObject;
@@ -53,8 +53,8 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
     let payer = request.extensions_mut().remove::<Payer>();
     let begin = || start(&call, &options);
     let mut lent = None;
-    let lines = match snapshots::hold(&call.server, payer.as_ref(), SHORT_START, begin, CacheWatch::initial_bytes).await
-    {
+    let room = Room { short: SHORT_START, expected: 0 };
+    let lines = match snapshots::hold(&call.server, payer.as_ref(), room, begin, CacheWatch::initial_bytes).await {
         Ok((watch, loan)) => {
             lent.clone_from(&loan);
             let include = IncludeObject::from_query(call.query.get("includeObject").unwrap_or("")).unwrap_or_default();

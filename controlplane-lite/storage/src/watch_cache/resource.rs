@@ -131,6 +131,11 @@ impl ResourceCache {
         self.read().applied
     }
 
+    /// Whether a list as of `revision` needs nothing of the store, for now.
+    pub fn remembers(&self, revision: Revision) -> bool {
+        self.read().history.since() <= revision
+    }
+
     /// Calls `visit` for each object that passes, without decoding or sorting
     /// anything. The cache may be used and changed meanwhile.
     pub fn for_each(&self, filter: &Filter, visit: impl FnMut(&Arc<Object>)) {
