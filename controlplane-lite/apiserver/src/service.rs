@@ -197,13 +197,14 @@ async fn limited(
     lock(held).memory = received;
     let media = parts.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let weight = flow::weight(media, &body);
-    // A small patch of a large object is as much work as the object.
-    let weight = weight.max(super::weigh::stored(server, info, query, &parts.headers)).max(copied(server, info, query));
-    let request = Request::from_parts(parts, body::full(body));
     if let (Some(share), Some(to)) = (&share, purpose(info)) {
         let place = share.pools.place(&share.payer, to).await?;
         lock(held).place = Some(place);
     }
+    // A small patch of a large object is as much work as the object. To find that out may mean to look at all there are,
+    // so it takes a place, too.
+    let weight = weight.max(super::weigh::stored(server, info, query, &parts.headers)).max(copied(server, info, query));
+    let request = Request::from_parts(parts, body::full(body));
     if weight < flow::LARGE_BODY {
         return super::router::dispatch(server, request, info.clone(), query.clone(), user).await;
     }

@@ -96,6 +96,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::body::{Body, MAX_BODY, boxed, full};
+    use crate::flow::Use;
     use crate::serve::{Connection, PeerCertificate};
     use crate::testing::{Ca, admin, config, delete, expect, get, post};
     use crate::{ApiServer, service};
@@ -308,5 +309,26 @@ mod tests {
         wants(&snapshots, &mut none).await;
         drop(snapshots);
         assert_eq!(none.await.status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn a_request_is_weighed_when_it_has_its_place() {
+        let world = World::new().await;
+        let pools = world.server.server().flow.pools(Level::Workloads);
+        let mut places = Vec::new();
+        while let Some(place) = pools.place("jane", Use::Read).now_or_never() {
+            places.push(place.unwrap());
+        }
+        let room = pools.room("jane", 2 * MAX_BODY).await.unwrap();
+        let mut list = Box::pin(world.ask("jane", "/api/v1/namespaces/default/secrets?pretty=true"));
+        assert!(futures::poll!(&mut list).is_pending());
+        let secrets = world.server.server().registry.get("", "secrets").unwrap();
+        let metadata = json!({"name": "s", "namespace": "default", "annotations": {"note": "x".repeat(40_000)}});
+        secrets.create("default", "s", json!({"metadata": metadata}), false).await.unwrap();
+        world.server.server().registry.fresh().await.unwrap();
+        drop(places);
+        wants(&room, &mut list).await;
+        drop(room);
+        assert_eq!(list.await.status(), StatusCode::OK);
     }
 }
