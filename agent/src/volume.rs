@@ -171,7 +171,11 @@ impl PodVolumes for VolumeManager {
                 Some(sub_path) => {
                     let target = self.sub_path_target(pod, container, mount, index).map_err(fail)?;
                     let source = source.clone();
-                    let bound = jobs.run(move || subpath::bind(&source, &sub_path, &target));
+                    let bound = async {
+                        // One that hangs is not tried again beside itself.
+                        jobs.wait_idle().await;
+                        jobs.run(move || subpath::bind(&source, &sub_path, &target)).await
+                    };
                     within(bound).await.and_then(|bound| bound).map_err(fail)?
                 }
             };

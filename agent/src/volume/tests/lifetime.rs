@@ -173,6 +173,39 @@ fn what_was_dropped_is_waited_for_before_all_goes() {
     });
 }
 
+/// A file system that does not answer costs one thread, however often a container is tried again, and nothing that it
+/// held up is done behind the back of a later try.
+#[test]
+fn a_sub_path_is_not_begun_while_one_hangs() {
+    in_mount_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let set = set_at(dir.path(), &FakeReader::new(3600));
+        let sub_path = |path: &str, sub: &str| json!({"name": "e", "mountPath": path, "subPath": sub});
+        let pod = pod(json!({"volumes": [{"name": "e", "emptyDir": {}}],
+            "containers": [{"name": "c", "volumeMounts": [sub_path("/a", "x"), sub_path("/b", "y")]}]}));
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let volumes = set.set_up(&pod).await.unwrap();
+        let jobs = set.entry(&PodUid::of(&pod)).jobs.clone();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let hangs = {
+            let jobs = jobs.clone();
+            tokio::spawn(async move { jobs.run(move || wait.recv().map_err(|error| error.to_string())).await })
+        };
+        tokio::task::yield_now().await;
+        for _ in 0..3 {
+            let mut tried = Box::pin(set.container_mounts(&pod, container, &[], &volumes));
+            assert!(futures::poll!(&mut tried).is_pending());
+        }
+        go.send(()).unwrap();
+        hangs.await.unwrap().unwrap();
+        jobs.wait_idle().await;
+        let bound = dir.path().join("pods/uid-1/volume-subpaths");
+        assert!(!bound.exists(), "of those that gave up, none was begun");
+        assert_eq!(set.container_mounts(&pod, container, &[], &volumes).await.unwrap().len(), 2);
+        assert!(bound.join("e/c/1").exists());
+    });
+}
+
 #[test]
 fn an_end_does_not_wait_for_the_api_server() {
     in_mount_namespace(|| async {
