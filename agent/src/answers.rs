@@ -11,21 +11,23 @@ use kube::client::Body;
 /// How long an answer may take, to its last byte. An API server gives up itself by then (its `--request-timeout`).
 pub const LONGEST: Duration = Duration::from_secs(60);
 
-/// `client`, for answers that come within [`LONGEST`]. Watches go on: who watches notices by itself that nothing comes
-/// any more. Needs a running runtime.
+/// `client`, for answers that come within [`LONGEST`]. Watches have to begin by then, and go on: who watches notices by
+/// itself that nothing comes any more. Needs a running runtime.
 pub fn bounded(client: Client) -> Client {
     let service = tower::service_fn(move |request: Request<Body>| {
         let client = client.clone();
         async move {
-            if is_watch(&request) {
-                return client.send(request).await;
-            }
-            let whole = async {
-                let (head, body) = client.send(request).await?.into_parts();
+            let watches = is_watch(&request);
+            let answer = async {
+                let begun = client.send(request).await?;
+                if watches {
+                    return Ok(begun);
+                }
+                let (head, body) = begun.into_parts();
                 Ok(Response::from_parts(head, Body::from(body.collect().await?.to_bytes())))
             };
             let late = |_| Err(kube::Error::Service(format!("no answer within {LONGEST:?}").into()));
-            tokio::time::timeout(LONGEST, whole).await.unwrap_or_else(late)
+            tokio::time::timeout(LONGEST, answer).await.unwrap_or_else(late)
         }
     });
     Client::new(service, "default")
@@ -75,6 +77,15 @@ mod tests {
             let patched = tokio::time::timeout(day, nodes.patch_status("n", &params, &patch)).await;
             patched.expect("it ends").unwrap_err();
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_has_to_begin() {
+        let nodes: Api<Node> = Api::all(bounded(silent(false)));
+        let (params, day) = (WatchParams::default(), Duration::from_secs(86_400));
+        let watch = tokio::time::timeout(day, nodes.watch(&params, "0")).await.expect("it ends");
+        let refused = watch.map(drop).unwrap_err();
+        assert!(format!("{refused:?}").contains("no answer within 60s"), "{refused:?}");
     }
 
     #[tokio::test(start_paused = true)]
