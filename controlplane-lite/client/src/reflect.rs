@@ -35,6 +35,11 @@ const FIRST_DELAY: Duration = Duration::from_millis(50);
 /// A watch that ended before this counts as failed.
 const SHORT_WATCH: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_secs(10);
+/// How long a page of a list may take, and a watch to begin: an API server gives up itself by then (its
+/// `--request-timeout`).
+const LONGEST_ANSWER: Duration = Duration::from_secs(60);
+/// How long a watch may say nothing. A server ends it after the 290 s that [`WatchParams`] asks for.
+const LONGEST_SILENCE: Duration = Duration::from_secs(320);
 
 /// Takes what a watch delivers, in its order.
 pub trait Sink<K>: Send + Sync {
@@ -292,7 +297,7 @@ impl<K: Resource + Clone + Send + 'static> Informer<'_, K> {
         }
         let (mut objects, mut unreadable) = (Vec::new(), Vec::new());
         let version = loop {
-            let page = self.source.list(&params).await?;
+            let page = in_time(self.source.list(&params)).await?;
             for item in page.items {
                 match item {
                     Decoded::Object(object) => objects.push(slim(object)),
@@ -328,12 +333,13 @@ impl<K: Resource + Clone + Send + 'static> Informer<'_, K> {
         if !self.filter.fields.is_empty() {
             params.field_selector = Some(self.filter.fields.clone());
         }
-        let mut stream = match self.source.watch(&params, &from).await {
+        let mut stream = match in_time(self.source.watch(&params, &from)).await {
             Err(kube::Error::Api(status)) if status.code == 410 => return Ok(Outcome::Relist),
             other => other?,
         };
         self.observer.status.watching();
-        while let Some(event) = stream.next().await {
+        // Where nothing more comes, it is continued from the last event, too.
+        while let Ok(Some(event)) = tokio::time::timeout(LONGEST_SILENCE, stream.next()).await {
             match event {
                 Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => self.apply(object, &mut from),
                 Ok(WatchEvent::Deleted(object)) => self.delete(object, &mut from),
@@ -393,6 +399,12 @@ impl<K: Resource + Clone + Send + 'static> Informer<'_, K> {
             self.observer.status.set_unreadable(self.unreadable.len());
         }
     }
+}
+
+/// The answer, or that it takes too long: a server that hangs may never give one.
+async fn in_time<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    let late = |_| Err(kube::Error::Service(format!("no answer within {LONGEST_ANSWER:?}").into()));
+    tokio::time::timeout(LONGEST_ANSWER, answer).await.unwrap_or_else(late)
 }
 
 fn advance(from: &mut String, revision: u64) {

@@ -165,6 +165,50 @@ async fn a_server_that_lists_and_refuses_to_watch_is_asked_ever_less_often() {
     assert!(began.elapsed() >= FIRST_DELAY * 63, "{:?}", began.elapsed());
 }
 
+/// Says when it is asked what it does not answer: a list, a watch, or one that it has begun.
+struct Silent {
+    lists: bool,
+    watches: bool,
+    asked: tokio::sync::mpsc::UnboundedSender<()>,
+}
+
+#[async_trait::async_trait]
+impl Source<ConfigMap> for Silent {
+    async fn list(&self, _params: &ListParams) -> Result<ObjectList<Decoded<ConfigMap>>, kube::Error> {
+        if !self.lists {
+            self.asked.send(()).unwrap();
+            std::future::pending::<()>().await;
+        }
+        serde_json::from_str(&list(9, &[]).to_string()).map_err(kube::Error::SerdeError)
+    }
+    async fn watch(&self, _params: &WatchParams, _revision: &str) -> Result<WatchStream<ConfigMap>, kube::Error> {
+        self.asked.send(()).unwrap();
+        if !self.watches {
+            std::future::pending::<()>().await;
+        }
+        Ok(stream::pending().boxed())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_silent_is_asked_again() {
+    for (lists, watches) in [(false, false), (true, false), (true, true)] {
+        let (asked, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let source = Silent { lists, watches, asked };
+        let (store, observer) = (Store::<ConfigMap>::new(false), Observer::new("configmaps", &Status::default()));
+        let (filter, token) = (Filter::default(), CancellationToken::new());
+        let thrice = async {
+            for _ in 0..3 {
+                heard.recv().await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = reflect(&source, &filter, &*store, &observer, token) => {}
+            asked = tokio::time::timeout(Duration::from_secs(86_400), thrice) => asked.expect("it is asked again"),
+        }
+    }
+}
+
 /// A store's sink that panics at the first event.
 struct Shaky {
     store: Arc<Store<ConfigMap>>,
