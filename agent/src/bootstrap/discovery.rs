@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::token::{Token, ca_hashes};
 use super::{JoinError, request};
+use crate::answers::bounded;
 
 /// A token made a moment ago may not have signed yet.
 const SIGNING: Duration = Duration::from_secs(5);
@@ -83,7 +84,7 @@ pub async fn discover(server: &str, token: &Token, hashes: &[String]) -> Result<
 }
 
 async fn read(client: &Client, server: &str) -> Result<BTreeMap<String, String>, JoinError> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
+    let api: Api<ConfigMap> = Api::namespaced(bounded(client.clone()), "kube-public");
     match request::retried(|| api.get("cluster-info")).await {
         Ok(map) => Ok(map.data.unwrap_or_default()),
         Err(JoinError::Api(Error::Api(status))) => Err(no_info(server, status.message.clone())),
@@ -134,6 +135,17 @@ mod tests {
         let key = EncodingKey::from_secret(token.secret().as_bytes());
         let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256).unwrap();
         format!("{header}..{signature}")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_answers_nothing_is_given_up() {
+        let silent = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+        });
+        let client = Client::new(silent, "default");
+        let read = tokio::time::timeout(Duration::from_secs(86_400), read(&client, "https://192.0.2.1:6443")).await;
+        let error = read.expect("it ends").unwrap_err();
+        assert!(matches!(error, JoinError::Unreachable { .. }), "{error}");
     }
 
     #[test]
