@@ -198,6 +198,11 @@ impl PodCache {
         self.write(|e| e.unread.insert(uid.clone()));
     }
 
+    /// The pods that have to be read from the runtime before anybody acts on them.
+    pub fn unread(&self) -> Vec<PodUid> {
+        self.read(|e| e.unread.iter().cloned().collect())
+    }
+
     /// Every pod the runtime was seen to have.
     pub fn all(&self) -> Vec<Arc<RuntimePod>> {
         self.read(|e| e.pods.values().cloned().collect())

@@ -147,6 +147,7 @@ impl Pleg {
     /// view of pods that have none.
     pub async fn relist(&self) -> Result<(), CriError> {
         let began = Instant::now();
+        let unread = self.cache.unread();
         let (all_sandboxes, all_containers) = (SandboxFilter::default(), ContainerFilter::default());
         let (sandboxes, containers) = tokio::try_join!(
             self.runtime.list_pod_sandboxes(&all_sandboxes),
@@ -168,6 +169,8 @@ impl Pleg {
                 match read_pod(self.runtime.as_ref(), &uid, &listed.name, None).await {
                     // Whoever works on it by now looks for himself, and may have seen more.
                     Ok(_) if self.workers.runtime_changed(&uid) => {}
+                    // It went after it was listed.
+                    Ok(pod) if !pod.exists() => self.cache.remove(&uid),
                     Ok(pod) => {
                         self.cache.put(pod);
                     }
@@ -179,6 +182,10 @@ impl Pleg {
             }
         });
         join_all(reads).await;
+        // What was not readable before this list, and is not in it, is gone.
+        for uid in unread.into_iter().filter(|uid| !listed.contains_key(uid) && !self.workers.contains(uid)) {
+            self.cache.remove(&uid);
+        }
         // A full channel means that a relist is already announced.
         let _ = self.relisted.try_send(());
         Ok(())
@@ -189,6 +196,7 @@ impl Pleg {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use cri::fake::{FakeRuntime, Op, unavailable};
+    use cri::types::SandboxConfig;
 
     use super::*;
 
@@ -206,6 +214,45 @@ mod tests {
         let cancelled = CancellationToken::new();
         cancelled.cancel();
         assert!(!pleg.first_list(&cancelled).await);
+    }
+
+    /// A generator without workers, over a runtime with the sandbox of one pod.
+    async fn unattended() -> (Arc<FakeRuntime>, SandboxId, Pleg, PodUid) {
+        let (runtime, uid) = (FakeRuntime::new(), PodUid::new("u"));
+        let labels = [(labels::POD_UID.to_owned(), uid.to_string())].into();
+        let sandbox = runtime.run_pod_sandbox(&SandboxConfig { labels, ..SandboxConfig::default() }, "").await.unwrap();
+        let (cache, workers) = (Arc::new(PodCache::new()), PodWorkers::new());
+        let (period, (relisted, _)) = (Duration::from_secs(60), mpsc::channel(1));
+        let pleg = Pleg::new(runtime.clone(), cache, workers, period, RelistHealth::new(period), relisted);
+        (runtime, sandbox, pleg, uid)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_goes_between_list_and_look_is_not_known() {
+        let (runtime, sandbox, pleg, uid) = unattended().await;
+        runtime.delay(Op::ListContainers, 1, Duration::from_secs(2));
+        let remove = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            runtime.remove_pod_sandbox(&sandbox).await
+        };
+        let (relisted, removed) = tokio::join!(pleg.relist(), remove);
+        relisted.and(removed).unwrap();
+        assert_eq!(runtime.count(Op::ListPodSandbox), 2, "it was looked at");
+        assert!(!pleg.cache.knows(&uid));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_there_does_not_stay_unread() {
+        let (runtime, sandbox, pleg, uid) = unattended().await;
+        runtime.fail_next(Op::PodSandboxStatus, 1, unavailable(Op::PodSandboxStatus));
+        pleg.relist().await.unwrap();
+        assert!(pleg.cache.is_unread(&uid));
+        runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+        runtime.fail_next(Op::ListContainers, 1, unavailable(Op::ListContainers));
+        pleg.relist().await.unwrap_err();
+        assert!(pleg.cache.is_unread(&uid), "nobody said yet that it is gone");
+        pleg.relist().await.unwrap();
+        assert!(!pleg.cache.knows(&uid));
     }
 
     #[tokio::test(start_paused = true)]
