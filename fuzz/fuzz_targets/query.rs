@@ -1,9 +1,9 @@
 //! What a request line says: paths, queries, durations and continue tokens.
 #![no_main]
 
+use apiserver::options;
 use apiserver::request_info::{Query, parse};
 use apiserver::verbs::list::ContinueToken;
-use apiserver::{go_duration, options};
 use http::Method;
 use libfuzzer_sys::fuzz_target;
 
@@ -13,6 +13,6 @@ fuzz_target!(|text: &str| {
     let info = parse(&Method::GET, path, &query);
     let _ = info.authorization_name(&query);
     let _ = options::list(&query, true);
-    let _ = go_duration::parse(text);
+    let _ = gojson::duration::parse(text);
     let _ = ContinueToken::decode(text);
 });

@@ -17,7 +17,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("controlplane-lite/scheme", &["pki", "quantity"]),
     ("controlplane-lite/auth", &["pki", "storage"]),
     ("controlplane-lite/managedfields", &["scheme"]),
-    ("controlplane-lite/apiserver", &["auth", "managedfields", "pki", "quantity", "scheme", "storage"]),
+    ("controlplane-lite/apiserver", &["auth", "gojson", "managedfields", "pki", "quantity", "scheme", "storage"]),
     ("controlplane-lite/client", &["gojson"]),
     ("controlplane-lite/scheduler", &["client", "quantity"]),
     ("controlplane-lite/controllers", &["client", "pki"]),

@@ -168,36 +168,10 @@ pub(super) fn parse<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, S
     serde_json::from_value(value).map_err(|e| e.to_string())
 }
 
-/// The longest duration that Go has, some 292 years. What is no longer can be added to any clock.
-const LONGEST: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
-
-/// A duration as Go writes it: `1h2m3.5s`, `100ms`.
+/// A duration as Go writes it: `1h2m3.5s`, `100ms`. None below zero.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is not a duration");
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    if rest == "0" {
-        return Ok(total);
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
-        rest = &rest[digits..];
-        let unit_length = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let seconds = match &rest[..unit_length] {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return Err(bad()),
-        };
-        rest = &rest[unit_length..];
-        let term = Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())?;
-        total = total.checked_add(term).filter(|total| *total <= LONGEST).ok_or_else(bad)?;
-    }
-    if text.is_empty() { Err(bad()) } else { Ok(total) }
+    let nanoseconds = gojson::duration::parse(text).ok().and_then(|nanoseconds| u64::try_from(nanoseconds).ok());
+    nanoseconds.map(Duration::from_nanos).ok_or_else(|| format!("{text:?} is not a duration"))
 }
 
 fn time(value: Value) -> Result<Duration, String> {
@@ -585,6 +559,10 @@ protectKernelDefaults: true\npodsPerCore: 0\neventRecordQPS: 5\neventBurst: 7\ne
         assert_eq!(duration("1h2m3.5s"), Ok(Duration::from_millis(3_723_500)));
         assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert_eq!(duration("+1.5h0.5m"), Ok(Duration::from_secs(5430)));
+        assert_eq!(duration("7\u{b5}s2\u{3bc}s"), Ok(Duration::from_micros(9)), "either sign for micro");
+        let longest = Duration::from_nanos(9_223_372_036_854_775_807);
+        assert_eq!(duration("9223372036854775807ns"), Ok(longest), "to the last digit");
         assert_eq!(duration("2562047h"), Ok(Duration::from_secs(2_562_047 * 3600)));
         // Longer than Go's are those that `time.ParseDuration` refuses, too.
         let longer = ["2562048h", "3000000h", "18000000000000000000s18000000000000000000s"];

@@ -22,7 +22,6 @@ pub mod flow;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod go_duration;
 mod gzip;
 mod impersonation;
 mod inprocess;

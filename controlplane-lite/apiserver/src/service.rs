@@ -14,7 +14,6 @@ use super::answer;
 use super::body::{self, Body};
 use super::call::Call;
 use super::flow::{self, Held, Level, Pools, Use};
-use super::go_duration;
 use super::inprocess::InProcessUser;
 use super::metrics;
 use super::options;
@@ -223,9 +222,11 @@ async fn limited(
 /// The client's `timeout` parameter, at most the server's own.
 fn timeout(query: &Query) -> Result<Duration, ApiError> {
     let Some(text) = query.get("timeout").filter(|t| !t.is_empty()) else { return Ok(DEADLINE) };
-    let asked = go_duration::parse(text).map_err(|_| {
+    let asked = gojson::duration::parse(text).map_err(|_| {
         ApiError::bad_request(format!("invalid timeout specified in the request URL - time: invalid duration {text:?}"))
     })?;
+    // What is over before it began asks for nothing.
+    let asked = u64::try_from(asked).map_or(Duration::ZERO, Duration::from_nanos);
     Ok(if asked.is_zero() { DEADLINE } else { asked.min(DEADLINE) })
 }
 

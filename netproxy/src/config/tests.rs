@@ -163,8 +163,27 @@ fn durations_are_gos() {
     assert_eq!(read("1h2m3.5s"), Ok(Duration::from_millis(3_723_500)));
     assert_eq!(read("100ms"), Ok(Duration::from_millis(100)));
     assert_eq!(read("0s"), Ok(Duration::ZERO));
+    assert_eq!(read("1.5h0.5m"), Ok(Duration::from_secs(5430)));
+    assert_eq!(read(".5s"), Ok(Duration::from_millis(500)));
     assert_eq!(read("2562047h"), Ok(Duration::from_secs(2_562_047 * 3600)));
-    for text in ["", "5", "s", "1x", "-1s", "1..2s", "1 s", "PT1H", "1 hour ago", "2562048h", "9999999999999999999h"] {
+    for text in [
+        "",
+        "5",
+        "s",
+        "1x",
+        "-1s",
+        "1..2s",
+        "1 s",
+        "PT1H",
+        "1 hour ago",
+        "1hour",
+        "5mins",
+        "1H",
+        "1h,30m",
+        "1,5s",
+        "2562048h",
+        "9999999999999999999h",
+    ] {
         assert!(read(text).is_err(), "{text}");
     }
 }
