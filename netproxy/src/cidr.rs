@@ -88,7 +88,9 @@ impl FromStr for Cidr4 {
     fn from_str(text: &str) -> Result<Self, CidrError> {
         let parse = || {
             let (addr, len) = text.trim().split_once('/')?;
-            Self::new(addr.parse().ok()?, len.parse().ok()?)
+            // Digits alone: a number may have a sign, and a length has none.
+            let len = len.parse().ok().filter(|_| !len.starts_with('+'))?;
+            Self::new(addr.parse().ok()?, len)
         };
         parse().ok_or_else(|| CidrError { text: text.to_owned() })
     }
@@ -98,6 +100,13 @@ impl FromStr for Cidr4 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn lengths_are_digits() {
+        for text in ["10.0.0.0/+8", "10.0.0.0/-8", "10.0.0.0/ 8", "10.0.0.0/"] {
+            assert!(text.parse::<Cidr4>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn contains_and_prints() {

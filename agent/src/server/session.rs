@@ -142,7 +142,8 @@ pub(crate) fn ports(text: &str) -> Result<Vec<u16>, ErrorResponse> {
     let numbers = values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|text| !text.is_empty());
     let ports: Result<Vec<u16>, _> = numbers
         .map(|text| {
-            let port = text.parse().ok().filter(|port: &u16| *port > 0);
+            // Digits alone: a number may have a sign, and a port has none.
+            let port = text.parse().ok().filter(|port: &u16| *port > 0 && !text.starts_with('+'));
             port.ok_or_else(|| {
                 ErrorResponse::new(StatusCode::BAD_REQUEST, format!("unable to parse {text:?} as a port"))
             })
@@ -284,7 +285,7 @@ mod tests {
     fn port_lists() {
         assert_eq!(ports("port=80&port=81,82").unwrap(), [80, 81, 82]);
         assert_eq!(ports("").unwrap(), [0u16; 0]);
-        for bad in ["port=0", "port=x", "port=70000"] {
+        for bad in ["port=0", "port=x", "port=%2b80", "port=70000"] {
             assert_eq!(ports(bad).unwrap_err().status, StatusCode::BAD_REQUEST, "{bad}");
         }
     }

@@ -39,8 +39,10 @@ impl std::str::FromStr for Cidr {
     fn from_str(text: &str) -> Result<Self, BadCidr> {
         let bad = || BadCidr(text.to_owned());
         let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
+        // Digits alone: a number may have a sign, and a length has none.
+        let is_signed = prefix.starts_with('+');
         let prefix: u8 = prefix.parse().map_err(|_| bad())?;
-        if !(8..=29).contains(&prefix) {
+        if is_signed || !(8..=29).contains(&prefix) {
             return Err(bad());
         }
         let address: Ipv4Addr = address.parse().map_err(|_| bad())?;

@@ -90,8 +90,10 @@ impl fmt::Display for Revision {
 impl FromStr for Revision {
     type Err = std::num::ParseIntError;
 
+    /// Digits alone, as Go's `ParseUint` takes them: a revision has no sign.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self)
+        let digits = if text.starts_with('+') { "" } else { text };
+        digits.parse().map(Self)
     }
 }
 
@@ -356,7 +358,7 @@ mod tests {
     #[test]
     fn revisions_parse() {
         assert_eq!("12".parse::<Revision>().unwrap(), Revision(12));
-        for bad in ["", "-1", "abc", "99999999999999999999"] {
+        for bad in ["", "-1", "+1", "abc", "99999999999999999999"] {
             assert!(bad.parse::<Revision>().is_err(), "{bad:?}");
         }
     }

@@ -79,7 +79,9 @@ impl FromStr for Cidr {
     fn from_str(text: &str) -> Result<Self, CidrError> {
         let syntax = || CidrError::Syntax(text.to_owned());
         let (address, prefix) = text.split_once('/').ok_or_else(syntax)?;
-        Self::new(address.parse().map_err(|_| syntax())?, prefix.parse().map_err(|_| syntax())?)
+        // Digits alone: a number may have a sign, and a length has none.
+        let prefix = prefix.parse().ok().filter(|_| !prefix.starts_with('+')).ok_or_else(syntax)?;
+        Self::new(address.parse().map_err(|_| syntax())?, prefix)
     }
 }
 
@@ -158,6 +160,11 @@ mod tests {
 
     fn cidr(text: &str) -> Cidr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn lengths_are_digits() {
+        assert!("10.0.0.0/+8".parse::<Cidr>().is_err());
     }
 
     #[test]
