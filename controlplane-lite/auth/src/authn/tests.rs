@@ -313,6 +313,23 @@ fn impersonation() {
         (account.required[0].resource.as_str(), account.required[0].namespace.as_str()),
         ("serviceaccounts", "ns")
     );
+    // As `SplitUsername` of upstream's serviceaccount/util.go: what cannot be an account's name is a user's.
+    for user in [
+        "system:serviceaccount:ns:a:b",
+        "system:serviceaccount:ns:",
+        "system:serviceaccount::a",
+        "system:serviceaccount:ns",
+        "system:serviceaccount:Ns:a",
+        "system:serviceaccount:n.s:a",
+        "system:serviceaccount:ns:-a",
+        "system:serviceaccount:ns:a..b",
+    ] {
+        let found = ask(&[("Impersonate-User", user)]).unwrap().unwrap();
+        assert_eq!((found.required[0].resource.as_str(), found.required[0].name.as_str()), ("users", user));
+        assert_eq!(found.user.groups, [AUTHENTICATED], "{user}");
+    }
+    let dotted = ask(&[("Impersonate-User", "system:serviceaccount:ns:a.b")]).unwrap().unwrap();
+    assert_eq!(dotted.required[0].resource, "serviceaccounts");
     let anonymous = ask(&[("Impersonate-User", "system:anonymous")]).unwrap().unwrap();
     assert_eq!(anonymous.user.groups, [UNAUTHENTICATED]);
     for bad in [("Impersonate-Group", "x"), ("Impersonate-Uid", "x"), ("Impersonate-Extra-a", "x")] {
