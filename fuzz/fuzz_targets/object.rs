@@ -1,11 +1,10 @@
-//! Objects of every kind, made, changed and shown.
+//! Objects of every kind, made, changed and shown: a kind's plural, a line with the object, one with what it becomes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let [which, rest @ ..] = data else { return };
-    let at = rest.iter().position(|b| *b == 0).unwrap_or(rest.len());
-    let (before, after) = rest.split_at(at);
-    apiserver::fuzzing::object(*which, before, after.get(1..).unwrap_or_default());
+    let mut lines = data.splitn(3, |b| *b == b'\n').map(<[u8]>::trim_ascii);
+    let mut line = || lines.next().unwrap_or_default();
+    apiserver::fuzzing::object(line(), line(), line());
 });

@@ -92,11 +92,12 @@ pub fn cidr(text: &str) {
     }
 }
 
-/// Objects of a kind, before and after a change: whatever the kind's rules make of them is an object that can be stored,
+/// Objects of a kind (its plural, or else any), before and after a change: whatever the kind's rules make of them is an object that can be stored,
 /// whose header tells its selectable fields as the object does, and that can be shown.
-pub fn object(which: u8, before: &[u8], after: &[u8]) {
+pub fn object(plural: &[u8], before: &[u8], after: &[u8]) {
     let kinds: Vec<&Arc<Kind>> = scheme::builtin().kinds().filter(|kind| kind.stores()).collect();
-    let kind = kinds[usize::from(which) % kinds.len()];
+    let any = || kinds[plural.iter().map(|b| usize::from(*b)).sum::<usize>() % kinds.len()];
+    let kind = kinds.iter().copied().find(|kind| kind.plural.as_bytes() == plural).unwrap_or_else(any);
     let read = |text| Some(decode(kind, MediaType::Json, text, FieldValidation::Ignore).ok()?.object);
     let user = Requester { username: "fuzz", uid: "", groups: &[], extra: &BTreeMap::new() };
     let context = Context { user, now: "2026-01-01T00:00:00Z", uid: "uid" };
