@@ -43,7 +43,8 @@ impl RuntimeContainer {
 
 /// A pod as the runtime knows it. Sandboxes and containers stand newest first: by their attempts, which only grow, and
 /// not by when they were created, since the machine's clock may have been set back meanwhile
-/// (pkg/kubelet/kuberuntime/kuberuntime_gc.go: `byAttempt`). Those of containers with different names do not compare.
+/// (pkg/kubelet/kuberuntime/kuberuntime_gc.go: `byAttempt`). A container that runs stands before dead ones, whatever
+/// their attempts: it needs no second instance. Those of containers with different names do not compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuntimePod {
     pub uid: PodUid,
@@ -131,7 +132,7 @@ impl RuntimePod {
             })
             .collect();
         containers.sort_by(|a, b| {
-            let key = |c: &RuntimeContainer| (c.status.metadata.attempt, c.status.created_at);
+            let key = |c: &RuntimeContainer| (c.is_running(), c.status.metadata.attempt, c.status.created_at);
             key(b).cmp(&key(a))
         });
         Self { uid, name, sandboxes, containers }
@@ -320,6 +321,13 @@ mod tests {
         assert!(!cache.knows(&uid), "nothing was left of it");
         cache.replace(&last, view(1));
         assert!(!cache.knows(&uid), "it was forgotten");
+    }
+
+    #[test]
+    fn what_runs_counts_before_what_is_dead() {
+        let pod = runtime(vec![], vec![made("a", 3, "s0", 9, Exited), made("a", 1, "s0", 1, Running)]);
+        let attempts: Vec<u32> = pod.containers_named("a").map(|c| c.status.metadata.attempt).collect();
+        assert_eq!(attempts, [1, 3]);
     }
 
     #[test]

@@ -56,3 +56,10 @@ fn a_deadline_is_counted_by_the_clock_that_wrote_the_start() {
     s.wall = Some(at(3600 + 60));
     assert_eq!(s.shows(11), "Containers stop:30s (DeadlineExceeded)");
 }
+
+/// Whatever numbers the runtime gives them: a container that runs needs no second instance.
+#[test]
+fn what_runs_is_not_started_again_for_a_dead_instance() {
+    assert_eq!(scene(ONE, &[("a", 0, Running, 0), ("a", 1, Exited, 1)]).shows(200), "Syncing keep");
+    assert_eq!(scene(ONE, &[("a", 0, Exited, 1), ("a", 1, Exited, 1)]).shows(200), "Syncing start:s0[a#2/2]");
+}
