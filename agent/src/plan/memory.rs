@@ -190,7 +190,7 @@ impl Memory {
             Outcome::HookEnded(id) => {
                 self.hooks_ended.insert(id);
             }
-            Outcome::SandboxNameTaken(attempt) => self.free_sandbox = self.free_sandbox.max(attempt + 1),
+            Outcome::SandboxNameTaken(attempt) => self.free_sandbox = self.free_sandbox.max(attempt.saturating_add(1)),
             Outcome::Starting(start) => {
                 if let Some((hash, ended)) = start.ended {
                     self.crashes.next((start.name, hash), ended, now);
@@ -206,7 +206,7 @@ impl Memory {
                 let pause = match cause {
                     StartFailure::Other => retry_pause(tries.failures),
                     StartFailure::NameTaken => {
-                        tries.free_attempt = tries.free_attempt.max(start.attempt + 1);
+                        tries.free_attempt = tries.free_attempt.max(start.attempt.saturating_add(1));
                         retry_pause(tries.failures)
                     }
                     StartFailure::Image(ImageFailure::Pull(error)) => {

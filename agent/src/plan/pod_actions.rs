@@ -71,10 +71,10 @@ fn sandbox_needed(pod: &Pod, runtime: &RuntimePod) -> Result<SandboxId, u32> {
     let ready = runtime.sandboxes.iter().filter(|s| s.summary.state == SandboxState::Ready).count();
     let host = spec::host_network(pod);
     if ready > 1 || latest.summary.state != SandboxState::Ready || network_changed(latest, host) {
-        return Err(latest.summary.metadata.attempt + 1);
+        return Err(latest.summary.metadata.attempt.saturating_add(1));
     }
     if !host && latest.ips.is_empty() {
-        return Err(latest.summary.metadata.attempt + 1);
+        return Err(latest.summary.metadata.attempt.saturating_add(1));
     }
     Ok(latest.summary.id.clone())
 }

@@ -209,7 +209,7 @@ fn without_instance(input: &ContainerInput<'_>, old: Option<&ContainerStatus>, s
         let words = "The container could not be located when the pod was deleted.  The container used to be Running";
         status.last_state = Some(lost(words));
         if input.pod.metadata.deletion_timestamp.is_none() {
-            status.restart_count += 1;
+            status.restart_count = status.restart_count.saturating_add(1);
         }
     }
 }

@@ -109,13 +109,13 @@ fn container_start(
     let leftover = newest.filter(|c| c.status.state == ContainerState::Created);
     let restart_count = match (leftover, newest) {
         (Some(left), _) => left.restart_count,
-        (None, Some(before)) => before.restart_count + 1,
+        (None, Some(before)) => before.restart_count.saturating_add(1),
         (None, None) => remembered_restarts(&wanted.name, facts),
     };
     let free = memory.tries.get(&wanted.name).map_or(0, |t| t.free_attempt);
     let others = facts.runtime.containers_named(&wanted.name).filter(|c| leftover.is_none_or(|l| l.id() != c.id()));
     // Whatever is newest has the greatest attempt of its name.
-    let after_others = others.map(|c| c.status.metadata.attempt + 1).max().unwrap_or(0);
+    let after_others = others.map(|c| c.status.metadata.attempt.saturating_add(1)).max().unwrap_or(0);
     Some(ContainerStart {
         kind: wanted.kind,
         name: wanted.name.clone(),

@@ -67,6 +67,20 @@ const SIDE_STARTUP: &str =
     "  initContainers: [{name: s, restartPolicy: Always, startupProbe: {}}, {name: i}]\n  containers: [{name: a}]";
 
 #[test]
+fn an_attempt_that_is_the_greatest_does_not_overflow() {
+    check_with(
+        TWO,
+        vec![sandbox(u32::MAX, false, false)],
+        &[],
+        &ProbeView::default(),
+        "kill-pod new:4294967295 s:a s:b",
+    );
+    let mut no_address = sandbox(u32::MAX, true, false);
+    no_address.ips.clear();
+    check_with(TWO, vec![no_address], &[], &ProbeView::default(), "kill-pod new:4294967295 s:a s:b");
+}
+
+#[test]
 fn sandboxes() {
     let none = ProbeView::default();
     check_with(TWO, vec![], &[], &none, "new:0 s:a s:b");

@@ -63,3 +63,22 @@ fn what_runs_is_not_started_again_for_a_dead_instance() {
     assert_eq!(scene(ONE, &[("a", 0, Running, 0), ("a", 1, Exited, 1)]).shows(200), "Syncing keep");
     assert_eq!(scene(ONE, &[("a", 0, Exited, 1), ("a", 1, Exited, 1)]).shows(200), "Syncing start:s0[a#2/2]");
 }
+
+/// Numbers come from the runtime and from what it refuses: none of them ends the worker.
+#[test]
+fn the_greatest_attempt_is_followed_by_itself() {
+    let mut s = scene(ONE, &[]);
+    let (sandbox, mut ended) = instance(&s.pod, "a", 0, Exited, 1);
+    ended.metadata.attempt = u32::MAX;
+    ended.annotations.clear();
+    s.runtime = runtime(s.runtime.sandboxes.clone(), vec![(sandbox, ended)]);
+    let most = "Syncing start:s0[a#4294967295/4294967295]";
+    assert_eq!(s.shows(200), most);
+    let Some(Effect::Start(mut start)) = s.decide(200).effects.pop() else { panic!() };
+    let (start, why) = (start.containers.remove(0), WaitReason { reason: String::new(), message: String::new() });
+    s.memory.note(Outcome::StartFailed { start, why, cause: StartFailure::NameTaken }, at(200));
+    assert_eq!(s.shows(400), most);
+    let mut none = Scene::bare(ONE);
+    none.memory.note(Outcome::SandboxNameTaken(u32::MAX), at(0));
+    assert_eq!(none.shows(0), "Syncing start:new:4294967295[a#0/0]");
+}
