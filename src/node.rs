@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use agent::answers::bounded;
 use agent::cgroup::CgroupTree;
 use agent::config::CgroupDriver;
 use agent::ids::is_subdomain;
@@ -104,7 +105,7 @@ pub async fn start(inputs: NodeInputs, tasks: &Tasks, reporter: Reporter) -> Res
     // Whom the agent admits, the plugin must not refuse.
     let reserved_ports = reserved(&config.node.own_ports, config.server.port);
     if let Some(path) = applied.proxy_kubeconfig.filter(|_| !inputs.proxy_client_is_chosen) {
-        inputs.proxy_client = kubeconfig::client(&path).await?;
+        inputs.proxy_client = proxy_client(&path).await?;
     }
     instance::note_logs(&inputs.paths, &config.paths.pod_logs)?;
     // Before the first link or rule: whoever ends the node has to know of them.
@@ -215,7 +216,8 @@ fn network_config(
 
 /// The pods' network: links, routes and the plugin's configuration.
 fn start_network(inputs: &NodeInputs, network: NetworkConfig, metrics: netproxy::informer::Metrics, tasks: &Tasks) {
-    let clients = network::Clients { nodes: inputs.proxy_client.clone(), own_node: inputs.client.clone(), metrics };
+    let own_node = bounded(inputs.client.clone());
+    let clients = network::Clients { nodes: inputs.proxy_client.clone(), own_node, metrics };
     tasks.keep("pod network", move |token| {
         let (network, clients) = (network.clone(), clients.clone());
         async move { Ok(network::run(network, clients, token).await?) }
@@ -258,6 +260,11 @@ fn start_dns(inputs: &NodeInputs, cluster: Cluster, metrics: netproxy::dns::Metr
         }
     });
     Ok(())
+}
+
+/// The API as the service proxy that its configuration file names.
+async fn proxy_client(kubeconfig: &Path) -> Result<Client> {
+    Ok(bounded(kubeconfig::client(kubeconfig).await?))
 }
 
 fn proxy_config(inputs: &NodeInputs) -> Result<ServiceProxyConfig> {
@@ -328,5 +335,28 @@ fn v4(address: IpAddr) -> Result<Ipv4Addr> {
     match address {
         IpAddr::V4(address) => Ok(address),
         IpAddr::V6(address) => bail!(UsageError(format!("{address}: only IPv4 is spoken so far"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_answers_nothing_is_not_waited_for_without_end() {
+        // It takes connections, and leaves them at that.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kubeconfig");
+        let config = serde_json::json!({
+            "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", silent.local_addr().unwrap())}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c"}}],
+            "current-context": "c",
+        });
+        std::fs::write(&path, config.to_string()).unwrap();
+        let client = proxy_client(&path).await.unwrap();
+        let asked = tokio::time::timeout(std::time::Duration::from_secs(86_400), client.apiserver_version()).await;
+        asked.expect("it ends").unwrap_err();
     }
 }
