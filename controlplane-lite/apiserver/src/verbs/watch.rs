@@ -57,6 +57,10 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
     let lines = match snapshots::hold(&call.server, payer.as_ref(), room, begin, CacheWatch::initial_bytes).await {
         Ok((watch, loan)) => {
             lent.clone_from(&loan);
+            if loan.is_some() {
+                // A long state may come through a slow line, as a long list may.
+                watch.spare_while_beginning();
+            }
             let include = IncludeObject::from_query(call.query.get("includeObject").unwrap_or("")).unwrap_or_default();
             let form = Form { kind: call.kind.clone(), accept, include, columns: true, second: 0 };
             let open = Open { call: call.clone(), form, watch, deadline, ended: false, loan, _place: place };

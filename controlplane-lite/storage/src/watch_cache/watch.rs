@@ -141,6 +141,12 @@ impl CacheWatch {
         self.initial.as_slice().iter().map(PendingEvent::bytes).sum()
     }
 
+    /// Lets it be behind, until it has begun, by as much as it begins with, however old that is: somebody has room for
+    /// what it keeps.
+    pub fn spare_while_beginning(&self) {
+        self.pending.spare(self.initial_bytes());
+    }
+
     /// Whether it has yielded all that it begins with.
     pub fn has_begun(&self) -> bool {
         self.initial.len() == 0
@@ -174,6 +180,9 @@ impl Stream for CacheWatch {
         this.pending.let_go();
         for _ in 0..ASKED_AT_ONCE {
             let Some(event) = this.initial.next() else { break };
+            if this.initial.len() == 0 {
+                this.pending.spare(0);
+            }
             if let Some(delivery) = event.resolve(&this.filter) {
                 return Poll::Ready(Some(Ok(this.event(delivery))));
             }

@@ -64,14 +64,18 @@ struct Backlog {
     bytes: AtomicUsize,
     /// It has read everything before this revision, perhaps more.
     oldest: AtomicU64,
+    /// So much of it may be however old.
+    spared: AtomicUsize,
     /// Set when it fell behind too far: it gets nothing more, not even what it has yet to read.
     cut: AtomicBool,
 }
 
 impl Backlog {
-    /// Whether it has yet to read what happened at `revision` or before. A watch that reads just now may seem to.
+    /// Whether it has yet to read what happened at `revision` or before, and more than is spared. A watch that reads just
+    /// now may seem to.
     fn reaches(&self, revision: Revision) -> bool {
-        self.bytes.load(Ordering::Acquire) > 0 && self.oldest.load(Ordering::Acquire) <= revision.0
+        self.bytes.load(Ordering::Acquire) > self.spared.load(Ordering::Acquire)
+            && self.oldest.load(Ordering::Acquire) <= revision.0
     }
 }
 
@@ -128,6 +132,11 @@ impl Pending {
             self.backlog.bytes.fetch_sub(event.bytes(), Ordering::AcqRel);
         }
         polled
+    }
+
+    /// Lets so many bytes wait however old they are.
+    pub(super) fn spare(&self, bytes: usize) {
+        self.backlog.spared.store(bytes, Ordering::Release);
     }
 
     /// Whether everything was read that happened before the question, and nothing was lost.

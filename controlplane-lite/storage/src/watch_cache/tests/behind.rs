@@ -101,3 +101,35 @@ async fn what_was_written_before_a_restore_is_not_shown_behind_it() {
     world.pods.apply(&Event::Put { entry, created: true }, Instant::now());
     assert_eq!(world.pods.get("ns", "a").unwrap().label("app"), Some("behind"));
 }
+
+/// A long list that comes through a slow line.
+#[tokio::test]
+async fn a_watch_that_has_not_begun_is_not_behind_by_what_it_has_room_for() {
+    let later = Instant::now() + Duration::from_secs(3600);
+    for (spared, size, left) in [(false, 1, 0), (true, 1, 1), (true, 40_000, 0)] {
+        let world = world().await;
+        for name in ["a", "b"] {
+            world.put("ns", name, &"x".repeat(10_000), "").await;
+        }
+        let state = WatchRequest::new(Filter::all().in_namespace("ns"), WatchStart::State);
+        let mut slow = world.pods.watch(state).unwrap();
+        if spared {
+            slow.spare_while_beginning();
+        }
+        take(&mut slow, 1).await;
+        world.put("ns", "a", &"y".repeat(size), "").await;
+        let forget = async || {
+            for _ in 0..200 {
+                world.put("other", "a", "", "").await;
+            }
+            world.pods.trim(later);
+            world.pods.trim(later);
+        };
+        forget().await;
+        assert_eq!(world.pods.read().watchers.len(), left, "{spared} {size}");
+        take(&mut slow, 1).await;
+        world.pods.trim(later);
+        world.pods.trim(later);
+        assert_eq!(world.pods.read().watchers.len(), 0, "it has begun");
+    }
+}
