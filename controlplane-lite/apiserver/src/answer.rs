@@ -193,8 +193,8 @@ impl Answers {
         })
     }
 
-    /// What goes out behind an answer, on a connection that is no longer the server's: the messages of a WebSocket. It is
-    /// under the same rule as the answers.
+    /// What goes out behind an answer, on a connection that is no longer the server's: the messages of a WebSocket. It
+    /// is under the same rule as the answers.
     pub fn behind(&self, loan: Option<Loan>) -> Behind {
         let connection: Arc<Connection> = Arc::default();
         let hold = Hold::new(Vec::new(), loan, connection.trust());

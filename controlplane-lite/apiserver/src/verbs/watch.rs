@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::stream::StreamExt;
+use futures::stream::{BoxStream, StreamExt};
 use http::{HeaderValue, Request, Response, header};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
@@ -17,6 +17,7 @@ use crate::flow::{LARGE_BODY, Permit};
 use crate::negotiate::{self, Accept, Format, Shape};
 use crate::options::{self, ListOptions};
 use crate::respond;
+use crate::server::Server;
 use crate::snapshots::{self, Loan, Payer, Room, SHORT_START};
 use crate::status::ApiError;
 use crate::websocket::{self, Outgoing, Timeouts};
@@ -74,24 +75,7 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
         Err(error) => return Err(error),
     };
     if websocket::is_request(request.headers()) {
-        let behind = Arc::new(call.server.flow.answers.behind(lent));
-        let overdue = behind.clone();
-        // One event per text message.
-        let text = move |line: Line| {
-            let parts = line.without_end().into_parts();
-            Outgoing::text(parts.flat_map(|part| behind.hand_out(part)))
-        };
-        let stopping = call.server.stopping.clone();
-        let end = async move {
-            // The last bookmark may still be on its way at the deadline.
-            tokio::select! {
-                () = sleep_until(deadline + answer::UNREAD) => {}
-                () = stopping.cancelled() => {}
-                () = overdue.overdue() => {}
-            }
-        };
-        let timeouts = Timeouts { unread: answer::UNREAD, end: end.boxed() };
-        return Ok(websocket::answer(request, "", lines.map(text).boxed(), timeouts));
+        return Ok(over_websocket(&call.server, request, lines, lent, deadline));
     }
     let mut response = Response::new(body::stream(lines.flat_map(|line| futures::stream::iter(line.into_parts()))));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(accept)));
@@ -99,6 +83,33 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
         response.extensions_mut().insert(loan);
     }
     Ok(response)
+}
+
+/// One event per text message.
+fn over_websocket(
+    server: &Server,
+    request: &mut Request<Body>,
+    lines: BoxStream<'static, Line>,
+    loan: Option<Loan>,
+    deadline: Instant,
+) -> Response<Body> {
+    let behind = Arc::new(server.flow.answers.behind(loan));
+    let overdue = behind.clone();
+    let text = move |line: Line| {
+        let parts = line.without_end().into_parts();
+        Outgoing::text(parts.flat_map(|part| behind.hand_out(part)))
+    };
+    let stopping = server.stopping.clone();
+    let end = async move {
+        // The last bookmark may still be on its way at the deadline.
+        tokio::select! {
+            () = sleep_until(deadline + answer::UNREAD) => {}
+            () = stopping.cancelled() => {}
+            () = overdue.overdue() => {}
+        }
+    };
+    let timeouts = Timeouts { unread: answer::UNREAD, end: end.boxed() };
+    websocket::answer(request, "", lines.map(text).boxed(), timeouts)
 }
 
 fn content_type(accept: Accept) -> &'static str {

@@ -71,8 +71,8 @@ struct Backlog {
 }
 
 impl Backlog {
-    /// Whether it has yet to read what happened at `revision` or before, and more than is spared. A watch that reads just
-    /// now may seem to.
+    /// Whether it has yet to read what happened at `revision` or before, and more than is spared. A watch that reads
+    /// just now may seem to.
     fn reaches(&self, revision: Revision) -> bool {
         self.bytes.load(Ordering::Acquire) > self.spared.load(Ordering::Acquire)
             && self.oldest.load(Ordering::Acquire) <= revision.0
