@@ -178,6 +178,7 @@ const ABOUT_TIME: &[(&str, &str)] = &[
     ("agent/src/volume/tests/lifetime.rs", "paused"),
     ("controlplane-lite/apiserver/src/service.rs", "what a request says of its own time"),
     ("controlplane-lite/apiserver/src/services.rs", "a moment to count from"),
+    ("controlplane-lite/apiserver/src/snapshots.rs", "others have their turn while a request is waited for"),
     ("controlplane-lite/apiserver/src/warnings.rs", "what is collected goes with its task"),
     ("controlplane-lite/client/src/reflect/tests.rs", "paused"),
     ("controlplane-lite/client/src/workqueue.rs", "others have their turn inside a worker"),
