@@ -185,11 +185,7 @@ impl FieldError {
         let mut text = self.kind.words().to_owned();
         if !matches!(
             self.kind,
-            FieldErrorKind::Required
-                | FieldErrorKind::Forbidden
-                | FieldErrorKind::TooLong
-                | FieldErrorKind::TooMany
-                | FieldErrorKind::Internal
+            FieldErrorKind::Required | FieldErrorKind::Forbidden | FieldErrorKind::TooLong | FieldErrorKind::Internal
         ) {
             text.push_str(": ");
             text.push_str(&go_value(&self.bad_value));
@@ -301,5 +297,7 @@ mod tests {
              c: Unsupported value: \"q\": supported values: \"A\", \"B\"]"
         );
         assert_eq!(errors.0[1].cause()["reason"], "FieldValueInvalid");
+        errors.too_many(&Path::new("d"), 9, 8);
+        assert_eq!(errors.0[3].to_string(), "d: Too many: 9: must have at most 8 items");
     }
 }
