@@ -20,6 +20,7 @@ use k8s_openapi::api::{
     discovery::v1 as discovery, events::v1 as events, networking::v1 as networking, node::v1 as node,
     policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
 };
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -47,7 +48,14 @@ fn definitions() -> Definitions {
     settings.transforms.clear();
     let mut generator = settings.into_generator();
     roots(&mut generator);
-    generator.take_definitions(false)
+    let mut definitions = generator.take_definitions(false);
+    for name in ["JSON", "JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrStringArray"] {
+        // These are anything; upstream's documents say no more, and version 2 could not.
+        let name = format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.{name}");
+        let known = definitions.get_mut(&name).and_then(Value::as_object_mut);
+        known.into_iter().for_each(|definition| definition.retain(|key, _| key == "description"));
+    }
+    definitions
 }
 
 macro_rules! generate {
@@ -64,6 +72,7 @@ fn roots(g: &mut SchemaGenerator) {
         core::Pod, core::PodTemplate, core::ReplicationController, core::ResourceQuota, core::Secret, core::Service,
         core::ServiceAccount,
     );
+    generate!(g: apiextensions::CustomResourceDefinition);
     generate!(g:
         apps::ControllerRevision, apps::DaemonSet, apps::Deployment, apps::ReplicaSet, apps::StatefulSet,
         authentication::SelfSubjectReview, authentication::TokenRequest, authentication::TokenReview,

@@ -2,6 +2,7 @@
 //! `SetDefaults_*` plus the conversions that fill alias fields.
 
 pub mod cluster;
+pub mod extensions;
 pub mod network;
 pub mod pod;
 pub mod workloads;

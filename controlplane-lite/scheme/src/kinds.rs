@@ -5,6 +5,7 @@ use super::kind::{KindInfo, STATUS_VERBS, Subresource};
 
 mod apps;
 mod core;
+mod extensions;
 mod hidden;
 mod policy;
 mod reviews;
@@ -27,6 +28,7 @@ pub static ALL: &[&[KindInfo]] = &[
     policy::POLICY,
     policy::RBAC,
     storage::STORAGE,
+    extensions::EXTENSIONS,
     policy::SCHEDULING,
     policy::COORDINATION,
     policy::NODE,

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 pub mod access;
 pub mod convert;
+pub mod crd;
 pub mod decode;
 mod defaults;
 pub mod discovery;
@@ -48,6 +49,19 @@ pub fn builtin() -> &'static Arc<Scheme> {
         let kinds = kinds::ALL.iter().copied().flatten().map(Kind::from).collect();
         Arc::new(Scheme::new(kinds).expect("a test reads the table"))
     })
+}
+
+/// The same, of which CustomResourceDefinitions have the schemas that they bring along checked. Those of [`builtin`] take
+/// any.
+#[must_use]
+pub fn builtin_with(check: Arc<crd::SchemaCheck>) -> Arc<Scheme> {
+    let infos = kinds::ALL.iter().copied().flatten();
+    let of_definitions = infos.filter(|info| info.group == crd::GROUP).map(|info| {
+        let mut kind = Kind::from(info);
+        kind.strategy = kind::Shared::Own(Arc::new(strategy::CustomResourceDefinition::new(Arc::clone(&check))));
+        kind
+    });
+    Arc::new(of_definitions.fold(Scheme::clone(builtin()), |scheme, kind| scheme.replacing(kind)))
 }
 
 #[cfg(test)]

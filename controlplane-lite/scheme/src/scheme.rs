@@ -87,6 +87,14 @@ impl Scheme {
         Ok(scheme)
     }
 
+    /// The same with another kind in place of the one of this name.
+    pub(crate) fn replacing(mut self, kind: Kind) -> Self {
+        if let Some(place) = self.kinds.iter().position(|known| name(known) == name(&kind)) {
+            self.kinds[place] = Arc::new(kind);
+        }
+        self
+    }
+
     fn indexed(fixed: usize, kinds: Vec<Arc<Kind>>) -> Self {
         let mut by_path: Vec<usize> = (0..kinds.len()).filter(|place| !kinds[*place].plural.is_empty()).collect();
         by_path.sort_by_key(|place| path(&kinds[*place]));
@@ -217,14 +225,14 @@ fn order(kind: &Kind) -> impl Ord + use<'_> {
 /// How much a version is preferred, as upstream's `CompareKubeAwareVersionStrings`
 /// (k8s.io/apimachinery/pkg/version/helpers.go): v10, v2, v1, v2beta1, v1alpha2, then whatever is no version.
 #[derive(Debug, PartialEq, Eq)]
-struct Priority<'v> {
+pub(crate) struct Priority<'v> {
     /// Stability (2 without a word), number, number of the word.
     known: Option<(u8, u64, u64)>,
     text: &'v str,
 }
 
 impl<'v> Priority<'v> {
-    fn of(text: &'v str) -> Self {
+    pub(crate) fn of(text: &'v str) -> Self {
         Self { known: Self::known(text), text }
     }
 

@@ -13,6 +13,7 @@ use super::meta::NameRule;
 
 mod certificates;
 mod core;
+mod extensions;
 mod network;
 mod pod;
 mod policy;
@@ -22,6 +23,7 @@ mod workloads;
 
 pub(crate) use certificates::*;
 pub(crate) use core::*;
+pub(crate) use extensions::*;
 pub(crate) use network::*;
 pub(crate) use pod::*;
 pub(crate) use policy::*;
@@ -87,6 +89,9 @@ pub struct Facts {
     pub generation: bool,
     /// Whether a client may create the object with a status (nodes).
     pub keep_status: bool,
+    /// Whether a write through `/status` takes finalizers and owners along, as upstream lets it for
+    /// CustomResourceDefinitions.
+    pub metadata_with_status: bool,
     /// Whether objects hold cluster addresses and ports, which a write has to be granted.
     pub holds_addresses: bool,
     /// What a delete does to dependents by default.
@@ -107,6 +112,7 @@ impl Facts {
         unconditional_update: true,
         generation: false,
         keep_status: false,
+        metadata_with_status: false,
         holds_addresses: false,
         garbage_collection: GarbageCollection::DeleteDependents,
         deletes: Deletes::AtOnce,

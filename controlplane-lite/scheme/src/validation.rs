@@ -12,6 +12,7 @@ pub mod certificates;
 pub mod cluster;
 pub mod container;
 pub mod ephemeral;
+pub mod extensions;
 mod mounts;
 pub mod network;
 pub mod placement;

@@ -88,7 +88,9 @@ impl Kind {
                 }
             }
         }
-        meta::keep_on_status_update(new, old);
+        if !self.facts.metadata_with_status {
+            meta::keep_on_status_update(new, old);
+        }
         self.strategy.prepare_status(new, old, context);
     }
 

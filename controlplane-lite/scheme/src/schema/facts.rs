@@ -128,7 +128,7 @@ pub(super) static ROWS: &[Row] = &[
         "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps",
         "x-kubernetes-validations",
         keys(&["rule"]),
-        NO,
+        merge("rule"),
     ),
     ("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "finalizers", ListType::Set, merge("")),
     ("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "ownerReferences", keys(&["uid"]), merge("uid")),

@@ -1,0 +1,168 @@
+//! How objects are converted between the versions of a definition: the webhook that is asked
+//! (k8s.io/apiserver/pkg/util/webhook/validation.go).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use pki::CertInfo;
+use serde_json::Value;
+
+use super::url::Url;
+use super::{Options, SPEC};
+use crate::access::{at, bool_at, int_at, is_empty, list_at, str_at};
+use crate::crd::Spec;
+use crate::field::{FieldErrors, Path};
+use crate::meta;
+
+const FORM: &str = "; desired format: https://host[/path]";
+const UNSET: &str = "should not be set when strategy is not set to Webhook";
+
+/// Whether somebody understands a version of ConversionReview.
+pub(super) fn is_known(version: &Value) -> bool {
+    matches!(version.as_str(), Some("v1" | "v1beta1"))
+}
+
+pub(super) fn check(spec: &Spec<'_>, options: &Options<'_>, errors: &mut FieldErrors) {
+    let conversion = at(spec.spec, &["conversion"]);
+    if conversion.is_null() {
+        return;
+    }
+    let path = SPEC.child("conversion");
+    let strategy = str_at(conversion, &["strategy"]);
+    if strategy != "None" && bool_at(spec.spec, &["preserveUnknownFields"]) {
+        errors.invalid(&path.child("strategy"), strategy, "must be None if spec.preserveUnknownFields is true");
+    }
+    match strategy {
+        "" => errors.required(&path.child("strategy"), ""),
+        "None" | "Webhook" => {}
+        other => errors.not_supported(&path.child("strategy"), other, &["None", "Webhook"]),
+    }
+    let config = at(conversion, &["webhook", "clientConfig"]);
+    let versions = at(conversion, &["webhook", "conversionReviewVersions"]);
+    let config_path = path.child("webhookClientConfig");
+    let versions_path = path.child("conversionReviewVersions");
+    if strategy == "Webhook" {
+        client_config(config, &config_path, options, errors);
+        review_versions(versions, &versions_path, options, errors);
+        return;
+    }
+    if !config.is_null() {
+        errors.forbidden(&config_path, UNSET);
+    }
+    if !is_empty(versions) {
+        errors.forbidden(&versions_path, UNSET);
+    }
+}
+
+fn client_config(config: &Value, path: &Path<'_>, options: &Options<'_>, errors: &mut FieldErrors) {
+    if config.is_null() {
+        errors.required(path, "required when strategy is set to Webhook");
+        return;
+    }
+    match (at(config, &["url"]), at(config, &["service"])) {
+        (Value::String(url), Value::Null) => address(url, &path.child("url"), errors),
+        (Value::Null, webhook) if !webhook.is_null() => service(webhook, &path.child("service"), errors),
+        _ => errors.required(path, "exactly one of url or service is required"),
+    }
+    let held = at(config, &["caBundle"]);
+    if !is_empty(held)
+        && !options.allow_bad_bundle
+        && let Err(why) = bundle(held)
+    {
+        errors.invalid(&path.child("caBundle"), held, format!("unable to load root certificates: {why}"));
+    }
+}
+
+/// Certificates in base64 of PEM, of which at least one has to be there.
+pub(super) fn bundle(held: &Value) -> Result<(), String> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    let bytes = STANDARD.decode(held.as_str().unwrap_or("")).unwrap_or_default();
+    let pem = String::from_utf8_lossy(&bytes);
+    let mut found = pem.match_indices(BEGIN).peekable();
+    if found.peek().is_none() {
+        return Err("unable to parse bytes as PEM block".to_owned());
+    }
+    found.try_for_each(|(start, _)| {
+        CertInfo::from_pem(&pem[start..]).map(drop).map_err(|why| format!("failed to parse certificate: {why}"))
+    })
+}
+
+fn address(text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(why) => return errors.required(path, format!("url must be a valid URL: {why}{FORM}")),
+    };
+    if url.scheme != "https" {
+        errors.invalid(path, &url.scheme, format!("'https' is the only allowed URL scheme{FORM}"));
+    }
+    if url.host.is_empty() {
+        errors.invalid(path, "", format!("host must be specified{FORM}"));
+    }
+    if let Some(user) = &url.user {
+        errors.invalid(path, user, "user information is not permitted in the URL");
+    }
+    if !url.fragment.is_empty() {
+        errors.invalid(path, &url.fragment, "fragments are not permitted in the URL");
+    }
+    if !url.query.is_empty() {
+        errors.invalid(path, &url.query, "query parameters are not permitted in the URL");
+    }
+}
+
+fn service(webhook: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    for field in ["name", "namespace"] {
+        if str_at(webhook, &[field]).is_empty() {
+            errors.required(&path.child(field), "");
+        }
+    }
+    let port = int_at(webhook, &["port"]).unwrap_or(0);
+    if !(1..=65535).contains(&port) {
+        errors.invalid(&path.child("port"), port, "port is not valid: must be between 1 and 65535, inclusive");
+    }
+    let (text, path) = (str_at(webhook, &["path"]), path.child("path"));
+    if text.is_empty() || text == "/" {
+        return;
+    }
+    if text == "//" {
+        return errors.invalid(&path, text, "segment[0] may not be empty");
+    }
+    let below = match text.strip_prefix('/') {
+        Some(below) => below,
+        None => {
+            errors.invalid(&path, text, "must start with a '/'");
+            // As upstream: the first letter is passed over, whatever it is.
+            let mut rest = text.chars();
+            rest.next();
+            rest.as_str()
+        }
+    };
+    for (place, step) in below.strip_suffix('/').unwrap_or(below).split('/').enumerate() {
+        if step.is_empty() {
+            errors.invalid(&path, text, format!("segment[{place}] may not be empty"));
+            continue;
+        }
+        for problem in meta::dns1123_subdomain(step) {
+            errors.invalid(&path, text, format!("segment[{place}]: {problem}"));
+        }
+    }
+}
+
+fn review_versions(versions: &Value, path: &Path<'_>, options: &Options<'_>, errors: &mut FieldErrors) {
+    let list = list_at(versions, &[]);
+    if list.is_empty() {
+        return errors.required(path, "");
+    }
+    let mut seen = std::collections::HashSet::new();
+    for (place, version) in list.iter().enumerate() {
+        let version = version.as_str().unwrap_or("");
+        if !seen.insert(version) {
+            errors.invalid(&path.index(place), version, "duplicate version");
+            continue;
+        }
+        for problem in meta::dns1035_label(version) {
+            errors.invalid(&path.index(place), version, problem);
+        }
+    }
+    if options.require_review_version && !list.iter().any(is_known) {
+        errors.invalid(path, versions, "must include at least one of v1, v1beta1");
+    }
+}

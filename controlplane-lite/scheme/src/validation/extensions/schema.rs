@@ -1,0 +1,152 @@
+//! Which schemas a definition has to have, and what has no place at their root. What is inside of them is checked by
+//! whoever knows schemas.
+
+use serde_json::Value;
+
+use super::{Options, SPEC, unchanged};
+use crate::access::{at, bool_at, is_empty, str_at};
+use crate::crd::{Schema, Spec};
+use crate::field::{FieldErrors, Path};
+
+/// Fields of a schema in upstream's order, in which the first that has no place at the root is told; and whether it has
+/// one where status is a subresource, so that the schema of status can be taken out of it.
+const FIELDS: [(&str, &str, bool); 44] = [
+    ("id", "", false),
+    ("$schema", "", false),
+    ("$ref", "", false),
+    ("description", "Description", true),
+    ("type", "Type", true),
+    ("nullable", "", false),
+    ("format", "Format", true),
+    ("title", "Title", true),
+    ("default", "", false),
+    ("maximum", "Maximum", true),
+    ("exclusiveMaximum", "ExclusiveMaximum", true),
+    ("minimum", "Minimum", true),
+    ("exclusiveMinimum", "ExclusiveMinimum", true),
+    ("maxLength", "MaxLength", true),
+    ("minLength", "MinLength", true),
+    ("pattern", "Pattern", true),
+    ("maxItems", "MaxItems", true),
+    ("minItems", "MinItems", true),
+    ("uniqueItems", "UniqueItems", true),
+    ("multipleOf", "MultipleOf", true),
+    ("enum", "", false),
+    ("maxProperties", "", false),
+    ("minProperties", "", false),
+    ("required", "Required", true),
+    ("items", "Items", true),
+    ("allOf", "", false),
+    ("oneOf", "", false),
+    ("anyOf", "", false),
+    ("not", "", false),
+    ("properties", "Properties", true),
+    ("additionalProperties", "", false),
+    ("patternProperties", "", false),
+    ("dependencies", "", false),
+    ("additionalItems", "", false),
+    ("definitions", "", false),
+    ("externalDocs", "ExternalDocs", true),
+    ("example", "Example", true),
+    ("x-kubernetes-preserve-unknown-fields", "XPreserveUnknownFields", true),
+    ("x-kubernetes-embedded-resource", "", false),
+    ("x-kubernetes-int-or-string", "", false),
+    ("x-kubernetes-list-map-keys", "", false),
+    ("x-kubernetes-list-type", "", false),
+    ("x-kubernetes-map-type", "", false),
+    ("x-kubernetes-validations", "XValidations", true),
+];
+
+/// Every version has a schema, or what is not in one would be pruned.
+pub(super) fn are_there(spec: &Spec<'_>, options: &Options<'_>, errors: &mut FieldErrors) {
+    let preserves = bool_at(spec.spec, &["preserveUnknownFields"]);
+    let versions = SPEC.child("versions");
+    for (place, version) in spec.versions.iter().enumerate() {
+        let version_path = versions.index(place);
+        let schema = version_path.child("schema");
+        let path = schema.child("openAPIV3Schema");
+        if !at(version, &["schema", "openAPIV3Schema"]).is_null() {
+            continue;
+        }
+        if options.require_schema {
+            errors.required(&path, "");
+        } else if !preserves && bool_at(version, &["served"]) {
+            errors.required(&path, "because otherwise all fields are pruned");
+        }
+    }
+    if preserves && spec.schemas().any(|schema| holds(schema, &|schema| !at(schema, &["default"]).is_null())) {
+        let path = SPEC.child("preserveUnknownFields");
+        errors.invalid(&path, true, "must be false in order to use defaults in the schema");
+    }
+}
+
+/// Whether a schema, or one that it is made of, is such a one.
+fn holds(schema: &Value, is: &dyn Fn(&Value) -> bool) -> bool {
+    const ONE_OR_MANY: [&str; 7] =
+        ["items", "allOf", "oneOf", "anyOf", "not", "additionalProperties", "additionalItems"];
+    const BY_NAME: [&str; 4] = ["properties", "patternProperties", "definitions", "dependencies"];
+    let below = |value: &Value| match value {
+        Value::Array(list) => list.iter().any(|schema| holds(schema, is)),
+        other => holds(other, is),
+    };
+    is(schema)
+        || ONE_OR_MANY.iter().any(|field| schema.get(field).is_some_and(below))
+        || BY_NAME.iter().any(|field| {
+            schema.get(field).and_then(Value::as_object).is_some_and(|map| map.values().any(|schema| holds(schema, is)))
+        })
+}
+
+/// A schema of a version, or of all, whose name is that of the first.
+pub(super) fn check(
+    validation: &Value,
+    version: &str,
+    status: bool,
+    path: &Path<'_>,
+    options: &Options<'_>,
+    errors: &mut FieldErrors,
+) {
+    let schema = at(validation, &["openAPIV3Schema"]);
+    if schema.is_null() {
+        return;
+    }
+    let schema_path = path.child("openAPIV3Schema");
+    if status {
+        root(schema, &schema_path, errors);
+    }
+    if bool_at(schema, &["nullable"]) {
+        errors.forbidden(&schema_path.child("nullable"), "nullable cannot be true at the root");
+    }
+    if let Some(check) = options.check {
+        let old = options.old.map(|old| at(old, &["spec"]));
+        let of = Schema { schema, old, unchanged: unchanged(schema, options.old, version) };
+        check(of, &schema_path, errors);
+    }
+}
+
+/// What stands at the root beside a status with rules of its own.
+fn root(schema: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    for (field, _, allowed) in FIELDS {
+        let value = at(schema, &[field]);
+        if is_empty(value) || *value == false && !field.starts_with("x-kubernetes-preserve") {
+            continue;
+        }
+        if field == "type" && value != "object" {
+            return errors.invalid(
+                &path.child("type"),
+                str_at(schema, &["type"]),
+                "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled",
+            );
+        }
+        if !allowed {
+            let names: Vec<&str> = FIELDS.iter().map(|(_, name, _)| *name).filter(|name| !name.is_empty()).collect();
+            let names = names.join(" ");
+            return errors.invalid(
+                path,
+                schema,
+                format!(
+                    "only [{names}] fields are allowed at the root of the schema if the status subresource is enabled"
+                ),
+            );
+        }
+    }
+}
