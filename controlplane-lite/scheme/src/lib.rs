@@ -15,6 +15,7 @@ pub mod decode;
 mod defaults;
 pub mod discovery;
 pub mod field;
+pub mod jsonpath;
 pub mod kind;
 mod kinds;
 pub mod meta;
