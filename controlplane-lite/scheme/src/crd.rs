@@ -6,10 +6,14 @@ use serde_json::Value;
 use crate::access::{at, list_at, str_at};
 use crate::field::{FieldErrors, Path};
 
+mod columns;
 mod common;
+mod kinds;
 pub mod names;
 
+pub use columns::Columns;
 pub(crate) use common::{COLUMNS, SCHEMA, SELECTABLE, SUBRESOURCES, Spec, same};
+pub use kinds::{Described, ScalePaths, kinds_of};
 
 /// The group of CustomResourceDefinitions.
 pub const GROUP: &str = "apiextensions.k8s.io";

@@ -210,6 +210,8 @@ pub struct Names {
 /// A kind. Its names read like fields of it.
 pub struct Kind {
     names: Names,
+    /// The kind of a list of these objects, where it is not the kind and `List`.
+    pub list_kind: Option<Text>,
     /// What every answer warns of, where the version is deprecated.
     pub deprecated: Option<Text>,
     /// Whether objects live in namespaces.
@@ -264,6 +266,7 @@ impl From<&'static KindInfo> for Kind {
         };
         Self {
             names,
+            list_kind: None,
             deprecated: info.deprecated.map(Text::Borrowed),
             namespaced: info.namespaced,
             verbs: info.verbs,
@@ -288,6 +291,7 @@ impl Kind {
     pub fn new(names: Names, strategy: Arc<dyn Strategy>, schema: Schema) -> Self {
         Self {
             names,
+            list_kind: None,
             deprecated: None,
             namespaced: true,
             verbs: ALL_VERBS,
@@ -327,7 +331,7 @@ impl Kind {
     /// The kind of a list of these objects.
     #[must_use]
     pub fn list_kind(&self) -> String {
-        format!("{}List", self.kind)
+        self.list_kind.as_ref().map_or_else(|| format!("{}List", self.kind), Text::to_string)
     }
 
     /// `deployments.apps`, or `pods` in the core group: how messages name the resource.
