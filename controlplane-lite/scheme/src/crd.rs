@@ -12,7 +12,7 @@ mod kinds;
 pub mod names;
 
 pub use columns::Columns;
-pub(crate) use common::{COLUMNS, SCHEMA, SELECTABLE, SUBRESOURCES, Spec, same};
+pub(crate) use common::{COLUMNS, SCHEMA, SELECTABLE, SUBRESOURCES, Spec, any_schema, same};
 pub use kinds::{Described, ScalePaths, kinds_of};
 
 /// The group of CustomResourceDefinitions.

@@ -5,10 +5,12 @@ use serde_json::Value;
 use crate::access::at;
 use crate::field::Path;
 
+mod extensions;
 mod network;
 mod node;
 mod pod;
 
+pub(crate) use extensions::definition;
 pub(crate) use network::{ingress, service};
 
 /// Warnings about a Pod.

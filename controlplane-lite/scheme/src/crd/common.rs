@@ -68,3 +68,20 @@ pub(crate) fn same(a: &Value, b: &Value) -> bool {
         _ => a == b || unset(a) && unset(b),
     }
 }
+
+/// Whether a schema, or one that it is made of, is such a one.
+pub(crate) fn any_schema(schema: &Value, is: &mut dyn FnMut(&Value) -> bool) -> bool {
+    const ONE_OR_MANY: [&str; 7] =
+        ["items", "allOf", "anyOf", "oneOf", "not", "additionalProperties", "additionalItems"];
+    const BY_NAME: [&str; 4] = ["properties", "patternProperties", "definitions", "dependencies"];
+    if is(schema) {
+        return true;
+    }
+    let one_or_many = ONE_OR_MANY.iter().flat_map(|field| match schema.get(field) {
+        Some(Value::Array(list)) => list.as_slice(),
+        Some(other) => std::slice::from_ref(other),
+        None => &[],
+    });
+    let by_name = BY_NAME.iter().filter_map(|field| schema.get(field)?.as_object()).flat_map(|map| map.values());
+    one_or_many.chain(by_name).filter(|schema| schema.is_object()).any(|schema| any_schema(schema, is))
+}

@@ -10,6 +10,7 @@ use crate::crd::{self, SchemaCheck};
 use crate::defaults::extensions as defaults;
 use crate::field::FieldErrors;
 use crate::validation::extensions as check;
+use crate::warnings;
 
 /// Its rules. Whether schemas are sound is somebody else's to say.
 pub(crate) struct CustomResourceDefinition {
@@ -28,7 +29,14 @@ impl CustomResourceDefinition {
 
 impl Strategy for CustomResourceDefinition {
     fn facts(&self) -> Facts {
-        Facts { generation: true, unconditional_update: false, metadata_with_status: true, ..Facts::PLAIN }
+        Facts {
+            generation: true,
+            unconditional_update: false,
+            metadata_with_status: true,
+            // Upstream warns of what an update adds.
+            warns_on_update: false,
+            ..Facts::PLAIN
+        }
     }
 
     fn default(&self, object: &mut Value) {
@@ -54,6 +62,10 @@ impl Strategy for CustomResourceDefinition {
 
     fn validate_status(&self, new: &Value, _: &Value, errors: &mut FieldErrors) {
         check::status(new, errors);
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        warnings::definition(object)
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Options, SPEC, unchanged};
 use crate::access::{at, bool_at, is_empty, str_at};
-use crate::crd::{Schema, Spec};
+use crate::crd::{Schema, Spec, any_schema};
 use crate::field::{FieldErrors, Path};
 
 /// Fields of a schema in upstream's order, in which the first that has no place at the root is told; and whether it has
@@ -74,26 +74,10 @@ pub(super) fn are_there(spec: &Spec<'_>, options: &Options<'_>, errors: &mut Fie
             errors.required(&path, "because otherwise all fields are pruned");
         }
     }
-    if preserves && spec.schemas().any(|schema| holds(schema, &|schema| !at(schema, &["default"]).is_null())) {
+    if preserves && spec.schemas().any(|schema| any_schema(schema, &mut |schema| !at(schema, &["default"]).is_null())) {
         let path = SPEC.child("preserveUnknownFields");
         errors.invalid(&path, true, "must be false in order to use defaults in the schema");
     }
-}
-
-/// Whether a schema, or one that it is made of, is such a one.
-fn holds(schema: &Value, is: &dyn Fn(&Value) -> bool) -> bool {
-    const ONE_OR_MANY: [&str; 7] =
-        ["items", "allOf", "oneOf", "anyOf", "not", "additionalProperties", "additionalItems"];
-    const BY_NAME: [&str; 4] = ["properties", "patternProperties", "definitions", "dependencies"];
-    let below = |value: &Value| match value {
-        Value::Array(list) => list.iter().any(|schema| holds(schema, is)),
-        other => holds(other, is),
-    };
-    is(schema)
-        || ONE_OR_MANY.iter().any(|field| schema.get(field).is_some_and(below))
-        || BY_NAME.iter().any(|field| {
-            schema.get(field).and_then(Value::as_object).is_some_and(|map| map.values().any(|schema| holds(schema, is)))
-        })
 }
 
 /// A schema of a version, or of all, whose name is that of the first.
