@@ -52,8 +52,8 @@ pub fn builtin() -> &'static Arc<Scheme> {
     })
 }
 
-/// The same, of which CustomResourceDefinitions have the schemas that they bring along checked. Those of [`builtin`] take
-/// any.
+/// The same, of which CustomResourceDefinitions have the schemas that they bring along checked. Those of [`builtin`]
+/// take any.
 #[must_use]
 pub fn builtin_with(check: Arc<crd::SchemaCheck>) -> Arc<Scheme> {
     let infos = kinds::ALL.iter().copied().flatten();

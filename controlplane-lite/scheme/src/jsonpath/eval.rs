@@ -91,7 +91,7 @@ impl Eval {
     fn walk<'v>(&mut self, input: Found<'v>, node: &'v Node) -> Result<Found<'v>, Failed<'v>> {
         let each = |value: Value| Ok(input.iter().map(|_| Cow::Owned(value.clone())).collect());
         match node {
-            Node::Text(text) => Ok(vec![Cow::Owned(text.as_str().into())]),
+            Node::Text(text) => Ok(vec![Cow::Borrowed(text)]),
             Node::Int(number) => each((*number).into()),
             Node::Float(number) => each((*number).into()),
             Node::Bool(set) => each((*set).into()),

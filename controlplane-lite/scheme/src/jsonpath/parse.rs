@@ -53,7 +53,7 @@ pub(super) fn template(text: &str) -> Result<Vec<Nodes>, ParseError> {
     while !rest.is_empty() {
         let (before, from) = rest.split_at(rest.find('{').unwrap_or(rest.len()));
         if !before.is_empty() {
-            blocks.push(vec![Node::Text(before.to_owned())]);
+            blocks.push(vec![Node::Text(before.into())]);
         }
         let Some(inside) = from.strip_prefix('{') else { break };
         let mut parser = Parser { rest: inside, nodes: Vec::new() };
@@ -200,7 +200,7 @@ impl<'t> Parser<'t> {
         let (text, rest) = self.rest.split_at(end);
         self.rest = rest;
         let unquoted = unquote(&text[1..text.len() - 1], quote);
-        self.nodes.push(Node::Text(unquoted.ok_or_else(|| ParseError::Quote(text.to_owned()))?));
+        self.nodes.push(Node::Text(unquoted.ok_or_else(|| ParseError::Quote(text.to_owned()))?.into()));
         Ok(())
     }
 

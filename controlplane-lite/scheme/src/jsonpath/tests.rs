@@ -224,7 +224,7 @@ fn indices_and_steps() {
 #[test]
 fn what_is_parsed() {
     let field = |name: &str| Node::Field(name.to_owned());
-    let text = |text: &str| Node::Text(text.to_owned());
+    let text = |text: &str| Node::Text(text.into());
     let slice = |start, end, single| Node::Slice(Slice { start, end, single, step: None });
     let equal = |path: &[&str], right: &str| Node::Filter {
         left: path.iter().map(|name| field(name)).collect(),
