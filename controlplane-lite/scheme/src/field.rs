@@ -209,7 +209,21 @@ fn go_value(value: &Value) -> String {
     match value {
         Value::String(s) => go_quote(s),
         Value::Null => "null".to_owned(),
+        Value::Number(number) if !number.is_i64() => number.as_f64().map_or_else(|| number.to_string(), go_float),
         other => other.to_string(),
+    }
+}
+
+/// Go's `%v` of a `float64`: the fewest digits that give the number, with an exponent where it is below -4 or past 5.
+#[must_use]
+pub fn go_float(number: f64) -> String {
+    let text = format!("{number:e}");
+    let Some((digits, exponent)) = text.split_once('e') else { return text };
+    match exponent.parse::<i32>() {
+        Ok(exponent) if !(-4..6).contains(&exponent) => {
+            format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
+        }
+        _ => number.to_string(),
     }
 }
 
@@ -279,6 +293,28 @@ mod tests {
         let labels = Path::new("metadata");
         assert_eq!(labels.child("labels").key("a/b").to_string(), "metadata.labels[a/b]");
         assert_eq!(Path::ROOT.child("x").to_string(), "x");
+    }
+
+    /// `k8s.io/apimachinery/pkg/util/validation/field/errors.go`: `TooMany`, `TooLong` and `ErrorBody`.
+    #[test]
+    fn counts_and_numbers() {
+        let mut errors = FieldErrors::new();
+        errors.too_many(&Path::new("a"), 3, 2);
+        errors.too_many(&Path::new("a"), 2, 1);
+        errors.too_long(&Path::new("b"), 1);
+        errors.invalid(&Path::new("c"), Value::from(1e6), "d");
+        errors.invalid(&Path::new("c"), Value::from(0.5), "d");
+        let texts: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "a: Too many: 3: must have at most 2 items",
+                "a: Too many: 2: must have at most 1 item",
+                "b: Too long: may not be more than 1 byte",
+                "c: Invalid value: 1e+06: d",
+                "c: Invalid value: 0.5: d",
+            ]
+        );
     }
 
     #[test]

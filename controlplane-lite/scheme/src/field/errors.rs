@@ -154,11 +154,13 @@ impl FieldErrors {
     }
 
     /// Whether nothing more is taken.
-    fn full(&self) -> bool {
+    #[must_use]
+    pub fn full(&self) -> bool {
         self.0.len() >= MAX_ERRORS || self.1.0 >= MAX_BYTES
     }
 
-    fn push(&mut self, path: &Path<'_>, kind: FieldErrorKind, bad_value: impl BadValue, detail: impl Into<String>) {
+    /// Any problem, with the words it is told in.
+    pub fn push(&mut self, path: &Path<'_>, kind: FieldErrorKind, bad_value: impl BadValue, detail: impl Into<String>) {
         if self.full() {
             return;
         }
@@ -214,12 +216,14 @@ impl FieldErrors {
 
     /// A text longer than `max` bytes.
     pub fn too_long(&mut self, path: &Path<'_>, max: usize) {
-        self.push(path, FieldErrorKind::TooLong, &Value::Null, format!("may not be more than {max} bytes"));
+        let unit = if max == 1 { "byte" } else { "bytes" };
+        self.push(path, FieldErrorKind::TooLong, &Value::Null, format!("may not be more than {max} {unit}"));
     }
 
     /// A list longer than `max` items.
     pub fn too_many(&mut self, path: &Path<'_>, actual: usize, max: usize) {
-        self.push(path, FieldErrorKind::TooMany, actual, format!("must have at most {max} items"));
+        let unit = if max == 1 { "item" } else { "items" };
+        self.push(path, FieldErrorKind::TooMany, actual, format!("must have at most {max} {unit}"));
     }
 
     /// Takes over other problems. They are whole; the last may go beyond the bound by itself.
