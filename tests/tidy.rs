@@ -44,6 +44,7 @@ const PURE: &[&str] = &[
     "controlplane-lite/managedfields/src",
     "controlplane-lite/scheme/src",
     "controlplane-lite/scheduler/src/cycle.rs",
+    "controlplane-lite/structural/src",
     "gojson/src",
     "netproxy/src/cni/hostports/mapping.rs",
     "netproxy/src/cni/hostports/table.rs",

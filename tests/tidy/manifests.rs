@@ -15,6 +15,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("controlplane-lite/storage", &[]),
     ("controlplane-lite/pki", &[]),
     ("controlplane-lite/scheme", &["pki", "quantity"]),
+    ("controlplane-lite/structural", &["scheme"]),
     ("controlplane-lite/auth", &["pki", "storage"]),
     ("controlplane-lite/managedfields", &["scheme"]),
     ("controlplane-lite/apiserver", &["auth", "gojson", "managedfields", "pki", "quantity", "scheme", "storage"]),

@@ -1,0 +1,91 @@
+//! The schemas of custom resources, as `apiextensions.k8s.io/v1` has them: what makes one valid, and what an object's is
+//! used for: unknown fields go, defaults come, and the rest is checked. Upstream has this in
+//! `k8s.io/apiextensions-apiserver/pkg/apiserver/{schema,validation}` and `k8s.io/kube-openapi/pkg/validation`.
+//!
+//! All of it is pure, and bounded: in depth, in steps and in what is told. Any JSON may be handed in.
+
+mod check;
+mod defaulting;
+mod formats;
+mod listtype;
+mod location;
+mod node;
+mod numbers;
+mod objectmeta;
+mod pattern;
+mod problem;
+mod prune;
+mod ratchet;
+mod raw;
+mod walk;
+
+use scheme::FieldErrors;
+use serde_json::Value;
+
+pub use check::validate_schema;
+pub use node::Rule;
+
+use node::Node;
+use problem::to_field_errors;
+use walk::Walk;
+
+/// Levels of schemas inside each other. JSON from the wire has no more.
+pub const MAX_DEPTH: usize = 128;
+
+/// A parsed schema. It holds no JSON but defaults and enums, and can be shared between threads.
+#[derive(Debug)]
+pub struct Structural {
+    root: Node,
+}
+
+impl Structural {
+    /// Parses an `openAPIV3Schema`.
+    ///
+    /// # Errors
+    /// The first keyword whose value is of the wrong type or that structural schemas do not have. Whether the schema is
+    /// structural is another question: see [`validate_schema`].
+    pub fn parse(schema: &Value) -> Result<Self, String> {
+        raw::check(schema)?;
+        Ok(Self { root: Node::parse(schema)? })
+    }
+
+    /// Removes the fields that the schema does not name, and tells their paths (`spec.list[0].x`), sorted. `apiVersion`,
+    /// `kind` and `metadata` stay at the root and in embedded resources.
+    pub fn prune(&self, object: &mut Value) -> Vec<String> {
+        prune::prune(object, &self.root, true)
+    }
+
+    /// Fills in the defaults. A null goes where the schema allows none: it becomes the default, or nothing.
+    pub fn default(&self, object: &mut Value) {
+        defaulting::prune_nulls(object, &self.root);
+        defaulting::default(object, &self.root);
+    }
+
+    /// Checks a new object: its values, the metadata of embedded resources, and that lists which are sets or maps repeat
+    /// nothing. The object's own metadata is checked elsewhere, as that of any kind.
+    pub fn validate(&self, object: &Value, errors: &mut FieldErrors) {
+        to_field_errors(Walk::default().validate(&self.root, object, None), None, errors);
+        objectmeta::validate(object, &self.root, &scheme::Path::ROOT, errors);
+        listtype::validate(object, &self.root, errors);
+    }
+
+    /// Checks an object that replaces another. What is wrong with a value that stays as it was is not told, so that a schema
+    /// may become stricter than the objects there are.
+    pub fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        to_field_errors(Walk::default().validate(&self.root, new, Some(old)), None, errors);
+        objectmeta::validate(new, &self.root, &scheme::Path::ROOT, errors);
+        let mut before = FieldErrors::new();
+        listtype::validate(old, &self.root, &mut before);
+        if before.is_empty() {
+            listtype::validate(new, &self.root, errors);
+        }
+    }
+
+    /// The CEL rules of the whole schema with the paths of their schemas (`spec.list[*].x`). They are not evaluated here.
+    #[must_use]
+    pub fn rules(&self) -> Vec<(String, &Rule)> {
+        let mut found = Vec::new();
+        self.root.collect_rules(&mut String::new(), &mut found);
+        found
+    }
+}
