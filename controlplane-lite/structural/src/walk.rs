@@ -16,9 +16,11 @@ use crate::ratchet::{Old, child, equal, items};
 mod alternatives;
 
 /// Pairs of a value and a schema that are looked at for one object. Large objects have some hundred thousand.
-const MAX_STEPS: usize = 10_000_000;
+const MAX_STEPS: usize = 5_000_000;
 /// Bytes of problems held at a time; a client is told of fewer.
 const ROOM: usize = 4 * MAX_BYTES;
+/// Steps that a problem takes for which there is no room: nobody waits for more of them.
+const UNTOLD: usize = 1000;
 
 /// One walk over an object.
 #[derive(Debug)]
@@ -79,9 +81,12 @@ impl Walk {
     ) {
         out.invalid = true;
         let problem = Problem { place, kind, shown, detail };
-        if let Some(room) = self.room.checked_sub(problem.size()) {
-            self.room = room;
-            out.problems.push(problem);
+        match self.room.checked_sub(problem.size()) {
+            Some(room) => {
+                self.room = room;
+                out.problems.push(problem);
+            }
+            None => self.steps = self.steps.saturating_sub(UNTOLD),
         }
     }
 
@@ -247,6 +252,9 @@ impl Walk {
         if let Some(inner) = &node.items {
             let mut before = items(node, old);
             for (index, value) in list.iter().enumerate() {
+                if out.invalid && self.steps == 0 {
+                    return;
+                }
                 let old = before.as_mut().and_then(|before| before.get(value));
                 out.merge(self.value(inner, value, old, &Location::Index(at, index)));
             }
@@ -315,6 +323,9 @@ impl Walk {
             self.too_many(out, at, map.len(), max);
         }
         for (key, value) in map {
+            if out.invalid && self.steps == 0 {
+                return;
+            }
             if let Some(inner) = node.property(key) {
                 // Whoever converts an object changes these two.
                 let old = if at.is_root() && matches!(&**key, "apiVersion" | "kind") { None } else { child(old, key) };

@@ -88,6 +88,9 @@ impl Walk {
     fn all_of<'a>(&mut self, out: &mut Outcome<'a>, values: &'a Values, value: &'a Value, at: &Location<'_>) {
         let mut valid = 0;
         for node in &values.all_of {
+            if out.invalid && self.steps == 0 {
+                break;
+            }
             let result = self.value(node, value, None, at);
             valid += usize::from(!result.invalid);
             out.merge(result);
