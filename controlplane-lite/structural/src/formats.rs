@@ -1,5 +1,5 @@
-//! The formats that custom resources' schemas know (`pkg/apiserver/validation/formats.go` upstream), and which texts are of
-//! them (`k8s.io/kube-openapi/pkg/validation/strfmt`). An unknown format asks nothing.
+//! The formats that custom resources' schemas know (`pkg/apiserver/validation/formats.go` upstream), and which texts
+//! are of them (`k8s.io/kube-openapi/pkg/validation/strfmt`). An unknown format asks nothing.
 
 use crate::node::Kind;
 

@@ -1,5 +1,5 @@
-//! The schemas of custom resources, as `apiextensions.k8s.io/v1` has them: what makes one valid, and what an object's is
-//! used for: unknown fields go, defaults come, and the rest is checked. Upstream has this in
+//! The schemas of custom resources, as `apiextensions.k8s.io/v1` has them: what makes one valid, and what an object's
+//! is used for: unknown fields go, defaults come, and the rest is checked. Upstream has this in
 //! `k8s.io/apiextensions-apiserver/pkg/apiserver/{schema,validation}` and `k8s.io/kube-openapi/pkg/validation`.
 //!
 //! All of it is pure, and bounded: in depth, in steps and in what is told. Any JSON may be handed in.
@@ -49,8 +49,8 @@ impl Structural {
         Ok(Self { root: Node::parse(schema)? })
     }
 
-    /// Removes the fields that the schema does not name, and tells their paths (`spec.list[0].x`), sorted. `apiVersion`,
-    /// `kind` and `metadata` stay at the root and in embedded resources.
+    /// Removes the fields that the schema does not name, and tells their paths (`spec.list[0].x`), sorted.
+    /// `apiVersion`, `kind` and `metadata` stay at the root and in embedded resources.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
         prune::prune(object, &self.root, true)
     }
@@ -61,16 +61,16 @@ impl Structural {
         defaulting::default(object, &self.root);
     }
 
-    /// Checks a new object: its values, the metadata of embedded resources, and that lists which are sets or maps repeat
-    /// nothing. The object's own metadata is checked elsewhere, as that of any kind.
+    /// Checks a new object: its values, the metadata of embedded resources, and that lists which are sets or maps
+    /// repeat nothing. The object's own metadata is checked elsewhere, as that of any kind.
     pub fn validate(&self, object: &Value, errors: &mut FieldErrors) {
         to_field_errors(Walk::default().validate(&self.root, object, None), None, errors);
         objectmeta::validate(object, &self.root, &scheme::Path::ROOT, errors);
         listtype::validate(object, &self.root, errors);
     }
 
-    /// Checks an object that replaces another. What is wrong with a value that stays as it was is not told, so that a schema
-    /// may become stricter than the objects there are.
+    /// Checks an object that replaces another. What is wrong with a value that stays as it was is not told, so that a
+    /// schema may become stricter than the objects there are.
     pub fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
         to_field_errors(Walk::default().validate(&self.root, new, Some(old)), None, errors);
         objectmeta::validate(new, &self.root, &scheme::Path::ROOT, errors);
@@ -81,7 +81,8 @@ impl Structural {
         }
     }
 
-    /// The CEL rules of the whole schema with the paths of their schemas (`spec.list[*].x`). They are not evaluated here.
+    /// The CEL rules of the whole schema with the paths of their schemas (`spec.list[*].x`). They are not evaluated
+    /// here.
     #[must_use]
     pub fn rules(&self) -> Vec<(String, &Rule)> {
         let mut found = Vec::new();

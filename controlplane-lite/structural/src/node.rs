@@ -1,5 +1,5 @@
-//! The parsed schema: one [`Node`] for each schema, also for those in `allOf`, `anyOf`, `oneOf` and `not`. What only people
-//! read is left out.
+//! The parsed schema: one [`Node`] for each schema, also for those in `allOf`, `anyOf`, `oneOf` and `not`. What only
+//! people read is left out.
 
 use serde_json::Value;
 

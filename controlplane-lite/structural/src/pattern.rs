@@ -84,29 +84,13 @@ fn translate(pattern: &str) -> Result<String, String> {
             '\\' => escape(rest, false, &mut out)?,
             '[' => class(rest, &mut out)?,
             '*' | '+' | '?' => {
-                let end = repetition_end(rest, 1);
-                if let Some(start) = before {
-                    return refuse("invalid nested repetition operator", &pattern[start..at + end]);
-                }
-                if starts_empty(&out) {
-                    return refuse("missing argument to repetition operator", &rest[..end]);
-                }
                 repeated = Some(at);
-                out.push_str(&rest[..end]);
-                &rest[end..]
+                repeat(pattern, rest, 1, before, &mut out)?
             }
             '{' => match counted(rest)? {
                 Some(end) => {
-                    let end = repetition_end(rest, end);
-                    if let Some(start) = before {
-                        return refuse("invalid nested repetition operator", &pattern[start..at + end]);
-                    }
-                    if starts_empty(&out) {
-                        return refuse("missing argument to repetition operator", &rest[..end]);
-                    }
                     repeated = Some(at);
-                    out.push_str(&rest[..end]);
-                    &rest[end..]
+                    repeat(pattern, rest, end, before, &mut out)?
                 }
                 None => {
                     out.push_str("\\{");
@@ -139,6 +123,26 @@ fn translate(pattern: &str) -> Result<String, String> {
     if open > 0 { refuse("missing closing )", pattern) } else { Ok(out) }
 }
 
+/// A repetition whose operator ends at `end`; it may be lazy. `before` is where a repetition begins that it follows.
+fn repeat<'a>(
+    pattern: &str,
+    rest: &'a str,
+    end: usize,
+    before: Option<usize>,
+    out: &mut String,
+) -> Result<&'a str, String> {
+    let at = pattern.len() - rest.len();
+    let end = if rest[end..].starts_with('?') { end + 1 } else { end };
+    if let Some(start) = before {
+        return refuse("invalid nested repetition operator", &pattern[start..at + end]);
+    }
+    if starts_empty(out) {
+        return refuse("missing argument to repetition operator", &rest[..end]);
+    }
+    out.push_str(&rest[..end]);
+    Ok(&rest[end..])
+}
+
 /// Whether there is nothing to repeat yet.
 fn starts_empty(out: &str) -> bool {
     let escaped = |text: &str| text.bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1;
@@ -148,11 +152,6 @@ fn starts_empty(out: &str) -> bool {
         Some(b')') => out.ends_with("(?:)"),
         Some(_) => false,
     }
-}
-
-/// The end of a repetition whose operator ends at `end`: it may be lazy.
-fn repetition_end(rest: &str, end: usize) -> usize {
-    if rest[end..].starts_with('?') { end + 1 } else { end }
 }
 
 /// The end of `{2}`, `{2,}` or `{2,3}`; anything else in braces stands for itself.

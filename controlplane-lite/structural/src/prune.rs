@@ -38,39 +38,7 @@ impl Pruner {
         self.depth += 1;
         let preserve = node.is_some_and(|node| node.preserve_unknown);
         match value {
-            Value::Object(map) => {
-                map.retain(|key, value| {
-                    let Some(node) = node else {
-                        self.tell(key);
-                        return false;
-                    };
-                    if (resource || node.embedded) && is_meta(key) {
-                        if !resource {
-                            self.metadata(key, value);
-                        }
-                        return true;
-                    }
-                    let inner = match (node.property(key), &node.additional) {
-                        (Some(inner), _) => Some(inner),
-                        (None, Additional::Absent) if preserve => return true,
-                        (None, Additional::Absent) => {
-                            if !is_meta(key) || !self.path.is_empty() {
-                                self.tell(key);
-                            }
-                            return false;
-                        }
-                        (None, additional) => {
-                            if let Additional::Schema(inner) = additional {
-                                Some(&**inner)
-                            } else {
-                                None
-                            }
-                        }
-                    };
-                    self.below(|path| push_key(path, key), value, inner);
-                    true
-                });
-            }
+            Value::Object(map) => map.retain(|key, value| self.field(key, value, node, resource)),
             // A list that keeps what is unknown keeps what its items do not describe: they inherit it.
             Value::Array(list) if preserve => {
                 let Some(items) = node.and_then(|node| node.items.as_deref()) else {
@@ -90,6 +58,33 @@ impl Pruner {
             _ => {}
         }
         self.depth -= 1;
+    }
+
+    /// Whether a field stays; what is in it is pruned.
+    fn field(&mut self, key: &str, value: &mut Value, node: Option<&Node>, resource: bool) -> bool {
+        let Some(node) = node else {
+            self.tell(key);
+            return false;
+        };
+        if (resource || node.embedded) && is_meta(key) {
+            if !resource {
+                self.metadata(key, value);
+            }
+            return true;
+        }
+        let inner = match (node.property(key), &node.additional) {
+            (Some(inner), _) => Some(inner),
+            (None, Additional::Absent) if node.preserve_unknown => return true,
+            (None, Additional::Absent) => {
+                if !is_meta(key) || !self.path.is_empty() {
+                    self.tell(key);
+                }
+                return false;
+            }
+            (None, _) => node.additional_schema(),
+        };
+        self.below(|path| push_key(path, key), value, inner);
+        true
     }
 
     /// An item of a list that keeps what is unknown: only the fields that the items' schema names are looked into.
@@ -129,8 +124,8 @@ impl Pruner {
         self.path.truncate(length);
     }
 
-    /// The metadata of a resource inside another has the fields of every resource's. Upstream decodes it before it prunes
-    /// (`pkg/apiserver/schema/objectmeta/algorithm.go`).
+    /// The metadata of a resource inside another has the fields of every resource's. Upstream decodes it before it
+    /// prunes (`pkg/apiserver/schema/objectmeta/algorithm.go`).
     fn metadata(&mut self, name: &str, value: &mut Value) {
         let Value::Object(map) = value else { return };
         if name != "metadata" {

@@ -1,6 +1,6 @@
 //! What a value replaces, and whether it stays as it was (`pkg/apiserver/validation/ratcheting.go` upstream, and
-//! `CorrelatedObject` of `k8s.io/apiserver/pkg/cel/common`). Fields are found by their names, and items of lists that are
-//! maps by their keys; other items replace nothing.
+//! `CorrelatedObject` of `k8s.io/apiserver/pkg/cel/common`). Fields are found by their names, and items of lists that
+//! are maps by their keys; other items replace nothing.
 
 use std::collections::HashMap;
 

@@ -75,8 +75,8 @@ const KEYWORDS: &[(&str, Shape)] = &[
     ("x-kubernetes-validations", Shape::Rules),
 ];
 
-/// Whether the keywords of a schema and of all inside it have values of their types, and the schemas are not too many or
-/// too deep.
+/// Whether the keywords of a schema and of all inside it have values of their types, and the schemas are not too many
+/// or too deep.
 ///
 /// # Errors
 /// The first that is not so.

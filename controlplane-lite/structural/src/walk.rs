@@ -1,5 +1,5 @@
-//! Checks a value against a schema, in the order and with the words of `k8s.io/kube-openapi/pkg/validation/validate`, and
-//! what of it an update may leave as it is.
+//! Checks a value against a schema, in the order and with the words of `k8s.io/kube-openapi/pkg/validation/validate`,
+//! and what of it an update may leave as it is.
 
 use std::collections::HashSet;
 
@@ -36,24 +36,25 @@ impl Default for Walk {
 }
 
 impl Walk {
-    /// Checks a whole value; `old` is what it replaces.
+    /// Checks a whole value; `old` is what it replaces. What could not be looked at to its end is refused: something
+    /// may be right only because something else failed.
     pub(crate) fn validate<'a>(&mut self, node: &'a Node, value: &'a Value, old: Old<'a>) -> Outcome<'a> {
-        self.value(node, value, old, &Location::Root)
+        let mut out = self.value(node, value, old, &Location::Root);
+        if self.steps == 0 {
+            out.invalid = true;
+            out.problems.push(Problem {
+                place: None,
+                kind: FieldErrorKind::Internal,
+                shown: Shown::Nothing,
+                detail: "the schema asks too much of this object to be checked".to_owned(),
+            });
+        }
+        out
     }
 
     fn value<'a>(&mut self, node: &'a Node, value: &'a Value, old: Old<'a>, at: &Location<'_>) -> Outcome<'a> {
         if self.steps == 0 {
-            let mut out = Outcome::default();
-            if !std::mem::replace(&mut out.invalid, true) && self.room > 0 {
-                self.room = 0;
-                out.problems.push(Problem {
-                    place: None,
-                    kind: FieldErrorKind::Internal,
-                    shown: Shown::Nothing,
-                    detail: "the schema asks too much of this object to be checked".to_owned(),
-                });
-            }
-            return out;
+            return Outcome { invalid: true, ..Outcome::default() };
         }
         self.steps -= 1;
         let out = self.check(node, value, old, at);
@@ -365,5 +366,29 @@ fn type_of(value: &Value) -> (Kind, &'static str) {
         Value::String(_) => (Kind::String, ""),
         Value::Array(_) => (Kind::Array, ""),
         Value::Object(_) => (Kind::Object, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_not_looked_at_to_its_end_is_refused() {
+        for schema in [
+            json!({"not": {"items": {"maximum": 1}}}),
+            json!({"oneOf": [{"minItems": 1}, {"items": {"maximum": 1}}]}),
+            json!({"items": {"maximum": 3}}),
+        ] {
+            let node = Node::parse(&schema).unwrap();
+            let value = json!([1, 1, 1, 1, 1, 1, 2]);
+            let enough = Walk::default().validate(&node, &value, None);
+            assert!(!enough.invalid, "{schema}");
+            let out = Walk { steps: 5, room: ROOM }.validate(&node, &value, Some(&value));
+            assert!(out.invalid, "{schema}");
+            assert_eq!(out.problems.last().map(|problem| problem.kind), Some(FieldErrorKind::Internal), "{schema}");
+        }
     }
 }

@@ -64,6 +64,9 @@ const WORDS: &[&str] = &[
     "",
 ];
 
+/// Keywords with a schema inside.
+const NESTING: &[&str] = &["items", "not", "additionalProperties"];
+
 fn scalars() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Null),
@@ -177,10 +180,10 @@ proptest! {
 
     /// Lists in lists, and schemas in schemas.
     #[test]
-    fn depth_is_bounded(depth in 1_usize..400, key in prop::sample::select(&["items", "not", "additionalProperties"][..])) {
+    fn depth_is_bounded(levels in 1_usize..400, key in prop::sample::select(NESTING)) {
         let mut schema = json!({"type": "array"});
         let mut object = json!(1);
-        for _ in 0..depth {
+        for _ in 0..levels {
             schema = Value::Object(Map::from_iter([(key.to_owned(), schema)]));
             object = Value::Array(vec![object]);
         }
@@ -205,13 +208,14 @@ fn steps_and_problems_are_bounded() {
     assert!(!errors.is_empty());
 }
 
-/// Lists of a hundred thousand items take no longer than their length.
+/// Lists of a many items take no longer than their length.
 #[test]
 fn lists_are_not_compared_item_by_item() {
-    let items: Vec<Value> = (0..100_000).map(|n| json!({"k": n, "v": {"w": n}})).collect();
+    let items: Vec<Value> = (0..50_000).map(|n| json!({"k": n, "v": {"w": n}})).collect();
     let list = |list_type: &str| {
         json!({"type": "object", "properties": {"a": {
-            "type": "array", "x-kubernetes-list-type": list_type, "x-kubernetes-list-map-keys": ["k"], "uniqueItems": true,
+            "type": "array", "uniqueItems": true,
+            "x-kubernetes-list-type": list_type, "x-kubernetes-list-map-keys": ["k"],
             "items": {"type": "object", "properties": {
                 "k": {"type": "integer"},
                 "v": {"type": "object", "properties": {"w": {"type": "integer"}}},

@@ -18,8 +18,8 @@ enum Step<'a> {
     Item(&'a Step<'a>),
 }
 
-/// Checks the defaults of a schema. Those of `additionalProperties` are not looked at: values there that no default is for
-/// are none.
+/// Checks the defaults of a schema. Those of `additionalProperties` are not looked at: values there that no default is
+/// for are none.
 pub(super) fn validate(root: &Node, path: &Path<'_>, errors: &mut FieldErrors) {
     Checker { walk: Walk::default() }.node(root, true, Step::Resource(root), false, path, errors);
 }

@@ -1,5 +1,5 @@
-//! What makes a schema structural (`pkg/apiserver/schema/validation.go` upstream): each value has one declared type, and what
-//! is inside `allOf`, `anyOf`, `oneOf` and `not` only narrows it.
+//! What makes a schema structural (`pkg/apiserver/schema/validation.go` upstream): each value has one declared type,
+//! and what is inside `allOf`, `anyOf`, `oneOf` and `not` only narrows it.
 
 use scheme::{FieldErrors, Path};
 use serde_json::Value;

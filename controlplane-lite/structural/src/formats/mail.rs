@@ -1,5 +1,5 @@
-//! Mail addresses as Go's `mail.ParseAddress` reads them (RFC 5322): `name@host`, or `Some Name <name@host>`. Groups are not
-//! read.
+//! Mail addresses as Go's `mail.ParseAddress` reads them (RFC 5322): `name@host`, or `Some Name <name@host>`. Groups
+//! are not read.
 
 /// Whether a text is one address.
 pub(super) fn is_address(text: &str) -> bool {

@@ -1,5 +1,6 @@
-//! Texts that are of a format and that are not, from `strfmt/{default,date,time,duration,bson,kubernetes-extensions}_test.go`
-//! and `govalidator/validator_test.go` upstream.
+//! Texts that are of a format and that are not, from
+//! `strfmt/{default,date,time,duration,bson,kubernetes-extensions}_test.go` and `govalidator/validator_test.go`
+//! upstream.
 
 use super::*;
 

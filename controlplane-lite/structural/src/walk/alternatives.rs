@@ -1,5 +1,5 @@
-//! `allOf`, `anyOf`, `oneOf` and `not` (`schema_props.go` upstream). Where none of several fits, the one that fits most is
-//! told of. Nothing in them is compared with what was before.
+//! `allOf`, `anyOf`, `oneOf` and `not` (`schema_props.go` upstream). Where none of several fits, the one that fits most
+//! is told of. Nothing in them is compared with what was before.
 
 use scheme::{FieldErrorKind, field::go_quote};
 use serde_json::Value;

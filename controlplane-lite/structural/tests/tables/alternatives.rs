@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::{assert_told, validate_field};
 
-/// `pkg/apiserver/validation/validation_test.go`, `TestValidateCustomResource`: "nullable, x-kubernetes-int-or-string and
-/// user-provided anyOf" and "allOf".
+/// `pkg/apiserver/validation/validation_test.go`, `TestValidateCustomResource`: "nullable, x-kubernetes-int-or-string
+/// and user-provided anyOf" and "allOf".
 #[test]
 fn integers_or_strings_said_twice() {
     let either = json!([{"type": "integer"}, {"type": "string"}]);
@@ -33,7 +33,8 @@ fn integers_or_strings_said_twice() {
     }
 }
 
-/// `k8s.io/kube-openapi/pkg/validation/validate/{schema_test,jsonschema_test}.go`, with the words of `schema_messages.go`.
+/// `k8s.io/kube-openapi/pkg/validation/validate/{schema_test,jsonschema_test}.go`, with the words of
+/// `schema_messages.go`.
 #[test]
 fn one_all_and_none() {
     let short = json!({"maxLength": 1});

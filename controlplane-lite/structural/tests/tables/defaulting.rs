@@ -8,8 +8,8 @@ fn default(schema: &Value, mut object: Value) -> Value {
     object
 }
 
-/// `pkg/apiserver/schema/defaulting/algorithm_test.go`, `TestDefault`. Nulls that upstream's other function removes first are
-/// in the next table.
+/// `pkg/apiserver/schema/defaulting/algorithm_test.go`, `TestDefault`. Nulls that upstream's other function removes
+/// first are in the next table.
 #[test]
 fn what_is_missing_is_filled_in() {
     let letters = json!({"properties": {"a": {"default": "A"}, "b": {"default": "B"}, "c": {"default": "C"}}});
@@ -61,8 +61,8 @@ fn what_is_missing_is_filled_in() {
     }
 }
 
-/// `pkg/apiserver/schema/defaulting/prunenulls_test.go`, `TestPruneNonNullableNullsWithoutDefaults`, with the defaults that
-/// come after.
+/// `pkg/apiserver/schema/defaulting/prunenulls_test.go`, `TestPruneNonNullableNullsWithoutDefaults`, with the defaults
+/// that come after.
 #[test]
 fn nulls_go_where_none_may_be() {
     let schema = json!({"items": {"properties": {

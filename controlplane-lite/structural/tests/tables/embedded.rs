@@ -65,21 +65,20 @@ fn metadata_is_checked() {
         ),
         (
             resource(json!({"kind": "foo.bar-com"})),
-            &[
-                "embedded.kind: Invalid value: \"foo.bar-com\": may have mixed case, but should otherwise match: a DNS-1035 \
-             label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end \
+            &["embedded.kind: Invalid value: \"foo.bar-com\": may have mixed case, but should otherwise match: a \
+                DNS-1035 \
+             label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, \
+             and end \
              with an alphanumeric character (e.g. 'my-name', or 'abc-123', regex used for validation is \
-             '[a-z]([-a-z0-9]*[a-z0-9])?')",
-            ],
+             '[a-z]([-a-z0-9]*[a-z0-9])?')"],
         ),
         (resource(json!({"metadata": {"namespace": "kube-system"}})), &[]),
         (resource(json!({"metadata": {"name": "foo"}})), &[]),
         (
             resource(json!({"metadata": {"name": "..", "labels": {"a": 1}}})),
-            &[
-                "embedded.metadata: Invalid value: {\"labels\":{\"a\":1},\"name\":\"..\"}: json: cannot unmarshal number into \
-             Go struct field ObjectMeta.labels of type string",
-            ],
+            &["embedded.metadata: Invalid value: {\"labels\":{\"a\":1},\"name\":\"..\"}: json: cannot unmarshal \
+                number into \
+             Go struct field ObjectMeta.labels of type string"],
         ),
         (
             resource(json!({"metadata": {"name": ".."}})),

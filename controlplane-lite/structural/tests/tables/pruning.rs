@@ -100,8 +100,8 @@ fn what_is_preserved_stays() {
     );
 }
 
-/// `pkg/apiserver/schema/pruning/algorithm_test.go`, `TestPrune`: "x-kubernetes-embedded-resource, with root=true". What is
-/// unknown inside metadata goes as well, as upstream's `objectmeta.Coerce` does it just before.
+/// `pkg/apiserver/schema/pruning/algorithm_test.go`, `TestPrune`: "x-kubernetes-embedded-resource, with root=true".
+/// What is unknown inside metadata goes as well, as upstream's `objectmeta.Coerce` does it just before.
 #[test]
 fn metadata_stays() {
     let embedded = |extra: Value| {

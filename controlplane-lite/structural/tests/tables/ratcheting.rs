@@ -64,8 +64,8 @@ fn items_are_found_by_their_keys() {
     assert!(update(&atomic, &old, &old).is_empty());
 }
 
-/// `pkg/apiserver/validation/ratcheting.go`: what is between alternatives is compared as a whole, and the type is always
-/// checked.
+/// `pkg/apiserver/validation/ratcheting.go`: what is between alternatives is compared as a whole, and the type is
+/// always checked.
 #[test]
 fn alternatives_are_compared_as_a_whole() {
     let schema = json!({"type": "object", "properties": {"a": {

@@ -16,8 +16,8 @@ fn field(schema: Value) -> Value {
     json!({"type": "object", "properties": {"f": schema}})
 }
 
-/// `pkg/apis/apiextensions/validation/validation_test.go`, `TestValidateCustomResourceDefinitionValidation`: types and the
-/// root.
+/// `pkg/apis/apiextensions/validation/validation_test.go`, `TestValidateCustomResourceDefinitionValidation`: types and
+/// the root.
 #[test]
 fn types() {
     rows(&[
@@ -33,14 +33,16 @@ fn types() {
             &[
                 "schema.type: Forbidden: type cannot be set to null, use nullable as an alternative",
                 r#"schema.type: Invalid value: "null": must be object at the root"#,
-                r#"schema.type: Unsupported value: "null": supported values: "array", "boolean", "integer", "number", "object", "string""#,
+                "schema.type: Unsupported value: \"null\": supported values: \"array\", \"boolean\", \"integer\", \
+                 \"number\", \"object\", \"string\"",
             ],
         ),
         (
             json!({"type": "bogus"}),
             &[
                 r#"schema.type: Invalid value: "bogus": must be object at the root"#,
-                r#"schema.type: Unsupported value: "bogus": supported values: "array", "boolean", "integer", "number", "object", "string""#,
+                "schema.type: Unsupported value: \"bogus\": supported values: \"array\", \"boolean\", \"integer\", \
+                 \"number\", \"object\", \"string\"",
             ],
         ),
         (
@@ -56,9 +58,8 @@ fn types() {
         (field(json!({"x-kubernetes-preserve-unknown-fields": true})), &[]),
         (
             field(json!({"type": "object", "x-kubernetes-preserve-unknown-fields": false})),
-            &[
-                "schema.properties[f].x-kubernetes-preserve-unknown-fields: Invalid value: false: must be true or undefined",
-            ],
+            &["schema.properties[f].x-kubernetes-preserve-unknown-fields: Invalid value: false: must be true or \
+                 undefined"],
         ),
         (
             field(json!({"x-kubernetes-int-or-string": true, "x-kubernetes-preserve-unknown-fields": true})),
@@ -71,24 +72,21 @@ fn types() {
         ),
         (
             field(json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": false})),
-            &[
-                "schema.properties[f].additionalProperties: Forbidden: additionalProperties and properties are mutual exclusive",
-            ],
+            &["schema.properties[f].additionalProperties: Forbidden: additionalProperties and properties are \
+                 mutual exclusive"],
         ),
         (field(json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": true})), &[]),
         (
             field(json!({"type": "array", "items": {"type": "string"}, "uniqueItems": true})),
-            &[
-                "schema.properties[f].uniqueItems: Forbidden: uniqueItems cannot be set to true since the runtime complexity \
-             becomes quadratic",
-            ],
+            &["schema.properties[f].uniqueItems: Forbidden: uniqueItems cannot be set to true since the runtime \
+                complexity \
+             becomes quadratic"],
         ),
         (
             field(json!({"type": "string", "pattern": "("})),
-            &[
-                "schema.properties[f].pattern: Invalid value: \"(\": must be a valid regular expression, but isn't: error \
-             parsing regexp: missing closing ): `(`",
-            ],
+            &["schema.properties[f].pattern: Invalid value: \"(\": must be a valid regular expression, but isn't: \
+                error \
+             parsing regexp: missing closing ): `(`"],
         ),
     ]);
 }
@@ -170,7 +168,11 @@ fn alternatives_only_narrow() {
              schema.allOf[0].anyOf[0].not.properties[g]"],
         ),
         (
-            json!({"type": "object", "properties": {"metadata": {"type": "object"}}, "not": {"properties": {"metadata": {}}}}),
+            json!({
+                "type": "object",
+                "properties": {"metadata": {"type": "object"}},
+                "not": {"properties": {"metadata": {}}},
+            }),
             &["schema.not.properties[metadata]: Forbidden: must not be specified in a nested context"],
         ),
         (field(json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]})), &[]),
@@ -195,7 +197,8 @@ fn alternatives_only_narrow() {
 #[test]
 fn metadata() {
     let of = |metadata: Value| json!({"type": "object", "properties": {"metadata": metadata}});
-    let implicit = "schema.properties[metadata]: Forbidden: must not specify anything other than name and generateName, \
+    let implicit = "schema.properties[metadata]: Forbidden: must not specify anything other than name and \
+    generateName, \
                     but metadata is implicitly specified";
     rows(&[
         (of(json!({"type": "object", "properties": {"name": {"type": "string", "pattern": "^x$"}}})), &[]),
@@ -223,10 +226,9 @@ fn metadata() {
         ),
         (
             field(json!({"type": "object", "x-kubernetes-embedded-resource": true})),
-            &[
-                "schema.properties[f].properties: Required value: must not be empty if x-kubernetes-embedded-resource is true \
-             without x-kubernetes-preserve-unknown-fields",
-            ],
+            &["schema.properties[f].properties: Required value: must not be empty if \
+                x-kubernetes-embedded-resource is true \
+             without x-kubernetes-preserve-unknown-fields"],
         ),
         (
             field(json!({"x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true})),
@@ -237,9 +239,8 @@ fn metadata() {
                 "type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true,
                 "additionalProperties": {"type": "string"},
             })),
-            &[
-                "schema.properties[f].additionalProperties: Forbidden: must not be used if x-kubernetes-embedded-resource is set",
-            ],
+            &["schema.properties[f].additionalProperties: Forbidden: must not be used if \
+                 x-kubernetes-embedded-resource is set"],
         ),
     ]);
 }
@@ -285,19 +286,19 @@ fn list_types() {
         (map(json!({"type": "object", "properties": {"key": {"type": "string", "default": "a"}}})), &[]),
         (
             map(json!({"type": "object", "properties": {"key": {"type": "string"}}})),
-            &[
-                "items.properties[key].default: Required value: this property is in x-kubernetes-list-map-keys, so it must have \
-             a default or be a required property",
-            ],
+            &["items.properties[key].default: Required value: this property is in x-kubernetes-list-map-keys, so \
+                it must have \
+             a default or be a required property"],
         ),
         (
-            map(
-                json!({"type": "object", "required": ["key"], "properties": {"key": {"type": "string", "nullable": true}}}),
-            ),
-            &[
-                "items.properties[key].nullable: Forbidden: this property is in x-kubernetes-list-map-keys, so it cannot be \
-             nullable",
-            ],
+            map(json!({
+                "type": "object",
+                "required": ["key"],
+                "properties": {"key": {"type": "string", "nullable": true}},
+            })),
+            &["items.properties[key].nullable: Forbidden: this property is in x-kubernetes-list-map-keys, so it \
+                cannot be \
+             nullable"],
         ),
         (
             map(json!({"type": "string"})),
@@ -309,9 +310,8 @@ fn list_types() {
         ),
         (
             map(json!({"type": "object", "required": ["key"], "properties": {"key": {"type": "object"}}})),
-            &[
-                r#"items.properties[key].type: Invalid value: "object": must be a scalar type if parent array's x-kubernetes-list-type is map"#,
-            ],
+            &["items.properties[key].type: Invalid value: \"object\": must be a scalar type if parent array's \
+                 x-kubernetes-list-type is map"],
         ),
         (
             field(json!({"type": "object", "x-kubernetes-list-type": "set"})),
@@ -364,19 +364,17 @@ fn defaults() {
         (embedded(json!({"type": "object", "properties": {"name": {"type": "string", "default": "a"}}})), &[]),
         (
             embedded(json!({"type": "object", "properties": {"name": {"type": "string", "default": ".."}}})),
-            &[
-                "schema.properties[f].properties[metadata].properties[name].default: Invalid value: \"..\": must result in valid \
-             metadata: metadata.name: Invalid value: \"..\": may not be '..'",
-            ],
+            &["schema.properties[f].properties[metadata].properties[name].default: Invalid value: \"..\": must \
+                result in valid \
+             metadata: metadata.name: Invalid value: \"..\": may not be '..'"],
         ),
         (
             embedded(json!({"type": "object", "properties": {"labels": {
                 "type": "object", "additionalProperties": {"type": "string", "default": "x"},
             }}})),
-            &[
-                "schema.properties[f].properties[metadata].properties[labels].additionalProperties.default: Forbidden: must \
-               not be set inside additionalProperties applying to object metadata",
-            ],
+            &["schema.properties[f].properties[metadata].properties[labels].additionalProperties.default: \
+                Forbidden: must \
+               not be set inside additionalProperties applying to object metadata"],
         ),
     ]);
 }

@@ -88,8 +88,8 @@ fn types() {
     }
 }
 
-/// `pkg/apiserver/validation/validation_test.go`, `TestValidateCustomResource`: "required field", "enum", "invalid regex",
-/// "maxProperties", "maxItems", "maxLength".
+/// `pkg/apiserver/validation/validation_test.go`, `TestValidateCustomResource`: "required field", "enum", "invalid
+/// regex", "maxProperties", "maxItems", "maxLength".
 #[test]
 fn sizes_and_choices() {
     let nested = json!({"type": "object", "required": ["nested"], "properties": {"nested": {}}});
@@ -106,19 +106,20 @@ fn sizes_and_choices() {
             schema,
             json!({"nestedint": "x", "nestedstring": true}),
             &[
-                r#"field.nestedint: Invalid value: "string": field.nestedint in body must be of type integer: "string""#,
+                "field.nestedint: Invalid value: \"string\": field.nestedint in body must be of type integer: \
+                 \"string\"",
                 r#"field.nestedint: Unsupported value: "x": supported values: "1", "2""#,
-                r#"field.nestedstring: Invalid value: "boolean": field.nestedstring in body must be of type string: "boolean""#,
+                "field.nestedstring: Invalid value: \"boolean\": field.nestedstring in body must be of type string: \
+                 \"boolean\"",
                 r#"field.nestedstring: Unsupported value: true: supported values: "a", "b""#,
             ],
         ),
         (
             json!({"type": "string", "pattern": "+"}),
             json!("foo"),
-            &[
-                "field: Invalid value: \"foo\": field in body should match '+, but pattern is invalid: error parsing regexp: \
-             missing argument to repetition operator: `+`'",
-            ],
+            &["field: Invalid value: \"foo\": field in body should match '+, but pattern is invalid: error parsing \
+                regexp: \
+             missing argument to repetition operator: `+`'"],
         ),
         (
             json!({"type": "object", "maxProperties": 2}),
@@ -289,7 +290,8 @@ fn places() {
     );
 }
 
-/// `pkg/apiserver/validation/formats_test.go`, `TestGetUnrecognizedFormats`: what a format is not of its type asks nothing.
+/// `pkg/apiserver/validation/formats_test.go`, `TestGetUnrecognizedFormats`: what a format is not of its type asks
+/// nothing.
 #[test]
 fn formats_of_other_types_ask_nothing() {
     rows(&[
