@@ -57,8 +57,8 @@ impl Structural {
 
     /// Fills in the defaults. A null goes where the schema allows none: it becomes the default, or nothing.
     pub fn default(&self, object: &mut Value) {
-        defaulting::prune_nulls(object, &self.root);
         defaulting::default(object, &self.root);
+        defaulting::prune_nulls(object, &self.root);
     }
 
     /// Checks a new object: its values, the metadata of embedded resources, and that lists which are sets or maps
@@ -88,5 +88,18 @@ impl Structural {
         let mut found = Vec::new();
         self.root.collect_rules(&mut String::new(), &mut found);
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared<T: Send + Sync>() {}
+
+    #[test]
+    fn schemas_are_small_and_shared() {
+        shared::<Structural>();
+        assert!(size_of::<Node>() <= 112, "{}", size_of::<Node>());
     }
 }

@@ -81,3 +81,12 @@ fn nulls_go_where_none_may_be() {
     assert_eq!(default(&json!({"default": "foo"}), json!(4)), json!(4));
     assert_eq!(default(&json!({}), json!(null)), json!(null));
 }
+
+/// `pkg/apiserver/customresource_handler.go`: defaults come with decoding, and nulls go after it.
+#[test]
+fn nulls_of_defaults_go_as_well() {
+    let schema = json!({"properties": {"f": {"default": {"a": null, "b": null}, "properties": {
+        "a": {"type": "string"}, "b": {"type": "string", "default": "B"},
+    }}}});
+    assert_eq!(default(&schema, json!({})), json!({"f": {"b": "B"}}));
+}
