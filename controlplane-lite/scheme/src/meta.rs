@@ -79,7 +79,7 @@ fn is_label(text: &str) -> bool {
 
 fn regex_message(text: &str, regex: &str, examples: &[&str]) -> String {
     let examples: Vec<String> = examples.iter().map(|e| format!("'{e}'")).collect();
-    format!("{text} (e.g. {}, regex used for validation is '{regex}')", examples.join(", or "))
+    format!("{text} (e.g. {}, regex used for validation is '{regex}')", examples.join(",  or "))
 }
 
 /// Problems of a DNS-1123 label.
