@@ -52,17 +52,16 @@ pub fn builtin() -> &'static Arc<Scheme> {
     })
 }
 
-/// The same, of which CustomResourceDefinitions have the schemas that they bring along checked. Those of [`builtin`]
-/// take any.
+/// The same and CustomResourceDefinitions, whose schemas are checked: for a server that publishes what they define.
 #[must_use]
-pub fn builtin_with(check: Arc<crd::SchemaCheck>) -> Arc<Scheme> {
-    let infos = kinds::ALL.iter().copied().flatten();
-    let of_definitions = infos.filter(|info| info.group == crd::GROUP).map(|info| {
+pub fn builtin_with(check: &Arc<crd::SchemaCheck>) -> Arc<Scheme> {
+    let kinds = kinds::EXTENSIONS.iter().map(|info| {
         let mut kind = Kind::from(info);
-        kind.strategy = kind::Shared::Own(Arc::new(strategy::CustomResourceDefinition::new(Arc::clone(&check))));
+        kind.strategy = kind::Shared::Own(Arc::new(strategy::CustomResourceDefinition::new(Arc::clone(check))));
         kind
     });
-    Arc::new(of_definitions.fold(Scheme::clone(builtin()), |scheme, kind| scheme.replacing(kind)))
+    let add = |scheme: Scheme, kind| scheme.with(kind).expect("a test reads the table");
+    Arc::new(kinds.fold(Scheme::clone(builtin()), add))
 }
 
 #[cfg(test)]

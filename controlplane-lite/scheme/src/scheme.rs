@@ -87,14 +87,6 @@ impl Scheme {
         Ok(scheme)
     }
 
-    /// The same with another kind in place of the one of this name.
-    pub(crate) fn replacing(mut self, kind: Kind) -> Self {
-        if let Some(place) = self.kinds.iter().position(|known| name(known) == name(&kind)) {
-            self.kinds[place] = Arc::new(kind);
-        }
-        self
-    }
-
     fn indexed(fixed: usize, kinds: Vec<Arc<Kind>>) -> Self {
         let mut by_path: Vec<usize> = (0..kinds.len()).filter(|place| !kinds[*place].plural.is_empty()).collect();
         by_path.sort_by_key(|place| path(&kinds[*place]));

@@ -47,10 +47,6 @@ mod tests {
             ("CertificateSigningRequest", json!({})),
             ("CronJob", json!({})),
             (
-                "CustomResourceDefinition",
-                json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": null}),
-            ),
-            (
                 "DaemonSet",
                 json!({"currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0}),
             ),

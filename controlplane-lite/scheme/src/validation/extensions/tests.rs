@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::crd::{GROUP, Schema};
+use crate::crd::{GROUP, Schema, SchemaCheck};
 use crate::field::{FieldErrors, Path};
 use crate::patch::merge;
 use crate::{Kind, builtin, builtin_with};
@@ -15,11 +15,12 @@ use crate::{Kind, builtin, builtin_with};
 mod updates;
 mod webhooks;
 
-const LABEL: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name', or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+const LABEL: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*'";
 
+/// The kind, whose schemas nobody checks.
 fn kind() -> &'static Kind {
-    builtin().by_gvk(GROUP, "v1", "CustomResourceDefinition").unwrap()
+    crate::tests::with_definitions().by_gvk(GROUP, "v1", "CustomResourceDefinition").unwrap()
 }
 
 /// A version with a schema, changed.
@@ -385,9 +386,10 @@ fn schemas_are_checked_by_who_knows_them() {
     let told = |of: Schema<'_>, path: &Path<'_>, errors: &mut FieldErrors| {
         errors.forbidden(path, format!("{} {} {}", of.schema["title"], of.old.is_some(), of.unchanged));
     };
-    let scheme = builtin_with(Arc::new(told));
+    let told: Arc<SchemaCheck> = Arc::new(told);
+    let scheme = builtin_with(&told);
     let kind = scheme.by_gvk(GROUP, "v1", "CustomResourceDefinition").unwrap();
-    assert_eq!(scheme.kinds().count(), builtin().kinds().count());
+    assert_eq!(scheme.kinds().count(), builtin().kinds().count() + 1);
     let titled = |title: &str| json!({"schema": {"openAPIV3Schema": {"title": title}}});
     let one = definition(&only(titled("a")));
     let other = merge::apply(&version(titled("b")), &json!({"name": "v2", "storage": false}));
