@@ -113,6 +113,7 @@ pub(crate) struct Node {
     pub(crate) additional: Additional,
     pub(crate) default: Option<Box<Value>>,
     pub(crate) values: Option<Box<Values>>,
+    #[expect(clippy::box_collection, reason = "a schema without rules pays one word for them")]
     rules: Option<Box<Vec<Rule>>>,
 }
 
@@ -280,6 +281,7 @@ fn list_type(schema: &Value) -> ListType {
     }
 }
 
+#[expect(clippy::box_collection, reason = "see the field")]
 fn rules(schema: &Value) -> Option<Box<Vec<Rule>>> {
     let text = |rule: &Value, key: &str| raw::text(rule, key).into();
     let rules: Vec<Rule> = raw::list(schema, "x-kubernetes-validations")

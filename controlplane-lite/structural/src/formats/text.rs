@@ -42,7 +42,7 @@ pub(super) fn is_isbn10(text: &str) -> bool {
     }
     let sum: u32 = (1..).zip(first).map(|(weight, byte)| weight * digit(*byte)).sum();
     let check = if *last == b'X' { 10 } else { digit(*last) };
-    (sum + 10 * check) % 11 == 0
+    (sum + 10 * check).is_multiple_of(11)
 }
 
 pub(super) fn is_isbn13(text: &str) -> bool {
@@ -52,7 +52,7 @@ pub(super) fn is_isbn13(text: &str) -> bool {
         return false;
     }
     let sum: u32 = bytes.iter().zip([1, 3].into_iter().cycle()).map(|(byte, weight)| weight * digit(*byte)).sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 /// A number of one of the issuers' ranges, with the digit that checks it.
@@ -104,7 +104,7 @@ pub(super) fn is_base64(text: &str) -> bool {
     let bytes = text.as_bytes();
     let padding = bytes.iter().rev().take_while(|b| **b == b'=').count();
     !bytes.is_empty()
-        && bytes.len() % 4 == 0
+        && bytes.len().is_multiple_of(4)
         && padding <= 2
         && bytes[..bytes.len() - padding].iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
 }

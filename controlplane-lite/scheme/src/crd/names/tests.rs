@@ -50,6 +50,9 @@ fn not_established() -> Condition {
     Condition::new(ESTABLISHED, "False", "NotAccepted", "not all names are accepted")
 }
 
+/// What a row is about, a definition, those that are there, and what is told of names and of both conditions.
+type Row = (&'static str, Value, Vec<Value>, Value, Condition, Condition);
+
 #[test]
 fn names_are_given_to_who_comes_first() {
     let with = |condition: &Condition| {
@@ -73,7 +76,7 @@ fn names_are_given_to_who_comes_first() {
         names
     };
     let served = Condition::established();
-    let rows: Vec<(&str, Value, Vec<Value>, Value, Condition, Condition)> = vec![
+    let rows: Vec<Row> = vec![
         ("the first", bare, vec![], json!({"plural": "alfa", "kind": ""}), accepted(), installing()),
         ("another group", asking(), vec![foreign], all.clone(), accepted(), installing()),
         (
