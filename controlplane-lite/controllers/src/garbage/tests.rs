@@ -1,11 +1,15 @@
 //! The collector against a server that serves a kind some of the time, in paused time.
 #![allow(clippy::unwrap_used)]
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
 use http::{Method, Request, Response};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -86,11 +90,21 @@ impl Server {
             let path = request.uri().path().to_owned();
             let open = server.open.clone();
             async move {
-                let Some((code, body)) = answer else {
-                    let _open = Open::new(&open, path);
-                    return std::future::pending().await;
+                let (code, frames) = match answer {
+                    Some((code, body)) => {
+                        (code, stream::iter([Ok::<_, Infallible>(Frame::data(body.to_string().into()))]).boxed())
+                    }
+                    // A watch begins at once, and then there is nothing to tell.
+                    None => {
+                        let open = Open::new(&open, path);
+                        let nothing = async move {
+                            let _open = open;
+                            std::future::pending().await
+                        };
+                        (200, stream::once(nothing).boxed())
+                    }
                 };
-                Response::builder().status(code).body(Body::from(body.to_string().into_bytes()))
+                Response::builder().status(code).body(StreamBody::new(frames))
             }
         });
         kube::Client::new(service, "default")
