@@ -126,8 +126,8 @@ impl Updater<'_> {
         let Some(at) = self.versions.place(&last.version) else { return merged };
         let Some(before) = self.convert(&merged, &last.version).map(Cow::into_owned) else { return merged };
         let pruned = typed::remove(&before, &last.set.with_named_fields(at), at);
-        let Some(pruned) = self.add_owned(&before, pruned, &last.version, managers) else { return before };
-        let Some(pruned) = self.add_dangling(&before, &pruned, last) else { return before };
+        let Some(pruned) = self.add_owned(&before, pruned, &last.version, managers) else { return merged };
+        let Some(pruned) = self.add_dangling(&before, &pruned, last) else { return merged };
         self.versions.convert(&pruned, &last.version, self.version).unwrap_or(merged)
     }
 

@@ -97,7 +97,11 @@ async fn apply(call: &Call, body: &Bytes) -> Result<Response<Body>, ApiError> {
     let scale = decode::decode_value(kind()?, sent, Vec::new(), true, FieldValidation::Strict);
     let scale = scale.map_err(|error| ApiError::plain(500, error.to_string()))?.object;
     let place = json!({"metadata": {"namespace": call.info.namespace}});
+    // A configuration need not say which object the path names.
     let mut named = scale.clone();
+    if str_at(&named, &["metadata", "name"]).is_empty() {
+        ensure_map(&mut named, &["metadata"]).insert("name".into(), json!(call.info.name));
+    }
     call.ensure_namespace(&mut named)?;
     patch::check_identity(call, &named, &place)?;
     let replicas = scale["spec"].get("replicas").cloned();

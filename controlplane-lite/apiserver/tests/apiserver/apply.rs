@@ -139,6 +139,7 @@ async fn a_scale_is_applied() {
         (scale(json!({"metadata": {"name": "web", "uid": "other"}})), StatusCode::CONFLICT),
         (scale(json!({"nonsense": 1})), StatusCode::INTERNAL_SERVER_ERROR),
         (scale(json!({"spec": {"replicas": "3"}})), StatusCode::INTERNAL_SERVER_ERROR),
+        (scale(json!({"metadata": {}, "spec": {"replicas": 2}})), StatusCode::OK),
         // Three is three, however YAML writes it.
         (scale(json!({"spec": {"replicas": 3.0}})), StatusCode::OK),
     ] {

@@ -115,10 +115,11 @@ fn of_list(value: &Value, list: &List<'_>, at: &At<'_>, errors: &mut TypeErrors)
                 Err(message) => return tell(errors, at, format!("element {index}: {message}")),
             },
         };
-        check(item, list.place(), &At::Element(at, &element), errors);
-        if let Some(twice) = seen.replace(element) {
-            tell(errors, at, format!("duplicate entries for key {}", short(&twice)));
+        if seen.contains(&element) {
+            tell(errors, at, format!("duplicate entries for key {}", short(&element)));
         }
+        check(item, list.place(), &At::Element(at, &element), errors);
+        seen.insert(element);
     }
 }
 
