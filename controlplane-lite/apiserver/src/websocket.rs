@@ -174,8 +174,8 @@ where
             () = &mut end => return,
         }
     }
-    // Nothing more of them is sent, however long the client takes for its leave.
-    drop(messages);
+    // Nothing more of them is sent, however long the client takes for its leave. What tells their end may keep as much.
+    drop((messages, end));
     // The peer may be gone already.
     let _ = timeout(unread, SinkExt::close(&mut socket)).await;
 }
@@ -265,18 +265,29 @@ mod tests {
         }
     }
 
+    /// Whichever of them ends, the other may still keep something.
     #[tokio::test(start_paused = true)]
     async fn nothing_is_held_while_the_client_takes_its_leave() {
-        let held = Arc::new(());
-        let (mut socket, _far, _) = unread(&held).await;
-        // As much as the connection takes.
-        Outgoing::binary(Bytes::from(vec![0; 1020])).write(socket.get_mut()).await.unwrap();
-        let kept = held.clone();
-        let quiet = futures::stream::pending().inspect(move |_| drop(kept.clone())).boxed();
-        let timeouts = Timeouts { unread: Duration::from_secs(30), end: std::future::ready(()).boxed() };
-        let mut spoken = Box::pin(speak(socket, quiet, timeouts));
-        assert!(futures::poll!(&mut spoken).is_pending(), "it says its leave");
-        assert_eq!(Arc::strong_count(&held), 1);
+        for ended in [true, false] {
+            let held = Arc::new(());
+            let (mut socket, _far, _) = unread(&held).await;
+            // As much as the connection takes.
+            Outgoing::binary(Bytes::from(vec![0; 1020])).write(socket.get_mut()).await.unwrap();
+            let kept = held.clone();
+            let keeping = async move {
+                std::future::pending::<()>().await;
+                drop(kept);
+            };
+            let (messages, end) = if ended {
+                (keeping.map(|()| Outgoing::text([])).into_stream().boxed(), std::future::ready(()).boxed())
+            } else {
+                (futures::stream::empty().boxed(), keeping.boxed())
+            };
+            let timeouts = Timeouts { unread: Duration::from_secs(30), end };
+            let mut spoken = Box::pin(speak(socket, messages, timeouts));
+            assert!(futures::poll!(&mut spoken).is_pending(), "it says its leave");
+            assert_eq!(Arc::strong_count(&held), 1, "{ended}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
