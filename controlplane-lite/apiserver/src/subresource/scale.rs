@@ -11,6 +11,7 @@ use crate::options::{self, WriteOptions};
 use crate::owners::Owners;
 use crate::respond;
 use crate::status::ApiError;
+use crate::verbs::apply::{Configuration, configuration};
 use crate::verbs::patch;
 use crate::write::{self, Carried, Scaling};
 use scheme::access::{ensure_map, str_at};
@@ -86,7 +87,7 @@ pub async fn patch(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError>
 /// Applies a Scale: who does owns the object's replicas (`apimachinery/pkg/util/managedfields/scalehandler.go`).
 async fn apply(call: &Call, body: &Bytes) -> Result<Response<Body>, ApiError> {
     let options = options::patch(&call.query, true)?;
-    let sent = crate::verbs::apply::configuration(body, options.field_validation)?.value;
+    let Configuration { value: sent, warnings } = configuration(body, options.field_validation)?;
     let (version, name) = (str_at(&sent, &["apiVersion"]), str_at(&sent, &["kind"]));
     if (version, name) != ("autoscaling/v1", "Scale") {
         return Err(ApiError::bad_request(format!("invalid object type: {version}, Kind={name}")));
@@ -110,7 +111,7 @@ async fn apply(call: &Call, body: &Bytes) -> Result<Response<Body>, ApiError> {
     if let Some(replicas) = &replicas {
         config["spec"] = json!({ "replicas": replicas });
     }
-    change(call, &options, Some((&config, options.force)), |before| {
+    let mut response = change(call, &options, Some((&config, options.force)), |before| {
         let mut after = before.clone();
         // What the object has to be still.
         for key in ["uid", "resourceVersion"] {
@@ -123,7 +124,9 @@ async fn apply(call: &Call, body: &Bytes) -> Result<Response<Body>, ApiError> {
         }
         Ok(after)
     })
-    .await
+    .await?;
+    respond::warn(&mut response, &warnings);
+    Ok(response)
 }
 
 async fn change<F>(

@@ -3,7 +3,7 @@
 //! `test/e2e/apimachinery/server_side_apply`.
 
 use apiserver::testing::*;
-use http::StatusCode;
+use http::{Request, StatusCode};
 use kube::Client;
 use serde_json::{Value, json};
 
@@ -146,6 +146,14 @@ async fn a_scale_is_applied() {
         expect(apply(&client, &path, "fieldManager=two", &config).await, code);
     }
     assert_eq!(expect(get(&client, &path).await, StatusCode::OK)["spec"]["replicas"], 3);
+    let twice = "apiVersion: autoscaling/v1\nkind: Scale\nspec: {replicas: 4, replicas: 5}\n";
+    let request = Request::patch(format!("{path}?fieldManager=two&fieldValidation=Warn"))
+        .header("content-type", "application/apply-patch+yaml")
+        .body(kube::client::Body::from(twice.as_bytes().to_vec()))
+        .unwrap();
+    let answer = client.send(request).await.unwrap();
+    let warning = answer.headers().get("warning").map_or("", |warning| warning.to_str().unwrap());
+    assert!(answer.status() == 200 && warning.contains("replicas"), "a key that stands there twice: {warning}");
 }
 
 /// Status is applied through its subresource, and only there.
