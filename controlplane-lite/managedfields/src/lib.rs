@@ -2,6 +2,8 @@
 //! `k8s.io/apimachinery/pkg/util/managedfields` and `sigs.k8s.io/structured-merge-diff`. Pure: the caller brings the
 //! objects, the time and the versions of the kind. Begin reading at [`FieldManager`].
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -207,7 +209,7 @@ impl FieldManager<'_> {
             return Err(ApplyError::Conflict(conflicts));
         }
         let compared = typed::compare(&last, live, at);
-        let changed = compared.changed.union(&compared.removed);
+        let changed = compared.changed.union(compared.removed);
         let ours = typed::field_set(&last, at).difference(&changed);
         conflicts.outside(&ours).map_or(Ok(()), |left| Err(ApplyError::Conflict(left)))
     }
@@ -221,25 +223,28 @@ impl FieldManager<'_> {
     }
 }
 
-/// Takes out of an entry what no manager owns: what names an object, and what the system sets.
+/// What no manager owns: what names an object, and what the system sets.
+static NOBODYS: LazyLock<Set> = LazyLock::new(|| {
+    Set::of_fields(&[
+        &["apiVersion"],
+        &["kind"],
+        &["metadata"],
+        &["metadata", "name"],
+        &["metadata", "namespace"],
+        &["metadata", "creationTimestamp"],
+        &["metadata", "selfLink"],
+        &["metadata", "uid"],
+        &["metadata", "clusterName"],
+        &["metadata", "generation"],
+        &["metadata", "managedFields"],
+        &["metadata", "resourceVersion"],
+    ])
+});
+
+/// Takes [`NOBODYS`] out of an entry.
 fn strip(managers: &mut Managers, manager: &Manager) {
     let Some(owned) = managers.get_mut(manager) else { return };
-    let metadata = [
-        "name",
-        "namespace",
-        "creationTimestamp",
-        "selfLink",
-        "uid",
-        "clusterName",
-        "generation",
-        "managedFields",
-        "resourceVersion",
-    ];
-    let mut stripped = Set::of_fields(&[&["apiVersion"], &["kind"], &["metadata"]]);
-    for field in metadata {
-        stripped.extend(&Set::of_fields(&[&["metadata", field]]));
-    }
-    owned.set = owned.set.difference(&stripped);
+    owned.set = std::mem::take(&mut owned.set).difference(&NOBODYS);
     if owned.set.is_empty() {
         managers.remove(manager);
     }

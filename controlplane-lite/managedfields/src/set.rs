@@ -96,10 +96,12 @@ impl Set {
 
     /// The fields of both.
     #[must_use]
-    pub fn union(&self, other: &Self) -> Self {
-        let mut out = self.clone();
-        out.extend(other);
-        out
+    pub fn union(mut self, other: Self) -> Self {
+        if self.is_empty() {
+            return other;
+        }
+        self.extend(&other);
+        self
     }
 
     /// Adds the fields of another.
@@ -128,25 +130,35 @@ impl Set {
 
     /// The fields that are not in `other`. A field stays whose parent alone is in it.
     #[must_use]
-    pub fn difference(&self, other: &Self) -> Self {
-        self.each(|element, node| match other.0.get(element) {
-            None => Some(node.clone()),
-            Some(other) => {
-                Some(Node { member: node.member && !other.member, children: node.children.difference(&other.children) })
-            }
+    pub fn difference(self, other: &Self) -> Self {
+        self.without(other, &|node, other| {
+            let children = node.children.difference(&other.children);
+            Node { member: node.member && !other.member, children }
         })
     }
 
     /// The fields that are not in `other`, nor below one that is.
     #[must_use]
-    pub fn recursive_difference(&self, other: &Self) -> Self {
-        self.each(|element, node| match other.0.get(element) {
-            None => Some(node.clone()),
-            Some(other) if other.member => None,
-            Some(other) => {
-                Some(Node { member: node.member, children: node.children.recursive_difference(&other.children) })
-            }
+    pub fn recursive_difference(self, other: &Self) -> Self {
+        self.without(other, &|node, other| match other.member {
+            true => Node::default(),
+            false => Node { children: node.children.recursive_difference(&other.children), ..node },
         })
+    }
+
+    /// What is left of the elements that another set names; the others stay, and are not looked at.
+    fn without(mut self, other: &Self, left: &impl Fn(Node, &Node) -> Node) -> Self {
+        for (element, other) in &other.0 {
+            if let Entry::Occupied(mut entry) = self.0.entry(element.clone()) {
+                let node = left(std::mem::take(entry.get_mut()), other);
+                if node.says_something() {
+                    entry.insert(node);
+                } else {
+                    entry.remove();
+                }
+            }
+        }
+        self
     }
 
     /// The fields at these paths, and those below them.
@@ -267,7 +279,7 @@ impl Step {
 impl Ownable {
     /// What of a set can be owned.
     #[must_use]
-    pub fn of(&self, set: &Set) -> Set {
+    pub fn of(&self, set: Set) -> Set {
         match self {
             Self::AllBut(reset) => set.recursive_difference(reset),
             Self::Only(written) => set.within(written),

@@ -27,8 +27,8 @@ impl Updater<'_> {
         give_up(&mut managers, &conflicts);
         let before = managers.remove(manager);
         let set = before.map(|owned| owned.set).unwrap_or_default();
-        let set = set.difference(&compared.removed).union(&compared.changed);
-        let set = self.versions.ownable().of(&set);
+        let set = set.difference(&compared.removed).union(compared.changed);
+        let set = self.versions.ownable().of(set);
         if !set.is_empty() {
             managers.insert(manager.clone(), Owned { set, version: self.version.to_owned(), time: None });
         }
@@ -50,7 +50,7 @@ impl Updater<'_> {
         self.reconcile(&mut managers);
         let Some(at) = self.versions.place(self.version) else { return Ok((live.clone(), managers)) };
         let merged = typed::merge(live, config, at);
-        let set = self.versions.ownable().of(&typed::field_set(config, at));
+        let set = self.versions.ownable().of(typed::field_set(config, at));
         let time = managers.get(manager).and_then(|owned| owned.time.clone());
         let last = managers.insert(manager.clone(), Owned { set, version: self.version.to_owned(), time });
         let new = self.prune(merged, &managers, last.as_ref());
@@ -74,21 +74,24 @@ impl Updater<'_> {
     ) -> (Comparison, BTreeMap<Manager, Set>) {
         let mut compared: BTreeMap<String, Option<Comparison>> = BTreeMap::new();
         let ours = self.compared(live, new, self.version).unwrap_or_default();
-        compared.insert(self.version.to_owned(), Some(ours.clone()));
         let mut conflicts = BTreeMap::new();
         managers.retain(|other, owned| {
             if other == manager {
                 return true;
             }
-            let theirs =
-                compared.entry(owned.version.clone()).or_insert_with(|| self.compared(live, new, &owned.version));
+            let theirs = if owned.version == self.version {
+                Some(&ours)
+            } else {
+                let compare = || self.compared(live, new, &owned.version);
+                compared.entry(owned.version.clone()).or_insert_with(compare).as_ref()
+            };
             let Some(theirs) = theirs else { return false };
             let conflict = owned.set.intersection(&theirs.changed);
             if !conflict.is_empty() {
                 conflicts.insert(other.clone(), conflict);
             }
             if !theirs.removed.is_empty() {
-                owned.set = owned.set.difference(&theirs.removed);
+                owned.set = std::mem::take(&mut owned.set).difference(&theirs.removed);
             }
             true
         });
@@ -146,7 +149,7 @@ impl Updater<'_> {
             let less = self.versions.convert(&pruned, &at_version, other);
             let (Some(whole), Some(less)) = (whole, less) else { continue };
             let all = typed::field_set(&whole, at).with_named_fields(at);
-            let kept = typed::field_set(&less, at).with_named_fields(at).union(&owned.with_named_fields(at));
+            let kept = typed::field_set(&less, at).with_named_fields(at).union(owned.with_named_fields(at));
             pruned = typed::remove(&whole, &all.difference(&kept), at);
             at_version = other.to_owned();
         }
@@ -167,7 +170,7 @@ impl Updater<'_> {
 fn give_up(managers: &mut Managers, conflicts: &BTreeMap<Manager, Set>) {
     for (manager, set) in conflicts {
         if let Some(owned) = managers.get_mut(manager) {
-            owned.set = owned.set.difference(set);
+            owned.set = std::mem::take(&mut owned.set).difference(set);
         }
     }
     managers.retain(|_, owned| !owned.set.is_empty());

@@ -23,7 +23,7 @@ impl Comparison {
     /// The comparison of those fields alone that can be owned.
     #[must_use]
     pub fn of(self, ownable: &Ownable) -> Self {
-        Self { removed: ownable.of(&self.removed), changed: ownable.of(&self.changed) }
+        Self { removed: ownable.of(self.removed), changed: ownable.of(self.changed) }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::set::{Node, Set};
 /// whole owns the whole.
 pub fn reconcile(set: &Set, at: Place<'_>) -> Option<Set> {
     let whole = wholes(set, false, at).children;
-    (!whole.is_empty()).then(|| set.recursive_difference(&whole).union(&whole))
+    (!whole.is_empty()).then(|| set.clone().recursive_difference(&whole).union(whole))
 }
 
 fn wholes(below: &Set, leaf: bool, at: Place<'_>) -> Node {
