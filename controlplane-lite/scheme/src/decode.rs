@@ -13,7 +13,7 @@ pub mod size;
 
 pub(crate) use parse::MAX_DEPTH;
 pub use problems::Problem;
-pub(crate) use shape::go_json_type;
+pub use shape::go_json_type;
 
 pub use parse::{ParseError, parse};
 

@@ -1,5 +1,6 @@
 //! The metadata of resources inside resources (`pkg/apiserver/schema/objectmeta` upstream).
 
+use scheme::decode::go_json_type;
 use scheme::meta::{self, NameRule};
 use scheme::{FieldErrors, Path};
 use serde_json::{Map, Value, json};
@@ -115,11 +116,11 @@ pub(crate) fn malformed(metadata: &Value) -> Option<String> {
     let map = match metadata {
         Value::Null => return None,
         Value::Object(map) => map,
-        other => return refuse(word(other), "value", "v1.ObjectMeta"),
+        other => return refuse(go_json_type(other), "value", "v1.ObjectMeta"),
     };
     for (name, shape) in FIELDS {
         let Some(value) = map.get(*name).filter(|value| !value.is_null()) else { continue };
-        let texts = |value: &Value| (!value.is_string() && !value.is_null()).then(|| word(value));
+        let texts = |value: &Value| (!value.is_string() && !value.is_null()).then(|| go_json_type(value));
         let (is, must) = match (shape, value) {
             (Shape::Text | Shape::Time, Value::String(_)) => continue,
             (Shape::Integer, number) if number.is_i64() => continue,
@@ -132,28 +133,16 @@ pub(crate) fn malformed(metadata: &Value) -> Option<String> {
                 None => continue,
             },
             (Shape::Objects, Value::Array(list)) if list.iter().all(|v| v.is_object() || v.is_null()) => continue,
-            (Shape::Text, value) => (word(value), "string"),
-            (Shape::Integer, value) => (word(value), "int64"),
-            (Shape::Time, value) => (word(value), "string"),
-            (Shape::Texts, value) => (word(value), "[]string"),
-            (Shape::TextMap, value) => (word(value), "map[string]string"),
-            (Shape::Objects, value) => (word(value), "[]v1.OwnerReference"),
+            (Shape::Text, value) => (go_json_type(value), "string"),
+            (Shape::Integer, value) => (go_json_type(value), "int64"),
+            (Shape::Time, value) => (go_json_type(value), "string"),
+            (Shape::Texts, value) => (go_json_type(value), "[]string"),
+            (Shape::TextMap, value) => (go_json_type(value), "map[string]string"),
+            (Shape::Objects, value) => (go_json_type(value), "[]v1.OwnerReference"),
         };
         return refuse(is, &format!("struct field ObjectMeta.{name}"), must);
     }
     None
-}
-
-/// Go's word for a value's type.
-fn word(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 #[cfg(test)]

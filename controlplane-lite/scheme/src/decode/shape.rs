@@ -55,7 +55,7 @@ impl At<'_> {
 }
 
 /// Go's name for a JSON value's type.
-pub(crate) fn go_json_type(value: &Value) -> &'static str {
+pub fn go_json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
