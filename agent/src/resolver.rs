@@ -16,8 +16,8 @@ const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// Longest resolver configuration that is read, as upstream (pkg/kubelet/network/dns/dns.go: `maxResolveConfLength`).
 const LONGEST: u64 = 10 << 20;
 
-/// Reads `path`; `None` when that is empty, and pods are to have nothing of the node's. Where that names nothing but a resolver on this machine's
-/// loopback, which pods cannot reach, systemd-resolved's own servers are taken.
+/// Reads `path`; `None` when that is empty, and pods are to have nothing of the node's. Where that names nothing but a
+/// resolver on this machine's loopback, which pods cannot reach, systemd-resolved's own servers are taken.
 ///
 /// # Errors
 /// When the file cannot be read, or not understood: a pod must not start without a resolver.

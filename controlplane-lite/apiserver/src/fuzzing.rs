@@ -92,8 +92,8 @@ pub fn cidr(text: &str) {
     }
 }
 
-/// Objects of a kind (its plural, or else any), before and after a change: whatever the kind's rules make of them is an object that can be stored,
-/// whose header tells its selectable fields as the object does, and that can be shown.
+/// Objects of a kind (its plural, or else any), before and after a change: whatever the kind's rules make of them is an
+/// object that can be stored, whose header tells its selectable fields as the object does, and that can be shown.
 pub fn object(plural: &[u8], before: &[u8], after: &[u8]) {
     let kinds: Vec<&Arc<Kind>> = scheme::builtin().kinds().filter(|kind| kind.stores()).collect();
     let any = || kinds[plural.iter().map(|b| usize::from(*b)).sum::<usize>() % kinds.len()];
