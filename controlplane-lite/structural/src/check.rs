@@ -11,6 +11,7 @@ mod complete;
 mod defaults;
 mod lists;
 mod openapi;
+mod patterns;
 mod rules;
 mod structure;
 
