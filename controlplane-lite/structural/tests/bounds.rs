@@ -2,8 +2,19 @@
 
 #![allow(clippy::unwrap_used)]
 
+use scheme::FieldErrors;
 use serde_json::{Value, json};
 use structural::Structural;
+
+const TOO_MUCH: &str = "<nil>: Internal error: the schema asks too much of this object to be checked";
+
+/// What is wrong with a value of the field `f`.
+fn problems(schema: Value, value: Value) -> Vec<String> {
+    let schema = json!({"type": "object", "properties": {"f": schema}});
+    let mut errors = FieldErrors::new();
+    Structural::parse(&schema).unwrap().validate(&json!({ "f": value }), &mut errors);
+    errors.0.iter().map(ToString::to_string).collect()
+}
 
 fn values(value: &Value) -> usize {
     1 + match value {
@@ -32,4 +43,38 @@ fn defaults_in_defaults_are_bounded() {
     let mut small = json!({"a": [{"a": []}]});
     Structural::parse(&schema).unwrap().default(&mut small);
     assert_eq!(small, json!({"a": [{"a": []}]}));
+}
+
+/// The words of a problem name the whole enum, key or text.
+#[test]
+fn long_words_are_not_written_again_and_again() {
+    let long = "x".repeat(1 << 20);
+    let list = json!({"type": "array", "items": {"type": "string", "enum": [long]}});
+    assert_eq!(problems(list, json!(vec!["a"; 1000])), [TOO_MUCH]);
+    let dates = vec![json!({"format": "date"}); 1000];
+    assert_eq!(problems(json!({"type": "string", "anyOf": dates}), long.as_str().into()).last().unwrap(), TOO_MUCH);
+    let numbers = json!({"type": "object", "additionalProperties": {"type": "array", "items": {"type": "integer"}}});
+    assert_eq!(problems(numbers, json!({long: vec!["a"; 1000]})), [TOO_MUCH]);
+}
+
+/// Each alternative looks through the whole text.
+#[test]
+fn long_texts_are_not_looked_through_again_and_again() {
+    let long = "x".repeat(1 << 20);
+    for rule in [json!({"maxLength": 2_000_000}), json!({"pattern": "^x"}), json!({"format": "password"})] {
+        let once = json!({"type": "string", "allOf": [rule]});
+        assert_eq!(problems(once, long.as_str().into()), Vec::<String>::new(), "{rule}");
+        let often = json!({"type": "string", "allOf": vec![rule.clone(); 500]});
+        assert_eq!(problems(often, long.as_str().into()).last().unwrap(), TOO_MUCH, "{rule}");
+    }
+}
+
+/// A pattern that takes much may have to hold each byte against all of itself.
+#[test]
+fn the_work_of_a_pattern_counts() {
+    let long = "ab".repeat(200_000);
+    let pattern = |count: usize| json!({"type": "string", "pattern": format!("^[ab]*a[ab]{{{count}}}$")});
+    assert_eq!(problems(pattern(3), long.as_str().into()), Vec::<String>::new());
+    let wide = json!({"type": "string", "pattern": r"^[ab]*a\pL{20}[ab]{900}c$"});
+    assert_eq!(problems(wide, long.as_str().into()).last().unwrap(), TOO_MUCH);
 }
