@@ -36,7 +36,7 @@ pub fn validate_schema(schema: &Value, path: &Path<'_>, errors: &mut FieldErrors
         }
         errors.extend(found);
     }
-    openapi::validate(schema, path, errors);
+    openapi::validate(schema, parsed.is_ok(), path, errors);
     if let Err(problem) = parsed
         && errors.0.len() == before
     {

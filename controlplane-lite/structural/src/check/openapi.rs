@@ -16,15 +16,17 @@ const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "str
 #[derive(Clone, Copy, Default)]
 struct Place<'a> {
     root: bool,
+    /// Whether the whole schema is one that structural schemas may be.
+    structural: bool,
     /// Inside the `metadata`, `kind` or `apiVersion` of a resource.
     inside_meta: bool,
     /// Why there may be no default.
     no_default: Option<&'a str>,
 }
 
-/// Checks a whole schema.
-pub(super) fn validate(schema: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    node(schema, Place { root: true, ..Place::default() }, path, errors);
+/// Checks a whole schema; `structural` says whether it can be read as a structural one.
+pub(super) fn validate(schema: &Value, structural: bool, path: &Path<'_>, errors: &mut FieldErrors) {
+    node(schema, Place { root: true, structural, ..Place::default() }, path, errors);
 }
 
 fn node(schema: &Value, place: Place<'_>, path: &Path<'_>, errors: &mut FieldErrors) {
@@ -65,7 +67,7 @@ fn node(schema: &Value, place: Place<'_>, path: &Path<'_>, errors: &mut FieldErr
         errors.invalid(&path.child("x-kubernetes-preserve-unknown-fields"), false, "must be true or undefined");
     }
     lists::validate(schema, path, errors);
-    rules::validate(schema, path, errors);
+    rules::validate(schema, place.structural, path, errors);
 }
 
 /// Fields by name and any fields exclude each other.
@@ -90,7 +92,7 @@ fn properties(schema: &Value, place: Place<'_>, path: &Path<'_>, errors: &mut Fi
         let meta = resource && is_meta(name);
         let reason = format!("in top-level {name}");
         let no_default = if meta && place.root { Some(&*reason) } else { place.no_default };
-        let place = Place { root: false, inside_meta: place.inside_meta || meta, no_default };
+        let place = Place { root: false, inside_meta: place.inside_meta || meta, no_default, ..place };
         node(inner, place, &path.key(name), errors);
     }
 }

@@ -1,0 +1,30 @@
+//! What upstream does in corners that its own tests do not look into.
+
+use serde_json::json;
+
+use crate::check;
+
+/// The rows about `fieldPath` of `TestValidateCustomResourceDefinitionValidation`.
+#[test]
+fn rules_name_fields_that_there_are() {
+    let rule = |path: &str| json!({"rule": "true", "fieldPath": path});
+    let schema = |path: &str| {
+        json!({"type": "object", "x-kubernetes-validations": [rule(path)], "properties": {
+            "a": {"type": "object", "properties": {"b": {"type": "string"}}},
+            "list": {"type": "array", "items": {"type": "object"}},
+            "foo": {"type": "object", "additionalProperties": {"type": "object", "properties": {}}},
+        }})
+    };
+    for path in [".a", ".a.b", "['a']['b']", ".list", ".foo.x", ".foo['x.y']"] {
+        assert_eq!(check(&schema(path)), Vec::<String>::new(), "{path}");
+    }
+    for path in [".list[0].b", ".list[0.b", ".list0].b", ".a.c", ".a.b.d", "a", "."] {
+        let told =
+            format!("schema.x-kubernetes-validations[0].fieldPath: Invalid value: {path:?}: must be a valid path");
+        assert_eq!(check(&schema(path)), [told], "{path}");
+    }
+    // Nobody can say what is in a schema that cannot be read.
+    let mut unreadable = schema(".x");
+    unreadable["properties"]["list"]["$schema"] = json!("x");
+    assert_eq!(check(&unreadable), ["schema: Invalid value: \"\": OpenAPIV3Schema 'schema' is not supported"]);
+}
