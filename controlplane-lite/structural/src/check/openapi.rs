@@ -47,12 +47,7 @@ fn node(schema: &Value, place: Place<'_>, path: &Path<'_>, errors: &mut FieldErr
             node(schema, inner, &path.index(index), errors);
         }
     }
-    for key in ["definitions", "dependencies"] {
-        let path = path.child(key);
-        for (name, schema) in raw::map(schema, key).into_iter().flatten().filter(|(_, schema)| schema.is_object()) {
-            node(schema, inner, &path.key(name), errors);
-        }
-    }
+    by_name(schema, "definitions", inner, path, errors);
     match raw::get(schema, "items") {
         Some(Value::Array(list)) => {
             let path = path.child("items");
@@ -63,11 +58,20 @@ fn node(schema: &Value, place: Place<'_>, path: &Path<'_>, errors: &mut FieldErr
         Some(items) => node(items, inner, &path.child("items"), errors),
         None => {}
     }
+    by_name(schema, "dependencies", inner, path, errors);
     if raw::get(schema, "x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(false)) {
         errors.invalid(&path.child("x-kubernetes-preserve-unknown-fields"), false, "must be true or undefined");
     }
     lists::validate(schema, path, errors);
     rules::validate(schema, place.structural, path, errors);
+}
+
+/// The schemas in a map that structural schemas do not have.
+fn by_name(schema: &Value, key: &str, place: Place<'_>, path: &Path<'_>, errors: &mut FieldErrors) {
+    let path = path.child(key);
+    for (name, schema) in raw::map(schema, key).into_iter().flatten().filter(|(_, schema)| schema.is_object()) {
+        node(schema, place, &path.key(name), errors);
+    }
 }
 
 /// Fields by name and any fields exclude each other.

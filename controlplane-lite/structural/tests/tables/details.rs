@@ -1,8 +1,21 @@
 //! What upstream does in corners that its own tests do not look into.
 
+use scheme::{FieldErrors, Path};
 use serde_json::json;
+use structural::validate_schema;
 
 use crate::check;
+
+/// `pkg/apis/apiextensions/validation/validation.go`: what the parts of a schema say, in the order of its walk.
+#[test]
+fn schemas_are_told_of_in_order() {
+    let wrong = json!({"id": "x"});
+    let schema = json!({"type": "object", "definitions": {"a": wrong}, "dependencies": {"a": wrong}, "items": [wrong]});
+    let mut errors = FieldErrors::new();
+    validate_schema(&schema, &Path::new("s"), &mut errors);
+    let inner: Vec<&str> = errors.0.iter().map(|e| &*e.path).filter(|path| path.ends_with(".id")).collect();
+    assert_eq!(inner, ["s.definitions[a].id", "s.items[0].id", "s.dependencies[a].id"]);
+}
 
 /// The rows about `fieldPath` of `TestValidateCustomResourceDefinitionValidation`.
 #[test]
