@@ -59,7 +59,9 @@ fn node<'s>(schema: &'s Value, level: Level, path: &Path<'_>, patterns: &mut Pat
 fn is_int_or_string(any_of: &[Value]) -> bool {
     let only = |schema: &Value, word: &str| {
         raw::text(schema, "type") == word
-            && schema.as_object().is_some_and(|map| map.iter().all(|(key, value)| key == "type" || is_zero(value)))
+            && schema
+                .as_object()
+                .is_some_and(|map| map.iter().all(|(key, value)| key == "type" || says_nothing(key, value, true)))
     };
     matches!(any_of, [integer, string] if only(integer, "integer") && only(string, "string"))
 }
@@ -72,6 +74,22 @@ fn is_zero(value: &Value) -> bool {
         Value::Array(list) => list.is_empty(),
         Value::Object(map) => map.is_empty(),
         _ => false,
+    }
+}
+
+/// Whether upstream's structural form is the same without a keyword: empty lists, maps and pointers are told from absent
+/// ones there (`pkg/apiserver/schema/convert.go`).
+fn says_nothing(key: &str, value: &Value, nested: bool) -> bool {
+    match key {
+        "additionalProperties" => value.is_null() || nested && value == &Value::Bool(false),
+        "properties" if nested => value.is_null(),
+        "externalDocs"
+        | "required"
+        | "x-kubernetes-list-map-keys"
+        | "x-kubernetes-list-type"
+        | "x-kubernetes-map-type"
+        | "x-kubernetes-validations" => value.is_null(),
+        _ => is_zero(value),
     }
 }
 
@@ -144,7 +162,7 @@ fn only_names(schema: &Value) -> bool {
         map.iter().all(|(key, value)| match &**key {
             "type" | "default" => true,
             "properties" => is_zero(value) || names(value),
-            _ => is_zero(value),
+            key => says_nothing(key, value, false),
         })
     })
 }

@@ -1,10 +1,41 @@
 //! What upstream does in corners that its own tests do not look into.
 
 use scheme::{FieldErrors, Path};
-use serde_json::json;
+use serde_json::{Value, json};
 use structural::validate_schema;
 
 use crate::check;
+
+fn field(schema: Value) -> Value {
+    json!({"type": "object", "properties": {"f": schema}})
+}
+
+/// `pkg/apiserver/schema/validation.go` compares Go's values, in which an empty list is not the same as none.
+#[test]
+fn what_is_empty_is_something() {
+    let either = |extra: Value| {
+        let mut integer = json!({"type": "integer"});
+        integer.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        field(json!({"x-kubernetes-int-or-string": true, "anyOf": [integer, {"type": "string"}]}))
+    };
+    for same in [json!({}), json!({"allOf": []}), json!({"enum": []}), json!({"additionalProperties": false})] {
+        assert_eq!(check(&either(same.clone())), Vec::<String>::new(), "{same}");
+    }
+    for other in [json!({"required": []}), json!({"properties": {}}), json!({"externalDocs": {}})] {
+        assert_eq!(check(&either(other.clone())).len(), 2, "{other}");
+    }
+    let metadata = |extra: Value| {
+        let mut metadata = json!({"type": "object"});
+        metadata.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        json!({"type": "object", "properties": {"metadata": metadata}})
+    };
+    for same in [json!({}), json!({"properties": {}}), json!({"nullable": false})] {
+        assert_eq!(check(&metadata(same.clone())), Vec::<String>::new(), "{same}");
+    }
+    for other in [json!({"additionalProperties": false}), json!({"required": []}), json!({"externalDocs": {}})] {
+        assert_eq!(check(&metadata(other.clone())).len(), 1, "{other}");
+    }
+}
 
 /// `pkg/apis/apiextensions/validation/validation.go`: what the parts of a schema say, in the order of its walk.
 #[test]
