@@ -2,7 +2,7 @@
 
 use scheme::{FieldErrors, Path};
 use serde_json::{Value, json};
-use structural::validate_schema;
+use structural::{Structural, validate_schema};
 
 use crate::check;
 
@@ -35,6 +35,28 @@ fn what_is_empty_is_something() {
     for other in [json!({"additionalProperties": false}), json!({"required": []}), json!({"externalDocs": {}})] {
         assert_eq!(check(&metadata(other.clone())).len(), 1, "{other}");
     }
+}
+
+/// `k8s.io/kube-openapi/pkg/validation/validate/validator.go`: each constraint is followed by what it has against a value.
+#[test]
+fn numbers_are_told_of_in_order() {
+    let schema = json!({"type": "object", "properties": {"f": {
+        "type": "integer", "format": "int32", "maximum": -4e9, "minimum": 4e9, "multipleOf": 5e9,
+    }}});
+    let mut errors = FieldErrors::new();
+    Structural::parse(&schema).unwrap().validate(&json!({"f": 3}), &mut errors);
+    let texts: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        [
+            "<nil>: Invalid value: \"\": MultipleOf value must be of type integer with format int32 in f",
+            "f: Invalid value: 3: f in body should be a multiple of 5e+09",
+            "<nil>: Invalid value: \"\": Minimum boundary value must be of type integer with format int32 in f",
+            "f: Invalid value: 3: f in body should be greater than or equal to 4e+09",
+            "<nil>: Invalid value: \"\": Maximum boundary value must be of type integer with format int32 in f",
+            "f: Invalid value: 3: f in body should be less than or equal to -4e+09",
+        ]
+    );
 }
 
 /// `pkg/apis/apiextensions/validation/validation.go`: what the parts of a schema say, in the order of its walk.
