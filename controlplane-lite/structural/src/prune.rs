@@ -16,13 +16,26 @@ pub(crate) fn is_meta(name: &str) -> bool {
 
 /// Removes unknown fields and tells their paths, sorted.
 pub(crate) fn prune(object: &mut Value, node: &Node, root: bool) -> Vec<String> {
-    let mut pruner = Pruner { path: String::new(), told: Vec::new(), depth: 0 };
+    run(object, node, root, true)
+}
+
+/// Whether there are no unknown fields besides those in metadata.
+pub(crate) fn knows(object: &Value, node: &Node, root: bool) -> bool {
+    let mut pruned = object.clone();
+    run(&mut pruned, node, root, false);
+    pruned == *object
+}
+
+fn run(object: &mut Value, node: &Node, root: bool, metadata: bool) -> Vec<String> {
+    let mut pruner = Pruner { path: String::new(), told: Vec::new(), depth: 0, metadata };
     pruner.value(object, Some(node), root);
     pruner.told.sort();
     pruner.told
 }
 
 struct Pruner {
+    /// Whether metadata is looked into.
+    metadata: bool,
     path: String,
     told: Vec<String>,
     depth: usize,
@@ -128,7 +141,7 @@ impl Pruner {
     /// prunes (`pkg/apiserver/schema/objectmeta/algorithm.go`).
     fn metadata(&mut self, name: &str, value: &mut Value) {
         let Value::Object(map) = value else { return };
-        if name != "metadata" {
+        if name != "metadata" || !self.metadata {
             return;
         }
         let length = self.path.len();

@@ -94,3 +94,16 @@ fn rules_name_fields_that_there_are() {
     unreadable["properties"]["list"]["$schema"] = json!("x");
     assert_eq!(check(&unreadable), ["schema: Invalid value: \"\": OpenAPIV3Schema 'schema' is not supported"]);
 }
+
+/// Upstream prunes a default without looking into the metadata of what is embedded in it, and drops what is unknown there.
+#[test]
+fn defaults_may_have_unknown_metadata() {
+    let embedded = json!({"type": "object", "x-kubernetes-embedded-resource": true,
+        "x-kubernetes-preserve-unknown-fields": true});
+    let of = |default: Value| field(json!({"type": "object", "default": default, "properties": {"e": embedded}}));
+    let resource = json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": "n", "unknown": 1}});
+    assert_eq!(check(&of(json!({ "e": resource }))), Vec::<String>::new());
+    let told = check(&of(json!({"e": resource, "unknown": 1})));
+    assert_eq!(told.len(), 1);
+    assert!(told[0].ends_with(": must not have unknown fields"), "{told:?}");
+}
