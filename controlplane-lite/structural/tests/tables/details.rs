@@ -107,3 +107,32 @@ fn defaults_may_have_unknown_metadata() {
     assert_eq!(told.len(), 1);
     assert!(told[0].ends_with(": must not have unknown fields"), "{told:?}");
 }
+
+/// A definition is told once what its root may not be, and nothing of its form where something else is wrong.
+#[test]
+fn definitions_are_told_once() {
+    let check: std::sync::Arc<scheme::crd::SchemaCheck> =
+        std::sync::Arc::new(|of, path, errors| validate_schema(of.schema, path, errors));
+    let scheme = scheme::builtin_with(&check);
+    let kind = scheme.by_gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition").unwrap();
+    let told = |extra: Value| {
+        let mut schema = json!({"type": "object"});
+        schema.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let mut crd = json!({"metadata": {"name": "as.b.c"}, "spec": {
+            "group": "b.c", "scope": "Cluster", "names": {"plural": "as", "kind": "A"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": schema}}],
+        }});
+        kind.default(&mut crd);
+        let errors = kind.validate_create(&crd);
+        errors.0.iter().map(|error| format!("{} {}", error.path, error.detail)).collect::<Vec<_>>()
+    };
+    let (place, root) = ("spec.validation.openAPIV3Schema", "fields are allowed at the root of the schema");
+    let nullable = told(json!({"nullable": true}));
+    assert_eq!(nullable.len(), 2, "{nullable:?}");
+    assert!(nullable[0].starts_with(place) && nullable[0].contains(root), "{nullable:?}");
+    assert_eq!(nullable[1], format!("{place}.nullable nullable cannot be true at the root"));
+    let schema = told(json!({"$schema": "x"}));
+    assert_eq!(schema.len(), 1, "{schema:?}");
+    assert!(schema[0].contains(root), "{schema:?}");
+}

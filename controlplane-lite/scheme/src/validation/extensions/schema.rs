@@ -94,17 +94,19 @@ pub(super) fn check(
         return;
     }
     let schema_path = path.child("openAPIV3Schema");
+    let mut found = FieldErrors::new();
     if status {
-        root(schema, &schema_path, errors);
+        root(schema, &schema_path, &mut found);
     }
     if bool_at(schema, &["nullable"]) {
-        errors.forbidden(&schema_path.child("nullable"), "nullable cannot be true at the root");
+        found.forbidden(&schema_path.child("nullable"), "nullable cannot be true at the root");
     }
     if let Some(check) = options.check {
         let old = options.old.map(|old| at(old, &["spec"]));
         let of = Schema { schema, old, unchanged: unchanged(schema, options.old, version) };
-        check(of, &schema_path, errors);
+        check(of, &schema_path, &mut found);
     }
+    errors.extend(found);
 }
 
 /// What stands at the root beside a status with rules of its own.
