@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Options, SPEC, unchanged};
+use super::{Options, SPEC};
 use crate::access::{at, bool_at, is_empty, str_at};
 use crate::crd::{Schema, Spec, any_schema};
 use crate::field::{FieldErrors, Path};
@@ -102,8 +102,9 @@ pub(super) fn check(
         found.forbidden(&schema_path.child("nullable"), "nullable cannot be true at the root");
     }
     if let Some(check) = options.check {
-        let old = options.old.map(|old| at(old, &["spec"]));
-        let of = Schema { schema, old, unchanged: unchanged(schema, options.old, version) };
+        let old = options.old.as_ref();
+        let unchanged = old.is_some_and(|old| old.has(schema, version));
+        let of = Schema { schema, old: old.map(|old| old.spec.spec), unchanged };
         check(of, &schema_path, &mut found);
     }
     errors.extend(found);
