@@ -122,6 +122,10 @@ fn a_bundle_that_is_used_stays_one() {
     assert_eq!(update(&established(good), &bundle(&certificate)), Vec::<String>::new());
     assert_eq!(update(&established(definition(&bundle("\n"))), &bundle(" \n")), Vec::<String>::new());
     assert_eq!(update(&established(definition(&json!({}))), &bundle("\n")), [bad]);
+    let mut folded = bundle(&certificate);
+    let held = &mut folded["spec"]["conversion"]["webhook"]["clientConfig"]["caBundle"];
+    *held = json!(held.as_str().unwrap().split_at(64).0.to_owned() + "\r\n" + held.as_str().unwrap().split_at(64).1);
+    assert_eq!(update(&established(definition(&json!({}))), &folded), Vec::<String>::new());
 }
 
 /// A definition with so many versions, each with a schema and fields of its own, and as many that were stored.
