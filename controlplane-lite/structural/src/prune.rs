@@ -8,6 +8,10 @@ use crate::objectmeta::is_field;
 
 /// Paths of unknown fields that are told; all are removed.
 const MAX_TOLD: usize = 10_000;
+/// Bytes of them: the name of a map's entry is in each path below.
+const MAX_BYTES: usize = 1 << 20;
+/// Bytes of a path that is told though it is too long, since nothing else is.
+const CUT: usize = 1024;
 
 /// What the system reads of every resource.
 pub(crate) fn is_meta(name: &str) -> bool {
@@ -27,7 +31,7 @@ pub(crate) fn knows(object: &Value, node: &Node, root: bool) -> bool {
 }
 
 fn run(object: &mut Value, node: &Node, root: bool, metadata: bool) -> Vec<String> {
-    let mut pruner = Pruner { path: String::new(), told: Vec::new(), depth: 0, metadata };
+    let mut pruner = Pruner { metadata, path: String::new(), told: Vec::new(), room: MAX_BYTES, depth: 0 };
     pruner.value(object, Some(node), root);
     pruner.told.sort();
     pruner.told
@@ -38,6 +42,7 @@ struct Pruner {
     metadata: bool,
     path: String,
     told: Vec<String>,
+    room: usize,
     depth: usize,
 }
 
@@ -167,10 +172,22 @@ impl Pruner {
     }
 
     fn tell(&mut self, key: &str) {
-        if self.told.len() < MAX_TOLD {
-            let mut path = self.path.clone();
-            push_key(&mut path, key);
-            self.told.push(path);
+        if self.told.len() >= MAX_TOLD {
+            return;
+        }
+        match self.room.checked_sub(self.path.len() + 1 + key.len()) {
+            Some(room) => {
+                self.room = room;
+                let mut path = self.path.clone();
+                push_key(&mut path, key);
+                self.told.push(path);
+            }
+            // Something was unknown, and a client may want to hear of it.
+            None if self.told.is_empty() => {
+                let whole = self.path.chars().chain(key.chars());
+                self.told.push(whole.take(CUT).chain(['…']).collect());
+            }
+            None => {}
         }
     }
 }

@@ -78,3 +78,23 @@ fn the_work_of_a_pattern_counts() {
     let wide = json!({"type": "string", "pattern": r"^[ab]*a\pL{20}[ab]{900}c$"});
     assert_eq!(problems(wide, long.as_str().into()).last().unwrap(), TOO_MUCH);
 }
+
+/// The name of a map's entry is part of the path of each unknown field in it.
+#[test]
+fn paths_of_unknown_fields_are_bounded() {
+    let long = "x".repeat(1 << 20);
+    let schema = json!({"type": "object", "properties": {"f": {"type": "object",
+        "additionalProperties": {"type": "object", "properties": {"a": {"type": "string"}}}}}});
+    let fields: serde_json::Map<String, Value> = (0..1000).map(|n| (format!("n{n}"), json!(1))).collect();
+    let structural = Structural::parse(&schema).unwrap();
+    let mut object = json!({"f": {"a": fields.clone(), long: fields}, "unknown": 1});
+    let told = structural.prune(&mut object);
+    assert!(told.len() > 1000 && told.contains(&"f.a.n7".to_owned()), "{}", told.len());
+    let bytes: usize = told.iter().map(String::len).sum();
+    assert!(bytes < 3 << 20, "{bytes}");
+    assert!(object["f"].as_object().unwrap().values().all(|value| value == &json!({})));
+    // A path that is too long by itself is told in part.
+    let mut object = json!({ "x".repeat(3 << 20): 1 });
+    let told = structural.prune(&mut object);
+    assert!(matches!(&*told, [path] if path.len() < 2 << 20), "{}", told.len());
+}
