@@ -68,7 +68,7 @@ pub(crate) enum ListType {
     #[default]
     Atomic,
     Set,
-    /// With `x-kubernetes-list-map-keys`.
+    /// With `x-kubernetes-list-map-keys`, sorted.
     Map(Box<[Box<str>]>),
 }
 
@@ -276,7 +276,11 @@ impl Values {
 fn list_type(schema: &Value) -> ListType {
     match raw::text(schema, "x-kubernetes-list-type") {
         "set" => ListType::Set,
-        "map" => ListType::Map(raw::texts(schema, "x-kubernetes-list-map-keys").map(Into::into).collect()),
+        "map" => {
+            let mut keys: Vec<Box<str>> = raw::texts(schema, "x-kubernetes-list-map-keys").map(Into::into).collect();
+            keys.sort_unstable();
+            ListType::Map(keys.into())
+        }
         _ => ListType::Atomic,
     }
 }
