@@ -112,3 +112,16 @@ fn keys_that_items_do_not_have_cost_nothing() {
         ["f[1]: Duplicate value: {}", "f[20001]: Duplicate value: {\"k7\":\"a\"}"]
     );
 }
+
+/// A list may have more items than its schema has properties.
+#[test]
+fn properties_without_defaults_cost_nothing() {
+    let mut properties: serde_json::Map<String, Value> =
+        (0..20_000).map(|n| (format!("p{n}"), json!({"type": "string"}))).collect();
+    properties.insert("a".to_owned(), json!({"type": "integer", "default": 7}));
+    let schema = json!({"type": "object", "properties": {"l": {"type": "array", "items":
+        {"type": "object", "properties": properties}}}});
+    let mut object = json!({"l": vec![json!({}); 100_000]});
+    Structural::parse(&schema).unwrap().default(&mut object);
+    assert!(object["l"].as_array().unwrap().iter().all(|item| item == &json!({"a": 7})));
+}
