@@ -44,3 +44,65 @@ pub(super) fn endpoint(server: &Server, wanted: &ServicePort) -> Result<SocketAd
         Err(format!("dial tcp {chosen}: address not allowed"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use http::StatusCode;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::testing::{expect, post, start};
+
+    const SERVICES: &str = "/api/v1/namespaces/default/services";
+    const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+
+    fn slice(name: &str, of: &str, endpoint: Value) -> Value {
+        json!({"metadata": {"name": name, "labels": {"kubernetes.io/service-name": of}}, "addressType": "IPv4",
+            "ports": [{"name": "other", "port": 1}, {"name": "web", "port": 8443}], "endpoints": [endpoint]})
+    }
+
+    #[tokio::test]
+    async fn a_service_is_where_its_ready_endpoints_are() {
+        let (api, client) = start().await;
+        let service = |name: &str, ports: Value| json!({"metadata": {"name": name}, "spec": {"ports": ports}});
+        let ports = json!([{"name": "other", "port": 80}, {"name": "web", "port": 443}]);
+        expect(post(&client, SERVICES, &service("a", ports.clone())).await, StatusCode::CREATED);
+        expect(post(&client, SERVICES, &service("b", ports)).await, StatusCode::CREATED);
+        let named =
+            json!({"metadata": {"name": "c"}, "spec": {"type": "ExternalName", "externalName": "c.example.com"}});
+        expect(post(&client, SERVICES, &named).await, StatusCode::CREATED);
+        for slice in [
+            slice("a1", "a", json!({"addresses": ["10.42.0.1"], "conditions": {"ready": false}})),
+            slice("a2", "a", json!({"addresses": ["10.42.0.2"], "conditions": {"ready": true}})),
+            // The API's own address.
+            slice("b1", "b", json!({"addresses": ["192.0.2.1"], "conditions": {"ready": true}})),
+        ] {
+            expect(post(&client, SLICES, &slice).await, StatusCode::CREATED);
+        }
+        api.server().registry.fresh().await.unwrap();
+        let found = |name: &str, port: u16| {
+            let wanted = ServicePort { namespace: "default".into(), name: name.into(), port };
+            endpoint(api.server(), &wanted)
+        };
+        assert_eq!(found("a", 443), Ok("10.42.0.2:8443".parse().unwrap()));
+        for (name, port, why) in [
+            ("a", 444, "no service port 444 found for service \"a\""),
+            ("c", 443, "unsupported service type \"ExternalName\""),
+            ("d", 443, "service \"d\" not found"),
+        ] {
+            assert_eq!(found(name, port), Err(why.to_owned()));
+        }
+        assert_eq!(found("b", 443), Ok("192.0.2.1:8443".parse().unwrap()), "another port of that machine");
+        let mut api_port = slice("b2", "b", json!({"addresses": ["192.0.2.1"]}));
+        api_port["ports"] = json!([{"name": "other", "port": 6443}]);
+        expect(post(&client, SLICES, &api_port).await, StatusCode::CREATED);
+        api.server().registry.fresh().await.unwrap();
+        let told = (0..64).find_map(|_| found("b", 80).err());
+        assert_eq!(told.as_deref(), Some("dial tcp 192.0.2.1:6443: address not allowed"));
+        let bare = json!({"metadata": {"name": "e"}, "spec": {"ports": [{"name": "web", "port": 443}]}});
+        expect(post(&client, SERVICES, &bare).await, StatusCode::CREATED);
+        api.server().registry.fresh().await.unwrap();
+        assert_eq!(found("e", 443), Err("no endpoints available for service \"e\"".to_owned()));
+    }
+}
