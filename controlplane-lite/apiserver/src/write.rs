@@ -38,6 +38,7 @@ struct Asked<'c> {
     call: &'c Call,
     operation: Operation,
     kind: &'c Kind,
+    served: &'c Kind,
     body: &'c Kind,
     dry_run: bool,
     options: Options<'c>,
@@ -47,14 +48,15 @@ impl<'c> Asked<'c> {
     /// A write of the object itself.
     fn new(call: &'c Call, operation: Operation, dry_run: bool) -> Self {
         let kind: &Kind = &call.resource.kind;
-        Self { call, operation, kind, body: kind, dry_run, options: Options::Write(&call.query) }
+        let options = Options::Write(&call.query);
+        Self { call, operation, kind, served: &call.kind, body: kind, dry_run, options }
     }
 
     fn request<'a>(&'a self, name: &'a str, old: Option<&'a Value>, memory: &'a Memory) -> Request<'a> {
         Request {
             operation: self.operation,
             kind: self.kind,
-            served: &self.call.kind,
+            served: self.served,
             body: self.body,
             subresource: &self.call.info.subresource,
             namespace: &self.call.info.namespace,
@@ -92,7 +94,10 @@ pub async fn ask_admission(
     object: &mut Value,
     dry_run: bool,
 ) -> Result<(), ApiError> {
-    let asked = Asked { kind, body, ..Asked::new(call, Operation::Create, dry_run) };
+    let asked = Asked::new(call, Operation::Create, dry_run);
+    // What has a path of its own is nothing of the resource that it is about.
+    let served = if std::ptr::eq(kind, asked.kind) { asked.served } else { kind };
+    let asked = Asked { kind, served, body, ..asked };
     let name = match call.info.name.as_str() {
         "" => str_at(object, &["metadata", "name"]).to_owned(),
         name => name.to_owned(),
