@@ -18,7 +18,6 @@ mod approval;
 mod conversion;
 mod schema;
 mod selectable;
-mod url;
 mod version;
 
 const SPEC: Path<'static> = Path::new("spec");

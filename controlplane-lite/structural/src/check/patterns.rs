@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::pattern::{SIZE_LIMIT, TOO_LARGE, compile_sized, wide};
+use cel::pattern::{SIZE_LIMIT, TOO_LARGE, compile_sized, wide};
 
 /// Bytes that all of them may take. A few letters can stand for megabytes.
 const ROOM: usize = 64 << 20;

@@ -8,7 +8,7 @@ use regex::{Regex, RegexBuilder};
 
 /// Bytes of a compiled pattern. Go refuses at about a thousandfold repetition; a class of Unicode takes some ten thousand
 /// bytes each time.
-pub(crate) const SIZE_LIMIT: usize = 16 << 20;
+pub const SIZE_LIMIT: usize = 16 << 20;
 /// Bytes of a matcher's cache.
 const CACHE_LIMIT: usize = 1 << 20;
 /// The largest count of a repetition.
@@ -19,7 +19,7 @@ const NEST_LIMIT: u32 = 250;
 const MAX_WIDE: usize = 500;
 
 /// What Go says of a pattern that takes more than there is room for.
-pub(crate) const TOO_LARGE: &str = "error parsing regexp: expression too large";
+pub const TOO_LARGE: &str = "error parsing regexp: expression too large";
 
 /// Bytes that a pattern may take when it is compiled, by steps, and how much work a byte of a text may be for it, in
 /// quarters: where a text makes it forget what it learned, each byte is held against many of its states.
@@ -28,7 +28,7 @@ const SIZES: [(usize, usize); 4] = [(16 << 10, 1), (128 << 10, 8), (1 << 20, 64)
 /// A pattern, compiled when it is first asked. All of the same text are one, since definitions say the same again and
 /// again, and a few letters can take megabytes.
 #[derive(Debug)]
-pub(crate) struct Pattern(Arc<Shared>);
+pub struct Pattern(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -38,9 +38,9 @@ struct Shared {
 
 /// A compiled pattern, with the bytes that it takes at most.
 #[derive(Debug)]
-pub(crate) struct Compiled {
+pub struct Compiled {
     regex: Regex,
-    pub(crate) size: usize,
+    pub size: usize,
     work: usize,
 }
 
@@ -54,7 +54,7 @@ struct Known {
 static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
 
 impl Pattern {
-    pub(crate) fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.by_text.get(text).and_then(Weak::upgrade) {
             return Self(found);
@@ -68,7 +68,7 @@ impl Pattern {
         Self(shared)
     }
 
-    pub(crate) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         &self.0.text
     }
 
@@ -81,12 +81,12 @@ impl Pattern {
     ///
     /// # Errors
     /// Why the pattern is none.
-    pub(crate) fn matches(&self, text: &str) -> Result<bool, &str> {
+    pub fn matches(&self, text: &str) -> Result<bool, &str> {
         self.compiled().map(|sized| sized.regex.is_match(text))
     }
 
     /// How much it may be to look for the pattern in a text of so many bytes.
-    pub(crate) fn work(&self, bytes: usize) -> usize {
+    pub fn work(&self, bytes: usize) -> usize {
         self.compiled().map_or(0, |sized| (bytes / 4).saturating_mul(sized.work))
     }
 }
@@ -95,7 +95,7 @@ impl Pattern {
 ///
 /// # Errors
 /// Why it is none, as Go says it.
-pub(crate) fn compile_sized(pattern: &str) -> Result<Compiled, String> {
+pub fn compile_sized(pattern: &str) -> Result<Compiled, String> {
     let mut problem = String::new();
     for (size, work) in SIZES {
         match compile_within(pattern, size) {
@@ -113,7 +113,7 @@ pub(crate) fn compile_sized(pattern: &str) -> Result<Compiled, String> {
 ///
 /// # Errors
 /// Why it is none, as Go says it.
-pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
+pub fn compile(pattern: &str) -> Result<Regex, String> {
     compile_within(pattern, SIZE_LIMIT)
 }
 
@@ -121,7 +121,7 @@ pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
 ///
 /// # Errors
 /// Why it is none, as Go says it.
-pub(crate) fn compile_within(pattern: &str, limit: usize) -> Result<Regex, String> {
+pub fn compile_within(pattern: &str, limit: usize) -> Result<Regex, String> {
     let translated = translate(pattern)?;
     if wide(pattern) > MAX_WIDE {
         return Err(TOO_LARGE.to_owned());
@@ -136,7 +136,7 @@ pub(crate) fn compile_within(pattern: &str, limit: usize) -> Result<Regex, Strin
 }
 
 /// Classes of Unicode at most: by name, or ranges that characters beyond ASCII stand in.
-pub(crate) fn wide(pattern: &str) -> usize {
+pub fn wide(pattern: &str) -> usize {
     let written = |part: &str| pattern.matches(part).count();
     written("\\p") + written("\\P") + written("\\x{") + pattern.chars().filter(|c| !c.is_ascii()).count()
 }
