@@ -288,9 +288,19 @@ fn group<'a>(rest: &'a str, out: &mut String, open: &mut usize) -> Result<&'a st
     let end = inner.find([':', ')']).map(|at| at + 2);
     let Some(end) = end else { return refuse("missing closing )", rest) };
     let flags = &rest[2..end];
-    let known = flags.chars().all(|c| matches!(c, 'i' | 'm' | 's' | 'U' | '-'));
-    if !known || flags.matches('-').count() > 1 || flags.ends_with('-') {
-        return refuse("invalid or unsupported Perl syntax", &rest[..rest.len().min(3)]);
+    let (mut minus, mut said) = (false, false);
+    for (at, c) in rest[2..=end].char_indices() {
+        let fits = match c {
+            'i' | 'm' | 's' | 'U' => true,
+            '-' => !minus,
+            ':' | ')' => said || !minus,
+            _ => false,
+        };
+        if !fits {
+            return refuse("invalid or unsupported Perl syntax", &rest[..2 + at + c.len_utf8()]);
+        }
+        minus |= c == '-';
+        said = c != '-';
     }
     out.push_str("(?");
     out.push_str(flags);

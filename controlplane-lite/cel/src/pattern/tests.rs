@@ -59,6 +59,9 @@ fn what_go_refuses_is_refused() {
         ("a{2,1}", "invalid repeat count: `{2,1}`"),
         ("(?=a)", "invalid or unsupported Perl syntax: `(?=`"),
         ("(?x)a", "invalid or unsupported Perl syntax: `(?x`"),
+        ("(?é)a", "invalid or unsupported Perl syntax: `(?é`"),
+        ("(?ié:a)", "invalid or unsupported Perl syntax: `(?ié`"),
+        ("(?i-)a", "invalid or unsupported Perl syntax: `(?i-)`"),
         ("a\\", "trailing backslash at end of expression: ``"),
     ];
     for (pattern, expected) in cases {
@@ -89,4 +92,12 @@ fn patterns_of_one_text_are_one() {
         assert_eq!(Pattern::new(&format!("^{n}$")).matches("7"), Ok(n == 7));
     }
     assert!(KNOWN.lock().unwrap().by_text.len() < 500);
+}
+
+proptest::proptest! {
+    /// Whatever letters stand beside what has a meaning.
+    #[test]
+    fn any_text_is_a_pattern_or_none(text in r"[()\[\]{}?*+|^$.:<>=!\\a-cpPxQEbB0-9é☺,-]{0,16}") {
+        let _ = compile(&text);
+    }
 }
