@@ -12,6 +12,7 @@ use super::access::Access;
 use super::admission::{Chain, View};
 use super::allocate::Cidr;
 use super::components::Components;
+use super::definitions::Definitions;
 use super::flow::Flow;
 use super::kubelet::{DialPolicy, KubeletTls};
 use super::metrics::Metrics;
@@ -51,6 +52,10 @@ pub struct Server {
     pub watch_frames: super::verbs::watch::shared::Shared,
     /// What else answers under `/healthz` and `/metrics`.
     pub components: Components,
+    /// The CustomResourceDefinitions, and what is served of them.
+    pub definitions: Definitions,
+    /// Woken when one may have to go.
+    pub cleanup: tokio::sync::Notify,
     pub(super) service_cidr: Cidr,
     /// CAs whose client certificates are users, PEM.
     pub(super) client_cas: String,

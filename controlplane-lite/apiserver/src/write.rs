@@ -45,7 +45,7 @@ struct Asked<'c> {
 impl<'c> Asked<'c> {
     /// A write of the object itself.
     fn new(call: &'c Call, operation: Operation, dry_run: bool) -> Self {
-        let kind: &Kind = &call.resource.kind;
+        let kind: &Kind = call.ruling();
         Self { call, operation, kind, body: kind, dry_run }
     }
 

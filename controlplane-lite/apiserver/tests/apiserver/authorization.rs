@@ -67,6 +67,8 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("services", "glw", READ_WRITE),
     ("services/proxy", "", "cdgpu"),
     ("services/status", "", "g"),
+    ("apiextensions.k8s.io/customresourcedefinitions", "", ""),
+    ("apiextensions.k8s.io/customresourcedefinitions/status", "", ""),
     ("apps/controllerrevisions", "", READ),
     ("apps/daemonsets", "", READ_WRITE),
     ("apps/daemonsets/status", "", "g"),
