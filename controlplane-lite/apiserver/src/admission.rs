@@ -10,25 +10,31 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
-use super::registry::{RegistryError, ResourceName};
+use super::registry::{RegistryError, Resource, ResourceName};
 use auth::authn::UserInfo;
 use scheme::access::str_at;
 use scheme::{FieldErrors, Kind};
 
 mod certificates;
 mod chain;
+mod default_classes;
+mod limit_ranger;
 mod mountable_secrets;
 mod namespace_lifecycle;
 mod node_restriction;
 mod nodes;
+mod on_nodes;
+mod optional;
 mod pod_security;
 mod priority;
+mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod storage;
 mod tolerations;
 mod unbuilt;
 
-pub use chain::{Chain, Plugin};
+pub use chain::{Chain, Plugin, Selection};
 
 /// What a request does to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +161,16 @@ pub trait View: Send + Sync {
         let namespace = self.get("", "namespaces", "", namespace)?;
         let terminating = str_at(&namespace, &["status", "phase"]) == "Terminating";
         Some(terminating || !namespace["metadata"]["deletionTimestamp"].is_null())
+    }
+    /// Whether a namespace has any object of a resource: asked with every request, so it has to cost next to nothing.
+    fn any_in(&self, group: &str, plural: &str, namespace: &str) -> bool {
+        let mut any = false;
+        self.each_in(group, plural, namespace, &mut |_| any = true);
+        any
+    }
+    /// The resource stored as `group/plural`, for who writes there on its own account. Nothing where nothing is stored.
+    fn stored(&self, _group: &str, _plural: &str) -> Option<Arc<Resource>> {
+        None
     }
     /// Waits until every write that was answered before can be seen here.
     fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>>;

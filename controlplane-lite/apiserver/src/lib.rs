@@ -153,6 +153,8 @@ pub struct Config {
     pub auth: AuthOptions,
     /// Admission beyond the built-in plugins, in the place of upstream's webhooks.
     pub plugins: Vec<admission::Plugin>,
+    /// Which plugins are on.
+    pub admission: admission::Selection,
 }
 
 impl Config {
@@ -172,6 +174,7 @@ impl Config {
             service_account_key: pki.service_account().clone(),
             auth: AuthOptions::default(),
             plugins: Vec::new(),
+            admission: admission::Selection::default(),
         })
     }
 }
@@ -257,7 +260,7 @@ impl ApiServer {
         let Chains { authn, authz, access } = access::build(&config, &registry)?;
         let server = Arc::new(Server {
             registry,
-            admission: admission::Chain::new(config.plugins),
+            admission: admission::Chain::selected(config.plugins, &config.admission),
             services,
             metrics: metrics::Metrics::default(),
             authn,

@@ -15,7 +15,7 @@ use super::components::Components;
 use super::flow::Flow;
 use super::kubelet::{DialPolicy, KubeletTls};
 use super::metrics::Metrics;
-use super::registry::{Registry, RegistryError};
+use super::registry::{Registry, RegistryError, Resource};
 use super::services::Services;
 use auth::authn::{Authenticator, UserInfo};
 use auth::authz::{Attributes, Authorizer};
@@ -132,6 +132,14 @@ impl View for Server {
     fn is_ending(&self, namespace: &str) -> Option<bool> {
         let namespace = self.registry.get("", "namespaces")?.cache().get("", namespace)?;
         Some(namespace.deletion_timestamp().is_some() || namespace.field("status.phase") == Some("Terminating"))
+    }
+
+    fn any_in(&self, group: &str, plural: &str, namespace: &str) -> bool {
+        self.registry.get(group, plural).is_some_and(|resource| resource.cache().has_any_in(namespace))
+    }
+
+    fn stored(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.registry.get(group, plural)
     }
 
     fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>> {
