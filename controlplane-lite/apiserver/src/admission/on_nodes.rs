@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::{Mutated, Operation, Refusal, Request, View};
 use scheme::access::{at, ensure_map, str_at};
 
-const LABELS: [&str; 2] = ["topology.k8s.io/region", "topology.k8s.io/zone"];
+const PREFIX: &str = "topology.kubernetes.io/";
+const LABELS: [&str; 2] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
 
 pub(super) fn label(request: &Request<'_>, object: Option<&mut Value>, view: &dyn View) -> Result<Mutated, Refusal> {
     let new = request.is("", "pods") && request.operation == Operation::Create;
@@ -18,7 +19,8 @@ pub(super) fn label(request: &Request<'_>, object: Option<&mut Value>, view: &dy
         "binding" if str_at(object, &["target", "kind"]) == "Node" => str_at(object, &["target", "name"]),
         _ => "",
     };
-    if node.is_empty() {
+    // A node's object is large, and most have none: it is read only where there is something to find.
+    if node.is_empty() || view.mentions("", "nodes", "", node, PREFIX) != Some(true) {
         return Ok(Mutated::No);
     }
     let Some(node) = view.get("", "nodes", "", node) else { return Ok(Mutated::No) };
@@ -73,7 +75,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn cluster() -> Objects {
-        let labels = json!({"topology.k8s.io/zone": "z", "topology.k8s.io/region": "r", "kubernetes.io/os": "linux"});
+        let labels = json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "kubernetes.io/os": "linux"});
         Objects::cluster()
             .with(
                 "nodes",
@@ -92,11 +94,11 @@ mod tests {
         let mut binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n"}});
         let asked = Asked { subresource: "binding", ..creating("pods") };
         run(&asked, &mut binding, &cluster()).unwrap();
-        assert_eq!(binding["metadata"]["labels"]["topology.k8s.io/zone"], "z");
-        let mut pod = json!({"metadata": {"name": "p", "labels": {"topology.k8s.io/zone": "own"}},
+        assert_eq!(binding["metadata"]["labels"]["topology.kubernetes.io/zone"], "z");
+        let mut pod = json!({"metadata": {"name": "p", "labels": {"topology.kubernetes.io/zone": "own"}},
             "spec": {"nodeName": "n", "containers": [{"name": "a"}]}});
         run(&creating("pods"), &mut pod, &cluster()).unwrap();
-        let labels = json!({"topology.k8s.io/zone": "own", "topology.k8s.io/region": "r"});
+        let labels = json!({"topology.kubernetes.io/zone": "own", "topology.kubernetes.io/region": "r"});
         assert_eq!(pod["metadata"]["labels"], labels);
         let mut elsewhere = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "gone"}});
         run(&asked, &mut elsewhere, &cluster()).unwrap();

@@ -53,12 +53,14 @@ impl Validating for ResourceQuota {
         object: Option<&'a Value>,
         view: &'a dyn View,
     ) -> Answer<'a, ()> {
-        let asked = object.and_then(|object| Some((object, counted(request)?)));
-        let Some((object, evaluator)) = asked else { return Answer::Now(Ok(())) };
-        if !view.any_in(GROUP, PLURAL, request.namespace) {
+        // Most namespaces have none, and are asked first.
+        if request.operation == Operation::Delete || !view.any_in(GROUP, PLURAL, request.namespace) {
             return Answer::Now(Ok(()));
         }
-        let Some(quotas) = view.stored(GROUP, PLURAL) else { return Answer::Now(Ok(())) };
+        let asked = object.and_then(|object| Some((object, counted(request)?)));
+        let (Some((object, evaluator)), Some(quotas)) = (asked, view.stored(GROUP, PLURAL)) else {
+            return Answer::Now(Ok(()));
+        };
         let demand = Demand {
             new: evaluator.measure(object),
             old: request.old.map(|old| evaluator.measure(old)),
@@ -78,13 +80,7 @@ fn counted(request: &Request<'_>) -> Option<Evaluator> {
         Operation::Delete => return None,
     };
     let (group, plural) = (&*request.kind.group, &*request.kind.plural);
-    // Most writes are updates of what is only counted: no name is made for them.
-    let measured = matches!((group, plural), ("", _) | ("resource.k8s.io", _));
-    if request.namespace.is_empty()
-        || !request.kind.namespaced
-        || (write == Write::Update && !measured)
-        || ignored(group, plural)
-    {
+    if request.namespace.is_empty() || !request.kind.namespaced || ignored(group, plural) {
         return None;
     }
     let evaluator = Evaluator::of(group, plural);

@@ -116,9 +116,9 @@ impl ResourceCache {
         if state.objects.is_empty() {
             return false;
         }
-        let (start, prefix) = self.range(&Filter::all().in_namespace(namespace), None);
-        let first = state.objects.range::<str, _>((start.as_bound(), Bound::Unbounded)).next();
-        first.is_some_and(|(key, _)| key.as_str().starts_with(&prefix))
+        let prefix = format!("{}{namespace}/", self.spec.prefix);
+        let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
+        state.objects.range::<str, _>(from).next().is_some_and(|(key, _)| key.as_str().starts_with(&prefix))
     }
 
     /// Objects cached now.
