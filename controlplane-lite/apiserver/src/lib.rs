@@ -157,6 +157,8 @@ pub struct Config {
     pub auth: AuthOptions,
     /// Admission beyond the built-in plugins, in the place of upstream's webhooks.
     pub plugins: Vec<admission::Plugin>,
+    /// Which plugins are on.
+    pub admission: admission::Selection,
 }
 
 impl Config {
@@ -176,6 +178,7 @@ impl Config {
             service_account_key: pki.service_account().clone(),
             auth: AuthOptions::default(),
             plugins: Vec::new(),
+            admission: admission::Selection::default(),
         })
     }
 }
@@ -269,7 +272,7 @@ impl ApiServer {
         let webhooks = admission::webhooks::plugins(&registry, metrics.webhooks());
         let server = Arc::new(Server {
             registry,
-            admission: admission::Chain::new(config.plugins.into_iter().chain(webhooks)),
+            admission: admission::Chain::selected(config.plugins.into_iter().chain(webhooks), &config.admission),
             services,
             metrics,
             authn,

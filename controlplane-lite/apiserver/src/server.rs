@@ -18,7 +18,7 @@ use super::flow::Flow;
 use super::kubelet::{DialPolicy, KubeletTls};
 use super::metrics::Metrics;
 use super::outbound::ServicePort;
-use super::registry::{Registry, RegistryError};
+use super::registry::{Registry, RegistryError, Resource};
 use super::services::Services;
 use auth::authn::{Authenticator, UserInfo};
 use auth::authz::{Attributes, Authorizer};
@@ -152,6 +152,14 @@ impl View for Server {
 
     fn endpoint(&self, service: &ServicePort) -> Result<SocketAddr, String> {
         backends::endpoint(self, service)
+    }
+
+    fn any_in(&self, group: &str, plural: &str, namespace: &str) -> bool {
+        self.registry.get(group, plural).is_some_and(|resource| resource.cache().has_any_in(namespace))
+    }
+
+    fn stored(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.registry.get(group, plural)
     }
 
     fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>> {

@@ -15,6 +15,7 @@ mod fidelity;
 mod kubectl;
 mod lifecycle;
 mod published;
+mod quota;
 mod semantics;
 mod tunnels;
 mod unread;
