@@ -6,6 +6,7 @@ use super::kind::{KindInfo, STATUS_VERBS, Subresource};
 mod apps;
 mod core;
 mod extensions;
+mod flowcontrol;
 mod hidden;
 mod policy;
 mod reviews;
@@ -20,6 +21,7 @@ pub static EXTENSIONS: &[KindInfo] = extensions::EXTENSIONS;
 /// All built-in kinds, group by group.
 pub static ALL: &[&[KindInfo]] = &[
     core::KINDS,
+    flowcontrol::APIREGISTRATION,
     apps::APPS,
     policy::EVENTS,
     reviews::AUTHENTICATION,
@@ -35,5 +37,6 @@ pub static ALL: &[&[KindInfo]] = &[
     policy::COORDINATION,
     policy::NODE,
     policy::DISCOVERY,
+    flowcontrol::FLOWCONTROL,
     hidden::BODIES,
 ];

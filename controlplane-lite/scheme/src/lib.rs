@@ -9,12 +9,14 @@
 use std::sync::{Arc, OnceLock};
 
 pub mod access;
+pub mod apiregistration;
 pub mod convert;
 pub mod crd;
 pub mod decode;
 mod defaults;
 pub mod discovery;
 pub mod field;
+pub mod flowcontrol;
 pub mod jsonpath;
 pub mod kind;
 mod kinds;

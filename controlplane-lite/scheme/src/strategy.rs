@@ -11,9 +11,11 @@ use serde_json::Value;
 use super::field::FieldErrors;
 use super::meta::NameRule;
 
+mod apiregistration;
 mod certificates;
 mod core;
 mod extensions;
+mod flowcontrol;
 mod network;
 mod pod;
 mod policy;
@@ -21,9 +23,11 @@ mod storage;
 mod subresource;
 mod workloads;
 
+pub(crate) use apiregistration::*;
 pub(crate) use certificates::*;
 pub(crate) use core::*;
 pub(crate) use extensions::*;
+pub(crate) use flowcontrol::*;
 pub(crate) use network::*;
 pub(crate) use pod::*;
 pub(crate) use policy::*;

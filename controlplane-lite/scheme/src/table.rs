@@ -10,6 +10,7 @@ use super::kind::Kind;
 
 pub mod core;
 mod duration;
+pub mod flowcontrol;
 mod format;
 pub mod policy;
 pub mod storage;
