@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use super::allocate::objects::{DEFAULT_SERVICE_CIDR, default_service_cidr, with_ready};
+use super::priority;
 use super::registry::{Change, RegistryError, Resource};
 use super::server::Server;
 use super::services::REPAIR_PERIOD;
@@ -36,10 +37,12 @@ pub async fn run(server: &Arc<Server>) -> Result<(), RegistryError> {
     let namespaces = NAMESPACES.map(|name| ensure(server, "", "namespaces", namespace(name)));
     let classes = priority_classes().map(|object| ensure(server, "scheduling.k8s.io", "priorityclasses", object));
     let (namespaces, classes) = (try_join_all(namespaces), try_join_all(classes));
-    tokio::try_join!(namespaces, classes, policy(server), reconcile_service(server), reconcile_service_cidr(server))?;
+    let services = async { tokio::try_join!(reconcile_service(server), reconcile_service_cidr(server)) };
+    tokio::try_join!(namespaces, classes, policy(server), services, priority::objects(server))?;
     // In a namespace that is new itself.
     reconcile_authentication(server).await?;
     server.registry.fresh().await?;
+    priority::sync(server).await?;
     server.bootstrapped.store(true, Ordering::Relaxed);
     Ok(())
 }

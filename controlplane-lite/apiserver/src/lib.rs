@@ -31,6 +31,7 @@ mod metrics;
 mod negotiate;
 pub mod options;
 mod owners;
+pub mod priority;
 mod protobuf;
 mod registry;
 pub mod request_info;
@@ -217,6 +218,9 @@ fn spawn_tasks(server: &Arc<Server>) {
     let kept = server.clone();
     let work = move || ip_addresses::keep(kept.clone());
     tokio::spawn(background::keep("IP addresses", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || priority::keep(kept.clone());
+    tokio::spawn(background::keep("FlowSchemas", panics.clone(), work));
     let swept = Arc::downgrade(server);
     tokio::spawn(background::keep("sweep", panics, move || sweep(swept.clone())));
 }
@@ -267,6 +271,7 @@ impl ApiServer {
             unverified_tls,
             stopping: running.child_token(),
             flow: flow::Flow::default(),
+            priority: priority::Priority::default(),
             watch_frames: verbs::watch::shared::Shared::default(),
             service_cidr: cidr,
             client_cas: certificates.client_cas.concat(),

@@ -15,6 +15,7 @@ use super::components::Components;
 use super::flow::Flow;
 use super::kubelet::{DialPolicy, KubeletTls};
 use super::metrics::Metrics;
+use super::priority::Priority;
 use super::registry::{Registry, RegistryError};
 use super::services::Services;
 use auth::authn::{Authenticator, UserInfo};
@@ -47,6 +48,8 @@ pub struct Server {
     pub stopping: CancellationToken,
     /// How much of the server a request may hold.
     pub flow: Flow,
+    /// What requests are told of their priority.
+    pub priority: Priority,
     /// Events made for watches that want them in another form.
     pub watch_frames: super::verbs::watch::shared::Shared,
     /// What else answers under `/healthz` and `/metrics`.

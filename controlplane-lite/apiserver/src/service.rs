@@ -2,7 +2,7 @@
 //! authorization, deadline, and then the router. (Audit will wrap the router here.)
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -17,6 +17,7 @@ use super::flow::{self, Held, Level, Pools, Use};
 use super::inprocess::InProcessUser;
 use super::metrics;
 use super::options;
+use super::priority::Class;
 use super::request_info::{self, Query, RequestInfo};
 use super::serve::{PeerCertificate, Trust};
 use super::server::Server;
@@ -43,8 +44,8 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
         many: request.version() == http::Version::HTTP_2,
         connection: request.extensions().get::<Trust>().cloned(),
     };
-    let held = Mutex::new(Held::default());
-    let work = AssertUnwindSafe(filtered(&server, request, &info, &query, long, &held)).catch_unwind();
+    let noted = Noted::default();
+    let work = AssertUnwindSafe(filtered(&server, request, &info, &query, long, &noted)).catch_unwind();
     let (answer, warnings) = super::warnings::collect(work).await;
     let mut response = match answer {
         Ok(Ok(response)) => response,
@@ -64,6 +65,9 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
         }
     };
     super::respond::warn(&mut response, &warnings);
+    if let Some(class) = noted.class.get() {
+        class.tell(response.headers_mut());
+    }
     if !response.headers().contains_key(header::CACHE_CONTROL) {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     }
@@ -76,8 +80,16 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
         return response;
     }
     let kept = answer::kept(&response);
-    let held = held.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let held = noted.held.into_inner().unwrap_or_else(PoisonError::into_inner);
     server.flow.answers.send(response, held.of_answer(kept), to)
+}
+
+/// What is noted of a request on its way, for its answer.
+#[derive(Debug, Default)]
+struct Noted {
+    held: Mutex<Held>,
+    /// Unknown of whom nobody knows.
+    class: OnceLock<Arc<Class>>,
 }
 
 /// What a panic said.
@@ -95,7 +107,7 @@ async fn filtered(
     info: &RequestInfo,
     query: &Query,
     long: bool,
-    held: &Mutex<Held>,
+    noted: &Noted,
 ) -> Result<Response<Body>, ApiError> {
     // Apart, because a reference to the parts may be held while waiting, and one to the body may not.
     let (mut parts, body) = request.into_parts();
@@ -115,6 +127,12 @@ async fn filtered(
     // Who is asking is settled: nobody behind this, and no backend, is to read it otherwise.
     super::impersonation::strip(&mut parts.headers);
     parts.headers.remove(header::AUTHORIZATION);
+    // A tunnel or log waits for nothing that a level could give.
+    if (!long || info.verb == "watch")
+        && let Some(class) = server.priority.classify(&user, info)
+    {
+        drop(noted.class.set(class));
+    }
     authorize(server, &user, info, query)?;
     if let Some(share) = share.as_ref().filter(|_| matches!(info.verb.as_str(), "list" | "watch" | "deletecollection"))
     {
@@ -132,7 +150,7 @@ async fn filtered(
         return super::router::dispatch(server, request, info.clone(), query.clone(), user).await;
     }
     let limit = timeout(query)?;
-    let work = limited(server, Request::from_parts(parts, body), (info, query), user, share, held);
+    let work = limited(server, Request::from_parts(parts, body), (info, query), user, share, &noted.held);
     tokio::time::timeout(limit, work)
         .await
         .unwrap_or_else(|_| Err(ApiError::timeout("Timeout: request did not complete within the allotted timeout")))
