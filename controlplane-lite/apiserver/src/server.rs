@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
 use super::admission::{Chain, View};
+use super::aggregation::Aggregation;
 use super::allocate::Cidr;
 use super::components::Components;
 use super::flow::Flow;
@@ -44,6 +45,8 @@ pub struct Server {
     pub kubelet_tls: KubeletTls,
     /// TLS towards `https:` pods.
     pub unverified_tls: Arc<rustls::ClientConfig>,
+    /// What other servers serve.
+    pub aggregation: Aggregation,
     /// Cancelled when the server ends; open watches end with it.
     pub stopping: CancellationToken,
     /// How much of the server a request may hold.
@@ -57,6 +60,8 @@ pub struct Server {
     pub(super) service_cidr: Cidr,
     /// CAs whose client certificates are users, PEM.
     pub(super) client_cas: String,
+    /// The CA of whoever says to aggregated APIs who asks, PEM.
+    pub(super) front_proxy_ca: String,
     pub(super) advertise: (IpAddr, u16),
     pub(super) bootstrapped: AtomicBool,
 }

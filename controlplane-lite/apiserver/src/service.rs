@@ -23,6 +23,7 @@ use super::serve::{PeerCertificate, Trust};
 use super::server::Server;
 use super::snapshots::Payer;
 use super::status::{ApiError, Subject};
+use super::tunnel;
 use super::verbs::list;
 use auth::authn::{Credentials, UserInfo};
 use auth::authz::Attributes;
@@ -37,7 +38,9 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
     let started = Instant::now();
     let query = Query::parse(request.uri().query());
     let info = request_info::parse(request.method(), request.uri().path(), &query);
-    let long = info.long_running();
+    // Which of its paths are tunnels, only the server of an aggregated API knows.
+    let tunnel = tunnel::wants_upgrade(request.headers()) && server.aggregation.of(&info).is_some();
+    let long = info.long_running() || tunnel;
     let labels = metrics::Labels::new(&server.registry.served().scheme, &info);
     let in_flight = server.metrics.begin(&labels, long);
     let to = answer::Taker {

@@ -82,7 +82,7 @@ fn target(call: &Call, host: &str, port: u16, https: bool, path_and_query: Strin
         return Err(ApiError::bad_request("address not allowed"));
     }
     let tls = https.then(|| call.server.unverified_tls.clone());
-    Ok(Target { host: host.to_owned(), port, tls, path_and_query })
+    Ok(Target { host: host.to_owned(), port, tls, server_name: None, path_and_query })
 }
 
 /// A node's kubelet, or another port of the node, to which nothing of ours is shown.
@@ -159,7 +159,7 @@ fn service_port(service: &Value, wanted: &str) -> Option<Value> {
 }
 
 /// Shows the address and port of each ready endpoint.
-fn each_backend(slice: &Value, port_name: &str, visit: &mut impl FnMut(&str, u16)) {
+pub(crate) fn each_backend(slice: &Value, port_name: &str, visit: &mut impl FnMut(&str, u16)) {
     let ports = list_at(slice, &["ports"]).iter().filter(|p| p["name"].as_str().unwrap_or("") == port_name);
     for port in ports.filter_map(|p| int_at(p, &["port"])).filter_map(|p| u16::try_from(p).ok()) {
         for endpoint in list_at(slice, &["endpoints"]).iter().filter(|e| e["conditions"]["ready"] != false) {
