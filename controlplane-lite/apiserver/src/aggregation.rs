@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use serde_json::Value;
 
+use super::outbound::ServicePort;
 use super::request_info::RequestInfo;
 use super::serve::TlsError;
 use identity::FrontProxy;
@@ -33,17 +34,6 @@ pub(super) use registration::{Moment, register};
 
 /// Who asks for what this server wants to know itself.
 const AGGREGATOR: &str = "system:kube-aggregator";
-
-/// A port of a Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServicePort {
-    /// The Service's namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// The port, by number.
-    pub port: u16,
-}
 
 /// An APIService whose requests go to a Service.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::field::FieldErrors;
 use super::meta::NameRule;
 
+mod admission;
 mod apiregistration;
 mod certificates;
 mod core;
@@ -23,6 +24,7 @@ mod storage;
 mod subresource;
 mod workloads;
 
+pub(crate) use admission::*;
 pub(crate) use apiregistration::*;
 pub(crate) use certificates::*;
 pub(crate) use core::*;

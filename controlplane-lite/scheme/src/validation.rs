@@ -7,11 +7,14 @@ use super::access::{at, int_at};
 use super::field::{FieldErrors, Path};
 use super::meta;
 
+pub mod admission;
 pub mod annotations;
 pub mod apiregistration;
 pub mod certificates;
 pub mod cluster;
+pub mod conditions;
 pub mod container;
+mod endpoint;
 pub mod ephemeral;
 pub mod extensions;
 pub mod flowcontrol;

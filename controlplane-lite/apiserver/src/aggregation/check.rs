@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::ServicePort;
+use crate::outbound::ServicePort;
 use scheme::access::{int_at, list_at, str_at};
 use scheme::field::go_quote;
 

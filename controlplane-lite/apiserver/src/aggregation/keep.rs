@@ -18,7 +18,7 @@ use tracing::warn;
 use super::check::{Unavailable, condition, look};
 use super::registration::{Moment, register};
 use super::{Remote, remote};
-use crate::backend;
+use crate::backends;
 use crate::registry::{Change, RegistryError, Resource};
 use crate::server::Server;
 use scheme::access::{at, str_at};
@@ -308,8 +308,8 @@ async fn ask(server: Arc<Server>, name: String, read: Option<Instant>) -> Outcom
         return nothing(name);
     };
     let service = &remote.service;
-    let stored = backend::service(&server, &service.namespace, &service.name);
-    let slices = backend::slices(&server, &service.namespace, &service.name);
+    let stored = backends::service(&server, service);
+    let slices = backends::slices(&server, service);
     let (found, mut failed) = match look(service, stored.as_ref(), &slices) {
         Err(because) => (Err(because), false),
         Ok(()) => match remote::lives(&server, &remote).await {

@@ -15,7 +15,7 @@ use http::{Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use super::Remote;
-use crate::backend;
+use crate::backends;
 use crate::body::{Body, BodyError, boxed, raw};
 use crate::request_info::RequestInfo;
 use crate::server::Server;
@@ -44,12 +44,10 @@ fn refused(code: StatusCode, text: &str) -> Response<Body> {
 /// Why it is nowhere.
 pub(super) async fn target(server: &Server, remote: &Remote, path_and_query: &str) -> Result<Target, String> {
     let tls = remote.tls.clone()?;
-    let service = &remote.service;
-    let backend = backend::resolve(server, &service.namespace, &service.name, service.port).await;
-    let backend = backend.map_err(|error| error.to_string())?;
+    let address = backends::resolve(server, &remote.service).await?;
     Ok(Target {
-        host: backend.ip.to_string(),
-        port: backend.port,
+        host: address.ip().to_string(),
+        port: address.port(),
         tls: Some(tls),
         server_name: Some(remote.server_name()),
         path_and_query: path_and_query.to_owned(),
