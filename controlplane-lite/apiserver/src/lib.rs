@@ -40,6 +40,7 @@ mod router;
 pub mod serve;
 mod server;
 mod service;
+mod service_cidrs;
 mod services;
 mod snapshots;
 mod status;
@@ -217,6 +218,9 @@ fn spawn_tasks(server: &Arc<Server>) {
     let kept = server.clone();
     let work = move || ip_addresses::keep(kept.clone());
     tokio::spawn(background::keep("IP addresses", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || service_cidrs::keep(kept.clone());
+    tokio::spawn(background::keep("ServiceCIDRs", panics.clone(), work));
     let swept = Arc::downgrade(server);
     tokio::spawn(background::keep("sweep", panics, move || sweep(swept.clone())));
 }
@@ -274,6 +278,7 @@ impl ApiServer {
             components: components::Components::default(),
             bootstrapped: false.into(),
         });
+        service_cidrs::load(&server);
         let running = Arc::new(running.drop_guard());
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
         spawn_tasks(&server);
