@@ -8,11 +8,13 @@ use crate::field::{FieldErrors, Path};
 
 mod columns;
 mod common;
+mod field_path;
 mod kinds;
 pub mod names;
 
 pub use columns::Columns;
 pub(crate) use common::{COLUMNS, SCHEMA, SELECTABLE, SUBRESOURCES, Spec, any_schema, same};
+pub use field_path::field_path;
 pub use kinds::{Described, ScalePaths, kinds_of};
 
 /// The group of CustomResourceDefinitions.

@@ -3,6 +3,7 @@
 
 use super::kind::{KindInfo, STATUS_VERBS, Subresource};
 
+mod admission;
 mod apps;
 mod core;
 mod extensions;
@@ -31,6 +32,7 @@ pub static ALL: &[&[KindInfo]] = &[
     policy::POLICY,
     policy::RBAC,
     storage::STORAGE,
+    admission::ADMISSION,
     policy::SCHEDULING,
     policy::COORDINATION,
     policy::NODE,

@@ -14,6 +14,7 @@ pub mod crd;
 pub mod decode;
 mod defaults;
 pub mod discovery;
+pub mod expressions;
 pub mod field;
 pub mod jsonpath;
 pub mod kind;
@@ -62,6 +63,12 @@ pub fn builtin_with(check: &Arc<crd::SchemaCheck>) -> Arc<Scheme> {
     });
     let add = |scheme: Scheme, kind| scheme.with(kind).expect("a test reads the table");
     Arc::new(kinds.fold(Scheme::clone(builtin()), add))
+}
+
+/// The same scheme, whose expressions of admission are checked.
+#[must_use]
+pub fn with_expressions(scheme: &Scheme, check: &Arc<expressions::ExpressionCheck>) -> Arc<Scheme> {
+    Arc::new(scheme.with_strategies(|kind| strategy::admission(kind, check)))
 }
 
 #[cfg(test)]
