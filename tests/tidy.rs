@@ -23,6 +23,7 @@ const PURE: &[&str] = &[
     "agent/src/cgroup/layout.rs",
     "agent/src/cgroup/limits.rs",
     "agent/src/convert",
+    "agent/src/image/access.rs",
     "agent/src/percent.rs",
     "agent/src/plan",
     "agent/src/probe/threshold.rs",

@@ -46,6 +46,7 @@ mod router;
 pub mod serve;
 mod server;
 mod service;
+mod service_cidrs;
 mod services;
 mod snapshots;
 mod status;
@@ -248,6 +249,9 @@ fn spawn_tasks(server: &Arc<Server>) {
     let kept = server.clone();
     let work = move || priority::keep(kept.clone());
     tokio::spawn(background::keep("FlowSchemas", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || service_cidrs::keep(kept.clone());
+    tokio::spawn(background::keep("ServiceCIDRs", panics.clone(), work));
     let swept = Arc::downgrade(server);
     tokio::spawn(background::keep("sweep", panics, move || sweep(swept.clone())));
 }
@@ -313,6 +317,7 @@ impl ApiServer {
             cleanup: tokio::sync::Notify::new(),
             bootstrapped: false.into(),
         });
+        service_cidrs::load(&server);
         let running = Arc::new(running.drop_guard());
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
         definitions::load(&server).await;

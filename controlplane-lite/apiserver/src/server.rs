@@ -91,7 +91,7 @@ impl Server {
 
     /// Which addresses it connects to for others.
     pub fn dial_policy(&self) -> DialPolicy {
-        DialPolicy { advertise: self.advertise, services: self.service_cidr }
+        DialPolicy { advertise: self.advertise, services: self.services.ranges() }
     }
 
     /// `host:port` as clients are told.

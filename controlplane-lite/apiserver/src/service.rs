@@ -61,7 +61,7 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
         }
         Err(panic) => {
             server.metrics.panicked();
-            error!(verb = info.verb, path = info.path, panic = panic_text(panic.as_ref()), "handler panicked");
+            error!(verb = info.verb, path = info.path, panic = storage::panic_text(&*panic), "handler panicked");
             body::failure(&ApiError::plain(
                 500,
                 "This request caused apiserver to panic. Look in the logs for details.",
@@ -94,15 +94,6 @@ struct Noted {
     held: Mutex<Held>,
     /// Unknown of whom nobody knows.
     class: OnceLock<Arc<Class>>,
-}
-
-/// What a panic said.
-pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("unknown")
 }
 
 async fn filtered(
