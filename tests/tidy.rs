@@ -32,6 +32,8 @@ const PURE: &[&str] = &[
     "agent/src/volume/spec.rs",
     "controlplane-lite/apiserver/src/admission/pod_security/checks.rs",
     "controlplane-lite/apiserver/src/admission/pod_security/policy.rs",
+    "controlplane-lite/apiserver/src/admission/webhooks/matching.rs",
+    "controlplane-lite/apiserver/src/admission/webhooks/review.rs",
     "controlplane-lite/auth/src/pod.rs",
     "controlplane-lite/controllers/src/bootstrap/plan.rs",
     "controlplane-lite/controllers/src/clusterroles/plan.rs",
