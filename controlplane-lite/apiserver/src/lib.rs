@@ -34,6 +34,7 @@ mod negotiate;
 pub mod options;
 mod outbound;
 mod owners;
+mod params;
 mod protobuf;
 mod registry;
 pub mod request_info;

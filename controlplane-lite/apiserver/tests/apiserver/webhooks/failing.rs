@@ -122,6 +122,19 @@ async fn servers_that_are_none_follow_the_failure_policy() {
     let nobody = json!({"clientConfig": {"url": format!("https://127.0.0.1:{}/ask", closed.number())}});
     let message = policies(&client, &hook.named("a.example.com", &nobody)).await;
     assert!(message.ends_with("connect: connection refused"), "{message}");
+    // Somebody who hangs up.
+    let (_api, client) = start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let hangs_up = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(stream);
+        }
+    });
+    let rude = json!({"clientConfig": {"url": format!("https://{address}/ask")}});
+    let message = policies(&client, &hook.named("a.example.com", &rude)).await;
+    assert!(message.contains(&format!("Post \"https://{address}/ask?timeout=10s\": ")), "{message}");
+    hangs_up.abort();
     // A Service that is not there.
     let (_api, client) = start().await;
     let service =
