@@ -16,6 +16,7 @@ mod bootstrap;
 pub mod call;
 pub mod components;
 mod deadline;
+mod definitions;
 mod deletion;
 mod documents;
 mod doubling;
@@ -221,6 +222,12 @@ fn spawn_tasks(server: &Arc<Server>) {
     let kept = server.clone();
     let work = move || ip_addresses::keep(kept.clone());
     tokio::spawn(background::keep("IP addresses", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || definitions::keep(kept.clone());
+    tokio::spawn(background::keep("definitions", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || definitions::cleanup::keep(kept.clone());
+    tokio::spawn(background::keep("definitions that go", panics.clone(), work));
     let swept = Arc::downgrade(server);
     tokio::spawn(background::keep("sweep", panics, move || sweep(swept.clone())));
 }
@@ -252,7 +259,7 @@ impl ApiServer {
         )?;
         let unverified_tls = tunnel::unverified_tls()?;
         let running = CancellationToken::new();
-        let scheme = scheme::builtin().clone();
+        let scheme = scheme::builtin_with(&definitions::schema_check());
         let registry = registry::Registry::start(config.store.clone(), scheme, running.clone()).await?;
         let services = services::Services::new(cidr, config.node_ports);
         if let Some(stored) = registry.get("", "services") {
@@ -278,10 +285,13 @@ impl ApiServer {
             client_cas: certificates.client_cas.concat(),
             advertise: config.advertise,
             components: components::Components::default(),
+            definitions: definitions::Definitions::default(),
+            cleanup: tokio::sync::Notify::new(),
             bootstrapped: false.into(),
         });
         let running = Arc::new(running.drop_guard());
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
+        definitions::load(&server).await;
         spawn_tasks(&server);
         Ok(Self { server, tls, serving, running })
     }

@@ -13,6 +13,7 @@ use super::admission::{Chain, View};
 use super::allocate::Cidr;
 use super::backends;
 use super::components::Components;
+use super::definitions::Definitions;
 use super::flow::Flow;
 use super::kubelet::{DialPolicy, KubeletTls};
 use super::metrics::Metrics;
@@ -53,6 +54,10 @@ pub struct Server {
     pub watch_frames: super::verbs::watch::shared::Shared,
     /// What else answers under `/healthz` and `/metrics`.
     pub components: Components,
+    /// The CustomResourceDefinitions, and what is served of them.
+    pub definitions: Definitions,
+    /// Woken when one may have to go.
+    pub cleanup: tokio::sync::Notify,
     pub(super) service_cidr: Cidr,
     /// CAs whose client certificates are users, PEM.
     pub(super) client_cas: String,

@@ -74,6 +74,8 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("admissionregistration.k8s.io/validatingadmissionpolicies/status", "", ""),
     ("admissionregistration.k8s.io/validatingadmissionpolicybindings", "", ""),
     ("admissionregistration.k8s.io/validatingwebhookconfigurations", "", ""),
+    ("apiextensions.k8s.io/customresourcedefinitions", "", ""),
+    ("apiextensions.k8s.io/customresourcedefinitions/status", "", ""),
     ("apps/controllerrevisions", "", READ),
     ("apps/daemonsets", "", READ_WRITE),
     ("apps/daemonsets/status", "", "g"),
