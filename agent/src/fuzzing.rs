@@ -257,7 +257,7 @@ pub fn pull_secret(data: &[u8]) {
         ..Secret::default()
     };
     let found = credentials::for_image(&[&secret], &String::from_utf8_lossy(image));
-    let length: usize = found.iter().map(|auth| auth.username.len() + auth.password.len()).sum();
+    let length: usize = found.iter().map(|found| found.auth.username.len() + found.auth.password.len()).sum();
     assert!(length <= config.len(), "each entry says its own");
 }
 

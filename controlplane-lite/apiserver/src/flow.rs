@@ -20,8 +20,9 @@ use super::doubling::Doubling;
 use super::status::ApiError;
 use auth::authn::UserInfo;
 
-/// A request waits this long for a place before it is told to come back.
-const QUEUE: Duration = Duration::from_secs(10);
+/// A request waits this long for a place before it is told to come back: longer than an answer that is not taken lasts
+/// as soon as somebody waits, so that who waits alone gets what it holds ([`answer::WAITED_FOR`](super::answer)).
+pub const QUEUE: Duration = Duration::from_secs(25);
 /// Bodies of this weight and more are decoded on threads of their own: below it, the worst of them take a few milliseconds.
 pub const LARGE_BODY: usize = 32 * 1024;
 /// What a body weighs: its length, or more when it may decode to much more than other bodies of its length.

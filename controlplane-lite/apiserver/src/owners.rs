@@ -10,6 +10,7 @@ use crate::options::WriteOptions;
 use crate::registry::{MAX_OBJECT, RegistryError};
 use crate::status::{ApiError, Cause};
 use scheme::decode::size::encoded;
+use scheme::field::is_print;
 use scheme::meta::MANAGER_MAX;
 use scheme::{Kind, Scheme, decode};
 
@@ -200,7 +201,7 @@ fn ownable(kind: &Kind, subresource: &str) -> Ownable {
 fn of_user_agent(agent: &[u8]) -> String {
     let agent = String::from_utf8_lossy(agent);
     let mut name = String::new();
-    for letter in agent.split('/').next().unwrap_or("").chars().filter(|letter| !letter.is_control()) {
+    for letter in agent.split('/').next().unwrap_or("").chars().filter(|letter| is_print(*letter)) {
         if name.len() + letter.len_utf8() > MANAGER_MAX {
             break;
         }
@@ -238,6 +239,7 @@ mod tests {
             ("default", "default"),
             ("/", ""),
             ("a\u{7}b/x", "ab"),
+            ("a\u{a0}\u{200b}\u{2028}b \u{301}\u{e9}\"\\'", "ab \u{301}\u{e9}\"\\'"),
             (&long, &long[..128]),
         ] {
             assert_eq!(of_user_agent(agent.as_bytes()), expect);

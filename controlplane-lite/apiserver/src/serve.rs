@@ -78,7 +78,7 @@ const MAX_STREAMS_WITHOUT_CERTIFICATE: u32 = 250;
 /// no further.
 const SEND_BUFFER: usize = 128 * 1024;
 /// A connection that was told to end has so long for it.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// HTTP/2 as ALPN names it. A client that does not ask for it speaks HTTP/1.1.
 const HTTP2: &[u8] = b"h2";
 

@@ -253,9 +253,10 @@ fn get<'v>(container: &'v Value, key: &str) -> Result<Option<&'v Value>, String>
     }
 }
 
-/// Counts the items of a list that move when one is put in or taken out.
-fn spend(steps: &mut usize, moved: usize) -> Result<(), String> {
-    *steps = steps.checked_sub(moved).ok_or("the patch moves too many items of lists")?;
+/// Counts what an operation takes beyond its own length: items of a list that move when one is put in or taken out, and
+/// values whose depth is looked at.
+fn spend(steps: &mut usize, taken: usize) -> Result<(), String> {
+    *steps = steps.checked_sub(taken).ok_or("the patch moves or looks at too many values")?;
     Ok(())
 }
 
