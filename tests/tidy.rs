@@ -33,6 +33,8 @@ const PURE: &[&str] = &[
     "agent/src/volume/spec.rs",
     "controlplane-lite/apiserver/src/admission/pod_security/checks.rs",
     "controlplane-lite/apiserver/src/admission/pod_security/policy.rs",
+    "controlplane-lite/apiserver/src/admission/webhooks/matching.rs",
+    "controlplane-lite/apiserver/src/admission/webhooks/review.rs",
     "controlplane-lite/apiserver/src/definitions/kinds.rs",
     "controlplane-lite/apiserver/src/definitions/rules.rs",
     "controlplane-lite/apiserver/src/definitions/status.rs",

@@ -36,6 +36,7 @@ mod negotiate;
 pub mod options;
 mod outbound;
 mod owners;
+mod params;
 pub mod priority;
 mod protobuf;
 mod registry;

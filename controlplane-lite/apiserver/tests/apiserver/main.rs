@@ -15,6 +15,7 @@ mod documents;
 mod fidelity;
 mod kubectl;
 mod lifecycle;
+mod policies;
 mod published;
 mod quota;
 mod semantics;
