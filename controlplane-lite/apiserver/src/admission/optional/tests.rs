@@ -1,3 +1,5 @@
+//! Each plugin that is off by default, when it is on.
+
 #![allow(clippy::unwrap_used)]
 use futures::FutureExt as _;
 use serde_json::{Value, json};
