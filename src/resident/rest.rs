@@ -24,7 +24,8 @@ pub struct Sample {
 #[derive(Debug, Default)]
 pub struct Rest {
     last: Option<Sample>,
-    /// Looks since memory was given back, and the pages that were in use again after [`SETTLING`] of them.
+    /// Quiet looks since memory was given back, and the pages that were in use again after [`SETTLING`] of them. Nothing
+    /// when work came before: what it left says nothing about rest.
     given: Option<(u32, u64)>,
 }
 
@@ -32,14 +33,18 @@ impl Rest {
     /// True when the process is at rest and has taken much since it last gave back.
     pub fn has_something_to_give(&mut self, now: Sample) -> bool {
         let Some(last) = self.last.replace(now) else { return false };
+        let quiet = now.cpu.saturating_sub(last.cpu) < QUIET;
         if let Some((looks, settled)) = &mut self.given
             && *looks < SETTLING
         {
-            *looks += 1;
-            *settled = now.resident;
+            if quiet {
+                *looks += 1;
+                *settled = now.resident;
+            } else {
+                self.given = None;
+            }
             return false;
         }
-        let quiet = now.cpu.saturating_sub(last.cpu) < QUIET;
         let worth = self.given.is_none_or(|(_, settled)| now.resident >= settled.saturating_add(WORTH));
         if quiet && worth {
             self.given = Some((0, now.resident));
@@ -91,6 +96,18 @@ mod tests {
         let mut looks = settled.to_vec();
         looks.extend([(5, 3255, false), (5, 3256, true)]);
         check(&looks);
+    }
+
+    /// A pause of ten seconds between two pieces of work, as when many pods come and go in turns.
+    #[test]
+    fn work_right_after_is_given_back_as_well() {
+        let started = [(900, 6000, false), (5, 6000, true)];
+        for quiet_before in 0..SETTLING {
+            let mut looks = started.to_vec();
+            looks.extend((0..quiet_before).map(|_| (5, 2900, false)));
+            looks.extend([(700, 9000, false), (800, 19_000, false), (5, 19_000, true), (5, 2000, false)]);
+            check(&looks);
+        }
     }
 
     #[test]

@@ -9,11 +9,14 @@ mod access;
 pub mod admission;
 mod allocate;
 mod answer;
+mod backends;
 mod background;
 pub mod body;
 mod bootstrap;
 pub mod call;
 pub mod components;
+mod deadline;
+mod definitions;
 mod deletion;
 mod documents;
 mod doubling;
@@ -30,6 +33,7 @@ mod kubelet;
 mod metrics;
 mod negotiate;
 pub mod options;
+mod outbound;
 mod owners;
 mod protobuf;
 mod registry;
@@ -220,6 +224,12 @@ fn spawn_tasks(server: &Arc<Server>) {
     let kept = server.clone();
     let work = move || ip_addresses::keep(kept.clone());
     tokio::spawn(background::keep("IP addresses", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || definitions::keep(kept.clone());
+    tokio::spawn(background::keep("definitions", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || definitions::cleanup::keep(kept.clone());
+    tokio::spawn(background::keep("definitions that go", panics.clone(), work));
     let swept = Arc::downgrade(server);
     tokio::spawn(background::keep("sweep", panics, move || sweep(swept.clone())));
 }
@@ -251,18 +261,20 @@ impl ApiServer {
         )?;
         let unverified_tls = tunnel::unverified_tls()?;
         let running = CancellationToken::new();
-        let scheme = scheme::builtin().clone();
+        let scheme = scheme::builtin_with(&definitions::schema_check());
         let registry = registry::Registry::start(config.store.clone(), scheme, running.clone()).await?;
         let services = services::Services::new(cidr, config.node_ports);
         if let Some(stored) = registry.get("", "services") {
             services.occupy(&stored);
         }
         let Chains { authn, authz, access } = access::build(&config, &registry)?;
+        let metrics = metrics::Metrics::default();
+        let webhooks = admission::webhooks::plugins(&registry, metrics.webhooks());
         let server = Arc::new(Server {
             registry,
-            admission: admission::Chain::selected(config.plugins, &config.admission),
+            admission: admission::Chain::selected(config.plugins.into_iter().chain(webhooks), &config.admission),
             services,
-            metrics: metrics::Metrics::default(),
+            metrics,
             authn,
             authz,
             access,
@@ -275,10 +287,13 @@ impl ApiServer {
             client_cas: certificates.client_cas.concat(),
             advertise: config.advertise,
             components: components::Components::default(),
+            definitions: definitions::Definitions::default(),
+            cleanup: tokio::sync::Notify::new(),
             bootstrapped: false.into(),
         });
         let running = Arc::new(running.drop_guard());
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
+        definitions::load(&server).await;
         spawn_tasks(&server);
         Ok(Self { server, tls, serving, running })
     }

@@ -24,6 +24,7 @@ mod publish;
 mod served;
 
 pub use error::{RegistryError, ResourceName};
+pub use publish::{PublishError, Watches};
 pub use served::Served;
 
 /// One stored resource.
@@ -34,6 +35,8 @@ pub struct Resource {
     spec: ResourceSpec,
     store: Arc<dyn Store>,
     cache: Arc<ResourceCache>,
+    /// Cancelled when its objects are no longer served as they were: open watches end then.
+    replaced: CancellationToken,
 }
 
 /// The kinds served and the resources stored, now.
@@ -158,7 +161,21 @@ impl Registry {
 
 impl Resource {
     fn new(kind: Arc<Kind>, cache: &WatchCache, of_kind: Arc<ResourceCache>) -> Arc<Self> {
-        Arc::new(Self { kind, spec: of_kind.spec().clone(), store: cache.store().clone(), cache: of_kind })
+        Self::with(kind, cache, of_kind, CancellationToken::new())
+    }
+
+    fn with(
+        kind: Arc<Kind>,
+        cache: &WatchCache,
+        of_kind: Arc<ResourceCache>,
+        replaced: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self { kind, spec: of_kind.spec().clone(), store: cache.store().clone(), cache: of_kind, replaced })
+    }
+
+    /// Cancelled when watches that began with this state have to begin anew.
+    pub fn replaced(&self) -> &CancellationToken {
+        &self.replaced
     }
 
     /// The resource's name.

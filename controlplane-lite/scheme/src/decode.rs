@@ -8,6 +8,7 @@ use super::kind::Kind;
 
 mod parse;
 mod problems;
+mod repeated;
 mod shape;
 pub mod size;
 

@@ -3,6 +3,7 @@
 
 use super::kind::{KindInfo, STATUS_VERBS, Subresource};
 
+mod admission;
 mod apps;
 mod core;
 mod extensions;
@@ -13,9 +14,6 @@ mod storage;
 
 const STATUS: Subresource = Subresource::own("status", STATUS_VERBS);
 const SCALE: Subresource = Subresource::of("scale", ("autoscaling", "v1", "Scale"), STATUS_VERBS);
-
-/// Kinds of a server that publishes what they define.
-pub static EXTENSIONS: &[KindInfo] = extensions::EXTENSIONS;
 
 /// All built-in kinds, group by group.
 pub static ALL: &[&[KindInfo]] = &[
@@ -31,6 +29,8 @@ pub static ALL: &[&[KindInfo]] = &[
     policy::POLICY,
     policy::RBAC,
     storage::STORAGE,
+    admission::ADMISSION,
+    extensions::EXTENSIONS,
     policy::SCHEDULING,
     policy::COORDINATION,
     policy::NODE,

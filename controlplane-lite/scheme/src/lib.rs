@@ -14,6 +14,7 @@ pub mod crd;
 pub mod decode;
 mod defaults;
 pub mod discovery;
+pub mod expressions;
 pub mod field;
 pub mod jsonpath;
 pub mod kind;
@@ -52,16 +53,23 @@ pub fn builtin() -> &'static Arc<Scheme> {
     })
 }
 
-/// The same and CustomResourceDefinitions, whose schemas are checked: for a server that publishes what they define.
+/// The same with the schemas of CustomResourceDefinitions checked: for a server that publishes what they define.
 #[must_use]
 pub fn builtin_with(check: &Arc<crd::SchemaCheck>) -> Arc<Scheme> {
-    let kinds = kinds::EXTENSIONS.iter().map(|info| {
+    let kinds = kinds::ALL.iter().copied().flatten().map(|info| {
         let mut kind = Kind::from(info);
-        kind.strategy = kind::Shared::Own(Arc::new(strategy::CustomResourceDefinition::new(Arc::clone(check))));
+        if kind.group == crd::GROUP {
+            kind.strategy = kind::Shared::Own(Arc::new(strategy::CustomResourceDefinition::new(Arc::clone(check))));
+        }
         kind
     });
-    let add = |scheme: Scheme, kind| scheme.with(kind).expect("a test reads the table");
-    Arc::new(kinds.fold(Scheme::clone(builtin()), add))
+    Arc::new(Scheme::new(kinds.collect()).expect("a test reads the table"))
+}
+
+/// The same scheme, whose expressions of admission are checked.
+#[must_use]
+pub fn with_expressions(scheme: &Scheme, check: &Arc<expressions::ExpressionCheck>) -> Arc<Scheme> {
+    Arc::new(scheme.with_strategies(|kind| strategy::admission(kind, check)))
 }
 
 #[cfg(test)]

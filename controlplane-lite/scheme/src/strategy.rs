@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::field::FieldErrors;
 use super::meta::NameRule;
 
+mod admission;
 mod certificates;
 mod core;
 mod extensions;
@@ -21,6 +22,7 @@ mod storage;
 mod subresource;
 mod workloads;
 
+pub(crate) use admission::*;
 pub(crate) use certificates::*;
 pub(crate) use core::*;
 pub(crate) use extensions::*;
@@ -175,6 +177,10 @@ pub trait Strategy: Send + Sync {
     fn is_heartbeat(&self, _subresource: &str, _new: &Value, _old: &Value) -> bool {
         false
     }
+
+    /// Adds to an object that is asked to go for the first time what has to happen before it does; `now` is the time as
+    /// objects carry it.
+    fn prepare_delete(&self, _object: &mut Value, _now: &str) {}
 
     /// Seconds until an object that [goes gracefully](Deletes::Gracefully) is gone; `asked` is what the request says.
     fn grace_period(&self, _object: &Value, _asked: Option<i64>) -> i64 {

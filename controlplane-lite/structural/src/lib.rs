@@ -12,7 +12,6 @@ mod location;
 mod node;
 mod numbers;
 mod objectmeta;
-mod pattern;
 mod problem;
 mod prune;
 mod ratchet;
@@ -78,6 +77,23 @@ impl Structural {
         listtype::validate(old, &self.root, &mut before);
         if before.is_empty() {
             listtype::validate(new, &self.root, errors);
+        }
+    }
+
+    /// Checks an object of which only the status replaces another: its status, and the lists of the whole.
+    pub fn validate_status(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        if let (Some(node), Some(status)) = (self.root.property("status"), new.get("status")) {
+            let outcome = Walk::default().validate(node, status, old.get("status"));
+            to_field_errors(outcome, Some(&scheme::Path::new("status")), errors);
+        }
+        let mut found = FieldErrors::new();
+        listtype::validate(new, &self.root, &mut found);
+        let mut before = FieldErrors::new();
+        if !found.is_empty() {
+            listtype::validate(old, &self.root, &mut before);
+        }
+        if before.is_empty() {
+            errors.extend(found);
         }
     }
 

@@ -4,6 +4,7 @@
 mod budgets;
 mod certificates;
 mod cluster;
+mod custom;
 mod endpoints;
 mod faults;
 mod garbage;

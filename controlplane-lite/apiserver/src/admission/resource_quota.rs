@@ -77,7 +77,7 @@ fn counted(request: &Request<'_>) -> Option<Evaluator> {
     let write = match request.operation {
         Operation::Create => Write::Create,
         Operation::Update => Write::Update,
-        Operation::Delete => return None,
+        Operation::Delete | Operation::Connect => return None,
     };
     let (group, plural) = (&*request.kind.group, &*request.kind.plural);
     if request.namespace.is_empty() || !request.kind.namespaced || ignored(group, plural) {

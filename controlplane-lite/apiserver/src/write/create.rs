@@ -38,6 +38,10 @@ pub async fn create(
     options: &WriteOptions,
     owners: Told<'_>,
 ) -> Result<Arc<Object>, ApiError> {
+    if call.kind.terminating {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(ApiError::forbidden(call.subject(), str_at(&object, &["metadata", "name"]), why));
+    }
     call.ensure_namespace(&mut object)?;
     if !str_at(&object, &["metadata", "resourceVersion"]).is_empty() {
         return Err(ApiError::plain(500, "resourceVersion should not be set on objects to be created"));
@@ -46,7 +50,7 @@ pub async fn create(
     if let Told::ByThis(owners) = owners {
         owners.created(&mut object);
     }
-    let mut object = call.stored(object);
+    let mut object = call.unserved(object);
     let asked = Asked::new(call, Operation::Create, options.dry_run);
     let name = str_at(&object, &["metadata", "name"]).to_owned();
     asked.mutate(&name, Some(&mut object), None).await?;
@@ -73,7 +77,7 @@ fn named(mut object: Value, base: &str) -> Value {
 /// From the strategy's stages to the store.
 async fn attempt(asked: &Asked<'_>, mut object: Value) -> Result<Arc<Object>, ApiError> {
     let call = asked.call;
-    let kind = &call.resource.kind;
+    let kind = call.ruling();
     let (now, uid) = (call.server.now_text(), call.server.new_uid());
     kind.prepare_create(&mut object, &call.context(&now, &uid));
     let name = str_at(&object, &["metadata", "name"]).to_owned();
@@ -82,6 +86,7 @@ async fn attempt(asked: &Asked<'_>, mut object: Value) -> Result<Arc<Object>, Ap
     asked.validate(&name, Some(&object), None).await?;
     let generates = !str_at(&object, &["metadata", "generateName"]).is_empty();
     held.sent();
+    let object = call.laid_down(object);
     let stored = call.resource.create(&call.info.namespace, &name, object, asked.dry_run).await;
     held.answered(&stored, asked.dry_run);
     match stored {

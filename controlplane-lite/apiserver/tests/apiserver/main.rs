@@ -8,6 +8,8 @@ mod authorization;
 mod bad_input;
 mod certificates;
 mod crud;
+mod custom;
+mod custom_documents;
 mod documents;
 mod fidelity;
 mod kubectl;
@@ -18,6 +20,7 @@ mod semantics;
 mod tunnels;
 mod unread;
 mod watches;
+mod webhooks;
 mod writes;
 
 use std::path::Path;

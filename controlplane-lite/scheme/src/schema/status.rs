@@ -47,6 +47,10 @@ mod tests {
             ("CertificateSigningRequest", json!({})),
             ("CronJob", json!({})),
             (
+                "CustomResourceDefinition",
+                json!({"acceptedNames": {"kind": "", "plural": ""}, "conditions": null, "storedVersions": null}),
+            ),
+            (
                 "DaemonSet",
                 json!({"currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0}),
             ),
@@ -68,6 +72,7 @@ mod tests {
             ("Service", load_balancer),
             ("ServiceCIDR", json!({})),
             ("StatefulSet", json!({"availableReplicas": 0, "replicas": 0})),
+            ("ValidatingAdmissionPolicy", json!({})),
             ("VolumeAttachment", json!({"attached": false})),
         ];
         let mut seen = 0;
