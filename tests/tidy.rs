@@ -35,6 +35,8 @@ const PURE: &[&str] = &[
     "controlplane-lite/apiserver/src/definitions/kinds.rs",
     "controlplane-lite/apiserver/src/definitions/rules.rs",
     "controlplane-lite/apiserver/src/definitions/status.rs",
+    "controlplane-lite/apiserver/src/aggregation/check.rs",
+    "controlplane-lite/apiserver/src/priority/rule.rs",
     "controlplane-lite/auth/src/pod.rs",
     "controlplane-lite/controllers/src/bootstrap/plan.rs",
     "controlplane-lite/controllers/src/clusterroles/plan.rs",

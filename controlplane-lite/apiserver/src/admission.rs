@@ -197,16 +197,6 @@ pub trait View: Send + Sync {
         let terminating = str_at(&namespace, &["status", "phase"]) == "Terminating";
         Some(terminating || !namespace["metadata"]["deletionTimestamp"].is_null())
     }
-    /// Whether a namespace has any object of a resource: asked with every request, so it has to cost next to nothing.
-    fn any_in(&self, group: &str, plural: &str, namespace: &str) -> bool {
-        let mut any = false;
-        self.each_in(group, plural, namespace, &mut |_| any = true);
-        any
-    }
-    /// The resource stored as `group/plural`, for who writes there on its own account. Nothing where nothing is stored.
-    fn stored(&self, _group: &str, _plural: &str) -> Option<Arc<Resource>> {
-        None
-    }
     /// The kinds served, now.
     fn scheme(&self) -> Arc<Scheme> {
         scheme::builtin().clone()
@@ -217,6 +207,16 @@ pub trait View: Send + Sync {
     /// Why there is none, in upstream's words.
     fn endpoint(&self, service: &ServicePort) -> Result<SocketAddr, String> {
         Err(format!("service {:?} not found", service.name))
+    }
+    /// Whether a namespace has any object of a resource: asked with every request, so it has to cost next to nothing.
+    fn any_in(&self, group: &str, plural: &str, namespace: &str) -> bool {
+        let mut any = false;
+        self.each_in(group, plural, namespace, &mut |_| any = true);
+        any
+    }
+    /// The resource stored as `group/plural`, for who writes there on its own account. Nothing where nothing is stored.
+    fn stored(&self, _group: &str, _plural: &str) -> Option<Arc<Resource>> {
+        None
     }
     /// Waits until every write that was answered before can be seen here.
     fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>>;

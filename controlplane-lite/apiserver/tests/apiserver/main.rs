@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod aggregation;
 mod apply;
 mod authorization;
 mod bad_input;
