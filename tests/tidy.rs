@@ -43,6 +43,7 @@ const PURE: &[&str] = &[
     "controlplane-lite/controllers/src/disruption/plan.rs",
     "controlplane-lite/controllers/src/mirroring/plan.rs",
     "controlplane-lite/client/src/tolerations.rs",
+    "controlplane-lite/cel/src",
     "controlplane-lite/pki/src/name.rs",
     "controlplane-lite/managedfields/src",
     "controlplane-lite/scheme/src",

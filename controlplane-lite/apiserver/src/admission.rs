@@ -5,18 +5,21 @@
 //! something, later: what is pure stays a plain function and costs no allocation. A plugin may be asked again, about a
 //! newer state of the object or after others changed it, and must then come to the same end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+use super::outbound::ServicePort;
 use super::registry::{RegistryError, ResourceName};
 use auth::authn::UserInfo;
 use scheme::access::str_at;
-use scheme::{FieldErrors, Kind};
+use scheme::{FieldErrors, Kind, Scheme};
 
 mod certificates;
 mod chain;
+mod context;
 mod mountable_secrets;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -27,8 +30,10 @@ mod runtime_class;
 mod service_account;
 mod tolerations;
 mod unbuilt;
+pub mod webhooks;
 
 pub use chain::{Chain, Plugin};
+pub use context::{Memory, Options};
 
 /// What a request does to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +44,21 @@ pub enum Operation {
     Update,
     /// A removal; there is no new object.
     Delete,
+    /// A connection; the object is its options.
+    Connect,
+}
+
+impl Operation {
+    /// As upstream writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
 }
 
 /// The request as plugins see it.
@@ -46,8 +66,10 @@ pub enum Operation {
 pub struct Request<'a> {
     /// What happens.
     pub operation: Operation,
-    /// To which kind.
+    /// To which kind, as it is stored.
     pub kind: &'a Kind,
+    /// The kind that the request names, which may be another version of it.
+    pub served: &'a Kind,
     /// The kind of the object at hand, which through a subresource may be another.
     pub body: &'a Kind,
     /// Through which subresource, empty for the object itself.
@@ -64,6 +86,10 @@ pub struct Request<'a> {
     pub dry_run: bool,
     /// Whether this is the second round of mutation, which follows a [raw](Mutated::Raw) change in the first.
     pub again: bool,
+    /// What else the request says.
+    pub options: Options<'a>,
+    /// What plugins remember from one round to the next.
+    pub memory: &'a Memory,
 }
 
 impl Request<'_> {
@@ -113,6 +139,15 @@ pub enum Refusal {
         /// What is wrong.
         errors: FieldErrors,
     },
+    /// A plugin's own answer: a `Status` with code, reason, message and details.
+    #[error("denied: {0}")]
+    Denied(Box<Value>),
+    /// A request that a plugin can make nothing of.
+    #[error("{0}")]
+    Bad(String),
+    /// A plugin that failed.
+    #[error("{0}")]
+    Failed(String),
     /// Whether it may be admitted could not be found out.
     #[error("look at the cluster")]
     Unknown(#[from] RegistryError),
@@ -155,6 +190,17 @@ pub trait View: Send + Sync {
         let namespace = self.get("", "namespaces", "", namespace)?;
         let terminating = str_at(&namespace, &["status", "phase"]) == "Terminating";
         Some(terminating || !namespace["metadata"]["deletionTimestamp"].is_null())
+    }
+    /// The kinds served, now.
+    fn scheme(&self) -> Arc<Scheme> {
+        scheme::builtin().clone()
+    }
+    /// Where a ready endpoint of a Service's port is.
+    ///
+    /// # Errors
+    /// Why there is none, in upstream's words.
+    fn endpoint(&self, service: &ServicePort) -> Result<SocketAddr, String> {
+        Err(format!("service {:?} not found", service.name))
     }
     /// Waits until every write that was answered before can be seen here.
     fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>>;

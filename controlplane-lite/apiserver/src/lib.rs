@@ -9,11 +9,13 @@ mod access;
 pub mod admission;
 mod allocate;
 mod answer;
+mod backends;
 mod background;
 pub mod body;
 mod bootstrap;
 pub mod call;
 pub mod components;
+mod deadline;
 mod definitions;
 mod deletion;
 mod documents;
@@ -31,6 +33,7 @@ mod kubelet;
 mod metrics;
 mod negotiate;
 pub mod options;
+mod outbound;
 mod owners;
 mod protobuf;
 mod registry;
@@ -262,11 +265,13 @@ impl ApiServer {
             services.occupy(&stored);
         }
         let Chains { authn, authz, access } = access::build(&config, &registry)?;
+        let metrics = metrics::Metrics::default();
+        let webhooks = admission::webhooks::plugins(&registry, metrics.webhooks());
         let server = Arc::new(Server {
             registry,
-            admission: admission::Chain::new(config.plugins),
+            admission: admission::Chain::new(config.plugins.into_iter().chain(webhooks)),
             services,
-            metrics: metrics::Metrics::default(),
+            metrics,
             authn,
             authz,
             access,

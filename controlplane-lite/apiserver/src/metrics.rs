@@ -12,8 +12,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use self::webhooks::Metrics as Webhooks;
 use super::request_info::RequestInfo;
 use scheme::{Kind, Scheme};
+
+pub mod webhooks;
 
 /// The verbs that are counted by name, as upstream writes them.
 const VERBS: [(&str, &str); 14] = [
@@ -143,6 +146,7 @@ pub struct Metrics {
     long_running: Gauge<i64, AtomicI64>,
     panics: Counter,
     task_panics: Counter,
+    webhooks: Webhooks,
     /// The labels of all requests so far, to forget those whose kind went.
     known: Mutex<Vec<(Requested, Timed)>>,
 }
@@ -171,8 +175,8 @@ impl Default for Metrics {
             "Runs of a background task that ended in a panic",
             task_panics.clone(),
         );
-        let known = Mutex::default();
-        Self { registry, requests, durations, inflight, long_running, panics, task_panics, known }
+        let (webhooks, known) = (Webhooks::registered(&mut registry), Mutex::default());
+        Self { registry, requests, durations, inflight, long_running, panics, task_panics, webhooks, known }
     }
 }
 
@@ -187,6 +191,11 @@ impl Drop for InFlight {
 }
 
 impl Metrics {
+    /// What is counted of webhooks.
+    pub fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
+    }
+
     /// Notes a request's start.
     pub fn begin(&self, labels: &Labels, long: bool) -> InFlight {
         let gauge = if long {

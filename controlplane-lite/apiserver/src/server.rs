@@ -1,6 +1,6 @@
 //! The server's state, shared by all requests, and how it comes up.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,16 +11,18 @@ use tokio_util::sync::CancellationToken;
 use super::access::Access;
 use super::admission::{Chain, View};
 use super::allocate::Cidr;
+use super::backends;
 use super::components::Components;
 use super::definitions::Definitions;
 use super::flow::Flow;
 use super::kubelet::{DialPolicy, KubeletTls};
 use super::metrics::Metrics;
+use super::outbound::ServicePort;
 use super::registry::{Registry, RegistryError};
 use super::services::Services;
 use auth::authn::{Authenticator, UserInfo};
 use auth::authz::{Attributes, Authorizer};
-use scheme::meta;
+use scheme::{Scheme, meta};
 use storage::watch_cache::Filter;
 
 /// Everything a request may need.
@@ -76,11 +78,7 @@ impl Server {
 
     /// A random (version 4) UUID.
     pub fn new_uid(&self) -> String {
-        let mut bytes: [u8; 16] = rand::random();
-        bytes[6] = (bytes[6] & 0x0f) | 0x40;
-        bytes[8] = (bytes[8] & 0x3f) | 0x80;
-        let hex = |range: std::ops::Range<usize>| bytes[range].iter().map(|b| format!("{b:02x}")).collect::<String>();
-        format!("{}-{}-{}-{}-{}", hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16))
+        random_uid()
     }
 
     /// Which addresses it connects to for others.
@@ -98,6 +96,15 @@ impl Server {
     pub fn is_bootstrapped(&self) -> bool {
         self.bootstrapped.load(Ordering::Relaxed)
     }
+}
+
+/// A random (version 4) UUID.
+pub(super) fn random_uid() -> String {
+    let mut bytes: [u8; 16] = rand::random();
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    let hex = |range: std::ops::Range<usize>| bytes[range].iter().map(|b| format!("{b:02x}")).collect::<String>();
+    format!("{}-{}-{}-{}-{}", hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16))
 }
 
 impl View for Server {
@@ -137,6 +144,14 @@ impl View for Server {
     fn is_ending(&self, namespace: &str) -> Option<bool> {
         let namespace = self.registry.get("", "namespaces")?.cache().get("", namespace)?;
         Some(namespace.deletion_timestamp().is_some() || namespace.field("status.phase") == Some("Terminating"))
+    }
+
+    fn scheme(&self) -> Arc<Scheme> {
+        self.registry.served().scheme.clone()
+    }
+
+    fn endpoint(&self, service: &ServicePort) -> Result<SocketAddr, String> {
+        backends::endpoint(self, service)
     }
 
     fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>> {

@@ -13,6 +13,7 @@ use tracing::error;
 use super::answer;
 use super::body::{self, Body};
 use super::call::Call;
+use super::deadline;
 use super::flow::{self, Held, Level, Pools, Use};
 use super::inprocess::InProcessUser;
 use super::metrics;
@@ -132,8 +133,9 @@ async fn filtered(
         return super::router::dispatch(server, request, info.clone(), query.clone(), user).await;
     }
     let limit = timeout(query)?;
-    let work = limited(server, Request::from_parts(parts, body), (info, query), user, share, held);
-    tokio::time::timeout(limit, work)
+    // Apart from what surrounds it, which would be moved about with all of it.
+    let work = limited(server, Request::from_parts(parts, body), (info, query), user, share, held).boxed();
+    deadline::within(limit, work)
         .await
         .unwrap_or_else(|_| Err(ApiError::timeout("Timeout: request did not complete within the allotted timeout")))
 }
@@ -214,7 +216,8 @@ async fn limited(
     let (own, info, query) = (server.clone(), info.clone(), query.clone());
     let work = async move { super::router::dispatch(&own, request, info, query, user).await };
     // The warnings of a request belong to its task.
-    let (answer, warnings) = server.flow.apart(super::warnings::collect(work)).await?;
+    let (answer, warnings) =
+        server.flow.apart(deadline::carried(deadline::until(), super::warnings::collect(work))).await?;
     warnings.into_iter().for_each(super::warnings::add);
     answer
 }

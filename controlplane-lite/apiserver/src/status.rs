@@ -5,6 +5,9 @@
 //! and nowhere else. Does not decide when a failure occurs, and does not log. [`ApiError::internal`] keeps the internal text apart from
 //! what the client reads.
 
+use std::borrow::Cow;
+
+use scheme::access::{int_at, list_at, str_at};
 use serde_json::{Map, Value, json};
 
 mod failures;
@@ -45,6 +48,9 @@ pub struct Cause {
     pub field: String,
 }
 
+/// Causes that are taken over from somebody else's `Status`.
+const MAX_CAUSES: usize = 1000;
+
 /// A failed API request: what becomes a `metav1.Status` with `status: Failure`.
 #[derive(Debug, Clone)]
 pub struct ApiError(Box<Inner>);
@@ -52,7 +58,7 @@ pub struct ApiError(Box<Inner>);
 #[derive(Debug, Clone, Default)]
 struct Inner {
     code: u16,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
     name: String,
     group: String,
@@ -74,7 +80,7 @@ impl std::error::Error for ApiError {}
 
 impl ApiError {
     fn make(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { code, reason, message: message.into(), ..Inner::default() }))
+        Self(Box::new(Inner { code, reason: reason.into(), message: message.into(), ..Inner::default() }))
     }
 
     fn about(mut self, subject: Subject<'_>, name: &str) -> Self {
@@ -274,6 +280,30 @@ impl ApiError {
         Self::make(code, "", message)
     }
 
+    /// A `Status` that somebody else made of a refusal: a webhook. What is no part of one is left out.
+    pub fn answered(status: &Value) -> Self {
+        let text = |path: &[&str]| str_at(status, path).to_owned();
+        let causes = list_at(status, &["details", "causes"]).iter().take(MAX_CAUSES);
+        Self(Box::new(Inner {
+            code: int_at(status, &["code"]).and_then(|code| u16::try_from(code).ok()).unwrap_or(500),
+            reason: text(&["reason"]).into(),
+            message: text(&["message"]),
+            name: text(&["details", "name"]),
+            group: text(&["details", "group"]),
+            kind: text(&["details", "kind"]),
+            uid: text(&["details", "uid"]),
+            causes: causes
+                .map(|cause| Cause {
+                    reason: str_at(cause, &["reason"]).to_owned(),
+                    message: str_at(cause, &["message"]).to_owned(),
+                    field: str_at(cause, &["field"]).to_owned(),
+                })
+                .collect(),
+            retry_after: int_at(status, &["details", "retryAfterSeconds"]).and_then(|s| u32::try_from(s).ok()),
+            ..Inner::default()
+        }))
+    }
+
     /// The same, with what is to be read first.
     #[must_use]
     pub fn preceded_by(mut self, text: &str) -> Self {
@@ -301,8 +331,8 @@ impl ApiError {
     }
 
     /// The machine-readable reason.
-    pub fn reason(&self) -> &'static str {
-        self.0.reason
+    pub fn reason(&self) -> &str {
+        &self.0.reason
     }
 
     /// The internal text of a 500.

@@ -2,6 +2,7 @@
 //! ephemeralcontainers, resize) differ from a plain write only in the kind's strategy; the others have a file each.
 
 pub mod binding;
+mod connect_options;
 pub mod eviction;
 pub mod node_connect;
 pub mod proxy;

@@ -16,7 +16,7 @@
 
 use serde_json::Value;
 
-use crate::admission::{Operation, Request};
+use crate::admission::{Memory, Operation, Options, Request};
 use crate::allocate::Refused;
 use crate::call::Call;
 use crate::services::OpenGrant;
@@ -38,21 +38,25 @@ struct Asked<'c> {
     call: &'c Call,
     operation: Operation,
     kind: &'c Kind,
+    served: &'c Kind,
     body: &'c Kind,
     dry_run: bool,
+    options: Options<'c>,
 }
 
 impl<'c> Asked<'c> {
     /// A write of the object itself.
     fn new(call: &'c Call, operation: Operation, dry_run: bool) -> Self {
         let kind: &Kind = call.ruling();
-        Self { call, operation, kind, body: kind, dry_run }
+        let options = Options::Write(&call.query);
+        Self { call, operation, kind, served: &call.kind, body: kind, dry_run, options }
     }
 
-    fn request<'a>(&'a self, name: &'a str, old: Option<&'a Value>) -> Request<'a> {
+    fn request<'a>(&'a self, name: &'a str, old: Option<&'a Value>, memory: &'a Memory) -> Request<'a> {
         Request {
             operation: self.operation,
             kind: self.kind,
+            served: self.served,
             body: self.body,
             subresource: &self.call.info.subresource,
             namespace: &self.call.info.namespace,
@@ -61,17 +65,20 @@ impl<'c> Asked<'c> {
             old,
             dry_run: self.dry_run,
             again: false,
+            options: self.options,
+            memory,
         }
     }
 
     async fn mutate(&self, name: &str, object: Option<&mut Value>, old: Option<&Value>) -> Result<(), ApiError> {
-        let server = &*self.call.server;
-        Ok(server.admission.mutate(&self.request(name, old), object, server).await?)
+        // Each try begins with nothing.
+        let (server, memory) = (&*self.call.server, Memory::default());
+        Ok(server.admission.mutate(&self.request(name, old, &memory), object, server).await?)
     }
 
     async fn validate(&self, name: &str, object: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError> {
-        let server = &*self.call.server;
-        Ok(server.admission.validate(&self.request(name, old), object, server).await?)
+        let (server, memory) = (&*self.call.server, Memory::default());
+        Ok(server.admission.validate(&self.request(name, old, &memory), object, server).await?)
     }
 }
 
@@ -87,13 +94,26 @@ pub async fn ask_admission(
     object: &mut Value,
     dry_run: bool,
 ) -> Result<(), ApiError> {
-    let asked = Asked { call, operation: Operation::Create, kind, body, dry_run };
+    let asked = Asked::new(call, Operation::Create, dry_run);
+    // What has a path of its own is nothing of the resource that it is about.
+    let served = if std::ptr::eq(kind, asked.kind) { asked.served } else { kind };
+    let asked = Asked { kind, served, body, ..asked };
     let name = match call.info.name.as_str() {
         "" => str_at(object, &["metadata", "name"]).to_owned(),
         name => name.to_owned(),
     };
     asked.mutate(&name, Some(object), None).await?;
     asked.validate(&name, Some(object), None).await
+}
+
+/// Both phases for a connection, with its options as the object.
+///
+/// # Errors
+/// Admission's refusal.
+pub async fn ask_to_connect(call: &Call, options: &mut Value) -> Result<(), ApiError> {
+    let asked = Asked { options: Options::None, ..Asked::new(call, Operation::Connect, false) };
+    asked.mutate(&call.info.name, Some(options), None).await?;
+    asked.validate(&call.info.name, Some(options), None).await
 }
 
 /// Completes what holds addresses; other kinds pass untouched.

@@ -68,6 +68,13 @@ pub struct FieldManager<'a> {
     pub now: &'a str,
 }
 
+/// Whether a list of managed fields can be read: entries of a known operation, each with a version and paths
+/// (`ValidateManagedFields`).
+#[must_use]
+pub fn readable(entries: &Value) -> bool {
+    entries.is_array() && managed::decode(entries).is_some()
+}
+
 impl FieldManager<'_> {
     /// Writes the owners into an object that takes the place of `live`, an object without a uid where it is new. What
     /// cannot be told leaves the owners as they were: a write never fails by this.

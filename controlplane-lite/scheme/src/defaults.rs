@@ -1,6 +1,7 @@
 //! Defaulting, one file per family of kinds. Pure and idempotent: upstream's
 //! `SetDefaults_*` plus the conversions that fill alias fields.
 
+pub mod admission;
 pub mod cluster;
 pub mod extensions;
 pub mod network;

@@ -3,6 +3,7 @@
 
 use super::kind::{KindInfo, STATUS_VERBS, Subresource};
 
+mod admission;
 mod apps;
 mod core;
 mod extensions;
@@ -28,6 +29,7 @@ pub static ALL: &[&[KindInfo]] = &[
     policy::POLICY,
     policy::RBAC,
     storage::STORAGE,
+    admission::ADMISSION,
     extensions::EXTENSIONS,
     policy::SCHEDULING,
     policy::COORDINATION,

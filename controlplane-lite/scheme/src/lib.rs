@@ -14,6 +14,7 @@ pub mod crd;
 pub mod decode;
 mod defaults;
 pub mod discovery;
+pub mod expressions;
 pub mod field;
 pub mod jsonpath;
 pub mod kind;
@@ -55,14 +56,14 @@ pub fn builtin() -> &'static Arc<Scheme> {
 /// The same with the schemas of CustomResourceDefinitions checked: for a server that publishes what they define.
 #[must_use]
 pub fn builtin_with(check: &Arc<crd::SchemaCheck>) -> Arc<Scheme> {
-    let kinds = kinds::ALL.iter().copied().flatten().map(|info| {
-        let mut kind = Kind::from(info);
-        if kind.group == crd::GROUP {
-            kind.strategy = kind::Shared::Own(Arc::new(strategy::CustomResourceDefinition::new(Arc::clone(check))));
-        }
-        kind
-    });
-    Arc::new(Scheme::new(kinds.collect()).expect("a test reads the table"))
+    let rules = || Arc::new(strategy::CustomResourceDefinition::new(Arc::clone(check))) as Arc<dyn Strategy>;
+    Arc::new(builtin().with_strategies(|kind| (kind.group == crd::GROUP).then(rules)))
+}
+
+/// The same scheme, whose expressions of admission are checked.
+#[must_use]
+pub fn with_expressions(scheme: &Scheme, check: &Arc<expressions::ExpressionCheck>) -> Arc<Scheme> {
+    Arc::new(scheme.with_strategies(|kind| strategy::admission(kind, check)))
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ fn is_label(text: &str) -> bool {
     bytes.first().is_some_and(alnum) && bytes.last().is_some_and(alnum) && bytes.iter().all(|b| alnum(b) || *b == b'-')
 }
 
-fn regex_message(text: &str, regex: &str, examples: &[&str]) -> String {
+pub(crate) fn regex_message(text: &str, regex: &str, examples: &[&str]) -> String {
     let examples: Vec<String> = examples.iter().map(|e| format!("'{e}'")).collect();
     format!("{text} (e.g. {}, regex used for validation is '{regex}')", examples.join(",  or "))
 }

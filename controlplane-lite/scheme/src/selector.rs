@@ -5,6 +5,7 @@ mod field;
 mod label;
 
 pub use field::{FieldSelector, FieldTerm, Fields, Selectable, plain_field, selectable_fields};
+pub(crate) use label::validate_with;
 pub use label::{LabelSelector, Operator, Requirement, validate_object};
 
 /// Conditions that one selector of a request may have. Each is asked of every object that a list or watch passes;

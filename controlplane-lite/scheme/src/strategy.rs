@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::field::FieldErrors;
 use super::meta::NameRule;
 
+mod admission;
 mod certificates;
 mod core;
 mod extensions;
@@ -21,6 +22,7 @@ mod storage;
 mod subresource;
 mod workloads;
 
+pub(crate) use admission::*;
 pub(crate) use certificates::*;
 pub(crate) use core::*;
 pub(crate) use extensions::*;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::access::{at, str_at};
 use super::kind::Kind;
 
+pub mod admission;
 pub mod core;
 mod duration;
 mod format;

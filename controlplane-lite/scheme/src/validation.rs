@@ -7,10 +7,13 @@ use super::access::{at, int_at};
 use super::field::{FieldErrors, Path};
 use super::meta;
 
+pub mod admission;
 pub mod annotations;
 pub mod certificates;
 pub mod cluster;
+pub mod conditions;
 pub mod container;
+mod endpoint;
 pub mod ephemeral;
 pub mod extensions;
 mod mounts;

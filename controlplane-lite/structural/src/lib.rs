@@ -12,7 +12,6 @@ mod location;
 mod node;
 mod numbers;
 mod objectmeta;
-mod pattern;
 mod problem;
 mod prune;
 mod ratchet;

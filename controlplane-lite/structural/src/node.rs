@@ -4,8 +4,8 @@
 use serde_json::Value;
 
 use crate::formats::Format;
-use crate::pattern::Pattern;
 use crate::raw;
+use cel::pattern::Pattern;
 
 /// The declared type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

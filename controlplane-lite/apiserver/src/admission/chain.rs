@@ -9,23 +9,30 @@ pub struct Plugin {
     name: &'static str,
     mutating: Option<Arc<dyn Mutating>>,
     validating: Option<Arc<dyn Validating>>,
+    connects: bool,
 }
 
 impl Plugin {
     /// One that mutates.
     pub fn mutating(name: &'static str, mutating: impl Mutating + 'static) -> Self {
-        Self { name, mutating: Some(Arc::new(mutating)), validating: None }
+        Self { name, mutating: Some(Arc::new(mutating)), validating: None, connects: false }
     }
 
     /// One that validates.
     pub fn validating(name: &'static str, validating: impl Validating + 'static) -> Self {
-        Self { name, mutating: None, validating: Some(Arc::new(validating)) }
+        Self { name, mutating: None, validating: Some(Arc::new(validating)), connects: false }
     }
 
     /// The same plugin, which validates, too.
     #[must_use]
     pub fn and(self, validating: impl Validating + 'static) -> Self {
         Self { validating: Some(Arc::new(validating)), ..self }
+    }
+
+    /// The same plugin, which is asked about connections, too. Others would have nothing to say of them.
+    #[must_use]
+    pub fn of_connections(self) -> Self {
+        Self { connects: true, ..self }
     }
 }
 
@@ -63,19 +70,29 @@ fn last() -> Vec<Plugin> {
 #[derive(Debug)]
 pub struct Chain {
     plugins: Vec<Plugin>,
-    mutating: Vec<Arc<dyn Mutating>>,
-    validating: Vec<Arc<dyn Validating>>,
+    mutating: Vec<Asked<dyn Mutating>>,
+    validating: Vec<Asked<dyn Validating>>,
 }
 
-impl std::fmt::Debug for dyn Mutating {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Mutating")
+/// One phase of a plugin.
+struct Asked<P: ?Sized> {
+    plugin: Arc<P>,
+    connects: bool,
+}
+
+impl<P: ?Sized> Asked<P> {
+    fn of(plugin: &Option<Arc<P>>, connects: bool) -> Option<Self> {
+        plugin.clone().map(|plugin| Self { plugin, connects })
+    }
+
+    fn handles(&self, request: &Request<'_>) -> bool {
+        self.connects || request.operation != Operation::Connect
     }
 }
 
-impl std::fmt::Debug for dyn Validating {
+impl<P: ?Sized> std::fmt::Debug for Asked<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Validating")
+        f.debug_struct("Asked").field("connects", &self.connects).finish_non_exhaustive()
     }
 }
 
@@ -83,8 +100,8 @@ impl Chain {
     /// The built-in plugins, and `more` where upstream has its policies and webhooks.
     pub fn new(more: impl IntoIterator<Item = Plugin>) -> Self {
         let plugins: Vec<Plugin> = builtin().into_iter().chain(more).chain(last()).collect();
-        let mutating = plugins.iter().filter_map(|plugin| plugin.mutating.clone()).collect();
-        let validating = plugins.iter().filter_map(|plugin| plugin.validating.clone()).collect();
+        let mutating = plugins.iter().filter_map(|p| Asked::of(&p.mutating, p.connects)).collect();
+        let validating = plugins.iter().filter_map(|p| Asked::of(&p.validating, p.connects)).collect();
         Self { plugins, mutating, validating }
     }
 
@@ -118,8 +135,8 @@ impl Chain {
         view: &dyn View,
     ) -> Result<bool, Refusal> {
         let mut raw = false;
-        for plugin in &self.mutating {
-            let mutated = match plugin.mutate(request, object.as_deref_mut(), view) {
+        for asked in self.mutating.iter().filter(|asked| asked.handles(request)) {
+            let mutated = match asked.plugin.mutate(request, object.as_deref_mut(), view) {
                 Answer::Now(mutated) => mutated?,
                 Answer::Later(mutated) => mutated.await?,
             };
@@ -143,8 +160,8 @@ impl Chain {
         object: Option<&Value>,
         view: &dyn View,
     ) -> Result<(), Refusal> {
-        for plugin in &self.validating {
-            match plugin.validate(request, object, view) {
+        for asked in self.validating.iter().filter(|asked| asked.handles(request)) {
+            match asked.plugin.validate(request, object, view) {
                 Answer::Now(judged) => judged?,
                 Answer::Later(judged) => judged.await?,
             }

@@ -94,8 +94,11 @@ pub(super) async fn ask(asked: &Asked, object: &mut Value, view: &dyn View) -> R
         user: &asked.user,
         body: builtin().by_gvr(asked.plural.0, "v1", asked.plural.1).unwrap(),
         old: asked.old.as_ref(),
+        served: builtin().by_gvr(asked.plural.0, "v1", asked.plural.1).unwrap(),
         dry_run: false,
         again: false,
+        options: Options::None,
+        memory: &Memory::default(),
     };
     let mut object = (asked.operation != Operation::Delete).then_some(object);
     let chain = Chain::new([]);
@@ -188,8 +191,11 @@ fn an_account_that_keeps_nothing_from_its_pods_is_not_read_to_validate_them() {
             user: &asked.user,
             body: kind,
             old: None,
+            served: kind,
             dry_run: false,
             again: false,
+            options: Options::None,
+            memory: &Memory::default(),
         };
         let answer = match service_account::ServiceAccount.validate(&request, Some(&pod), &view) {
             Answer::Now(answer) => answer,

@@ -72,6 +72,9 @@ impl From<Refusal> for ApiError {
             }
             Refusal::NotFound { resource, name } => Self::not_found((&resource).into(), &name),
             Refusal::Invalid { group, kind, name, errors } => invalid(Subject::new(group, kind), &name, &errors),
+            Refusal::Denied(status) => Self::answered(&status),
+            Refusal::Bad(why) => Self::bad_request(why),
+            Refusal::Failed(why) => Self::internal(why),
             Refusal::Unknown(error) => error.into(),
         }
     }

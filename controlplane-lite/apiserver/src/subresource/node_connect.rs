@@ -9,12 +9,14 @@ use futures::{FutureExt as _, StreamExt as _};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde_json::Value;
 
+use super::connect_options;
 use crate::body::{self, Body};
 use crate::call::{Call, valid};
 use crate::request_info::Query;
 use crate::status::{ApiError, Subject};
 use crate::tunnel::{self, Target};
 use crate::websocket::{self, Outgoing};
+use crate::write;
 use scheme::access::{list_at, str_at};
 use scheme::{FieldErrors, Path};
 
@@ -101,6 +103,9 @@ async fn refusal(call: &Call, code: StatusCode, body: Body) -> ApiError {
 /// # Errors
 /// 400 for options and containers, 404 for the pod, 500 when the kubelet cannot be reached.
 pub async fn connect(call: &Call, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    if let Some(mut options) = connect_options::of(call, "") {
+        write::ask_to_connect(call, &mut options).await?;
+    }
     let pod = call.resource.read_value(&call.info.namespace, &call.info.name).await?;
     let path = connect_path(&call.info.subresource, &call.info.namespace, &pod, &call.query)?;
     let node = str_at(&pod, &["spec", "nodeName"]);

@@ -4,11 +4,13 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use serde_json::Value;
 
 use self::links::Links;
+use super::connect_options;
 use super::node_connect::kubelet;
 use crate::body::{self, Body};
 use crate::call::Call;
 use crate::status::ApiError;
 use crate::tunnel::{self, Target};
+use crate::write;
 use scheme::access::{int_at, list_at, str_at};
 use storage::watch_cache::Filter;
 
@@ -43,6 +45,9 @@ pub async fn proxy(call: &Call, request: Request<Body>) -> Result<Response<Body>
     // /api/v1/nodes/NAME/proxy/… or /api/v1/namespaces/NS/RESOURCE/NAME/proxy/…
     let skip = if call.info.namespace.is_empty() { 6 } else { 8 };
     let rest = raw_path.splitn(skip + 1, '/').nth(skip);
+    if let Some(mut options) = connect_options::of(call, rest.unwrap_or("")) {
+        write::ask_to_connect(call, &mut options).await?;
+    }
     // A page needs the slash for its relative links; other requests mean the root.
     if rest.is_none() && matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(redirect(raw_path, request.uri().query()));
@@ -148,7 +153,7 @@ async fn service(call: &Call, wanted: &Address, path: String) -> Result<Target, 
     target(call, &host, number, wanted.https, path)
 }
 
-fn service_port(service: &Value, wanted: &str) -> Option<Value> {
+pub(crate) fn service_port(service: &Value, wanted: &str) -> Option<Value> {
     let ports = list_at(service, &["spec", "ports"]);
     let found = match wanted.parse::<i64>() {
         _ if wanted.is_empty() => ports.first().filter(|_| ports.len() == 1),
@@ -159,7 +164,7 @@ fn service_port(service: &Value, wanted: &str) -> Option<Value> {
 }
 
 /// Shows the address and port of each ready endpoint.
-fn each_backend(slice: &Value, port_name: &str, visit: &mut impl FnMut(&str, u16)) {
+pub(crate) fn each_backend(slice: &Value, port_name: &str, visit: &mut impl FnMut(&str, u16)) {
     let ports = list_at(slice, &["ports"]).iter().filter(|p| p["name"].as_str().unwrap_or("") == port_name);
     for port in ports.filter_map(|p| int_at(p, &["port"])).filter_map(|p| u16::try_from(p).ok()) {
         for endpoint in list_at(slice, &["endpoints"]).iter().filter(|e| e["conditions"]["ready"] != false) {

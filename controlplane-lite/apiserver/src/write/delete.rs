@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Asked;
-use crate::admission::Operation;
+use crate::admission::{Operation, Options};
 use crate::call::Call;
 use crate::deletion::{self, Deletion};
 use crate::options::DeleteOptions;
@@ -16,7 +16,8 @@ use scheme::access::str_at;
 /// # Errors
 /// 404, 409 for preconditions, admission's refusal.
 pub async fn delete(call: &Call, name: &str, options: &DeleteOptions) -> Result<WriteResult, ApiError> {
-    carry_out(call, name, options, Some(Asked::new(call, Operation::Delete, options.dry_run))).await
+    let asked = Asked::new(call, Operation::Delete, options.dry_run);
+    carry_out(call, name, options, Some(Asked { options: Options::Delete(options), ..asked })).await
 }
 
 /// Deletes one object on behalf of a request that was admitted as something else: an eviction.

@@ -19,6 +19,7 @@ mod semantics;
 mod tunnels;
 mod unread;
 mod watches;
+mod webhooks;
 mod writes;
 
 use std::path::Path;

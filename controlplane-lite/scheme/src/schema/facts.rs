@@ -24,7 +24,12 @@ const fn keys(keys: &'static [&'static str]) -> ListType {
 }
 
 pub(super) static ROWS: &[Row] = &[
-    ("io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicySpec", "matchConditions", keys(&["name"]), NO),
+    (
+        "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicySpec",
+        "matchConditions",
+        keys(&["name"]),
+        merge("name"),
+    ),
     ("io.k8s.api.admissionregistration.v1.MutatingWebhook", "matchConditions", keys(&["name"]), merge("name")),
     ("io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration", "webhooks", keys(&["name"]), merge("name")),
     (
@@ -39,7 +44,7 @@ pub(super) static ROWS: &[Row] = &[
         keys(&["name"]),
         merge("name"),
     ),
-    ("io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicySpec", "variables", keys(&["name"]), NO),
+    ("io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicySpec", "variables", keys(&["name"]), merge("name")),
     ("io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyStatus", "conditions", keys(&["type"]), NO),
     ("io.k8s.api.admissionregistration.v1.ValidatingWebhook", "matchConditions", keys(&["name"]), merge("name")),
     ("io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration", "webhooks", keys(&["name"]), merge("name")),

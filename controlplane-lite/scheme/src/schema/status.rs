@@ -72,6 +72,7 @@ mod tests {
             ("Service", load_balancer),
             ("ServiceCIDR", json!({})),
             ("StatefulSet", json!({"availableReplicas": 0, "replicas": 0})),
+            ("ValidatingAdmissionPolicy", json!({})),
             ("VolumeAttachment", json!({"attached": false})),
         ];
         let mut seen = 0;

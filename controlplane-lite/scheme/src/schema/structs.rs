@@ -9,6 +9,11 @@ static STRUCTS: &str = include_str!("structs.txt");
 
 /// Types with `+structType=atomic` or `+mapType=atomic` in k8s.io/api and k8s.io/apimachinery, sorted.
 static ATOMIC: &[&str] = &[
+    "io.k8s.api.admissionregistration.v1.MatchResources",
+    "io.k8s.api.admissionregistration.v1.NamedRuleWithOperations",
+    "io.k8s.api.admissionregistration.v1.ParamKind",
+    "io.k8s.api.admissionregistration.v1.ParamRef",
+    "io.k8s.api.admissionregistration.v1.Variable",
     "io.k8s.api.autoscaling.v1.CrossVersionObjectReference",
     "io.k8s.api.core.v1.ConfigMapKeySelector",
     "io.k8s.api.core.v1.EndpointAddress",

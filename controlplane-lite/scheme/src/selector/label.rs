@@ -196,6 +196,12 @@ impl fmt::Display for LabelSelector {
 
 /// Checks a `metav1.LabelSelector` object inside another object.
 pub fn validate_object(selector: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    validate_with(selector, false, path, errors);
+}
+
+/// The same where one with values that no label has was taken before (`AllowInvalidLabelValueInSelector`): such ones may
+/// come.
+pub(crate) fn validate_with(selector: &Value, any_value: bool, path: &Path<'_>, errors: &mut FieldErrors) {
     meta::validate_labels(at(selector, &["matchLabels"]), &path.child("matchLabels"), errors);
     let expressions = path.child("matchExpressions");
     for (i, expression) in list_at(selector, &["matchExpressions"]).iter().enumerate() {
@@ -214,7 +220,7 @@ pub fn validate_object(selector: &Value, path: &Path<'_>, errors: &mut FieldErro
         for problem in meta::qualified_name(key) {
             errors.invalid(&path.child("key"), key, problem);
         }
-        for (j, value) in values.iter().enumerate() {
+        for (j, value) in values.iter().enumerate().filter(|_| !any_value) {
             for problem in meta::label_value(value.as_str().unwrap_or("")) {
                 errors.invalid(&path.child("values").index(j), value, problem);
             }

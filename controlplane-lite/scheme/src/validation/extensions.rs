@@ -16,7 +16,6 @@ pub(crate) mod approval;
 mod conversion;
 mod schema;
 mod selectable;
-mod url;
 mod version;
 
 const SPEC: Path<'static> = Path::new("spec");

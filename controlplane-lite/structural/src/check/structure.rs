@@ -4,8 +4,8 @@
 use scheme::{FieldErrors, Path};
 use serde_json::Value;
 
-use crate::pattern::compile;
 use crate::raw;
+use cel::pattern::compile;
 
 /// Where a schema stands.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::pattern::compile;
+use cel::pattern::compile;
 
 /// Upstream's pattern without its counts, which the limit of 63 bytes includes.
 static HOSTNAME: LazyLock<Regex> = LazyLock::new(|| {

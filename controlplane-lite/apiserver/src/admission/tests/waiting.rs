@@ -105,6 +105,7 @@ async fn nobody_waits_in_a_namespace_that_is_gone() {
     let request = Request {
         operation: Operation::Create,
         kind: pods,
+        served: pods,
         body: pods,
         subresource: "",
         namespace: "gone",
@@ -113,6 +114,8 @@ async fn nobody_waits_in_a_namespace_that_is_gone() {
         old: None,
         dry_run: false,
         again: false,
+        options: Options::None,
+        memory: &Memory::default(),
     };
     let mut pod = pod();
     let (objects, began) = (Objects::cluster(), Instant::now());

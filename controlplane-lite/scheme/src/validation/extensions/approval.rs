@@ -3,10 +3,10 @@
 
 use serde_json::Value;
 
-use super::url::Url;
 use crate::access::{at, str_at};
 use crate::crd::names::Condition;
 use crate::field::{FieldErrors, Path, go_quote};
+use crate::validation::endpoint::Url;
 
 const ANNOTATION: &str = "api-approved.kubernetes.io";
 const SEE: &str = "see https://github.com/kubernetes/enhancements/pull/1111";

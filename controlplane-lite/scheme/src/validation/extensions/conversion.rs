@@ -6,14 +6,13 @@ use base64::engine::general_purpose::STANDARD;
 use pki::CertInfo;
 use serde_json::Value;
 
-use super::url::Url;
 use super::{Options, SPEC};
-use crate::access::{at, bool_at, int_at, is_empty, list_at, str_at};
+use crate::access::{at, bool_at, is_empty, list_at, str_at};
 use crate::crd::Spec;
 use crate::field::{FieldErrors, Path};
 use crate::meta;
+use crate::validation::endpoint::{address, service};
 
-const FORM: &str = "; desired format: https://host[/path]";
 const UNSET: &str = "should not be set when strategy is not set to Webhook";
 
 /// Whether somebody understands a version of ConversionReview.
@@ -84,66 +83,6 @@ pub(super) fn bundle(held: &Value) -> Result<(), String> {
     found.try_for_each(|(start, _)| {
         CertInfo::from_pem(&pem[start..]).map(drop).map_err(|why| format!("failed to parse certificate: {why}"))
     })
-}
-
-fn address(text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
-    let url = match Url::parse(text) {
-        Ok(url) => url,
-        Err(why) => return errors.required(path, format!("url must be a valid URL: {why}{FORM}")),
-    };
-    if url.scheme != "https" {
-        errors.invalid(path, &url.scheme, format!("'https' is the only allowed URL scheme{FORM}"));
-    }
-    if url.host.is_empty() {
-        errors.invalid(path, "", format!("host must be specified{FORM}"));
-    }
-    if let Some(user) = &url.user {
-        errors.invalid(path, user, "user information is not permitted in the URL");
-    }
-    if !url.fragment.is_empty() {
-        errors.invalid(path, &url.fragment, "fragments are not permitted in the URL");
-    }
-    if !url.query.is_empty() {
-        errors.invalid(path, &url.query, "query parameters are not permitted in the URL");
-    }
-}
-
-fn service(webhook: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    for field in ["name", "namespace"] {
-        if str_at(webhook, &[field]).is_empty() {
-            errors.required(&path.child(field), "");
-        }
-    }
-    let port = int_at(webhook, &["port"]).unwrap_or(0);
-    if !(1..=65535).contains(&port) {
-        errors.invalid(&path.child("port"), port, "port is not valid: must be between 1 and 65535, inclusive");
-    }
-    let (text, path) = (str_at(webhook, &["path"]), path.child("path"));
-    if text.is_empty() || text == "/" {
-        return;
-    }
-    if text == "//" {
-        return errors.invalid(&path, text, "segment[0] may not be empty");
-    }
-    let below = match text.strip_prefix('/') {
-        Some(below) => below,
-        None => {
-            errors.invalid(&path, text, "must start with a '/'");
-            // As upstream: the first letter is passed over, whatever it is.
-            let mut rest = text.chars();
-            rest.next();
-            rest.as_str()
-        }
-    };
-    for (place, step) in below.strip_suffix('/').unwrap_or(below).split('/').enumerate() {
-        if step.is_empty() {
-            errors.invalid(&path, text, format!("segment[{place}] may not be empty"));
-            continue;
-        }
-        for problem in meta::dns1123_subdomain(step) {
-            errors.invalid(&path, text, format!("segment[{place}]: {problem}"));
-        }
-    }
 }
 
 fn review_versions(versions: &Value, path: &Path<'_>, options: &Options<'_>, errors: &mut FieldErrors) {

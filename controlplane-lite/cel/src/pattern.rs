@@ -16,17 +16,21 @@ const NEST_LIMIT: u32 = 250;
 
 /// A pattern, compiled when it is first asked.
 #[derive(Debug)]
-pub(crate) struct Pattern {
+pub struct Pattern {
     text: Box<str>,
     compiled: OnceLock<Result<Box<Regex>, Box<str>>>,
 }
 
 impl Pattern {
-    pub(crate) fn new(text: &str) -> Self {
+    /// A pattern that is not compiled yet.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
         Self { text: text.into(), compiled: OnceLock::new() }
     }
 
-    pub(crate) const fn text(&self) -> &str {
+    /// The pattern as it was written.
+    #[must_use]
+    pub const fn text(&self) -> &str {
         &self.text
     }
 
@@ -34,7 +38,7 @@ impl Pattern {
     ///
     /// # Errors
     /// Why the pattern is none.
-    pub(crate) fn matches(&self, text: &str) -> Result<bool, &str> {
+    pub fn matches(&self, text: &str) -> Result<bool, &str> {
         let compiled = self.compiled.get_or_init(|| match compile(&self.text) {
             Ok(regex) => Ok(Box::new(regex)),
             Err(error) => Err(error.into()),
@@ -47,7 +51,7 @@ impl Pattern {
 ///
 /// # Errors
 /// Why it is none, as Go says it.
-pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
+pub fn compile(pattern: &str) -> Result<Regex, String> {
     let translated = translate(pattern)?;
     RegexBuilder::new(&translated)
         .size_limit(SIZE_LIMIT)

@@ -4,7 +4,7 @@ use crate::field::go_quote;
 
 /// The parts of an address.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Url {
+pub(in crate::validation) struct Url {
     /// In lower case; empty for an address that is relative.
     pub scheme: String,
     /// What is before the `@` of the authority.
@@ -20,7 +20,7 @@ pub(super) struct Url {
 impl Url {
     /// # Errors
     /// Go's words.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(in crate::validation) fn parse(text: &str) -> Result<Self, String> {
         Self::parts(text).map_err(|why| format!("parse {}: {why}", go_quote(text)))
     }
 
