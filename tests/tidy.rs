@@ -33,6 +33,7 @@ const PURE: &[&str] = &[
     "controlplane-lite/apiserver/src/admission/pod_security/checks.rs",
     "controlplane-lite/apiserver/src/admission/pod_security/policy.rs",
     "controlplane-lite/apiserver/src/definitions/kinds.rs",
+    "controlplane-lite/apiserver/src/definitions/review.rs",
     "controlplane-lite/apiserver/src/definitions/rules.rs",
     "controlplane-lite/apiserver/src/definitions/status.rs",
     "controlplane-lite/auth/src/pod.rs",
