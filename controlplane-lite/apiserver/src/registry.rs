@@ -49,6 +49,8 @@ pub struct Registry {
     served: ArcSwap<Served>,
     /// Held by whoever makes another state out of the one that is.
     changing: tokio::sync::Mutex<()>,
+    /// Tells that there is another state.
+    changes: tokio::sync::watch::Sender<()>,
 }
 
 /// An object opened for a write: what is decided about it is committed against just this state.
@@ -119,12 +121,18 @@ impl Registry {
             Some(Resource::new(kind.clone(), &cache, of_kind))
         });
         let served = ArcSwap::from_pointee(Served::new(scheme.clone(), resources.collect(), Documents::default()));
-        Ok(Self { cache, served, changing: tokio::sync::Mutex::default() })
+        let changes = tokio::sync::watch::Sender::new(());
+        Ok(Self { cache, served, changing: tokio::sync::Mutex::default(), changes })
     }
 
     /// What is served now. A request asks once, and goes on with that.
     pub fn served(&self) -> Arc<Served> {
         self.served.load_full()
+    }
+
+    /// Tells whenever something else is served.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// The resource stored as `group/plural` now.

@@ -10,7 +10,7 @@ use super::call::Call;
 use super::request_info::{Query, RequestInfo};
 use super::server::Server;
 use super::status::ApiError;
-use super::{endpoints, reviews, subresource, verbs};
+use super::{aggregation, endpoints, reviews, subresource, verbs};
 use auth::authn::UserInfo;
 use scheme::Kind;
 use scheme::kind::{ALL_VERBS, Serving};
@@ -26,6 +26,9 @@ pub async fn dispatch(
     query: Query,
     user: UserInfo,
 ) -> Result<Response<Body>, ApiError> {
+    if let Some(remote) = server.aggregation.of(&info) {
+        return Ok(aggregation::proxy::forward(server, &remote, request, &info, &user).boxed().await);
+    }
     // One state for all of the request: another may come meanwhile.
     let served = server.registry.served();
     if !info.is_resource {

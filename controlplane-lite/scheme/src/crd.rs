@@ -8,12 +8,14 @@ use crate::field::{FieldErrors, Path};
 
 mod columns;
 mod common;
+mod field_path;
 mod kinds;
 pub mod names;
 mod openapi;
 
 pub use columns::Columns;
 pub(crate) use common::{COLUMNS, SCHEMA, SELECTABLE, SUBRESOURCES, Spec, any_schema, same};
+pub use field_path::field_path;
 pub use kinds::{Described, ScalePaths, is_terminating, kinds_of};
 pub use openapi::definition;
 

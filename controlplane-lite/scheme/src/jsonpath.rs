@@ -93,7 +93,22 @@ impl Template {
     /// # Errors
     /// When something cannot be done with a value, or takes too long.
     pub fn find<'v>(&'v self, value: &'v Value, missing_keys: bool) -> Result<Vec<Vec<Cow<'v, Value>>>, EvalError> {
-        eval::find(&self.blocks, value, missing_keys)
+        let mut steps = eval::MAX_STEPS;
+        self.find_within(value, missing_keys, &mut steps)
+    }
+
+    /// The same for somebody who counts together what several paths look at; `steps` is what is left.
+    pub(crate) fn find_within<'v>(
+        &'v self,
+        value: &'v Value,
+        missing_keys: bool,
+        steps: &mut usize,
+    ) -> Result<Vec<Vec<Cow<'v, Value>>>, EvalError> {
+        let mut own = eval::MAX_STEPS.min(*steps);
+        let before = own;
+        let found = eval::find(&self.blocks, value, missing_keys, &mut own);
+        *steps -= before - own;
+        found
     }
 
     /// All of it as text: several results of an expression with spaces between them.

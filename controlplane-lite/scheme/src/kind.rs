@@ -358,28 +358,28 @@ impl Kind {
         }
     }
 
-    /// Whether it is found by a path of its own.
-    #[must_use]
-    pub fn has_path(&self) -> bool {
-        !self.plural.is_empty() && !self.unserved
-    }
-
     /// The same with other rules, whose facts are those of the ones before.
     pub(crate) fn with_strategy(&self, strategy: Arc<dyn Strategy>) -> Self {
         Self {
             names: self.names.clone(),
             list_kind: self.list_kind.clone(),
             deprecated: self.deprecated.clone(),
+            scale: self.scale.clone(),
             subresources: self.subresources.clone(),
             conversion: self.conversion.clone(),
             strategy: Shared::Own(strategy),
             printer: self.printer.clone(),
             fields: self.fields.clone(),
-            scale: self.scale.clone(),
             schema: self.schema.clone(),
             ty: OnceLock::new(),
             ..*self
         }
+    }
+
+    /// Whether it is found by a path of its own.
+    #[must_use]
+    pub fn has_path(&self) -> bool {
+        !self.plural.is_empty() && !self.unserved
     }
 
     /// Whether objects are stored.

@@ -7,6 +7,7 @@ mod admission;
 mod apps;
 mod core;
 mod extensions;
+mod flowcontrol;
 mod hidden;
 mod policy;
 mod reviews;
@@ -18,6 +19,7 @@ const SCALE: Subresource = Subresource::of("scale", ("autoscaling", "v1", "Scale
 /// All built-in kinds, group by group.
 pub static ALL: &[&[KindInfo]] = &[
     core::KINDS,
+    flowcontrol::APIREGISTRATION,
     apps::APPS,
     policy::EVENTS,
     reviews::AUTHENTICATION,
@@ -35,5 +37,6 @@ pub static ALL: &[&[KindInfo]] = &[
     policy::COORDINATION,
     policy::NODE,
     policy::DISCOVERY,
+    flowcontrol::FLOWCONTROL,
     hidden::BODIES,
 ];

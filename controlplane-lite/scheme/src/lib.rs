@@ -9,6 +9,7 @@
 use std::sync::{Arc, OnceLock};
 
 pub mod access;
+pub mod apiregistration;
 pub mod convert;
 pub mod crd;
 pub mod decode;
@@ -16,6 +17,7 @@ mod defaults;
 pub mod discovery;
 pub mod expressions;
 pub mod field;
+pub mod flowcontrol;
 pub mod jsonpath;
 pub mod kind;
 mod kinds;

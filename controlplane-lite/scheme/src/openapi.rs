@@ -9,8 +9,11 @@ use super::Scheme;
 use super::kind::Kind;
 
 mod definitions;
+mod part;
 mod paths;
 mod schemas;
+
+pub use part::Part;
 
 /// The two dialects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

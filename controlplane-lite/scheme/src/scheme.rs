@@ -137,6 +137,17 @@ impl Scheme {
         Ok(Self::indexed(self.fixed, kinds))
     }
 
+    /// The same with other rules for some of the built-in kinds.
+    pub(crate) fn with_strategies(&self, other: impl Fn(&Kind) -> Option<Arc<dyn Strategy>>) -> Self {
+        let mut kinds = self.kinds.clone();
+        for kind in &mut kinds[..self.fixed] {
+            if let Some(strategy) = other(kind) {
+                *kind = Arc::new(kind.with_strategy(strategy));
+            }
+        }
+        Self::indexed(self.fixed, kinds)
+    }
+
     /// The same with these kinds in the place of all versions of a resource. Built-in kinds stay.
     ///
     /// # Errors
@@ -168,17 +179,6 @@ impl Scheme {
             return Err(Conflict::Kind { kind: kind.kind.to_string(), api_version: kind.api_version() });
         }
         Ok(scheme)
-    }
-
-    /// The same with other rules for some of the built-in kinds.
-    pub(crate) fn with_strategies(&self, other: impl Fn(&Kind) -> Option<Arc<dyn Strategy>>) -> Self {
-        let mut kinds = self.kinds.clone();
-        for kind in &mut kinds[..self.fixed] {
-            if let Some(strategy) = other(kind) {
-                *kind = Arc::new(kind.with_strategy(strategy));
-            }
-        }
-        Self::indexed(self.fixed, kinds)
     }
 
     /// The same without a resource: all its versions, and what is stored as it. Built-in kinds stay.

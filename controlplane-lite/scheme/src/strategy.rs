@@ -12,9 +12,11 @@ use super::field::FieldErrors;
 use super::meta::NameRule;
 
 mod admission;
+mod apiregistration;
 mod certificates;
 mod core;
 mod extensions;
+mod flowcontrol;
 mod network;
 mod pod;
 mod policy;
@@ -23,9 +25,11 @@ mod subresource;
 mod workloads;
 
 pub(crate) use admission::*;
+pub(crate) use apiregistration::*;
 pub(crate) use certificates::*;
 pub(crate) use core::*;
 pub(crate) use extensions::*;
+pub(crate) use flowcontrol::*;
 pub(crate) use network::*;
 pub(crate) use pod::*;
 pub(crate) use policy::*;

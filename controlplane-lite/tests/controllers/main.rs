@@ -10,6 +10,7 @@ mod faults;
 mod garbage;
 mod kubectl;
 mod nodes;
+mod quotas;
 mod restarts;
 mod roles;
 mod tenants;

@@ -375,18 +375,50 @@ fn the_chain_is_in_upstreams_order() {
         plugins,
         [
             ("NamespaceLifecycle", true, false),
+            ("LimitRanger", true, true),
             ("ServiceAccount", true, true),
             ("NodeRestriction", true, false),
             ("TaintNodesByCondition", true, false),
             ("PodSecurity", false, true),
             ("Priority", true, true),
             ("DefaultTolerationSeconds", true, false),
+            ("DefaultStorageClass", true, false),
+            ("StorageObjectInUseProtection", true, false),
+            ("PersistentVolumeClaimResize", false, true),
             ("RuntimeClass", true, true),
             ("CertificateApproval", false, true),
             ("CertificateSigning", false, true),
             ("CertificateSubjectRestriction", false, true),
+            ("DefaultIngressClass", true, false),
+            ("PodTopologyLabels", true, false),
+            ("PodResizeValidator", false, true),
             ("Unbuilt", false, true),
             ("Webhook", false, true),
+            ("ResourceQuota", false, true),
+        ]
+    );
+}
+
+#[test]
+fn plugins_are_chosen_by_upstreams_names() {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let selection = |enable: &[&str], disable: &[&str]| Selection { enable: words(enable), disable: words(disable) };
+    let has = |selection: &Selection, name: &str| {
+        let chain = Chain::selected([Plugin::validating("ValidatingAdmissionWebhook", unbuilt::validate)], selection);
+        chain.plugins().any(|(known, ..)| known == name)
+    };
+    let chosen = selection(&["AlwaysPullImages"], &["PodSecurity", "ValidatingAdmissionWebhook", "EventRateLimit"]);
+    assert_eq!(chosen.problems(), [""; 0]);
+    assert!(has(&chosen, "AlwaysPullImages") && has(&chosen, "ResourceQuota") && !has(&chosen, "AlwaysDeny"));
+    assert!(!has(&chosen, "PodSecurity") && !has(&chosen, "ValidatingAdmissionWebhook"));
+    assert_eq!(
+        selection(&["Foo", "PodSecurity", "EventRateLimit"], &["Bar", "PodSecurity", "Unbuilt"]).problems(),
+        [
+            "enable-admission-plugins plugin \"Foo\" is unknown",
+            "enable-admission-plugins plugin \"EventRateLimit\" is not built into copepod",
+            "disable-admission-plugins plugin \"Bar\" is unknown",
+            "disable-admission-plugins plugin \"Unbuilt\" is unknown",
+            "[PodSecurity] in enable-admission-plugins and disable-admission-plugins overlapped",
         ]
     );
 }

@@ -7,9 +7,7 @@ use super::{Operation, Refusal, Request, View};
 use crate::warnings;
 
 /// Kinds that this control plane stores, and what does not happen.
-const KINDS: [(&str, &str, &str); 15] = [
-    ("", "limitranges", "LimitRange is not enforced: no defaults are set and no limits are checked"),
-    ("", "resourcequotas", "ResourceQuota is not enforced: nothing is counted and nothing is refused"),
+const KINDS: [(&str, &str, &str); 14] = [
     ("", "replicationcontrollers", "ReplicationController has no controller here: no pods will be made"),
     ("", "persistentvolumeclaims", "PersistentVolumeClaim has no controller here: only a claim bound by hand is used"),
     (
@@ -31,6 +29,11 @@ const KINDS: [(&str, &str, &str); 15] = [
     ),
     ("batch", "cronjobs", "CronJob has no controller here: no jobs will be made"),
     ("batch", "jobs", "Job has no controller here: no pods will be made"),
+    (
+        "flowcontrol.apiserver.k8s.io",
+        "prioritylevelconfigurations",
+        "PriorityLevelConfiguration limits nothing here: requests are told their level, and the server's own pools decide",
+    ),
     (
         "networking.k8s.io",
         "ingresses",

@@ -59,6 +59,7 @@ impl Registry {
         };
         // From here on nothing waits, so nobody can leave half of it behind.
         self.served.store(Arc::new(before.with(scheme, resource)));
+        self.changes.send_replace(());
         Ok(())
     }
 
@@ -124,6 +125,7 @@ impl Registry {
         }
         let after = Arc::new(before.with(scheme, None));
         self.served.store(after.clone());
+        self.changes.send_replace(());
         // Only now: as long as requests find it, they must find it current.
         if let Some(gone) = before.get(group, plural).filter(|_| after.get(group, plural).is_none()) {
             // It fails when the caches have ended, and the watches with them.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod aggregation;
 mod apply;
 mod authorization;
 mod bad_input;
@@ -16,6 +17,7 @@ mod fidelity;
 mod kubectl;
 mod lifecycle;
 mod published;
+mod quota;
 mod semantics;
 mod tunnels;
 mod unread;

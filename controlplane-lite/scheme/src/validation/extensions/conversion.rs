@@ -74,7 +74,9 @@ fn client_config(config: &Value, path: &Path<'_>, options: &Options<'_>, errors:
 /// Certificates in base64 of PEM, of which at least one has to be there.
 pub(super) fn bundle(held: &Value) -> Result<(), String> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    let bytes = STANDARD.decode(held.as_str().unwrap_or("")).unwrap_or_default();
+    // Go's decoder passes over the ends of lines.
+    let text = held.as_str().unwrap_or("").replace(['\r', '\n'], "");
+    let bytes = STANDARD.decode(text).unwrap_or_default();
     let pem = String::from_utf8_lossy(&bytes);
     let mut found = pem.match_indices(BEGIN).peekable();
     if found.peek().is_none() {

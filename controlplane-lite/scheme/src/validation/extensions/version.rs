@@ -35,11 +35,7 @@ pub(super) fn check(
         errors.invalid(&path, "", "may only be set when `version.schema.openAPIV3Schema` is not included");
         return;
     }
-    let old = options.old.map(|old| Spec::new(at(old, &["spec"])));
-    let before = old.as_ref().and_then(|old| {
-        let same_name = old.versions.iter().find(|version| str_at(version, &["name"]) == name)?;
-        Some(old.own(same_name, SELECTABLE))
-    });
+    let before = options.old.as_ref().and_then(|old| Some(old.spec.own(old.by_name.get(name)?, SELECTABLE)));
     selectable::check(fields, schema, before.unwrap_or(&Value::Null), &path, options, errors);
 }
 
@@ -59,8 +55,7 @@ pub(super) fn common(spec: &Spec<'_>, options: &Options<'_>, errors: &mut FieldE
         errors.invalid(&path, "", "may only be set when validations.schema is included");
         return;
     }
-    let old = options.old.map(|old| Spec::new(at(old, &["spec"])));
-    let before = old.as_ref().map_or(&Value::Null, |old| old.common(SELECTABLE));
+    let before = options.old.as_ref().map_or(&Value::Null, |old| old.spec.common(SELECTABLE));
     selectable::check(fields, at(validation, &["openAPIV3Schema"]), before, &path, options, errors);
 }
 
