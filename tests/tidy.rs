@@ -36,6 +36,7 @@ const PURE: &[&str] = &[
     "controlplane-lite/apiserver/src/admission/webhooks/matching.rs",
     "controlplane-lite/apiserver/src/admission/webhooks/review.rs",
     "controlplane-lite/apiserver/src/definitions/kinds.rs",
+    "controlplane-lite/apiserver/src/definitions/review.rs",
     "controlplane-lite/apiserver/src/definitions/rules.rs",
     "controlplane-lite/apiserver/src/definitions/status.rs",
     "controlplane-lite/apiserver/src/aggregation/check.rs",

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::definitions::Converter;
 use super::documents::Documents;
 use scheme::{Kind, Scheme};
 use storage::watch_cache::{ResourceCache, ResourceSpec, WatchCache};
@@ -37,6 +38,8 @@ pub struct Resource {
     cache: Arc<ResourceCache>,
     /// Cancelled when its objects are no longer served as they were: open watches end then.
     replaced: CancellationToken,
+    /// Turns objects of one version into those of another, where that is not a matter of names.
+    converter: Option<Arc<Converter>>,
 }
 
 /// The kinds served and the resources stored, now.
@@ -169,16 +172,28 @@ impl Registry {
 
 impl Resource {
     fn new(kind: Arc<Kind>, cache: &WatchCache, of_kind: Arc<ResourceCache>) -> Arc<Self> {
-        Self::with(kind, cache, of_kind, CancellationToken::new())
+        Self::with(kind, cache, of_kind, (CancellationToken::new(), None))
     }
 
     fn with(
         kind: Arc<Kind>,
         cache: &WatchCache,
         of_kind: Arc<ResourceCache>,
-        replaced: CancellationToken,
+        (replaced, converter): (CancellationToken, Option<Arc<Converter>>),
     ) -> Arc<Self> {
-        Arc::new(Self { kind, spec: of_kind.spec().clone(), store: cache.store().clone(), cache: of_kind, replaced })
+        Arc::new(Self {
+            kind,
+            spec: of_kind.spec().clone(),
+            store: cache.store().clone(),
+            cache: of_kind,
+            replaced,
+            converter,
+        })
+    }
+
+    /// Who turns objects of one version into those of another.
+    pub fn converter(&self) -> Option<&Arc<Converter>> {
+        self.converter.as_ref()
     }
 
     /// Cancelled when watches that began with this state have to begin anew.

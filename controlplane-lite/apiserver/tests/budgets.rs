@@ -275,7 +275,7 @@ async fn definitions_cost_no_more_than_their_schemas() {
             "words",
             definition("words", 1, &json!({"type": "object", "properties": {"w": {"type": "string", "enum": words}}})),
         ),
-        ("deeps", definition("deeps", 100, &deep)),
+        ("deeps", definition("deeps", 40, &deep)),
     ];
     let attack = async {
         let mut answers = Vec::new();

@@ -88,12 +88,12 @@ async fn attempt(asked: &Asked<'_>, mut object: Value) -> Result<Arc<Object>, Ap
     asked.validate(&name, Some(&object), None).await?;
     let generates = !str_at(&object, &["metadata", "generateName"]).is_empty();
     held.sent();
-    let object = call.laid_down(object);
+    let object = call.laid_down(object).await?;
     let stored = call.resource.create(&call.info.namespace, &name, object, asked.dry_run).await;
     held.answered(&stored, asked.dry_run);
     match stored {
         Err(RegistryError::AlreadyExists { .. }) => Err(taken(call, &name, generates).await),
-        result => Ok(result?),
+        result => call.converted_one(result?).await,
     }
 }
 

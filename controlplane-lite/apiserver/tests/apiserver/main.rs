@@ -10,6 +10,7 @@ mod bad_input;
 mod certificates;
 mod crud;
 mod custom;
+mod custom_conversion;
 mod custom_documents;
 mod documents;
 mod fidelity;

@@ -135,6 +135,8 @@ fn read(asked: &Asked<'_>, seen: Seen, before: &Value, patched: Value) -> Result
     let mut new = decoded.map_err(|why| why.to_string())?.object;
     kind.default(&mut new);
     let mut new = match &kind.conversion {
+        // The rules of a write know a custom resource in the version of the request.
+        Some(_) if asked.carries_object() && kind.custom => asked.form(0, &new).into_owned(),
         Some(conversion) if asked.carries_object() => (*conversion.to_storage)(new),
         _ => new,
     };
