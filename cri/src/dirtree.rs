@@ -398,8 +398,8 @@ impl Count {
         }
     }
 
-    /// Hard links share one inode, which counts once. When too many are there to remember them, each counts for its part:
-    /// who can make a link to a file can mostly make it in the same tree alone.
+    /// Hard links share one inode, which counts once. When too many are there to remember them, each counts for its
+    /// part: who can make a link to a file can mostly make it in the same tree alone.
     fn add(&mut self, stat: &FileStat) {
         let bytes = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
         if is_directory(stat) || stat.st_nlink < 2 {

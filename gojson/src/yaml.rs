@@ -1,14 +1,14 @@
 //! YAML as Kubernetes reads it: by YAML 1.1's words and numbers, and as the JSON that it stands for (sigs.k8s.io/yaml,
-//! `yaml.go` over `goyaml.v2/resolve.go`). The parser underneath knows YAML 1.2's alone, and gives what it takes for texts
-//! out of the document, so that [`word`] can see how they were written.
+//! `yaml.go` over `goyaml.v2/resolve.go`). The parser underneath knows YAML 1.2's alone, and gives what it takes for
+//! texts out of the document, so that [`word`] can see how they were written.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// The documents of a text. Of keys that are there twice the last counts, `<<` merges, and a number without a fraction is
-/// an integer.
+/// The documents of a text. Of keys that are there twice the last counts, `<<` merges, and a number without a fraction
+/// is an integer.
 ///
 /// # Errors
 /// Each is an error when it is no YAML, or has no JSON form; what follows broken text is not to be trusted.
@@ -24,9 +24,9 @@ pub fn first(text: &str) -> serde_norway::Result<Value> {
     documents(text).next().unwrap_or(Ok(Value::Null))
 }
 
-/// What a scalar of `document` is that YAML 1.2 takes for a text, unless it is one: a word for a truth (`yes`, `off`, `y`),
-/// an octal number (`0644`), a number with underscores. Texts in quotes or with a tag are texts, and so are numbers of
-/// base 60 and times.
+/// What a scalar of `document` is that YAML 1.2 takes for a text, unless it is one: a word for a truth (`yes`, `off`,
+/// `y`), an octal number (`0644`), a number with underscores. Texts in quotes or with a tag are texts, and so are
+/// numbers of base 60 and times.
 #[must_use]
 pub fn word(document: &str, scalar: &str) -> Option<Value> {
     resolve(scalar).filter(|_| is_plain(document, scalar))
@@ -168,8 +168,8 @@ impl<'de> Visitor<'de> for Json<'_> {
     }
 }
 
-/// What a key `<<` means: lays `others`, an object or several, below `object`. What is there stays, and what comes earlier
-/// counts.
+/// What a key `<<` means: lays `others`, an object or several, below `object`. What is there stays, and what comes
+/// earlier counts.
 ///
 /// # Errors
 /// For what is no object.

@@ -112,8 +112,8 @@ impl ImagePuller {
         Self { records, ..self }
     }
 
-    /// The image of `container`, pulled when its policy says so or the pod has not shown that it may use the one that is
-    /// here, unless a pull has to wait because the last one failed of `back_off`.
+    /// The image of `container`, pulled when its policy says so or the pod has not shown that it may use the one that
+    /// is here, unless a pull has to wait because the last one failed of `back_off`.
     pub async fn ensure(
         &self,
         pod: &Pod,

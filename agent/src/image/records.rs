@@ -1,6 +1,6 @@
 //! What is remembered of pulls, in memory and in files below the agent's directory: which image came by which
-//! credentials, and which pulls may have been under way when an agent ended. Whom an image is for is [`super::access`]'s
-//! to say. Upstream's pkg/kubelet/images/pullmanager.
+//! credentials, and which pulls may have been under way when an agent ended. Whom an image is for is
+//! [`super::access`]'s to say. Upstream's pkg/kubelet/images/pullmanager.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -176,8 +176,8 @@ impl PullRecords {
         }
     }
 
-    /// Writes down what is known of an image. Without a file the next agent asks for credentials again, or takes the image
-    /// for one that nobody pulled: the intent stays, then.
+    /// Writes down what is known of an image. Without a file the next agent asks for credentials again, or takes the
+    /// image for one that nobody pulled: the intent stays, then.
     async fn save(&self, id: &str) -> bool {
         let snapshot = || {
             let state = self.lock();

@@ -92,8 +92,8 @@ impl Watched {
     }
 }
 
-/// What an answer holds. Its body has a part in it, and so has each part of the body that was handed out and lies, unsent,
-/// somewhere in the connection.
+/// What an answer holds. Its body has a part in it, and so has each part of the body that was handed out and lies,
+/// unsent, somewhere in the connection.
 #[derive(Debug)]
 struct Hold {
     permits: Vec<Permit>,

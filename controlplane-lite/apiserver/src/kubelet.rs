@@ -1,5 +1,5 @@
-//! The way to a node's kubelet: which address of the Node may be dialled, who we are there, and whose certificate has to
-//! be shown. What a Node says of itself is its node's word: it leads neither back to this machine nor to the API.
+//! The way to a node's kubelet: which address of the Node may be dialled, who we are there, and whose certificate has
+//! to be shown. What a Node says of itself is its node's word: it leads neither back to this machine nor to the API.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};

@@ -66,11 +66,12 @@ impl<'c> Owners<'c> {
         self.fields().update(old, new, &self.manager);
     }
 
-    /// The object that a configuration makes of `old`, as this kind serves it, defaulted; `None` where there is none yet.
+    /// The object that a configuration makes of `old`, as this kind serves it, defaulted; `None` where there is none
+    /// yet.
     ///
     /// # Errors
-    /// 400 for what can be applied to nothing of the kind, 409 for fields of others, 500 (as upstream) for what is not of
-    /// the type.
+    /// 400 for what can be applied to nothing of the kind, 409 for fields of others, 500 (as upstream) for what is not
+    /// of the type.
     pub fn apply(&self, old: Option<&Value>, config: &Value, force: bool) -> Result<Value, ApiError> {
         let none = Value::Object(serde_json::Map::new());
         let applied =
@@ -197,7 +198,8 @@ fn ownable(kind: &Kind, subresource: &str) -> Ownable {
     }
 }
 
-/// The manager that a client is by its `User-Agent`: what stands before the first slash, without what cannot be printed.
+/// The manager that a client is by its `User-Agent`: what stands before the first slash, without what cannot be
+/// printed.
 fn of_user_agent(agent: &[u8]) -> String {
     let agent = String::from_utf8_lossy(agent);
     let mut name = String::new();

@@ -22,8 +22,8 @@ use storage::watch_cache::{Filter, WatchRequest, WatchStart};
 const GROUP: &str = "networking.k8s.io";
 /// Pause after a failure, and before one that is deleted is looked at again.
 const RETRY: Duration = Duration::from_secs(1);
-/// A range that gives no addresses any more stays so long: a Service that got one before is stored by then, as upstream's
-/// deletionGracePeriod.
+/// A range that gives no addresses any more stays so long: a Service that got one before is stored by then, as
+/// upstream's deletionGracePeriod.
 const GRACE: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 
 /// Takes up the ranges that are stored.

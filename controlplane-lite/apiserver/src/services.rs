@@ -129,8 +129,8 @@ impl Services {
         Ok(OpenGrant { services: self.clone(), ticket: Some(ticket), sent: false })
     }
 
-    /// To be asked before a Service is removed, for [`Services::vacate`]. Who asks while a repair goes on may be told the
-    /// number before it: then the next repair frees what they would have.
+    /// To be asked before a Service is removed, for [`Services::vacate`]. Who asks while a repair goes on may be told
+    /// the number before it: then the next repair frees what they would have.
     pub fn repairs(&self) -> Repairs {
         Repairs(self.repairs.load(Ordering::Acquire))
     }

@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
 use regex::{Regex, RegexBuilder};
 
-/// Bytes of a compiled pattern. Go refuses at about a thousandfold repetition; a class of Unicode takes some ten thousand
-/// bytes each time.
+/// Bytes of a compiled pattern. Go refuses at about a thousandfold repetition; a class of Unicode takes some ten
+/// thousand bytes each time.
 pub const SIZE_LIMIT: usize = 16 << 20;
 /// Bytes of a matcher's cache.
 const CACHE_LIMIT: usize = 1 << 20;
@@ -396,8 +396,8 @@ fn hex<'a>(rest: &'a str, out: &mut String) -> Result<&'a str, String> {
     Ok(&rest[end..])
 }
 
-/// A class in brackets. Inside, the other syntax has operators that are plain characters to Go. `named_until` is what is
-/// left of the pattern where the last end of a named class begins.
+/// A class in brackets. Inside, the other syntax has operators that are plain characters to Go. `named_until` is what
+/// is left of the pattern where the last end of a named class begins.
 fn class<'a>(whole: &'a str, named_until: usize, out: &mut String) -> Result<&'a str, String> {
     out.push('[');
     let mut rest = &whole[1..];

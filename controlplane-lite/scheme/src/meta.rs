@@ -339,8 +339,8 @@ pub fn dedup_owners(object: &mut Value) -> Vec<String> {
     taken
 }
 
-/// As upstream's `ValidateOwnerReferences` (apimachinery, `pkg/api/validation/objectmeta.go`), but that of many controllers
-/// the first two are told and no more: each is told with the whole list.
+/// As upstream's `ValidateOwnerReferences` (apimachinery, `pkg/api/validation/objectmeta.go`), but that of many
+/// controllers the first two are told and no more: each is told with the whole list.
 fn validate_owners(owners: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
     let mut controllers = 0;
     let mut first = ("", "");

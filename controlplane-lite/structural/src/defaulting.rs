@@ -1,6 +1,6 @@
 //! Fills in defaults (`pkg/apiserver/schema/defaulting/{algorithm,prunenulls}.go` upstream), up to a size: a list in a
-//! default has items with defaults in turn, so that a schema of a few levels asks for more than any memory has. An object
-//! that gets there is too large to be stored.
+//! default has items with defaults in turn, so that a schema of a few levels asks for more than any memory has. An
+//! object that gets there is too large to be stored.
 
 use serde_json::Value;
 

@@ -22,8 +22,8 @@ const MAX_STEPS: usize = 5_000_000;
 const ROOM: usize = 4 * MAX_BYTES;
 /// Steps that a problem takes for which there is no room: nobody waits for more of them.
 const UNTOLD: usize = 1000;
-/// Bytes of a problem that take one step more, told or not: its words can be as long as an enum or a key, and of several
-/// alternatives each has its own.
+/// Bytes of a problem that take one step more, told or not: its words can be as long as an enum or a key, and of
+/// several alternatives each has its own.
 const WORDS_PER_STEP: usize = 16;
 /// Bytes of a text that take one step more each time that it is looked through.
 const TEXT_PER_STEP: usize = 64;

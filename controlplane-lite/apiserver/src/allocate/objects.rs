@@ -126,8 +126,8 @@ fn ranges(object: &Value) -> impl Iterator<Item = Cidr> + '_ {
     list_at(object, &["spec", "cidrs"]).iter().filter_map(|text| text.as_str()?.parse().ok())
 }
 
-/// The ranges that Services may have addresses of, beside that of the server: those of ServiceCIDRs that are ready, or of
-/// which nobody says that they are not, and that stay (`MetaAllocator.syncAllocators`).
+/// The ranges that Services may have addresses of, beside that of the server: those of ServiceCIDRs that are ready, or
+/// of which nobody says that they are not, and that stay (`MetaAllocator.syncAllocators`).
 pub fn added_ranges<'o>(objects: impl Iterator<Item = &'o Value>, own: Cidr) -> Vec<Cidr> {
     let mut added = Vec::new();
     for object in objects.filter(|object| object["metadata"]["deletionTimestamp"].is_null()) {

@@ -33,8 +33,8 @@ pub struct Parsed {
     pub duplicates: Vec<Problem>,
 }
 
-/// Values that YAML text with aliases may expand to. Upstream's parser bounds the part that aliases have in a document, from
-/// this many values on.
+/// Values that YAML text with aliases may expand to. Upstream's parser bounds the part that aliases have in a document,
+/// from this many values on.
 const MAX_ALIASED: usize = 400_000;
 
 /// Parses a body. Depth is limited to 128 levels, what aliases and small values expand to by a [`Budget`].

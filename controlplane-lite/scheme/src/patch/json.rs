@@ -178,8 +178,8 @@ impl Document {
 
 const MISSING: &str = "missing value";
 
-/// Whether the document can still be read with a value put at a path. What is in it nests less deep than it may. Looking
-/// costs a step for each value: one that is moved to and fro is looked at each time.
+/// Whether the document can still be read with a value put at a path. What is in it nests less deep than it may.
+/// Looking costs a step for each value: one that is moved to and fro is looked at each time.
 fn fits(path: &str, value: &Value, steps: &mut usize) -> Result<(), String> {
     if path.matches('/').count() + depth(value, steps)? < MAX_DEPTH {
         return Ok(());

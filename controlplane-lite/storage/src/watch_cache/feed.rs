@@ -206,8 +206,8 @@ impl Feed {
         if current < at { None } else { self.shared.store.watch("", at).await.ok() }
     }
 
-    /// Lists everything. A store that was restored from a backup counts again from a revision before what was shown: who
-    /// watches has seen what is not in it and has to begin anew, and nobody reads what was there before.
+    /// Lists everything. A store that was restored from a backup counts again from a revision before what was shown:
+    /// who watches has seen what is not in it and has to begin anew, and nobody reads what was there before.
     async fn reload(&mut self) -> Result<EventStream, StoreError> {
         let at = self.shared.store.current_revision().await?;
         if at < *self.progress.borrow() {

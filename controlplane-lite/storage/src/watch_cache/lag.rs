@@ -1,7 +1,8 @@
 //! What a watch reads next that is further behind than its queue is long: a part of the history, from where it is.
 //! Nothing is kept for it meanwhile, so that it may be as slow as the history is long; behind that it ends, and its
 //! client, which asks for what came next, is told that it is gone. Upstream's watchCacheInterval
-//! (staging/src/k8s.io/apiserver/pkg/storage/cacher/watch_cache_interval.go), which does so for what a watch begins with.
+//! (staging/src/k8s.io/apiserver/pkg/storage/cacher/watch_cache_interval.go), which does so for what a watch begins
+//! with.
 
 use super::super::store::Revision;
 use super::history::Change;
@@ -16,8 +17,8 @@ const TAKEN: usize = 64;
 const TAKEN_BYTES: usize = 256 * 1024;
 
 impl ResourceCache {
-    /// The next changes behind `revision` that may concern a watch, which gets them from its queue again as soon as there
-    /// are no more; none when some of them are forgotten.
+    /// The next changes behind `revision` that may concern a watch, which gets them from its queue again as soon as
+    /// there are no more; none when some of them are forgotten.
     pub(super) fn catch_up(&self, pending: &Pending, filter: &Filter, revision: Revision) -> Option<Vec<PendingEvent>> {
         // Nothing is dispatched as long as somebody reads.
         let state = self.read();

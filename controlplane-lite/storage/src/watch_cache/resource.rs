@@ -182,8 +182,8 @@ impl ResourceCache {
         self.list_stored(query).await
     }
 
-    /// A page out of memory, if the history reaches back so far. A predicate is asked when the cache is free again: it may
-    /// take long.
+    /// A page out of memory, if the history reaches back so far. A predicate is asked when the cache is free again: it
+    /// may take long.
     fn list_cached(&self, query: &ListQuery) -> Result<Option<Listing>, CacheError> {
         let state = self.read();
         let now = self.now(&state);
@@ -366,7 +366,8 @@ impl ResourceCache {
         self.load(&mut self.write(), entries, at, now);
     }
 
-    /// The same with a list of another store, which may have counted the same revisions for something else: the watches end.
+    /// The same with a list of another store, which may have counted the same revisions for something else: the watches
+    /// end.
     pub(super) fn restart(&self, entries: Vec<Entry>, at: Revision, now: Instant) {
         let mut state = self.write();
         state.watchers.clear();

@@ -150,8 +150,8 @@ async fn pages_out_of_the_store_are_read_page_by_page() {
     assert_eq!((rest.items.len(), rest.items[0].name(), rest.next), (1, "p1200", None));
 }
 
-/// A store whose watches end or panic when told, that may have forgotten what came then or be another one, and that counts
-/// what is read.
+/// A store whose watches end or panic when told, that may have forgotten what came then or be another one, and that
+/// counts what is read.
 #[derive(Debug)]
 struct Unsteady {
     inner: RwLock<Arc<dyn Store>>,

@@ -71,8 +71,8 @@ struct Backlog {
     spared: AtomicUsize,
     /// Set when it fell behind too far: it gets nothing more, not even what it has yet to read.
     cut: AtomicBool,
-    /// Behind its queue it reads on in the history, after this revision. Set as long as nothing is dispatched, or by who
-    /// dispatches.
+    /// Behind its queue it reads on in the history, after this revision. Set as long as nothing is dispatched, or by
+    /// who dispatches.
     lags: AtomicU64,
 }
 

@@ -37,7 +37,8 @@ fn what_is_empty_is_something() {
     }
 }
 
-/// `k8s.io/kube-openapi/pkg/validation/validate/validator.go`: each constraint is followed by what it has against a value.
+/// `k8s.io/kube-openapi/pkg/validation/validate/validator.go`: each constraint is followed by what it has against a
+/// value.
 #[test]
 fn numbers_are_told_of_in_order() {
     let schema = json!({"type": "object", "properties": {"f": {
@@ -95,7 +96,8 @@ fn rules_name_fields_that_there_are() {
     assert_eq!(check(&unreadable), ["schema: Invalid value: \"\": OpenAPIV3Schema 'schema' is not supported"]);
 }
 
-/// Upstream prunes a default without looking into the metadata of what is embedded in it, and drops what is unknown there.
+/// Upstream prunes a default without looking into the metadata of what is embedded in it, and drops what is unknown
+/// there.
 #[test]
 fn defaults_may_have_unknown_metadata() {
     let embedded = json!({"type": "object", "x-kubernetes-embedded-resource": true,

@@ -1,5 +1,5 @@
-//! Webhooks that are not there, answer nonsense, or no end of it: the request fails or passes as its policy says, and the
-//! server goes on.
+//! Webhooks that are not there, answer nonsense, or no end of it: the request fails or passes as its policy says, and
+//! the server goes on.
 
 use super::*;
 
