@@ -20,6 +20,7 @@ mod deletion;
 mod documents;
 mod doubling;
 pub mod endpoints;
+mod expressions;
 pub mod flow;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -251,7 +252,7 @@ impl ApiServer {
         )?;
         let unverified_tls = tunnel::unverified_tls()?;
         let running = CancellationToken::new();
-        let scheme = scheme::builtin().clone();
+        let scheme = scheme::with_expressions(scheme::builtin(), &expressions::check());
         let registry = registry::Registry::start(config.store.clone(), scheme, running.clone()).await?;
         let services = services::Services::new(cidr, config.node_ports);
         if let Some(stored) = registry.get("", "services") {
@@ -259,10 +260,11 @@ impl ApiServer {
         }
         let Chains { authn, authz, access } = access::build(&config, &registry)?;
         let metrics = metrics::Metrics::default();
+        let policies = admission::policies::plugins(&registry);
         let webhooks = admission::webhooks::plugins(&registry, metrics.webhooks());
         let server = Arc::new(Server {
             registry,
-            admission: admission::Chain::new(config.plugins.into_iter().chain(webhooks)),
+            admission: admission::Chain::new(config.plugins.into_iter().chain(admission::in_order(policies, webhooks))),
             services,
             metrics,
             authn,

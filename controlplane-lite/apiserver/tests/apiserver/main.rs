@@ -12,6 +12,7 @@ mod documents;
 mod fidelity;
 mod kubectl;
 mod lifecycle;
+mod policies;
 mod published;
 mod semantics;
 mod tunnels;
