@@ -289,9 +289,10 @@ impl ApiServer {
         let Chains { authn, authz, access } = access::build(&config, &registry)?;
         let metrics = metrics::Metrics::default();
         let webhooks = admission::webhooks::plugins(&registry, metrics.webhooks());
+        let chain = admission::Chain::selected(config.plugins.into_iter().chain(webhooks), &config.admission);
         let server = Arc::new(Server {
             registry,
-            admission: admission::Chain::selected(config.plugins.into_iter().chain(webhooks), &config.admission),
+            admission: chain.timed(metrics.admission()),
             services,
             metrics,
             authn,
