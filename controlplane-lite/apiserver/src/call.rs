@@ -114,28 +114,6 @@ impl Call {
         Context { user: Requester { username, uid: user_uid, groups, extra }, now, uid }
     }
 
-    /// The kind whose rules a write passes: that of the stored form, but of custom resources that of the request, since
-    /// each of their versions has rules of its own.
-    pub fn ruling(&self) -> &Arc<Kind> {
-        if self.kind.custom { &self.kind } else { &self.resource.kind }
-    }
-
-    /// A stored object as the rules of a write know it.
-    pub fn judged<'v>(&self, stored: &'v Value) -> Cow<'v, Value> {
-        match &self.kind.conversion {
-            Some(conversion) if self.kind.custom => Cow::Owned((*conversion.from_storage)(stored.clone())),
-            _ => Cow::Borrowed(stored),
-        }
-    }
-
-    /// An object that passed the rules of a write as it is stored.
-    pub fn laid_down(&self, judged: Value) -> Value {
-        match &self.kind.conversion {
-            Some(conversion) if self.kind.custom => (*conversion.to_storage)(judged),
-            _ => judged,
-        }
-    }
-
     /// An object that the rules of a write know as this kind serves it, not copied where that is the same.
     pub fn served_ref<'v>(&self, judged: &'v Value) -> Cow<'v, Value> {
         match &self.kind.conversion {

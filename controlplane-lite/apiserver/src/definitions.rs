@@ -12,6 +12,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
+use super::outbound::Outbound;
 use super::registry::{Change, PublishError, RegistryError, Resource, Watches};
 use super::server::Server;
 use scheme::Text;
@@ -22,10 +23,13 @@ use storage::Object;
 use storage::watch_cache::{Filter, WatchItem, WatchRequest, WatchStart};
 
 pub mod cleanup;
+mod conversion;
 mod kinds;
+mod review;
 mod rules;
 mod status;
 
+pub use conversion::Converter;
 use kinds::Source;
 
 /// The resource.
@@ -43,6 +47,8 @@ pub fn schema_check() -> Arc<SchemaCheck> {
 pub struct Definitions {
     known: Mutex<HashMap<String, Known>>,
     marks: RandomState,
+    /// What conversion webhooks share.
+    outbound: Arc<Outbound>,
 }
 
 /// One definition.
@@ -275,7 +281,8 @@ async fn publish(server: &Server, object: &Arc<Object>, crd: &Value) -> Result<(
         }
     };
     let failed = |source| DefinitionError::Publish { name: name.to_owned(), source };
-    server.registry.replace(kinds, watches).await.map_err(failed)?;
+    let converter = Converter::of(crd, &server.definitions.outbound);
+    server.registry.replace(kinds, watches, converter).await.map_err(failed)?;
     if let Some(known) = server.definitions.known().get_mut(name) {
         known.published = Some(Published { form, terminating, source });
     }

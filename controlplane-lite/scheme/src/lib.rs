@@ -58,14 +58,8 @@ pub fn builtin() -> &'static Arc<Scheme> {
 /// The same with the schemas of CustomResourceDefinitions checked: for a server that publishes what they define.
 #[must_use]
 pub fn builtin_with(check: &Arc<crd::SchemaCheck>) -> Arc<Scheme> {
-    let kinds = kinds::ALL.iter().copied().flatten().map(|info| {
-        let mut kind = Kind::from(info);
-        if kind.group == crd::GROUP {
-            kind.strategy = kind::Shared::Own(Arc::new(strategy::CustomResourceDefinition::new(Arc::clone(check))));
-        }
-        kind
-    });
-    Arc::new(Scheme::new(kinds.collect()).expect("a test reads the table"))
+    let rules = || Arc::new(strategy::CustomResourceDefinition::new(Arc::clone(check))) as Arc<dyn Strategy>;
+    Arc::new(builtin().with_strategies(|kind| (kind.group == crd::GROUP).then(rules)))
 }
 
 /// The same scheme, whose expressions of admission are checked.

@@ -50,7 +50,12 @@ pub fn kinds(crd: &Value, source: &Arc<Source>) -> Result<Vec<Kind>, String> {
 
 fn kind(described: Described, stored: &Text, schemas: &Arc<Schemas>, source: &Arc<Source>) -> Kind {
     let version: Box<str> = (&*described.names.version).into();
-    let rules = Rules { schemas: schemas.clone(), version: version.clone(), scale: described.scale.clone() };
+    let rules = Rules {
+        schemas: schemas.clone(),
+        version: version.clone(),
+        kind: (&*described.names.kind).into(),
+        scale: described.scale.clone(),
+    };
     let read = source.clone();
     let define = move |dialect: Dialect| crd::definition(&read.value(), &version, dialect);
     let schema = Schema::made(Text::Owned(described.definition), Arc::new(define));

@@ -103,6 +103,8 @@ pub struct Rules {
     pub schemas: Arc<Schemas>,
     /// The version.
     pub version: Box<str>,
+    /// The kind.
+    pub kind: Box<str>,
     /// Where the Scale is.
     pub scale: Option<ScalePaths>,
 }
@@ -119,6 +121,16 @@ impl Rules {
             errors.push(&Path::ROOT, FieldErrorKind::Internal, "", "the server could not properly serve the CR schema");
         }
         schema
+    }
+
+    /// Whether an object says that it is of the kind; nothing else is looked at where it does not.
+    fn is_of_kind(&self, object: &Value, errors: &mut FieldErrors) -> bool {
+        let said = str_at(object, &["kind"]);
+        if said == &*self.kind {
+            return true;
+        }
+        errors.invalid(&Path::new("kind"), said, format!("must be {}", self.kind));
+        false
     }
 
     fn scale(&self, object: &Value, status_alone: bool, errors: &mut FieldErrors) {
@@ -144,6 +156,9 @@ impl Strategy for Rules {
     }
 
     fn validate_create(&self, object: &Value, errors: &mut FieldErrors) {
+        if !self.is_of_kind(object, errors) {
+            return;
+        }
         if let Some(schema) = self.by(errors) {
             schema.validate(object, errors);
         }
@@ -151,6 +166,9 @@ impl Strategy for Rules {
     }
 
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        if !self.is_of_kind(new, errors) {
+            return;
+        }
         if let Some(schema) = self.by(errors) {
             schema.validate_update(new, old, errors);
         }
@@ -234,10 +252,10 @@ mod tests {
     fn objects_are_judged_by_their_version() {
         let scale =
             ScalePaths { spec_replicas: ".spec.b".into(), status_replicas: ".status.n".into(), label_selector: None };
-        let rules = Rules { schemas: schemas(), version: "v1".into(), scale: Some(scale) };
+        let rules = Rules { schemas: schemas(), version: "v1".into(), kind: "W".into(), scale: Some(scale) };
         let texts = |errors: FieldErrors| errors.0.iter().map(ToString::to_string).collect::<Vec<_>>();
         let mut errors = FieldErrors::new();
-        rules.validate_create(&json!({"spec": {"b": -1, "a": 1}}), &mut errors);
+        rules.validate_create(&json!({"kind": "W", "spec": {"b": -1, "a": 1}}), &mut errors);
         assert_eq!(
             texts(errors),
             [
@@ -246,8 +264,11 @@ mod tests {
             ]
         );
         let mut errors = FieldErrors::new();
+        rules.validate_create(&json!({"kind": "X", "spec": 1}), &mut errors);
+        assert_eq!(texts(errors), ["kind: Invalid value: \"X\": must be W"]);
+        let mut errors = FieldErrors::new();
         let old = json!({"spec": {"a": 1}, "status": {}});
-        rules.validate_update(&json!({"spec": {"a": 1}}), &old, &mut errors);
+        rules.validate_update(&json!({"kind": "W", "spec": {"a": 1}}), &old, &mut errors);
         rules.validate_status(&json!({"spec": {"a": 1}, "status": {"n": "x"}}), &old, &mut errors);
         assert_eq!(
             texts(errors),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Registry, Resource, field_paths, spec};
+use crate::definitions::Converter;
 use scheme::{Conflict, Kind};
 use storage::StoreError;
 use storage::watch_cache::ResourceSpec;
@@ -63,11 +64,16 @@ impl Registry {
     }
 
     /// Serves these kinds, which are all versions of one resource, in the place of those that were served of it, all at
-    /// once. Its cache stays unless other fields can be selected.
+    /// once. Its cache stays unless other fields can be selected. `converter` turns their objects into each other's.
     ///
     /// # Errors
     /// When something of them is taken, or the objects cannot be read. Then the old kinds are still served.
-    pub async fn replace(&self, kinds: Vec<Kind>, watches: Watches) -> Result<(), PublishError> {
+    pub async fn replace(
+        &self,
+        kinds: Vec<Kind>,
+        watches: Watches,
+        converter: Option<Arc<Converter>>,
+    ) -> Result<(), PublishError> {
         let Some((group, plural)) = kinds.first().map(|kind| (kind.group.clone(), kind.plural.clone())) else {
             return Ok(());
         };
@@ -93,7 +99,7 @@ impl Registry {
             (Some(old), Watches::Stay) => old.replaced.clone(),
             _ => CancellationToken::new(),
         };
-        let resource = Resource::with(kind, &self.cache, cache, token);
+        let resource = Resource::with(kind, &self.cache, cache, (token, converter));
         // From here on nothing waits, so nobody can leave half of it behind.
         self.served.store(Arc::new(before.with(scheme, Some(resource))));
         if let Some(old) = old.filter(|_| watches == Watches::End) {

@@ -1,5 +1,7 @@
 //! The scale subresource of workloads: autoscaling/v1 Scale in, replicas changed, Scale out.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -57,7 +59,8 @@ fn answer(call: &Call, object: &Object) -> Result<Response<Body>, ApiError> {
 /// # Errors
 /// 404.
 pub async fn get(call: &Call) -> Result<Response<Body>, ApiError> {
-    answer(call, &call.resource.read(&call.info.namespace, &call.info.name).await?)
+    let object = call.resource.read(&call.info.namespace, &call.info.name).await?;
+    answer(call, &*call.converted_one(Arc::new(object)).await?)
 }
 
 /// Replaces the scale.

@@ -234,6 +234,7 @@ async fn made(call: Arc<Call>, object: Arc<Object>, event: EventKind, form: Form
     let server = call.server.clone();
     let frame = server.watch_frames.frame(&object, event, &form);
     let make = || async {
+        let object = call.converted_one(object.clone()).await?;
         if object.json_bytes().len() < LARGE_BODY {
             return Ok(reshaped(&call, &object, event, &form));
         }

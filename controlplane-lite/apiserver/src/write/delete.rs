@@ -42,7 +42,7 @@ async fn carry_out(
         let old = &opened.value;
         check_preconditions(call, name, options, old)?;
         if let Some(asked) = &asked {
-            let seen = call.judged(old);
+            let seen = call.judged(old).await?;
             asked.mutate(name, None, Some(&seen)).await?;
             asked.validate(name, None, Some(&seen)).await?;
         }
@@ -67,7 +67,7 @@ async fn carry_out(
         if written.removed && !options.dry_run {
             call.server.services.vacate(&resource.kind, &written.object, repairs);
         }
-        return Ok(written);
+        return call.answered(written).await;
     }
     Err(resource.modified(name).into())
 }

@@ -11,6 +11,7 @@ use crate::call::{Call, valid};
 use crate::deletion;
 use crate::options::WriteOptions;
 use crate::owners::{self, Owners};
+use crate::params;
 use crate::registry::{Change, Commit, RETRIES, WriteResult};
 use crate::services::OpenGrant;
 use crate::status::{ApiError, Cause, Subject};
@@ -114,7 +115,8 @@ where
     for _ in 0..RETRIES {
         let opened = resource.open(&call.info.namespace, &call.info.name).await?;
         let wanted = |before: &Value| Ok(call.unserved(next(before)?));
-        let (change, mut held) = decide(&asked, carried, &call.judged(&opened.value), wanted).await?;
+        let judged = call.judged(&opened.value).await?;
+        let (change, mut held) = decide(&asked, carried, &judged, wanted).await?;
         held.sent();
         let committed = resource.commit(&opened, change, options.dry_run).await;
         if let Ok(Commit::Lost { winner }) = committed {
@@ -127,7 +129,7 @@ where
             if written.removed && !options.dry_run {
                 services.vacate(&resource.kind, &written.object, repairs);
             }
-            return Ok(written);
+            return call.answered(written).await;
         }
     }
     Err(resource.modified(&call.info.name).into())
@@ -160,16 +162,17 @@ where
     kind.prepare_update(subresource, &mut new, old, &call.context(&now, ""));
     owners::keep_times(&mut new, old);
     valid(call.kind_subject(), name, kind.validate_update(subresource, &new, old))?;
+    params::check(call, &new, Some(old))?;
     let held = match subresource {
         "" => grant(call, name, &mut new, Some(old))?,
         _ => call.server.services.nothing(),
     };
     asked.validate(name, Some(body.as_ref().unwrap_or(&new)), Some(&before)).await?;
     let change = if deletion::ends_with_update(kind, &new) {
-        Change::Remove(call.laid_down(new))
+        Change::Remove(call.laid_down(new).await?)
     } else if kind.custom {
         // Whether it is stored so already is seen when it is encoded: what is only read as of today is brought up to it.
-        Change::Write(call.laid_down(new))
+        Change::Write(call.laid_down(new).await?)
     } else if same(&new, old) {
         Change::Keep
     } else if kind.strategy.is_heartbeat(subresource, &new, old) {
