@@ -22,6 +22,7 @@ mod deletion;
 mod documents;
 mod doubling;
 pub mod endpoints;
+mod expressions;
 pub mod flow;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -36,6 +37,7 @@ mod negotiate;
 pub mod options;
 mod outbound;
 mod owners;
+mod params;
 pub mod priority;
 mod protobuf;
 mod registry;
@@ -46,6 +48,7 @@ mod router;
 pub mod serve;
 mod server;
 mod service;
+mod service_cidrs;
 mod services;
 mod snapshots;
 mod status;
@@ -248,6 +251,9 @@ fn spawn_tasks(server: &Arc<Server>) {
     let kept = server.clone();
     let work = move || priority::keep(kept.clone());
     tokio::spawn(background::keep("FlowSchemas", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || service_cidrs::keep(kept.clone());
+    tokio::spawn(background::keep("ServiceCIDRs", panics.clone(), work));
     let swept = Arc::downgrade(server);
     tokio::spawn(background::keep("sweep", panics, move || sweep(swept.clone())));
 }
@@ -281,6 +287,7 @@ impl ApiServer {
         let aggregation = aggregation::Aggregation::new(&certificates.front_proxy_cert, &certificates.front_proxy_key)?;
         let running = CancellationToken::new();
         let scheme = scheme::builtin_with(&definitions::schema_check());
+        let scheme = scheme::with_expressions(&scheme, &expressions::check());
         let registry = registry::Registry::start(config.store.clone(), scheme, running.clone()).await?;
         let services = services::Services::new(cidr, config.node_ports);
         if let Some(stored) = registry.get("", "services") {
@@ -288,10 +295,15 @@ impl ApiServer {
         }
         let Chains { authn, authz, access } = access::build(&config, &registry)?;
         let metrics = metrics::Metrics::default();
+        let policies = admission::policies::plugins(&registry);
         let webhooks = admission::webhooks::plugins(&registry, metrics.webhooks());
+        let chain = admission::Chain::selected(
+            config.plugins.into_iter().chain(admission::in_order(policies, webhooks)),
+            &config.admission,
+        );
         let server = Arc::new(Server {
             registry,
-            admission: admission::Chain::selected(config.plugins.into_iter().chain(webhooks), &config.admission),
+            admission: chain.timed(metrics.admission()),
             services,
             metrics,
             authn,
@@ -313,6 +325,7 @@ impl ApiServer {
             cleanup: tokio::sync::Notify::new(),
             bootstrapped: false.into(),
         });
+        service_cidrs::load(&server);
         let running = Arc::new(running.drop_guard());
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
         definitions::load(&server).await;

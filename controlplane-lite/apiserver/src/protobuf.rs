@@ -3,8 +3,8 @@
 //! these clients list second.
 //!
 //! Pure. Field numbers come from one table; everything else (types, lists, maps) from the schema. Go's encoder writes
-//! the zero values of fields that are no pointers, which JSON leaves out: they are dropped here by the schema's one fact
-//! about it.
+//! the zero values of fields that are no pointers, which JSON leaves out: they are dropped here by the schema's one
+//! fact about it.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;

@@ -97,8 +97,8 @@ pub enum Change {
     Remove(Value),
 }
 
-/// How often a change is tried again when somebody else was faster. Upstream's store tries until the request's deadline;
-/// a client that named a version gets its conflict from the first try.
+/// How often a change is tried again when somebody else was faster. Upstream's store tries until the request's
+/// deadline; a client that named a version gets its conflict from the first try.
 pub const RETRIES: usize = 1000;
 /// Bytes of a stored object.
 pub const MAX_OBJECT: usize = 3 << 20;
@@ -413,8 +413,8 @@ fn lost(error: StoreError) -> Result<Commit, RegistryError> {
 }
 
 /// An object as it is stored. Requests are bounded by their bodies, objects by this: patch upon patch would make one
-/// that every watcher is sent and every list reads, as large as somebody likes. etcd's own limit is half of it. An object
-/// that fits without the owners of its fields is stored without them
+/// that every watcher is sent and every list reads, as large as somebody likes. etcd's own limit is half of it. An
+/// object that fits without the owners of its fields is stored without them
 /// (`k8s.io/apiserver/pkg/endpoints/handlers/create.go`: `isTooLargeError`).
 fn encoded(value: &mut Value) -> Result<Bytes, RegistryError> {
     let bytes = encode_stored(value);

@@ -91,7 +91,7 @@ impl Server {
 
     /// Which addresses it connects to for others.
     pub fn dial_policy(&self) -> DialPolicy {
-        DialPolicy { advertise: self.advertise, services: self.service_cidr }
+        DialPolicy { advertise: self.advertise, services: self.services.ranges() }
     }
 
     /// `host:port` as clients are told.
@@ -130,6 +130,11 @@ impl View for Server {
         let (plural, namespace) = resource;
         let asked = Attributes::resource(user.clone(), verb, group, plural, namespace);
         self.authz.authorize(&Attributes { name: name.to_owned(), ..asked }).allowed()
+    }
+
+    fn authorize(&self, asked: &Attributes) -> (bool, String) {
+        let decision = self.authz.authorize(asked);
+        (decision.allowed(), decision.reason)
     }
 
     fn is_own_audience(&self, audience: &str) -> bool {

@@ -14,7 +14,7 @@ pub mod size;
 
 pub(crate) use parse::MAX_DEPTH;
 pub use problems::Problem;
-pub use shape::go_json_type;
+pub use shape::{go_json_type, time_problem};
 
 pub use parse::{ParseError, parse};
 

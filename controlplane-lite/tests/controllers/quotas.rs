@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use apiserver::testing::{delete, get, post};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, LimitRange, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service,
@@ -79,6 +80,29 @@ async fn a_quota_follows_the_life_of_what_it_counts() {
 
 fn another_lease() -> Value {
     json!({"metadata": {"name": "n"}, "spec": {}})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn custom_resources_are_counted_from_when_there_are_any() {
+    let c = Cluster::start(config()).await;
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "gadgets.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "gadgets", "kind": "Gadget"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema":
+                {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    assert_eq!(post(&c.client, definitions, &definition).await.0, 201);
+    let gadgets = "/apis/example.com/v1/namespaces/default/gadgets";
+    c.wait_for("gadgets", || async { get(&c.client, gadgets).await.0 == 200 }).await;
+    let gadget = |name: &str| json!({"apiVersion": "example.com/v1", "kind": "Gadget", "metadata": {"name": name}});
+    assert_eq!(post(&c.client, gadgets, &gadget("a")).await.0, 201);
+    quota(&c, "q", json!({"hard": {"count/gadgets.example.com": "2"}})).await;
+    uses(&c, "q", json!({"count/gadgets.example.com": "1"})).await;
+    assert_eq!(post(&c.client, gadgets, &gadget("b")).await.0, 201);
+    let (code, refused) = post(&c.client, gadgets, &gadget("c")).await;
+    assert_eq!(code, 403, "{refused}");
+    assert_eq!(delete(&c.client, &format!("{gadgets}/a")).await.0, 200);
+    uses(&c, "q", json!({"count/gadgets.example.com": "1"})).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,10 @@
 //! The plugins in effect, in upstream's order (`AllOrderedPlugins` in `pkg/kubeapiserver/options/plugins.go`), and how
 //! both phases go through them.
 
+use std::time::Instant;
+
 use super::*;
+use crate::metrics::admission::{Metrics, Timing};
 
 /// A plugin with the phases that it takes part in.
 #[derive(Clone)]
@@ -78,7 +81,7 @@ fn builtin() -> Vec<Plugin> {
 fn last() -> Vec<Plugin> {
     vec![
         Plugin::validating("ResourceQuota", resource_quota::ResourceQuota::default()),
-        Plugin::mutating("AlwaysDeny", optional::deny).and(optional::deny_validated),
+        Plugin::mutating("AlwaysDeny", optional::deny).and(optional::deny_validated).of_connections(),
     ]
 }
 
@@ -155,6 +158,17 @@ impl Selection {
     }
 }
 
+/// Policies and webhooks as upstream has them: of each phase, the policies are first.
+pub(crate) fn in_order(
+    policies: impl IntoIterator<Item = Plugin>,
+    webhooks: impl IntoIterator<Item = Plugin>,
+) -> Vec<Plugin> {
+    let mut plugins: Vec<Plugin> = policies.into_iter().chain(webhooks).collect();
+    // A stable sort: what mutates, then what validates.
+    plugins.sort_by_key(|plugin| plugin.mutating.is_none());
+    plugins
+}
+
 /// The plugins in effect.
 #[derive(Debug)]
 pub struct Chain {
@@ -165,13 +179,25 @@ pub struct Chain {
 
 /// One phase of a plugin.
 struct Asked<P: ?Sized> {
+    name: &'static str,
     plugin: Arc<P>,
     connects: bool,
+    timing: Option<Timing>,
 }
 
 impl<P: ?Sized> Asked<P> {
-    fn of(plugin: &Option<Arc<P>>, connects: bool) -> Option<Self> {
-        plugin.clone().map(|plugin| Self { plugin, connects })
+    fn of(plugin: &Option<Arc<P>>, of: &Plugin) -> Option<Self> {
+        let (name, connects) = (of.name, of.connects);
+        plugin.clone().map(|plugin| Self { name, plugin, connects, timing: None })
+    }
+
+    /// Notes how long it took since `since`, which becomes now.
+    fn answered(&self, request: &Request<'_>, rejected: bool, since: &mut Instant) {
+        if let Some(timing) = &self.timing {
+            let now = Instant::now();
+            timing.answered(request.operation, rejected, now - *since);
+            *since = now;
+        }
     }
 
     fn handles(&self, request: &Request<'_>) -> bool {
@@ -195,9 +221,21 @@ impl Chain {
     pub fn selected(more: impl IntoIterator<Item = Plugin>, selection: &Selection) -> Self {
         let all = builtin().into_iter().chain(more).chain(last());
         let plugins: Vec<Plugin> = all.filter(|plugin| selection.has(plugin)).collect();
-        let mutating = plugins.iter().filter_map(|p| Asked::of(&p.mutating, p.connects)).collect();
-        let validating = plugins.iter().filter_map(|p| Asked::of(&p.validating, p.connects)).collect();
+        let mutating = plugins.iter().filter_map(|p| Asked::of(&p.mutating, p)).collect();
+        let validating = plugins.iter().filter_map(|p| Asked::of(&p.validating, p)).collect();
         Self { plugins, mutating, validating }
+    }
+
+    /// The same, which counts how long each plugin takes.
+    #[must_use]
+    pub fn timed(mut self, metrics: &Metrics) -> Self {
+        for asked in &mut self.mutating {
+            asked.timing = Some(metrics.of(asked.name, "admit"));
+        }
+        for asked in &mut self.validating {
+            asked.timing = Some(metrics.of(asked.name, "validate"));
+        }
+        self
     }
 
     /// The plugins in order, with whether they mutate and whether they validate.
@@ -229,13 +267,14 @@ impl Chain {
         mut object: Option<&mut Value>,
         view: &dyn View,
     ) -> Result<bool, Refusal> {
-        let mut raw = false;
+        let (mut raw, mut since) = (false, Instant::now());
         for asked in self.mutating.iter().filter(|asked| asked.handles(request)) {
             let mutated = match asked.plugin.mutate(request, object.as_deref_mut(), view) {
-                Answer::Now(mutated) => mutated?,
-                Answer::Later(mutated) => mutated.await?,
+                Answer::Now(mutated) => mutated,
+                Answer::Later(mutated) => mutated.await,
             };
-            if mutated == Mutated::Raw {
+            asked.answered(request, mutated.is_err(), &mut since);
+            if mutated? == Mutated::Raw {
                 raw = true;
                 if let Some(object) = object.as_deref_mut() {
                     request.body.default(object);
@@ -255,11 +294,14 @@ impl Chain {
         object: Option<&Value>,
         view: &dyn View,
     ) -> Result<(), Refusal> {
+        let mut since = Instant::now();
         for asked in self.validating.iter().filter(|asked| asked.handles(request)) {
-            match asked.plugin.validate(request, object, view) {
-                Answer::Now(judged) => judged?,
-                Answer::Later(judged) => judged.await?,
-            }
+            let judged = match asked.plugin.validate(request, object, view) {
+                Answer::Now(judged) => judged,
+                Answer::Later(judged) => judged.await,
+            };
+            asked.answered(request, judged.is_err(), &mut since);
+            judged?;
         }
         Ok(())
     }

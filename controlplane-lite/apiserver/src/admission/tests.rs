@@ -82,8 +82,13 @@ pub(super) fn creating(plural: &'static str) -> Asked {
     }
 }
 
-/// Both phases.
+/// Both phases of the default plugins.
 pub(super) async fn ask(asked: &Asked, object: &mut Value, view: &dyn View) -> Result<(), ApiError> {
+    ask_of(&Chain::new([]), asked, object, view).await
+}
+
+/// Both phases.
+pub(super) async fn ask_of(chain: &Chain, asked: &Asked, object: &mut Value, view: &dyn View) -> Result<(), ApiError> {
     let name = object["metadata"]["name"].as_str().unwrap_or("").to_owned();
     let request = Request {
         operation: asked.operation,
@@ -101,7 +106,6 @@ pub(super) async fn ask(asked: &Asked, object: &mut Value, view: &dyn View) -> R
         memory: &Memory::default(),
     };
     let mut object = (asked.operation != Operation::Delete).then_some(object);
-    let chain = Chain::new([]);
     chain.mutate(&request, object.as_deref_mut(), view).await?;
     Ok(chain.validate(&request, object.as_deref(), view).await?)
 }

@@ -10,6 +10,7 @@ use crate::admission::Operation;
 use crate::call::{Call, valid};
 use crate::options::WriteOptions;
 use crate::owners::Owners;
+use crate::params;
 use crate::registry::RegistryError;
 use crate::status::ApiError;
 use scheme::access::{ensure_map, str_at};
@@ -82,6 +83,7 @@ async fn attempt(asked: &Asked<'_>, mut object: Value) -> Result<Arc<Object>, Ap
     kind.prepare_create(&mut object, &call.context(&now, &uid));
     let name = str_at(&object, &["metadata", "name"]).to_owned();
     valid(call.kind_subject(), &name, kind.validate_create(&object))?;
+    params::check(call, &object, None)?;
     let mut held = grant(call, &name, &mut object, None)?;
     asked.validate(&name, Some(&object), None).await?;
     let generates = !str_at(&object, &["metadata", "generateName"]).is_empty();

@@ -11,6 +11,7 @@ use crate::call::{Call, valid};
 use crate::deletion;
 use crate::options::WriteOptions;
 use crate::owners::{self, Owners};
+use crate::params;
 use crate::registry::{Change, Commit, RETRIES, WriteResult};
 use crate::services::OpenGrant;
 use crate::status::{ApiError, Cause, Subject};
@@ -161,6 +162,7 @@ where
     kind.prepare_update(subresource, &mut new, old, &call.context(&now, ""));
     owners::keep_times(&mut new, old);
     valid(call.kind_subject(), name, kind.validate_update(subresource, &new, old))?;
+    params::check(call, &new, Some(old))?;
     let held = match subresource {
         "" => grant(call, name, &mut new, Some(old))?,
         _ => call.server.services.nothing(),

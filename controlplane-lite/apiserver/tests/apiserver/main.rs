@@ -16,6 +16,8 @@ mod documents;
 mod fidelity;
 mod kubectl;
 mod lifecycle;
+mod policies;
+mod policy_objects;
 mod published;
 mod quota;
 mod semantics;

@@ -59,6 +59,10 @@ async fn creates_that_race_never_get_more_than_there_is() {
     assert_eq!((made, refused), (7, 33));
     assert_eq!(used(&client, "objects").await, json!({"count/configmaps": "7"}));
     assert_eq!(used(&client, "wide").await, json!({"configmaps": "7"}), "what is refused is charged nowhere");
+    let (_, metrics) = get(&client, "/metrics").await;
+    let row = "apiserver_admission_controller_admission_duration_seconds_count{name=\"ResourceQuota\",\
+               operation=\"CREATE\",rejected=\"true\",type=\"validate\"} 33";
+    assert!(metrics.as_str().unwrap().contains(row), "{metrics}");
 }
 
 #[tokio::test]

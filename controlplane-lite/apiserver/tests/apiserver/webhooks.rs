@@ -17,6 +17,7 @@ use pki::{LEAF_LIFETIME, Subject};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+mod custom;
 mod failing;
 mod judging;
 mod seen;

@@ -1,3 +1,5 @@
+//! What is charged and what is refused, in upstream's words.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use serde_json::{Value, json};

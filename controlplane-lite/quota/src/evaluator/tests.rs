@@ -1,3 +1,5 @@
+//! What each kind uses, by the cases of upstream's `pkg/quota/v1/evaluator/core/*_test.go`.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::amounts::{names, print};

@@ -103,7 +103,8 @@ impl Kind {
         self.strategy.prepare_status(new, old, context);
     }
 
-    /// Everything wrong with an update of the main resource (an empty name) or of a subresource whose body is the object.
+    /// Everything wrong with an update of the main resource (an empty name) or of a subresource whose body is the
+    /// object.
     #[must_use]
     pub fn validate_update(&self, subresource: &str, new: &Value, old: &Value) -> FieldErrors {
         let mut errors = FieldErrors::new();

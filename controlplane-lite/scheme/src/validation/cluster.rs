@@ -180,8 +180,8 @@ pub fn node(object: &Value, errors: &mut FieldErrors) {
     node_resources(object, errors);
 }
 
-/// What a node's status says of itself (`ValidateNodeUpdate` in upstream's `pkg/apis/core/validation`, which runs for it,
-/// too). Addresses that were stored twice under other rules keep nobody from labelling the node.
+/// What a node's status says of itself (`ValidateNodeUpdate` in upstream's `pkg/apis/core/validation`, which runs for
+/// it, too). Addresses that were stored twice under other rules keep nobody from labelling the node.
 pub fn node_status(object: &Value, errors: &mut FieldErrors) {
     node_resources(object, errors);
     let status = Path::new("status");

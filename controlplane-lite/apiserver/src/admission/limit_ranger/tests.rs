@@ -1,3 +1,5 @@
+//! Defaults and bounds, by the cases of upstream's `plugin/pkg/admission/limitranger/admission_test.go`.
+
 #![allow(clippy::unwrap_used)]
 use serde_json::{Value, json};
 

@@ -1,38 +1,18 @@
+//! Each plugin that is off by default, when it is on.
+
 #![allow(clippy::unwrap_used)]
 use futures::FutureExt as _;
 use serde_json::{Value, json};
 
-use super::super::tests::{Asked, Objects, creating};
-use super::super::{Chain, Memory, Operation, Options, Selection};
-use scheme::builtin;
+use super::super::tests::{Asked, Objects, ask_of, creating};
+use super::super::{Chain, Operation, Selection};
 
 /// What becomes of an object with one plugin on; why it is refused.
 fn with(plugin: &str, asked: &Asked, object: &mut Value, view: &Objects) -> String {
     let selection = Selection { enable: vec![plugin.to_owned()], disable: Vec::new() };
     let chain = Chain::selected([], &selection);
-    let name = object["metadata"]["name"].as_str().unwrap_or("").to_owned();
-    let kind = builtin().by_gvr(asked.plural.0, "v1", asked.plural.1).unwrap();
-    let request = super::Request {
-        operation: asked.operation,
-        kind,
-        body: kind,
-        subresource: asked.subresource,
-        namespace: asked.namespace,
-        name: &name,
-        user: &asked.user,
-        old: asked.old.as_ref(),
-        dry_run: false,
-        again: false,
-        served: kind,
-        options: Options::None,
-        memory: &Memory::default(),
-    };
-    let both = async {
-        chain.mutate(&request, Some(object), view).await?;
-        chain.validate(&request, Some(object), view).await
-    };
-    let refused = both.now_or_never().expect("nothing waits").err();
-    refused.map(|why| crate::status::ApiError::from(why).to_string()).unwrap_or_default()
+    let both = ask_of(&chain, asked, object, view).now_or_never().expect("nothing waits");
+    both.err().map(|why| why.to_string()).unwrap_or_default()
 }
 
 fn pod(spec: Value) -> Value {

@@ -202,7 +202,7 @@ fn deprecations() {
         (
             with("a\u{a0}"),
             &[&format!(
-                "{path}: \"a\u{a0}\": must only contain printable UTF-8 characters; non-printable character found at index 1"
+                "{path}: \"a\\u00a0\": must only contain printable UTF-8 characters; non-printable character found at index 1"
             )],
         ),
     ]);
