@@ -52,8 +52,23 @@ pub(super) fn validate(request: &Request<'_>, object: Option<&Value>, _: &dyn Vi
     {
         warnings::add("webhooks[*].matchConditions are not evaluated: such a webhook follows its failurePolicy");
     }
+    if request.is("apiextensions.k8s.io", "customresourcedefinitions") && has_rules(&object["spec"]) {
+        warnings::add("x-kubernetes-validations are not evaluated: objects that break such rules are accepted");
+    }
     if request.is("", "pods") && object["spec"]["hostUsers"] == false {
         warnings::add("spec.hostUsers: false: copepod's nodes have no user namespaces and refuse such a pod");
     }
     Ok(())
+}
+
+/// Whether a schema in a value has rules in CEL.
+fn has_rules(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.iter().any(|(key, inner)| {
+            key == "x-kubernetes-validations" && inner.as_array().is_some_and(|rules| !rules.is_empty())
+                || has_rules(inner)
+        }),
+        Value::Array(list) => list.iter().any(has_rules),
+        _ => false,
+    }
 }
