@@ -39,6 +39,12 @@ impl DialPolicy {
         is_global_unicast(ip) && !(canonical(ip) == canonical(advertised) && port == api_port)
     }
 
+    /// The same for what is behind a Service. Where the API itself is only on this machine, so may be that.
+    pub fn may_serve(&self, ip: IpAddr, port: u16) -> bool {
+        let here = canonical(ip).is_loopback() && canonical(self.advertise.0).is_loopback();
+        self.may_dial(ip, port) || here && port != self.advertise.1
+    }
+
     /// The same for a kubelet, which is no Service either, and never on the API's port. Where the API itself is only on
     /// this machine, so may be its kubelet.
     fn may_be_kubelet(&self, ip: IpAddr, port: u16) -> bool {
@@ -106,13 +112,13 @@ pub struct KubeletTls {
 }
 
 /// Our client certificate, and its key.
-struct ClientKey {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+pub(super) struct ClientKey {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
 }
 
 impl ClientKey {
-    fn new(cert_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
+    pub(super) fn new(cert_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
         let chain = certificates("client certificate", cert_pem)?;
         Ok(Self { chain, key: private_key("client key", key_pem)? })
     }

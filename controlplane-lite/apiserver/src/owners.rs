@@ -184,6 +184,8 @@ fn ownable(kind: &Kind, subresource: &str) -> Ownable {
         ("status", _) => but(&[&["spec"], OWNERS, FINALIZERS]),
         ("approval", _) => but(&[&["spec"], &["status", "certificate"], OWNERS, FINALIZERS]),
         ("finalize", _) => Ownable::Only(&[&[Field("spec"), Field("finalizers")]]),
+        // Wherever its definition says that the replicas are: a Scale changes nothing else.
+        ("scale", _) if kind.custom => but(&[]),
         ("scale", _) => Ownable::Only(&[&[Field("spec"), Field("replicas")]]),
         ("ephemeralcontainers", _) => Ownable::Only(&[&[Field("spec"), Field("ephemeralContainers")]]),
         ("resize", _) => Ownable::Only(&[

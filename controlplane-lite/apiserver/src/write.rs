@@ -48,7 +48,7 @@ struct Asked<'c> {
 impl<'c> Asked<'c> {
     /// A write of the object itself.
     fn new(call: &'c Call, operation: Operation, dry_run: bool) -> Self {
-        let kind: &Kind = &call.resource.kind;
+        let kind: &Kind = call.ruling();
         let options = Options::Write(&call.query);
         Self { call, operation, kind, served: &call.kind, body: kind, dry_run, options }
     }

@@ -16,7 +16,7 @@ mod print;
 
 pub use eval::EvalError;
 pub use parse::ParseError;
-pub use print::print;
+pub use print::{go_json, print};
 
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq)]

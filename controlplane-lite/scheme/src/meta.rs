@@ -488,11 +488,19 @@ pub fn set_generation(object: &mut Value, generation: i64) {
 
 /// Counts the generation when anything besides metadata and status differs.
 pub fn bump_generation(new: &mut Value, old: &Value) {
+    count(new, old, &["metadata", "status", "kind", "apiVersion"]);
+}
+
+/// The same where status is a field like others.
+pub fn bump_generation_with_status(new: &mut Value, old: &Value) {
+    count(new, old, &["metadata", "kind", "apiVersion"]);
+}
+
+/// Counts the generation when anything besides these fields differs.
+fn count(new: &mut Value, old: &Value, passed: &[&str]) {
     let changed = {
         let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return };
-        let relevant = |(key, value): &(&String, &Value)| {
-            !matches!(key.as_str(), "metadata" | "status" | "kind" | "apiVersion") && !value.is_null()
-        };
+        let relevant = |(key, value): &(&String, &Value)| !passed.contains(&key.as_str()) && !value.is_null();
         !a.iter().filter(relevant).eq(b.iter().filter(relevant))
     };
     let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use scheme::jsonpath::go_json;
 use scheme::{FieldErrorKind, field::MAX_BYTES, field::go_quote};
 use serde_json::{Map, Value};
 
@@ -317,7 +318,7 @@ impl Walk {
         if values.choices.iter().any(same) {
             return;
         }
-        let quoted = |choice: &Value| choice.as_str().map_or_else(|| go_quote(&choice.to_string()), go_quote);
+        let quoted = |choice: &Value| choice.as_str().map_or_else(|| go_quote(&go_json(choice)), go_quote);
         let detail: Vec<String> = values.choices.iter().map(quoted).collect();
         let detail = format!("supported values: {}", detail.join(", "));
         self.report(out, Some(at.text()), FieldErrorKind::NotSupported, Shown::Json(value), detail);

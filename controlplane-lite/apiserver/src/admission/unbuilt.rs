@@ -7,21 +7,9 @@ use super::{Operation, Refusal, Request, View};
 use crate::warnings;
 
 /// Kinds that this control plane stores, and what does not happen.
-const KINDS: [(&str, &str, &str); 15] = [
-    ("", "limitranges", "LimitRange is not enforced: no defaults are set and no limits are checked"),
-    ("", "resourcequotas", "ResourceQuota is not enforced: nothing is counted and nothing is refused"),
+const KINDS: [(&str, &str, &str); 12] = [
     ("", "replicationcontrollers", "ReplicationController has no controller here: no pods will be made"),
     ("", "persistentvolumeclaims", "PersistentVolumeClaim has no controller here: only a claim bound by hand is used"),
-    (
-        "admissionregistration.k8s.io",
-        "mutatingadmissionpolicies",
-        "MutatingAdmissionPolicy is not enforced: no expression is evaluated and nothing is changed",
-    ),
-    (
-        "admissionregistration.k8s.io",
-        "validatingadmissionpolicies",
-        "ValidatingAdmissionPolicy is not enforced: no expression is evaluated and nothing is refused",
-    ),
     ("apps", "daemonsets", "DaemonSet has no controller here: no pods will be made"),
     ("apps", "statefulsets", "StatefulSet has no controller here: no pods will be made"),
     (
@@ -31,6 +19,11 @@ const KINDS: [(&str, &str, &str); 15] = [
     ),
     ("batch", "cronjobs", "CronJob has no controller here: no jobs will be made"),
     ("batch", "jobs", "Job has no controller here: no pods will be made"),
+    (
+        "flowcontrol.apiserver.k8s.io",
+        "prioritylevelconfigurations",
+        "PriorityLevelConfiguration limits nothing here: requests are told their level, and the server's own pools decide",
+    ),
     (
         "networking.k8s.io",
         "ingresses",

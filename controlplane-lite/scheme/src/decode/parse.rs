@@ -9,6 +9,7 @@ use serde_json::{Map, Number, Value};
 
 use super::MediaType;
 use super::problems::{MAX_PROBLEMS, Problem};
+use super::repeated;
 use super::size::Budget;
 use crate::field::Path;
 
@@ -28,7 +29,7 @@ pub enum ParseError {
 pub struct Parsed {
     /// The value; of duplicate keys the last one counts, as in Go.
     pub value: Value,
-    /// The duplicate keys, in order, each once; the first hundred.
+    /// The duplicate keys, in order, each once; the first hundred. Those of YAML in one text, where their lines are known.
     pub duplicates: Vec<Problem>,
 }
 
@@ -65,7 +66,13 @@ pub fn parse(media: MediaType, body: &[u8]) -> Result<Parsed, ParseError> {
             })?
         }
     };
-    Ok(Parsed { value, duplicates: state.duplicates.into_inner() })
+    let mut duplicates = state.duplicates.into_inner();
+    if media == MediaType::Yaml
+        && let Some(told) = std::str::from_utf8(body).ok().and_then(|text| repeated::told(text, duplicates.len()))
+    {
+        duplicates = vec![Problem::of_yaml(told)];
+    }
+    Ok(Parsed { value, duplicates })
 }
 
 /// The text of YAML that does not nest too deep.

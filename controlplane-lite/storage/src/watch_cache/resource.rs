@@ -110,6 +110,17 @@ impl ResourceCache {
         Ok(object)
     }
 
+    /// Whether a namespace has any object: for who asks with every request of others, and mostly hears no.
+    pub fn has_any_in(&self, namespace: &str) -> bool {
+        let state = self.read();
+        if state.objects.is_empty() {
+            return false;
+        }
+        let prefix = format!("{}{namespace}/", self.spec.prefix);
+        let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
+        state.objects.range::<str, _>(from).next().is_some_and(|(key, _)| key.as_str().starts_with(&prefix))
+    }
+
     /// Objects cached now.
     pub fn len(&self) -> usize {
         self.read().objects.len()

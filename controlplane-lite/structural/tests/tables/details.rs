@@ -138,3 +138,13 @@ fn definitions_are_told_once() {
     assert_eq!(schema.len(), 1, "{schema:?}");
     assert!(schema[0].contains(root), "{schema:?}");
 }
+
+/// `kubeOpenAPIResultToFieldErrors` prints what is no text as Go's JSON.
+#[test]
+fn choices_are_printed_as_go_does() {
+    let schema = json!({"type": "object", "properties": {"f": {"enum": [1.0, 2.5e21, {"a<": 3.0}, [null, 1], "x"]}}});
+    let mut errors = FieldErrors::new();
+    Structural::parse(&schema).unwrap().validate(&json!({"f": "y"}), &mut errors);
+    let supported = r#"supported values: "1", "2.5e+21", "{\"a\\u003c\":3}", "[null,1]", "x""#;
+    assert_eq!(errors.0[0].detail, supported);
+}
