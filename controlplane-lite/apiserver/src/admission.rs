@@ -17,6 +17,7 @@ use auth::authn::UserInfo;
 use scheme::access::str_at;
 use scheme::{FieldErrors, Kind, Scheme};
 
+mod admin_access;
 mod certificates;
 mod chain;
 mod context;

@@ -25,6 +25,7 @@ pub mod pod;
 pub mod pod_status;
 pub mod rbac;
 pub mod resize;
+pub mod resource;
 mod security;
 pub mod storage;
 pub mod update;

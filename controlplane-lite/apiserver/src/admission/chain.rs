@@ -57,6 +57,7 @@ fn builtin() -> Vec<Plugin> {
         Plugin::validating("CertificateApproval", certificates::approval),
         Plugin::validating("CertificateSigning", certificates::signing),
         Plugin::validating("CertificateSubjectRestriction", certificates::subject),
+        Plugin::validating("AdminAccess", admin_access::validate),
         Plugin::validating("Unbuilt", unbuilt::validate),
     ]
 }

@@ -385,6 +385,7 @@ fn the_chain_is_in_upstreams_order() {
             ("CertificateApproval", false, true),
             ("CertificateSigning", false, true),
             ("CertificateSubjectRestriction", false, true),
+            ("AdminAccess", false, true),
             ("Unbuilt", false, true),
             ("Webhook", false, true),
         ]

@@ -7,7 +7,7 @@ use super::{Operation, Refusal, Request, View};
 use crate::warnings;
 
 /// Kinds that this control plane stores, and what does not happen.
-const KINDS: [(&str, &str, &str); 16] = [
+const KINDS: [(&str, &str, &str); 19] = [
     ("", "limitranges", "LimitRange is not enforced: no defaults are set and no limits are checked"),
     ("", "resourcequotas", "ResourceQuota is not enforced: nothing is counted and nothing is refused"),
     ("", "replicationcontrollers", "ReplicationController has no controller here: no pods will be made"),
@@ -42,7 +42,14 @@ const KINDS: [(&str, &str, &str); 16] = [
         "Ingress has no controller here, unless one is installed: nothing will be routed",
     ),
     ("networking.k8s.io", "networkpolicies", "NetworkPolicy is not enforced by copepod's network: all traffic passes"),
+    ("resource.k8s.io", "deviceclasses", "DeviceClass has no use here: no device will be allocated"),
     ("resource.k8s.io", "resourceclaims", "ResourceClaim has no controller here: nothing will be allocated"),
+    (
+        "resource.k8s.io",
+        "resourceclaimtemplates",
+        "ResourceClaimTemplate has no controller here: no claims will be made",
+    ),
+    ("resource.k8s.io", "resourceslices", "ResourceSlice has no use here: no device will be allocated"),
     ("storage.k8s.io", "volumeattachments", "VolumeAttachment has no controller here: nothing will be attached"),
 ];
 
@@ -66,6 +73,9 @@ pub(super) fn validate(request: &Request<'_>, object: Option<&Value>, _: &dyn Vi
     }
     if request.is("", "pods") && object["spec"]["hostUsers"] == false {
         warnings::add("spec.hostUsers: false: copepod's nodes have no user namespaces and refuse such a pod");
+    }
+    if request.is("", "pods") && object["spec"]["resourceClaims"].as_array().is_some_and(|claims| !claims.is_empty()) {
+        warnings::add("spec.resourceClaims: copepod's nodes have no dynamic resources and refuse such a pod");
     }
     Ok(())
 }

@@ -209,9 +209,7 @@ async fn nobody_is_asked_about_who_is_asked() {
 async fn a_binding_is_a_resource_and_a_subresource() {
     let (_api, client) = start().await;
     let hook = Hook::answering(|_| json!({"allowed": false})).await;
-    let of = |resources: &[&str]| {
-        json!({"rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": resources}]})
-    };
+    let of = |resources: &[&str]| json!({"rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": resources}]});
     configure(&client, VALIDATING, "a", &[hook.named("a.example.com", &of(&["bindings", "pods/binding"]))]).await;
     account(&client).await;
     let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
