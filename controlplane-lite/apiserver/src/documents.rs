@@ -1,6 +1,6 @@
 //! The OpenAPI documents of what is served: each built once, when first asked for, on threads apart; kept compressed,
-//! with a tag that changes with the content, and unpacked while it is sent for who does not take it so. What a change of
-//! the kinds does not touch is taken along.
+//! with a tag that changes with the content, and unpacked while it is sent for who does not take it so. What a change
+//! of the kinds does not touch is taken along.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};

@@ -1,5 +1,5 @@
-//! The way to a node's kubelet: which address of the Node may be dialled, who we are there, and whose certificate has to
-//! be shown. What a Node says of itself is its node's word: it leads neither back to this machine nor to the API.
+//! The way to a node's kubelet: which address of the Node may be dialled, who we are there, and whose certificate has
+//! to be shown. What a Node says of itself is its node's word: it leads neither back to this machine nor to the API.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -23,12 +23,12 @@ use scheme::access::{int_at, list_at};
 const PORT: u16 = 10250;
 
 /// Which addresses this server connects to for others: never itself, and no Service in place of a kubelet.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct DialPolicy {
     /// Where clients reach the API.
     pub advertise: (IpAddr, u16),
     /// Addresses of Services.
-    pub services: Cidr,
+    pub services: Vec<Cidr>,
 }
 
 impl DialPolicy {
@@ -50,7 +50,7 @@ impl DialPolicy {
     fn may_be_kubelet(&self, ip: IpAddr, port: u16) -> bool {
         let ip = canonical(ip);
         let here = ip.is_loopback() && canonical(self.advertise.0).is_loopback();
-        let service = matches!(ip, IpAddr::V4(v4) if self.services.contains(v4));
+        let service = matches!(ip, IpAddr::V4(v4) if self.services.iter().any(|range| range.contains(v4)));
         (here || is_global_unicast(ip)) && !service && port != self.advertise.1
     }
 }
@@ -250,7 +250,7 @@ mod tests {
     use serde_json::json;
 
     fn policy(advertise: &str) -> DialPolicy {
-        DialPolicy { advertise: (advertise.parse().unwrap(), 6443), services: "10.43.0.0/16".parse().unwrap() }
+        DialPolicy { advertise: (advertise.parse().unwrap(), 6443), services: vec!["10.43.0.0/16".parse().unwrap()] }
     }
 
     #[test]

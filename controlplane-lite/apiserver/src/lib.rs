@@ -17,6 +17,7 @@ mod bootstrap;
 pub mod call;
 pub mod components;
 mod deadline;
+mod definitions;
 mod deletion;
 mod documents;
 mod doubling;
@@ -35,6 +36,7 @@ mod negotiate;
 pub mod options;
 mod outbound;
 mod owners;
+mod params;
 pub mod priority;
 mod protobuf;
 mod registry;
@@ -45,6 +47,7 @@ mod router;
 pub mod serve;
 mod server;
 mod service;
+mod service_cidrs;
 mod services;
 mod snapshots;
 mod status;
@@ -168,6 +171,8 @@ pub struct Config {
     pub auth: AuthOptions,
     /// Admission beyond the built-in plugins, in the place of upstream's webhooks.
     pub plugins: Vec<admission::Plugin>,
+    /// Which plugins are on.
+    pub admission: admission::Selection,
 }
 
 impl Config {
@@ -187,6 +192,7 @@ impl Config {
             service_account_key: pki.service_account().clone(),
             auth: AuthOptions::default(),
             plugins: Vec::new(),
+            admission: admission::Selection::default(),
         })
     }
 }
@@ -233,11 +239,20 @@ fn spawn_tasks(server: &Arc<Server>) {
     let work = move || ip_addresses::keep(kept.clone());
     tokio::spawn(background::keep("IP addresses", panics.clone(), work));
     let kept = server.clone();
+    let work = move || definitions::keep(kept.clone());
+    tokio::spawn(background::keep("definitions", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || definitions::cleanup::keep(kept.clone());
+    tokio::spawn(background::keep("definitions that go", panics.clone(), work));
+    let kept = server.clone();
     let work = move || aggregation::keep(kept.clone());
     tokio::spawn(background::keep("APIServices", panics.clone(), work));
     let kept = server.clone();
     let work = move || priority::keep(kept.clone());
     tokio::spawn(background::keep("FlowSchemas", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || service_cidrs::keep(kept.clone());
+    tokio::spawn(background::keep("ServiceCIDRs", panics.clone(), work));
     let swept = Arc::downgrade(server);
     tokio::spawn(background::keep("sweep", panics, move || sweep(swept.clone())));
 }
@@ -270,7 +285,7 @@ impl ApiServer {
         let unverified_tls = tunnel::unverified_tls()?;
         let aggregation = aggregation::Aggregation::new(&certificates.front_proxy_cert, &certificates.front_proxy_key)?;
         let running = CancellationToken::new();
-        let scheme = scheme::builtin().clone();
+        let scheme = scheme::builtin_with(&definitions::schema_check());
         let registry = registry::Registry::start(config.store.clone(), scheme, running.clone()).await?;
         let services = services::Services::new(cidr, config.node_ports);
         if let Some(stored) = registry.get("", "services") {
@@ -279,9 +294,10 @@ impl ApiServer {
         let Chains { authn, authz, access } = access::build(&config, &registry)?;
         let metrics = metrics::Metrics::default();
         let webhooks = admission::webhooks::plugins(&registry, metrics.webhooks());
+        let chain = admission::Chain::selected(config.plugins.into_iter().chain(webhooks), &config.admission);
         let server = Arc::new(Server {
             registry,
-            admission: admission::Chain::new(config.plugins.into_iter().chain(webhooks)),
+            admission: chain.timed(metrics.admission()),
             services,
             metrics,
             authn,
@@ -299,10 +315,14 @@ impl ApiServer {
             front_proxy_ca: certificates.front_proxy_ca.clone(),
             advertise: config.advertise,
             components: components::Components::default(),
+            definitions: definitions::Definitions::default(),
+            cleanup: tokio::sync::Notify::new(),
             bootstrapped: false.into(),
         });
+        service_cidrs::load(&server);
         let running = Arc::new(running.drop_guard());
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
+        definitions::load(&server).await;
         spawn_tasks(&server);
         Ok(Self { server, tls, serving, running })
     }

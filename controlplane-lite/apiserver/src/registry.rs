@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::definitions::Converter;
 use super::documents::Documents;
 use scheme::{Kind, Scheme};
 use storage::watch_cache::{ResourceCache, ResourceSpec, WatchCache};
@@ -24,6 +25,7 @@ mod publish;
 mod served;
 
 pub use error::{RegistryError, ResourceName};
+pub use publish::{PublishError, Watches};
 pub use served::Served;
 
 /// One stored resource.
@@ -34,6 +36,10 @@ pub struct Resource {
     spec: ResourceSpec,
     store: Arc<dyn Store>,
     cache: Arc<ResourceCache>,
+    /// Cancelled when its objects are no longer served as they were: open watches end then.
+    replaced: CancellationToken,
+    /// Turns objects of one version into those of another, where that is not a matter of names.
+    converter: Option<Arc<Converter>>,
 }
 
 /// The kinds served and the resources stored, now.
@@ -91,8 +97,8 @@ pub enum Change {
     Remove(Value),
 }
 
-/// How often a change is tried again when somebody else was faster. Upstream's store tries until the request's deadline;
-/// a client that named a version gets its conflict from the first try.
+/// How often a change is tried again when somebody else was faster. Upstream's store tries until the request's
+/// deadline; a client that named a version gets its conflict from the first try.
 pub const RETRIES: usize = 1000;
 /// Bytes of a stored object.
 pub const MAX_OBJECT: usize = 3 << 20;
@@ -166,7 +172,33 @@ impl Registry {
 
 impl Resource {
     fn new(kind: Arc<Kind>, cache: &WatchCache, of_kind: Arc<ResourceCache>) -> Arc<Self> {
-        Arc::new(Self { kind, spec: of_kind.spec().clone(), store: cache.store().clone(), cache: of_kind })
+        Self::with(kind, cache, of_kind, (CancellationToken::new(), None))
+    }
+
+    fn with(
+        kind: Arc<Kind>,
+        cache: &WatchCache,
+        of_kind: Arc<ResourceCache>,
+        (replaced, converter): (CancellationToken, Option<Arc<Converter>>),
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            kind,
+            spec: of_kind.spec().clone(),
+            store: cache.store().clone(),
+            cache: of_kind,
+            replaced,
+            converter,
+        })
+    }
+
+    /// Who turns objects of one version into those of another.
+    pub fn converter(&self) -> Option<&Arc<Converter>> {
+        self.converter.as_ref()
+    }
+
+    /// Cancelled when watches that began with this state have to begin anew.
+    pub fn replaced(&self) -> &CancellationToken {
+        &self.replaced
     }
 
     /// The resource's name.
@@ -381,8 +413,8 @@ fn lost(error: StoreError) -> Result<Commit, RegistryError> {
 }
 
 /// An object as it is stored. Requests are bounded by their bodies, objects by this: patch upon patch would make one
-/// that every watcher is sent and every list reads, as large as somebody likes. etcd's own limit is half of it. An object
-/// that fits without the owners of its fields is stored without them
+/// that every watcher is sent and every list reads, as large as somebody likes. etcd's own limit is half of it. An
+/// object that fits without the owners of its fields is stored without them
 /// (`k8s.io/apiserver/pkg/endpoints/handlers/create.go`: `isTooLargeError`).
 fn encoded(value: &mut Value) -> Result<Bytes, RegistryError> {
     let bytes = encode_stored(value);

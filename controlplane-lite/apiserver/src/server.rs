@@ -14,12 +14,13 @@ use super::aggregation::Aggregation;
 use super::allocate::Cidr;
 use super::backends;
 use super::components::Components;
+use super::definitions::Definitions;
 use super::flow::Flow;
 use super::kubelet::{DialPolicy, KubeletTls};
 use super::metrics::Metrics;
 use super::outbound::ServicePort;
 use super::priority::Priority;
-use super::registry::{Registry, RegistryError};
+use super::registry::{Registry, RegistryError, Resource};
 use super::services::Services;
 use auth::authn::{Authenticator, UserInfo};
 use auth::authz::{Attributes, Authorizer};
@@ -59,6 +60,10 @@ pub struct Server {
     pub watch_frames: super::verbs::watch::shared::Shared,
     /// What else answers under `/healthz` and `/metrics`.
     pub components: Components,
+    /// The CustomResourceDefinitions, and what is served of them.
+    pub definitions: Definitions,
+    /// Woken when one may have to go.
+    pub cleanup: tokio::sync::Notify,
     pub(super) service_cidr: Cidr,
     /// CAs whose client certificates are users, PEM.
     pub(super) client_cas: String,
@@ -86,7 +91,7 @@ impl Server {
 
     /// Which addresses it connects to for others.
     pub fn dial_policy(&self) -> DialPolicy {
-        DialPolicy { advertise: self.advertise, services: self.service_cidr }
+        DialPolicy { advertise: self.advertise, services: self.services.ranges() }
     }
 
     /// `host:port` as clients are told.
@@ -155,6 +160,14 @@ impl View for Server {
 
     fn endpoint(&self, service: &ServicePort) -> Result<SocketAddr, String> {
         backends::endpoint(self, service)
+    }
+
+    fn any_in(&self, group: &str, plural: &str, namespace: &str) -> bool {
+        self.registry.get(group, plural).is_some_and(|resource| resource.cache().has_any_in(namespace))
+    }
+
+    fn stored(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.registry.get(group, plural)
     }
 
     fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>> {

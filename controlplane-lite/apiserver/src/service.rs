@@ -61,7 +61,7 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
         }
         Err(panic) => {
             server.metrics.panicked();
-            error!(verb = info.verb, path = info.path, panic = panic_text(panic.as_ref()), "handler panicked");
+            error!(verb = info.verb, path = info.path, panic = storage::panic_text(&*panic), "handler panicked");
             body::failure(&ApiError::plain(
                 500,
                 "This request caused apiserver to panic. Look in the logs for details.",
@@ -77,8 +77,8 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
     }
     server.metrics.end(labels, response.status().as_u16(), started.elapsed());
     drop(in_flight);
-    // Tunnels and logs may pause as long as they like; a watch that nobody reads would collect events. What is no tunnel or
-    // log after all is an answer like any other.
+    // Tunnels and logs may pause as long as they like; a watch that nobody reads would collect events. What is no
+    // tunnel or log after all is an answer like any other.
     let begun = response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if long && info.verb != "watch" && begun {
         return response;
@@ -94,15 +94,6 @@ struct Noted {
     held: Mutex<Held>,
     /// Unknown of whom nobody knows.
     class: OnceLock<Arc<Class>>,
-}
-
-/// What a panic said.
-pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("unknown")
 }
 
 async fn filtered(
@@ -223,8 +214,8 @@ async fn limited(
         let place = share.pools.place(&share.payer, to).await?;
         lock(held).place = Some(place);
     }
-    // A small patch of a large object is as much work as the object. To find that out may mean to look at all there are,
-    // so it takes a place, too.
+    // A small patch of a large object is as much work as the object. To find that out may mean to look at all there
+    // are, so it takes a place, too.
     let weight = weight.max(super::weigh::stored(server, info, query, &parts.headers)).max(copied(server, info, query));
     let request = Request::from_parts(parts, body::full(body));
     if weight < flow::LARGE_BODY {

@@ -21,8 +21,9 @@ use crate::allocate::Refused;
 use crate::call::Call;
 use crate::services::OpenGrant;
 use crate::status::{self, ApiError};
-use scheme::Kind;
+use crate::warnings;
 use scheme::access::str_at;
+use scheme::{Kind, meta};
 
 mod create;
 mod delete;
@@ -47,7 +48,7 @@ struct Asked<'c> {
 impl<'c> Asked<'c> {
     /// A write of the object itself.
     fn new(call: &'c Call, operation: Operation, dry_run: bool) -> Self {
-        let kind: &Kind = &call.resource.kind;
+        let kind: &Kind = call.ruling();
         let options = Options::Write(&call.query);
         Self { call, operation, kind, served: &call.kind, body: kind, dry_run, options }
     }
@@ -70,15 +71,32 @@ impl<'c> Asked<'c> {
         }
     }
 
-    async fn mutate(&self, name: &str, object: Option<&mut Value>, old: Option<&Value>) -> Result<(), ApiError> {
+    async fn mutate(&self, name: &str, mut object: Option<&mut Value>, old: Option<&Value>) -> Result<(), ApiError> {
         // Each try begins with nothing.
         let (server, memory) = (&*self.call.server, Memory::default());
-        Ok(server.admission.mutate(&self.request(name, old, &memory), object, server).await?)
+        server.admission.mutate(&self.request(name, old, &memory), object.as_deref_mut(), server).await?;
+        if let Some(object) = object {
+            dedup_owners(object, "contains duplicate entries after mutating admission happens");
+        }
+        Ok(())
     }
 
     async fn validate(&self, name: &str, object: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError> {
         let (server, memory) = (&*self.call.server, Memory::default());
         Ok(server.admission.validate(&self.request(name, old, &memory), object, server).await?)
+    }
+}
+
+/// Names each owner of an object once, and warns of what it took out (`dedupOwnerReferencesAndAddWarning` in
+/// `k8s.io/apiserver/pkg/endpoints/handlers/rest.go`).
+pub fn dedup_owners(object: &mut Value, found: &str) {
+    let taken = meta::dedup_owners(object);
+    if !taken.is_empty() {
+        warnings::add(format!(
+            ".metadata.ownerReferences {found}; API server dedups owner references in 1.20+, and may reject such \
+             requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            taken.join(", ")
+        ));
     }
 }
 

@@ -11,11 +11,15 @@ mod common;
 mod field_path;
 mod kinds;
 pub mod names;
+mod openapi;
 
 pub use columns::Columns;
 pub(crate) use common::{COLUMNS, SCHEMA, SELECTABLE, SUBRESOURCES, Spec, any_schema, same};
 pub use field_path::field_path;
-pub use kinds::{Described, ScalePaths, kinds_of};
+pub use kinds::{Described, ScalePaths, is_terminating, kinds_of};
+pub use openapi::definition;
+
+pub use crate::validation::extensions::approval::condition as approval;
 
 /// The group of CustomResourceDefinitions.
 pub const GROUP: &str = "apiextensions.k8s.io";

@@ -17,9 +17,6 @@ mod storage;
 const STATUS: Subresource = Subresource::own("status", STATUS_VERBS);
 const SCALE: Subresource = Subresource::of("scale", ("autoscaling", "v1", "Scale"), STATUS_VERBS);
 
-/// Kinds of a server that publishes what they define.
-pub static EXTENSIONS: &[KindInfo] = extensions::EXTENSIONS;
-
 /// All built-in kinds, group by group.
 pub static ALL: &[&[KindInfo]] = &[
     core::KINDS,
@@ -36,6 +33,7 @@ pub static ALL: &[&[KindInfo]] = &[
     policy::RBAC,
     storage::STORAGE,
     admission::ADMISSION,
+    extensions::EXTENSIONS,
     policy::SCHEDULING,
     policy::COORDINATION,
     policy::NODE,

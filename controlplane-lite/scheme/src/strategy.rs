@@ -184,6 +184,10 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// Adds to an object that is asked to go for the first time what has to happen before it does; `now` is the time as
+    /// objects carry it.
+    fn prepare_delete(&self, _object: &mut Value, _now: &str) {}
+
     /// Seconds until an object that [goes gracefully](Deletes::Gracefully) is gone; `asked` is what the request says.
     fn grace_period(&self, _object: &Value, _asked: Option<i64>) -> i64 {
         0

@@ -23,6 +23,7 @@ pub mod network;
 pub mod placement;
 pub mod pod;
 pub mod pod_status;
+pub mod quota;
 pub mod rbac;
 pub mod resize;
 pub mod resource;

@@ -16,8 +16,8 @@ mod rules;
 mod structure;
 
 /// Checks an `openAPIV3Schema` at a path. CEL rules are checked as far as that needs no evaluation. `errors` is what is
-/// known of the schema: what upstream's structural form has no place for is told where nothing else is. That the root is
-/// not nullable is checked before.
+/// known of the schema: what upstream's structural form has no place for is told where nothing else is. That the root
+/// is not nullable is checked before.
 pub fn validate_schema(schema: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     if let Err(problem) = raw::check(schema) {
         return errors.invalid(path, "", problem);

@@ -1,6 +1,6 @@
 //! Fills in defaults (`pkg/apiserver/schema/defaulting/{algorithm,prunenulls}.go` upstream), up to a size: a list in a
-//! default has items with defaults in turn, so that a schema of a few levels asks for more than any memory has. An object
-//! that gets there is too large to be stored.
+//! default has items with defaults in turn, so that a schema of a few levels asks for more than any memory has. An
+//! object that gets there is too large to be stored.
 
 use serde_json::Value;
 
@@ -29,9 +29,11 @@ impl Filler {
     fn value(&mut self, value: &mut Value, node: &Node) {
         match value {
             Value::Object(map) => {
-                for (name, inner) in node.properties() {
-                    if inner.default.is_some()
-                        && map.get(name).is_none_or(|value| value.is_null() && !inner.nullable)
+                for (name, inner) in node.defaulted() {
+                    if self.room == 0 {
+                        break;
+                    }
+                    if map.get(name).is_none_or(|value| value.is_null() && !inner.nullable)
                         && let Some(default) = self.default_of(inner, if map.is_empty() { OF_MAP } else { OF_FIELD })
                     {
                         map.insert(name.to_owned(), default);
@@ -60,6 +62,7 @@ impl Filler {
 
     fn replace_null(&mut self, value: &mut Value, node: &Node) {
         if value.is_null()
+            && self.room > 0
             && !node.nullable
             && let Some(default) = self.default_of(node, 0)
         {

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use scheme::jsonpath::go_json;
 use scheme::{FieldErrorKind, field::MAX_BYTES, field::go_quote};
 use serde_json::{Map, Value};
 
@@ -21,8 +22,8 @@ const MAX_STEPS: usize = 5_000_000;
 const ROOM: usize = 4 * MAX_BYTES;
 /// Steps that a problem takes for which there is no room: nobody waits for more of them.
 const UNTOLD: usize = 1000;
-/// Bytes of a problem that take one step more, told or not: its words can be as long as an enum or a key, and of several
-/// alternatives each has its own.
+/// Bytes of a problem that take one step more, told or not: its words can be as long as an enum or a key, and of
+/// several alternatives each has its own.
 const WORDS_PER_STEP: usize = 16;
 /// Bytes of a text that take one step more each time that it is looked through.
 const TEXT_PER_STEP: usize = 64;
@@ -317,7 +318,7 @@ impl Walk {
         if values.choices.iter().any(same) {
             return;
         }
-        let quoted = |choice: &Value| choice.as_str().map_or_else(|| go_quote(&choice.to_string()), go_quote);
+        let quoted = |choice: &Value| choice.as_str().map_or_else(|| go_quote(&go_json(choice)), go_quote);
         let detail: Vec<String> = values.choices.iter().map(quoted).collect();
         let detail = format!("supported values: {}", detail.join(", "));
         self.report(out, Some(at.text()), FieldErrorKind::NotSupported, Shown::Json(value), detail);

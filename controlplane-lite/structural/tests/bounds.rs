@@ -98,3 +98,30 @@ fn paths_of_unknown_fields_are_bounded() {
     let told = structural.prune(&mut object);
     assert!(matches!(&*told, [path] if path.len() < 2 << 20), "{}", told.len());
 }
+
+/// A definition may name as many keys of a list as it has room for, and an object may have as many items that have none.
+#[test]
+fn keys_that_items_do_not_have_cost_nothing() {
+    let keys: Vec<String> = (0..20_000).map(|n| format!("k{n}")).collect();
+    let list = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": keys,
+        "items": {"type": "object", "properties": {"k7": {"type": "string"}}}});
+    let mut items = vec![json!({}); 20_000];
+    items.extend([json!({"k7": "a"}), json!({"k7": "a", "x": 1}), json!({"k7": "b"})]);
+    assert_eq!(
+        problems(list, items.into()),
+        ["f[1]: Duplicate value: {}", "f[20001]: Duplicate value: {\"k7\":\"a\"}"]
+    );
+}
+
+/// A list may have more items than its schema has properties.
+#[test]
+fn properties_without_defaults_cost_nothing() {
+    let mut properties: serde_json::Map<String, Value> =
+        (0..20_000).map(|n| (format!("p{n}"), json!({"type": "string"}))).collect();
+    properties.insert("a".to_owned(), json!({"type": "integer", "default": 7}));
+    let schema = json!({"type": "object", "properties": {"l": {"type": "array", "items":
+        {"type": "object", "properties": properties}}}});
+    let mut object = json!({"l": vec![json!({}); 100_000]});
+    Structural::parse(&schema).unwrap().default(&mut object);
+    assert!(object["l"].as_array().unwrap().iter().all(|item| item == &json!({"a": 7})));
+}

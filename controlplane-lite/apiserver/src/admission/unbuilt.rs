@@ -7,9 +7,7 @@ use super::{Operation, Refusal, Request, View};
 use crate::warnings;
 
 /// Kinds that this control plane stores, and what does not happen.
-const KINDS: [(&str, &str, &str); 19] = [
-    ("", "limitranges", "LimitRange is not enforced: no defaults are set and no limits are checked"),
-    ("", "resourcequotas", "ResourceQuota is not enforced: nothing is counted and nothing is refused"),
+const KINDS: [(&str, &str, &str); 17] = [
     ("", "replicationcontrollers", "ReplicationController has no controller here: no pods will be made"),
     ("", "persistentvolumeclaims", "PersistentVolumeClaim has no controller here: only a claim bound by hand is used"),
     (

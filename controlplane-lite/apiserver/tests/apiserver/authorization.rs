@@ -74,6 +74,8 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("admissionregistration.k8s.io/validatingadmissionpolicies/status", "", ""),
     ("admissionregistration.k8s.io/validatingadmissionpolicybindings", "", ""),
     ("admissionregistration.k8s.io/validatingwebhookconfigurations", "", ""),
+    ("apiextensions.k8s.io/customresourcedefinitions", "", ""),
+    ("apiextensions.k8s.io/customresourcedefinitions/status", "", ""),
     ("apiregistration.k8s.io/apiservices", "", ""),
     ("apiregistration.k8s.io/apiservices/status", "", ""),
     ("apps/controllerrevisions", "", READ),

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::access::at;
 
-/// The steps of a path, and the schema of what is there. `brackets` says whether names may stand in quotes and brackets.
+/// The steps of a path, and the schema of what is there. `brackets` says whether names may stand in quotes and
+/// brackets.
 ///
 /// # Errors
 /// Why it is no path, or leads nowhere, in upstream's words.

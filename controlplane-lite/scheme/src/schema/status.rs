@@ -49,6 +49,10 @@ mod tests {
             ("CertificateSigningRequest", json!({})),
             ("CronJob", json!({})),
             (
+                "CustomResourceDefinition",
+                json!({"acceptedNames": {"kind": "", "plural": ""}, "conditions": null, "storedVersions": null}),
+            ),
+            (
                 "DaemonSet",
                 json!({"currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0}),
             ),

@@ -14,7 +14,7 @@ use crate::crd::{SchemaCheck, Spec, condition_is_true, same};
 use crate::field::{FieldErrors, Path};
 use crate::meta;
 
-mod approval;
+pub(crate) mod approval;
 mod conversion;
 mod schema;
 mod selectable;
@@ -22,6 +22,10 @@ mod version;
 
 const SPEC: Path<'static> = Path::new("spec");
 const STATUS: Path<'static> = Path::new("status");
+
+/// Versions that a definition may have. Upstream bounds only its bytes; each version is a document for all readers of
+/// the API.
+const MAX_VERSIONS: usize = 100;
 
 /// What holds for one write.
 struct Options<'a> {
@@ -193,6 +197,9 @@ fn scope(scope: &str, errors: &mut FieldErrors) {
 
 fn versions(spec: &Spec<'_>, options: &Options<'_>, errors: &mut FieldErrors) {
     let path = SPEC.child("versions");
+    if spec.versions.len() > MAX_VERSIONS {
+        return errors.too_many(&path, spec.versions.len(), MAX_VERSIONS);
+    }
     let mut names = HashSet::new();
     for (place, each) in spec.versions.iter().enumerate() {
         let path = path.index(place);

@@ -77,8 +77,8 @@ fn is_zero(value: &Value) -> bool {
     }
 }
 
-/// Whether upstream's structural form is the same without a keyword: empty lists, maps and pointers are told from absent
-/// ones there (`pkg/apiserver/schema/convert.go`).
+/// Whether upstream's structural form is the same without a keyword: empty lists, maps and pointers are told from
+/// absent ones there (`pkg/apiserver/schema/convert.go`).
 fn says_nothing(key: &str, value: &Value, nested: bool) -> bool {
     match key {
         "additionalProperties" => value.is_null() || nested && value == &Value::Bool(false),

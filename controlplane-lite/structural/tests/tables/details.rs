@@ -37,7 +37,8 @@ fn what_is_empty_is_something() {
     }
 }
 
-/// `k8s.io/kube-openapi/pkg/validation/validate/validator.go`: each constraint is followed by what it has against a value.
+/// `k8s.io/kube-openapi/pkg/validation/validate/validator.go`: each constraint is followed by what it has against a
+/// value.
 #[test]
 fn numbers_are_told_of_in_order() {
     let schema = json!({"type": "object", "properties": {"f": {
@@ -95,7 +96,8 @@ fn rules_name_fields_that_there_are() {
     assert_eq!(check(&unreadable), ["schema: Invalid value: \"\": OpenAPIV3Schema 'schema' is not supported"]);
 }
 
-/// Upstream prunes a default without looking into the metadata of what is embedded in it, and drops what is unknown there.
+/// Upstream prunes a default without looking into the metadata of what is embedded in it, and drops what is unknown
+/// there.
 #[test]
 fn defaults_may_have_unknown_metadata() {
     let embedded = json!({"type": "object", "x-kubernetes-embedded-resource": true,
@@ -135,4 +137,14 @@ fn definitions_are_told_once() {
     let schema = told(json!({"$schema": "x"}));
     assert_eq!(schema.len(), 1, "{schema:?}");
     assert!(schema[0].contains(root), "{schema:?}");
+}
+
+/// `kubeOpenAPIResultToFieldErrors` prints what is no text as Go's JSON.
+#[test]
+fn choices_are_printed_as_go_does() {
+    let schema = json!({"type": "object", "properties": {"f": {"enum": [1.0, 2.5e21, {"a<": 3.0}, [null, 1], "x"]}}});
+    let mut errors = FieldErrors::new();
+    Structural::parse(&schema).unwrap().validate(&json!({"f": "y"}), &mut errors);
+    let supported = r#"supported values: "1", "2.5e+21", "{\"a\\u003c\":3}", "[null,1]", "x""#;
+    assert_eq!(errors.0[0].detail, supported);
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Options, SPEC, schema, selectable};
 use crate::access::{at, bool_at, is_empty, list_at, str_at};
 use crate::crd::{COLUMNS, SCHEMA, SELECTABLE, SUBRESOURCES, Spec};
-use crate::field::{FieldErrors, Path};
+use crate::field::{FieldErrors, Path, is_print};
 
 /// What a column can be.
 const TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
@@ -78,13 +78,6 @@ fn deprecation(version: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             format!("must only contain printable UTF-8 characters; non-printable character found at index {place}"),
         );
     }
-}
-
-/// Go's `unicode.IsPrint`: of all spaces only the one.
-fn is_print(c: char) -> bool {
-    // After a letter, so that a mark that goes over it is one.
-    let shown = format!("a{c}").escape_debug().nth(1) == Some(c) || matches!(c, '\\' | '"' | '\'');
-    c == ' ' || shown && !c.is_whitespace() && !c.is_control()
 }
 
 fn subresources(subresources: &Value, path: &Path<'_>, errors: &mut FieldErrors) {

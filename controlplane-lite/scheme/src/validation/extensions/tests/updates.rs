@@ -122,6 +122,10 @@ fn a_bundle_that_is_used_stays_one() {
     assert_eq!(update(&established(good), &bundle(&certificate)), Vec::<String>::new());
     assert_eq!(update(&established(definition(&bundle("\n"))), &bundle(" \n")), Vec::<String>::new());
     assert_eq!(update(&established(definition(&json!({}))), &bundle("\n")), [bad]);
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for (mixed, problems) in [(format!("{broken}{certificate}"), 0), (broken.to_owned(), 1)] {
+        assert_eq!(update(&established(definition(&json!({}))), &bundle(&mixed)).len(), problems, "{mixed}");
+    }
     let mut folded = bundle(&certificate);
     let held = &mut folded["spec"]["conversion"]["webhook"]["clientConfig"]["caBundle"];
     *held = json!(held.as_str().unwrap().split_at(64).0.to_owned() + "\r\n" + held.as_str().unwrap().split_at(64).1);
