@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::outbound::ServicePort;
 use super::registry::{RegistryError, Resource, ResourceName};
 use auth::authn::UserInfo;
+use auth::authz::Attributes;
 use scheme::access::str_at;
 use scheme::{FieldErrors, Kind, Scheme};
 
@@ -30,6 +31,7 @@ mod nodes;
 mod on_nodes;
 mod optional;
 mod pod_security;
+pub mod policies;
 mod priority;
 mod resource_quota;
 mod runtime_class;
@@ -39,6 +41,7 @@ mod tolerations;
 mod unbuilt;
 pub mod webhooks;
 
+pub(crate) use chain::in_order;
 pub use chain::{Chain, Plugin, Selection};
 pub use context::{Memory, Options};
 
@@ -179,6 +182,11 @@ pub trait View: Send + Sync {
     fn each_in(&self, group: &str, plural: &str, namespace: &str, visit: &mut dyn FnMut(&Value));
     /// Whether the user may do that to an object of a resource, in a namespace or (empty) the cluster.
     fn may(&self, user: &UserInfo, verb: &str, group: &str, resource: (&str, &str), name: &str) -> bool;
+    /// Whether what is asked is allowed, and why.
+    fn authorize(&self, asked: &Attributes) -> (bool, String) {
+        let _ = asked;
+        (false, String::new())
+    }
     /// Whether tokens for the audience are tokens for this API.
     fn is_own_audience(&self, audience: &str) -> bool;
     /// Five characters for generated names.

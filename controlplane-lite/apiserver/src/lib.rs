@@ -22,6 +22,7 @@ mod deletion;
 mod documents;
 mod doubling;
 pub mod endpoints;
+mod expressions;
 pub mod flow;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -286,6 +287,7 @@ impl ApiServer {
         let aggregation = aggregation::Aggregation::new(&certificates.front_proxy_cert, &certificates.front_proxy_key)?;
         let running = CancellationToken::new();
         let scheme = scheme::builtin_with(&definitions::schema_check());
+        let scheme = scheme::with_expressions(&scheme, &expressions::check());
         let registry = registry::Registry::start(config.store.clone(), scheme, running.clone()).await?;
         let services = services::Services::new(cidr, config.node_ports);
         if let Some(stored) = registry.get("", "services") {
@@ -293,8 +295,12 @@ impl ApiServer {
         }
         let Chains { authn, authz, access } = access::build(&config, &registry)?;
         let metrics = metrics::Metrics::default();
+        let policies = admission::policies::plugins(&registry);
         let webhooks = admission::webhooks::plugins(&registry, metrics.webhooks());
-        let chain = admission::Chain::selected(config.plugins.into_iter().chain(webhooks), &config.admission);
+        let chain = admission::Chain::selected(
+            config.plugins.into_iter().chain(admission::in_order(policies, webhooks)),
+            &config.admission,
+        );
         let server = Arc::new(Server {
             registry,
             admission: chain.timed(metrics.admission()),

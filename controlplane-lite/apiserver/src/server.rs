@@ -132,6 +132,11 @@ impl View for Server {
         self.authz.authorize(&Attributes { name: name.to_owned(), ..asked }).allowed()
     }
 
+    fn authorize(&self, asked: &Attributes) -> (bool, String) {
+        let decision = self.authz.authorize(asked);
+        (decision.allowed(), decision.reason)
+    }
+
     fn is_own_audience(&self, audience: &str) -> bool {
         self.access.audiences().iter().any(|own| own == audience)
     }

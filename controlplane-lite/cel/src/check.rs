@@ -21,6 +21,8 @@ const MAX_PARTS: usize = 200;
 pub(crate) enum Reference {
     /// A type, as value.
     Type(Type),
+    /// A variable whose name has dots.
+    Variable(Arc<str>),
     /// A function. `qualified`: what stands before the dot is part of its name.
     Call { function: &'static Function, overloads: Vec<&'static str>, qualified: bool },
 }
@@ -169,12 +171,16 @@ impl Checker<'_> {
     fn select(&mut self, expr: &Expr, select: &Select) {
         if !select.test_only
             && let Some(name) = expr.qualified_name()
-            && let Some(named) = Env::type_named(&name)
             && !self.is_local(name.split('.').next().unwrap_or_default())
         {
-            self.set_type(expr, Type::Type(Some(named.clone().into())));
-            self.refer(expr, Reference::Type(named));
-            return;
+            if let Some(of) = self.env.variable(&name) {
+                self.set_type(expr, of.clone());
+                return self.refer(expr, Reference::Variable(name.into()));
+            }
+            if let Some(named) = Env::type_named(&name) {
+                self.set_type(expr, Type::Type(Some(named.clone().into())));
+                return self.refer(expr, Reference::Type(named));
+            }
         }
         let of = self.field(expr, &select.operand, &select.field, false);
         let of = if select.test_only { Type::Bool } else { self.mapping.substitute(&of, false) };

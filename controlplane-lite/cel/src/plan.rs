@@ -124,6 +124,10 @@ impl Planner<'_> {
         if let Some(Reference::Type(of)) = self.checked.reference(expr) {
             return Ok(Node::Constant(Value::Type(of.clone().into())));
         }
+        if let Some(Reference::Variable(name)) = self.checked.reference(expr) {
+            let base = Base::Variable(Arc::clone(name));
+            return Ok(Node::Attribute(Box::new(Attribute { base, qualifiers: Vec::new(), test_only: false })));
+        }
         match &expr.kind {
             Kind::Literal(literal) => Ok(Node::Constant(constant(literal))),
             Kind::Ident(name) => Ok(self.ident(name)),

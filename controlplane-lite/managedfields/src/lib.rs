@@ -11,6 +11,7 @@ mod annotation;
 mod cap;
 mod conflict;
 mod managed;
+mod partial;
 mod path;
 mod schema;
 mod set;
@@ -20,6 +21,7 @@ mod value;
 
 pub use conflict::{Cause, Conflicts};
 use managed::{Manager, Managers, Operation};
+pub use partial::merge;
 pub use schema::Place;
 pub use set::{Ownable, Set, Step};
 use update::Updater;

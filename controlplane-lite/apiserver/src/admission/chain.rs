@@ -161,6 +161,17 @@ impl Selection {
     }
 }
 
+/// Policies and webhooks as upstream has them: of each phase, the policies are first.
+pub(crate) fn in_order(
+    policies: impl IntoIterator<Item = Plugin>,
+    webhooks: impl IntoIterator<Item = Plugin>,
+) -> Vec<Plugin> {
+    let mut plugins: Vec<Plugin> = policies.into_iter().chain(webhooks).collect();
+    // A stable sort: what mutates, then what validates.
+    plugins.sort_by_key(|plugin| plugin.mutating.is_none());
+    plugins
+}
+
 /// The plugins in effect.
 #[derive(Debug)]
 pub struct Chain {

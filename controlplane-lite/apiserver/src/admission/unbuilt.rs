@@ -7,19 +7,9 @@ use super::{Operation, Refusal, Request, View};
 use crate::warnings;
 
 /// Kinds that this control plane stores, and what does not happen.
-const KINDS: [(&str, &str, &str); 17] = [
+const KINDS: [(&str, &str, &str); 15] = [
     ("", "replicationcontrollers", "ReplicationController has no controller here: no pods will be made"),
     ("", "persistentvolumeclaims", "PersistentVolumeClaim has no controller here: only a claim bound by hand is used"),
-    (
-        "admissionregistration.k8s.io",
-        "mutatingadmissionpolicies",
-        "MutatingAdmissionPolicy is not enforced: no expression is evaluated and nothing is changed",
-    ),
-    (
-        "admissionregistration.k8s.io",
-        "validatingadmissionpolicies",
-        "ValidatingAdmissionPolicy is not enforced: no expression is evaluated and nothing is refused",
-    ),
     ("apps", "daemonsets", "DaemonSet has no controller here: no pods will be made"),
     ("apps", "statefulsets", "StatefulSet has no controller here: no pods will be made"),
     (

@@ -17,10 +17,10 @@ use crate::registry::Registry;
 use auth::authn::UserInfo;
 
 mod call;
-mod hook;
+pub(super) mod hook;
 mod matching;
 mod mutating;
-mod request;
+pub(super) mod request;
 mod review;
 mod source;
 mod validating;
@@ -55,11 +55,6 @@ pub struct Condition<'a> {
 /// Judges an expression of a webhook's `matchConditions` (`matchconditions/matcher.go`); the error is why it could not.
 pub type Conditions = dyn Fn(&str, &Condition<'_>, &dyn View) -> Result<bool, String> + Send + Sync;
 
-/// Says of every expression that nobody here can judge it.
-fn unjudged(_: &str, _: &Condition<'_>, _: &dyn View) -> Result<bool, String> {
-    Err("expressions of matchConditions are not evaluated by this server".to_owned())
-}
-
 /// One phase: its webhooks, and what calling them takes.
 struct Webhooks {
     source: Source,
@@ -73,7 +68,7 @@ struct ValidatingWebhooks(Webhooks);
 
 /// Both plugins, over the configurations that a registry has; none where it has no such kinds.
 pub(crate) fn plugins(registry: &Registry, metrics: &Metrics) -> Vec<Plugin> {
-    let (outbound, conditions) = (Arc::new(Outbound::default()), Arc::new(unjudged));
+    let (outbound, conditions) = (Arc::new(Outbound::default()), Arc::new(crate::expressions::webhook_condition));
     let phase = |plural: &str, phase: Phase| {
         let configurations = registry.get(GROUP, plural)?;
         let source = Source::new(configurations.cache().clone(), outbound.clone());
@@ -87,7 +82,7 @@ pub(crate) fn plugins(registry: &Registry, metrics: &Metrics) -> Vec<Plugin> {
     mutating.into_iter().chain(validating).collect()
 }
 
-fn is_exempt(request: &Request<'_>) -> bool {
+pub(super) fn is_exempt(request: &Request<'_>) -> bool {
     request.kind.group == GROUP && EXEMPT.contains(&&*request.kind.kind)
 }
 

@@ -17,6 +17,7 @@ mod fidelity;
 mod kubectl;
 mod lifecycle;
 mod policies;
+mod policy_objects;
 mod published;
 mod quota;
 mod semantics;

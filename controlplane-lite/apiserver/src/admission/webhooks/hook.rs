@@ -14,7 +14,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// Which requests a webhook is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Rule {
+pub(in crate::admission) struct Rule {
     pub operations: Vec<String>,
     pub groups: Vec<String>,
     pub versions: Vec<String>,
@@ -25,7 +25,7 @@ pub(super) struct Rule {
 
 /// Where objects live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(in crate::admission) enum Scope {
     All,
     Cluster,
     Namespaced,
@@ -35,14 +35,14 @@ pub(super) enum Scope {
 
 /// Whom nobody minds, and what is a failure of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FailurePolicy {
+pub(in crate::admission) enum FailurePolicy {
     Ignore,
     Fail,
 }
 
 /// A webhook.
 #[derive(Debug)]
-pub(super) struct Hook {
+pub(in crate::admission) struct Hook {
     /// One of all: configuration, name, and which of that name.
     pub id: String,
     pub configuration: String,
@@ -68,7 +68,7 @@ pub(super) struct Hook {
 
 impl Hook {
     /// Reads a webhook of a configuration; `nth` counts those of its name before it.
-    pub(super) fn read(
+    pub(in crate::admission) fn read(
         configuration: &str,
         webhook: &Value,
         nth: usize,

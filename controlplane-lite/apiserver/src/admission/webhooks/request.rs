@@ -18,7 +18,7 @@ use scheme::{Kind, Text};
 const NAMESPACES: ResourceName = ResourceName { group: Text::Borrowed(""), plural: Text::Borrowed("namespaces") };
 
 /// What is the same for all webhooks that are asked about a request.
-pub(super) struct Asked<'a> {
+pub(in crate::admission) struct Asked<'a> {
     pub request: &'a Request<'a>,
     view: &'a dyn View,
     subject: Subject<'a>,
@@ -29,10 +29,10 @@ pub(super) struct Asked<'a> {
 }
 
 /// The resource as which a webhook is to see the object: the place of its kind, the request's own being the first.
-pub(super) type Seen = usize;
+pub(in crate::admission) type Seen = usize;
 
 impl<'a> Asked<'a> {
-    pub(super) fn new(request: &'a Request<'a>, view: &'a dyn View) -> Self {
+    pub(in crate::admission) fn new(request: &'a Request<'a>, view: &'a dyn View) -> Self {
         let served = request.served;
         let resource = Named { group: &served.group, version: &served.version, name: &served.plural };
         let is_namespace = request.is("", "namespaces");
@@ -54,7 +54,7 @@ impl<'a> Asked<'a> {
     }
 
     /// Whether the webhook is to be called, and as what it sees the object.
-    pub(super) async fn wants(
+    pub(in crate::admission) async fn wants(
         &self,
         hook: &Hook,
         object: Option<&Value>,
@@ -114,7 +114,7 @@ impl<'a> Asked<'a> {
     /// Whether all conditions hold (`Matcher.Match`): one that does not settles it, whatever else fails.
     fn judge(&self, hook: &Hook, object: Option<&Value>, seen: Seen, conditions: &Conditions) -> Result<bool, String> {
         let (object, old) = (object.map(|o| self.form(seen, o)), self.request.old.map(|o| self.form(seen, o)));
-        let request = self.question(seen, None, None).to_value();
+        let request = self.told(seen);
         let about =
             Condition { request: &request, object: object.as_deref(), old: old.as_deref(), user: self.request.user };
         let mut problems = Vec::new();
@@ -133,12 +133,12 @@ impl<'a> Asked<'a> {
     }
 
     /// The kind as which objects are sent.
-    pub(super) fn kind(&self, seen: Seen) -> &Kind {
+    pub(in crate::admission) fn kind(&self, seen: Seen) -> &Kind {
         seen.checked_sub(1).and_then(|place| self.others.get(place)).map_or(self.request.served, |kind| kind)
     }
 
     /// Whether the request carries the object itself, and not its Scale, its Eviction, or options.
-    pub(super) fn carries_object(&self) -> bool {
+    pub(in crate::admission) fn carries_object(&self) -> bool {
         self.body(0).is_none()
     }
 
@@ -147,7 +147,7 @@ impl<'a> Asked<'a> {
     }
 
     /// An object of the request in the form of what is seen.
-    pub(super) fn form<'v>(&self, seen: Seen, object: &'v Value) -> Cow<'v, Value> {
+    pub(in crate::admission) fn form<'v>(&self, seen: Seen, object: &'v Value) -> Cow<'v, Value> {
         match &self.kind(seen).conversion {
             Some(conversion) if self.carries_object() => Cow::Owned((*conversion.from_storage)(object.clone())),
             _ => Cow::Borrowed(object),
@@ -181,6 +181,11 @@ impl<'a> Asked<'a> {
         }
     }
 
+    /// The request as expressions see it: without its objects.
+    pub(in crate::admission) fn told(&self, seen: Seen) -> Value {
+        self.question(seen, None, None).to_value()
+    }
+
     /// The same, ready to be sent.
     pub(super) fn encode(&self, seen: Seen, object: Option<&Value>) -> Bytes {
         let (object, old) = (object.map(|o| self.form(seen, o)), self.request.old.map(|o| self.form(seen, o)));
@@ -188,12 +193,12 @@ impl<'a> Asked<'a> {
     }
 
     /// An annotation of the request, for who audits.
-    pub(super) fn annotate(&self, key: &str, value: &str) {
+    pub(in crate::admission) fn annotate(&self, key: &str, value: &str) {
         let Request { user, name, .. } = self.request;
         tracing::debug!(target: "audit", user = user.username, name, key, value, "admission");
     }
 
-    pub(super) fn view(&self) -> &'a dyn View {
+    pub(in crate::admission) fn view(&self) -> &'a dyn View {
         self.view
     }
 }
@@ -204,7 +209,7 @@ fn named<'k>(kind: &'k Kind, name: &'k str) -> Named<'k> {
 
 /// What was warned of an object whose owners a webhook made unreadable, as upstream warns of it
 /// (`endpoints/handlers/fieldmanager/admission.go`).
-pub(super) fn restore_owners(before: &Value, after: &mut Value) {
+pub(in crate::admission) fn restore_owners(before: &Value, after: &mut Value) {
     let (old, new) = (&before["metadata"]["managedFields"], &after["metadata"]["managedFields"]);
     if old == new || new.is_null() || managedfields::readable(new) {
         return;

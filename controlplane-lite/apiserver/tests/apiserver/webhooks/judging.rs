@@ -70,13 +70,39 @@ async fn who_is_asked_after_a_refusal() {
     assert_eq!((no.take().len(), yes.take().len()), (1, 0));
 }
 
-/// Nobody evaluates expressions here: it is as when one fails.
+/// Which objects a webhook is asked about is for its conditions to say.
+#[tokio::test]
+async fn conditions_choose_what_is_asked() {
+    let (_api, client) = start().await;
+    let hook = Hook::answering(|_| json!({"allowed": true})).await;
+    let conditions = json!({"matchConditions": [
+        {"name": "chosen", "expression": "object.metadata.name.startsWith('chosen')"},
+        {"name": "mine", "expression": "request.userInfo.username != 'nobody' && authorizer.requestResource.check('get').allowed()"}]});
+    configure(&client, VALIDATING, "a", &[hook.named("a.example.com", &conditions)]).await;
+    expect(post(&client, MAPS, &map("chosen-a")).await, StatusCode::CREATED);
+    expect(post(&client, MAPS, &map("other")).await, StatusCode::CREATED);
+    assert_eq!(hook.take().len(), 1);
+}
+
+/// A webhook is not configured with what is no expression.
+#[tokio::test]
+async fn conditions_that_do_not_compile_are_refused() {
+    let (_api, client) = start().await;
+    let hook = Hook::answering(|_| json!({"allowed": true})).await;
+    let webhook = hook.named("a.example.com", &json!({"matchConditions": [{"name": "c", "expression": "object.x >"}]}));
+    let config = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "a"}, "webhooks": [webhook]});
+    let refused = expect(post(&client, VALIDATING, &config).await, StatusCode::UNPROCESSABLE_ENTITY);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("matchConditions[0].expression: Invalid value"), "{message}");
+    assert!(message.contains("compilation failed: ERROR: <input>:1:11: Syntax error: "), "{message}");
+}
+
 #[tokio::test]
 async fn conditions_that_cannot_be_judged_follow_the_failure_policy() {
     let (_api, client) = start().await;
     let hook = Hook::answering(|_| json!({"allowed": false})).await;
-    let with =
-        |policy: &str| json!({"failurePolicy": policy, "matchConditions": [{"name": "c", "expression": "nonsense("}]});
+    let with = |policy: &str| json!({"failurePolicy": policy, "matchConditions": [{"name": "c", "expression": "object.missing > 1"}]});
     configure(&client, VALIDATING, "a", &[hook.named("a.example.com", &with("Ignore"))]).await;
     expect(post(&client, MAPS, &map("m")).await, StatusCode::CREATED);
     configure(&client, VALIDATING, "b", &[hook.named("b.example.com", &with("Fail"))]).await;
