@@ -35,6 +35,7 @@ mod negotiate;
 pub mod options;
 mod outbound;
 mod owners;
+mod policy_status;
 mod protobuf;
 mod registry;
 pub mod request_info;
@@ -221,6 +222,9 @@ fn spawn_tasks(server: &Arc<Server>) {
     let kept = server.clone();
     let work = move || ip_addresses::keep(kept.clone());
     tokio::spawn(background::keep("IP addresses", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || policy_status::keep(kept.clone());
+    tokio::spawn(background::keep("policy status", panics.clone(), work));
     let swept = Arc::downgrade(server);
     tokio::spawn(background::keep("sweep", panics, move || sweep(swept.clone())));
 }
