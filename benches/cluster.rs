@@ -354,7 +354,8 @@ async fn remove_all(pods: &Api<Pod>) -> Result<()> {
     Ok(())
 }
 
-/// Kills copepod and times its return: containerd runs on, so this is a warm start. What a node still removes takes its part.
+/// Kills copepod and times its return: containerd runs on, so this is a warm start. What a node still removes takes its
+/// part.
 async fn restart(node: &BenchNode, when: &str) -> Result<()> {
     let old = node.copepod_pid(0)?;
     let client = node.client().await?;

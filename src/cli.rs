@@ -264,6 +264,12 @@ pub struct ControlPlaneArgs {
     /// A file of policies for ABAC, a line each.
     #[arg(long)]
     pub authorization_policy_file: Option<PathBuf>,
+    /// Admission plugins that are on beside the default ones, by upstream's names.
+    #[arg(long, value_delimiter = ',')]
+    pub enable_admission_plugins: Vec<String>,
+    /// Admission plugins that are off although they are on by default.
+    #[arg(long, value_delimiter = ',')]
+    pub disable_admission_plugins: Vec<String>,
     /// A listening socket inherited from the parent process.
     #[arg(long, hide = true)]
     pub listen_fd: Option<RawFd>,

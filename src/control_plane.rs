@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use controlplane_lite::apiserver::admission::Selection;
 use controlplane_lite::apiserver::{self, ApiServer, AuthOptions, Certificates};
 use controlplane_lite::auth::authn::UserInfo;
 use controlplane_lite::auth::authn::service_account::Reference;
@@ -90,6 +91,7 @@ pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlP
         service_account_key: pki.service_account().clone(),
         auth: auth_options(&inputs.args)?,
         plugins: Vec::new(),
+        admission: admission(&inputs.args),
     })
     .await
     .context("start the API server")?;
@@ -113,6 +115,11 @@ pub async fn start(inputs: ControlPlaneInputs, tasks: &Tasks) -> Result<ControlP
     write_admin_kubeconfig(&pki, &inputs, now)?;
     renew_certificates(&api, &pki, &inputs, tasks);
     Ok(ControlPlane { api, pki })
+}
+
+/// Which admission plugins are asked for.
+pub fn admission(args: &ControlPlaneArgs) -> Selection {
+    Selection { enable: args.enable_admission_plugins.clone(), disable: args.disable_admission_plugins.clone() }
 }
 
 fn auth_options(args: &ControlPlaneArgs) -> Result<AuthOptions> {

@@ -11,6 +11,7 @@ use netproxy::cidr::Cidr4;
 use crate::cli::{
     AgentArgs, ClusterNet, Cni, ControlPlaneArgs, JoinArgs, KubeconfigArgs, NodeArgs, ServerArgs, UpArgs,
 };
+use crate::control_plane;
 use crate::node::UsageError;
 
 /// Which address of the Services' network is the DNS's, as with kubeadm.
@@ -165,6 +166,9 @@ fn control_plane(args: &ControlPlaneArgs, problems: &mut Problems) {
         });
     }
     authorization(args, problems);
+    for problem in control_plane::admission(args).problems() {
+        problems.check(false, || problem);
+    }
     if let Some(datastore) = &args.datastore {
         let hosts = datastore.strip_prefix("etcd://").filter(|hosts| hosts.split(',').all(is_host_and_port));
         problems.check(hosts.is_some(), || format!("--datastore={datastore}: etcd://host:port[,host:port…] is needed"));
@@ -270,6 +274,7 @@ mod tests {
             &["server", "--controllers=-deployment-controller,*", "--disable-scheduler"],
             &["server", "--authorization-mode=Node,RBAC,ABAC", "--authorization-policy-file=policies"],
             &["up", "--authorization-mode=AlwaysAllow"],
+            &["up", "--enable-admission-plugins=AlwaysPullImages", "--disable-admission-plugins=PodSecurity"],
             &["kubeconfig", "--server=https://[2001:db8::1]:6443"],
             &["kubeconfig", "--server=https://api.example.com"],
         ] {
@@ -333,6 +338,9 @@ mod tests {
             &["server", "--authorization-mode=Node,RBAC,Node"],
             &["server", "--authorization-mode=Node,ABAC"],
             &["server", "--authorization-policy-file=policies"],
+            &["server", "--enable-admission-plugins=Nope"],
+            &["server", "--disable-admission-plugins=Nope"],
+            &["up", "--enable-admission-plugins=PodSecurity", "--disable-admission-plugins=PodSecurity"],
         ] {
             assert_eq!(problems(words).len(), 1, "{words:?}: {:?}", problems(words));
         }

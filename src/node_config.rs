@@ -7,7 +7,6 @@ use agent::config::{AgentConfig, apply_kubelet_document};
 use anyhow::{Context, Result};
 use netproxy::config::apply_kube_proxy_configuration;
 use netproxy::services::ServiceProxyConfig;
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::node::UsageError;
@@ -60,8 +59,8 @@ fn apply_texts(
     let (mut applied, mut problems, mut seen) = (AppliedFiles::default(), Vec::new(), Vec::new());
     for (file, text) in texts {
         let mut documents = Vec::new();
-        for document in serde_norway::Deserializer::from_str(text) {
-            match Value::deserialize(document) {
+        for document in gojson::yaml::documents(text) {
+            match document {
                 Ok(Value::Null) => {}
                 Ok(document) => documents.push(document),
                 Err(error) => {

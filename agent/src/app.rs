@@ -32,6 +32,7 @@ use crate::events::{self, EventRecorder, EventType};
 use crate::eviction::EvictionManager;
 use crate::eviction::signals::MachineSignals;
 use crate::image::ImagePuller;
+use crate::image::records::PullRecords;
 use crate::node::facts::MachineInfo;
 use crate::node::{NodeStatusSync, NodeView, allocatable, capacity};
 use crate::objectcache::store::NoObjects;
@@ -113,6 +114,7 @@ struct App {
     client: Option<kube::Client>,
     runtime: Arc<dyn RuntimeService>,
     images: Arc<dyn ImageService>,
+    pulls: Arc<PullRecords>,
     clock: Clock,
     runtime_name: String,
     relist_health: RelistHealth,
@@ -127,6 +129,8 @@ impl App {
         let Inputs { mut config, client, runtime, images } = inputs;
         root::make(&config.paths.root)
             .with_context(|| format!("create the kubelet's root {}", config.paths.root.display()))?;
+        let pulls = PullRecords::load(config.image_verification.clone(), config.paths.root.join("image_manager"))
+            .context("read what is remembered of image pulls")?;
         let cgroups = if config.cgroups.per_qos {
             let tree = CgroupTree::detect(&config.cgroups).context("find cgroups")?;
             tree.set_up(all_pods(&config).cpu_shares).await.context("make the cgroup tree of pods")?;
@@ -155,6 +159,7 @@ impl App {
             client,
             runtime,
             images,
+            pulls,
             clock: Clock::System,
             runtime_name,
             relist_health,
@@ -323,7 +328,8 @@ impl App {
         });
         let services = self.start_services(tasks, token);
         let parallel = self.config.images.max_parallel_pulls;
-        let images = ImagePuller::new(self.images.clone(), objects.clone(), recorder.clone(), parallel);
+        let images = ImagePuller::new(self.images.clone(), objects.clone(), recorder.clone(), parallel)
+            .with_records(self.pulls.clone());
         let deps = Arc::new(Deps {
             settings: self.worker_settings(),
             runtime: self.runtime.clone(),
@@ -379,7 +385,8 @@ impl App {
             self.clock,
             name,
             settings,
-        );
+        )
+        .with_records(self.pulls.clone());
         let (unused_images, requests) = UnusedImages::channel();
         tasks.spawn("image collector", collector.run(requests, token.clone()));
         let policy = RotationPolicy {

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
 
+use crate::image::access::Verification;
+
 pub mod eviction;
 pub mod kubelet_config;
 
@@ -205,6 +207,8 @@ pub struct AgentConfig {
     pub dns: DnsSettings,
     pub cgroups: CgroupSettings,
     pub images: ImageSettings,
+    /// When a pod has to show that it may use an image that is here.
+    pub image_verification: Verification,
     pub static_pods: StaticPods,
     pub server: ServerSettings,
     pub logs: LogSettings,
@@ -263,6 +267,7 @@ impl AgentConfig {
                 min_age: Duration::from_secs(120),
                 enough_free: 10 << 30,
             },
+            image_verification: Verification::default(),
             static_pods: StaticPods {
                 file_interval: Duration::from_secs(20),
                 url_interval: Duration::from_secs(20),

@@ -201,7 +201,8 @@ pub fn go_duration(text: &str) -> Option<std::time::Duration> {
     duration(text).ok()
 }
 
-/// A static pod, or the list of them behind a URL: what is taken has names that are no paths, and is the same each time.
+/// A static pod, or the list of them behind a URL: what is taken has names that are no paths, and is the same each
+/// time.
 pub fn static_pods(text: &str) {
     if let Ok(pod) = static_pod::parse(text, PodOrigin::File, "node-1", "now") {
         let meta = &pod.metadata;
@@ -257,7 +258,7 @@ pub fn pull_secret(data: &[u8]) {
         ..Secret::default()
     };
     let found = credentials::for_image(&[&secret], &String::from_utf8_lossy(image));
-    let length: usize = found.iter().map(|auth| auth.username.len() + auth.password.len()).sum();
+    let length: usize = found.iter().map(|found| found.auth.username.len() + found.auth.password.len()).sum();
     assert!(length <= config.len(), "each entry says its own");
 }
 

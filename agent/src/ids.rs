@@ -140,7 +140,8 @@ impl fmt::Display for ObjectName {
     }
 }
 
-/// Whether a name is a DNS subdomain as upstream defines it (RFC 1123): what most objects, nodes among them, are called.
+/// Whether a name is a DNS subdomain as upstream defines it (RFC 1123): what most objects, nodes among them, are
+/// called.
 pub fn is_subdomain(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let is_part =

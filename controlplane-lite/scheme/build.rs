@@ -18,11 +18,12 @@ use k8s_openapi::api::{
     admissionregistration::v1 as admission, apps::v1 as apps, authentication::v1 as authentication,
     authorization::v1 as authorization, autoscaling, batch::v1 as batch, certificates::v1 as certificates,
     coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, events::v1 as events,
-    networking::v1 as networking, node::v1 as node, policy::v1 as policy, rbac::v1 as rbac,
-    scheduling::v1 as scheduling, storage::v1 as storage,
+    flowcontrol::v1 as flowcontrol, networking::v1 as networking, node::v1 as node, policy::v1 as policy,
+    rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
@@ -73,7 +74,7 @@ fn roots(g: &mut SchemaGenerator) {
         core::Pod, core::PodTemplate, core::ReplicationController, core::ResourceQuota, core::Secret, core::Service,
         core::ServiceAccount,
     );
-    generate!(g: apiextensions::CustomResourceDefinition);
+    generate!(g: apiextensions::CustomResourceDefinition, apiregistration::APIService);
     generate!(g:
         admission::MutatingAdmissionPolicy, admission::MutatingAdmissionPolicyBinding,
         admission::MutatingWebhookConfiguration, admission::ValidatingAdmissionPolicy,
@@ -90,6 +91,7 @@ fn roots(g: &mut SchemaGenerator) {
         coordination::Lease,
         discovery::EndpointSlice,
         events::Event,
+        flowcontrol::FlowSchema, flowcontrol::PriorityLevelConfiguration,
         networking::IPAddress, networking::Ingress, networking::IngressClass, networking::NetworkPolicy,
         networking::ServiceCIDR,
         node::RuntimeClass,

@@ -25,6 +25,8 @@ const MAX_OPEN: usize = 16;
 const MAX_PENDING: usize = 256;
 /// How many of all levels together are remembered when measuring, which finds those again by counting.
 const MAX_MEASURED: usize = 1 << 16;
+/// Files with several names that are remembered when measuring.
+const MAX_LINKED: usize = 1 << 17;
 /// How often a directory is gone over that somebody else fills meanwhile.
 const MAX_PASSES: u32 = 100;
 
@@ -275,11 +277,11 @@ impl std::ops::AddAssign for Space {
 /// What a file or tree takes on its own file system; mounts in it are not
 /// entered. What cannot be read, or goes meanwhile, is not counted.
 pub fn space(path: &Path) -> Space {
-    space_by(path, MAX_MEASURED)
+    space_by(path, MAX_MEASURED, MAX_LINKED)
 }
 
-/// The same with so many names remembered at most.
-fn space_by(path: &Path, names: usize) -> Space {
+/// The same with so many names of directories and so many linked files remembered at most.
+fn space_by(path: &Path, names: usize, linked: usize) -> Space {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Space::default() };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     let Ok(parent) = open(parent, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) else {
@@ -287,15 +289,15 @@ fn space_by(path: &Path, names: usize) -> Space {
     };
     // The root may be a mount itself: its own device is what counts.
     let Ok(stat) = fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) else { return Space::default() };
-    let mut count = Count { device: stat.st_dev, names, remembered: 0, space: Space::default(), links: HashSet::new() };
+    let mut count = Count::new(stat.st_dev, names, linked);
     count.add(&stat);
     if !is_directory(&stat) {
-        return count.space;
+        return count.total();
     }
     let mut descent = Descent::default();
     match openat(&parent, name, DIRECTORY, Mode::empty()).and_then(Level::new) {
         Ok(root) => descent.push(count.begun(root)),
-        Err(_) => return count.space,
+        Err(_) => return count.total(),
     }
     while let Some(level) = descent.open.back_mut() {
         if level.progress.pending.is_empty() && level.progress.more {
@@ -316,7 +318,7 @@ fn space_by(path: &Path, names: usize) -> Space {
             descent.push(count.begun(below));
         }
     }
-    count.space
+    count.total()
 }
 
 fn is_directory(stat: &FileStat) -> bool {
@@ -330,10 +332,26 @@ struct Count {
     names: usize,
     remembered: usize,
     space: Space,
+    /// How many files with several names may be remembered, and those that are.
+    linked: usize,
     links: HashSet<Identity>,
+    /// Of the others' inodes, in parts of [`WHOLE`].
+    shares: u64,
 }
 
+/// An inode in as many parts as a file can have names, and more.
+const WHOLE: u64 = 1 << 32;
+
 impl Count {
+    fn new(device: u64, names: usize, linked: usize) -> Self {
+        Self { device, names, remembered: 0, space: Space::default(), linked, links: HashSet::new(), shares: 0 }
+    }
+
+    fn total(mut self) -> Space {
+        self.space.inodes = self.space.inodes.saturating_add((self.shares + WHOLE / 2) / WHOLE);
+        self.space
+    }
+
     /// A level with what is in it counted, and its subdirectories pending.
     fn begun(&mut self, mut level: Level) -> Level {
         self.go_on(&mut level);
@@ -380,11 +398,21 @@ impl Count {
         }
     }
 
-    /// Hard links share one inode, which counts once.
+    /// Hard links share one inode, which counts once. When too many are there to remember them, each counts for its
+    /// part: who can make a link to a file can mostly make it in the same tree alone.
     fn add(&mut self, stat: &FileStat) {
-        if is_directory(stat) || stat.st_nlink < 2 || self.links.insert(identity(stat)) {
-            let bytes = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+        let bytes = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+        if is_directory(stat) || stat.st_nlink < 2 {
             self.space += Space { bytes, inodes: 1 };
+        } else if self.links.len() < self.linked {
+            if self.links.insert(identity(stat)) {
+                self.space += Space { bytes, inodes: 1 };
+            }
+        } else if !self.links.contains(&identity(stat)) {
+            #[allow(clippy::useless_conversion, reason = "the kernel's type is smaller elsewhere")]
+            let names = u64::from(stat.st_nlink);
+            self.space += Space { bytes: bytes.div_ceil(names), inodes: 0 };
+            self.shares = self.shares.saturating_add(WHOLE / names);
         }
     }
 }

@@ -100,6 +100,12 @@ impl FakeRuntime {
         self.state().remote_images.insert(name.to_owned());
     }
 
+    /// The same of one that is given away for a password alone.
+    pub fn add_private_image(&self, name: &str, password: &str) {
+        self.add_remote_image(name);
+        self.state().passwords.insert(name.to_owned(), password.to_owned());
+    }
+
     /// Makes a runtime handler known beside the default one.
     pub fn add_handler(&self, name: &str) {
         self.state().handlers.insert(name.to_owned());

@@ -1,5 +1,5 @@
-//! What the fuzz targets call: the readers of what runtimes, images and the kernel say, each with what holds of whatever
-//! it reads.
+//! What the fuzz targets call: the readers of what runtimes, images and the kernel say, each with what holds of
+//! whatever it reads.
 
 use std::path::Path;
 

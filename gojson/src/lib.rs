@@ -1,9 +1,10 @@
 //! Objects of the API as Go reads them, for clients whose typed model is stricter. What the API accepts has to be
 //! readable: Go's clients write a time that is not set as `null`, and read that as the zero time. Pure; it makes no
-//! requests and keeps nothing. Whoever watches decides what becomes of an object that cannot be read even so. Beside them
-//! the [`duration`]s of Go.
+//! requests and keeps nothing. Whoever watches decides what becomes of an object that cannot be read even so. Beside
+//! them the [`duration`]s of Go, and [`yaml`] as Kubernetes reads it.
 
 pub mod duration;
+pub mod yaml;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;

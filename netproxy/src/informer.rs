@@ -1,6 +1,6 @@
 //! Watches that no object can stop. What the API accepts, we read: a field that is null counts as
-//! absent, and our types have few fields that could be something else than they expect. An object that cannot be read even so is
-//! skipped, named in a warning and counted; the others go on.
+//! absent, and our types have few fields that could be something else than they expect. An object that cannot be read
+//! even so is skipped, named in a warning and counted; the others go on.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

@@ -1,5 +1,5 @@
-//! Notes of what settings of the kernel were before they were changed, so that they can be undone. A note is replaced as
-//! a whole: whoever dies in between leaves the former one.
+//! Notes of what settings of the kernel were before they were changed, so that they can be undone. A note is replaced
+//! as a whole: whoever dies in between leaves the former one.
 
 use std::path::Path;
 use std::{fs, io};

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::init;
@@ -73,8 +72,8 @@ pub fn node_config(files: &[PathBuf], serving: Option<&(PathBuf, PathBuf)>) -> R
 fn over_defaults<'t>(mut kubelet: Value, texts: impl Iterator<Item = &'t str>) -> serde_norway::Result<String> {
     let mut documents = Vec::new();
     for text in texts {
-        for document in serde_norway::Deserializer::from_str(text) {
-            match Value::deserialize(document)? {
+        for document in gojson::yaml::documents(text) {
+            match document? {
                 Value::Object(fields) if fields.get("kind") == Some(&kubelet["kind"]) => {
                     for (name, value) in fields {
                         kubelet[name] = value;
@@ -222,8 +221,7 @@ mod tests {
         let kubelet = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\nmaxPods: 7\nimageGCHighThresholdPercent: 90\n";
         let proxy = "kind: KubeProxyConfiguration\napiVersion: kubeproxy.config.k8s.io/v1alpha1\n";
         let text = over_defaults(kubelet_defaults(), [&format!("{kubelet}---\n{proxy}") as &str].into_iter()).unwrap();
-        let documents: Vec<Value> =
-            serde_norway::Deserializer::from_str(&text).map(|document| Value::deserialize(document).unwrap()).collect();
+        let documents: Vec<Value> = gojson::yaml::documents(&text).map(Result::unwrap).collect();
         assert_eq!(documents[0]["maxPods"], 7);
         assert_eq!(documents[0]["imageGCHighThresholdPercent"], 90);
         assert_eq!(documents[0]["evictionHard"]["nodefs.available"], "0%");

@@ -35,8 +35,8 @@ pub fn other_copepod() -> Option<u32> {
     nodes.next().map(|process| process.pid)
 }
 
-/// How deep in cgroups of pods a process below `/proc` is. A container that shares the node's network is deeper than the
-/// node itself, and no node, whatever it is called; a node may be in a pod of somebody else's.
+/// How deep in cgroups of pods a process below `/proc` is. A container that shares the node's network is deeper than
+/// the node itself, and no node, whatever it is called; a node may be in a pod of somebody else's.
 fn pods_around(process: &Path) -> usize {
     let cgroups = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
     let paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));

@@ -24,8 +24,8 @@ pub struct Sample {
 #[derive(Debug, Default)]
 pub struct Rest {
     last: Option<Sample>,
-    /// Quiet looks since memory was given back, and the pages that were in use again after [`SETTLING`] of them. Nothing
-    /// when work came before: what it left says nothing about rest.
+    /// Quiet looks since memory was given back, and the pages that were in use again after [`SETTLING`] of them.
+    /// Nothing when work came before: what it left says nothing about rest.
     given: Option<(u32, u64)>,
 }
 

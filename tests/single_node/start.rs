@@ -113,8 +113,8 @@ fn pods_run_while_the_kubelets_port_is_taken() -> Result<()> {
     Ok(())
 }
 
-/// A machine whose only address is that of a link which leads nowhere. Whoever starts a node there is told what it waits
-/// for, not only when the time is up, and the node comes up when an address does. It logs where it was asked to.
+/// A machine whose only address is that of a link which leads nowhere. Whoever starts a node there is told what it
+/// waits for, not only when the time is up, and the node comes up when an address does. It logs where it was asked to.
 #[test]
 fn what_a_start_waits_for_is_told_at_once() -> Result<()> {
     let machine = machine::new("alone")?;

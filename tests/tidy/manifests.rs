@@ -14,14 +14,18 @@ const CRATES: &[(&str, &[&str])] = &[
     ("agent", &["cri", "gojson", "netproxy", "quantity"]),
     ("controlplane-lite/storage", &[]),
     ("controlplane-lite/pki", &[]),
-    ("controlplane-lite/scheme", &["pki", "quantity"]),
+    ("controlplane-lite/scheme", &["pki", "quantity", "quota"]),
     ("controlplane-lite/structural", &["scheme"]),
     ("controlplane-lite/auth", &["pki", "storage"]),
     ("controlplane-lite/managedfields", &["scheme"]),
-    ("controlplane-lite/apiserver", &["auth", "gojson", "managedfields", "pki", "quantity", "scheme", "storage"]),
+    ("controlplane-lite/quota", &["quantity"]),
+    (
+        "controlplane-lite/apiserver",
+        &["auth", "gojson", "managedfields", "pki", "quantity", "quota", "scheme", "storage"],
+    ),
     ("controlplane-lite/client", &["gojson"]),
     ("controlplane-lite/scheduler", &["client", "quantity"]),
-    ("controlplane-lite/controllers", &["client", "pki"]),
+    ("controlplane-lite/controllers", &["client", "pki", "quota"]),
     ("controlplane-lite", &["apiserver", "auth", "client", "controllers", "pki", "scheduler", "scheme", "storage"]),
 ];
 

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::{AgentConfig, Authorization, CgroupDriver, TlsMinVersion, eviction};
 use crate::convert::quantity::nanos;
+use crate::image::access::{Verification, check_listed};
 
 /// What is wrong with a configuration file; every problem, one a line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +57,6 @@ const IGNORED: &[&str] = &[
     "healthzBindAddress",
     "healthzPort",
     "imageMaximumGCAge",
-    "imagePullCredentialsVerificationPolicy",
     "imageServiceEndpoint",
     "iptablesDropBit",
     "iptablesMasqueradeBit",
@@ -76,7 +76,6 @@ const IGNORED: &[&str] = &[
     "oomScoreAdj",
     "podCIDR",
     "podsPerCore",
-    "preloadedImagesVerificationAllowlist",
     "protectKernelDefaults",
     "qosReserved",
     "readOnlyPort",
@@ -108,7 +107,6 @@ type Asks = fn(&Value) -> bool;
 
 /// Fields of [`IGNORED`] that protect something.
 const PROTECTIONS: &[(&str, Asks)] = &[
-    ("imagePullCredentialsVerificationPolicy", |v| v.as_str() != Some("NeverVerify")),
     ("podsPerCore", |v| v.as_i64() != Some(0)),
     ("protectKernelDefaults", |v| v.as_bool() != Some(false)),
     ("qosReserved", |v| v.as_object().is_none_or(|map| !map.is_empty())),
@@ -311,6 +309,7 @@ const FIELDS: &[(&str, Setter)] = &[
     ("imageGCHighThresholdPercent", set!(c.images.gc_high_percent = percent)),
     ("imageGCLowThresholdPercent", set!(c.images.gc_low_percent = percent)),
     ("imageMinimumGCAge", set!(c.images.min_age = time)),
+    ("imagePullCredentialsVerificationPolicy", verification),
     ("kubeReserved", reserve),
     ("maxParallelImagePulls", set!(c.images.max_parallel_pulls = some)),
     ("maxPods", set!(c.node.max_pods = parse)),
@@ -324,6 +323,8 @@ const FIELDS: &[(&str, Setter)] = &[
     }),
     ("nodeStatusReportFrequency", set!(c.node.status_report = positive_time)),
     ("nodeStatusUpdateFrequency", set!(c.node.status_update = positive_time)),
+    // What it is without the other is up to `image_allowlist`.
+    ("preloadedImagesVerificationAllowlist", |_, value| parse::<Vec<String>>(value).map(drop)),
     ("podLogsDir", set!(c.paths.pod_logs = parse)),
     ("podPidsLimit", |c, value| {
         c.cgroups.pod_pids_limit = Some(parse::<i64>(value)?).filter(|n| *n > 0);
@@ -353,7 +354,7 @@ const FIELDS: &[(&str, Setter)] = &[
 /// Lays the file's settings over `config`. Nothing is changed on error.
 pub fn apply_kubelet_configuration(config: &mut AgentConfig, yaml: &str) -> Result<Applied, ConfigError> {
     let fail = |problem: String| ConfigError { problems: vec![problem] };
-    let value: Value = serde_norway::from_str(yaml).map_err(|e| fail(e.to_string()))?;
+    let value = gojson::yaml::first(yaml).map_err(|e| fail(e.to_string()))?;
     apply_kubelet_document(config, value)
 }
 
@@ -367,7 +368,7 @@ pub fn apply_kubelet_document(config: &mut AgentConfig, document: Value) -> Resu
             problems.push(format!("{key}: must be {expect}"));
         }
     }
-    let pulls = image_pulls(&map);
+    let (pulls, listed) = (image_pulls(&map), image_allowlist(&map));
     for (key, value) in map.into_iter().filter(|(k, v)| k != "apiVersion" && k != "kind" && !v.is_null()) {
         if let Some((_, set)) = FIELDS.iter().chain(eviction::FIELDS).find(|(name, _)| *name == key) {
             if let Err(problem) = set(&mut next, value) {
@@ -383,6 +384,16 @@ pub fn apply_kubelet_document(config: &mut AgentConfig, document: Value) -> Resu
         } else {
             problems.push(format!("{key}: unknown field"));
         }
+    }
+    match (listed, &mut next.image_verification) {
+        (Ok(listed), Verification::ExceptListed(all)) => *all = listed,
+        (Ok(listed), _) if listed.is_empty() => {}
+        (Ok(_), _) => problems.push(
+            "preloadedImagesVerificationAllowlist: goes together with imagePullCredentialsVerificationPolicy: \
+             NeverVerifyAllowlistedImages"
+                .to_owned(),
+        ),
+        (Err(problem), _) => problems.push(problem),
     }
     match pulls {
         Ok(Some(parallel)) => next.images.max_parallel_pulls = parallel,
@@ -410,6 +421,27 @@ fn image_pulls(map: &serde_json::Map<String, Value>) -> Result<Option<Option<usi
         (Some(true), None) => Ok(Some(Some(1))),
         (Some(false), None) => Ok(Some(None)),
         (None, None) => Ok(None),
+    }
+}
+
+fn verification(config: &mut AgentConfig, value: Value) -> Result<(), String> {
+    config.image_verification = match parse::<String>(value)?.as_str() {
+        "NeverVerify" => Verification::Never,
+        "NeverVerifyPreloadedImages" => Verification::ExceptPreloaded,
+        "NeverVerifyAllowlistedImages" => Verification::ExceptListed(Vec::new()),
+        "AlwaysVerify" => Verification::Always,
+        other => return Err(format!("{other:?} is no policy")),
+    };
+    Ok(())
+}
+
+/// The images that are for everybody, as far as the file says so. A list that is none is told of beside.
+fn image_allowlist(map: &serde_json::Map<String, Value>) -> Result<Vec<String>, String> {
+    let listed = map.get("preloadedImagesVerificationAllowlist").and_then(Value::as_array);
+    let listed: Vec<String> = listed.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    match listed.iter().find_map(|pattern| check_listed(pattern).err()) {
+        Some(problem) => Err(format!("preloadedImagesVerificationAllowlist: {problem}")),
+        None => Ok(listed),
     }
 }
 
@@ -499,6 +531,27 @@ enforceNodeAllocatable: [kube-reserved]
             "maxParallelImagePulls: -1",
         ] {
             assert!(of(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn images_are_verified_as_the_file_says() {
+        const POLICY: &str = "imagePullCredentialsVerificationPolicy";
+        const LIST: &str = "preloadedImagesVerificationAllowlist";
+        for (text, expect) in [
+            (String::new(), Some(Verification::ExceptPreloaded)),
+            (format!("{POLICY}: NeverVerify"), Some(Verification::Never)),
+            (format!("{POLICY}: AlwaysVerify\n{LIST}: []"), Some(Verification::Always)),
+            (
+                format!("{LIST}: [reg.example/*]\n{POLICY}: NeverVerifyAllowlistedImages"),
+                Some(Verification::ExceptListed(vec!["reg.example/*".to_owned()])),
+            ),
+            (format!("{LIST}: [reg.example/*]"), None),
+            (format!("{LIST}: [nginx]\n{POLICY}: NeverVerifyAllowlistedImages"), None),
+            (format!("{LIST}: [1]\n{POLICY}: NeverVerifyAllowlistedImages"), None),
+            (format!("{POLICY}: Sometimes"), None),
+        ] {
+            assert_eq!(apply(&text).ok().map(|(config, _)| config.image_verification), expect, "{text}");
         }
     }
 

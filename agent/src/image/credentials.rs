@@ -159,20 +159,31 @@ fn of_secret(secret: &Secret) -> Entries {
     }
 }
 
+/// A credential for an image.
+#[derive(Clone, Debug)]
+pub struct Found<'s> {
+    /// What holds it.
+    pub secret: &'s Secret,
+    /// User and password.
+    pub auth: AuthConfig,
+}
+
 /// Every credential of the secrets that fits the image, the most specific first.
-pub fn for_image(secrets: &[&Secret], image: &str) -> Vec<AuthConfig> {
+pub fn for_image<'s>(secrets: &[&'s Secret], image: &str) -> Vec<Found<'s>> {
     let Ok(reference) = Reference::parse(image) else { return Vec::new() };
-    let entries = secrets.iter().flat_map(|secret| of_secret(secret));
-    let mut all: Vec<(String, AuthConfig)> =
-        entries.filter_map(|(key, entry)| Some((place(&key), entry.unwrap_or_default().credentials()?))).collect();
+    let entries = secrets.iter().flat_map(|secret| of_secret(secret).into_iter().map(move |entry| (*secret, entry)));
+    let credential = |(secret, (key, entry)): (&'s Secret, (String, Option<Entry>))| {
+        Some((place(&key), Found { secret, auth: entry.unwrap_or_default().credentials()? }))
+    };
+    let mut all: Vec<(String, Found<'s>)> = entries.filter_map(credential).collect();
     all.sort_by(|(a, _), (b, _)| Reverse(a).cmp(&Reverse(b)));
     let repository = reference.repository();
     let on_hub = reference.domain == DEFAULT_DOMAIN;
     // Docker Hub's old name counts where nothing else does.
     let places: &[fn(&str, &str) -> bool] =
         if on_hub { &[matches, |place, _| place == "index.docker.io"] } else { &[matches] };
-    let fitting = |fits: &fn(&str, &str) -> bool| -> Vec<AuthConfig> {
-        all.iter().filter(|(place, _)| fits(place, &repository)).map(|(_, auth)| auth.clone()).collect()
+    let fitting = |fits: &fn(&str, &str) -> bool| -> Vec<Found<'s>> {
+        all.iter().filter(|(place, _)| fits(place, &repository)).map(|(_, found)| found.clone()).collect()
     };
     places.iter().map(fitting).find(|found| !found.is_empty()).unwrap_or_default()
 }
@@ -191,7 +202,7 @@ mod tests {
     fn users(keys: &[&str], image: &str) -> Vec<String> {
         let auths: BTreeMap<&str, _> = keys.iter().map(|key| (*key, BTreeMap::from([("username", *key)]))).collect();
         let text = serde_json::json!({"auths": auths}).to_string();
-        for_image(&[&secret(".dockerconfigjson", &text)], image).into_iter().map(|auth| auth.username).collect()
+        for_image(&[&secret(".dockerconfigjson", &text)], image).into_iter().map(|found| found.auth.username).collect()
     }
 
     #[test]
@@ -245,7 +256,7 @@ mod tests {
     fn user_and_password_are_written_in_many_ways() {
         let auth = |fields: &str| {
             let s = secret(".dockercfg", &format!("{{\"reg.example\": {{{fields}}}}}"));
-            let found = for_image(&[&s], "reg.example/a").into_iter().next()?;
+            let found = for_image(&[&s], "reg.example/a").into_iter().next()?.auth;
             Some((found.username, found.password))
         };
         let pair = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
@@ -271,8 +282,9 @@ mod tests {
     #[test]
     fn an_entry_without_a_value_takes_no_other_one_with_it() {
         let text = r#"{"auths": {"docker.io": null, "reg.example": {"auth": "dTpw"}}, "credsStore": null}"#;
-        let found = for_image(&[&secret(".dockerconfigjson", text)], "reg.example/a");
-        assert_eq!(found.iter().map(|auth| auth.username.as_str()).collect::<Vec<_>>(), ["u"]);
+        let secret = secret(".dockerconfigjson", text);
+        let found = for_image(&[&secret], "reg.example/a");
+        assert_eq!(found.iter().map(|found| found.auth.username.as_str()).collect::<Vec<_>>(), ["u"]);
     }
 
     #[test]

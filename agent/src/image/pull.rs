@@ -4,11 +4,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use cri::images::Reference;
 use cri::types::{Image, SandboxConfig};
 use cri::{CriError, ImageRef, ImageService};
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use tokio::sync::Semaphore;
 
+use super::access::PullSecret;
+use super::records::{Look, Pull, PullRecords};
 use super::{credentials, name};
 use crate::convert::security::ImageUser;
 use crate::convert::spec;
@@ -72,12 +75,22 @@ impl PullError {
     }
 }
 
+/// Why a pull failed.
+#[derive(Debug, thiserror::Error)]
+enum PullFailure {
+    #[error(transparent)]
+    Runtime(#[from] CriError),
+    #[error("failed to record image pull intent: {0}")]
+    Record(std::io::Error),
+}
+
 /// Pulls images for pods.
 #[derive(Debug)]
 pub struct ImagePuller {
     images: Arc<dyn ImageService>,
     objects: Arc<dyn ObjectReader>,
     events: EventRecorder,
+    records: Arc<PullRecords>,
     places: Option<Semaphore>,
 }
 
@@ -90,11 +103,17 @@ impl ImagePuller {
         parallel: Option<usize>,
     ) -> Self {
         let places = parallel.map(|n| Semaphore::new(n.max(1)));
-        Self { images, objects, events, places }
+        Self { images, objects, events, records: Arc::default(), places }
     }
 
-    /// The image of `container`, pulled when its policy says so, unless a pull has to
-    /// wait because the last one failed of `back_off`.
+    /// With what is known of earlier pulls.
+    #[must_use]
+    pub fn with_records(self, records: Arc<PullRecords>) -> Self {
+        Self { records, ..self }
+    }
+
+    /// The image of `container`, pulled when its policy says so or the pod has not shown that it may use the one that
+    /// is here, unless a pull has to wait because the last one failed of `back_off`.
     pub async fn ensure(
         &self,
         pod: &Pod,
@@ -112,8 +131,10 @@ impl ImagePuller {
         let policy = name::policy(container.image_pull_policy.as_deref(), &named);
         if policy != "Always"
             && let Some(image) = self.inspect(&reference).await?
+            && self.may_use(pod, &reference, &image.id).await
         {
-            let text = format!("Container image \"{wanted}\" already present on machine");
+            let text =
+                format!("Container image \"{wanted}\" already present on machine and can be accessed by the pod");
             self.events.container(pod, &container.name, EventType::Normal, "Pulled", text);
             return Ok(ensured(image));
         }
@@ -128,6 +149,20 @@ impl ImagePuller {
             return Err(PullError::BackOff { image: wanted.to_owned(), last: format!("ErrImagePull: {last}") });
         }
         self.pull(pod, container, wanted, &reference, sandbox).await
+    }
+
+    /// Whether an image that is here is for this pod.
+    async fn may_use(&self, pod: &Pod, reference: &ImageRef, id: &ImageRef) -> bool {
+        // It is a name: a tag was added to it.
+        let Ok(image) = Reference::parse(reference.as_str()) else { return false };
+        if self.records.look(reference.as_str(), &image, id) == Look::Open {
+            return true;
+        }
+        let secrets = self.secrets(pod).await;
+        let borrowed: Vec<&Secret> = secrets.iter().map(Arc::as_ref).collect();
+        let shown = credentials::for_image(&borrowed, reference.as_str());
+        let shown: Vec<_> = shown.iter().map(|found| PullSecret::new(&found.secret.metadata, &found.auth)).collect();
+        self.records.admits(&image, id, &shown).await
     }
 
     async fn inspect(&self, image: &ImageRef) -> Result<Option<Image>, PullError> {
@@ -151,9 +186,12 @@ impl ImagePuller {
             None => None,
         };
         let began = Instant::now();
-        match self.pull_with_secrets(pod, reference, sandbox).await {
-            Ok(id) => {
+        match self.begin_and_pull(pod, reference, sandbox).await {
+            Ok((pull, id, by)) => {
                 let image = self.inspect(&id).await?.or(self.inspect(reference).await?);
+                if let Ok(read) = Reference::parse(reference.as_str()) {
+                    pull.succeeded(&read, image.as_ref().map_or(&id, |image| &image.id), by.as_ref()).await;
+                }
                 let size = image.as_ref().map_or(0, |i| i.size);
                 let text = format!(
                     "Successfully pulled image \"{wanted}\" in {:?} ({:?} including waiting). Image size: {size} bytes.",
@@ -172,12 +210,24 @@ impl ImagePuller {
         }
     }
 
-    async fn pull_with_secrets(
+    /// Pulls an image: what is to be told what came of it, the local id, and the credential that it came by.
+    async fn begin_and_pull(
         &self,
         pod: &Pod,
         reference: &ImageRef,
         sandbox: &SandboxConfig,
-    ) -> Result<ImageRef, CriError> {
+    ) -> Result<(Pull, ImageRef, Option<PullSecret>), PullFailure> {
+        let pull = self.records.begin(reference.as_str()).await.map_err(PullFailure::Record)?;
+        match self.pull_with_secrets(pod, reference, sandbox).await {
+            Ok((id, by)) => Ok((pull, id, by)),
+            Err(error) => {
+                pull.failed().await;
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn secrets(&self, pod: &Pod) -> Vec<Arc<Secret>> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
         let mut secrets: Vec<Arc<Secret>> = Vec::new();
         for wanted in spec::spec(pod).image_pull_secrets.iter().flatten() {
@@ -192,21 +242,27 @@ impl ImagePuller {
                 ),
             }
         }
+        secrets
+    }
+
+    async fn pull_with_secrets(
+        &self,
+        pod: &Pod,
+        reference: &ImageRef,
+        sandbox: &SandboxConfig,
+    ) -> Result<(ImageRef, Option<PullSecret>), CriError> {
+        let secrets = self.secrets(pod).await;
         let borrowed: Vec<&Secret> = secrets.iter().map(Arc::as_ref).collect();
-        let credentials = credentials::for_image(&borrowed, reference.as_str());
-        if credentials.is_empty() {
-            return self.images.pull_image(reference, None, sandbox).await;
-        }
         let mut last = None;
-        for auth in &credentials {
-            match self.images.pull_image(reference, Some(auth), sandbox).await {
-                Ok(id) => return Ok(id),
+        for found in credentials::for_image(&borrowed, reference.as_str()) {
+            match self.images.pull_image(reference, Some(&found.auth), sandbox).await {
+                Ok(id) => return Ok((id, Some(PullSecret::new(&found.secret.metadata, &found.auth)))),
                 Err(error) => last = Some(error),
             }
         }
         match last {
             Some(error) => Err(error),
-            None => self.images.pull_image(reference, None, sandbox).await,
+            None => Ok((self.images.pull_image(reference, None, sandbox).await?, None)),
         }
     }
 }
@@ -214,3 +270,6 @@ impl ImagePuller {
 fn ensured(image: Image) -> EnsuredImage {
     EnsuredImage { id: image.id, user: ImageUser { uid: image.uid, username: image.username } }
 }
+
+#[cfg(test)]
+mod tests;

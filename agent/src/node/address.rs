@@ -12,8 +12,8 @@ fn of_default_route() -> Option<IpAddr> {
 }
 
 /// The configured addresses, else that of the default route, as upstream (pkg/kubelet/nodestatus/setters.go,
-/// `NodeAddress`); loopback as the last resort, so that a machine without a network still is a node. The first link that
-/// has an address may be a bridge for containers, where nobody else reaches the node.
+/// `NodeAddress`); loopback as the last resort, so that a machine without a network still is a node. The first link
+/// that has an address may be a bridge for containers, where nobody else reaches the node.
 pub fn node_ips(configured: &[IpAddr]) -> Vec<IpAddr> {
     if !configured.is_empty() {
         return configured.to_vec();

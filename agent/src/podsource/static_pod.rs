@@ -232,7 +232,7 @@ mod tests {
             ("volumes: [{name: v, flexVolume: {driver: d, secretRef: {name: s}}}]", "secrets"),
             ("volumes: [{name: v, iscsi: {targetPortal: t, iqn: i, lun: 0, secretRef: {name: s}}}]", "secrets"),
             ("volumes: [{name: v, rbd: {monitors: [m], image: i, secretRef: {name: s}}}]", "secrets"),
-            ("volumes: [{name: v, scaleIO: {gateway: g, system: y, secretRef: {name: s}}}]", "secrets"),
+            ("volumes: [{name: v, scaleIO: {gateway: g, system: z, secretRef: {name: s}}}]", "secrets"),
             ("volumes: [{name: v, storageos: {secretRef: {name: s}}}]", "secrets"),
             ("resourceClaims: [{name: c}]", "resourceclaims"),
             ("volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]", "persistentvolumeclaims"),
@@ -300,13 +300,25 @@ mod tests {
     #[test]
     fn yaml_is_read_as_its_json() {
         let merged = "x: &x {image: i}\napiVersion: v1\nkind: Pod\n\
-            metadata: {name: web, labels: {a: null, 1: x, true: y}}\n\
-            spec: {terminationGracePeriodSeconds: 7.0, containers: [{<<: *x, name: a}]}";
+            metadata: {name: web, labels: {a: null, 1: x, true: 'y', 010: \"0644\"}}\n\
+            spec: {terminationGracePeriodSeconds: 7.0, hostNetwork: yes, hostPID: off, enableServiceLinks: N,\n\
+            \x20 containers: [{<<: *x, name: a, stdin: On, ports: [{containerPort: 8_080}]}],\n\
+            \x20 volumes: [{name: d, downwardAPI: {defaultMode: 0640}}, {name: e, downwardAPI: {defaultMode: 0o17}}]}";
         let pod = read(merged).unwrap();
         let labels: Vec<(String, String)> = pod.metadata.labels.unwrap().into_iter().collect();
-        let expect = [("1", "x"), ("true", "y")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let expect = [("1", "x"), ("8", "0644"), ("true", "y")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         assert_eq!(labels, expect);
-        assert_eq!(pod.spec.unwrap().termination_grace_period_seconds, Some(7));
+        let spec = pod.spec.unwrap();
+        assert_eq!(spec.termination_grace_period_seconds, Some(7));
+        assert_eq!(
+            (spec.host_network, spec.host_pid, spec.enable_service_links),
+            (Some(true), Some(false), Some(false))
+        );
+        let container = &spec.containers[0];
+        assert_eq!((container.stdin, container.ports.as_ref().unwrap()[0].container_port), (Some(true), 8080));
+        let modes = spec.volumes.iter().flatten().map(|v| v.downward_api.as_ref().unwrap().default_mode);
+        assert_eq!(modes.collect::<Vec<_>>(), [Some(0o640), Some(15)]);
+        assert!(read(&WEB.replace("{name: web}", "{name: web, labels: {a: y}}")).is_err(), "a text has to be quoted");
         let twice =
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a, name: web}\nspec: {containers: [{name: a, image: i}]}";
         assert_eq!(read(twice).unwrap().metadata.name.as_deref(), Some("web-node1"));

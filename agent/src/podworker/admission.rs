@@ -81,8 +81,8 @@ impl Admission {
         });
     }
 
-    /// Counts a pod no longer against new ones: its source has it no more, so whoever chose this node for the new ones did
-    /// not count it either, however long it takes to end (pkg/kubelet/kubelet.go: `GetActivePods`).
+    /// Counts a pod no longer against new ones: its source has it no more, so whoever chose this node for the new ones
+    /// did not count it either, however long it takes to end (pkg/kubelet/kubelet.go: `GetActivePods`).
     pub fn forget(&self, uid: &PodUid) {
         self.with(|taken| {
             if let Some(taken) = taken.get_mut(uid) {

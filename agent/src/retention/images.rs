@@ -15,6 +15,7 @@ use super::plan::images::{ImageRecord, Seen, Thresholds, bytes_to_free, removabl
 use crate::clock::Clock;
 use crate::config::ImageSettings;
 use crate::events::{EventRecorder, EventType};
+use crate::image::records::PullRecords;
 use crate::node::facts::Disk;
 
 const PERIOD: Duration = Duration::from_secs(300);
@@ -52,6 +53,7 @@ pub struct ImageCollector {
     seen: HashMap<ImageRef, Seen>,
     /// Whether nobody has looked yet.
     first_look: bool,
+    records: Arc<PullRecords>,
 }
 
 impl ImageCollector {
@@ -70,7 +72,14 @@ impl ImageCollector {
             min_age: SignedDuration::try_from(settings.min_age).unwrap_or(SignedDuration::MAX),
             enough_free: settings.enough_free,
         };
-        Self { images, runtime, events, clock, node_name, thresholds, seen: HashMap::new(), first_look: true }
+        let (seen, records) = (HashMap::new(), Arc::default());
+        Self { images, runtime, events, clock, node_name, thresholds, seen, first_look: true, records }
+    }
+
+    /// Forgets pulls of images that are gone in these records.
+    #[must_use]
+    pub fn with_records(self, records: Arc<PullRecords>) -> Self {
+        Self { records, ..self }
     }
 
     /// Runs until cancelled, and removes all that is unused when `requests` says so.
@@ -130,7 +139,9 @@ impl ImageCollector {
     /// Learns which images there are and removes unused ones of `wanted` bytes
     /// in all; returns how many bytes those had that went.
     async fn free(&mut self, wanted: u64) -> Result<u64, CriError> {
+        let before = self.records.moment();
         let images = self.images.list_images().await?;
+        self.records.forget_others(&images.iter().map(|image| image.id.as_str()).collect(), before).await;
         let used = self.in_use(&images).await?;
         let now = self.clock.steady();
         self.seen.retain(|id, _| images.iter().any(|i| i.id == *id));

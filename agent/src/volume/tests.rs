@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec, TokenRequestStatus};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
@@ -66,6 +66,18 @@ impl FakeReader {
     fn set_secret(&self, name: &str, data: &[(&str, &str)]) {
         let data = data.iter().map(|(k, v)| ((*k).to_owned(), ByteString(v.as_bytes().to_vec()))).collect();
         self.secrets.lock().unwrap().insert(name.into(), Secret { data: Some(data), ..Secret::default() });
+    }
+
+    /// A pull secret of a registry's password.
+    pub(crate) fn set_pull_secret(&self, name: &str, uid: &str, registry: &str, password: &str) {
+        let text = json!({"auths": {registry: {"username": "u", "password": password}}}).to_string();
+        let secret = Secret {
+            metadata: ObjectMeta { uid: Some(uid.to_owned()), name: Some(name.to_owned()), ..ObjectMeta::default() },
+            type_: Some("kubernetes.io/dockerconfigjson".to_owned()),
+            data: Some([(".dockerconfigjson".to_owned(), ByteString(text.into_bytes()))].into()),
+            ..Secret::default()
+        };
+        self.secrets.lock().unwrap().insert(name.into(), secret);
     }
 
     fn found<T>(&self, kind: &'static str, name: &ObjectName, value: Option<T>) -> Result<Arc<T>, ObjectError> {

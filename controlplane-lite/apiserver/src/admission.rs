@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 use super::outbound::ServicePort;
-use super::registry::{RegistryError, ResourceName};
+use super::registry::{RegistryError, Resource, ResourceName};
 use auth::authn::UserInfo;
 use auth::authz::Attributes;
 use scheme::access::str_at;
@@ -21,21 +21,27 @@ use scheme::{FieldErrors, Kind, Scheme};
 mod certificates;
 mod chain;
 mod context;
+mod default_classes;
+mod limit_ranger;
 mod mountable_secrets;
 mod namespace_lifecycle;
 mod node_restriction;
 mod nodes;
+mod on_nodes;
+mod optional;
 mod pod_security;
 pub mod policies;
 mod priority;
+mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod storage;
 mod tolerations;
 mod unbuilt;
 pub mod webhooks;
 
 pub(crate) use chain::in_order;
-pub use chain::{Chain, Plugin};
+pub use chain::{Chain, Plugin, Selection};
 pub use context::{Memory, Options};
 
 /// What a request does to an object.
@@ -209,6 +215,16 @@ pub trait View: Send + Sync {
     /// Why there is none, in upstream's words.
     fn endpoint(&self, service: &ServicePort) -> Result<SocketAddr, String> {
         Err(format!("service {:?} not found", service.name))
+    }
+    /// Whether a namespace has any object of a resource: asked with every request, so it has to cost next to nothing.
+    fn any_in(&self, group: &str, plural: &str, namespace: &str) -> bool {
+        let mut any = false;
+        self.each_in(group, plural, namespace, &mut |_| any = true);
+        any
+    }
+    /// The resource stored as `group/plural`, for who writes there on its own account. Nothing where nothing is stored.
+    fn stored(&self, _group: &str, _plural: &str) -> Option<Arc<Resource>> {
+        None
     }
     /// Waits until every write that was answered before can be seen here.
     fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>>;

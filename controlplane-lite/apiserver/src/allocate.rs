@@ -84,6 +84,10 @@ impl Cidr {
 pub struct Pools {
     cidr: Cidr,
     addresses: Bitmap,
+    /// Ranges that were added later, of which addresses are given, too. They may overlap.
+    added: Vec<Cidr>,
+    /// Addresses that are held outside the first range, whether or not in another one.
+    outside: HashSet<Ipv4Addr>,
     ports: Bitmap,
     port_range: (u16, u16),
 }
@@ -124,6 +128,8 @@ impl Pools {
         Self {
             cidr,
             addresses: Bitmap::new(1, cidr.size() - 1),
+            added: Vec::new(),
+            outside: HashSet::new(),
             ports: Bitmap::new(port_range.0.into(), u32::from(port_range.1) + 1),
             port_range,
         }
@@ -132,9 +138,7 @@ impl Pools {
     /// Marks what a stored Service holds.
     pub fn occupy(&mut self, service: &Value) {
         for address in addresses(service) {
-            if let Some(index) = self.cidr.index(address) {
-                self.addresses.take(index);
-            }
+            self.take_address(address);
         }
         for port in held_ports(service) {
             self.ports.take(port.into());
@@ -144,13 +148,56 @@ impl Pools {
     /// The same pools with nothing taken.
     #[must_use]
     pub fn emptied(&self) -> Self {
-        Self::new(self.cidr, self.port_range)
+        Self { added: self.added.clone(), ..Self::new(self.cidr, self.port_range) }
+    }
+
+    /// Gives addresses of these ranges beside the first. What is held stays held.
+    pub fn set_added(&mut self, added: Vec<Cidr>) {
+        self.added = added;
+    }
+
+    /// All ranges that addresses are given of.
+    pub fn ranges(&self) -> impl Iterator<Item = Cidr> + Clone + '_ {
+        std::iter::once(self.cidr).chain(self.added.iter().copied())
+    }
+
+    /// Takes an address; false when it was taken. One of no range is taken like any other.
+    fn take_address(&mut self, address: Ipv4Addr) -> bool {
+        match self.cidr.index(address) {
+            Some(index) => self.addresses.take(index),
+            None => self.outside.insert(address),
+        }
+    }
+
+    /// Takes a free address, of a range that was added when the first is full.
+    fn take_any_address(&mut self, random: &mut dyn FnMut(u32) -> u32) -> Option<Ipv4Addr> {
+        let first = self.addresses.take_any(1 + static_band(self.cidr.size()), random);
+        if let Some(index) = first {
+            return Some(self.cidr.nth(index));
+        }
+        for cidr in self.added.clone() {
+            let end = cidr.size() - 1;
+            let upper = (1 + static_band(cidr.size())).min(end);
+            for (from, to) in [(upper, end), (1, upper)] {
+                let span = to.saturating_sub(from);
+                let start = random(span.max(1)) % span.max(1);
+                let all = (0..span).map(|i| cidr.nth(from + (start + i) % span));
+                let is_free =
+                    |address: &Ipv4Addr| self.cidr.index(*address).is_none() && !self.outside.contains(address);
+                let found = all.into_iter().find(is_free);
+                if let Some(address) = found {
+                    self.outside.insert(address);
+                    return Some(address);
+                }
+            }
+        }
+        None
     }
 
     /// Marks what a grant took.
     pub fn retake(&mut self, grant: &Grant) {
-        for index in grant.taken_ips.iter().filter_map(|address| self.cidr.index(*address)) {
-            self.addresses.take(index);
+        for address in &grant.taken_ips {
+            self.take_address(*address);
         }
         for port in &grant.taken_ports {
             self.ports.take((*port).into());
@@ -174,8 +221,11 @@ impl Pools {
 
     fn free(&mut self, ips: &[Ipv4Addr], ports: &[u16]) {
         for address in ips {
-            if let Some(index) = self.cidr.index(*address) {
-                self.addresses.release(index);
+            match self.cidr.index(*address) {
+                Some(index) => self.addresses.release(index),
+                None => {
+                    self.outside.remove(address);
+                }
             }
         }
         for port in ports {
@@ -200,7 +250,7 @@ impl Pools {
             keep_allocated(service, old);
         }
         set_families(service, &mut errors);
-        external_addresses(service, old, self.cidr, &mut errors);
+        external_addresses(service, old, self.ranges(), &mut errors);
         let filled = self
             .fill_addresses(service, old, &mut grant, &mut errors, random)
             .and_then(|()| self.fill_ports(service, old, &mut grant, &mut errors, random))
@@ -238,9 +288,7 @@ impl Pools {
         if wanted == "None" {
             set_ip(service, "None");
         } else if wanted.is_empty() {
-            let upper = 1 + static_band(self.cidr.size());
-            let index = self.addresses.take_any(upper, random).ok_or_else(|| Refused::full("a serviceIP"))?;
-            let address = self.cidr.nth(index);
+            let address = self.take_any_address(random).ok_or_else(|| Refused::full("a serviceIP"))?;
             grant.taken_ips.push(address);
             set_ip(service, &address.to_string());
         } else {
@@ -271,23 +319,20 @@ impl Pools {
             set_ip(service, wanted);
             return;
         }
-        match self.cidr.index(address) {
-            None => {
-                let why = format!(
-                    "failed to allocate IP {wanted}: the provided IP ({wanted}) is not in the valid range. The range \
-                     of valid IPs is {}",
-                    self.cidr
-                );
-                errors.invalid(&path, json!([wanted]), why);
-            }
-            Some(index) if self.addresses.take(index) => {
-                grant.taken_ips.push(address);
-                set_ip(service, wanted);
-            }
-            Some(_) => {
-                let why = format!("failed to allocate IP {wanted}: provided IP is already allocated");
-                errors.invalid(&path, json!([wanted]), why);
-            }
+        if !self.ranges().any(|range| range.index(address).is_some()) {
+            let ranges: Vec<String> = self.ranges().map(|range| range.to_string()).collect();
+            let why = format!(
+                "failed to allocate IP {wanted}: the provided IP ({wanted}) is not in the valid range. The range of \
+                 valid IPs is {}",
+                ranges.join(", ")
+            );
+            errors.invalid(&path, json!([wanted]), why);
+        } else if self.take_address(address) {
+            grant.taken_ips.push(address);
+            set_ip(service, wanted);
+        } else {
+            let why = format!("failed to allocate IP {wanted}: provided IP is already allocated");
+            errors.invalid(&path, json!([wanted]), why);
         }
     }
 

@@ -14,8 +14,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::body::{Body, BodyError, boxed};
 use super::doubling::Doubling;
-use super::flow::Permit;
-use super::serve::{Connection, Trust};
+use super::flow::{Permit, QUEUE};
+use super::serve::{CLOSE_TIMEOUT, Connection, Trust};
 use super::snapshots::Loan;
 
 /// How often it is looked which answers are taken.
@@ -53,6 +53,11 @@ const PATIENCE: Patience = Patience { sweeps: UNREAD.as_secs() / SWEEP.as_secs()
 /// When somebody waits for what it holds.
 const WANTED: Patience = Patience { sweeps: 2, pace: 320 * 1024 };
 
+/// Seconds after which somebody who waits gets what is not taken: a sweep finds that they wait, others that they still
+/// do, and the other requests on the connection have their time.
+const WAITED_FOR: u64 = (1 + WANTED.sweeps) * SWEEP.as_secs() + CLOSE_TIMEOUT.as_secs();
+const _: () = assert!(WAITED_FOR < QUEUE.as_secs());
+
 impl Patience {
     /// Whether it is at an end after so many sweeps, with so many bytes taken meanwhile.
     fn is_over(&self, sweeps: u64, taken: u64) -> bool {
@@ -87,8 +92,8 @@ impl Watched {
     }
 }
 
-/// What an answer holds. Its body has a part in it, and so has each part of the body that was handed out and lies, unsent,
-/// somewhere in the connection.
+/// What an answer holds. Its body has a part in it, and so has each part of the body that was handed out and lies,
+/// unsent, somewhere in the connection.
 #[derive(Debug)]
 struct Hold {
     permits: Vec<Permit>,
@@ -493,6 +498,26 @@ mod tests {
         let _unsent = part(&mut answer).await;
         drop(Box::pin(world.pool.take("a", 1)).as_mut().now_or_never());
         assert_eq!(world.ends(50), Some(13), "nobody waits any more");
+    }
+
+    /// Nobody else waits before or after them, and nobody comes back.
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_alone_gets_what_is_not_taken() {
+        let world = World::new();
+        let mut answer = world.send(endless());
+        let unsent = part(&mut answer).await;
+        let sweeps = async {
+            // The first comes just too early to find them.
+            let mut looks = tokio::time::interval(SWEEP);
+            while world.connection.told().now_or_never().is_none() {
+                looks.tick().await;
+                world.answers.sweep();
+            }
+            tokio::time::sleep(CLOSE_TIMEOUT).await;
+            drop((answer, unsent));
+        };
+        let (got, ()) = futures::join!(world.pool.take("a", 1), sweeps);
+        assert!(got.is_some());
     }
 
     #[tokio::test]

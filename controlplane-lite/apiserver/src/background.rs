@@ -7,8 +7,6 @@ use futures::FutureExt as _;
 use prometheus_client::metrics::counter::Counter;
 use tracing::error;
 
-use super::service::panic_text;
-
 /// Pause after a panic: what panics at once shall not do nothing else.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -21,7 +19,7 @@ where
         let run = async { work().await };
         let Err(panic) = AssertUnwindSafe(run).catch_unwind().await else { return };
         panics.inc();
-        error!(task = name, panic = panic_text(&*panic), "a task of the server panicked and begins anew");
+        error!(task = name, panic = storage::panic_text(&*panic), "a task of the server panicked and begins anew");
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -36,7 +34,8 @@ mod tests {
     use http::StatusCode;
     use serde_json::json;
     use storage::memory::MemoryStore;
-    use storage::{Entry, EventStream, Key, Page, Precondition, Put, Range, Revision, Store, StoreError};
+    use storage::testing::Delegate;
+    use storage::{Put, Revision, Store, StoreError};
 
     use crate::testing::{Ca, admin, config, delete, expect, get, post};
     use crate::{ApiServer, Config};
@@ -44,20 +43,17 @@ mod tests {
     /// A store that panics on each first write of an object whose key has one of some texts in it.
     #[derive(Debug)]
     struct Shaky {
-        inner: MemoryStore,
+        inner: Arc<MemoryStore>,
         shaky: std::sync::Mutex<Vec<&'static str>>,
         panics: AtomicU64,
     }
 
     #[async_trait]
-    impl Store for Shaky {
-        async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-            self.inner.get(key).await
+    impl Delegate for Shaky {
+        fn inner(&self) -> Arc<dyn Store> {
+            self.inner.clone()
         }
-        async fn list(&self, range: Range) -> Result<Page, StoreError> {
-            self.inner.list(range).await
-        }
-        async fn put(&self, put: Put) -> Result<Revision, StoreError> {
+        async fn on_put(&self, put: Put) -> Result<Revision, StoreError> {
             let panics = {
                 let mut shaky = self.shaky.lock().unwrap();
                 let at = shaky.iter().position(|text| put.key.as_str().contains(text));
@@ -69,30 +65,12 @@ mod tests {
             }
             self.inner.put(put).await
         }
-        async fn delete(&self, key: &Key, precondition: Precondition) -> Result<(Revision, Entry), StoreError> {
-            self.inner.delete(key, precondition).await
-        }
-        async fn watch(&self, prefix: &str, after: Revision) -> Result<EventStream, StoreError> {
-            self.inner.watch(prefix, after).await
-        }
-        async fn request_progress(&self) -> Result<(), StoreError> {
-            self.inner.request_progress().await
-        }
-        async fn compact(&self, before: Revision) -> Result<(), StoreError> {
-            self.inner.compact(before).await
-        }
-        async fn current_revision(&self) -> Result<Revision, StoreError> {
-            self.inner.current_revision().await
-        }
-        async fn close(&self) -> Result<(), StoreError> {
-            self.inner.close().await
-        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_panics_in_the_background_is_done_all_the_same() {
         const ENDPOINTS: &str = "/api/v1/namespaces/default/endpoints/kubernetes";
-        let store = Arc::new(Shaky { inner: MemoryStore::new(), shaky: Vec::new().into(), panics: 0.into() });
+        let store = Arc::new(Shaky { inner: Arc::default(), shaky: Vec::new().into(), panics: 0.into() });
         let server = ApiServer::new(Config { store: store.clone(), ..config(&Ca::default()) }).await.unwrap();
         let client = server.client(admin());
         store.shaky.lock().unwrap().extend(["/ipaddresses/", "/endpoints/default/kubernetes"]);

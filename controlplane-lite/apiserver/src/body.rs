@@ -69,7 +69,8 @@ pub async fn collect(body: Body) -> Result<Bytes, ApiError> {
 /// arrives, and is held as long as the permits.
 ///
 /// # Errors
-/// 413 over the limit, 429 when the pool or the share is spent, 400 when the connection breaks, 408 when nothing more comes.
+/// 413 over the limit, 429 when the pool or the share is spent, 400 when the connection breaks, 408 when nothing more
+/// comes.
 pub async fn receive(mut body: Body, memory: Option<(&Pool, &str)>) -> Result<(Bytes, Vec<Permit>), ApiError> {
     let mut permits = Vec::new();
     let mut reserved = RESERVE;

@@ -11,20 +11,21 @@ use futures::future::try_join_all;
 use serde_json::{Value, json};
 use tracing::warn;
 
+use super::aggregation::{self, Moment, register};
 use super::allocate::objects::{DEFAULT_SERVICE_CIDR, default_service_cidr, with_ready};
+use super::priority;
 use super::registry::{Change, RegistryError, Resource};
 use super::server::Server;
 use super::services::REPAIR_PERIOD;
 use scheme::access::{ensure_map, str_at};
 use scheme::{Kind, meta};
 
+mod authentication;
+
 /// Namespaces that always are.
 pub const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 /// Name and labels of the API's own Service.
 const KUBERNETES: &str = "kubernetes";
-/// Where other API servers read whom this one believes.
-const AUTHENTICATION: (&str, &str) = ("kube-system", "extension-apiserver-authentication");
-const CLIENT_CA: &str = "client-ca-file";
 const REPAIR_EVERY: Duration = Duration::from_secs(30);
 
 /// Creates what is missing.
@@ -36,10 +37,14 @@ pub async fn run(server: &Arc<Server>) -> Result<(), RegistryError> {
     let namespaces = NAMESPACES.map(|name| ensure(server, "", "namespaces", namespace(name)));
     let classes = priority_classes().map(|object| ensure(server, "scheduling.k8s.io", "priorityclasses", object));
     let (namespaces, classes) = (try_join_all(namespaces), try_join_all(classes));
-    tokio::try_join!(namespaces, classes, policy(server), reconcile_service(server), reconcile_service_cidr(server))?;
+    let own = async { tokio::try_join!(priority::objects(server), register(server, Moment::Start)) };
+    let services = async { tokio::try_join!(reconcile_service(server), reconcile_service_cidr(server)) };
+    tokio::try_join!(namespaces, classes, policy(server), services, own)?;
     // In a namespace that is new itself.
-    reconcile_authentication(server).await?;
+    authentication::reconcile(server).await?;
     server.registry.fresh().await?;
+    priority::sync(server).await?;
+    aggregation::reload(server);
     server.bootstrapped.store(true, Ordering::Relaxed);
     Ok(())
 }
@@ -61,7 +66,7 @@ pub async fn keep(server: Arc<Server>) {
         if let Err(error) = reconcile_service_cidr(&server).await {
             warn!(error = &error as &dyn Error, "cannot keep the default ServiceCIDR");
         }
-        if let Err(error) = reconcile_authentication(&server).await {
+        if let Err(error) = authentication::reconcile(&server).await {
             warn!(error = &error as &dyn Error, "cannot keep the ConfigMap for the authentication of other servers");
         }
         if repaired.elapsed() >= REPAIR_PERIOD {
@@ -178,51 +183,6 @@ async fn reconcile_service_cidr(server: &Arc<Server>) -> Result<(), RegistryErro
     }
 }
 
-/// Tells other API servers whose client certificates are users here, as upstream's
-/// pkg/controlplane/controller/clusterauthenticationtrust.
-async fn reconcile_authentication(server: &Arc<Server>) -> Result<(), RegistryError> {
-    let Some(maps) = server.registry.get("", "configmaps") else { return Ok(()) };
-    let (namespace, name) = (AUTHENTICATION.0, AUTHENTICATION.1);
-    let Some(stored) = maps.cache().get(namespace, name) else {
-        let map = json!({
-            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace},
-            "data": {CLIENT_CA: server.client_cas},
-        });
-        return ensure(server, "", "configmaps", map).await;
-    };
-    let lacks = |map: &Value| {
-        let bundle = with_certificates(str_at(map, &["data", CLIENT_CA]), &server.client_cas)?;
-        let mut next = map.clone();
-        ensure_map(&mut next, &["data"]).insert(CLIENT_CA.into(), bundle.into());
-        Some(next)
-    };
-    if lacks(&stored.value()).is_none() {
-        return Ok(());
-    }
-    let change = |old: &Value| Ok(lacks(old).map_or(Change::Keep, Change::Write));
-    match maps.change::<_, RegistryError>(namespace, name, false, change).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// A bundle with the certificates that it lacks. Those of others stay: another server may have put them there.
-fn with_certificates(bundle: &str, wanted: &str) -> Option<String> {
-    const END: &str = "-----END CERTIFICATE-----";
-    let all = |text: &str| {
-        text.split_inclusive(END)
-            .filter(|block| block.contains(END))
-            .map(|block| block.trim().to_owned())
-            .collect::<Vec<_>>()
-    };
-    let have = all(bundle);
-    let missing: Vec<_> = all(wanted).into_iter().filter(|block| !have.contains(block)).collect();
-    if missing.is_empty() {
-        return None;
-    }
-    Some(have.into_iter().chain(missing).map(|block| block + "\n").collect())
-}
-
 /// Makes the Service, its Endpoints and its EndpointSlice what this server's address says.
 async fn reconcile_service(server: &Arc<Server>) -> Result<(), RegistryError> {
     let (address, port) = server.advertise;
@@ -300,24 +260,5 @@ async fn own(
     match written {
         Err(error) if error.is_not_found() => ensure(server, group, plural, wanted).await,
         result => result.map(drop),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn bundles_keep_what_others_put_there() {
-        let block = |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
-        let (ours, theirs) = (block("AA"), block("BB"));
-        assert_eq!(with_certificates("", &ours), Some(ours.clone()));
-        assert_eq!(with_certificates(&ours, &ours), None);
-        assert_eq!(with_certificates(ours.trim_end(), &ours), None, "without a last line feed");
-        let both = with_certificates(&theirs, &ours).unwrap();
-        assert_eq!(both, format!("{theirs}{ours}"));
-        assert_eq!(with_certificates(&both, &ours), None);
-        assert_eq!(with_certificates("garbage", &ours), Some(ours));
     }
 }

@@ -114,15 +114,15 @@ impl Call {
         Context { user: Requester { username, uid: user_uid, groups, extra }, now, uid }
     }
 
-    /// An object as this kind serves it, not copied where that is how it is stored.
-    pub fn served_ref<'v>(&self, stored: &'v Value) -> Cow<'v, Value> {
+    /// An object that the rules of a write know as this kind serves it, not copied where that is the same.
+    pub fn served_ref<'v>(&self, judged: &'v Value) -> Cow<'v, Value> {
         match &self.kind.conversion {
-            Some(conversion) => Cow::Owned((*conversion.from_storage)(stored.clone())),
-            None => Cow::Borrowed(stored),
+            Some(conversion) if !self.kind.custom => Cow::Owned((*conversion.from_storage)(judged.clone())),
+            _ => Cow::Borrowed(judged),
         }
     }
 
-    /// An object as this kind serves it.
+    /// A stored object as this kind serves it.
     pub fn served(&self, stored: Value) -> Value {
         match &self.kind.conversion {
             Some(conversion) => (*conversion.from_storage)(stored),
@@ -130,11 +130,11 @@ impl Call {
         }
     }
 
-    /// An object as it is stored.
-    pub fn stored(&self, served: Value) -> Value {
+    /// An object as the rules of a write know it, of one as it is served.
+    pub fn unserved(&self, served: Value) -> Value {
         match &self.kind.conversion {
-            Some(conversion) => (*conversion.to_storage)(served),
-            None => served,
+            Some(conversion) if !self.kind.custom => (*conversion.to_storage)(served),
+            _ => served,
         }
     }
 }
@@ -149,7 +149,9 @@ pub fn decode_body(
     body: &Bytes,
     validation: FieldValidation,
 ) -> Result<decode::Decoded, ApiError> {
-    let media = match negotiate::content_type(headers, &negotiate::BODY_TYPES)? {
+    // Custom resources have no protobuf form.
+    let known = if kind.custom { &negotiate::CUSTOM_BODY_TYPES[..] } else { &negotiate::BODY_TYPES[..] };
+    let media = match negotiate::content_type(headers, known)? {
         "application/yaml" => MediaType::Yaml,
         protobuf::MEDIA_TYPE => {
             let object = protobuf::decode(kind, body).map_err(|e| ApiError::bad_request(e.to_string()))?;

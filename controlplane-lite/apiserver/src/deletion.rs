@@ -38,6 +38,9 @@ pub fn timestamp(at: Timestamp) -> String {
 pub fn plan(kind: &Kind, object: &Value, options: &DeleteOptions, now: Timestamp) -> Deletion {
     let mut object = object.clone();
     let finalizers_changed = set_finalizers(kind, &mut object, options);
+    if object["metadata"]["deletionTimestamp"].is_null() {
+        kind.strategy.prepare_delete(&mut object, &timestamp(now));
+    }
     let finalizers = !list_at(&object, &["metadata", "finalizers"]).is_empty();
     match kind.facts.deletes {
         Deletes::AfterContent => return plan_content(object, now),

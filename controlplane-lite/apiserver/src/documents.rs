@@ -1,6 +1,6 @@
 //! The OpenAPI documents of what is served: each built once, when first asked for, on threads apart; kept compressed,
-//! with a tag that changes with the content, and unpacked while it is sent for who does not take it so. What a change of
-//! the kinds does not touch is taken along.
+//! with a tag that changes with the content, and unpacked while it is sent for who does not take it so. What a change
+//! of the kinds does not touch is taken along.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -29,7 +29,7 @@ use scheme::openapi::{self, DocumentName};
 
 /// A document as it is kept.
 #[derive(Debug, Clone)]
-struct Document {
+pub struct Document {
     tag: Arc<str>,
     packed: Bytes,
     /// Unpacked, in bytes.
@@ -108,9 +108,23 @@ fn kept<T>(cells: &Cells<T>, stays: impl Fn(&DocumentName) -> bool) -> HashMap<D
 }
 
 impl Document {
-    fn pack(bytes: &[u8]) -> Result<Self, ApiError> {
+    /// Packs its content.
+    ///
+    /// # Errors
+    /// 500 when that fails.
+    pub fn pack(bytes: &[u8]) -> Result<Self, ApiError> {
         let packed = pack(bytes).map_err(ApiError::internal)?;
         Ok(Self { tag: openapi::tag(bytes).into(), packed, length: bytes.len() })
+    }
+
+    /// Its content, all at once: for those that are short.
+    ///
+    /// # Errors
+    /// 500 when that fails.
+    pub fn unpack(&self) -> Result<Vec<u8>, ApiError> {
+        let mut bytes = Vec::with_capacity(self.length);
+        GzDecoder::new(&*self.packed).read_to_end(&mut bytes).map_err(ApiError::internal)?;
+        Ok(bytes)
     }
 }
 
@@ -167,7 +181,13 @@ pub async fn answer(
     hashed: bool,
 ) -> Result<Option<Response<Body>>, ApiError> {
     let Some(name) = openapi::name(&served.scheme, path) else { return Ok(None) };
-    let document = served.documents.get(server, &served.scheme, name).await?;
+    let document = match (&name, server.aggregation.parts(&served.scheme)) {
+        (DocumentName::V2, Some(parts)) => parts.v2(server).await?,
+        (DocumentName::V3Root, Some(parts)) => {
+            parts.root(&served.documents.get(server, &served.scheme, name).await?)?
+        }
+        _ => served.documents.get(server, &served.scheme, name).await?,
+    };
     let tag = format!("\"{}\"", document.tag);
     let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
     let unchanged =

@@ -40,7 +40,7 @@ pub async fn serve(
     let headers = &request.headers;
     let parts: Vec<&str> = info.path.split('/').filter(|p| !p.is_empty()).collect();
     let found = match parts.as_slice() {
-        [] => Some(json_response(StatusCode::OK, &index(&served.scheme))),
+        [] => Some(json_response(StatusCode::OK, &index(server, &served.scheme))),
         ["version"] => Some(json_response(StatusCode::OK, &version())),
         ["healthz" | "livez" | "readyz", ..] => Some(health(server, &parts, query).await),
         ["metrics"] => {
@@ -74,7 +74,7 @@ fn version() -> Value {
     })
 }
 
-fn index(scheme: &Scheme) -> Value {
+fn index(server: &Server, scheme: &Scheme) -> Value {
     let mut paths: Vec<String> = [
         "/.well-known/openid-configuration",
         "/api",
@@ -95,7 +95,12 @@ fn index(scheme: &Scheme) -> Value {
         paths.push(format!("/apis/{}", group.name));
         paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{v}", group.name)));
     }
+    for there in server.aggregation.elsewhere() {
+        paths.push(format!("/apis/{}", there.group));
+        paths.push(format!("/apis/{}/{}", there.group, there.version));
+    }
     paths.sort();
+    paths.dedup();
     json!({ "paths": paths })
 }
 
@@ -217,19 +222,20 @@ fn discover(
     headers: &HeaderMap,
     query: &Query,
 ) -> Option<Response<Body>> {
+    let elsewhere = server.aggregation.elsewhere();
     let value = match parts {
         ["api" | "apis"] => match aggregated(headers) {
             Some(version) => {
-                let document = discovery::aggregated(scheme, parts[0] == "api", version);
+                let document = discovery::aggregated(scheme, &elsewhere, parts[0] == "api", version);
                 let mut response = raw(StatusCode::OK, version.content_type(), document.to_string());
                 response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
                 return Some(response);
             }
             None if parts[0] == "api" => discovery::api_versions(&server.advertised()),
-            None => discovery::api_group_list(scheme),
+            None => discovery::api_group_list(scheme, &elsewhere),
         },
         ["api", version] => discovery::api_resource_list(scheme, "", version)?,
-        ["apis", group] => discovery::api_group(scheme, group)?,
+        ["apis", group] => discovery::api_group(scheme, &elsewhere, group)?,
         ["apis", group, version] => discovery::api_resource_list(scheme, group, version)?,
         _ => return None,
     };

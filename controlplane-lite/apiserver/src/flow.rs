@@ -1,9 +1,9 @@
 //! How much of the server a request may hold: a place among the requests in flight, memory for its body, and time on
 //! threads of its own when its body is large.
 //!
-//! Nodes, components, workloads and strangers each have pools of their own, so that none can take the others' place, and
-//! within a pool one user gets half at most, and of memory for bodies an eighth. What a request holds as it is decided is
-//! in its [`Held`]; what of that its answer holds, and for how long, is said in [`answer`](super::answer).
+//! Nodes, components, workloads and strangers each have pools of their own, so that none can take the others' place,
+//! and within a pool one user gets half at most, and of memory for bodies an eighth. What a request holds as it is
+//! decided is in its [`Held`]; what of that its answer holds, and for how long, is said in [`answer`](super::answer).
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -20,9 +20,11 @@ use super::doubling::Doubling;
 use super::status::ApiError;
 use auth::authn::UserInfo;
 
-/// A request waits this long for a place before it is told to come back.
-const QUEUE: Duration = Duration::from_secs(10);
-/// Bodies of this weight and more are decoded on threads of their own: below it, the worst of them take a few milliseconds.
+/// A request waits this long for a place before it is told to come back: longer than an answer that is not taken lasts
+/// as soon as somebody waits, so that who waits alone gets what it holds ([`answer::WAITED_FOR`](super::answer)).
+pub const QUEUE: Duration = Duration::from_secs(25);
+/// Bodies of this weight and more are decoded on threads of their own: below it, the worst of them take a few
+/// milliseconds.
 pub const LARGE_BODY: usize = 32 * 1024;
 /// What a body weighs: its length, or more when it may decode to much more than other bodies of its length.
 pub fn weight(content_type: &str, body: &[u8]) -> usize {
@@ -253,8 +255,8 @@ pub struct Pools {
     watches: Pool,
     /// Bytes of bodies being received.
     bodies: Pool,
-    /// Weight of large bodies being decoded and stored, and of what is answered to them. Each may take some twenty times
-    /// its weight as long as it is decoded.
+    /// Weight of large bodies being decoded and stored, and of what is answered to them. Each may take some twenty
+    /// times its weight as long as it is decoded.
     large: Pool,
     /// Bytes of stored objects that lists and watches keep until they are sent.
     snapshots: Pool,
@@ -328,8 +330,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// What its answer that keeps so many bytes holds: the place, and of the room as much as it takes itself. The body is
-    /// gone, and what was decoded, too.
+    /// What its answer that keeps so many bytes holds: the place, and of the room as much as it takes itself. The body
+    /// is gone, and what was decoded, too.
     pub fn of_answer(self, kept: usize) -> Vec<Permit> {
         let room = self.room.filter(|_| kept > 0).map(|room| room.at_most(kept));
         self.place.into_iter().chain(room).collect()
@@ -355,8 +357,8 @@ pub struct Flow {
 
 impl Default for Flow {
     fn default() -> Self {
-        // Reads and writes as upstream's 400 and 200 in flight. Upstream has no bound for watches: these are for clients that
-        // have lost count. A node has one for each object that its pods name.
+        // Reads and writes as upstream's 400 and 200 in flight. Upstream has no bound for watches: these are for
+        // clients that have lost count. A node has one for each object that its pods name.
         Self {
             nodes: Pools::new(200, 200, 40, 100_000, 8),
             components: Pools::new(400, 200, 60, 60_000, 16),

@@ -83,6 +83,11 @@ pub fn links(data: &[u8]) {
     }
 }
 
+/// What a webhook answers: who only judges changes nothing, and whatever is told of it names the webhook.
+pub fn webhook_answer(body: &[u8]) {
+    crate::admission::webhooks::read_answer(body);
+}
+
 /// The range of Services' addresses.
 pub fn cidr(text: &str) {
     if let Ok(cidr) = text.parse::<Cidr>() {

@@ -1,5 +1,5 @@
-//! Impersonate-* headers: who a request acts for, when its caller may. A header that cannot be read is an error: without
-//! it the request would run with the caller's own rights.
+//! Impersonate-* headers: who a request acts for, when its caller may. A header that cannot be read is an error:
+//! without it the request would run with the caller's own rights.
 
 use http::HeaderMap;
 

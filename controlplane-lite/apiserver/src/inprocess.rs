@@ -16,7 +16,8 @@ use auth::authn::UserInfo;
 #[derive(Debug, Clone)]
 pub struct InProcessUser(pub Arc<UserInfo>);
 
-/// The `User-Agent` of a part of the control plane: that of upstream's program in its place, by which its fields are owned.
+/// The `User-Agent` of a part of the control plane: that of upstream's program in its place, by which its fields are
+/// owned.
 fn component(username: &str) -> &'static str {
     match username {
         "system:kube-scheduler" => "kube-scheduler",

@@ -1,5 +1,5 @@
-//! The way to a node's kubelet: which address of the Node may be dialled, who we are there, and whose certificate has to
-//! be shown. What a Node says of itself is its node's word: it leads neither back to this machine nor to the API.
+//! The way to a node's kubelet: which address of the Node may be dialled, who we are there, and whose certificate has
+//! to be shown. What a Node says of itself is its node's word: it leads neither back to this machine nor to the API.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -23,12 +23,12 @@ use scheme::access::{int_at, list_at};
 const PORT: u16 = 10250;
 
 /// Which addresses this server connects to for others: never itself, and no Service in place of a kubelet.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct DialPolicy {
     /// Where clients reach the API.
     pub advertise: (IpAddr, u16),
     /// Addresses of Services.
-    pub services: Cidr,
+    pub services: Vec<Cidr>,
 }
 
 impl DialPolicy {
@@ -39,12 +39,18 @@ impl DialPolicy {
         is_global_unicast(ip) && !(canonical(ip) == canonical(advertised) && port == api_port)
     }
 
+    /// The same for what is behind a Service. Where the API itself is only on this machine, so may be that.
+    pub fn may_serve(&self, ip: IpAddr, port: u16) -> bool {
+        let here = canonical(ip).is_loopback() && canonical(self.advertise.0).is_loopback();
+        self.may_dial(ip, port) || here && port != self.advertise.1
+    }
+
     /// The same for a kubelet, which is no Service either, and never on the API's port. Where the API itself is only on
     /// this machine, so may be its kubelet.
     fn may_be_kubelet(&self, ip: IpAddr, port: u16) -> bool {
         let ip = canonical(ip);
         let here = ip.is_loopback() && canonical(self.advertise.0).is_loopback();
-        let service = matches!(ip, IpAddr::V4(v4) if self.services.contains(v4));
+        let service = matches!(ip, IpAddr::V4(v4) if self.services.iter().any(|range| range.contains(v4)));
         (here || is_global_unicast(ip)) && !service && port != self.advertise.1
     }
 }
@@ -106,13 +112,13 @@ pub struct KubeletTls {
 }
 
 /// Our client certificate, and its key.
-struct ClientKey {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+pub(super) struct ClientKey {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
 }
 
 impl ClientKey {
-    fn new(cert_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
+    pub(super) fn new(cert_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
         let chain = certificates("client certificate", cert_pem)?;
         Ok(Self { chain, key: private_key("client key", key_pem)? })
     }
@@ -244,7 +250,7 @@ mod tests {
     use serde_json::json;
 
     fn policy(advertise: &str) -> DialPolicy {
-        DialPolicy { advertise: (advertise.parse().unwrap(), 6443), services: "10.43.0.0/16".parse().unwrap() }
+        DialPolicy { advertise: (advertise.parse().unwrap(), 6443), services: vec!["10.43.0.0/16".parse().unwrap()] }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod access;
 pub mod admission;
+pub mod aggregation;
 mod allocate;
 mod answer;
 mod backends;
@@ -16,6 +17,7 @@ mod bootstrap;
 pub mod call;
 pub mod components;
 mod deadline;
+mod definitions;
 mod deletion;
 mod documents;
 mod doubling;
@@ -35,7 +37,9 @@ mod negotiate;
 pub mod options;
 mod outbound;
 mod owners;
+mod params;
 mod policy_status;
+pub mod priority;
 mod protobuf;
 mod registry;
 pub mod request_info;
@@ -45,6 +49,7 @@ mod router;
 pub mod serve;
 mod server;
 mod service;
+mod service_cidrs;
 mod services;
 mod snapshots;
 mod status;
@@ -72,7 +77,7 @@ use storage::{Store, StoreError};
 
 pub use access::AuthOptions;
 use inprocess::Transport;
-use registry::RegistryError;
+pub use registry::{Change, RegistryError};
 use serve::{ServingKey, TlsError};
 use server::Server;
 
@@ -92,6 +97,12 @@ pub struct Certificates {
     /// CA of kubelets' serving certificates; without one they are not verified, as upstream without
     /// `--kubelet-certificate-authority`.
     pub kubelet_ca: Option<String>,
+    /// Our certificate towards servers of aggregated APIs.
+    pub front_proxy_cert: String,
+    /// Its key.
+    pub front_proxy_key: String,
+    /// The CA that issued it.
+    pub front_proxy_ca: String,
 }
 
 impl Certificates {
@@ -119,6 +130,7 @@ impl Certificates {
         // Upstream's name for it. The default policy lets it use kubelets' APIs, and nothing else.
         let to_kubelets = Subject::client(auth::bootstrap_policy::KUBELET_CLIENT, None);
         let to_kubelets = pki.leaf("apiserver-kubelet-client", &to_kubelets, now)?;
+        let front_proxy = pki.front_proxy_client(now)?;
         Ok(Self {
             serving_cert: serving.cert_pem,
             serving_key: serving.key_pem,
@@ -126,6 +138,9 @@ impl Certificates {
             kubelet_client_cert: to_kubelets.cert_pem,
             kubelet_client_key: to_kubelets.key_pem,
             kubelet_ca: Some(pki.ca().cert_pem().to_owned()),
+            front_proxy_cert: front_proxy.cert_pem,
+            front_proxy_key: front_proxy.key_pem,
+            front_proxy_ca: pki.front_proxy_ca().cert_pem().to_owned(),
         })
     }
 }
@@ -158,6 +173,8 @@ pub struct Config {
     pub auth: AuthOptions,
     /// Admission beyond the built-in plugins, in the place of upstream's webhooks.
     pub plugins: Vec<admission::Plugin>,
+    /// Which plugins are on.
+    pub admission: admission::Selection,
 }
 
 impl Config {
@@ -177,6 +194,7 @@ impl Config {
             service_account_key: pki.service_account().clone(),
             auth: AuthOptions::default(),
             plugins: Vec::new(),
+            admission: admission::Selection::default(),
         })
     }
 }
@@ -225,6 +243,21 @@ fn spawn_tasks(server: &Arc<Server>) {
     let kept = server.clone();
     let work = move || policy_status::keep(kept.clone());
     tokio::spawn(background::keep("policy status", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || definitions::keep(kept.clone());
+    tokio::spawn(background::keep("definitions", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || definitions::cleanup::keep(kept.clone());
+    tokio::spawn(background::keep("definitions that go", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || aggregation::keep(kept.clone());
+    tokio::spawn(background::keep("APIServices", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || priority::keep(kept.clone());
+    tokio::spawn(background::keep("FlowSchemas", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || service_cidrs::keep(kept.clone());
+    tokio::spawn(background::keep("ServiceCIDRs", panics.clone(), work));
     let swept = Arc::downgrade(server);
     tokio::spawn(background::keep("sweep", panics, move || sweep(swept.clone())));
 }
@@ -255,8 +288,10 @@ impl ApiServer {
             certificates.kubelet_ca.as_deref(),
         )?;
         let unverified_tls = tunnel::unverified_tls()?;
+        let aggregation = aggregation::Aggregation::new(&certificates.front_proxy_cert, &certificates.front_proxy_key)?;
         let running = CancellationToken::new();
-        let scheme = scheme::with_expressions(scheme::builtin(), &expressions::check());
+        let scheme = scheme::builtin_with(&definitions::schema_check());
+        let scheme = scheme::with_expressions(&scheme, &expressions::check());
         let registry = registry::Registry::start(config.store.clone(), scheme, running.clone()).await?;
         let services = services::Services::new(cidr, config.node_ports);
         if let Some(stored) = registry.get("", "services") {
@@ -266,9 +301,13 @@ impl ApiServer {
         let metrics = metrics::Metrics::default();
         let policies = admission::policies::plugins(&registry);
         let webhooks = admission::webhooks::plugins(&registry, metrics.webhooks());
+        let chain = admission::Chain::selected(
+            config.plugins.into_iter().chain(admission::in_order(policies, webhooks)),
+            &config.admission,
+        );
         let server = Arc::new(Server {
             registry,
-            admission: admission::Chain::new(config.plugins.into_iter().chain(admission::in_order(policies, webhooks))),
+            admission: chain.timed(metrics.admission()),
             services,
             metrics,
             authn,
@@ -276,17 +315,24 @@ impl ApiServer {
             access,
             kubelet_tls,
             unverified_tls,
+            aggregation,
             stopping: running.child_token(),
             flow: flow::Flow::default(),
+            priority: priority::Priority::default(),
             watch_frames: verbs::watch::shared::Shared::default(),
             service_cidr: cidr,
             client_cas: certificates.client_cas.concat(),
+            front_proxy_ca: certificates.front_proxy_ca.clone(),
             advertise: config.advertise,
             components: components::Components::default(),
+            definitions: definitions::Definitions::default(),
+            cleanup: tokio::sync::Notify::new(),
             bootstrapped: false.into(),
         });
+        service_cidrs::load(&server);
         let running = Arc::new(running.drop_guard());
         bootstrap::run(&server).await.map_err(StartError::Bootstrap)?;
+        definitions::load(&server).await;
         spawn_tasks(&server);
         Ok(Self { server, tls, serving, running })
     }
@@ -315,7 +361,8 @@ impl ApiServer {
     /// When a certificate or key is not usable; then the old one stays.
     pub fn renew(&self, certificates: &Certificates) -> Result<(), TlsError> {
         self.serving.replace(&certificates.serving_cert, &certificates.serving_key)?;
-        self.server.kubelet_tls.replace(&certificates.kubelet_client_cert, &certificates.kubelet_client_key)
+        self.server.kubelet_tls.replace(&certificates.kubelet_client_cert, &certificates.kubelet_client_key)?;
+        self.server.aggregation.replace(&certificates.front_proxy_cert, &certificates.front_proxy_key)
     }
 
     /// Lets `component` answer under this server's `/healthz` and `/metrics`.

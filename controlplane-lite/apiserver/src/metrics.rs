@@ -12,10 +12,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use self::admission::Metrics as Admission;
 use self::webhooks::Metrics as Webhooks;
 use super::request_info::RequestInfo;
 use scheme::{Kind, Scheme};
 
+pub mod admission;
 pub mod webhooks;
 
 /// The verbs that are counted by name, as upstream writes them.
@@ -147,6 +149,7 @@ pub struct Metrics {
     panics: Counter,
     task_panics: Counter,
     webhooks: Webhooks,
+    admission: Admission,
     /// The labels of all requests so far, to forget those whose kind went.
     known: Mutex<Vec<(Requested, Timed)>>,
 }
@@ -176,7 +179,8 @@ impl Default for Metrics {
             task_panics.clone(),
         );
         let (webhooks, known) = (Webhooks::registered(&mut registry), Mutex::default());
-        Self { registry, requests, durations, inflight, long_running, panics, task_panics, webhooks, known }
+        let admission = Admission::registered(&mut registry);
+        Self { registry, requests, durations, inflight, long_running, panics, task_panics, webhooks, admission, known }
     }
 }
 
@@ -191,6 +195,11 @@ impl Drop for InFlight {
 }
 
 impl Metrics {
+    /// What is counted of admission plugins.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
     /// What is counted of webhooks.
     pub fn webhooks(&self) -> &Webhooks {
         &self.webhooks

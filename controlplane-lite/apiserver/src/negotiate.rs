@@ -51,6 +51,8 @@ pub struct Accept {
 pub const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
 /// Media types of bodies.
 pub const BODY_TYPES: [&str; 3] = ["application/json", "application/yaml", super::protobuf::MEDIA_TYPE];
+/// Media types of bodies that are custom resources.
+pub const CUSTOM_BODY_TYPES: [&str; 2] = ["application/json", "application/yaml"];
 /// The media type of a configuration to apply.
 pub const APPLY_TYPE: &str = "application/apply-patch+yaml";
 /// Media types of patches of custom resources, whose fields have no merge keys.

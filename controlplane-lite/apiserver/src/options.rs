@@ -6,7 +6,7 @@ use super::request_info::Query;
 use super::status::{ApiError, Cause, Subject};
 use scheme::FieldValidation;
 use scheme::field::go_quote;
-use scheme::meta::MANAGER_MAX;
+use scheme::meta::{MANAGER_MAX, unprintable};
 
 /// `resourceVersionMatch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,8 +209,8 @@ fn check_manager(name: &str, kind: &str) -> Result<(), ApiError> {
         let message = format!("Too long: may not be more than {MANAGER_MAX} bytes");
         return Err(options_error(kind, "FieldValueTooLong", FIELD, &message));
     }
-    if name.chars().any(char::is_control) {
-        let message = format!("Invalid value: {}: should only contain printable characters", go_quote(name));
+    if let Some(problem) = unprintable(name).next() {
+        let message = format!("Invalid value: {}: {problem}", go_quote(name));
         return Err(options_error(kind, "FieldValueInvalid", FIELD, &message));
     }
     Ok(())
@@ -381,7 +381,7 @@ mod tests {
             (
                 "fieldManager=a%0Ab",
                 true,
-                Some(r#"fieldManager: Invalid value: "a\nb": should only contain printable characters"#),
+                Some(r#"fieldManager: Invalid value: "a\nb": invalid character U+000A (at position 1)"#),
             ),
         ] {
             let got = patch(&query(text), apply).map_err(|error| error.to_string()).err();

@@ -202,8 +202,8 @@ impl Peer {
         })
     }
 
-    /// Posts JSON, given in parts, and reads the whole answer; all of it takes at most `timeout`. The peer is told `left`,
-    /// which is less where whoever waits does not wait that long.
+    /// Posts JSON, given in parts, and reads the whole answer; all of it takes at most `timeout`. The peer is told
+    /// `left`, which is less where whoever waits does not wait that long.
     ///
     /// # Errors
     /// When it is not there, shows the wrong certificate, does not answer in time, or too much.

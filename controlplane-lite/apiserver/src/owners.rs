@@ -10,6 +10,7 @@ use crate::options::WriteOptions;
 use crate::registry::{MAX_OBJECT, RegistryError};
 use crate::status::{ApiError, Cause};
 use scheme::decode::size::encoded;
+use scheme::field::is_print;
 use scheme::meta::MANAGER_MAX;
 use scheme::{Kind, Scheme, decode};
 
@@ -65,11 +66,12 @@ impl<'c> Owners<'c> {
         self.fields().update(old, new, &self.manager);
     }
 
-    /// The object that a configuration makes of `old`, as this kind serves it, defaulted; `None` where there is none yet.
+    /// The object that a configuration makes of `old`, as this kind serves it, defaulted; `None` where there is none
+    /// yet.
     ///
     /// # Errors
-    /// 400 for what can be applied to nothing of the kind, 409 for fields of others, 500 (as upstream) for what is not of
-    /// the type.
+    /// 400 for what can be applied to nothing of the kind, 409 for fields of others, 500 (as upstream) for what is not
+    /// of the type.
     pub fn apply(&self, old: Option<&Value>, config: &Value, force: bool) -> Result<Value, ApiError> {
         let none = Value::Object(serde_json::Map::new());
         let applied =
@@ -182,6 +184,8 @@ fn ownable(kind: &Kind, subresource: &str) -> Ownable {
         ("status", _) => but(&[&["spec"], OWNERS, FINALIZERS]),
         ("approval", _) => but(&[&["spec"], &["status", "certificate"], OWNERS, FINALIZERS]),
         ("finalize", _) => Ownable::Only(&[&[Field("spec"), Field("finalizers")]]),
+        // Wherever its definition says that the replicas are: a Scale changes nothing else.
+        ("scale", _) if kind.custom => but(&[]),
         ("scale", _) => Ownable::Only(&[&[Field("spec"), Field("replicas")]]),
         ("ephemeralcontainers", _) => Ownable::Only(&[&[Field("spec"), Field("ephemeralContainers")]]),
         ("resize", _) => Ownable::Only(&[
@@ -194,11 +198,12 @@ fn ownable(kind: &Kind, subresource: &str) -> Ownable {
     }
 }
 
-/// The manager that a client is by its `User-Agent`: what stands before the first slash, without what cannot be printed.
+/// The manager that a client is by its `User-Agent`: what stands before the first slash, without what cannot be
+/// printed.
 fn of_user_agent(agent: &[u8]) -> String {
     let agent = String::from_utf8_lossy(agent);
     let mut name = String::new();
-    for letter in agent.split('/').next().unwrap_or("").chars().filter(|letter| !letter.is_control()) {
+    for letter in agent.split('/').next().unwrap_or("").chars().filter(|letter| is_print(*letter)) {
         if name.len() + letter.len_utf8() > MANAGER_MAX {
             break;
         }
@@ -236,6 +241,7 @@ mod tests {
             ("default", "default"),
             ("/", ""),
             ("a\u{7}b/x", "ab"),
+            ("a\u{a0}\u{200b}\u{2028}b \u{301}\u{e9}\"\\'", "ab \u{301}\u{e9}\"\\'"),
             (&long, &long[..128]),
         ] {
             assert_eq!(of_user_agent(agent.as_bytes()), expect);

@@ -3,8 +3,8 @@
 //! these clients list second.
 //!
 //! Pure. Field numbers come from one table; everything else (types, lists, maps) from the schema. Go's encoder writes
-//! the zero values of fields that are no pointers, which JSON leaves out: they are dropped here by the schema's one fact
-//! about it.
+//! the zero values of fields that are no pointers, which JSON leaves out: they are dropped here by the schema's one
+//! fact about it.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -163,6 +163,33 @@ struct Known {
     name: &'static str,
     /// The message whose fields JSON writes inline.
     inline: Option<&'static str>,
+    /// Of which things it is one.
+    either: Option<Either>,
+}
+
+/// A message that JSON writes as one of several things, which its fields say.
+#[derive(Debug, Clone, Copy)]
+enum Either {
+    /// 1: a boolean, 2: an object of the enclosing type.
+    Bool,
+    /// 1: such an object, 2: many of them.
+    Array,
+    /// Of each key, 1: such an object, 2: texts.
+    Texts,
+    /// Nothing but that it is there.
+    Empty,
+}
+
+impl Either {
+    fn parse(word: &str) -> Option<Self> {
+        match word {
+            "bool" => Some(Self::Bool),
+            "array" => Some(Self::Array),
+            "texts" => Some(Self::Texts),
+            "empty" => Some(Self::Empty),
+            _ => None,
+        }
+    }
 }
 
 type Table = HashMap<&'static str, Vec<(u64, Known)>>;
@@ -178,11 +205,15 @@ fn table() -> &'static Table {
                 let message = words.next()?;
                 let fields = words.filter_map(|word| {
                     let (number, rest) = word.split_once(':')?;
+                    let (rest, either) = match rest.split_once('=') {
+                        Some((name, word)) => (name, Either::parse(word)),
+                        None => (rest, None),
+                    };
                     let (name, inline) = match rest.split_once('>') {
                         Some((name, inline)) => (name, Some(inline)),
                         None => (rest, None),
                     };
-                    Some((number.parse().ok()?, Known { name, inline }))
+                    Some((number.parse().ok()?, Known { name, inline, either }))
                 });
                 Some((message, fields.collect()))
             })
@@ -213,13 +244,67 @@ fn message(
                 if !out.contains_key(&*property.name) {
                     level.budget.entry(&property.name, out.is_empty())?;
                 }
-                add(out, property, wire, level)?;
+                match (meaning.either, wire) {
+                    (Some(Either::Texts), Wire::Bytes(entry)) => keyed(ty, entry, out, property, level)?,
+                    (Some(either), Wire::Bytes(bytes)) => {
+                        out.insert(property.name.to_string(), one_of(ty, either, bytes, level)?);
+                    }
+                    _ => add(out, property, wire, level)?,
+                }
             }
             (None, Some(embedded), Wire::Bytes(bytes)) => message(ty, embedded, bytes, out, level.below())?,
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Adds an entry of a map whose values are one of several things.
+fn keyed(
+    ty: &ObjectType,
+    entry: &[u8],
+    out: &mut Map<String, Value>,
+    field: &Field,
+    level: Level<'_>,
+) -> Result<(), ProtobufError> {
+    let (mut key, mut value) = (String::new(), Value::Null);
+    for field in Fields(entry) {
+        match field? {
+            (1, Wire::Bytes(text)) => key = utf8(text)?,
+            (2, Wire::Bytes(bytes)) => value = one_of(ty, Either::Texts, bytes, level)?,
+            _ => {}
+        }
+    }
+    let map = out.entry(field.name.to_string()).or_insert_with(|| json!({}));
+    let Value::Object(map) = map else { return Err(ProtobufError::Wire) };
+    level.budget.entry(&key, map.is_empty())?;
+    map.insert(key, value);
+    Ok(())
+}
+
+/// What such a message stands for.
+fn one_of(ty: &ObjectType, either: Either, bytes: &[u8], level: Level<'_>) -> Result<Value, ProtobufError> {
+    let object = |bytes: &[u8]| {
+        let mut map = Map::new();
+        message(ty, ty.name(), bytes, &mut map, level.below()).map(|()| Value::Object(map))
+    };
+    if matches!(either, Either::Empty) {
+        return Ok(json!({}));
+    }
+    let (mut one, mut many) = (None, Vec::new());
+    for field in Fields(bytes) {
+        level.budget.item(many.is_empty())?;
+        match (either, field?) {
+            (Either::Bool, (1, Wire::Number(set))) => one = one.or(Some(json!(set != 0))),
+            (Either::Bool, (2, Wire::Bytes(bytes))) | (Either::Array | Either::Texts, (1, Wire::Bytes(bytes))) => {
+                one = Some(object(bytes)?);
+            }
+            (Either::Array, (2, Wire::Bytes(bytes))) => many.push(object(bytes)?),
+            (Either::Texts, (2, Wire::Bytes(bytes))) => many.push(json!(utf8(bytes)?)),
+            _ => {}
+        }
+    }
+    Ok(if many.is_empty() { one.unwrap_or(Value::Null) } else { many.into() })
 }
 
 /// Adds one occurrence of a field.

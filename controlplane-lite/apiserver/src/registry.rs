@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::definitions::Converter;
 use super::documents::Documents;
 use scheme::{Kind, Scheme};
 use storage::watch_cache::{ResourceCache, ResourceSpec, WatchCache};
@@ -24,6 +25,7 @@ mod publish;
 mod served;
 
 pub use error::{RegistryError, ResourceName};
+pub use publish::{PublishError, Watches};
 pub use served::Served;
 
 /// One stored resource.
@@ -34,6 +36,10 @@ pub struct Resource {
     spec: ResourceSpec,
     store: Arc<dyn Store>,
     cache: Arc<ResourceCache>,
+    /// Cancelled when its objects are no longer served as they were: open watches end then.
+    replaced: CancellationToken,
+    /// Turns objects of one version into those of another, where that is not a matter of names.
+    converter: Option<Arc<Converter>>,
 }
 
 /// The kinds served and the resources stored, now.
@@ -43,6 +49,8 @@ pub struct Registry {
     served: ArcSwap<Served>,
     /// Held by whoever makes another state out of the one that is.
     changing: tokio::sync::Mutex<()>,
+    /// Tells that there is another state.
+    changes: tokio::sync::watch::Sender<()>,
 }
 
 /// An object opened for a write: what is decided about it is committed against just this state.
@@ -89,8 +97,8 @@ pub enum Change {
     Remove(Value),
 }
 
-/// How often a change is tried again when somebody else was faster. Upstream's store tries until the request's deadline;
-/// a client that named a version gets its conflict from the first try.
+/// How often a change is tried again when somebody else was faster. Upstream's store tries until the request's
+/// deadline; a client that named a version gets its conflict from the first try.
 pub const RETRIES: usize = 1000;
 /// Bytes of a stored object.
 pub const MAX_OBJECT: usize = 3 << 20;
@@ -113,12 +121,18 @@ impl Registry {
             Some(Resource::new(kind.clone(), &cache, of_kind))
         });
         let served = ArcSwap::from_pointee(Served::new(scheme.clone(), resources.collect(), Documents::default()));
-        Ok(Self { cache, served, changing: tokio::sync::Mutex::default() })
+        let changes = tokio::sync::watch::Sender::new(());
+        Ok(Self { cache, served, changing: tokio::sync::Mutex::default(), changes })
     }
 
     /// What is served now. A request asks once, and goes on with that.
     pub fn served(&self) -> Arc<Served> {
         self.served.load_full()
+    }
+
+    /// Tells whenever something else is served.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// The resource stored as `group/plural` now.
@@ -158,7 +172,33 @@ impl Registry {
 
 impl Resource {
     fn new(kind: Arc<Kind>, cache: &WatchCache, of_kind: Arc<ResourceCache>) -> Arc<Self> {
-        Arc::new(Self { kind, spec: of_kind.spec().clone(), store: cache.store().clone(), cache: of_kind })
+        Self::with(kind, cache, of_kind, (CancellationToken::new(), None))
+    }
+
+    fn with(
+        kind: Arc<Kind>,
+        cache: &WatchCache,
+        of_kind: Arc<ResourceCache>,
+        (replaced, converter): (CancellationToken, Option<Arc<Converter>>),
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            kind,
+            spec: of_kind.spec().clone(),
+            store: cache.store().clone(),
+            cache: of_kind,
+            replaced,
+            converter,
+        })
+    }
+
+    /// Who turns objects of one version into those of another.
+    pub fn converter(&self) -> Option<&Arc<Converter>> {
+        self.converter.as_ref()
+    }
+
+    /// Cancelled when watches that began with this state have to begin anew.
+    pub fn replaced(&self) -> &CancellationToken {
+        &self.replaced
     }
 
     /// The resource's name.
@@ -373,8 +413,8 @@ fn lost(error: StoreError) -> Result<Commit, RegistryError> {
 }
 
 /// An object as it is stored. Requests are bounded by their bodies, objects by this: patch upon patch would make one
-/// that every watcher is sent and every list reads, as large as somebody likes. etcd's own limit is half of it. An object
-/// that fits without the owners of its fields is stored without them
+/// that every watcher is sent and every list reads, as large as somebody likes. etcd's own limit is half of it. An
+/// object that fits without the owners of its fields is stored without them
 /// (`k8s.io/apiserver/pkg/endpoints/handlers/create.go`: `isTooLargeError`).
 fn encoded(value: &mut Value) -> Result<Bytes, RegistryError> {
     let bytes = encode_stored(value);

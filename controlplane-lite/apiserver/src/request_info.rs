@@ -168,8 +168,8 @@ fn refine_verb(info: &mut RequestInfo, query: &Query) {
 }
 
 impl RequestInfo {
-    /// The name for authorization: the path's, or the one a `metadata.name=` field selector pins for list and watch, and
-    /// for them alone: who may delete one object may not delete collections, whatever they select.
+    /// The name for authorization: the path's, or the one a `metadata.name=` field selector pins for list and watch,
+    /// and for them alone: who may delete one object may not delete collections, whatever they select.
     pub fn authorization_name(&self, query: &Query) -> String {
         if !self.name.is_empty() || !matches!(self.verb.as_str(), "list" | "watch") {
             return self.name.clone();

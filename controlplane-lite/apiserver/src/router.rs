@@ -10,10 +10,10 @@ use super::call::Call;
 use super::request_info::{Query, RequestInfo};
 use super::server::Server;
 use super::status::ApiError;
-use super::{endpoints, reviews, subresource, verbs};
+use super::{aggregation, endpoints, reviews, subresource, verbs};
 use auth::authn::UserInfo;
 use scheme::Kind;
-use scheme::kind::Serving;
+use scheme::kind::{ALL_VERBS, Serving};
 
 /// Answers an authorized request.
 ///
@@ -26,6 +26,9 @@ pub async fn dispatch(
     query: Query,
     user: UserInfo,
 ) -> Result<Response<Body>, ApiError> {
+    if let Some(remote) = server.aggregation.of(&info) {
+        return Ok(aggregation::proxy::forward(server, &remote, request, &info, &user).boxed().await);
+    }
     // One state for all of the request: another may come meanwhile.
     let served = server.registry.served();
     if !info.is_resource {
@@ -41,7 +44,7 @@ pub async fn dispatch(
     if kind.namespaced {
         let across = matches!(info.verb.as_str(), "list" | "watch") && info.name.is_empty();
         if info.namespace.is_empty() && !across {
-            return Err(ApiError::method_not_allowed());
+            return if kind.custom { Ok(endpoints::not_found()) } else { Err(ApiError::method_not_allowed()) };
         }
     } else if !info.namespace.is_empty() {
         if !info.is_own_namespace() {
@@ -67,7 +70,9 @@ async fn object(call: Call, mut request: Request<Body>) -> Result<Response<Body>
         "watch" => true,
         _ => !named,
     };
-    if !fits || !call.kind.verbs.contains(&verb) {
+    // Discovery does not offer to change what is going, but its finalizers have to.
+    let known = call.kind.verbs.contains(&verb) || call.kind.terminating && ALL_VERBS.contains(&verb);
+    if !fits || !known {
         return Err(ApiError::method_not_allowed());
     }
     // Each verb's own allocation: what one of them keeps while it waits is not moved about with every request.
@@ -96,6 +101,9 @@ async fn object(call: Call, mut request: Request<Body>) -> Result<Response<Body>
 async fn below(call: Call, request: Request<Body>) -> Result<Response<Body>, ApiError> {
     let name = call.info.subresource.clone();
     let Some(known) = call.kind.subresource(&name) else {
+        if call.kind.custom {
+            return Err(ApiError::not_found(call.subject(), &call.info.name));
+        }
         return Ok(endpoints::not_found());
     };
     let verb = call.info.verb.clone();

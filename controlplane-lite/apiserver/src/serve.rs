@@ -74,11 +74,11 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 const MAX_STREAMS: u32 = 1_000;
 /// The same for a connection without a client certificate, as upstream's.
 const MAX_STREAMS_WITHOUT_CERTIFICATE: u32 = 250;
-/// Bytes of one answer that wait in an HTTP/2 connection, and a slice more: a list that is made while it is sent is made
-/// no further.
+/// Bytes of one answer that wait in an HTTP/2 connection, and a slice more: a list that is made while it is sent is
+/// made no further.
 const SEND_BUFFER: usize = 128 * 1024;
 /// A connection that was told to end has so long for it.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// HTTP/2 as ALPN names it. A client that does not ask for it speaks HTTP/1.1.
 const HTTP2: &[u8] = b"h2";
 
@@ -303,8 +303,8 @@ async fn drive<C>(
             debug!(%peer, %error, "connection");
         }
     };
-    // Cancel-safe: the connection is polled in place, the token stays cancelled, and whoever waits for its end is the only
-    // one.
+    // Cancel-safe: the connection is polled in place, the token stays cancelled, and whoever waits for its end is the
+    // only one.
     let over = tokio::select! {
         ended = connection.as_mut() => return said(ended),
         () = token.cancelled() => false,

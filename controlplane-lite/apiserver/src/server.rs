@@ -10,14 +10,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Access;
 use super::admission::{Chain, View};
+use super::aggregation::Aggregation;
 use super::allocate::Cidr;
 use super::backends;
 use super::components::Components;
+use super::definitions::Definitions;
 use super::flow::Flow;
 use super::kubelet::{DialPolicy, KubeletTls};
 use super::metrics::Metrics;
 use super::outbound::ServicePort;
-use super::registry::{Registry, RegistryError};
+use super::priority::Priority;
+use super::registry::{Registry, RegistryError, Resource};
 use super::services::Services;
 use auth::authn::{Authenticator, UserInfo};
 use auth::authz::{Attributes, Authorizer};
@@ -45,17 +48,27 @@ pub struct Server {
     pub kubelet_tls: KubeletTls,
     /// TLS towards `https:` pods.
     pub unverified_tls: Arc<rustls::ClientConfig>,
+    /// What other servers serve.
+    pub aggregation: Aggregation,
     /// Cancelled when the server ends; open watches end with it.
     pub stopping: CancellationToken,
     /// How much of the server a request may hold.
     pub flow: Flow,
+    /// What requests are told of their priority.
+    pub priority: Priority,
     /// Events made for watches that want them in another form.
     pub watch_frames: super::verbs::watch::shared::Shared,
     /// What else answers under `/healthz` and `/metrics`.
     pub components: Components,
+    /// The CustomResourceDefinitions, and what is served of them.
+    pub definitions: Definitions,
+    /// Woken when one may have to go.
+    pub cleanup: tokio::sync::Notify,
     pub(super) service_cidr: Cidr,
     /// CAs whose client certificates are users, PEM.
     pub(super) client_cas: String,
+    /// The CA of whoever says to aggregated APIs who asks, PEM.
+    pub(super) front_proxy_ca: String,
     pub(super) advertise: (IpAddr, u16),
     pub(super) bootstrapped: AtomicBool,
 }
@@ -78,7 +91,7 @@ impl Server {
 
     /// Which addresses it connects to for others.
     pub fn dial_policy(&self) -> DialPolicy {
-        DialPolicy { advertise: self.advertise, services: self.service_cidr }
+        DialPolicy { advertise: self.advertise, services: self.services.ranges() }
     }
 
     /// `host:port` as clients are told.
@@ -152,6 +165,14 @@ impl View for Server {
 
     fn endpoint(&self, service: &ServicePort) -> Result<SocketAddr, String> {
         backends::endpoint(self, service)
+    }
+
+    fn any_in(&self, group: &str, plural: &str, namespace: &str) -> bool {
+        self.registry.get(group, plural).is_some_and(|resource| resource.cache().has_any_in(namespace))
+    }
+
+    fn stored(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.registry.get(group, plural)
     }
 
     fn fresh(&self) -> BoxFuture<'_, Result<(), RegistryError>> {

@@ -2,7 +2,7 @@
 //! authorization, deadline, and then the router. (Audit will wrap the router here.)
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -18,11 +18,13 @@ use super::flow::{self, Held, Level, Pools, Use};
 use super::inprocess::InProcessUser;
 use super::metrics;
 use super::options;
+use super::priority::Class;
 use super::request_info::{self, Query, RequestInfo};
 use super::serve::{PeerCertificate, Trust};
 use super::server::Server;
 use super::snapshots::Payer;
 use super::status::{ApiError, Subject};
+use super::tunnel;
 use super::verbs::list;
 use auth::authn::{Credentials, UserInfo};
 use auth::authz::Attributes;
@@ -37,15 +39,17 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
     let started = Instant::now();
     let query = Query::parse(request.uri().query());
     let info = request_info::parse(request.method(), request.uri().path(), &query);
-    let long = info.long_running();
+    // Which of its paths are tunnels, only the server of an aggregated API knows.
+    let tunnel = tunnel::wants_upgrade(request.headers()) && server.aggregation.of(&info).is_some();
+    let long = info.long_running() || tunnel;
     let labels = metrics::Labels::new(&server.registry.served().scheme, &info);
     let in_flight = server.metrics.begin(&labels, long);
     let to = answer::Taker {
         many: request.version() == http::Version::HTTP_2,
         connection: request.extensions().get::<Trust>().cloned(),
     };
-    let held = Mutex::new(Held::default());
-    let work = AssertUnwindSafe(filtered(&server, request, &info, &query, long, &held)).catch_unwind();
+    let noted = Noted::default();
+    let work = AssertUnwindSafe(filtered(&server, request, &info, &query, long, &noted)).catch_unwind();
     let (answer, warnings) = super::warnings::collect(work).await;
     let mut response = match answer {
         Ok(Ok(response)) => response,
@@ -57,7 +61,7 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
         }
         Err(panic) => {
             server.metrics.panicked();
-            error!(verb = info.verb, path = info.path, panic = panic_text(panic.as_ref()), "handler panicked");
+            error!(verb = info.verb, path = info.path, panic = storage::panic_text(&*panic), "handler panicked");
             body::failure(&ApiError::plain(
                 500,
                 "This request caused apiserver to panic. Look in the logs for details.",
@@ -65,29 +69,31 @@ pub async fn handle(server: Arc<Server>, request: Request<Body>) -> Response<Bod
         }
     };
     super::respond::warn(&mut response, &warnings);
+    if let Some(class) = noted.class.get() {
+        class.tell(response.headers_mut());
+    }
     if !response.headers().contains_key(header::CACHE_CONTROL) {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     }
     server.metrics.end(labels, response.status().as_u16(), started.elapsed());
     drop(in_flight);
-    // Tunnels and logs may pause as long as they like; a watch that nobody reads would collect events. What is no tunnel or
-    // log after all is an answer like any other.
+    // Tunnels and logs may pause as long as they like; a watch that nobody reads would collect events. What is no
+    // tunnel or log after all is an answer like any other.
     let begun = response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if long && info.verb != "watch" && begun {
         return response;
     }
     let kept = answer::kept(&response);
-    let held = held.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let held = noted.held.into_inner().unwrap_or_else(PoisonError::into_inner);
     server.flow.answers.send(response, held.of_answer(kept), to)
 }
 
-/// What a panic said.
-pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("unknown")
+/// What is noted of a request on its way, for its answer.
+#[derive(Debug, Default)]
+struct Noted {
+    held: Mutex<Held>,
+    /// Unknown of whom nobody knows.
+    class: OnceLock<Arc<Class>>,
 }
 
 async fn filtered(
@@ -96,7 +102,7 @@ async fn filtered(
     info: &RequestInfo,
     query: &Query,
     long: bool,
-    held: &Mutex<Held>,
+    noted: &Noted,
 ) -> Result<Response<Body>, ApiError> {
     // Apart, because a reference to the parts may be held while waiting, and one to the body may not.
     let (mut parts, body) = request.into_parts();
@@ -116,6 +122,12 @@ async fn filtered(
     // Who is asking is settled: nobody behind this, and no backend, is to read it otherwise.
     super::impersonation::strip(&mut parts.headers);
     parts.headers.remove(header::AUTHORIZATION);
+    // A tunnel or log waits for nothing that a level could give.
+    if (!long || info.verb == "watch")
+        && let Some(class) = server.priority.classify(&user, info)
+    {
+        drop(noted.class.set(class));
+    }
     authorize(server, &user, info, query)?;
     if let Some(share) = share.as_ref().filter(|_| matches!(info.verb.as_str(), "list" | "watch" | "deletecollection"))
     {
@@ -134,7 +146,7 @@ async fn filtered(
     }
     let limit = timeout(query)?;
     // Apart from what surrounds it, which would be moved about with all of it.
-    let work = limited(server, Request::from_parts(parts, body), (info, query), user, share, held).boxed();
+    let work = limited(server, Request::from_parts(parts, body), (info, query), user, share, &noted.held).boxed();
     deadline::within(limit, work)
         .await
         .unwrap_or_else(|_| Err(ApiError::timeout("Timeout: request did not complete within the allotted timeout")))
@@ -202,8 +214,8 @@ async fn limited(
         let place = share.pools.place(&share.payer, to).await?;
         lock(held).place = Some(place);
     }
-    // A small patch of a large object is as much work as the object. To find that out may mean to look at all there are,
-    // so it takes a place, too.
+    // A small patch of a large object is as much work as the object. To find that out may mean to look at all there
+    // are, so it takes a place, too.
     let weight = weight.max(super::weigh::stored(server, info, query, &parts.headers)).max(copied(server, info, query));
     let request = Request::from_parts(parts, body::full(body));
     if weight < flow::LARGE_BODY {

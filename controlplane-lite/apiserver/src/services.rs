@@ -88,6 +88,16 @@ impl Services {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Gives addresses of these ranges, too.
+    pub fn set_added(&self, ranges: Vec<Cidr>) {
+        self.lock().pools.set_added(ranges);
+    }
+
+    /// All ranges that addresses are given of.
+    pub fn ranges(&self) -> Vec<Cidr> {
+        self.lock().pools.ranges().collect()
+    }
+
     /// Marks what the stored Services hold.
     pub fn occupy(&self, services: &Resource) {
         services.cache().for_each(&Filter::all(), |service| {
@@ -119,8 +129,8 @@ impl Services {
         Ok(OpenGrant { services: self.clone(), ticket: Some(ticket), sent: false })
     }
 
-    /// To be asked before a Service is removed, for [`Services::vacate`]. Who asks while a repair goes on may be told the
-    /// number before it: then the next repair frees what they would have.
+    /// To be asked before a Service is removed, for [`Services::vacate`]. Who asks while a repair goes on may be told
+    /// the number before it: then the next repair frees what they would have.
     pub fn repairs(&self) -> Repairs {
         Repairs(self.repairs.load(Ordering::Acquire))
     }
@@ -181,7 +191,10 @@ impl State {
     fn rebuild(&mut self, taken: Pools, now: Instant) {
         self.open.retain(|_, open| open.abandoned.is_none_or(|since| now - since < IN_FLIGHT));
         self.repairs.fetch_add(1, Ordering::AcqRel);
+        // The ranges may have changed since.
+        let added = self.pools.ranges().skip(1).collect();
         self.pools = taken;
+        self.pools.set_added(added);
         let concluded = self.repairing.take().unwrap_or_default();
         for grant in concluded.iter().chain(self.open.values().map(|open| &open.grant)) {
             self.pools.retake(grant);

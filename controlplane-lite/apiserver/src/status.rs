@@ -1,9 +1,9 @@
 //! The only maker of `metav1.Status`: every failure the API answers, with upstream's code, reason, message,
 //! details and causes.
 //!
-//! Failures of what lies below (the registry, admission) are types of their own, turned into these in `status/failures.rs`
-//! and nowhere else. Does not decide when a failure occurs, and does not log. [`ApiError::internal`] keeps the internal text apart from
-//! what the client reads.
+//! Failures of what lies below (the registry, admission) are types of their own, turned into these in
+//! `status/failures.rs` and nowhere else. Does not decide when a failure occurs, and does not log.
+//! [`ApiError::internal`] keeps the internal text apart from what the client reads.
 
 use std::borrow::Cow;
 

@@ -32,6 +32,8 @@ pub struct Target {
     pub port: u16,
     /// TLS to use; `None` for plain HTTP.
     pub tls: Option<Arc<ClientConfig>>,
+    /// The name that the certificate there has to have, when it is not `host`.
+    pub server_name: Option<String>,
     /// Path and query, with the leading slash.
     pub path_and_query: String,
 }
@@ -165,7 +167,8 @@ pub async fn get(target: &Target) -> Result<Response<Body>, ApiError> {
     Ok(send(outgoing(request, target, false)?, target).await?.map(boxed))
 }
 
-fn wants_upgrade(headers: &HeaderMap) -> bool {
+/// Whether a request asks for another protocol.
+pub fn wants_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(header::UPGRADE)
         && headers
             .get_all(header::CONNECTION)
@@ -233,7 +236,7 @@ async fn connect(target: &Target) -> Result<Stream, BoxError> {
     let Some(tls) = &target.tls else {
         return Ok(Stream::Plain(stream));
     };
-    let name = ServerName::try_from(target.host.clone())?;
+    let name = ServerName::try_from(target.server_name.as_ref().unwrap_or(&target.host).clone())?;
     Ok(Stream::Tls(Box::new(TlsConnector::from(tls.clone()).connect(name, stream).await?)))
 }
 

@@ -1,5 +1,5 @@
-//! WebSockets that the server itself speaks: a stream of messages to a client that only listens (watches, logs). Tunnels
-//! to kubelets are carried byte by byte elsewhere.
+//! WebSockets that the server itself speaks: a stream of messages to a client that only listens (watches, logs).
+//! Tunnels to kubelets are carried byte by byte elsewhere.
 
 use std::time::Duration;
 

@@ -17,8 +17,8 @@ use storage::watch_cache::Filter;
 /// Selectors of this many bytes are asked apart from other requests.
 const LONG_SELECTOR: usize = 512;
 
-/// Bytes of the stored objects that a request makes the server decode, as far as the caches know, and at most as much as
-/// the largest body weighs.
+/// Bytes of the stored objects that a request makes the server decode, as far as the caches know, and at most as much
+/// as the largest body weighs.
 pub fn stored(server: &Server, info: &RequestInfo, query: &Query, headers: &HeaderMap) -> usize {
     if !info.is_resource {
         return 0;

@@ -21,8 +21,9 @@ use crate::allocate::Refused;
 use crate::call::Call;
 use crate::services::OpenGrant;
 use crate::status::{self, ApiError};
-use scheme::Kind;
+use crate::warnings;
 use scheme::access::str_at;
+use scheme::{Kind, meta};
 
 mod create;
 mod delete;
@@ -38,6 +39,7 @@ struct Asked<'c> {
     call: &'c Call,
     operation: Operation,
     kind: &'c Kind,
+    served: &'c Kind,
     body: &'c Kind,
     dry_run: bool,
     options: Options<'c>,
@@ -46,15 +48,16 @@ struct Asked<'c> {
 impl<'c> Asked<'c> {
     /// A write of the object itself.
     fn new(call: &'c Call, operation: Operation, dry_run: bool) -> Self {
-        let kind: &Kind = &call.resource.kind;
-        Self { call, operation, kind, body: kind, dry_run, options: Options::Write(&call.query) }
+        let kind: &Kind = call.ruling();
+        let options = Options::Write(&call.query);
+        Self { call, operation, kind, served: &call.kind, body: kind, dry_run, options }
     }
 
     fn request<'a>(&'a self, name: &'a str, old: Option<&'a Value>, memory: &'a Memory) -> Request<'a> {
         Request {
             operation: self.operation,
             kind: self.kind,
-            served: &self.call.kind,
+            served: self.served,
             body: self.body,
             subresource: &self.call.info.subresource,
             namespace: &self.call.info.namespace,
@@ -68,15 +71,32 @@ impl<'c> Asked<'c> {
         }
     }
 
-    async fn mutate(&self, name: &str, object: Option<&mut Value>, old: Option<&Value>) -> Result<(), ApiError> {
+    async fn mutate(&self, name: &str, mut object: Option<&mut Value>, old: Option<&Value>) -> Result<(), ApiError> {
         // Each try begins with nothing.
         let (server, memory) = (&*self.call.server, Memory::default());
-        Ok(server.admission.mutate(&self.request(name, old, &memory), object, server).await?)
+        server.admission.mutate(&self.request(name, old, &memory), object.as_deref_mut(), server).await?;
+        if let Some(object) = object {
+            dedup_owners(object, "contains duplicate entries after mutating admission happens");
+        }
+        Ok(())
     }
 
     async fn validate(&self, name: &str, object: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError> {
         let (server, memory) = (&*self.call.server, Memory::default());
         Ok(server.admission.validate(&self.request(name, old, &memory), object, server).await?)
+    }
+}
+
+/// Names each owner of an object once, and warns of what it took out (`dedupOwnerReferencesAndAddWarning` in
+/// `k8s.io/apiserver/pkg/endpoints/handlers/rest.go`).
+pub fn dedup_owners(object: &mut Value, found: &str) {
+    let taken = meta::dedup_owners(object);
+    if !taken.is_empty() {
+        warnings::add(format!(
+            ".metadata.ownerReferences {found}; API server dedups owner references in 1.20+, and may reject such \
+             requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            taken.join(", ")
+        ));
     }
 }
 
@@ -92,7 +112,10 @@ pub async fn ask_admission(
     object: &mut Value,
     dry_run: bool,
 ) -> Result<(), ApiError> {
-    let asked = Asked { kind, body, ..Asked::new(call, Operation::Create, dry_run) };
+    let asked = Asked::new(call, Operation::Create, dry_run);
+    // What has a path of its own is nothing of the resource that it is about.
+    let served = if std::ptr::eq(kind, asked.kind) { asked.served } else { kind };
+    let asked = Asked { kind, served, body, ..asked };
     let name = match call.info.name.as_str() {
         "" => str_at(object, &["metadata", "name"]).to_owned(),
         name => name.to_owned(),

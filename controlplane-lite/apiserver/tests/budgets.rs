@@ -186,9 +186,12 @@ async fn long_lists_cost_no_more_than_their_length() {
     let world = World::new().await;
     let maps = "/api/v1/namespaces/default/configmaps";
     let json = "application/json";
-    let owner = json!({"apiVersion": "v1", "kind": "K", "name": "n", "uid": "u", "controller": true});
-    let owned = json!({"metadata": {"name": "o", "ownerReferences": vec![owner; 35_000]}}).to_string();
-    all(&world.at_once(4, Method::POST, maps, json, owned).await, &[422, 429]);
+    let owner = |n| json!({"apiVersion": "v1", "kind": "K", "name": "n", "uid": format!("u{n}"), "controller": true});
+    let owned = |owners: Vec<Value>| json!({"metadata": {"name": "o", "ownerReferences": owners}}).to_string();
+    let different = owned((0..30_000).map(owner).collect());
+    all(&world.at_once(4, Method::POST, maps, json, different).await, &[422, 429]);
+    // Equal ones are one.
+    all(&world.at_once(4, Method::POST, maps, json, owned(vec![owner(0); 30_000])).await, &[201, 409, 429]);
 
     let labels: serde_json::Map<String, Value> = (0..180_000).map(|n| (format!("l{n}"), json!(""))).collect();
     let labelled = json!({"metadata": {"name": "l", "labels": labels}}).to_string();
@@ -229,4 +232,73 @@ async fn trickle(world: &World) -> tokio_rustls::client::TlsStream<tokio::net::T
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.flush().await.unwrap();
     stream
+}
+
+/// A definition with this schema of a specification, in several versions.
+fn definition(plural: &str, versions: usize, spec: &Value) -> String {
+    let schema = json!({"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}});
+    let version =
+        |n: usize| json!({"name": format!("v{}", n + 1), "served": true, "storage": n == 0, "schema": schema});
+    let kind = format!("K{plural}");
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.example.com")},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": plural, "kind": kind},
+            "versions": (0..versions).map(version).collect::<Vec<_>>()}})
+    .to_string()
+}
+
+/// Definitions as large as a body may be are served, read and described, and go again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn definitions_cost_no_more_than_their_schemas() {
+    const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let world = World::new().await;
+    let rules = json!([{"apiGroups": ["apiextensions.k8s.io", "example.com"], "resources": ["*"], "verbs": ["*"]}]);
+    let role = json!({"metadata": {"name": "definer"}, "rules": rules});
+    let binding = json!({"metadata": {"name": "definer"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "definer"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}]});
+    for (plural, object) in [("clusterroles", role), ("clusterrolebindings", binding)] {
+        let path = format!("/apis/rbac.authorization.k8s.io/v1/{plural}");
+        expect(post(&world.served.client, &path, &object).await, StatusCode::CREATED);
+    }
+    let fields: serde_json::Map<String, Value> = (0..20_000)
+        .map(|n| (format!("field{n}"), json!({"type": "string", "enum": ["a", "b"], "default": "a"})))
+        .collect();
+    let words: Vec<String> = (0..150_000).map(|n| format!("word{n}")).collect();
+    let deep = (0..50).fold(
+        json!({"type": "string"}),
+        |inner, _| json!({"type": "object", "properties": {"a": inner, "b": {"type": "string"}}}),
+    );
+    let bodies = [
+        ("fields", definition("fields", 1, &json!({"type": "object", "properties": fields}))),
+        (
+            "words",
+            definition("words", 1, &json!({"type": "object", "properties": {"w": {"type": "string", "enum": words}}})),
+        ),
+        ("deeps", definition("deeps", 40, &deep)),
+    ];
+    let attack = async {
+        let mut answers = Vec::new();
+        for (plural, body) in &bodies {
+            answers.push(world.send(Method::POST, CRDS, "application/json", body.clone()).await);
+            let path = format!("/apis/example.com/v1/namespaces/default/{plural}");
+            let object = json!({"apiVersion": "example.com/v1", "kind": format!("K{plural}"), "metadata": {"name": "a"},
+                "spec": {}});
+            let served =
+                async || world.send(Method::POST, &path, "application/json", object.to_string()).await.0 == 201;
+            time::eventually_true("an object of it", served).await.unwrap();
+            answers.push(world.send(Method::GET, &path, "application/json", "").await);
+        }
+        for path in ["/openapi/v2", "/openapi/v3", "/apis/example.com/v1"] {
+            answers.push(world.send(Method::GET, path, "application/json", "").await);
+        }
+        for (plural, _) in &bodies {
+            let path = format!("{CRDS}/{plural}.example.com");
+            answers.push(world.send(Method::DELETE, &path, "application/json", "").await);
+            let gone = async || world.send(Method::GET, &path, "application/json", "").await.0 == 404;
+            time::eventually_true("its end", gone).await.unwrap();
+        }
+        answers
+    };
+    all(&world.under(attack).await, &[200, 201]);
 }

@@ -1,6 +1,7 @@
 //! The Common Expression Language as Kubernetes v1.36 uses it in admission policies, match conditions and the schemas
 //! of custom resources: parsing, checking of types, estimates and accounts of cost, evaluation
-//! (`k8s.io/apiserver/pkg/cel`; cel-go). Pure: what an expression sees is handed in, and nothing is cached between evaluations.
+//! (`k8s.io/apiserver/pkg/cel`; cel-go). Pure: what an expression sees is handed in, and nothing is cached between
+//! evaluations.
 //!
 //! ```
 //! use cel::{Budget, Env, Program, Type, Variables};

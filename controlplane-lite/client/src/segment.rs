@@ -9,8 +9,8 @@ use std::fmt::Write;
 const NOBODY: &str = "%25";
 
 /// `name` as a segment of a path, for `Api`'s methods that take a name. What no object can be called
-/// (`IsValidPathSegmentName`, k8s.io/apimachinery/pkg/api/validation/path/name.go) becomes a name that none has, so that
-/// the server answers 404.
+/// (`IsValidPathSegmentName`, k8s.io/apimachinery/pkg/api/validation/path/name.go) becomes a name that none has, so
+/// that the server answers 404.
 #[must_use]
 pub fn segment(name: &str) -> Cow<'_, str> {
     if matches!(name, "" | "." | "..") || name.contains(['/', '%']) {

@@ -400,7 +400,8 @@ where
     }
 }
 
-/// An error and its sources in one line. Answers of the server quote what they refuse: it is cut for logs and conditions.
+/// An error and its sources in one line. Answers of the server quote what they refuse: it is cut for logs and
+/// conditions.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Secret,
+    Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -34,6 +37,12 @@ pub struct Informers {
     pub replica_sets: Arc<Store<ReplicaSet>>,
     /// All disruption budgets of pods.
     pub disruption_budgets: Arc<Store<PodDisruptionBudget>>,
+    /// All volumes.
+    pub persistent_volumes: Arc<Store<PersistentVolume>>,
+    /// All claims of volumes.
+    pub persistent_volume_claims: Arc<Store<PersistentVolumeClaim>>,
+    /// All quotas of resources.
+    pub resource_quotas: Arc<Store<ResourceQuota>>,
     /// All services.
     pub services: Arc<Store<Service>>,
     /// All endpoints.
@@ -77,6 +86,9 @@ impl Informers {
             deployments: cluster_wide(client, false, "deployments", observed),
             replica_sets: cluster_wide(client, true, "replicasets", observed),
             disruption_budgets: cluster_wide(client, false, "poddisruptionbudgets", observed),
+            persistent_volumes: cluster_wide(client, false, "persistentvolumes", observed),
+            persistent_volume_claims: cluster_wide(client, false, "persistentvolumeclaims", observed),
+            resource_quotas: cluster_wide(client, false, "resourcequotas", observed),
             services: cluster_wide(client, false, "services", observed),
             endpoints: cluster_wide(client, false, "endpoints", observed),
             endpoint_slices: cluster_wide(client, false, "endpointslices", observed),
@@ -100,6 +112,9 @@ impl Informers {
             self.deployments.wait_synced(),
             self.replica_sets.wait_synced(),
             self.disruption_budgets.wait_synced(),
+            self.persistent_volumes.wait_synced(),
+            self.persistent_volume_claims.wait_synced(),
+            self.resource_quotas.wait_synced(),
             self.services.wait_synced(),
             self.endpoints.wait_synced(),
             self.endpoint_slices.wait_synced(),

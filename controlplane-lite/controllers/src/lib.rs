@@ -19,7 +19,9 @@ pub mod nodeipam;
 mod nodelifecycle;
 mod ownership;
 mod podgc;
+mod protection;
 mod replicaset;
+mod resourcequota;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,7 +157,7 @@ impl Context {
 type Start = fn(&Context);
 
 /// Every controller under upstream's name, with the account in `kube-system` that it acts as.
-const CONTROLLERS: [(&str, &str, Start); 15] = [
+const CONTROLLERS: [(&str, &str, Start); 18] = [
     ("serviceaccount-controller", "service-account-controller", accounts::start),
     ("serviceaccount-token-controller", "service-account-controller", accounts::start_tokens),
     ("bootstrap-signer-controller", "bootstrap-signer", bootstrap::start),
@@ -169,6 +171,9 @@ const CONTROLLERS: [(&str, &str, Start); 15] = [
     ("endpointslice-controller", "endpointslice-controller", endpoints::start),
     ("endpointslice-mirroring-controller", "endpointslicemirroring-controller", mirroring::start),
     ("namespace-controller", "namespace-controller", namespace::start),
+    ("persistentvolumeclaim-protection-controller", "pvc-protection-controller", protection::start_claims),
+    ("persistentvolume-protection-controller", "pv-protection-controller", protection::start_volumes),
+    ("resourcequota-controller", "resourcequota-controller", resourcequota::start),
     ("garbage-collector-controller", "generic-garbage-collector", garbage::start),
     ("pod-garbage-collector-controller", "pod-garbage-collector", podgc::start),
 ];

@@ -88,8 +88,8 @@ impl FieldManager<'_> {
         set_entries(new, managed::encode(managers));
     }
 
-    /// Owners before an update. A client may write them; one that knows nothing of them changes nothing, and one that sends
-    /// an empty list gives all of them up.
+    /// Owners before an update. A client may write them; one that knows nothing of them changes nothing, and one that
+    /// sends an empty list gives all of them up.
     fn before_update(&self, live: &Value, new: &Value) -> Managers {
         let of = |object: &Value| managed::decode(&object["metadata"]["managedFields"]).unwrap_or_default();
         if !self.subresource.is_empty() {
@@ -118,8 +118,8 @@ impl FieldManager<'_> {
         cap::cap(self.tracked(live, new, managers, manager))
     }
 
-    /// Owners after an update. What was changed is looked at by itself, so that an update that changes nothing keeps its
-    /// time.
+    /// Owners after an update. What was changed is looked at by itself, so that an update that changes nothing keeps
+    /// its time.
     fn tracked(&self, live: &Value, new: &Value, managers: Managers, manager: &Manager) -> Managers {
         // No entry that a client can send is that of one who applies with a version.
         let this = Manager {
@@ -140,7 +140,8 @@ impl FieldManager<'_> {
         managers
     }
 
-    /// The object that `config` makes of `live`, with its owners. `live` is an empty object of the kind where there is none.
+    /// The object that `config` makes of `live`, with its owners. `live` is an empty object of the kind where there is
+    /// none.
     ///
     /// # Errors
     /// See [`ApplyError`].

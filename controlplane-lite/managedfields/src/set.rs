@@ -248,8 +248,8 @@ impl Set {
     }
 }
 
-/// The fields that a write to one resource or subresource can own: the others it leaves as they are, whatever it is sent
-/// (`GetResetFields` and `GetResetFieldsFilter` of upstream's strategies).
+/// The fields that a write to one resource or subresource can own: the others it leaves as they are, whatever it is
+/// sent (`GetResetFields` and `GetResetFieldsFilter` of upstream's strategies).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ownable {
     /// All but these and what is below them.

@@ -63,8 +63,8 @@ impl Updater<'_> {
         Ok((new, managers))
     }
 
-    /// What `manager` changes, and which of that others own. Nobody owns any longer what the change removes, nor fields of
-    /// a version that is served no more.
+    /// What `manager` changes, and which of that others own. Nobody owns any longer what the change removes, nor fields
+    /// of a version that is served no more.
     fn compare(
         &self,
         live: &Value,
@@ -134,8 +134,8 @@ impl Updater<'_> {
         self.versions.convert(&pruned, &last.version, self.version).unwrap_or(merged)
     }
 
-    /// Puts back what others own, or the manager's own new configuration does: first in the version that was pruned, whose
-    /// fields a conversion may need.
+    /// Puts back what others own, or the manager's own new configuration does: first in the version that was pruned,
+    /// whose fields a conversion may need.
     fn add_owned(&self, merged: &Value, pruned: Value, version: &str, managers: &Managers) -> Option<Value> {
         let mut owned: BTreeMap<&str, Set> = BTreeMap::new();
         for other in managers.values() {

@@ -30,6 +30,9 @@ pub use request::Request;
 /// The organization in the client certificate of a node.
 pub const NODES: &str = "system:nodes";
 
+/// The name in the certificate of a front proxy, as kubeadm names it.
+pub const FRONT_PROXY: &str = "front-proxy-client";
+
 /// How long certificates of a CA live.
 pub const CA_LIFETIME: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
 /// How long certificates issued to servers and clients live.
@@ -164,6 +167,22 @@ impl Pki {
     /// while it fits the subject, comes from the CA and has time left, else a new
     /// one.
     pub fn leaf(&self, name: &str, subject: &Subject, now: Timestamp) -> Result<CertifiedKey, PkiError> {
+        self.leaf_of(&self.ca, name, subject, now)
+    }
+
+    /// The client certificate of this cluster's front proxy, which servers of aggregated APIs believe when it says who
+    /// asks: of a CA of its own, so that it is nobody anywhere else.
+    pub fn front_proxy_client(&self, now: Timestamp) -> Result<CertifiedKey, PkiError> {
+        self.leaf_of(&self.front_proxy_ca, FRONT_PROXY, &Subject::client(FRONT_PROXY, None), now)
+    }
+
+    fn leaf_of(
+        &self,
+        authority: &Authority,
+        name: &str,
+        subject: &Subject,
+        now: Timestamp,
+    ) -> Result<CertifiedKey, PkiError> {
         let (cert_path, key_path) = self.paths(name);
         // A leaf that is damaged is made anew like one that is over: nothing but the
         // file itself depends on it.
@@ -171,13 +190,13 @@ impl Pki {
         if let (Some(cert_pem), Some(key_pem)) = stored
             && let (Ok(info), Ok(key)) = (CertInfo::from_pem(&cert_pem), parse_key(&key_path, &key_pem))
         {
-            let fits = info.covers(subject) && info.belongs_to(&key) && info.issued_by(&self.ca);
+            let fits = info.covers(subject) && info.belongs_to(&key) && info.issued_by(authority);
             // One from the future was made when the clock was wrong: nobody takes it for years.
             if fits && info.not_before <= now && info.not_after > now + RENEW_BEFORE {
                 return Ok(CertifiedKey { cert_pem, key_pem });
             }
         }
-        let issued = self.ca.issue(subject, LEAF_LIFETIME, now)?;
+        let issued = authority.issue(subject, LEAF_LIFETIME, now)?;
         files::write(&key_path, &issued.key_pem)?;
         files::write(&cert_path, &issued.cert_pem)?;
         Ok(issued)

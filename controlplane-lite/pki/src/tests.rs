@@ -185,3 +185,16 @@ fn certificates_from_the_future_are_told() {
     let error = Pki::load_or_create(directory.path(), now() - days(1)).unwrap_err();
     assert!(matches!(&error, PkiError::NotYetValid { path, .. } if path.ends_with("ca.crt")), "{error}");
 }
+
+#[test]
+fn the_front_proxy_is_nobody_to_the_cluster() {
+    let directory = tempfile::tempdir().unwrap();
+    let pki = Pki::load_or_create(directory.path(), now()).unwrap();
+    let client = pki.front_proxy_client(now()).unwrap();
+    let info = CertInfo::from_pem(&client.cert_pem).unwrap();
+    assert_eq!((info.common_name.as_str(), info.usages.as_slice()), (FRONT_PROXY, &[Usage::ClientAuth][..]));
+    assert!(info.issued_by(pki.front_proxy_ca()) && !info.issued_by(pki.ca()));
+    assert_eq!(pki.front_proxy_client(now()).unwrap(), client);
+    let renewed = pki.front_proxy_client(now() + days(360)).unwrap();
+    assert_ne!(renewed, client);
+}

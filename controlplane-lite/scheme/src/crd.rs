@@ -8,12 +8,18 @@ use crate::field::{FieldErrors, Path};
 
 mod columns;
 mod common;
+mod field_path;
 mod kinds;
 pub mod names;
+mod openapi;
 
 pub use columns::Columns;
 pub(crate) use common::{COLUMNS, SCHEMA, SELECTABLE, SUBRESOURCES, Spec, any_schema, same};
-pub use kinds::{Described, ScalePaths, kinds_of};
+pub use field_path::field_path;
+pub use kinds::{Described, ScalePaths, is_terminating, kinds_of};
+pub use openapi::definition;
+
+pub use crate::validation::extensions::approval::condition as approval;
 
 /// The group of CustomResourceDefinitions.
 pub const GROUP: &str = "apiextensions.k8s.io";

@@ -8,12 +8,13 @@ use super::kind::Kind;
 
 mod parse;
 mod problems;
+mod repeated;
 mod shape;
 pub mod size;
 
 pub(crate) use parse::MAX_DEPTH;
 pub use problems::Problem;
-pub use shape::go_json_type;
+pub use shape::{go_json_type, time_problem};
 
 pub use parse::{ParseError, parse};
 
@@ -159,7 +160,7 @@ fn shaped(kind: &Kind, mut value: Value, lenient_numbers: bool) -> Result<(Shape
     }
     if let Some(map) = value.as_object_mut() {
         map.insert("apiVersion".to_owned(), kind.api_version().into());
-        map.insert("kind".to_owned(), (&*kind.kind).into());
+        map.insert("kind".to_owned(), if kind.custom { found.clone().into() } else { (&*kind.kind).into() });
     }
     Ok((Shaped { object: value, found, api_version }, shaper.unknown))
 }
@@ -199,6 +200,14 @@ fn identify(kind: &Kind, value: &Value) -> Result<(String, String), DecodeError>
     let api_version = text("apiVersion").unwrap_or(&expected).to_owned();
     if found == kind.kind && api_version == expected {
         return Ok((found, api_version));
+    }
+    // What kind a custom resource says that it is its rules judge, as upstream's do.
+    if kind.custom {
+        return if api_version == expected {
+            Ok((found, api_version))
+        } else {
+            Err(DecodeError::Version { found: api_version, expected })
+        };
     }
     // Bodies that any group may send in its own version.
     if found == kind.kind && kind.kind == "DeleteOptions" {

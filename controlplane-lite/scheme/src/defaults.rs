@@ -2,8 +2,10 @@
 //! `SetDefaults_*` plus the conversions that fill alias fields.
 
 pub mod admission;
+pub mod apiregistration;
 pub mod cluster;
 pub mod extensions;
+pub mod flowcontrol;
 pub mod network;
 pub mod pod;
 pub mod workloads;

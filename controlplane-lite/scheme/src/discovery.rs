@@ -1,10 +1,17 @@
 //! Discovery documents: `/api`, `/apis`, one per group and version, and the
 //! aggregated form (apidiscovery.k8s.io v2 and v2beta1).
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
+use super::access::str_at;
 use super::kind::{Kind, Subresource};
-use super::{Group, Scheme};
+use super::{Scheme, apiregistration};
+
+mod foreign;
+
+pub use foreign::{converted, resources_of};
 
 /// Which aggregated document a client asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +52,74 @@ pub fn api_versions(server_address: &str) -> Value {
     })
 }
 
-fn group_object(group: &Group<'_>) -> Value {
-    let version = |v: &&str| json!({ "groupVersion": format!("{}/{v}", group.name), "version": v });
+/// A group version that another server serves.
+#[derive(Debug, Clone)]
+pub struct Elsewhere {
+    /// Group.
+    pub group: String,
+    /// Version.
+    pub version: String,
+    /// Priorities of the group and of the version, as its APIService has them.
+    pub priorities: (i32, i32),
+    /// Its resources in the aggregated form; none when the server did not answer.
+    pub resources: Option<Arc<Value>>,
+}
+
+/// A group with its versions, preferred first, and who else serves them.
+struct Listed<'a> {
+    name: &'a str,
+    versions: Vec<(&'a str, Option<&'a Elsewhere>)>,
+}
+
+/// All groups in the order of discovery. What is served here has upstream's priorities.
+fn listed<'a>(scheme: &'a Scheme, elsewhere: &'a [Elsewhere]) -> Vec<Listed<'a>> {
+    let here = scheme.groups().into_iter();
+    let own = here.map(|group| (group.name, group.versions)).collect::<Vec<_>>();
+    let plain = |(name, versions): &(&'a str, Vec<&'a str>)| Listed {
+        name,
+        versions: versions.iter().map(|version| (*version, None)).collect(),
+    };
+    if elsewhere.is_empty() {
+        return own.iter().map(plain).collect();
+    }
+    let is_elsewhere = |group: &str, version: &str| elsewhere.iter().any(|e| e.group == group && e.version == version);
+    let (first, others): (Vec<_>, Vec<_>) = own.into_iter().partition(|(name, _)| *name == apiregistration::GROUP);
+    let mut services = Vec::new();
+    for (group, versions) in &others {
+        let here = versions.iter().filter(|version| !is_elsewhere(group, version));
+        services.extend(here.filter_map(|version| apiregistration::local(group, version)));
+    }
+    services.extend(elsewhere.iter().map(|e| {
+        json!({
+            "metadata": {"name": apiregistration::name_of(&e.group, &e.version)},
+            "spec": {"group": e.group, "version": e.version,
+                     "groupPriorityMinimum": e.priorities.0, "versionPriority": e.priorities.1},
+        })
+    }));
+    // Names of what is sorted are found again, so that nothing refers to what is made here.
+    let find = |group: &str, version: &str| {
+        let there = elsewhere.iter().find(|e| e.group == group && e.version == version);
+        let here = others
+            .iter()
+            .find(|(name, _)| *name == group)
+            .map(|(name, versions)| (*name, versions.iter().find(|known| **known == version).copied()));
+        match (there, here) {
+            (Some(e), _) => Some((e.group.as_str(), e.version.as_str(), Some(e))),
+            (None, Some((name, Some(version)))) => Some((name, version, None)),
+            _ => None,
+        }
+    };
+    let sorted = apiregistration::by_group(&services).into_iter().filter_map(|(group, of)| {
+        let versions: Vec<_> = of.iter().filter_map(|s| find(group, str_at(s, &["spec", "version"]))).collect();
+        let name = versions.first()?.0;
+        Some(Listed { name, versions: versions.into_iter().map(|(_, version, there)| (version, there)).collect() })
+    });
+    first.iter().map(plain).chain(sorted).collect()
+}
+
+fn group_object(group: &Listed<'_>) -> Value {
+    let version =
+        |(v, _): &(&str, Option<&Elsewhere>)| json!({ "groupVersion": format!("{}/{v}", group.name), "version": v });
     json!({
         "name": group.name,
         "versions": group.versions.iter().map(version).collect::<Vec<_>>(),
@@ -56,15 +129,16 @@ fn group_object(group: &Group<'_>) -> Value {
 
 /// `/apis`: APIGroupList without the core group.
 #[must_use]
-pub fn api_group_list(scheme: &Scheme) -> Value {
-    let groups: Vec<Value> = scheme.groups().iter().filter(|g| !g.name.is_empty()).map(group_object).collect();
+pub fn api_group_list(scheme: &Scheme, elsewhere: &[Elsewhere]) -> Value {
+    let listed = listed(scheme, elsewhere);
+    let groups: Vec<Value> = listed.iter().filter(|g| !g.name.is_empty()).map(group_object).collect();
     json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
 }
 
 /// `/apis/GROUP`: APIGroup; `None` when there is no such group.
 #[must_use]
-pub fn api_group(scheme: &Scheme, name: &str) -> Option<Value> {
-    let group = scheme.groups().into_iter().find(|g| g.name == name && !name.is_empty())?;
+pub fn api_group(scheme: &Scheme, elsewhere: &[Elsewhere], name: &str) -> Option<Value> {
+    let group = listed(scheme, elsewhere).into_iter().find(|g| g.name == name && !name.is_empty())?;
     let mut object = group_object(&group);
     object["kind"] = "APIGroup".into();
     object["apiVersion"] = "v1".into();
@@ -141,26 +215,26 @@ fn storage_version_hash(kind: &Kind) -> String {
     base64::engine::general_purpose::STANDARD.encode(&sha2::Sha256::digest(text.as_bytes())[..8])
 }
 
-/// The aggregated document: at `/api` the core group only, at `/apis` all others.
+/// The aggregated document: at `/api` the core group only, at `/apis` all others. What another server serves is stale
+/// while that does not answer.
 #[must_use]
-pub fn aggregated(scheme: &Scheme, core: bool, version: AggregatedVersion) -> Value {
-    let items: Vec<Value> = scheme
-        .groups()
+pub fn aggregated(scheme: &Scheme, elsewhere: &[Elsewhere], core: bool, version: AggregatedVersion) -> Value {
+    let of = |group: &Listed<'_>, (version, there): (&str, Option<&Elsewhere>)| match there {
+        None => {
+            let kinds = scheme.in_group_version(group.name, version);
+            let resources: Vec<Value> = kinds.map(|kind| aggregated_resource(kind)).collect();
+            json!({ "version": version, "resources": resources, "freshness": "Current" })
+        }
+        Some(Elsewhere { resources: Some(resources), .. }) => {
+            json!({ "version": version, "resources": **resources, "freshness": "Current" })
+        }
+        Some(_) => json!({ "version": version, "freshness": "Stale" }),
+    };
+    let items: Vec<Value> = listed(scheme, elsewhere)
         .iter()
         .filter(|g| g.name.is_empty() == core)
         .map(|group| {
-            let versions: Vec<Value> = group
-                .versions
-                .iter()
-                .map(|v| {
-                    let kinds = scheme.in_group_version(group.name, v);
-                    json!({
-                        "version": v,
-                        "resources": kinds.map(|kind| aggregated_resource(kind)).collect::<Vec<_>>(),
-                        "freshness": "Current",
-                    })
-                })
-                .collect();
+            let versions: Vec<Value> = group.versions.iter().map(|version| of(group, *version)).collect();
             let metadata = if core {
                 json!({ "creationTimestamp": null })
             } else {
@@ -223,12 +297,49 @@ mod tests {
         assert!(names.is_sorted());
         let scale = plain["resources"].as_array().unwrap().iter().find(|r| r["name"] == "deployments/scale").unwrap();
         assert_eq!(scale["group"], "autoscaling");
-        let all = aggregated(builtin(), false, AggregatedVersion::V2);
+        let all = aggregated(builtin(), &[], false, AggregatedVersion::V2);
         let apps = all["items"].as_array().unwrap().iter().find(|g| g["metadata"]["name"] == "apps").unwrap();
         assert_eq!(apps["versions"][0]["resources"].as_array().unwrap().len(), 5);
-        let core = aggregated(builtin(), true, AggregatedVersion::V2Beta1);
+        let core = aggregated(builtin(), &[], true, AggregatedVersion::V2Beta1);
         assert_eq!(core["items"].as_array().unwrap().len(), 1);
         assert!(api_resource_list(builtin(), "nope", "v1").is_none());
-        assert!(api_group(builtin(), "autoscaling").is_some() && api_group(builtin(), "meta.k8s.io").is_none());
+        assert!(
+            api_group(builtin(), &[], "autoscaling").is_some() && api_group(builtin(), &[], "meta.k8s.io").is_none()
+        );
+    }
+
+    fn elsewhere(group: &str, version: &str, priorities: (i32, i32), resources: Option<Value>) -> Elsewhere {
+        let (group, version) = (group.to_owned(), version.to_owned());
+        Elsewhere { group, version, priorities, resources: resources.map(Arc::new) }
+    }
+
+    #[test]
+    fn what_others_serve_stands_where_its_priority_says() {
+        let there = [
+            elsewhere("metrics.k8s.io", "v1beta1", (100, 100), Some(json!([{"resource": "nodes"}]))),
+            elsewhere("first.example", "v1", (20_000, 1), None),
+            elsewhere("apps", "v9", (17_900, 20), Some(json!([]))),
+        ];
+        let list = api_group_list(builtin(), &there);
+        let names: Vec<&str> = list["groups"].as_array().unwrap().iter().map(|g| str_at(g, &["name"])).collect();
+        assert_eq!(names[..3], [apiregistration::GROUP, "first.example", "apps"]);
+        assert_eq!(names.last(), Some(&"metrics.k8s.io"));
+        assert_eq!(names.len(), api_group_list(builtin(), &[])["groups"].as_array().unwrap().len() + 2);
+        let apps = api_group(builtin(), &there, "apps").unwrap();
+        assert_eq!(apps["preferredVersion"]["version"], "v9");
+        assert_eq!(apps["versions"].as_array().unwrap().len(), 2);
+        let all = aggregated(builtin(), &there, false, AggregatedVersion::V2);
+        let find = |name: &str| {
+            let items = all["items"].as_array().unwrap();
+            items.iter().find(|g| g["metadata"]["name"] == name).unwrap()["versions"].clone()
+        };
+        assert_eq!(find("first.example"), json!([{"version": "v1", "freshness": "Stale"}]));
+        assert_eq!(
+            find("metrics.k8s.io"),
+            json!([{"version": "v1beta1", "freshness": "Current", "resources": [{"resource": "nodes"}]}])
+        );
+        assert_eq!(find("apps")[1]["resources"].as_array().unwrap().len(), 5);
+        let core = aggregated(builtin(), &there, true, AggregatedVersion::V2);
+        assert_eq!(core["items"].as_array().unwrap().len(), 1);
     }
 }

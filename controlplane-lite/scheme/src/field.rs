@@ -227,6 +227,16 @@ pub fn go_float(number: f64) -> String {
     }
 }
 
+/// Go's `unicode.IsPrint`: letters, marks, numbers, punctuation and symbols, and of all spaces only the one.
+#[must_use]
+pub fn is_print(c: char) -> bool {
+    if c.is_ascii() {
+        return matches!(c, ' '..='~');
+    }
+    // The standard library escapes what Go does not print; behind a letter, so that a mark that goes over it is one.
+    format!("a{c}").escape_debug().nth(1) == Some(c)
+}
+
 /// Go's `%q`.
 #[must_use]
 pub fn go_quote(text: &str) -> String {
@@ -244,7 +254,9 @@ pub fn go_quote(text: &str) -> String {
             '\u{c}' => out.push_str("\\f"),
             '\u{b}' => out.push_str("\\v"),
             c if u32::from(c) < 0x20 || u32::from(c) == 0x7f => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c => out.push(c),
+            c if is_print(c) => out.push(c),
+            c if u32::from(c) < 0x10000 => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push_str(&format!("\\U{:08x}", u32::from(c))),
         }
     }
     out.push('"');
@@ -293,6 +305,20 @@ mod tests {
         let labels = Path::new("metadata");
         assert_eq!(labels.child("labels").key("a/b").to_string(), "metadata.labels[a/b]");
         assert_eq!(Path::ROOT.child("x").to_string(), "x");
+    }
+
+    /// `strconv.Quote` (strconv/quote.go), with characters of its tests.
+    #[test]
+    fn texts_are_quoted_as_go_does() {
+        for (text, expect) in [
+            ("a\u{7}\u{8}\u{c}\r\n\t\u{b}\\\"'", r#""a\a\b\f\r\n\t\v\\\"'""#),
+            ("\0\u{1b}\u{7f}", r#""\x00\x1b\x7f""#),
+            ("\u{e9}\u{301}\u{263a}\u{1f600}\u{fffd} ", "\"\u{e9}\u{301}\u{263a}\u{1f600}\u{fffd} \""),
+            ("\u{85}\u{a0}\u{ad}\u{200b}\u{2028}\u{feff}", r#""\u0085\u00a0\u00ad\u200b\u2028\ufeff""#),
+            ("\u{e000}\u{e0001}\u{10ffff}", r#""\ue000\U000e0001\U0010ffff""#),
+        ] {
+            assert_eq!(go_quote(text), expect);
+        }
     }
 
     /// `k8s.io/apimachinery/pkg/util/validation/field/errors.go`: `TooMany`, `TooLong` and `ErrorBody`.

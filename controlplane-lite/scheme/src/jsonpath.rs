@@ -1,7 +1,7 @@
 //! JSONPath as client-go has it (k8s.io/client-go/util/jsonpath), for the columns that custom resources are printed in:
 //! text with expressions in braces, of fields (`.a.b`, `['a.b']`, `.a\.b` where the dot belongs to the name), indices
-//! and slices, wildcards, unions, filters and recursive descent. A key that is missing is no result, while an index that
-//! is is an error. `range` and `end` are not known: a column has no use for them.
+//! and slices, wildcards, unions, filters and recursive descent. A key that is missing is no result, while an index
+//! that is is an error. `range` and `end` are not known: a column has no use for them.
 //!
 //! The dialect is its own: RFC 9535 knows no text around an expression, no dotted names in quotes and no escaped dots,
 //! demands a `$`, compares numbers of all kinds, and takes no results where client-go fails.
@@ -16,7 +16,7 @@ mod print;
 
 pub use eval::EvalError;
 pub use parse::ParseError;
-pub use print::print;
+pub use print::{go_json, print};
 
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,7 +93,22 @@ impl Template {
     /// # Errors
     /// When something cannot be done with a value, or takes too long.
     pub fn find<'v>(&'v self, value: &'v Value, missing_keys: bool) -> Result<Vec<Vec<Cow<'v, Value>>>, EvalError> {
-        eval::find(&self.blocks, value, missing_keys)
+        let mut steps = eval::MAX_STEPS;
+        self.find_within(value, missing_keys, &mut steps)
+    }
+
+    /// The same for somebody who counts together what several paths look at; `steps` is what is left.
+    pub(crate) fn find_within<'v>(
+        &'v self,
+        value: &'v Value,
+        missing_keys: bool,
+        steps: &mut usize,
+    ) -> Result<Vec<Vec<Cow<'v, Value>>>, EvalError> {
+        let mut own = eval::MAX_STEPS.min(*steps);
+        let before = own;
+        let found = eval::find(&self.blocks, value, missing_keys, &mut own);
+        *steps -= before - own;
+        found
     }
 
     /// All of it as text: several results of an expression with spaces between them.

@@ -11,6 +11,8 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
+use super::crd::ScalePaths;
+use super::openapi::Dialect;
 use super::schema::{self, ObjectType};
 use super::selector::Selectable;
 use super::strategy::{Facts, Strategy};
@@ -175,16 +177,51 @@ pub enum Schema {
     Own {
         /// Its full name in the OpenAPI documents, e.g. `com.example.v1.Widget`.
         name: Text,
-        /// OpenAPI 3 as JSON text, which is smaller than the value.
-        definition: Box<str>,
+        /// What it says.
+        definition: Definition,
     },
+}
+
+/// Makes a definition anew whenever somebody asks: in OpenAPI 3, of which version 2 may need less.
+pub type Define = Arc<dyn Fn(Dialect) -> Value + Send + Sync>;
+
+/// A definition that a kind brought along.
+#[derive(Clone)]
+pub enum Definition {
+    /// OpenAPI 3 as JSON text, which is smaller than the value.
+    Text(Box<str>),
+    /// Somebody has it.
+    Made(Define),
+}
+
+impl Definition {
+    /// The definition for a document of a dialect.
+    #[must_use]
+    pub fn value(&self, dialect: Dialect) -> Value {
+        match self {
+            Self::Text(text) => serde_json::from_str(text).unwrap_or_default(),
+            Self::Made(make) => make(dialect),
+        }
+    }
+}
+
+impl fmt::Debug for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Definition")
+    }
 }
 
 impl Schema {
     /// A definition of its own in OpenAPI 3, which need not describe metadata and may refer to built-in definitions.
     #[must_use]
     pub fn own(name: impl Into<Text>, definition: &Value) -> Self {
-        Self::Own { name: name.into(), definition: definition.to_string().into() }
+        Self::Own { name: name.into(), definition: Definition::Text(definition.to_string().into()) }
+    }
+
+    /// The same of a definition that is made when it is asked for.
+    #[must_use]
+    pub fn made(name: impl Into<Text>, make: Define) -> Self {
+        Self::Own { name: name.into(), definition: Definition::Made(make) }
     }
 }
 
@@ -232,8 +269,15 @@ pub struct Kind {
     pub printer: Shared<dyn Print>,
     /// Fields beyond metadata.name and metadata.namespace that field selectors may name.
     pub fields: Selectable,
-    /// Whether objects are custom resources: read by their metadata, and pruned by the strategy.
+    /// Whether objects are custom resources: read by their metadata, pruned by the strategy, and judged in the version
+    /// of the request.
     pub custom: bool,
+    /// Whether it is only stored: it has no path.
+    pub unserved: bool,
+    /// Whether the definition of custom resources is being deleted, so that none is made.
+    pub terminating: bool,
+    /// Where custom resources keep what their Scale says.
+    pub scale: Option<ScalePaths>,
     schema: Schema,
     ty: OnceLock<Arc<ObjectType>>,
 }
@@ -278,6 +322,9 @@ impl From<&'static KindInfo> for Kind {
             printer: Shared::Static(info.printer),
             fields: info.fields.into(),
             custom: false,
+            unserved: false,
+            terminating: false,
+            scale: None,
             schema: Schema::Builtin(info.definition),
             ty: OnceLock::new(),
         }
@@ -303,6 +350,9 @@ impl Kind {
             printer: Shared::Static(&DEFAULT),
             fields: Selectable::default(),
             custom: false,
+            unserved: false,
+            terminating: false,
+            scale: None,
             schema,
             ty: OnceLock::new(),
         }
@@ -314,6 +364,7 @@ impl Kind {
             names: self.names.clone(),
             list_kind: self.list_kind.clone(),
             deprecated: self.deprecated.clone(),
+            scale: self.scale.clone(),
             subresources: self.subresources.clone(),
             conversion: self.conversion.clone(),
             strategy: Shared::Own(strategy),
@@ -325,6 +376,12 @@ impl Kind {
         }
     }
 
+    /// Whether it is found by a path of its own.
+    #[must_use]
+    pub fn has_path(&self) -> bool {
+        !self.plural.is_empty() && !self.unserved
+    }
+
     /// Whether objects are stored.
     #[must_use]
     pub fn stored(&self) -> bool {
@@ -332,11 +389,13 @@ impl Kind {
     }
 
     /// Whether objects are stored in its form: it converts to no other. One that converts to itself brings objects up
-    /// to date that were stored in a form of before.
+    /// to date that were stored in a form of before. All versions of custom resources do, since each reads any.
     #[must_use]
     pub fn stores(&self) -> bool {
         let own = [&self.group, &self.version, &self.kind, &self.plural];
-        self.stored() && self.conversion.as_ref().is_none_or(|c| [&c.group, &c.version, &c.kind, &c.plural] == own)
+        self.stored()
+            && (self.custom
+                || self.conversion.as_ref().is_none_or(|c| [&c.group, &c.version, &c.kind, &c.plural] == own))
     }
 
     /// `v1` or `apps/v1`.
@@ -386,7 +445,7 @@ impl Kind {
     pub fn schema(&self) -> &Arc<ObjectType> {
         self.ty.get_or_init(|| match &self.schema {
             Schema::Builtin(name) => schema::build(name),
-            Schema::Own { name, definition } => schema::own(name, definition),
+            Schema::Own { name, definition } => schema::own(name, &definition.value(Dialect::V3)),
         })
     }
 
@@ -406,7 +465,7 @@ impl Kind {
     }
 
     /// The definition that the kind brought along.
-    pub(crate) fn own_definition(&self) -> Option<&str> {
+    pub(crate) fn own_definition(&self) -> Option<&Definition> {
         match &self.schema {
             Schema::Builtin(_) => None,
             Schema::Own { definition, .. } => Some(definition),

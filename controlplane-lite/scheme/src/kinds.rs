@@ -7,6 +7,7 @@ mod admission;
 mod apps;
 mod core;
 mod extensions;
+mod flowcontrol;
 mod hidden;
 mod policy;
 mod reviews;
@@ -15,12 +16,10 @@ mod storage;
 const STATUS: Subresource = Subresource::own("status", STATUS_VERBS);
 const SCALE: Subresource = Subresource::of("scale", ("autoscaling", "v1", "Scale"), STATUS_VERBS);
 
-/// Kinds of a server that publishes what they define.
-pub static EXTENSIONS: &[KindInfo] = extensions::EXTENSIONS;
-
 /// All built-in kinds, group by group.
 pub static ALL: &[&[KindInfo]] = &[
     core::KINDS,
+    flowcontrol::APIREGISTRATION,
     apps::APPS,
     policy::EVENTS,
     reviews::AUTHENTICATION,
@@ -33,9 +32,11 @@ pub static ALL: &[&[KindInfo]] = &[
     policy::RBAC,
     storage::STORAGE,
     admission::ADMISSION,
+    extensions::EXTENSIONS,
     policy::SCHEDULING,
     policy::COORDINATION,
     policy::NODE,
     policy::DISCOVERY,
+    flowcontrol::FLOWCONTROL,
     hidden::BODIES,
 ];

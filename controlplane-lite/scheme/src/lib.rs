@@ -9,6 +9,7 @@
 use std::sync::{Arc, OnceLock};
 
 pub mod access;
+pub mod apiregistration;
 pub mod convert;
 pub mod crd;
 pub mod decode;
@@ -16,6 +17,7 @@ mod defaults;
 pub mod discovery;
 pub mod expressions;
 pub mod field;
+pub mod flowcontrol;
 pub mod jsonpath;
 pub mod kind;
 mod kinds;
@@ -53,16 +55,11 @@ pub fn builtin() -> &'static Arc<Scheme> {
     })
 }
 
-/// The same and CustomResourceDefinitions, whose schemas are checked: for a server that publishes what they define.
+/// The same with the schemas of CustomResourceDefinitions checked: for a server that publishes what they define.
 #[must_use]
 pub fn builtin_with(check: &Arc<crd::SchemaCheck>) -> Arc<Scheme> {
-    let kinds = kinds::EXTENSIONS.iter().map(|info| {
-        let mut kind = Kind::from(info);
-        kind.strategy = kind::Shared::Own(Arc::new(strategy::CustomResourceDefinition::new(Arc::clone(check))));
-        kind
-    });
-    let add = |scheme: Scheme, kind| scheme.with(kind).expect("a test reads the table");
-    Arc::new(kinds.fold(Scheme::clone(builtin()), add))
+    let rules = || Arc::new(strategy::CustomResourceDefinition::new(Arc::clone(check))) as Arc<dyn Strategy>;
+    Arc::new(builtin().with_strategies(|kind| (kind.group == crd::GROUP).then(rules)))
 }
 
 /// The same scheme, whose expressions of admission are checked.

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::access::{at, ensure_map, entries_at, list_at, str_at};
-use super::field::{FieldErrors, Path};
+use super::field::{FieldErrors, Path, is_print};
 
 /// Longest DNS-1123 subdomain.
 pub const SUBDOMAIN_MAX: usize = 253;
@@ -303,8 +303,8 @@ fn validate_managers(entries: &[Value], path: &Path<'_>, errors: &mut FieldError
         if manager.len() > MANAGER_MAX {
             errors.too_long(&path.child("manager"), MANAGER_MAX);
         }
-        if manager.chars().any(char::is_control) {
-            errors.invalid(&path.child("manager"), manager, "should only contain printable characters");
+        for problem in unprintable(manager) {
+            errors.invalid(&path.child("manager"), manager, problem);
         }
         if subresource.len() > SUBRESOURCE_MAX {
             errors.too_long(&path.child("subresource"), SUBRESOURCE_MAX);
@@ -312,8 +312,35 @@ fn validate_managers(entries: &[Value], path: &Path<'_>, errors: &mut FieldError
     }
 }
 
-/// As upstream's `ValidateOwnerReferences` (apimachinery, `pkg/api/validation/objectmeta.go`), but that of many controllers
-/// the first two are told and no more: each is told with the whole list.
+/// What `ValidateFieldManager` says of each character that cannot be printed (apimachinery,
+/// `pkg/apis/meta/v1/validation/validation.go`).
+pub fn unprintable(manager: &str) -> impl Iterator<Item = String> {
+    let bad = manager.char_indices().filter(|(_, c)| !is_print(*c));
+    bad.map(|(at, c)| format!("invalid character U+{:04X} (at position {at})", u32::from(c)))
+}
+
+/// Takes out owners that are named twice with the same words, as `dedupOwnerReferences` does (apiserver,
+/// `pkg/endpoints/handlers/rest.go`); the uids of those that were taken out.
+pub fn dedup_owners(object: &mut Value) -> Vec<String> {
+    let metadata = object.get_mut("metadata").and_then(|metadata| metadata.get_mut("ownerReferences"));
+    let Some(owners) = metadata.and_then(Value::as_array_mut).filter(|owners| owners.len() > 1) else {
+        return Vec::new();
+    };
+    let (mut seen, mut taken) = (HashSet::new(), Vec::new());
+    owners.retain(|owner| {
+        let texts = ["apiVersion", "kind", "name", "uid"].map(|key| str_at(owner, &[key]).to_owned());
+        let flags = ["controller", "blockOwnerDeletion"].map(|key| owner.get(key).and_then(Value::as_bool));
+        let new = seen.insert((texts, flags));
+        if !new {
+            taken.push(str_at(owner, &["uid"]).to_owned());
+        }
+        new
+    });
+    taken
+}
+
+/// As upstream's `ValidateOwnerReferences` (apimachinery, `pkg/api/validation/objectmeta.go`), but that of many
+/// controllers the first two are told and no more: each is told with the whole list.
 fn validate_owners(owners: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
     let mut controllers = 0;
     let mut first = ("", "");
@@ -443,6 +470,17 @@ pub fn keep_on_status_update(new: &mut Value, old: &Value) {
     }
 }
 
+/// The same where upstream lets nothing of the metadata change (`ResetObjectMetaForStatus`) but who owns which field.
+pub fn keep_all_on_status_update(new: &mut Value, old: &Value) {
+    keep_on_status_update(new, old);
+    let old_meta = at(old, &["metadata"]).clone();
+    if let Some(meta) = new.get_mut("metadata") {
+        for key in ["labels", "annotations"] {
+            super::access::copy_field(meta, &old_meta, key);
+        }
+    }
+}
+
 /// Sets `metadata.generation`.
 pub fn set_generation(object: &mut Value, generation: i64) {
     ensure_map(object, &["metadata"]).insert("generation".to_owned(), generation.into());
@@ -450,11 +488,19 @@ pub fn set_generation(object: &mut Value, generation: i64) {
 
 /// Counts the generation when anything besides metadata and status differs.
 pub fn bump_generation(new: &mut Value, old: &Value) {
+    count(new, old, &["metadata", "status", "kind", "apiVersion"]);
+}
+
+/// The same where status is a field like others.
+pub fn bump_generation_with_status(new: &mut Value, old: &Value) {
+    count(new, old, &["metadata", "kind", "apiVersion"]);
+}
+
+/// Counts the generation when anything besides these fields differs.
+fn count(new: &mut Value, old: &Value, passed: &[&str]) {
     let changed = {
         let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return };
-        let relevant = |(key, value): &(&String, &Value)| {
-            !matches!(key.as_str(), "metadata" | "status" | "kind" | "apiVersion") && !value.is_null()
-        };
+        let relevant = |(key, value): &(&String, &Value)| !passed.contains(&key.as_str()) && !value.is_null();
         !a.iter().filter(relevant).eq(b.iter().filter(relevant))
     };
     let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);

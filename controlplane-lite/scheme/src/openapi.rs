@@ -9,13 +9,18 @@ use super::Scheme;
 use super::kind::Kind;
 
 mod definitions;
+mod part;
 mod paths;
 mod schemas;
 
+pub use part::Part;
+
 /// The two dialects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dialect {
+pub enum Dialect {
+    /// Of version 2 (Swagger).
     V2,
+    /// Of version 3.
     V3,
 }
 
@@ -109,7 +114,8 @@ pub fn v3_document(scheme: &Scheme, group: &str, version: &str) -> Option<Value>
     if !scheme.has_group_version(group, version) {
         return None;
     }
-    let kinds: Vec<&Kind> = scheme.kinds().filter(|k| k.group == group && k.version == version).map(|k| &**k).collect();
+    let kinds: Vec<&Kind> =
+        scheme.kinds().filter(|k| !k.unserved && k.group == group && k.version == version).map(|k| &**k).collect();
     let schemas = schemas::definitions(&kinds, Dialect::V3);
     let mut paths = Map::new();
     for kind in kinds.iter().filter(|k| !k.plural.is_empty()) {
@@ -156,7 +162,7 @@ fn length_delimited(field: u8, content: &[u8]) -> Vec<u8> {
 /// `/openapi/v2` as JSON: all groups in one document.
 #[must_use]
 pub fn v2_document(scheme: &Scheme) -> Value {
-    let kinds: Vec<&Kind> = scheme.kinds().map(|k| &**k).collect();
+    let kinds: Vec<&Kind> = scheme.kinds().filter(|k| !k.unserved).map(|k| &**k).collect();
     let schemas = schemas::definitions(&kinds, Dialect::V2);
     let mut paths = Map::new();
     for kind in kinds.iter().filter(|k| !k.plural.is_empty()) {

@@ -47,7 +47,8 @@ pub enum PatchError {
     /// The patch is well-formed but does not fit the object: 422, reason Invalid without causes.
     #[error("{0}")]
     Unprocessable(String),
-    /// The result is not an object of the kind: 422 Invalid with this cause (upstream names no kind: ` "" is invalid: patch: …`).
+    /// The result is not an object of the kind: 422 Invalid with this cause (upstream names no kind:
+    /// ` "" is invalid: patch: …`).
     #[error("{0}")]
     Invalid(Box<FieldError>),
     /// Too many operations: 413.

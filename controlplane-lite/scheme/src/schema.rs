@@ -263,9 +263,9 @@ pub(crate) fn build(definition: &str) -> Arc<ObjectType> {
     object(definition, types::TABLE, &mut registry)
 }
 
-/// The type of a definition that a kind brought along, as JSON text.
-pub(crate) fn own(name: &str, definition: &str) -> Arc<ObjectType> {
-    own::object(name, &serde_json::from_str(definition).unwrap_or_default())
+/// The type of a definition that a kind brought along.
+pub(crate) fn own(name: &str, definition: &serde_json::Value) -> Arc<ObjectType> {
+    own::object(name, definition)
 }
 
 /// The type by which objects are read whose schema their strategy knows: metadata, and anything beside it.

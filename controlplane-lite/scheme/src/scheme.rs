@@ -89,7 +89,7 @@ impl Scheme {
     }
 
     fn indexed(fixed: usize, kinds: Vec<Arc<Kind>>) -> Self {
-        let mut by_path: Vec<usize> = (0..kinds.len()).filter(|place| !kinds[*place].plural.is_empty()).collect();
+        let mut by_path: Vec<usize> = (0..kinds.len()).filter(|place| kinds[*place].has_path()).collect();
         by_path.sort_by_key(|place| path(&kinds[*place]));
         let mut by_kind: Vec<usize> = (0..kinds.len()).collect();
         by_kind.sort_by_key(|place| name(&kinds[*place]));
@@ -111,7 +111,8 @@ impl Scheme {
         }
         let stores = |other: &&Arc<Kind>| {
             let place = (other.storage_group(), other.storage_plural());
-            other.stores() && place == (kind.storage_group(), kind.storage_plural())
+            let siblings = other.custom && kind.custom;
+            other.stores() && !siblings && place == (kind.storage_group(), kind.storage_plural())
         };
         match (others().find(stores), &kind.conversion) {
             (Some(other), _) if kind.stores() => {
@@ -147,6 +148,39 @@ impl Scheme {
         Self::indexed(self.fixed, kinds)
     }
 
+    /// The same with these kinds in the place of all versions of a resource. Built-in kinds stay.
+    ///
+    /// # Errors
+    /// When something of theirs is taken.
+    pub fn replaced(&self, group: &str, plural: &str, kinds: Vec<Kind>) -> Result<Self, Conflict> {
+        let mut all = self.without(group, plural).kinds;
+        let others = all.len();
+        all.extend(kinds.into_iter().map(Arc::new));
+        let (before, new) = all.split_at(others);
+        // One look at each of them: there may be many.
+        for kind in new.iter().take(1) {
+            let place = (kind.storage_group(), kind.storage_plural());
+            if let Some(other) = before.iter().find(|k| k.stores() && (k.storage_group(), k.storage_plural()) == place)
+            {
+                let (resource, stored) = (kind.group_resource(), other.version.to_string());
+                return Err(Conflict::Storage { resource, stored });
+            }
+        }
+        all[self.fixed..].sort_by(|a, b| order(a).cmp(&order(b)));
+        let scheme = Self::indexed(self.fixed, all);
+        let twice = |index: &[usize], of: fn(&Kind) -> Key<'_>| {
+            let pair = index.windows(2).find(|pair| of(&scheme.kinds[pair[0]]) == of(&scheme.kinds[pair[1]]))?;
+            Some(scheme.kinds[pair[0]].clone())
+        };
+        if let Some(kind) = twice(&scheme.by_path, path) {
+            return Err(Conflict::Path { resource: kind.group_resource(), version: kind.version.to_string() });
+        }
+        if let Some(kind) = twice(&scheme.by_kind, name) {
+            return Err(Conflict::Kind { kind: kind.kind.to_string(), api_version: kind.api_version() });
+        }
+        Ok(scheme)
+    }
+
     /// The same without a resource: all its versions, and what is stored as it. Built-in kinds stay.
     #[must_use]
     pub fn without(&self, group: &str, plural: &str) -> Self {
@@ -159,7 +193,7 @@ impl Scheme {
 
     /// Kinds that are served at a path of their own.
     pub fn served(&self) -> impl Iterator<Item = &Arc<Kind>> {
-        self.kinds().filter(|k| !k.plural.is_empty())
+        self.kinds().filter(|kind| kind.has_path())
     }
 
     /// All kinds, also those that are only bodies, in discovery order.
@@ -202,8 +236,10 @@ impl Scheme {
     pub fn groups(&self) -> Vec<Group<'_>> {
         let mut groups: Vec<Group<'_>> = Vec::new();
         for kind in self.served() {
-            match groups.iter_mut().find(|g| g.name == kind.group) {
-                Some(group) if group.versions.contains(&&*kind.version) => {}
+            match groups.iter_mut().rev().find(|g| g.name == kind.group) {
+                // Those that are not in the table are sorted, and may be many.
+                Some(group)
+                    if group.versions.iter().take(8).chain(group.versions.last()).any(|v| *v == kind.version) => {}
                 Some(group) => group.versions.push(&kind.version),
                 None => groups.push(Group { name: &kind.group, versions: vec![&kind.version] }),
             }

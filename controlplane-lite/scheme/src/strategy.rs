@@ -12,9 +12,11 @@ use super::field::FieldErrors;
 use super::meta::NameRule;
 
 mod admission;
+mod apiregistration;
 mod certificates;
 mod core;
 mod extensions;
+mod flowcontrol;
 mod network;
 mod pod;
 mod policy;
@@ -23,9 +25,11 @@ mod subresource;
 mod workloads;
 
 pub(crate) use admission::*;
+pub(crate) use apiregistration::*;
 pub(crate) use certificates::*;
 pub(crate) use core::*;
 pub(crate) use extensions::*;
+pub(crate) use flowcontrol::*;
 pub(crate) use network::*;
 pub(crate) use pod::*;
 pub(crate) use policy::*;
@@ -177,6 +181,10 @@ pub trait Strategy: Send + Sync {
     fn is_heartbeat(&self, _subresource: &str, _new: &Value, _old: &Value) -> bool {
         false
     }
+
+    /// Adds to an object that is asked to go for the first time what has to happen before it does; `now` is the time as
+    /// objects carry it.
+    fn prepare_delete(&self, _object: &mut Value, _now: &str) {}
 
     /// Seconds until an object that [goes gracefully](Deletes::Gracefully) is gone; `asked` is what the request says.
     fn grace_period(&self, _object: &Value, _asked: Option<i64>) -> i64 {

@@ -11,6 +11,7 @@ use super::kind::Kind;
 pub mod admission;
 pub mod core;
 mod duration;
+pub mod flowcontrol;
 mod format;
 pub mod policy;
 pub mod storage;

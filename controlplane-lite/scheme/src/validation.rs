@@ -9,6 +9,7 @@ use super::meta;
 
 pub mod admission;
 pub mod annotations;
+pub mod apiregistration;
 pub mod certificates;
 pub mod cluster;
 pub mod conditions;
@@ -16,11 +17,13 @@ pub mod container;
 mod endpoint;
 pub mod ephemeral;
 pub mod extensions;
+pub mod flowcontrol;
 mod mounts;
 pub mod network;
 pub mod placement;
 pub mod pod;
 pub mod pod_status;
+pub mod quota;
 pub mod rbac;
 pub mod resize;
 mod security;
@@ -45,10 +48,15 @@ pub(crate) fn immutable(new: &Value, old: &Value, path: &Path<'_>, errors: &mut 
     }
 }
 
+/// What is wrong with a port number.
+pub(crate) fn port_number_detail(number: i64) -> Option<&'static str> {
+    (!(1..=65535).contains(&number)).then_some("must be between 1 and 65535, inclusive")
+}
+
 /// Problems of a port number.
 pub(crate) fn port_number(number: i64, path: &Path<'_>, errors: &mut FieldErrors) {
-    if !(1..=65535).contains(&number) {
-        errors.invalid(path, number, "must be between 1 and 65535, inclusive");
+    if let Some(problem) = port_number_detail(number) {
+        errors.invalid(path, number, problem);
     }
 }
 

@@ -12,6 +12,8 @@ pub mod memory;
 mod object;
 mod redb;
 mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod watch_cache;
 
 pub use config::{DatastoreConfig, EtcdConfig, EtcdTls, RedbConfig, open};
@@ -22,3 +24,9 @@ pub use store::{
 pub use watch_cache::{
     CacheError, Filter, ListQuery, Listing, ResourceCache, ResourceSpec, WatchCache, WatchRequest, WatchStart,
 };
+
+/// What a panic said.
+pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
+}

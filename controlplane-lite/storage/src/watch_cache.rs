@@ -9,6 +9,7 @@ mod feed;
 mod filter;
 mod handoff;
 mod history;
+mod lag;
 mod resource;
 mod watch;
 mod watchers;

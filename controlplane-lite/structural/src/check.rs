@@ -11,17 +11,16 @@ mod complete;
 mod defaults;
 mod lists;
 mod openapi;
+mod patterns;
 mod rules;
 mod structure;
 
-/// Checks an `openAPIV3Schema` at a path. CEL rules are checked as far as that needs no evaluation.
+/// Checks an `openAPIV3Schema` at a path. CEL rules are checked as far as that needs no evaluation. `errors` is what is
+/// known of the schema: what upstream's structural form has no place for is told where nothing else is. That the root
+/// is not nullable is checked before.
 pub fn validate_schema(schema: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     if let Err(problem) = raw::check(schema) {
         return errors.invalid(path, "", problem);
-    }
-    let before = errors.0.len();
-    if raw::flag(schema, "nullable") {
-        errors.forbidden(&path.child("nullable"), "nullable cannot be true at the root");
     }
     let parsed = Node::parse(schema);
     if let Ok(node) = &parsed {
@@ -35,9 +34,9 @@ pub fn validate_schema(schema: &Value, path: &Path<'_>, errors: &mut FieldErrors
         }
         errors.extend(found);
     }
-    openapi::validate(schema, path, errors);
+    openapi::validate(schema, parsed.is_ok(), path, errors);
     if let Err(problem) = parsed
-        && errors.0.len() == before
+        && errors.is_empty()
     {
         errors.invalid(path, "", problem);
     }

@@ -80,6 +80,23 @@ impl Structural {
         }
     }
 
+    /// Checks an object of which only the status replaces another: its status, and the lists of the whole.
+    pub fn validate_status(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        if let (Some(node), Some(status)) = (self.root.property("status"), new.get("status")) {
+            let outcome = Walk::default().validate(node, status, old.get("status"));
+            to_field_errors(outcome, Some(&scheme::Path::new("status")), errors);
+        }
+        let mut found = FieldErrors::new();
+        listtype::validate(new, &self.root, &mut found);
+        let mut before = FieldErrors::new();
+        if !found.is_empty() {
+            listtype::validate(old, &self.root, &mut before);
+        }
+        if before.is_empty() {
+            errors.extend(found);
+        }
+    }
+
     /// The CEL rules of the whole schema with the paths of their schemas (`spec.list[*].x`). They are not evaluated
     /// here.
     #[must_use]
@@ -99,6 +116,6 @@ mod tests {
     #[test]
     fn schemas_are_small_and_shared() {
         shared::<Structural>();
-        assert!(size_of::<Node>() <= 112, "{}", size_of::<Node>());
+        assert!(size_of::<Node>() <= 120, "{}", size_of::<Node>());
     }
 }

@@ -63,10 +63,12 @@ fn keyed(list: &[Value], keys: &[Box<str>], path: &Path<'_>, errors: &mut FieldE
     if let Some((index, item)) = list.iter().enumerate().find(|(_, item)| !item.is_object() && !item.is_null()) {
         return errors.invalid(&path.index(index), item, "must be an object for an array of list-type map");
     }
-    let key = |item: &'_ Value| -> Vec<Option<Value>> { keys.iter().map(|key| item.get(&**key).cloned()).collect() };
-    let found: Vec<_> = list.iter().map(key).collect();
+    // The fields of an item are looked at, not the keys: a definition may name as many as it likes.
+    let is_key = |(field, _): &(&String, &Value)| keys.binary_search_by(|key| (**key).cmp(field)).is_ok();
+    let fields = list.iter().map(|item| item.as_object().into_iter().flatten());
+    let found: Vec<Vec<(&String, &Value)>> = fields.map(|fields| fields.filter(is_key).collect()).collect();
     for at in repeated(found.iter()) {
-        let named = keys.iter().zip(&found[at]).filter_map(|(key, value)| Some((key.to_string(), value.clone()?)));
+        let named = found[at].iter().map(|(key, value)| ((*key).clone(), (*value).clone()));
         errors.duplicate(&path.index(at), Value::Object(named.collect()));
     }
 }

@@ -68,7 +68,7 @@ pub(crate) enum ListType {
     #[default]
     Atomic,
     Set,
-    /// With `x-kubernetes-list-map-keys`.
+    /// With `x-kubernetes-list-map-keys`, sorted.
     Map(Box<[Box<str>]>),
 }
 
@@ -109,6 +109,10 @@ pub(crate) struct Node {
     pub(crate) list_type: ListType,
     /// Sorted by name.
     properties: Box<[(Box<str>, Node)]>,
+    /// Places of the properties that have a default: a list may have more items than its schema has properties, each of
+    /// which is asked for what it lacks.
+    #[expect(clippy::box_collection, reason = "a schema without defaults pays one word for them")]
+    defaulted: Option<Box<Vec<u32>>>,
     pub(crate) items: Option<Box<Node>>,
     pub(crate) additional: Additional,
     pub(crate) default: Option<Box<Value>>,
@@ -164,9 +168,10 @@ impl Node {
         };
         let properties = raw::properties(schema)
             .map(|(name, schema)| Ok((name.as_str().into(), Self::parse(schema)?)))
-            .collect::<Result<Box<_>, String>>()?;
+            .collect::<Result<Box<[(Box<str>, Self)]>, String>>()?;
         debug_assert!(properties.is_sorted_by(|a, b| a.0 < b.0));
         Ok(Self {
+            defaulted: defaulted(&properties),
             kind,
             nullable: raw::flag(schema, "nullable"),
             preserve_unknown: raw::flag(schema, "x-kubernetes-preserve-unknown-fields"),
@@ -193,6 +198,12 @@ impl Node {
 
     pub(crate) fn properties(&self) -> impl Iterator<Item = (&str, &Self)> {
         self.properties.iter().map(|(name, node)| (&**name, node))
+    }
+
+    /// The properties that have a default.
+    pub(crate) fn defaulted(&self) -> impl Iterator<Item = (&str, &Self)> {
+        let places = self.defaulted.iter().flat_map(|places| places.iter());
+        places.filter_map(|place| self.properties.get(*place as usize)).map(|(name, node)| (&**name, node))
     }
 
     /// The schema of values of `additionalProperties`.
@@ -273,10 +284,20 @@ impl Values {
     }
 }
 
+#[expect(clippy::box_collection, reason = "see the field")]
+fn defaulted(properties: &[(Box<str>, Node)]) -> Option<Box<Vec<u32>>> {
+    let places = (0_u32..).zip(properties).filter(|(_, (_, node))| node.default.is_some()).map(|(place, _)| place);
+    Some(places.collect::<Vec<u32>>()).filter(|places| !places.is_empty()).map(Box::new)
+}
+
 fn list_type(schema: &Value) -> ListType {
     match raw::text(schema, "x-kubernetes-list-type") {
         "set" => ListType::Set,
-        "map" => ListType::Map(raw::texts(schema, "x-kubernetes-list-map-keys").map(Into::into).collect()),
+        "map" => {
+            let mut keys: Vec<Box<str>> = raw::texts(schema, "x-kubernetes-list-map-keys").map(Into::into).collect();
+            keys.sort_unstable();
+            ListType::Map(keys.into())
+        }
         _ => ListType::Atomic,
     }
 }

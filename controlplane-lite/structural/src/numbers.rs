@@ -90,40 +90,35 @@ pub(crate) enum Complaint {
     Factor(Num),
 }
 
-/// What a schema has against a number.
+/// What a schema has against a number: its type, then multiples, minimum and maximum, each after what is wrong with the
+/// constraint itself.
 pub(crate) fn complaints(number: Num, kind: Kind, values: Option<&Values>) -> Vec<Complaint> {
+    let format = values.and_then(|values| values.format.as_ref());
     let mut found = Vec::new();
-    let format = values.and_then(|values| values.format.as_ref()).map(Format::kind);
-    let mut in_range = |number: Num, what: &str| {
-        let fits = number.fits(kind, format);
+    let in_range = |number: Num, what: &str, found: &mut Vec<Complaint>| {
+        let fits = number.fits(kind, format.map(Format::kind));
         if !fits {
-            let format = values.and_then(|values| values.format.as_ref());
             let format =
                 format.map_or("(default format)".to_owned(), |format| format!("with format {}", format.name()));
             found.push(Complaint::OfPath(format!("{what} value must be of type {} {format} in ", kind.name())));
         }
         fits
     };
-    in_range(number, "Checked");
+    in_range(number, "Checked", &mut found);
     let Some(values) = values else { return found };
-    let mut rest = Vec::new();
     if let Some(factor) = values.multiple_of {
-        let whole = in_range(Num::Float(factor), "MultipleOf");
-        rest.push(multiple_of(number, factor, whole));
+        let whole = in_range(Num::Float(factor), "MultipleOf", &mut found);
+        found.extend(multiple_of(number, factor, whole));
     }
     let bounds = [
-        (values.maximum, values.exclusive_maximum, "Maximum boundary", "less"),
         (values.minimum, values.exclusive_minimum, "Minimum boundary", "greater"),
+        (values.maximum, values.exclusive_maximum, "Maximum boundary", "less"),
     ];
-    let mut bounded = Vec::new();
     for (bound, exclusive, what, word) in bounds {
         let Some(bound) = bound else { continue };
-        let whole = in_range(Num::Float(bound), what);
-        bounded.push(beyond(number, bound, whole, exclusive, word));
+        let whole = in_range(Num::Float(bound), what, &mut found);
+        found.extend(beyond(number, bound, whole, exclusive, word));
     }
-    // Upstream merges them in this order: multiples, minimum, maximum.
-    bounded.reverse();
-    found.extend(rest.into_iter().chain(bounded).flatten());
     found
 }
 

@@ -1,6 +1,6 @@
 //! The metadata of resources inside resources (`pkg/apiserver/schema/objectmeta` upstream).
 
-use scheme::decode::go_json_type;
+use scheme::decode::{go_json_type, time_problem};
 use scheme::meta::{self, NameRule};
 use scheme::{FieldErrors, Path};
 use serde_json::{Map, Value, json};
@@ -122,7 +122,11 @@ pub(crate) fn malformed(metadata: &Value) -> Option<String> {
         let Some(value) = map.get(*name).filter(|value| !value.is_null()) else { continue };
         let texts = |value: &Value| (!value.is_string() && !value.is_null()).then(|| go_json_type(value));
         let (is, must) = match (shape, value) {
-            (Shape::Text | Shape::Time, Value::String(_)) => continue,
+            (Shape::Text, Value::String(_)) => continue,
+            (Shape::Time, Value::String(text)) => match time_problem(text) {
+                Some(problem) => return Some(problem),
+                None => continue,
+            },
             (Shape::Integer, number) if number.is_i64() => continue,
             (Shape::Texts, Value::Array(list)) => match list.iter().find_map(texts) {
                 Some(is) => (is, "string"),

@@ -8,6 +8,10 @@ use crate::objectmeta::is_field;
 
 /// Paths of unknown fields that are told; all are removed.
 const MAX_TOLD: usize = 10_000;
+/// Bytes of them: the name of a map's entry is in each path below.
+const MAX_BYTES: usize = 1 << 20;
+/// Bytes of a path that is told though it is too long, since nothing else is.
+const CUT: usize = 1024;
 
 /// What the system reads of every resource.
 pub(crate) fn is_meta(name: &str) -> bool {
@@ -16,15 +20,29 @@ pub(crate) fn is_meta(name: &str) -> bool {
 
 /// Removes unknown fields and tells their paths, sorted.
 pub(crate) fn prune(object: &mut Value, node: &Node, root: bool) -> Vec<String> {
-    let mut pruner = Pruner { path: String::new(), told: Vec::new(), depth: 0 };
+    run(object, node, root, true)
+}
+
+/// Whether there are no unknown fields besides those in metadata.
+pub(crate) fn knows(object: &Value, node: &Node, root: bool) -> bool {
+    let mut pruned = object.clone();
+    run(&mut pruned, node, root, false);
+    pruned == *object
+}
+
+fn run(object: &mut Value, node: &Node, root: bool, metadata: bool) -> Vec<String> {
+    let mut pruner = Pruner { metadata, path: String::new(), told: Vec::new(), room: MAX_BYTES, depth: 0 };
     pruner.value(object, Some(node), root);
     pruner.told.sort();
     pruner.told
 }
 
 struct Pruner {
+    /// Whether metadata is looked into.
+    metadata: bool,
     path: String,
     told: Vec<String>,
+    room: usize,
     depth: usize,
 }
 
@@ -128,7 +146,7 @@ impl Pruner {
     /// prunes (`pkg/apiserver/schema/objectmeta/algorithm.go`).
     fn metadata(&mut self, name: &str, value: &mut Value) {
         let Value::Object(map) = value else { return };
-        if name != "metadata" {
+        if name != "metadata" || !self.metadata {
             return;
         }
         let length = self.path.len();
@@ -154,10 +172,22 @@ impl Pruner {
     }
 
     fn tell(&mut self, key: &str) {
-        if self.told.len() < MAX_TOLD {
-            let mut path = self.path.clone();
-            push_key(&mut path, key);
-            self.told.push(path);
+        if self.told.len() >= MAX_TOLD {
+            return;
+        }
+        match self.room.checked_sub(self.path.len() + 1 + key.len()) {
+            Some(room) => {
+                self.room = room;
+                let mut path = self.path.clone();
+                push_key(&mut path, key);
+                self.told.push(path);
+            }
+            // Something was unknown, and a client may want to hear of it.
+            None if self.told.is_empty() => {
+                let whole = self.path.chars().chain(key.chars());
+                self.told.push(whole.take(CUT).chain(['…']).collect());
+            }
+            None => {}
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use scheme::jsonpath::go_json;
 use scheme::{FieldErrorKind, field::MAX_BYTES, field::go_quote};
 use serde_json::{Map, Value};
 
@@ -21,6 +22,11 @@ const MAX_STEPS: usize = 5_000_000;
 const ROOM: usize = 4 * MAX_BYTES;
 /// Steps that a problem takes for which there is no room: nobody waits for more of them.
 const UNTOLD: usize = 1000;
+/// Bytes of a problem that take one step more, told or not: its words can be as long as an enum or a key, and of
+/// several alternatives each has its own.
+const WORDS_PER_STEP: usize = 16;
+/// Bytes of a text that take one step more each time that it is looked through.
+const TEXT_PER_STEP: usize = 64;
 
 /// One walk over an object.
 #[derive(Debug)]
@@ -82,13 +88,18 @@ impl Walk {
     ) {
         out.invalid = true;
         let problem = Problem { place, kind, shown, detail };
+        self.take(problem.size() / WORDS_PER_STEP);
         match self.room.checked_sub(problem.size()) {
             Some(room) => {
                 self.room = room;
                 out.problems.push(problem);
             }
-            None => self.steps = self.steps.saturating_sub(UNTOLD),
+            None => self.take(UNTOLD),
         }
+    }
+
+    const fn take(&mut self, steps: usize) {
+        self.steps = self.steps.saturating_sub(steps);
     }
 
     /// A value that breaks a rule: `PATH in body` and the words.
@@ -128,6 +139,7 @@ impl Walk {
                 self.string(&mut out, values, text, value, at);
                 out.matches += 1;
                 if let Some(format) = format.filter(|format| format.is_of_strings()) {
+                    self.take(text.len() / TEXT_PER_STEP);
                     if !format.accepts(text) {
                         self.wrong_type(&mut out, at, format.name(), text);
                     }
@@ -199,6 +211,7 @@ impl Walk {
     ) {
         let Some(values) = values else { return };
         if values.max_length.is_some() || values.min_length.is_some() {
+            self.take(text.len() / TEXT_PER_STEP);
             let length = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
             if let Some(max) = values.max_length.filter(|max| length > *max) {
                 let detail = match max {
@@ -213,6 +226,10 @@ impl Walk {
             }
         }
         let Some(pattern) = &values.pattern else { return };
+        self.take(pattern.work(text.len()));
+        if self.steps == 0 {
+            return;
+        }
         match pattern.matches(text) {
             Ok(true) => {}
             Ok(false) => self.invalid(out, at, Shown::Json(value), &format!("should match '{}'", pattern.text())),
@@ -297,11 +314,11 @@ impl Walk {
             },
             _ => choice == value,
         };
-        self.steps = self.steps.saturating_sub(values.choices.len());
+        self.take(values.choices.len());
         if values.choices.iter().any(same) {
             return;
         }
-        let quoted = |choice: &Value| choice.as_str().map_or_else(|| go_quote(&choice.to_string()), go_quote);
+        let quoted = |choice: &Value| choice.as_str().map_or_else(|| go_quote(&go_json(choice)), go_quote);
         let detail: Vec<String> = values.choices.iter().map(quoted).collect();
         let detail = format!("supported values: {}", detail.join(", "));
         self.report(out, Some(at.text()), FieldErrorKind::NotSupported, Shown::Json(value), detail);

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use kube::ResourceExt;
-use kube::api::{Api, EvictParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, EvictParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, config, deployment};
@@ -137,4 +137,45 @@ async fn budgets_say_what_they_cannot_protect() {
     c.wait_for("UnmanagedPods", || async { !c.events("UnmanagedPods").await.is_empty() }).await;
     c.wait_for("two budgets for one pod", || async { !c.events("MultiplePodDisruptionBudgets").await.is_empty() })
         .await;
+}
+
+/// What upstream's conformance tests do with them (test/e2e/apps/disruption.go).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn budgets_are_processed_whether_or_not_there_are_pods() {
+    let c = cluster().await;
+    let labelled = |name: &str, min: Value| {
+        json!({"metadata": {"name": name, "labels": {"by": "test"}},
+            "spec": {"minAvailable": min, "selector": {"matchLabels": {"foo": "bar"}}}})
+    };
+    let processed = async |name: &str| {
+        c.wait_for("the budget is processed", || async {
+            let budget = c.api::<PodDisruptionBudget>().get(name).await.unwrap();
+            budget.status.and_then(|status| status.observed_generation) == budget.metadata.generation
+        })
+        .await;
+    };
+    for (name, min) in [("foo", json!(1)), ("foo2", json!("1%"))] {
+        c.create::<PodDisruptionBudget>(labelled(name, min)).await;
+        processed(name).await;
+    }
+    c.patch::<PodDisruptionBudget>("foo2", json!({"spec": {"minAvailable": "3%"}})).await;
+    processed("foo2").await;
+    let pod = json!({"metadata": {"name": "p", "labels": {"foo": "bar"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    c.create::<Pod>(pod).await;
+    allows(&c, "foo", 0, 1).await;
+    // Both who writes it and the controller keep a pod that is there in the status.
+    let budgets: Api<PodDisruptionBudget> = c.api();
+    let disrupted = json!({"status": {"disruptedPods": {"p": Timestamp::now().to_string()}}});
+    budgets.patch_status("foo", &PatchParams::default(), &Patch::Merge(&disrupted)).await.unwrap();
+    allows(&c, "foo", 0, 0).await;
+    assert!(status(&c, "foo").await.disrupted_pods.unwrap().contains_key("p"));
+    let none = json!({"status": {"disruptedPods": {"p": null}}});
+    let patched = budgets.patch_status("foo", &PatchParams::default(), &Patch::Merge(&none)).await.unwrap();
+    assert_eq!(patched.status.unwrap().disrupted_pods.unwrap_or_default().len(), 0);
+    let by_test = ListParams::default().labels("by=test");
+    let everywhere: Api<PodDisruptionBudget> = Api::all(c.client.clone());
+    assert_eq!(everywhere.list(&by_test).await.unwrap().items.len(), 2);
+    budgets.delete_collection(&DeleteParams::default(), &by_test).await.unwrap();
+    c.wait_for("no budgets", || async { budgets.list(&ListParams::default()).await.unwrap().items.is_empty() }).await;
 }

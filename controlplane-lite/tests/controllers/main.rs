@@ -4,11 +4,13 @@
 mod budgets;
 mod certificates;
 mod cluster;
+mod custom;
 mod endpoints;
 mod faults;
 mod garbage;
 mod kubectl;
 mod nodes;
+mod quotas;
 mod restarts;
 mod roles;
 mod tenants;

@@ -120,8 +120,8 @@ impl Watcher {
         another.boxed()
     }
 
-    /// Starts it until it stays, in place of one that runs and is not as planned. Dropped midway, a daemon that was just
-    /// started runs on, and is adopted next time.
+    /// Starts it until it stays, in place of one that runs and is not as planned. Dropped midway, a daemon that was
+    /// just started runs on, and is adopted next time.
     async fn restart(&mut self, pause: &mut Duration) -> Process {
         loop {
             sleep(*pause).await;

@@ -38,7 +38,7 @@ fn no_space_is_too_large() {
     assert_eq!(space, Space { bytes: u64::MAX, inodes: u64::MAX });
     let mut stat = nix::sys::stat::stat("/proc/self/exe").unwrap();
     (stat.st_blocks, stat.st_nlink) = (i64::MAX, 1);
-    let mut seen = Count { device: 0, names: 1, remembered: 0, space: Space::default(), links: HashSet::new() };
+    let mut seen = Count::new(0, 1, 1);
     seen.add(&stat);
     assert_eq!(seen.space, Space { bytes: u64::MAX, inodes: 1 });
 }
@@ -137,7 +137,7 @@ fn wide_directories_are_measured_in_batches() {
     let inodes = (1 + 2 * wide * deep) as u64;
     // However few names are remembered, and they never are more.
     for names in [1, 4, 5, 8, wide, 4 * wide, 4 * wide + 4, MAX_MEASURED] {
-        assert_eq!(space_by(&dir.path().join("tree"), names).inodes, inodes, "{names} names");
+        assert_eq!(space_by(&dir.path().join("tree"), names, MAX_LINKED).inodes, inodes, "{names} names");
     }
 }
 
@@ -167,6 +167,35 @@ fn links_count_once_and_what_is_gone_nothing() {
     assert_eq!(space(&dir.path().join("none")), Space::default());
 }
 
+/// A pod makes as many links as its file system has room for; remembering all of them would take gigabytes.
+#[test]
+fn many_links_are_measured_with_few_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("d")).unwrap();
+    for file in 0..30 {
+        let first = dir.path().join(format!("f{file}"));
+        fs::write(&first, vec![1; 50_000]).unwrap();
+        for name in 0..=file % 7 {
+            fs::hard_link(&first, dir.path().join(format!("d/f{file}-{name}"))).unwrap();
+        }
+    }
+    let exact = space(dir.path());
+    assert_eq!(exact.inodes, 32);
+    for linked in [0, 1, 7, 29, 30] {
+        let found = space_by(dir.path(), 8, linked);
+        assert_eq!(found.inodes, exact.inodes, "{linked} remembered");
+        assert!((exact.bytes..=exact.bytes + 30 * 8).contains(&found.bytes), "{linked} remembered: {found:?}");
+    }
+    let mut count = Count::new(0, 1, 5);
+    let mut stat = nix::sys::stat::stat("/proc/self/exe").unwrap();
+    for inode in 0..100 {
+        (stat.st_ino, stat.st_nlink) = (inode, 2);
+        count.add(&stat);
+        count.add(&stat);
+    }
+    assert_eq!((count.links.len(), count.total().inodes), (5, 100));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(30))]
     #[test]
@@ -183,8 +212,8 @@ proptest! {
             expect.extend(ends.map(|end| path[..end].to_owned()));
         }
         prop_assert_eq!(space(&tree).inodes, expect.len() as u64);
-        prop_assert_eq!(space_by(&tree, 1).inodes, expect.len() as u64);
-        prop_assert_eq!(space_by(&tree, 5).inodes, expect.len() as u64);
+        prop_assert_eq!(space_by(&tree, 1, 0).inodes, expect.len() as u64);
+        prop_assert_eq!(space_by(&tree, 5, MAX_LINKED).inodes, expect.len() as u64);
         remove(&tree).unwrap();
         prop_assert!(!tree.exists());
     }

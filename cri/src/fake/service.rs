@@ -302,12 +302,14 @@ impl ImageService for FakeRuntime {
     async fn pull_image(
         &self,
         image: &ImageRef,
-        _auth: Option<&AuthConfig>,
+        auth: Option<&AuthConfig>,
         _sandbox_config: &SandboxConfig,
     ) -> Result<ImageRef> {
         let op = Op::PullImage;
         self.act(op, image, |s| {
-            if !s.remote_images.contains(image.as_str()) {
+            let asked = s.passwords.get(image.as_str());
+            let allowed = asked.is_none_or(|password| auth.is_some_and(|auth| auth.password == *password));
+            if !allowed || !s.remote_images.contains(image.as_str()) {
                 return Err(not_found(op.as_str(), image));
             }
             s.images.insert(image.to_string());

@@ -55,6 +55,8 @@ pub(super) struct State {
     pub behind: Duration,
     pub images: BTreeSet<String>,
     pub remote_images: BTreeSet<String>,
+    /// Passwords of those of them that ask for one.
+    pub passwords: HashMap<String, String>,
     /// Names of runtime handlers; "" is the default.
     pub handlers: BTreeSet<String>,
     pub behaviors: Behaviors,
@@ -79,6 +81,7 @@ impl Default for State {
             behind: Duration::ZERO,
             images: BTreeSet::new(),
             remote_images: BTreeSet::new(),
+            passwords: HashMap::new(),
             handlers: BTreeSet::from([String::new()]),
             behaviors: Behaviors::new(),
             conditions: vec![ready("RuntimeReady"), ready("NetworkReady")],

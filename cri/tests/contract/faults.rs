@@ -192,8 +192,8 @@ pub async fn daemon_is_adopted_or_replaced(s: &Subject) -> Result<()> {
     Ok(())
 }
 
-/// A script's file says nothing of the program behind it: when that is another one, the daemon is replaced all the same,
-/// soon after the start, which waits for nothing.
+/// A script's file says nothing of the program behind it: when that is another one, the daemon is replaced all the
+/// same, soon after the start, which waits for nothing.
 pub async fn the_program_behind_a_script_is_followed(s: &Subject) -> Result<()> {
     let r = real(s)?;
     let (old, new) = (PathBuf::from("containerd"), r.options.containerd.clone().context("no program")?);

@@ -2,8 +2,8 @@
 //!
 //! `Leases` decides; `with_leases` locks, reads, writes and replaces the file.
 //! The file lives below the run directory, so a reboot, which ends all pods and takes their
-//! interfaces, by which a lost file is made anew, forgets the leases too. A process that dies in between leaves the old file
-//! (the rename did not happen) or a lease whose namespace is gone, which the
+//! interfaces, by which a lost file is made anew, forgets the leases too. A process that dies in between leaves the old
+//! file (the rename did not happen) or a lease whose namespace is gone, which the
 //! next shortage, claim to its ports or collection takes back.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -183,8 +183,8 @@ impl Netlink {
         Ok(())
     }
 
-    /// Makes a veth pair in one request, so that no half of it can be left somewhere, marks the end here and brings it up.
-    /// One of ours with that name, left by an attempt that died half-way, makes room.
+    /// Makes a veth pair in one request, so that no half of it can be left somewhere, marks the end here and brings it
+    /// up. One of ours with that name, left by an attempt that died half-way, makes room.
     ///
     /// # Errors
     /// When the name is somebody else's, or the kernel refuses.

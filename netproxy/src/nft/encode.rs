@@ -71,8 +71,9 @@ impl SetSpec {
     }
 }
 
-/// Encodes `tx` for `table`, which bears `mark` as its comment when it is made. With `generation` the kernel refuses the batch when its ruleset changed meanwhile.
-/// With `commit` false the batch has no end, so the kernel checks everything and applies nothing.
+/// Encodes `tx` for `table`, which bears `mark` as its comment when it is made. With `generation` the kernel refuses
+/// the batch when its ruleset changed meanwhile. With `commit` false the batch has no end, so the kernel checks
+/// everything and applies nothing.
 #[must_use]
 pub fn encode(
     (table, mark): (TableName, Option<&str>),

@@ -117,7 +117,8 @@ impl LocalNetworks {
         if let Some(here) = self.addresses.iter().find(|ip| pod_cidr.contains(**ip)) {
             return Some(format!("its pod network {pod_cidr} contains {here}, an address of this node"));
         }
-        // A link's network around the whole cluster's, 10.0.0.0/8 for instance, does not clash: the longer prefix decides.
+        // A link's network around the whole cluster's, 10.0.0.0/8 for instance, does not clash: the longer prefix
+        // decides.
         let clashes = |link: &&Cidr4| link.overlaps(pod_cidr) && !link.covers(self.cluster_cidr);
         let here = self.links.iter().find(clashes);
         let here = here.or_else(|| Some(&self.service_cidr).filter(|services| services.overlaps(pod_cidr)));

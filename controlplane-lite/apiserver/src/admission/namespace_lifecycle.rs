@@ -9,7 +9,8 @@ use crate::registry::ResourceName;
 use scheme::Text;
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
-const NAMESPACES: ResourceName = ResourceName { group: Text::Borrowed(""), plural: Text::Borrowed("namespaces") };
+pub(super) const NAMESPACES: ResourceName =
+    ResourceName { group: Text::Borrowed(""), plural: Text::Borrowed("namespaces") };
 
 pub(super) struct NamespaceLifecycle;
 

@@ -192,8 +192,8 @@ impl Restriction<'_> {
             return self.refuse(format!("node {node:?} is not allowed to set its own podCIDRs"));
         }
         let source = at(new, &["spec", "configSource"]);
-        // Beyond upstream on create: what a Node is a dependent of takes it along, with the labels and taints that others
-        // gave it.
+        // Beyond upstream on create: what a Node is a dependent of takes it along, with the labels and taints that
+        // others gave it.
         self.keeps("ownerReferences", new, before)?;
         let Some(old) = self.request.old else {
             if !source.is_null() {

@@ -82,8 +82,13 @@ pub(super) fn creating(plural: &'static str) -> Asked {
     }
 }
 
-/// Both phases.
+/// Both phases of the default plugins.
 pub(super) async fn ask(asked: &Asked, object: &mut Value, view: &dyn View) -> Result<(), ApiError> {
+    ask_of(&Chain::new([]), asked, object, view).await
+}
+
+/// Both phases.
+pub(super) async fn ask_of(chain: &Chain, asked: &Asked, object: &mut Value, view: &dyn View) -> Result<(), ApiError> {
     let name = object["metadata"]["name"].as_str().unwrap_or("").to_owned();
     let request = Request {
         operation: asked.operation,
@@ -101,7 +106,6 @@ pub(super) async fn ask(asked: &Asked, object: &mut Value, view: &dyn View) -> R
         memory: &Memory::default(),
     };
     let mut object = (asked.operation != Operation::Delete).then_some(object);
-    let chain = Chain::new([]);
     chain.mutate(&request, object.as_deref_mut(), view).await?;
     Ok(chain.validate(&request, object.as_deref(), view).await?)
 }
@@ -375,18 +379,50 @@ fn the_chain_is_in_upstreams_order() {
         plugins,
         [
             ("NamespaceLifecycle", true, false),
+            ("LimitRanger", true, true),
             ("ServiceAccount", true, true),
             ("NodeRestriction", true, false),
             ("TaintNodesByCondition", true, false),
             ("PodSecurity", false, true),
             ("Priority", true, true),
             ("DefaultTolerationSeconds", true, false),
+            ("DefaultStorageClass", true, false),
+            ("StorageObjectInUseProtection", true, false),
+            ("PersistentVolumeClaimResize", false, true),
             ("RuntimeClass", true, true),
             ("CertificateApproval", false, true),
             ("CertificateSigning", false, true),
             ("CertificateSubjectRestriction", false, true),
+            ("DefaultIngressClass", true, false),
+            ("PodTopologyLabels", true, false),
+            ("PodResizeValidator", false, true),
             ("Unbuilt", false, true),
             ("Webhook", false, true),
+            ("ResourceQuota", false, true),
+        ]
+    );
+}
+
+#[test]
+fn plugins_are_chosen_by_upstreams_names() {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let selection = |enable: &[&str], disable: &[&str]| Selection { enable: words(enable), disable: words(disable) };
+    let has = |selection: &Selection, name: &str| {
+        let chain = Chain::selected([Plugin::validating("ValidatingAdmissionWebhook", unbuilt::validate)], selection);
+        chain.plugins().any(|(known, ..)| known == name)
+    };
+    let chosen = selection(&["AlwaysPullImages"], &["PodSecurity", "ValidatingAdmissionWebhook", "EventRateLimit"]);
+    assert_eq!(chosen.problems(), [""; 0]);
+    assert!(has(&chosen, "AlwaysPullImages") && has(&chosen, "ResourceQuota") && !has(&chosen, "AlwaysDeny"));
+    assert!(!has(&chosen, "PodSecurity") && !has(&chosen, "ValidatingAdmissionWebhook"));
+    assert_eq!(
+        selection(&["Foo", "PodSecurity", "EventRateLimit"], &["Bar", "PodSecurity", "Unbuilt"]).problems(),
+        [
+            "enable-admission-plugins plugin \"Foo\" is unknown",
+            "enable-admission-plugins plugin \"EventRateLimit\" is not built into copepod",
+            "disable-admission-plugins plugin \"Bar\" is unknown",
+            "disable-admission-plugins plugin \"Unbuilt\" is unknown",
+            "[PodSecurity] in enable-admission-plugins and disable-admission-plugins overlapped",
         ]
     );
 }

@@ -7,9 +7,7 @@ use super::{Operation, Refusal, Request, View};
 use crate::warnings;
 
 /// Kinds that this control plane stores, and what does not happen.
-const KINDS: [(&str, &str, &str); 13] = [
-    ("", "limitranges", "LimitRange is not enforced: no defaults are set and no limits are checked"),
-    ("", "resourcequotas", "ResourceQuota is not enforced: nothing is counted and nothing is refused"),
+const KINDS: [(&str, &str, &str); 12] = [
     ("", "replicationcontrollers", "ReplicationController has no controller here: no pods will be made"),
     ("", "persistentvolumeclaims", "PersistentVolumeClaim has no controller here: only a claim bound by hand is used"),
     ("apps", "daemonsets", "DaemonSet has no controller here: no pods will be made"),
@@ -21,6 +19,11 @@ const KINDS: [(&str, &str, &str); 13] = [
     ),
     ("batch", "cronjobs", "CronJob has no controller here: no jobs will be made"),
     ("batch", "jobs", "Job has no controller here: no pods will be made"),
+    (
+        "flowcontrol.apiserver.k8s.io",
+        "prioritylevelconfigurations",
+        "PriorityLevelConfiguration limits nothing here: requests are told their level, and the server's own pools decide",
+    ),
     (
         "networking.k8s.io",
         "ingresses",
@@ -35,13 +38,19 @@ pub(super) fn validate(request: &Request<'_>, object: Option<&Value>, _: &dyn Vi
     let Some(object) = object else { return Ok(()) };
     // Who brings a controller knows, and does not want to be told with every status.
     let told = request.operation == Operation::Create
-        || request.old.is_some_and(|old| old["spec"] != object["spec"] && request.subresource.is_empty());
+        || request.old.is_some_and(|old| (&old["spec"], &old["webhooks"]) != (&object["spec"], &object["webhooks"]));
     if !told || !request.subresource.is_empty() {
         return Ok(());
     }
     let of_kind = |(group, plural, _): &&(&str, &str, &str)| request.is(group, plural);
     if let Some((_, _, text)) = KINDS.iter().find(of_kind) {
         warnings::add(*text);
+    }
+    let conditions = |webhook: &Value| webhook["matchConditions"].as_array().is_some_and(|list| !list.is_empty());
+    if request.kind.group == "admissionregistration.k8s.io"
+        && object["webhooks"].as_array().is_some_and(|webhooks| webhooks.iter().any(conditions))
+    {
+        warnings::add("webhooks[*].matchConditions are not evaluated: such a webhook follows its failurePolicy");
     }
     if request.is("", "pods") && object["spec"]["hostUsers"] == false {
         warnings::add("spec.hostUsers: false: copepod's nodes have no user namespaces and refuse such a pod");

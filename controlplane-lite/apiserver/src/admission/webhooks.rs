@@ -116,6 +116,20 @@ impl Validating for ValidatingWebhooks {
     }
 }
 
+/// Reads an answer as the webhooks of both phases and versions would have given it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_answer(body: &[u8]) {
+    for version in ["v1", "v1beta1"] {
+        for mutating in [true, false] {
+            let Ok(verdict) = review::verify(version, "uid", mutating, body) else { continue };
+            assert!(mutating || verdict.patch.is_empty());
+            let status = review::denial("a.b.c", &verdict.result);
+            assert!(status["message"].as_str().is_some_and(|text| text.contains("a.b.c")));
+            assert!(status["code"].as_i64().is_some_and(|code| code >= 400));
+        }
+    }
+}
+
 /// A failure of the request that a plugin is to blame for.
 fn failed(why: impl Into<String>) -> Refusal {
     Refusal::Failed(why.into())

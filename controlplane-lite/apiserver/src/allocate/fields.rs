@@ -132,16 +132,25 @@ pub(super) fn set_families(service: &mut Value, errors: &mut FieldErrors) {
 
 /// An address outside the cluster is none of a Service's: its owner would get what is meant for another Service, or for
 /// the API. What is stored already stays, so that an old Service can be changed.
-pub(super) fn external_addresses(service: &Value, old: Option<&Value>, services: Cidr, errors: &mut FieldErrors) {
+pub(super) fn external_addresses(
+    service: &Value,
+    old: Option<&Value>,
+    ranges: impl Iterator<Item = Cidr> + Clone,
+    errors: &mut FieldErrors,
+) {
     let listed = old.map_or(&[][..], |old| list_at(old, &["spec", "externalIPs"]));
     let before: HashSet<&str> = listed.iter().filter_map(Value::as_str).collect();
     let spec = Path::new("spec");
     let path = spec.child("externalIPs");
     for (i, text) in list_at(service, &["spec", "externalIPs"]).iter().enumerate() {
-        let ip = text.as_str().and_then(|text| text.parse().ok()).map(pki::canonical);
-        let kept = text.as_str().is_some_and(|text| before.contains(text));
-        if matches!(ip, Some(IpAddr::V4(ip)) if services.contains(ip)) && !kept {
-            errors.invalid(&path.index(i), text, format!("may not be in the range of cluster IPs, {services}"));
+        if text.as_str().is_some_and(|text| before.contains(text)) {
+            continue;
+        }
+        let Some(IpAddr::V4(ip)) = text.as_str().and_then(|text| text.parse().ok()).map(pki::canonical) else {
+            continue;
+        };
+        if let Some(range) = ranges.clone().find(|range| range.contains(ip)) {
+            errors.invalid(&path.index(i), text, format!("may not be in the range of cluster IPs, {range}"));
         }
     }
 }

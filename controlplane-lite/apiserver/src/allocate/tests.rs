@@ -248,3 +248,26 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn ranges_that_were_added_give_addresses_when_the_first_is_full() {
+    let mut pools = Pools::new("10.43.0.0/29".parse().unwrap(), (30000, 30100));
+    pools.set_added(vec!["10.43.0.0/28".parse().unwrap(), "203.0.113.0/29".parse().unwrap()]);
+    let mut all = HashSet::new();
+    while let Ok(grant) = pools.fill(&mut service(json!({"type": "ClusterIP"})), None, &mut zero) {
+        assert!(all.insert(grant.taken_ips[0]), "{all:?}");
+    }
+    // Six of the first range, of the next one what is not in the first, and six.
+    assert_eq!(all.len(), 6 + 14 - 6 + 6);
+    assert!(!all.contains(&"10.43.0.15".parse().unwrap()), "a broadcast address");
+    let held = service(json!({"type": "ClusterIP", "clusterIP": "203.0.113.3"}));
+    assert!(pools.fill(&mut held.clone(), None, &mut zero).is_err());
+    pools.vacate(&held);
+    pools.fill(&mut held.clone(), None, &mut zero).unwrap();
+    // What is stored is held, whichever ranges there are.
+    let mut emptied = pools.emptied();
+    emptied.set_added(Vec::new());
+    emptied.occupy(&held);
+    emptied.set_added(vec!["203.0.113.0/29".parse().unwrap()]);
+    assert!(emptied.fill(&mut held.clone(), None, &mut zero).is_err());
+}

@@ -28,7 +28,8 @@ impl Roots {
     }
 }
 
-/// Our side of TLS, trusting a bundle of certificates in PEM, or the system's. `second`: HTTP/2 where the peer speaks it.
+/// Our side of TLS, trusting a bundle of certificates in PEM, or the system's. `second`: HTTP/2 where the peer speaks
+/// it.
 pub(super) fn client(bundle: Option<&[u8]>, system: &Roots, second: bool) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let (roots, own) = match bundle {

@@ -48,6 +48,57 @@ fn zeros_are_left_out_as_go_leaves_them_out() {
     );
 }
 
+/// What stands for one of several things, and any JSON, in a schema.
+#[test]
+fn a_custom_resource_definition() {
+    let text = bytes(5, b"string");
+    let long = |number: u64, value: &[u8]| {
+        let mut out = vec![u8::try_from(number << 3 & 0x7f | 2 | 0x80).unwrap(), u8::try_from(number >> 4).unwrap()];
+        out.push(u8::try_from(value.len()).unwrap());
+        out.extend_from_slice(value);
+        out
+    };
+    let list = [bytes(5, b"array"), long(24, &bytes(1, &text))].concat();
+    let map = [bytes(5, b"object"), long(30, &[vec![1 << 3, 1], bytes(2, &text)].concat())].concat();
+    let open = [bytes(5, b"object"), long(30, &[1 << 3, 1])].concat();
+    let plain = [text.clone(), bytes(8, &bytes(1, b"\"x\"")), vec![0xa8, 2, 0]].concat();
+    let field = |name: &[u8], schema: &[u8]| long(29, &[bytes(1, name), bytes(2, schema)].concat());
+    let schema = [
+        bytes(5, b"object"),
+        field(b"list", &list),
+        field(b"map", &map),
+        field(b"open", &open),
+        field(b"plain", &plain),
+    ];
+    let version = [bytes(1, b"v1"), vec![2 << 3, 1, 3 << 3, 1]].concat();
+    let schema = schema.concat();
+    let mut validation = vec![1 << 3 | 2];
+    validation.extend([u8::try_from(schema.len() & 0x7f | 0x80).unwrap(), u8::try_from(schema.len() >> 7).unwrap()]);
+    validation.extend(&schema);
+    let sized = |number: u8, value: &[u8]| {
+        let length = [u8::try_from(value.len() & 0x7f | 0x80).unwrap(), u8::try_from(value.len() >> 7).unwrap()];
+        [&[number << 3 | 2][..], &length, value].concat()
+    };
+    let version = [version, sized(4, &validation), bytes(5, &bytes(1, b""))].concat();
+    let spec = [bytes(1, b"example.com"), sized(7, &version)].concat();
+    let raw = sized(2, &spec);
+    let meta = [bytes(1, b"apiextensions.k8s.io/v1"), bytes(2, b"CustomResourceDefinition")].concat();
+    let body = [MAGIC.to_vec(), bytes(1, &meta), sized(2, &raw)].concat();
+    let crd = decode(kind("apiextensions.k8s.io", "CustomResourceDefinition"), &body).unwrap();
+    let version = &crd["spec"]["versions"][0];
+    assert_eq!((&version["name"], &version["served"]), (&json!("v1"), &json!(true)));
+    assert_eq!(version["subresources"], json!({"status": {}}));
+    assert_eq!(
+        version["schema"]["openAPIV3Schema"],
+        json!({"type": "object", "properties": {
+            "list": {"type": "array", "items": {"type": "string"}},
+            "map": {"type": "object", "additionalProperties": {"type": "string"}},
+            "open": {"type": "object", "additionalProperties": true},
+            "plain": {"type": "string", "default": "x"},
+        }})
+    );
+}
+
 #[test]
 fn embedded_structs_are_inline() {
     let source = bytes(2, &bytes(1, b"Memory"));

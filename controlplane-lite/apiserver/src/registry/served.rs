@@ -1,7 +1,7 @@
 //! What is served at one moment: the kinds and, with them, the resources that hold their objects and the documents
 //! that describe them. It never changes, so whoever holds one sees all of a change or nothing of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::Resource;
@@ -27,7 +27,8 @@ impl Served {
     /// The state with another scheme: `added` holds the objects of what is new, resources of which the scheme knows
     /// nothing go, and documents in which nothing changed stay.
     pub(super) fn with(&self, scheme: Scheme, added: Option<Arc<Resource>>) -> Self {
-        let stays = |resource: &&Arc<Resource>| scheme.kinds().any(|kind| Arc::ptr_eq(kind, &resource.kind));
+        let known = places(&scheme);
+        let stays = |resource: &&Arc<Resource>| known.contains(&Arc::as_ptr(&resource.kind));
         let resources = self.resources.iter().filter(stays).cloned().chain(added).collect();
         let changed = changed(&self.scheme, &scheme);
         let documents = self.documents.but(|group, version| changed.contains(&(group, version)));
@@ -50,13 +51,17 @@ fn place(resource: &Resource) -> (&str, &str) {
     (&resource.kind.group, &resource.kind.plural)
 }
 
+/// Where the kinds are, which tells one from another of the same names.
+fn places(scheme: &Scheme) -> HashSet<*const Kind> {
+    scheme.kinds().map(Arc::as_ptr).collect()
+}
+
 /// The groups and versions in which two schemes differ.
 fn changed<'s>(before: &'s Scheme, after: &'s Scheme) -> BTreeSet<(&'s str, &'s str)> {
     let only_in = |one: &'s Scheme, other: &'s Scheme| {
-        one.kinds()
-            .filter(|kind| !other.kinds().any(|known| Arc::ptr_eq(known, kind)))
-            .map(|kind| (&*kind.group, &*kind.version))
-            .collect::<Vec<_>>()
+        let known = places(other);
+        let kinds = one.kinds().filter(|kind| !known.contains(&Arc::as_ptr(kind)));
+        kinds.map(|kind| (&*kind.group, &*kind.version)).collect::<Vec<_>>()
     };
     only_in(before, after).into_iter().chain(only_in(after, before)).collect()
 }

@@ -1,5 +1,5 @@
-//! Lists whose items have to be decoded: as Tables, in YAML, in another version. They are made while they are sent, some
-//! items at a time and apart from other requests: no copy of the whole exists, however long the list.
+//! Lists whose items have to be decoded: as Tables, in YAML, in another version. They are made while they are sent,
+//! some items at a time and apart from other requests: no copy of the whole exists, however long the list.
 
 use std::sync::Arc;
 

@@ -78,6 +78,9 @@ fn bind(pod: &Value, binding: &Value, name: &str, target: &str) -> Result<Change
     for (key, value) in entries_at(binding, &["metadata", "annotations"]) {
         ensure_map(&mut bound, &["metadata", "annotations"]).insert(key.clone(), value.clone());
     }
+    for (key, value) in entries_at(binding, &["metadata", "labels"]) {
+        ensure_map(&mut bound, &["metadata", "labels"]).insert(key.clone(), value.clone());
+    }
     let mut errors = scheme::FieldErrors::new();
     scheme::validation::annotations::update(&bound, pod, &mut errors);
     crate::call::valid(Subject::new("", "Binding"), name, errors)?;
@@ -102,11 +105,13 @@ mod tests {
     #[test]
     fn a_binding_annotates_no_more_than_an_update_may() {
         let binding = |key: &str| json!({"metadata": {"annotations": {key: "x"}}, "target": {"name": "n"}});
-        let pod = json!({"metadata": {"name": "p", "uid": "u"}, "spec": {}});
-        let good = binding("example.com/a");
+        let mut good = binding("example.com/a");
+        good["metadata"]["labels"] = json!({"zone": "a", "both": "b"});
+        let pod = json!({"metadata": {"name": "p", "uid": "u", "labels": {"both": "c", "own": "d"}}, "spec": {}});
         check(&good, "p", "n").unwrap();
         assert!(matches!(bind(&pod, &good, "p", "n").unwrap(), Change::Write(bound)
-            if bound["metadata"]["annotations"]["example.com/a"] == "x" && bound["spec"]["nodeName"] == "n"));
+            if bound["metadata"]["annotations"]["example.com/a"] == "x"
+                && bound["metadata"]["labels"] == json!({"zone": "a", "both": "b", "own": "d"}) && bound["spec"]["nodeName"] == "n"));
         assert_eq!(check(&binding("a b"), "p", "n").unwrap_err().code(), 422);
         for key in ["kubernetes.io/config.mirror", "container.apparmor.security.beta.kubernetes.io/c"] {
             assert_eq!(bind(&pod, &binding(key), "p", "n").unwrap_err().code(), 422, "{key}");

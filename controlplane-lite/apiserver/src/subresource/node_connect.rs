@@ -192,7 +192,7 @@ pub async fn kubelet(call: &Call, node: &str, path_and_query: String) -> Result<
     let (host, port) = crate::kubelet::endpoint(&nodes.read_value("", node).await?)?;
     let address = crate::kubelet::resolve(&server.dial_policy(), (&host, port)).await?;
     let tls = server.kubelet_tls.for_node(node).map_err(ApiError::internal)?;
-    Ok(Target { host: address.to_string(), port, tls: Some(tls), path_and_query })
+    Ok(Target { host: address.to_string(), port, tls: Some(tls), server_name: None, path_and_query })
 }
 
 fn log_params(query: &Query) -> Vec<(&'static str, String)> {

@@ -87,7 +87,7 @@ fn target(call: &Call, host: &str, port: u16, https: bool, path_and_query: Strin
         return Err(ApiError::bad_request("address not allowed"));
     }
     let tls = https.then(|| call.server.unverified_tls.clone());
-    Ok(Target { host: host.to_owned(), port, tls, path_and_query })
+    Ok(Target { host: host.to_owned(), port, tls, server_name: None, path_and_query })
 }
 
 /// A node's kubelet, or another port of the node, to which nothing of ours is shown.

@@ -1,5 +1,7 @@
 //! The scale subresource of workloads: autoscaling/v1 Scale in, replicas changed, Scale out.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -15,6 +17,7 @@ use crate::verbs::apply::{Configuration, configuration};
 use crate::verbs::patch;
 use crate::write::{self, Carried, Scaling};
 use scheme::access::{ensure_map, str_at};
+use scheme::field::go_quote;
 use scheme::{FieldValidation, Kind, convert, decode, patch as patching};
 use storage::Object;
 
@@ -22,8 +25,19 @@ fn kind() -> Result<&'static Kind, ApiError> {
     scheme::builtin().by_gvk("autoscaling", "v1", "Scale").map(|kind| &**kind).ok_or_else(ApiError::no_such_path)
 }
 
+/// The Scale of an object.
+fn scale_of(call: &Call, object: &Object) -> Result<Value, ApiError> {
+    let Some(paths) = &call.kind.scale else { return Ok(convert::scale_of(&object.value())) };
+    let (scale, found) = convert::custom_scale(&call.served(object.value()), paths).map_err(ApiError::internal)?;
+    if !found && call.info.verb == "get" {
+        let path = go_quote(&paths.spec_replicas);
+        return Err(ApiError::internal(format!("the spec replicas field {path} does not exist")));
+    }
+    Ok(scale)
+}
+
 fn answer(call: &Call, object: &Object) -> Result<Response<Body>, ApiError> {
-    let scale = convert::scale_of(&object.value());
+    let scale = scale_of(call, object)?;
     let accept = negotiate::accept(&call.headers)?;
     let value = match accept.shape {
         Shape::Object => scale,
@@ -45,7 +59,8 @@ fn answer(call: &Call, object: &Object) -> Result<Response<Body>, ApiError> {
 /// # Errors
 /// 404.
 pub async fn get(call: &Call) -> Result<Response<Body>, ApiError> {
-    answer(call, &call.resource.read(&call.info.namespace, &call.info.name).await?)
+    let object = call.resource.read(&call.info.namespace, &call.info.name).await?;
+    answer(call, &*call.converted_one(Arc::new(object)).await?)
 }
 
 /// Replaces the scale.
@@ -109,7 +124,13 @@ async fn apply(call: &Call, body: &Bytes) -> Result<Response<Body>, ApiError> {
     let mut config = json!({"apiVersion": call.kind.api_version(), "kind": &*call.kind.kind,
         "metadata": {"name": &call.info.name}});
     if let Some(replicas) = &replicas {
-        config["spec"] = json!({ "replicas": replicas });
+        match &call.kind.scale {
+            None => config["spec"] = json!({ "replicas": replicas }),
+            Some(paths) => {
+                let wanted = json!({"spec": {"replicas": replicas}});
+                convert::apply_custom_scale(&mut config, paths, &wanted).map_err(ApiError::internal)?;
+            }
+        }
     }
     let mut response = change(call, &options, Some((&config, options.force)), |before| {
         let mut after = before.clone();

@@ -63,7 +63,11 @@ pub fn configuration(body: &[u8], validation: FieldValidation) -> Result<Configu
         let text = "json: cannot unmarshal non-object into Go value of type map[string]interface {}";
         return Err(ApiError::bad_request(format!("error decoding patch: {text}")));
     }
-    let duplicates: Vec<String> = parsed.duplicates.iter().map(|problem| problem.text().to_owned()).collect();
+    let told = |text: &str| match text.starts_with("yaml: ") {
+        true => format!("error converting YAML to JSON: {text}"),
+        false => text.to_owned(),
+    };
+    let duplicates: Vec<String> = parsed.duplicates.iter().map(|problem| told(problem.text())).collect();
     match validation {
         FieldValidation::Strict if !duplicates.is_empty() => {
             Err(ApiError::bad_request(format!("error strict decoding patch: {}", duplicates.join(", "))))

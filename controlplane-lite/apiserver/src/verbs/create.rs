@@ -21,7 +21,10 @@ pub async fn create(call: &Call, body: Bytes) -> Result<Response<Body>, ApiError
     let mut warnings = decoded.warnings;
     warnings.extend(call.kind.strategy.warnings(&decoded.object));
     let owners = Owners::of(call, &options);
-    let object = write::create(call, decoded.object, &options, Told::ByThis(&owners)).await?;
+    let mut object = decoded.object;
+    // Before it is said who owns them.
+    write::dedup_owners(&mut object, "contains duplicate entries");
+    let object = write::create(call, object, &options, Told::ByThis(&owners)).await?;
     let mut response = if options.dry_run {
         respond::unstored(call, StatusCode::CREATED, &object)?
     } else {

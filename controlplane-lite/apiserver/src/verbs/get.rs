@@ -1,5 +1,7 @@
 //! GET one object.
 
+use std::sync::Arc;
+
 use http::{Response, StatusCode};
 
 use crate::body::Body;
@@ -19,5 +21,6 @@ pub async fn get(call: &Call) -> Result<Response<Body>, ApiError> {
         }
     }
     let object = call.resource.read(&call.info.namespace, &call.info.name).await?;
+    let object = call.converted_one(Arc::new(object)).await?;
     respond::object(call, StatusCode::OK, &object)
 }

@@ -180,7 +180,7 @@ pub async fn page(call: &Call, options: &ListOptions) -> Result<respond::Page, A
     if options.continue_token.is_empty() {
         query.at = at_least(call, options).await?;
         let listing = cache.list(&query).await?;
-        return Ok(finish(call, listing, call.server.now().as_second()));
+        return finish(call, listing, call.server.now().as_second()).await;
     }
     let token = ContinueToken::decode(&options.continue_token)?;
     if !options.resource_version.is_empty() && options.resource_version != "0" {
@@ -202,7 +202,7 @@ pub async fn page(call: &Call, options: &ListOptions) -> Result<respond::Page, A
         }
     };
     match cache.list(&query).await {
-        Ok(listing) => Ok(finish(call, listing, begun)),
+        Ok(listing) => finish(call, listing, begun).await,
         Err(error) if too_old(&error) => {
             let token = ContinueToken { rv: -1, ..token };
             Err(ApiError::expired_continue(token.encode()))
@@ -228,7 +228,7 @@ async fn at_least(call: &Call, options: &ListOptions) -> Result<Option<Revision>
     }
 }
 
-fn finish(call: &Call, listing: Listing, begun: i64) -> respond::Page {
+async fn finish(call: &Call, listing: Listing, begun: i64) -> Result<respond::Page, ApiError> {
     let rv = i64::try_from(listing.revision.0).unwrap_or(i64::MAX);
     let token = listing.next.as_ref().map(|key| ContinueToken {
         v: "meta.k8s.io/v1".into(),
@@ -236,12 +236,12 @@ fn finish(call: &Call, listing: Listing, begun: i64) -> respond::Page {
         start: call.resource.relative(key).to_owned(),
         t: begun,
     });
-    respond::Page {
-        items: listing.items,
+    Ok(respond::Page {
+        items: call.converted(listing.items).await?,
         revision: listing.revision,
         continue_token: token.map(|t| t.encode()).unwrap_or_default(),
         remaining: listing.remaining,
-    }
+    })
 }
 
 #[cfg(test)]

@@ -176,7 +176,7 @@ async fn next_line(mut open: Open) -> Option<(Line, Open)> {
     if open.ended {
         return None;
     }
-    let stopping = open.call.server.stopping.clone();
+    let (stopping, replaced) = (open.call.server.stopping.clone(), open.call.resource.replaced().clone());
     let (watch, loan) = (&mut open.watch, &mut open.loan);
     let next = std::future::poll_fn(|context| {
         let item = watch.poll_next_unpin(context);
@@ -194,6 +194,7 @@ async fn next_line(mut open: Open) -> Option<(Line, Open)> {
             open.watch.final_bookmark().map(Ok)
         }
         () = stopping.cancelled() => None,
+        () = replaced.cancelled() => None,
     };
     // When it was cut off, the client resumes from its last version; upstream closes the stream the same way.
     let line = encode(&mut open, &item?.ok()?).await?;
@@ -233,6 +234,7 @@ async fn made(call: Arc<Call>, object: Arc<Object>, event: EventKind, form: Form
     let server = call.server.clone();
     let frame = server.watch_frames.frame(&object, event, &form);
     let make = || async {
+        let object = call.converted_one(object.clone()).await?;
         if object.json_bytes().len() < LARGE_BODY {
             return Ok(reshaped(&call, &object, event, &form));
         }

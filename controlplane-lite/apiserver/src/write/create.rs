@@ -10,6 +10,7 @@ use crate::admission::Operation;
 use crate::call::{Call, valid};
 use crate::options::WriteOptions;
 use crate::owners::Owners;
+use crate::params;
 use crate::registry::RegistryError;
 use crate::status::ApiError;
 use scheme::access::{ensure_map, str_at};
@@ -38,6 +39,10 @@ pub async fn create(
     options: &WriteOptions,
     owners: Told<'_>,
 ) -> Result<Arc<Object>, ApiError> {
+    if call.kind.terminating {
+        let why = "create not allowed while custom resource definition is terminating";
+        return Err(ApiError::forbidden(call.subject(), str_at(&object, &["metadata", "name"]), why));
+    }
     call.ensure_namespace(&mut object)?;
     if !str_at(&object, &["metadata", "resourceVersion"]).is_empty() {
         return Err(ApiError::plain(500, "resourceVersion should not be set on objects to be created"));
@@ -46,7 +51,7 @@ pub async fn create(
     if let Told::ByThis(owners) = owners {
         owners.created(&mut object);
     }
-    let mut object = call.stored(object);
+    let mut object = call.unserved(object);
     let asked = Asked::new(call, Operation::Create, options.dry_run);
     let name = str_at(&object, &["metadata", "name"]).to_owned();
     asked.mutate(&name, Some(&mut object), None).await?;
@@ -73,20 +78,22 @@ fn named(mut object: Value, base: &str) -> Value {
 /// From the strategy's stages to the store.
 async fn attempt(asked: &Asked<'_>, mut object: Value) -> Result<Arc<Object>, ApiError> {
     let call = asked.call;
-    let kind = &call.resource.kind;
+    let kind = call.ruling();
     let (now, uid) = (call.server.now_text(), call.server.new_uid());
     kind.prepare_create(&mut object, &call.context(&now, &uid));
     let name = str_at(&object, &["metadata", "name"]).to_owned();
     valid(call.kind_subject(), &name, kind.validate_create(&object))?;
+    params::check(call, &object, None)?;
     let mut held = grant(call, &name, &mut object, None)?;
     asked.validate(&name, Some(&object), None).await?;
     let generates = !str_at(&object, &["metadata", "generateName"]).is_empty();
     held.sent();
+    let object = call.laid_down(object).await?;
     let stored = call.resource.create(&call.info.namespace, &name, object, asked.dry_run).await;
     held.answered(&stored, asked.dry_run);
     match stored {
         Err(RegistryError::AlreadyExists { .. }) => Err(taken(call, &name, generates).await),
-        result => Ok(result?),
+        result => call.converted_one(result?).await,
     }
 }
 

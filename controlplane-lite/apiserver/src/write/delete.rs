@@ -42,8 +42,9 @@ async fn carry_out(
         let old = &opened.value;
         check_preconditions(call, name, options, old)?;
         if let Some(asked) = &asked {
-            asked.mutate(name, None, Some(old)).await?;
-            asked.validate(name, None, Some(old)).await?;
+            let seen = call.judged(old).await?;
+            asked.mutate(name, None, Some(&seen)).await?;
+            asked.validate(name, None, Some(&seen)).await?;
         }
         let mut remove_next = false;
         let change = match deletion::plan(&resource.kind, old, options, now) {
@@ -66,7 +67,7 @@ async fn carry_out(
         if written.removed && !options.dry_run {
             call.server.services.vacate(&resource.kind, &written.object, repairs);
         }
-        return Ok(written);
+        return call.answered(written).await;
     }
     Err(resource.modified(name).into())
 }

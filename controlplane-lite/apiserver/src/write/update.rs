@@ -11,10 +11,12 @@ use crate::call::{Call, valid};
 use crate::deletion;
 use crate::options::WriteOptions;
 use crate::owners::{self, Owners};
+use crate::params;
 use crate::registry::{Change, Commit, RETRIES, WriteResult};
 use crate::services::OpenGrant;
 use crate::status::{ApiError, Cause, Subject};
 use scheme::access::{ensure_map, str_at};
+use scheme::field::go_quote;
 use scheme::{Kind, convert};
 
 /// How a request carries the object that it changes. Admission sees what is carried.
@@ -56,10 +58,17 @@ impl Scaling<'_> {
 }
 
 impl Carried<'_> {
-    fn of<'v>(&self, stored: &'v Value) -> Cow<'v, Value> {
-        match self {
-            Self::Whole => Cow::Borrowed(stored),
-            Self::Scale(..) => Cow::Owned(convert::scale_of(stored)),
+    fn of<'v>(&self, call: &Call, object: &'v Value) -> Result<Cow<'v, Value>, ApiError> {
+        match (self, &call.kind.scale) {
+            (Self::Whole, _) => Ok(Cow::Borrowed(object)),
+            (Self::Scale(..), None) => Ok(Cow::Owned(convert::scale_of(object))),
+            (Self::Scale(..), Some(paths)) => {
+                let (mut scale, found) = convert::custom_scale(object, paths).map_err(ApiError::internal)?;
+                if !found {
+                    scale["spec"]["replicas"] = convert::UNSET_REPLICAS.into();
+                }
+                Ok(Cow::Owned(scale))
+            }
         }
     }
 
@@ -67,7 +76,13 @@ impl Carried<'_> {
     fn onto(self, call: &Call, carried: Value, old: &Value) -> Result<(Value, Option<Value>), ApiError> {
         let Self::Scale(scaling) = self else { return Ok((carried, None)) };
         let mut object = old.clone();
-        if let Err(errors) = convert::apply_scale(&mut object, &carried) {
+        if let Some(paths) = &call.kind.scale {
+            if carried["spec"]["replicas"] == convert::UNSET_REPLICAS {
+                let path = go_quote(&paths.spec_replicas);
+                return Err(ApiError::bad_request(format!("the spec replicas field {path} cannot be empty")));
+            }
+            convert::apply_custom_scale(&mut object, paths, &carried).map_err(ApiError::internal)?;
+        } else if let Err(errors) = convert::apply_scale(&mut object, &carried) {
             valid(Subject::new("autoscaling", "Scale"), &call.info.name, errors)?;
         }
         let version = str_at(&carried, &["metadata", "resourceVersion"]);
@@ -99,8 +114,9 @@ where
     let repairs = services.repairs();
     for _ in 0..RETRIES {
         let opened = resource.open(&call.info.namespace, &call.info.name).await?;
-        let wanted = |before: &Value| Ok(call.stored(next(before)?));
-        let (change, mut held) = decide(&asked, carried, &opened.value, wanted).await?;
+        let wanted = |before: &Value| Ok(call.unserved(next(before)?));
+        let judged = call.judged(&opened.value).await?;
+        let (change, mut held) = decide(&asked, carried, &judged, wanted).await?;
         held.sent();
         let committed = resource.commit(&opened, change, options.dry_run).await;
         if let Ok(Commit::Lost { winner }) = committed {
@@ -113,7 +129,7 @@ where
             if written.removed && !options.dry_run {
                 services.vacate(&resource.kind, &written.object, repairs);
             }
-            return Ok(written);
+            return call.answered(written).await;
         }
     }
     Err(resource.modified(&call.info.name).into())
@@ -130,8 +146,8 @@ where
     F: FnOnce(&Value) -> Result<Value, ApiError>,
 {
     let call = asked.call;
-    let (kind, name) = (&call.resource.kind, call.info.name.as_str());
-    let before = carried.of(old);
+    let (kind, name) = (call.ruling(), call.info.name.as_str());
+    let before = carried.of(call, old)?;
     let mut body = wanted(&before)?;
     check_uid(call, &body, old)?;
     asked.mutate(name, Some(&mut body), Some(&before)).await?;
@@ -146,13 +162,17 @@ where
     kind.prepare_update(subresource, &mut new, old, &call.context(&now, ""));
     owners::keep_times(&mut new, old);
     valid(call.kind_subject(), name, kind.validate_update(subresource, &new, old))?;
+    params::check(call, &new, Some(old))?;
     let held = match subresource {
         "" => grant(call, name, &mut new, Some(old))?,
         _ => call.server.services.nothing(),
     };
     asked.validate(name, Some(body.as_ref().unwrap_or(&new)), Some(&before)).await?;
     let change = if deletion::ends_with_update(kind, &new) {
-        Change::Remove(new)
+        Change::Remove(call.laid_down(new).await?)
+    } else if kind.custom {
+        // Whether it is stored so already is seen when it is encoded: what is only read as of today is brought up to it.
+        Change::Write(call.laid_down(new).await?)
     } else if same(&new, old) {
         Change::Keep
     } else if kind.strategy.is_heartbeat(subresource, &new, old) {

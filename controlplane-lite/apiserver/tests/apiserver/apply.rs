@@ -1,5 +1,5 @@
-//! Server-side apply, and who owns what after other writes, as clients meet it. What a set of fields is made of is tested
-//! with the `managedfields` crate. Cases follow upstream's `test/integration/apiserver/apply` and
+//! Server-side apply, and who owns what after other writes, as clients meet it. What a set of fields is made of is
+//! tested with the `managedfields` crate. Cases follow upstream's `test/integration/apiserver/apply` and
 //! `test/e2e/apimachinery/server_side_apply`.
 
 use apiserver::testing::*;
@@ -267,8 +267,8 @@ async fn what_is_no_configuration_is_refused() {
     expect(forced, StatusCode::UNPROCESSABLE_ENTITY);
 }
 
-/// What is long is told short, and costs no more than its length: errors, conflicts and sets have paths in which a name of
-/// a megabyte may stand a hundred thousand times.
+/// What is long is told short, and costs no more than its length: errors, conflicts and sets have paths in which a name
+/// of a megabyte may stand a hundred thousand times.
 #[tokio::test]
 async fn long_paths_cost_no_more_than_their_length() {
     let (_server, client) = start().await;

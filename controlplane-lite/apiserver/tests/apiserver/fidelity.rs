@@ -23,7 +23,9 @@ fn deployment(name: &str) -> Value {
 /// Answer and headers of a request.
 async fn ask(client: &kube::Client, request: http::request::Builder, body: &Value) -> http::Response<Vec<u8>> {
     let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    let request = request.header("content-type", "application/json").body(kube::client::Body::from(bytes)).unwrap();
+    let typed = request.headers_ref().is_some_and(|headers| headers.contains_key("content-type"));
+    let request = if typed { request } else { request.header("content-type", "application/json") };
+    let request = request.body(kube::client::Body::from(bytes)).unwrap();
     let (parts, body) = client.send(request).await.unwrap().into_parts();
     http::Response::from_parts(parts, body.collect().await.unwrap().to_bytes().to_vec())
 }
@@ -132,6 +134,35 @@ async fn pods_take_tolerations_later_and_keep_their_class() {
     let refused = patch(&client, &format!("{path}/resize"), "strategic-merge-patch+json", &resize).await;
     assert_eq!(refused.0, 422, "{}", refused.1);
     assert!(refused.1["message"].as_str().unwrap().contains("Pod QOS Class may not change"), "{}", refused.1);
+}
+
+/// Owners that say the same are stored once and warned of, as upstream does it on each way.
+#[tokio::test]
+async fn equal_owners_are_stored_once() {
+    let (_server, client) = start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"});
+    let map = |owners: &Value| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "m", "ownerReferences": owners}})
+    };
+    let (two, other) = (json!([owner, owner]), json!({"apiVersion": "v1", "kind": "Pod", "name": "q", "uid": "v"}));
+    let three = json!([owner, other, other]);
+    let path = format!("{maps}/m");
+    let after = "contains duplicate entries after mutating admission happens;";
+    for (request, media, owners, found, uid) in [
+        (Request::post(maps), "application/json", &two, "contains duplicate entries;", "u"),
+        (Request::put(&path), "application/json", &three, after, "v"),
+        (Request::patch(&path), "application/merge-patch+json", &two, after, "u"),
+    ] {
+        let answer = ask(&client, request.header("content-type", media), &map(owners)).await;
+        let warning = answer.headers().get("warning").map(|warning| warning.to_str().unwrap().to_owned());
+        let warning = warning.unwrap_or_default();
+        assert!(warning.contains(found) && warning.contains(&format!("duplicate UID(s) observed: {uid}")), "{warning}");
+        let stored: Value = serde_json::from_slice(answer.body()).unwrap();
+        let expect = if owners == &two { json!([owner]) } else { json!([owner, other]) };
+        assert_eq!(stored["metadata"]["ownerReferences"], expect, "{stored}");
+    }
 }
 
 #[tokio::test]

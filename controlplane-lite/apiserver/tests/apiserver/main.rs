@@ -3,17 +3,23 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod aggregation;
 mod apply;
 mod authorization;
 mod bad_input;
 mod certificates;
 mod crud;
+mod custom;
+mod custom_conversion;
+mod custom_documents;
 mod documents;
 mod fidelity;
 mod kubectl;
 mod lifecycle;
 mod policies;
+mod policy_objects;
 mod published;
+mod quota;
 mod semantics;
 mod tunnels;
 mod unread;

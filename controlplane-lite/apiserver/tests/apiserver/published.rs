@@ -53,6 +53,11 @@ fn owned(text: &str) -> Text {
     Text::Owned(text.to_owned())
 }
 
+/// One of them.
+pub(crate) fn widget() -> Kind {
+    kind("com.example", "v1", "Widget")
+}
+
 /// A kind that nothing static names. It reads what was stored in its other versions.
 fn kind(group: &str, version: &str, name: &str) -> Kind {
     let plural = format!("{}s", name.to_lowercase());

@@ -33,8 +33,8 @@ async fn ask(client: &mut Sender2, path: &str) -> Response<Incoming> {
     answer
 }
 
-/// HTTP/2 lets a client take nothing of its answers. What they keep, the same user has of their share, and it comes back
-/// with the end of the connection, which other requests on it do not put off.
+/// HTTP/2 lets a client take nothing of its answers. What they keep, the same user has of their share, and it comes
+/// back with the end of the connection, which other requests on it do not put off.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_nobody_takes_end_their_connection() {
     let served = with_a_large_object().await;
@@ -97,8 +97,8 @@ async fn refusals_that_nobody_takes_hold_no_room() {
     }
 }
 
-/// Upstream bounds watches by nothing; here a client that opens one after the other is refused some day, and a watch that
-/// ends makes room for another.
+/// Upstream bounds watches by nothing; here a client that opens one after the other is refused some day, and a watch
+/// that ends makes room for another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watches_are_counted() {
     let served = serve().await;

@@ -17,6 +17,7 @@ use pki::{LEAF_LIFETIME, Subject};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+mod custom;
 mod failing;
 mod judging;
 mod seen;
@@ -26,9 +27,9 @@ const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookcon
 const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 
 /// A webhook's server, which remembers what it was asked.
-struct Hook {
-    address: SocketAddr,
-    ca: Ca,
+pub struct Hook {
+    pub address: SocketAddr,
+    pub ca: Ca,
     asked: Arc<Mutex<Vec<Value>>>,
     _stop: DropGuard,
 }
@@ -46,7 +47,7 @@ impl Hook {
     }
 
     /// One that answers what it likes.
-    async fn with(answer: impl Fn(&Value) -> Response<Body> + Send + Sync + 'static) -> Self {
+    pub async fn with(answer: impl Fn(&Value) -> Response<Body> + Send + Sync + 'static) -> Self {
         let ca = Ca::default();
         let subject = Subject::server("webhook", vec!["localhost".into()], vec![Ipv4Addr::LOCALHOST.into()]);
         let issued = ca.pki.ca().issue(&subject, LEAF_LIFETIME, jiff::Timestamp::now()).unwrap();
@@ -84,7 +85,7 @@ impl Hook {
     }
 
     /// What it was asked since the last time.
-    fn take(&self) -> Vec<Value> {
+    pub fn take(&self) -> Vec<Value> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
 }

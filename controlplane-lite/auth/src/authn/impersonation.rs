@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use scheme::meta::{dns1123_label, dns1123_subdomain};
+
 use super::{AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 use crate::authz::Attributes;
 
@@ -76,7 +78,7 @@ impl Asked {
     /// Namespace and name of a service account; any other name is a user's.
     fn account(&self) -> Option<(&str, &str)> {
         let account = self.user.strip_prefix("system:serviceaccount:")?.split_once(':');
-        account.filter(|(namespace, name)| is_label(namespace) && is_subdomain(name))
+        account.filter(|(namespace, name)| dns1123_label(namespace).is_empty() && dns1123_subdomain(name).is_empty())
     }
 
     fn required(&self, real: &UserInfo) -> Vec<Attributes> {
@@ -116,23 +118,6 @@ impl Asked {
         }
         UserInfo { username: self.user, uid: self.uid, groups, extra: self.extra }
     }
-}
-
-/// Lower-case letters and digits, with dashes between.
-fn is_word(text: &str) -> bool {
-    let fine = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let bytes = text.as_bytes();
-    bytes.first().is_some_and(fine) && bytes.last().is_some_and(fine) && bytes.iter().all(|b| fine(b) || *b == b'-')
-}
-
-/// Whether it can be a namespace's name (RFC 1123).
-fn is_label(text: &str) -> bool {
-    text.len() <= 63 && is_word(text)
-}
-
-/// Whether it can be a service account's name: words with periods between.
-fn is_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_word)
 }
 
 /// Undoes percent-encoding; a text that is not encoded properly all through stays as it is (`unescapeExtraKey` in

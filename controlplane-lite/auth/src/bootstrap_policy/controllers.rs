@@ -253,7 +253,8 @@ fn identities() -> Vec<(&'static str, Vec<PolicyRule>)> {
                     "certificates.k8s.io",
                     "certificatesigningrequests/approval,certificatesigningrequests/status",
                 ),
-                // Upstream's controller does not approve kubelets' serving certificates: here it compares them with Nodes.
+                // Upstream's controller does not approve kubelets' serving certificates: here it compares them with
+                // Nodes.
                 named(
                     "approve",
                     "certificates.k8s.io",

@@ -14,8 +14,8 @@ use storage::{Object, Revision};
 /// Pods that may be gone and are remembered all the same, beside as many as there are.
 const SPARE: usize = 16;
 
-/// Hashes of the names that a pod refers to, sorted. Nobody knows the keys they are hashed with, so that nobody can make
-/// up two names with the same hash.
+/// Hashes of the names that a pod refers to, sorted. Nobody knows the keys they are hashed with, so that nobody can
+/// make up two names with the same hash.
 type Names = Arc<OnceLock<Box<[u64]>>>;
 
 /// The pods that were asked about, by namespace and name, and how many there may be before those that are gone are

@@ -126,7 +126,8 @@ impl Graph {
     /// A new or changed object; what to look at because of it. `is_kind` compares kinds.
     ///
     /// A reference whose uid is known by another name, namespace or kind names no owner that anybody else would find,
-    /// so its holder is looked at (upstream: `addDependentToOwners` in pkg/controller/garbagecollector/graph_builder.go).
+    /// so its holder is looked at (upstream: `addDependentToOwners` in
+    /// pkg/controller/garbagecollector/graph_builder.go).
     pub fn observe(&mut self, uid: &Uid, object: Object, is_kind: &IsKind<'_>) -> Vec<Work> {
         let mut work = Vec::new();
         let before = self.objects.insert(uid.clone(), object.clone());

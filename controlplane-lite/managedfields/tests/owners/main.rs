@@ -1,5 +1,6 @@
-//! Who owns what after creates, updates and applies. The right values are upstream's: of the page "Server-Side Apply" of
-//! Kubernetes' documentation, of its field manager's tests, and what a cluster answers to `kubectl create deployment`.
+//! Who owns what after creates, updates and applies. The right values are upstream's: of the page "Server-Side Apply"
+//! of Kubernetes' documentation, of its field manager's tests, and what a cluster answers to `kubectl create
+//! deployment`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -167,7 +168,8 @@ fn items_are_told_apart_by_their_keys() {
     );
 }
 
-/// `structured-merge-diff` sorts a merged list as the configuration has it, and leaves the others' items where they are.
+/// `structured-merge-diff` sorts a merged list as the configuration has it, and leaves the others' items where they
+/// are.
 #[test]
 fn merged_lists_have_upstreams_order() {
     let of = |names: &str| {

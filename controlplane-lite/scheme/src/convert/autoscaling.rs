@@ -30,8 +30,8 @@ fn is_cpu_utilization(metric: &Value) -> bool {
         && int_at(metric, &["resource", "target", "averageUtilization"]).is_some()
 }
 
-/// Takes an annotation off the object, as a field of the stored spec. What is no such field is dropped, as upstream does
-/// (`pkg/apis/autoscaling/v1/conversion.go`); like all JSON of a request it is decoded within a budget.
+/// Takes an annotation off the object, as a field of the stored spec. What is no such field is dropped, as upstream
+/// does (`pkg/apis/autoscaling/v1/conversion.go`); like all JSON of a request it is decoded within a budget.
 fn take_annotation(object: &mut Value, key: &str, field: &str) -> Option<Value> {
     let annotations = object.get_mut("metadata")?.get_mut("annotations")?.as_object_mut()?;
     let text = annotations.remove(key)?;

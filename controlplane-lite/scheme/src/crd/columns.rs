@@ -50,6 +50,10 @@ impl Columns {
     }
 }
 
+/// Values that the paths of one row look at.
+const MAX_STEPS: usize = 1_000_000;
+/// Bytes of text that take one step more.
+const TEXT_PER_STEP: usize = 16;
 /// What upstream says of an age; nobody is shown it.
 const CREATED: &str = "CreationTimestamp is a timestamp representing the server time when this object was created.";
 
@@ -66,14 +70,18 @@ impl Printed {
         })
     }
 
-    /// The first of what the path finds; nothing where that is not of the column's type.
-    fn cell(&self, object: &Value, now: Timestamp) -> Value {
-        let found = self.path.find(object, true).unwrap_or_default();
+    /// The first of what the path finds; nothing where that is not of the column's type, or the row has taken too much.
+    fn cell(&self, object: &Value, now: Timestamp, steps: &mut usize) -> Value {
+        let found = self.path.find_within(object, true, steps).unwrap_or_default();
         let Some(value) = found.first().and_then(|results| results.first()) else { return Value::Null };
         match (self.ty.as_str(), &**value) {
             // Go prints an interface that holds nothing so.
             ("string", Value::Null) => "<no value>".into(),
-            ("string", value) => jsonpath::print(value).into(),
+            ("string", value) => {
+                let text = jsonpath::print(value);
+                *steps = steps.saturating_sub(text.len() / TEXT_PER_STEP);
+                if *steps == 0 { Value::Null } else { text.into() }
+            }
             ("integer", Value::Number(number)) => integer(number),
             ("number", Value::Number(number)) => short(number),
             ("boolean", Value::Bool(set)) => (*set).into(),
@@ -125,6 +133,7 @@ impl Print for Columns {
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let name = str_at(object, &["metadata", "name"]).into();
-        [name].into_iter().chain(self.0.iter().map(|printed| printed.cell(object, now))).collect()
+        let mut steps = MAX_STEPS;
+        [name].into_iter().chain(self.0.iter().map(|printed| printed.cell(object, now, &mut steps))).collect()
     }
 }

@@ -35,6 +35,8 @@ pub struct Described {
     pub namespaced: bool,
     /// Verbs, sorted.
     pub verbs: &'static [&'static str],
+    /// Whether the definition is being deleted, so that no object is made.
+    pub terminating: bool,
     /// Subresources, sorted.
     pub subresources: Vec<Subresource>,
     /// Where the Scale is, when there is one.
@@ -51,12 +53,14 @@ pub struct Described {
     pub schema: Value,
     /// Whether what is in no schema is kept all the same (`spec.preserveUnknownFields`).
     pub preserves_unknown: bool,
+    /// Whether the version is served.
+    pub served: bool,
     /// Whether objects are stored in this version.
     pub storage: bool,
 }
 
-/// The kinds of all served versions, in the order of the definition; none as long as it has no names. Whether it is
-/// established is not looked at.
+/// The kinds of all versions that are served or stored, in the order of the definition; none as long as it has no names.
+/// Whether it is established is not looked at.
 #[must_use]
 pub fn kinds_of(crd: &Value) -> Vec<Described> {
     let accepted = at(crd, &["status", "acceptedNames"]);
@@ -64,7 +68,14 @@ pub fn kinds_of(crd: &Value) -> Vec<Described> {
         return Vec::new();
     }
     let versions = list_at(crd, &["spec", "versions"]);
-    versions.iter().filter(|version| bool_at(version, &["served"])).map(|version| described(crd, version)).collect()
+    let counts = |version: &&Value| bool_at(version, &["served"]) || bool_at(version, &["storage"]);
+    versions.iter().filter(counts).map(|version| described(crd, version)).collect()
+}
+
+/// Whether a definition is being deleted.
+#[must_use]
+pub fn is_terminating(crd: &Value) -> bool {
+    condition_is_true(crd, TERMINATING) || !at(crd, &["metadata", "deletionTimestamp"]).is_null()
 }
 
 fn described(crd: &Value, version: &Value) -> Described {
@@ -93,6 +104,7 @@ fn described(crd: &Value, version: &Value) -> Described {
         list_kind: owned(str_at(accepted, &["listKind"])),
         namespaced: str_at(crd, &["spec", "scope"]) == "Namespaced",
         verbs: if condition_is_true(crd, TERMINATING) { TERMINATING_VERBS } else { ALL_VERBS },
+        terminating: is_terminating(crd),
         subresources,
         scale,
         printer: Columns::new(at(version, &["additionalPrinterColumns"])),
@@ -101,6 +113,7 @@ fn described(crd: &Value, version: &Value) -> Described {
         definition: definition(&names),
         schema: at(version, &["schema", "openAPIV3Schema"]).clone(),
         preserves_unknown: bool_at(crd, &["spec", "preserveUnknownFields"]),
+        served: bool_at(version, &["served"]),
         storage: bool_at(version, &["storage"]),
         names,
     }

@@ -194,9 +194,10 @@ fn short_names(asked: &Value, taken: &HashSet<String>, accepted: &mut Map<String
     let had: HashSet<&str> =
         accepted.get("shortNames").into_iter().flat_map(|list| list_at(list, &[])).filter_map(Value::as_str).collect();
     let mut problems: Vec<String> = Vec::new();
+    let mut told = HashSet::new();
     for name in list_at(asked, &["shortNames"]).iter().filter_map(Value::as_str).filter(|name| !had.contains(name)) {
         if let Err(problem) = free(name, "", taken)
-            && !problems.contains(&problem)
+            && told.insert(name)
         {
             problems.push(problem);
         }

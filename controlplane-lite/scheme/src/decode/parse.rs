@@ -9,6 +9,7 @@ use serde_json::{Map, Number, Value};
 
 use super::MediaType;
 use super::problems::{MAX_PROBLEMS, Problem};
+use super::repeated;
 use super::size::Budget;
 use crate::field::Path;
 
@@ -28,12 +29,12 @@ pub enum ParseError {
 pub struct Parsed {
     /// The value; of duplicate keys the last one counts, as in Go.
     pub value: Value,
-    /// The duplicate keys, in order, each once; the first hundred.
+    /// The duplicate keys, in order, each once; the first hundred. Those of YAML in one text, where their lines are known.
     pub duplicates: Vec<Problem>,
 }
 
-/// Values that YAML text with aliases may expand to. Upstream's parser bounds the part that aliases have in a document, from
-/// this many values on.
+/// Values that YAML text with aliases may expand to. Upstream's parser bounds the part that aliases have in a document,
+/// from this many values on.
 const MAX_ALIASED: usize = 400_000;
 
 /// Parses a body. Depth is limited to 128 levels, what aliases and small values expand to by a [`Budget`].
@@ -41,21 +42,20 @@ const MAX_ALIASED: usize = 400_000;
 /// # Errors
 /// For text that is not of the media type, or that expands to too much.
 pub fn parse(media: MediaType, body: &[u8]) -> Result<Parsed, ParseError> {
-    let state = State::default();
+    let text = match media {
+        MediaType::Json => None,
+        MediaType::Yaml => Some(yaml_text(body)?),
+    };
+    let state = State { yaml: text, ..State::default() };
     let seed = Node { path: &Path::ROOT, state: &state };
-    let value = match media {
-        MediaType::Json => {
+    let value = match text {
+        None => {
             let mut deserializer = serde_json::Deserializer::from_slice(body);
             seed.deserialize(&mut deserializer)
                 .and_then(|value| deserializer.end().map(|()| value))
                 .map_err(|e| ParseError::Json(go_syntax_error(body, &e)))?
         }
-        MediaType::Yaml => {
-            let text =
-                std::str::from_utf8(body).map_err(|_| ParseError::Yaml("invalid leading UTF-8 octet".to_owned()))?;
-            if nests_too_deep(text) {
-                return Err(ParseError::Yaml("exceeded max depth".to_owned()));
-            }
+        Some(text) => {
             if text.contains('*') {
                 state.nodes.set(MAX_ALIASED);
             }
@@ -66,13 +66,27 @@ pub fn parse(media: MediaType, body: &[u8]) -> Result<Parsed, ParseError> {
             })?
         }
     };
-    Ok(Parsed { value, duplicates: state.duplicates.into_inner() })
+    let mut duplicates = state.duplicates.into_inner();
+    if media == MediaType::Yaml
+        && let Some(told) = std::str::from_utf8(body).ok().and_then(|text| repeated::told(text, duplicates.len()))
+    {
+        duplicates = vec![Problem::of_yaml(told)];
+    }
+    Ok(Parsed { value, duplicates })
+}
+
+/// The text of YAML that does not nest too deep.
+fn yaml_text(body: &[u8]) -> Result<&str, ParseError> {
+    let text = std::str::from_utf8(body).map_err(|_| ParseError::Yaml("invalid leading UTF-8 octet".to_owned()))?;
+    if nests_too_deep(text) { Err(ParseError::Yaml("exceeded max depth".to_owned())) } else { Ok(text) }
 }
 
 const EXCESSIVE_ALIASING: &str = "document contains excessive aliasing";
 
 /// What is counted and noted while reading.
-struct State {
+struct State<'t> {
+    /// The text, where it is YAML.
+    yaml: Option<&'t str>,
     duplicates: RefCell<Vec<Problem>>,
     known: RefCell<HashSet<u64>>,
     /// Duplicates still to be looked at; those of one place count each time.
@@ -81,9 +95,10 @@ struct State {
     nodes: Cell<usize>,
 }
 
-impl Default for State {
+impl Default for State<'_> {
     fn default() -> Self {
         Self {
+            yaml: None,
             duplicates: RefCell::default(),
             known: RefCell::default(),
             looks: (2 * MAX_PROBLEMS).into(),
@@ -93,7 +108,12 @@ impl Default for State {
     }
 }
 
-impl State {
+impl State<'_> {
+    /// What YAML's word stands for that is no text.
+    fn word(&self, scalar: &str) -> Option<Value> {
+        self.yaml.and_then(|text| gojson::yaml::word(text, scalar))
+    }
+
     fn node(&self) -> Result<(), &'static str> {
         self.nodes.set(self.nodes.get().checked_sub(1).ok_or(EXCESSIVE_ALIASING)?);
         Ok(())
@@ -145,7 +165,7 @@ fn nests_too_deep(text: &str) -> bool {
 #[derive(Clone, Copy)]
 struct Node<'a> {
     path: &'a Path<'a>,
-    state: &'a State,
+    state: &'a State<'a>,
 }
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
@@ -192,6 +212,10 @@ impl<'de> Visitor<'de> for Node<'_> {
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number has no JSON form"))
     }
 
+    fn visit_borrowed_str<E: serde::de::Error>(self, value: &'de str) -> Result<Value, E> {
+        self.state.word(value).map_or_else(|| self.visit_str(value), Ok)
+    }
+
     fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
         self.state.budget.text(value.len()).map_err(E::custom)?;
         Ok(Value::String(value.to_owned()))
@@ -218,24 +242,33 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
-        let mut repeated = HashSet::new();
-        while let Some(key) = access.next_key_seed(Key)? {
+        let (mut repeated, mut merged) = (HashSet::new(), None);
+        while let Some(key) = access.next_key_seed(Key { state: self.state })? {
             self.state.budget.entry(&key, map.is_empty()).map_err(A::Error::custom)?;
             let path = self.path.child(&key);
             let value = access.next_value_seed(Node { path: &path, state: self.state })?;
+            if key == "<<" && self.state.yaml.is_some() {
+                merged = Some(value);
+                continue;
+            }
             if map.contains_key(&key) && repeated.insert(key.clone()) {
                 self.state.duplicate(&path);
             }
             map.insert(key, value);
+        }
+        if let Some(merged) = merged {
+            gojson::yaml::merge(&mut map, merged).map_err(A::Error::custom)?;
         }
         Ok(Value::Object(map))
     }
 }
 
 /// A map key; YAML's scalars become strings, as upstream's conversion to JSON does.
-struct Key;
+struct Key<'a> {
+    state: &'a State<'a>,
+}
 
-impl<'de> DeserializeSeed<'de> for Key {
+impl<'de> DeserializeSeed<'de> for Key<'_> {
     type Value = String;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
@@ -243,11 +276,15 @@ impl<'de> DeserializeSeed<'de> for Key {
     }
 }
 
-impl<'de> Visitor<'de> for Key {
+impl<'de> Visitor<'de> for Key<'_> {
     type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a string key")
+    }
+
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<String, E> {
+        Ok(self.state.word(value).map_or_else(|| value.to_owned(), |word| word.to_string()))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<String, E> {

@@ -26,6 +26,11 @@ impl Problem {
         &self.text
     }
 
+    /// What Go's YAML decoder says of all duplicates.
+    pub(super) fn of_yaml(text: String) -> Self {
+        Self { text, fingerprint: 0 }
+    }
+
     pub(super) fn duplicate(path: &Path<'_>) -> Self {
         Self { text: format!("duplicate field \"{}\"", shown(path)), fingerprint: path.fingerprint() }
     }

@@ -254,6 +254,12 @@ fn bytes(text: &mut String) -> Result<(), ShapeError> {
     }
 }
 
+/// What Go says of a text that is no RFC 3339 time.
+#[must_use]
+pub fn time_problem(text: &str) -> Option<String> {
+    time(&mut text.to_owned(), false).err().map(|problem| problem.0)
+}
+
 /// Checks an RFC 3339 time and writes it in UTC with upstream's precision.
 fn time(text: &mut String, micro: bool) -> Result<(), ShapeError> {
     let canonical_len = if micro { 27 } else { 20 };

@@ -4,8 +4,8 @@ use std::io;
 
 use serde_json::Value;
 
-/// Memory that one request's decoded object may take, about. An honest body of three megabytes takes a third of it; one of
-/// tiny objects would take eighty times its length.
+/// Memory that one request's decoded object may take, about. An honest body of three megabytes takes a third of it; one
+/// of tiny objects would take eighty times its length.
 pub const MAX_DECODED: usize = 64 * 1024 * 1024;
 
 /// A value itself, in its parent.

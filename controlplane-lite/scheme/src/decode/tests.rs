@@ -117,9 +117,34 @@ fn bodies_cannot_explode() {
     refused(MediaType::Yaml, &long, "larger than");
     let maps = format!("{{\"x\":[{}]}}", vec!["{\"a\":0}"; 390_000].join(","));
     refused(MediaType::Json, &maps, "larger than");
-    let aliased = b"spec: {containers: [&c {name: a, image: x}, {name: b, image: y}], initContainers: [*c]}";
+    let aliased = b"spec: {containers: [&c {name: a, image: x}, {name: b, image: z}], initContainers: [*c]}";
     let got = decode(pod, MediaType::Yaml, aliased, FieldValidation::Strict).unwrap().object;
     assert_eq!(got["spec"]["initContainers"][0]["name"], "a");
+}
+
+/// What a body in YAML says is by YAML 1.1's words, as upstream's conversion to JSON has it.
+#[test]
+fn yaml_has_the_words_of_yaml_1_1() {
+    let pod = kind("", "Pod");
+    let body = b"metadata: {name: a, annotations: {y: 'yes', n: \"on\"}}\n\
+        base: &base {restartPolicy: Never, shareProcessNamespace: off}\n\
+        spec:\n  hostNetwork: yes\n  enableServiceLinks: OFF\n  terminationGracePeriodSeconds: 1_0\n  <<: *base\n\
+        \x20 volumes: [{name: v, secret: {secretName: s, defaultMode: 0644}}]\n  restartPolicy: Always\n";
+    let got = decode(pod, MediaType::Yaml, body, FieldValidation::Ignore).unwrap().object;
+    assert_eq!(got["metadata"]["annotations"], json!({"true": "yes", "false": "on"}));
+    let expect = json!({"hostNetwork": true, "enableServiceLinks": false, "shareProcessNamespace": false, "terminationGracePeriodSeconds": 10,
+        "restartPolicy": "Always", "volumes": [{"name": "v", "secret": {"secretName": "s", "defaultMode": 420}}]});
+    assert_eq!(got["spec"], expect);
+    // So a text has to be quoted.
+    assert!(decode(pod, MediaType::Yaml, b"spec: {nodeName: no}", FieldValidation::Ignore).is_err());
+    let json = br#"{"metadata": {"name": "yes", "annotations": {"y": "0644"}}}"#;
+    for media in [MediaType::Json, MediaType::Yaml] {
+        let kept = decode(pod, media, json, FieldValidation::Ignore).unwrap().object;
+        assert_eq!(kept["metadata"], json!({"name": "yes", "annotations": {"y": "0644"}}));
+    }
+    // Many of them on one line, each looked at in its place.
+    let many = format!("spec: {{containers: [{{args: [{}]}}]}}", vec!["y"; 100_000].join(","));
+    assert!(decode(pod, MediaType::Yaml, many.as_bytes(), FieldValidation::Ignore).is_err());
 }
 
 /// Three megabytes of duplicate or unknown keys take a moment and are told of a hundred times.

@@ -1,5 +1,5 @@
-//! The problems of one object, bounded in number and in bytes: an object of a few megabytes can break a rule in every few
-//! bytes, and a rule may refuse a whole list.
+//! The problems of one object, bounded in number and in bytes: an object of a few megabytes can break a rule in every
+//! few bytes, and a rule may refuse a whole list.
 
 use std::fmt;
 
@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use super::{FieldError, FieldErrorKind, Path, go_quote};
 
-/// Problems that one object is told of. A body can have one in every few bytes, each as long as a list of supported values.
+/// Problems that one object is told of. A body can have one in every few bytes, each as long as a list of supported
+/// values.
 const MAX_ERRORS: usize = 1000;
-/// Bytes of paths, values and words that one object is told. They are printed into the message and into the causes, each
-/// escaped, so that an answer is some times as long.
+/// Bytes of paths, values and words that one object is told. They are printed into the message and into the causes,
+/// each escaped, so that an answer is some times as long.
 pub const MAX_BYTES: usize = 256 * 1024;
 /// What stands for the rest of a text that was cut.
 const CUT: &str = "…";

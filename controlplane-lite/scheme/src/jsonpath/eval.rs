@@ -10,7 +10,7 @@ use super::print::{float, print};
 use super::{Node, Operator, Slice};
 
 /// Values that one evaluation looks at.
-const MAX_STEPS: usize = 200_000;
+pub(super) const MAX_STEPS: usize = 200_000;
 
 /// Why there is no result, in client-go's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,24 +57,37 @@ type Found<'v> = Vec<Cow<'v, Value>>;
 /// What had been found when it failed: a filter that asks for existence takes it.
 type Failed<'v> = (Found<'v>, EvalError);
 
+/// `steps` is how many values may still be looked at.
 pub(super) fn find<'v>(
     blocks: &'v [Vec<Node>],
     value: &'v Value,
     missing_keys: bool,
+    steps: &mut usize,
 ) -> Result<Vec<Found<'v>>, EvalError> {
-    let mut eval = Eval { missing_keys, steps: 0 };
+    let mut eval = Eval { missing_keys, steps };
     blocks.iter().map(|nodes| eval.list(vec![Cow::Borrowed(value)], nodes).map_err(|(_, why)| why)).collect()
 }
 
-struct Eval {
+struct Eval<'s> {
     missing_keys: bool,
-    steps: usize,
+    steps: &'s mut usize,
 }
 
-impl Eval {
+impl Eval<'_> {
     fn count(&mut self, steps: usize) -> Result<(), EvalError> {
-        self.steps += steps;
-        if self.steps > MAX_STEPS { Err(EvalError::TooManySteps) } else { Ok(()) }
+        *self.steps = self.steps.saturating_sub(steps);
+        if *self.steps == 0 { Err(EvalError::TooManySteps) } else { Ok(()) }
+    }
+
+    /// What is in a value, counted before it is collected.
+    fn children<'v>(&mut self, value: &Cow<'v, Value>) -> Result<Found<'v>, EvalError> {
+        self.count(match &**value {
+            Value::Array(list) => list.len(),
+            Value::Object(map) => map.len(),
+            Value::String(text) => text.len(),
+            _ => 0,
+        })?;
+        Ok(children(value))
     }
 
     fn list<'v>(&mut self, input: Found<'v>, nodes: &'v [Node]) -> Result<Found<'v>, Failed<'v>> {
@@ -131,8 +144,7 @@ impl Eval {
     fn wildcard<'v>(&mut self, input: &[Cow<'v, Value>]) -> Result<Found<'v>, EvalError> {
         let mut found = Vec::new();
         for value in input {
-            found.extend(children(value));
-            self.count(found.len())?;
+            found.extend(self.children(value)?);
         }
         Ok(found)
     }
@@ -140,8 +152,8 @@ impl Eval {
     /// Every value that has others in it, each before those.
     fn recursive<'v>(&mut self, input: Found<'v>, found: &mut Found<'v>) -> Result<(), EvalError> {
         for value in input {
-            let below = children(&value);
-            self.count(1 + below.len())?;
+            self.count(1)?;
+            let below = self.children(&value)?;
             if !below.is_empty() {
                 found.push(value);
                 self.recursive(below, found)?;
@@ -195,7 +207,7 @@ impl Eval {
             for at in 0..list.len() {
                 let Some(item) = get(value, |value| value.get(at)) else { continue };
                 let lefts = self.list(vec![item.clone()], left);
-                if self.steps > MAX_STEPS {
+                if *self.steps == 0 {
                     return Err(EvalError::TooManySteps);
                 }
                 if *operator == Operator::Exists {

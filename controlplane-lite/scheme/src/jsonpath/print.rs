@@ -10,13 +10,17 @@ pub fn print(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.as_i64().map_or_else(|| general(float(number)), |n| n.to_string()),
-        Value::Array(_) | Value::Object(_) => {
-            let mut out = String::new();
-            json(value, &mut out);
-            out
-        }
+        Value::Array(_) | Value::Object(_) => go_json(value),
         other => other.to_string(),
     }
+}
+
+/// A value as Go writes it in JSON.
+#[must_use]
+pub fn go_json(value: &Value) -> String {
+    let mut out = String::new();
+    json(value, &mut out);
+    out
 }
 
 /// A number as Go holds those that are no int64.

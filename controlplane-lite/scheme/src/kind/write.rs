@@ -72,13 +72,20 @@ impl Kind {
         }
         self.strategy.prepare_update(new, old, context);
         if self.facts.generation {
-            meta::bump_generation(new, old);
+            if self.custom && !self.has_status() {
+                meta::bump_generation_with_status(new, old);
+            } else {
+                meta::bump_generation(new, old);
+            }
         }
     }
 
     /// An update through `/status`: only status and (as upstream) labels, annotations and managed
     /// metadata change; everything else stays as stored.
     fn prepare_status(&self, new: &mut Value, old: &Value, context: &Context<'_>) {
+        if self.custom {
+            return keep_all_but_status(new, old);
+        }
         meta::keep_system_fields(new, old);
         if let (Some(map), Some(old_map)) = (new.as_object_mut(), old.as_object()) {
             map.retain(|key, _| matches!(key.as_str(), "status" | "metadata" | "kind" | "apiVersion"));
@@ -94,7 +101,8 @@ impl Kind {
         self.strategy.prepare_status(new, old, context);
     }
 
-    /// Everything wrong with an update of the main resource (an empty name) or of a subresource whose body is the object.
+    /// Everything wrong with an update of the main resource (an empty name) or of a subresource whose body is the
+    /// object.
     #[must_use]
     pub fn validate_update(&self, subresource: &str, new: &Value, old: &Value) -> FieldErrors {
         let mut errors = FieldErrors::new();
@@ -116,6 +124,17 @@ impl Kind {
             other => self.strategy.validate_subresource(other, new, old, &mut errors),
         }
         errors
+    }
+}
+
+/// What a write to the status of a custom resource may change: its status, and who owns what
+/// (`statusStrategy.PrepareForUpdate` of `k8s.io/apiextensions-apiserver/pkg/registry/customresource`).
+fn keep_all_but_status(new: &mut Value, old: &Value) {
+    let mut sent = std::mem::replace(new, old.clone());
+    access::copy_field(new, &sent, "status");
+    let sent = sent["metadata"].take();
+    if let Some(metadata) = access::at_mut(new, &["metadata"]) {
+        access::copy_field(metadata, &sent, "managedFields");
     }
 }
 

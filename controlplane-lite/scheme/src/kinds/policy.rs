@@ -100,7 +100,7 @@ pub(super) static NETWORKING: &[KindInfo] = &[
         plural: "servicecidrs",
         singular: "servicecidr",
         subresources: &[STATUS],
-        strategy: &strategy::Plain,
+        strategy: &strategy::ServiceCidr,
         printer: &print::SERVICE_CIDRS,
         definition: "io.k8s.api.networking.v1.ServiceCIDR",
         ..KindInfo::CLUSTER

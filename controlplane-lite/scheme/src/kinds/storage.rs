@@ -53,7 +53,7 @@ pub(super) static STORAGE: &[KindInfo] = &[
         plural: "volumeattachments",
         singular: "volumeattachment",
         subresources: &[STATUS],
-        strategy: &strategy::Plain,
+        strategy: &strategy::VolumeAttachment,
         printer: &print::VOLUME_ATTACHMENTS,
         definition: "io.k8s.api.storage.v1.VolumeAttachment",
         ..KindInfo::CLUSTER

@@ -53,6 +53,58 @@ fn invalid_names_are_told_as_upstream() {
     );
 }
 
+/// `ValidateFieldManager`.
+#[test]
+fn managers_can_be_printed() {
+    let told = |manager: &str| {
+        let mut errors = FieldErrors::new();
+        let object = json!({"metadata": {"name": "x", "managedFields": [
+            {"manager": manager, "operation": "Update", "fieldsType": "FieldsV1"}]}});
+        validate(&object, false, NameRule::Any, &Path::new("metadata"), &mut errors);
+        errors.0.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert!(told("kubectl \u{e9}\u{301}").is_empty());
+    let path = "metadata.managedFields[0].manager: Invalid value: ";
+    let (bell, spaces) = ("\"a\\a\"", "\"\\u00a0\u{e9}\\u2028\"");
+    assert_eq!(told("a\u{7}"), [format!("{path}{bell}: invalid character U+0007 (at position 1)")]);
+    assert_eq!(
+        told("\u{a0}\u{e9}\u{2028}"),
+        [
+            format!("{path}{spaces}: invalid character U+00A0 (at position 0)"),
+            format!("{path}{spaces}: invalid character U+2028 (at position 4)"),
+        ]
+    );
+}
+
+/// Those of `TestDedupOwnerReferences` (apiserver, `pkg/endpoints/handlers/rest_test.go`), and no more.
+#[test]
+fn owners_that_say_the_same_are_one() {
+    let owner = |uid: &str, more: Value| {
+        let mut owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid});
+        owner.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        owner
+    };
+    let plain = |uid: &str| owner(uid, json!({}));
+    let leads = owner("1", json!({"controller": true}));
+    let blocks = owner("1", json!({"blockOwnerDeletion": false}));
+    let other = owner("1", json!({"name": "q"}));
+    for (owners, expect, taken) in [
+        (json!([plain("1")]), json!([plain("1")]), vec![]),
+        (json!([plain("1"), plain("2"), plain("1"), plain("1")]), json!([plain("1"), plain("2")]), vec!["1", "1"]),
+        (
+            json!([plain("1"), leads, blocks, other, leads, owner("1", json!({"controller": null}))]),
+            json!([plain("1"), leads, blocks, other]),
+            vec!["1", "1"],
+        ),
+    ] {
+        let mut object = json!({"metadata": {"name": "x", "ownerReferences": owners}});
+        assert_eq!(dedup_owners(&mut object), taken);
+        assert_eq!(object["metadata"]["ownerReferences"], expect);
+    }
+    let mut none = json!({"metadata": {"ownerReferences": null}});
+    assert!(dedup_owners(&mut none).is_empty() && dedup_owners(&mut json!({})).is_empty());
+}
+
 #[test]
 fn labels_annotations_owners() {
     let check = |meta: Value| {

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Dialect;
-use super::schemas::Names;
+use super::schemas::{Names, list_name};
 use crate::kind::Kind;
 
 /// Group, version and kind of a body.
@@ -145,9 +145,9 @@ fn operation(kind: &Kind, names: &Names<'_>, dialect: Dialect, method: Method, b
     let (group, version, name) = body;
     let definition = names.get(&body);
     let list = method.verb == "list";
-    let schema = definition.map(|d| {
-        let suffix = if list { "List" } else { "" };
-        json!({ "$ref": format!("{}{d}{suffix}", dialect.prefix()) })
+    let schema = definition.map(|name| {
+        let name = if list { list_name(kind) } else { (*name).to_owned() };
+        json!({ "$ref": format!("{}{name}", dialect.prefix()) })
     });
     let mut parameters: Vec<Value> =
         query_parameters(method.verb).iter().map(|(name, ty)| parameter(name, "query", ty, dialect)).collect();
@@ -186,20 +186,25 @@ fn operation(kind: &Kind, names: &Names<'_>, dialect: Dialect, method: Method, b
         }
     }
     if dialect == Dialect::V2 {
-        operation["consumes"] = json!(consumes(method.http));
+        operation["consumes"] = json!(consumes(method.http, kind.custom));
         operation["produces"] = json!(["application/json", "application/yaml"]);
         operation["schemes"] = json!(["https"]);
     } else if method.http == "patch" {
-        let content: Map<String, Value> =
-            consumes("patch").iter().map(|c| ((*c).to_owned(), json!({ "schema": { "type": "object" } }))).collect();
+        let content: Map<String, Value> = consumes("patch", kind.custom)
+            .iter()
+            .map(|c| ((*c).to_owned(), json!({ "schema": { "type": "object" } })))
+            .collect();
         operation["requestBody"] = json!({ "required": true, "content": content });
     }
     operation["parameters"] = Value::Array(parameters);
     operation
 }
 
-fn consumes(http: &str) -> &'static [&'static str] {
+fn consumes(http: &str, custom: bool) -> &'static [&'static str] {
     match http {
+        "patch" if custom => {
+            &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"]
+        }
         "patch" => {
             &["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"]
         }

@@ -35,14 +35,17 @@ pub(super) const ALWAYS: [&str; 4] = [
 
 /// Everything these kinds need.
 pub(super) fn definitions<'k>(kinds: &[&'k Kind], dialect: Dialect) -> Schemas<'k> {
-    let own: Map<String, Value> = kinds.iter().filter_map(|kind| own_definition(kind)).collect();
+    let own: Map<String, Value> = kinds.iter().filter_map(|kind| own_definition(kind, dialect)).collect();
     let mut roots = Vec::new();
     own.values().for_each(|definition| source::references(definition, &mut roots));
     let builtin = kinds.iter().map(|k| k.definition()).chain(ALWAYS).chain(roots.iter().map(String::as_str));
     let mut definitions = source::needed(builtin);
-    definitions.extend(own);
     for (name, definition) in &mut definitions {
         convert(name, definition, dialect);
+    }
+    for (name, mut definition) in own {
+        rewrite(&mut definition, dialect);
+        definitions.insert(name, definition);
     }
     let mut names = HashMap::new();
     for kind in kinds {
@@ -56,21 +59,35 @@ pub(super) fn definitions<'k>(kinds: &[&'k Kind], dialect: Dialect) -> Schemas<'
         }
         names.insert((&*kind.group, &*kind.version, &*kind.kind), name);
         if kind.verbs.contains(&"list") {
-            definitions.insert(format!("{name}List"), list_definition(kind, name, dialect));
+            definitions.insert(list_name(kind), list_definition(kind, name, dialect));
         }
     }
     Schemas { names, definitions }
 }
 
-/// The definition that a kind brought along, with what all objects have.
-fn own_definition(kind: &Kind) -> Option<(String, Value)> {
-    let mut definition: Value = serde_json::from_str(kind.own_definition()?).ok()?;
-    let properties = definition.as_object_mut()?.entry("properties").or_insert_with(|| json!({})).as_object_mut()?;
-    properties.insert("apiVersion".to_owned(), json!({ "type": "string", "description": API_VERSION }));
-    properties.insert("kind".to_owned(), json!({ "type": "string", "description": KIND }));
-    let metadata = format!("{}{OBJECT_META}", source::PREFIX);
-    properties.insert("metadata".to_owned(), json!({ "$ref": metadata, "description": "Standard object's metadata." }));
+/// The definition that a kind brought along, with what all objects have. One that says nothing of its fields goes
+/// without: readers take those that are named for all that there may be.
+fn own_definition(kind: &Kind, dialect: Dialect) -> Option<(String, Value)> {
+    let mut definition = kind.own_definition()?.value(dialect);
+    let map = definition.as_object_mut()?;
+    if !kind.custom || map.contains_key("properties") {
+        let properties = map.entry("properties").or_insert_with(|| json!({})).as_object_mut()?;
+        properties.insert("apiVersion".to_owned(), json!({ "type": "string", "description": API_VERSION }));
+        properties.insert("kind".to_owned(), json!({ "type": "string", "description": KIND }));
+        let metadata = format!("{}{OBJECT_META}", source::PREFIX);
+        properties
+            .insert("metadata".to_owned(), json!({ "$ref": metadata, "description": "Standard object's metadata." }));
+    }
     Some((kind.definition().to_owned(), definition))
+}
+
+/// The name of the definition of lists.
+pub(super) fn list_name(kind: &Kind) -> String {
+    let name = kind.definition();
+    match (&kind.list_kind, name.rsplit_once('.')) {
+        (Some(list), Some((place, _))) => format!("{place}.{list}"),
+        _ => format!("{name}List"),
+    }
 }
 
 fn list_definition(kind: &Kind, item: &str, dialect: Dialect) -> Value {
@@ -136,7 +153,7 @@ fn convert(name: &str, definition: &mut Value, dialect: Dialect) {
     }
 }
 
-/// Brings references of a property into the dialect, recursively through items.
+/// Brings references of a property into the dialect, recursively through items and fields.
 fn rewrite(value: &mut Value, dialect: Dialect) {
     let Some(map) = value.as_object_mut() else { return };
     if let Some(target) = map.get("$ref").and_then(Value::as_str) {
@@ -153,6 +170,8 @@ fn rewrite(value: &mut Value, dialect: Dialect) {
             rewrite(inner, dialect);
         }
     }
+    let fields = map.get_mut("properties").and_then(Value::as_object_mut);
+    fields.into_iter().flatten().for_each(|(_, inner)| rewrite(inner, dialect));
 }
 
 /// Adds list and patch extensions.

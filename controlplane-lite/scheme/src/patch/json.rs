@@ -178,8 +178,8 @@ impl Document {
 
 const MISSING: &str = "missing value";
 
-/// Whether the document can still be read with a value put at a path. What is in it nests less deep than it may. Looking
-/// costs a step for each value: one that is moved to and fro is looked at each time.
+/// Whether the document can still be read with a value put at a path. What is in it nests less deep than it may.
+/// Looking costs a step for each value: one that is moved to and fro is looked at each time.
 fn fits(path: &str, value: &Value, steps: &mut usize) -> Result<(), String> {
     if path.matches('/').count() + depth(value, steps)? < MAX_DEPTH {
         return Ok(());
@@ -253,9 +253,10 @@ fn get<'v>(container: &'v Value, key: &str) -> Result<Option<&'v Value>, String>
     }
 }
 
-/// Counts the items of a list that move when one is put in or taken out.
-fn spend(steps: &mut usize, moved: usize) -> Result<(), String> {
-    *steps = steps.checked_sub(moved).ok_or("the patch moves too many items of lists")?;
+/// Counts what an operation takes beyond its own length: items of a list that move when one is put in or taken out, and
+/// values whose depth is looked at.
+fn spend(steps: &mut usize, taken: usize) -> Result<(), String> {
+    *steps = steps.checked_sub(taken).ok_or("the patch moves or looks at too many values")?;
     Ok(())
 }
 

@@ -107,10 +107,10 @@ pub(super) static ROWS: &[Row] = &[
     ("io.k8s.api.core.v1.ServiceSpec", "selector", ListType::AtomicMap, NO),
     ("io.k8s.api.core.v1.ServiceStatus", "conditions", keys(&["type"]), merge("type")),
     ("io.k8s.api.discovery.v1.Endpoint", "addresses", ListType::Set, NO),
-    ("io.k8s.api.flowcontrol.v1.FlowSchemaStatus", "conditions", keys(&["type"]), NO),
+    ("io.k8s.api.flowcontrol.v1.FlowSchemaStatus", "conditions", keys(&["type"]), merge("type")),
     ("io.k8s.api.flowcontrol.v1.NonResourcePolicyRule", "nonResourceURLs", ListType::Set, NO),
     ("io.k8s.api.flowcontrol.v1.NonResourcePolicyRule", "verbs", ListType::Set, NO),
-    ("io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationStatus", "conditions", keys(&["type"]), NO),
+    ("io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationStatus", "conditions", keys(&["type"]), merge("type")),
     ("io.k8s.api.flowcontrol.v1.ResourcePolicyRule", "apiGroups", ListType::Set, NO),
     ("io.k8s.api.flowcontrol.v1.ResourcePolicyRule", "namespaces", ListType::Set, NO),
     ("io.k8s.api.flowcontrol.v1.ResourcePolicyRule", "resources", ListType::Set, NO),
@@ -120,7 +120,7 @@ pub(super) static ROWS: &[Row] = &[
     ("io.k8s.api.policy.v1.PodDisruptionBudgetStatus", "conditions", keys(&["type"]), merge("type")),
     ("io.k8s.api.resource.v1.AllocatedDeviceStatus", "conditions", keys(&["type"]), NO),
     ("io.k8s.api.resource.v1.ResourceClaimStatus", "devices", keys(&["driver", "device", "pool", "shareId"]), NO),
-    ("io.k8s.api.resource.v1.ResourceClaimStatus", "reservedFor", keys(&["uid"]), NO),
+    ("io.k8s.api.resource.v1.ResourceClaimStatus", "reservedFor", keys(&["uid"]), merge("uid")),
     ("io.k8s.api.storage.v1.CSIDriverSpec", "volumeLifecycleModes", ListType::Set, NO),
     ("io.k8s.api.storage.v1.CSINodeSpec", "drivers", keys(&["name"]), merge("name")),
     (
@@ -137,5 +137,10 @@ pub(super) static ROWS: &[Row] = &[
     ),
     ("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "finalizers", ListType::Set, merge("")),
     ("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "ownerReferences", keys(&["uid"]), merge("uid")),
-    ("io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceStatus", "conditions", keys(&["type"]), NO),
+    (
+        "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceStatus",
+        "conditions",
+        keys(&["type"]),
+        merge("type"),
+    ),
 ];

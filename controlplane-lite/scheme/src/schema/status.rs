@@ -43,14 +43,21 @@ mod tests {
     #[test]
     fn new_objects_have_the_status_of_gos_zero_values() {
         let load_balancer = json!({"loadBalancer": {}});
+        let local = crate::apiregistration::local_condition(crate::tests::context().now);
         let expected = [
+            ("APIService", json!({"conditions": [local]})),
             ("CertificateSigningRequest", json!({})),
             ("CronJob", json!({})),
+            (
+                "CustomResourceDefinition",
+                json!({"acceptedNames": {"kind": "", "plural": ""}, "conditions": null, "storedVersions": null}),
+            ),
             (
                 "DaemonSet",
                 json!({"currentNumberScheduled": 0, "desiredNumberScheduled": 0, "numberMisscheduled": 0, "numberReady": 0}),
             ),
             ("Deployment", json!({})),
+            ("FlowSchema", json!({})),
             ("HorizontalPodAutoscaler", json!({"currentMetrics": null, "desiredReplicas": 0})),
             ("Ingress", load_balancer.clone()),
             ("Job", json!({})),
@@ -62,6 +69,7 @@ mod tests {
                 "PodDisruptionBudget",
                 json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0}),
             ),
+            ("PriorityLevelConfiguration", json!({})),
             ("ReplicaSet", json!({"replicas": 0})),
             ("ReplicationController", json!({"replicas": 0})),
             ("ResourceQuota", json!({})),

@@ -203,7 +203,7 @@ impl FieldSelector {
 }
 
 fn unsupported(kind: &Kind, field: &str) -> String {
-    if kind.fields.names.is_empty() {
+    if kind.fields.names.is_empty() && !kind.custom {
         return format!(
             "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
             go_quote(field)

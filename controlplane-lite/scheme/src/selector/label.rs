@@ -199,8 +199,8 @@ pub fn validate_object(selector: &Value, path: &Path<'_>, errors: &mut FieldErro
     validate_with(selector, false, path, errors);
 }
 
-/// The same where one with values that no label has was taken before (`AllowInvalidLabelValueInSelector`): such ones may
-/// come.
+/// The same where one with values that no label has was taken before (`AllowInvalidLabelValueInSelector`): such ones
+/// may come.
 pub(crate) fn validate_with(selector: &Value, any_value: bool, path: &Path<'_>, errors: &mut FieldErrors) {
     meta::validate_labels(at(selector, &["matchLabels"]), &path.child("matchLabels"), errors);
     let expressions = path.child("matchExpressions");

@@ -53,6 +53,10 @@ impl Strategy for LimitRange {
     fn default(&self, object: &mut Value) {
         cluster::limit_range(object);
     }
+
+    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
+        check::quota::limit_range(object, errors);
+    }
 }
 
 pub(crate) struct Namespace;
@@ -137,7 +141,15 @@ impl Strategy for ResourceQuota {
     }
 
     fn validate(&self, object: &Value, errors: &mut FieldErrors) {
-        check::cluster::resource_quota(object, errors);
+        check::quota::resource_quota(object, errors);
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        check::quota::resource_quota_update(new, old, errors);
+    }
+
+    fn validate_status(&self, new: &Value, _: &Value, errors: &mut FieldErrors) {
+        check::quota::resource_quota_status(new, errors);
     }
 }
 

@@ -64,6 +64,16 @@ impl Strategy for CustomResourceDefinition {
         check::status(new, errors);
     }
 
+    /// Its objects go first (pkg/registry/customresourcedefinition/etcd.go).
+    fn prepare_delete(&self, object: &mut Value, now: &str) {
+        let mut finalizers = list_at(object, &["metadata", "finalizers"]).to_vec();
+        if !finalizers.iter().any(|known| known == crd::CLEANUP_FINALIZER) {
+            finalizers.push(json!(crd::CLEANUP_FINALIZER));
+            ensure_map(object, &["metadata"]).insert("finalizers".to_owned(), finalizers.into());
+        }
+        crd::names::Condition::terminating().set(object, now);
+    }
+
     fn warnings(&self, object: &Value) -> Vec<String> {
         warnings::definition(object)
     }

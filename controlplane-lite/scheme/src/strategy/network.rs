@@ -146,3 +146,15 @@ impl Strategy for IpAddress {
         check::network::ip_address_update(new, old, errors);
     }
 }
+
+pub(crate) struct ServiceCidr;
+
+impl Strategy for ServiceCidr {
+    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
+        check::network::service_cidr(object, errors);
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        check::network::service_cidr_update(new, old, errors);
+    }
+}

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{Context, Facts, Strategy};
 use crate::defaults::cluster;
 use crate::field::FieldErrors;
+use crate::meta;
 use crate::prepare;
 use crate::validation as check;
 
@@ -57,6 +58,18 @@ impl Strategy for PersistentVolume {
 
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
         check::storage::volume_update(new, old, errors);
+    }
+}
+
+pub(crate) struct VolumeAttachment;
+
+impl Strategy for VolumeAttachment {
+    fn facts(&self) -> Facts {
+        Facts { unconditional_update: false, ..Facts::PLAIN }
+    }
+
+    fn prepare_status(&self, new: &mut Value, old: &Value, _: &Context<'_>) {
+        meta::keep_all_on_status_update(new, old);
     }
 }
 

@@ -132,6 +132,21 @@ fn only_a_load_balancer_has_the_addresses_of_one() {
     assert!(forged.0[0].to_string().starts_with("status.loadBalancer.ingress: Forbidden"), "{forged:?}");
 }
 
+/// `ResetObjectMetaForStatus` in `pkg/registry/storage/volumeattachment/strategy.go`; of most kinds labels may change.
+#[test]
+fn a_status_of_an_attachment_takes_no_metadata_along() {
+    let (attachments, nodes) = (kind("storage.k8s.io", "VolumeAttachment"), kind("", "Node"));
+    let object = |metadata: Value, attached: bool| json!({"metadata": metadata, "status": {"attached": attached}});
+    let old = object(json!({"name": "a", "labels": {"a": "1"}, "finalizers": ["x"]}), false);
+    let new = object(json!({"name": "a", "labels": {"b": "2"}, "annotations": {"c": "3"}, "finalizers": []}), true);
+    assert_eq!(written(attachments, "status", &new, &old), object(old["metadata"].clone(), true));
+    let node = written(nodes, "status", &new, &old);
+    assert_eq!(node["metadata"]["labels"], json!({"b": "2"}));
+    let main = written(attachments, "", &new, &old);
+    assert_eq!((&main["status"], &main["metadata"]["labels"]), (&old["status"], &json!({"b": "2"})));
+    assert!(!attachments.facts.unconditional_update);
+}
+
 #[test]
 fn a_subresource_changes_its_own_part_only() {
     let namespace = json!({"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}});

@@ -1,4 +1,4 @@
-//! ConfigMaps, Secrets, Nodes, Events, quotas.
+//! ConfigMaps, Secrets, Nodes, Events.
 
 use std::collections::HashSet;
 
@@ -180,8 +180,8 @@ pub fn node(object: &Value, errors: &mut FieldErrors) {
     node_resources(object, errors);
 }
 
-/// What a node's status says of itself (`ValidateNodeUpdate` in upstream's `pkg/apis/core/validation`, which runs for it,
-/// too). Addresses that were stored twice under other rules keep nobody from labelling the node.
+/// What a node's status says of itself (`ValidateNodeUpdate` in upstream's `pkg/apis/core/validation`, which runs for
+/// it, too). Addresses that were stored twice under other rules keep nobody from labelling the node.
 pub fn node_status(object: &Value, errors: &mut FieldErrors) {
     node_resources(object, errors);
     let status = Path::new("status");
@@ -252,16 +252,5 @@ pub fn event(object: &Value, errors: &mut FieldErrors) {
         if target.is_empty() { matches!(namespace, "default" | "kube-system" | "") } else { target == namespace };
     if !matches {
         errors.invalid(&involved.child("namespace"), target, "does not match event.namespace");
-    }
-}
-
-/// ResourceQuota: nothing below zero.
-pub fn resource_quota(object: &Value, errors: &mut FieldErrors) {
-    let spec = Path::new("spec");
-    let hard = spec.child("hard");
-    for (name, value) in entries_at(object, &["spec", "hard"]) {
-        if value.as_str().and_then(|s| s.parse::<Quantity>().ok()).is_some_and(|q| q.is_negative()) {
-            errors.invalid(&hard.key(name), value, "must be greater than or equal to 0");
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use quantity::Quantity;
 use serde_json::Value;
 
+use super::quota::container_resource_name;
 use super::{dns_label, mounts, non_negative, one_of, port_name, port_number, port_or_name, resize, security};
 use crate::access::{at, entries_at, int_at, list_at, str_at};
 use crate::field::{FieldErrors, Path};
@@ -300,7 +301,7 @@ pub fn resources(value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     for list in ["limits", "requests"] {
         let path = path.child(list);
         for (name, quantity) in entries_at(value, &[list]) {
-            resource_name(name, &path.key(name), errors);
+            container_resource_name(name, &path.key(name), errors);
             let Some(quantity) = parse(quantity) else { continue };
             if quantity.is_negative() {
                 errors.invalid(&path.key(name), quantity.to_string(), "must be greater than or equal to 0");
@@ -344,18 +345,4 @@ fn claims(item: &Value, context: &Context<'_>, path: &Path<'_>, errors: &mut Fie
 
 fn parse(value: &Value) -> Option<Quantity> {
     value.as_str().and_then(|s| s.parse().ok())
-}
-
-fn resource_name(name: &str, path: &Path<'_>, errors: &mut FieldErrors) {
-    for problem in meta::qualified_name(name) {
-        errors.invalid(path, name, problem);
-    }
-    let standard = matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
-    if !standard && !name.contains('/') {
-        let known = matches!(name, "pods" | "services" | "secrets" | "configmaps" | "storage" | "resourcequotas");
-        if !known {
-            errors.invalid(path, name, "must be a standard resource type or fully qualified");
-        }
-        errors.invalid(path, name, "must be a standard resource for containers");
-    }
 }

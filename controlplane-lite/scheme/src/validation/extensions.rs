@@ -3,6 +3,8 @@
 //! is told of once, as `spec.validation`, `spec.subresources`, and so on. A refused list of versions is told as it was
 //! written.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::Value;
 
 use super::immutable;
@@ -12,7 +14,7 @@ use crate::crd::{SchemaCheck, Spec, condition_is_true, same};
 use crate::field::{FieldErrors, Path};
 use crate::meta;
 
-mod approval;
+pub(crate) mod approval;
 mod conversion;
 mod schema;
 mod selectable;
@@ -21,10 +23,14 @@ mod version;
 const SPEC: Path<'static> = Path::new("spec");
 const STATUS: Path<'static> = Path::new("status");
 
+/// Versions that a definition may have. Upstream bounds only its bytes; each version is a document for all readers of
+/// the API.
+const MAX_VERSIONS: usize = 100;
+
 /// What holds for one write.
 struct Options<'a> {
     /// The definition before an update.
-    old: Option<&'a Value>,
+    old: Option<Before<'a>>,
     /// Whether every version has to have a schema.
     require_schema: bool,
     /// Whether a webhook has to speak a version of ConversionReview that somebody understands.
@@ -32,6 +38,26 @@ struct Options<'a> {
     /// Whether a webhook's bundle may be no bundle: nobody uses it yet, or it never was one.
     allow_bad_bundle: bool,
     check: Option<&'a SchemaCheck>,
+}
+
+/// The specification before an update.
+struct Before<'a> {
+    spec: Spec<'a>,
+    by_name: HashMap<&'a str, &'a Value>,
+}
+
+impl<'a> Before<'a> {
+    fn new(spec: &'a Value) -> Self {
+        let spec = Spec::new(spec);
+        // The first of a name, as upstream.
+        let by_name = spec.versions.iter().rev().map(|version| (str_at(version, &["name"]), version)).collect();
+        Self { spec, by_name }
+    }
+
+    /// Whether a schema of a version is as it was.
+    fn has(&self, schema: &Value, version: &str) -> bool {
+        self.by_name.get(version).is_some_and(|old| same(at(old, &["schema", "openAPIV3Schema"]), schema))
+    }
 }
 
 /// A new definition.
@@ -54,8 +80,8 @@ pub(crate) fn update(new: &Value, old: &Value, check: Option<&SchemaCheck>, erro
     let established = condition_is_true(old, ESTABLISHED);
     let bundle = at(before, &["conversion", "webhook", "clientConfig", "caBundle"]);
     let options = Options {
-        old: Some(old),
-        require_schema: Spec::new(before).versions.iter().all(|v| !at(v, &["schema", "openAPIV3Schema"]).is_null()),
+        old: Some(Before::new(before)),
+        require_schema: list_at(before, &["versions"]).iter().all(|v| !at(v, &["schema", "openAPIV3Schema"]).is_null()),
         require_review_version: reviews.is_empty() || reviews.iter().any(conversion::is_known),
         allow_bad_bundle: !established || !is_empty(bundle) && conversion::bundle(bundle).is_err(),
         check,
@@ -106,15 +132,19 @@ fn stored_versions(crd: &Value, errors: &mut FieldErrors) {
         return;
     }
     let versions = list_at(crd, &["spec", "versions"]);
+    let names: HashSet<&str> = versions.iter().map(|version| str_at(version, &["name"])).collect();
+    // Of one that is told several times upstream keeps the last place.
+    let place = |(place, name): (usize, &'_ Value)| (name.as_str().unwrap_or("").to_owned(), place);
+    let known: HashMap<String, usize> = stored.iter().enumerate().map(place).collect();
     for version in versions.iter().filter(|version| bool_at(version, &["storage"])) {
         let name = str_at(version, &["name"]);
-        if !stored.iter().any(|known| known == name) {
+        if !known.contains_key(name) {
             errors.invalid(&path, told, format!("must have the storage version {name}"));
         }
     }
     for (place, name) in stored.iter().enumerate() {
         let name = name.as_str().unwrap_or("");
-        if !versions.iter().any(|version| str_at(version, &["name"]) == name) {
+        if !names.contains(name) && known.get(name) == Some(&place) {
             errors.invalid(
                 &path.index(place),
                 name,
@@ -167,7 +197,10 @@ fn scope(scope: &str, errors: &mut FieldErrors) {
 
 fn versions(spec: &Spec<'_>, options: &Options<'_>, errors: &mut FieldErrors) {
     let path = SPEC.child("versions");
-    let mut names = std::collections::HashSet::new();
+    if spec.versions.len() > MAX_VERSIONS {
+        return errors.too_many(&path, spec.versions.len(), MAX_VERSIONS);
+    }
+    let mut names = HashSet::new();
     for (place, each) in spec.versions.iter().enumerate() {
         let path = path.index(place);
         let name = str_at(each, &["name"]);
@@ -222,13 +255,6 @@ fn names(names: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         errors.invalid(&path.child("listKind"), text("listKind"), "kind and listKind may not be the same");
     }
     list("categories", errors);
-}
-
-/// Whether a schema is as it was before.
-fn unchanged(new: &Value, old: Option<&Value>, version: &str) -> bool {
-    let Some(old) = old else { return false };
-    let versions = list_at(old, &["spec", "versions"]);
-    versions.iter().any(|v| str_at(v, &["name"]) == version && same(at(v, &["schema", "openAPIV3Schema"]), new))
 }
 
 #[cfg(test)]

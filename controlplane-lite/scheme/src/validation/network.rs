@@ -11,8 +11,10 @@ use crate::access::{at, int_at, is_empty, list_at, str_at};
 use crate::field::{FieldErrors, Path};
 use crate::{meta, selector};
 
+mod ranges;
 mod reach;
 
+pub use ranges::{service_cidr, service_cidr_update};
 pub use reach::status as service_status;
 
 const SPEC: Path<'static> = Path::new("spec");

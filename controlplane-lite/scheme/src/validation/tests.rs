@@ -359,6 +359,31 @@ fn addresses_are_named_by_their_canonical_form() {
     assert_eq!(problems(ip, &json!({"metadata": {"name": "10.0.0.1"}})).len(), 1);
 }
 
+#[test]
+fn ranges_of_services_are_one_of_each_family_and_stay() {
+    let ranges = kind("networking.k8s.io", "ServiceCIDR");
+    let range = |cidrs: Value| json!({"metadata": {"name": "r"}, "spec": {"cidrs": cidrs}});
+    for (cidrs, bad) in [
+        (json!(["203.0.113.0/24"]), false),
+        (json!(["2001:db8::/64", "203.0.113.0/24"]), false),
+        (json!([]), true),
+        (json!(["203.0.113.0/24", "198.51.100.0/24"]), true),
+        (json!(["203.0.113.0/24", "2001:db8::/64", "198.51.100.0/24"]), true),
+        (json!(["203.0.113.0"]), true),
+    ] {
+        assert_eq!(!problems(ranges, &range(cidrs.clone())).is_empty(), bad, "{cidrs}");
+    }
+    let old = range(json!(["203.0.113.0/24"]));
+    for (cidrs, bad) in [
+        (json!(["203.0.113.0/24"]), false),
+        (json!(["203.0.113.0/24", "2001:db8::/64"]), false),
+        (json!(["2001:db8::/64", "203.0.113.0/24"]), true),
+        (json!(["198.51.100.0/24"]), true),
+    ] {
+        assert_eq!(!ranges.validate_update("", &range(cidrs.clone()), &old).is_empty(), bad, "{cidrs}");
+    }
+}
+
 /// A list of as many items as a body can hold, in every place where items must differ. Looking each up among those
 /// before it would take hours.
 #[test]

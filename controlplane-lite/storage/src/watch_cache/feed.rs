@@ -40,6 +40,8 @@ pub(super) struct Feed {
     shared: Arc<Shared>,
     progress: watch::Sender<Revision>,
     inbox: mpsc::UnboundedReceiver<Command>,
+    /// The store is not what was shown, and not all caches are loaded from it.
+    restored: bool,
 }
 
 /// Reads through a lock whose holder may have panicked: the map is never left
@@ -54,7 +56,7 @@ impl Feed {
         progress: watch::Sender<Revision>,
         inbox: mpsc::UnboundedReceiver<Command>,
     ) -> Self {
-        Self { shared, progress, inbox }
+        Self { shared, progress, inbox, restored: false }
     }
 
     /// Loads the resources, then follows the store in a task of its own.
@@ -76,8 +78,7 @@ impl Feed {
         loop {
             let following = self.follow(events.take(), &token);
             let Err(panic) = AssertUnwindSafe(following).catch_unwind().await else { break };
-            let panic = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-            tracing::error!(panic, "the watch cache panicked and lists everything anew");
+            tracing::error!(panic = crate::panic_text(&*panic), "the watch cache panicked and lists everything anew");
             // A change may have reached the cache, and not all who watch.
             self.caches().iter().for_each(|cache| cache.cut_off());
             let pause = tokio::time::sleep(RETRY[RETRY.len() - 2]);
@@ -165,7 +166,12 @@ impl Feed {
     }
 
     /// Goes on where the watch broke, or lists everything and opens a new one, as often as it takes.
-    async fn recover(&self, mut broken: Broken, attempt: &mut usize, token: &CancellationToken) -> Option<EventStream> {
+    async fn recover(
+        &mut self,
+        mut broken: Broken,
+        attempt: &mut usize,
+        token: &CancellationToken,
+    ) -> Option<EventStream> {
         loop {
             // A store that ends each resumed watch at once is listed.
             let resumed =
@@ -200,14 +206,25 @@ impl Feed {
         if current < at { None } else { self.shared.store.watch("", at).await.ok() }
     }
 
-    async fn reload(&self) -> Result<EventStream, StoreError> {
+    /// Lists everything. A store that was restored from a backup counts again from a revision before what was shown:
+    /// who watches has seen what is not in it and has to begin anew, and nobody reads what was there before.
+    async fn reload(&mut self) -> Result<EventStream, StoreError> {
         let at = self.shared.store.current_revision().await?;
+        if at < *self.progress.borrow() {
+            self.restored = true;
+            self.progress.send_replace(Revision(0));
+        }
         for cache in self.caches() {
             let entries = self.load(cache.spec().prefix(), at).await?;
-            cache.replace(entries, at, Instant::now());
+            if self.restored {
+                cache.restart(entries, at, Instant::now());
+            } else {
+                cache.replace(entries, at, Instant::now());
+            }
         }
         let events = self.shared.store.watch("", at).await?;
-        self.progress.send_if_modified(|progress| std::mem::replace(progress, at.max(*progress)) < at);
+        self.restored = false;
+        self.progress.send_if_modified(|progress| std::mem::replace(progress, at) != at);
         Ok(events)
     }
 

@@ -57,8 +57,8 @@ impl Filter {
         self
     }
 
-    /// The same with a predicate that may take long: a watch's is not asked when something changes, but when the watch is
-    /// read. A watch that is not read is then cut off by what does not concern it, too.
+    /// The same with a predicate that may take long: a watch's is not asked when something changes, but when the watch
+    /// is read. A watch that is not read is then cut off by what does not concern it, too.
     #[must_use]
     pub fn matching_apart(self, predicate: impl Fn(&Object) -> bool + Send + Sync + 'static) -> Self {
         Self { apart: true, ..self.matching(predicate) }

@@ -56,7 +56,7 @@ pub struct ResourceCache {
 #[derive(Debug)]
 pub(super) struct State {
     objects: BTreeMap<Key, Arc<Object>>,
-    history: History,
+    pub(super) history: History,
     pub(super) watchers: Watchers,
     /// The newest change applied here; may be ahead of the feed's progress.
     applied: Revision,
@@ -108,6 +108,17 @@ impl ResourceCache {
         let object = Arc::new(Object::parse(stored, revision, kind, &self.spec.fields)?);
         self.handoff.offer(key, &object);
         Ok(object)
+    }
+
+    /// Whether a namespace has any object: for who asks with every request of others, and mostly hears no.
+    pub fn has_any_in(&self, namespace: &str) -> bool {
+        let state = self.read();
+        if state.objects.is_empty() {
+            return false;
+        }
+        let prefix = format!("{}{namespace}/", self.spec.prefix);
+        let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
+        state.objects.range::<str, _>(from).next().is_some_and(|(key, _)| key.as_str().starts_with(&prefix))
     }
 
     /// Objects cached now.
@@ -171,8 +182,8 @@ impl ResourceCache {
         self.list_stored(query).await
     }
 
-    /// A page out of memory, if the history reaches back so far. A predicate is asked when the cache is free again: it may
-    /// take long.
+    /// A page out of memory, if the history reaches back so far. A predicate is asked when the cache is free again: it
+    /// may take long.
     fn list_cached(&self, query: &ListQuery) -> Result<Option<Listing>, CacheError> {
         let state = self.read();
         let now = self.now(&state);
@@ -245,6 +256,7 @@ impl ResourceCache {
         let now = self.now(&state);
         let mut initial = Vec::new();
         let mut begun = now;
+        let mut lag = None;
         match request.start {
             WatchStart::Now => {}
             WatchStart::State => {
@@ -260,13 +272,12 @@ impl ResourceCache {
                     return Err(CacheError::Expired { requested: revision, oldest });
                 }
                 begun = revision;
-                let missed = state.history.after(revision);
-                let wanted = missed.filter(|change| change.concerns(&request.filter));
-                initial.extend(wanted.map(|change| PendingEvent::Changed(change.clone())));
+                lag = state.history.after(revision).next().map(|_| revision);
             }
         }
         let fields = self.spec.fields.clone();
         let (id, pending) = state.watchers.add(&self.spec, &fields, request.filter.clone(), begun);
+        pending.lag_behind(lag);
         if state.closed.is_some() {
             // It yields what it begins with, and ends.
             state.watchers.clear();
@@ -352,7 +363,19 @@ impl ResourceCache {
     /// what differs. An object of the same name and another uid is another object:
     /// its predecessor was deleted at some revision before.
     pub(super) fn replace(&self, entries: Vec<Entry>, at: Revision, now: Instant) {
+        self.load(&mut self.write(), entries, at, now);
+    }
+
+    /// The same with a list of another store, which may have counted the same revisions for something else: the watches
+    /// end.
+    pub(super) fn restart(&self, entries: Vec<Entry>, at: Revision, now: Instant) {
         let mut state = self.write();
+        state.watchers.clear();
+        state.objects.clear();
+        self.load(&mut state, entries, at, now);
+    }
+
+    fn load(&self, state: &mut State, entries: Vec<Entry>, at: Revision, now: Instant) {
         let mut changed = Vec::new();
         let mut gone: std::collections::BTreeSet<Key> = state.objects.keys().cloned().collect();
         for entry in entries {

@@ -95,6 +95,8 @@ pub struct CacheWatch {
     /// Every initial item carries at least this, as upstream's do.
     initial_end: Option<Revision>,
     pending: Pending,
+    /// What it has taken out of the history, and reads behind what waits for it.
+    caught: std::vec::IntoIter<PendingEvent>,
     bookmarks: Option<Interval>,
     /// The revision the client knows about.
     told: Revision,
@@ -122,6 +124,7 @@ impl CacheWatch {
             initial: initial.into_iter(),
             initial_end: request.initial_events_end.then_some(begun),
             pending,
+            caught: Vec::new().into_iter(),
             bookmarks,
             told: begun,
             ended: false,
@@ -156,11 +159,33 @@ impl CacheWatch {
         // Read before looking at the queue: what comes later is not covered by it, and neither is what came to a watch
         // that had been cut off or ended by then.
         let reached = self.cache.reached();
-        if reached <= self.told || !self.pending.is_complete() {
+        if reached <= self.told || self.caught.len() > 0 || !self.pending.is_complete() {
             return None;
         }
         self.told = reached;
         Some(WatchItem::Bookmark { revision: reached, initial_events_end: false })
+    }
+
+    /// What happened next: out of the queue, or out of the history behind it; the end when neither has it.
+    fn poll_change(&mut self, context: &mut Context<'_>) -> Poll<Option<PendingEvent>> {
+        if let Some(event) = self.caught.next() {
+            return Poll::Ready(Some(event));
+        }
+        let polled = self.pending.poll_next(context);
+        let lag = self.pending.lag().filter(|_| !self.pending.is_cut() && !matches!(polled, Poll::Ready(Some(_))));
+        let Some(revision) = lag else { return polled };
+        let Some(changes) = self.cache.catch_up(&self.pending, &self.filter, revision) else {
+            return Poll::Ready(None);
+        };
+        self.caught = changes.into_iter();
+        match self.caught.next() {
+            Some(event) => Poll::Ready(Some(event)),
+            None => {
+                // There may be more, in the queue or in the history.
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
     }
 
     fn event(&mut self, (kind, object): Delivery) -> WatchItem {
@@ -178,6 +203,9 @@ impl Stream for CacheWatch {
             return Poll::Ready(None);
         }
         this.pending.let_go();
+        if this.pending.is_cut() {
+            this.caught = Vec::new().into_iter();
+        }
         for _ in 0..ASKED_AT_ONCE {
             let Some(event) = this.initial.next() else { break };
             if this.initial.len() == 0 {
@@ -198,7 +226,7 @@ impl Stream for CacheWatch {
         }
         let mut asked = 0;
         loop {
-            match this.pending.poll_next(context) {
+            match this.poll_change(context) {
                 Poll::Ready(Some(event)) => {
                     if let Some(delivery) = event.resolve(&this.filter) {
                         return Poll::Ready(Some(Ok(this.event(delivery))));

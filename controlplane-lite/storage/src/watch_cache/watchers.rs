@@ -13,9 +13,9 @@ use super::super::store::{Key, Revision};
 use super::history::Change;
 use super::{Filter, ResourceSpec};
 
-/// Events a watch may be behind before it is cut off.
+/// Events that wait for a watch before it has to read on in the history.
 const MAX_PENDING: usize = 2048;
-/// Bytes of objects it may be behind: a queue keeps objects in memory that everybody else has forgotten.
+/// Bytes of objects that wait for it: a queue keeps objects in memory that everybody else has forgotten.
 pub(super) const MAX_PENDING_BYTES: usize = 32 * 1024 * 1024;
 
 pub(super) type Delivery = (EventKind, Arc<Object>);
@@ -57,8 +57,11 @@ impl PendingEvent {
     }
 }
 
+/// [`Backlog::lags`] of a watch that gets everything from its queue. Not a revision that anything could follow.
+const UP_TO_DATE: u64 = u64::MAX;
+
 /// How far a watch is behind.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Backlog {
     /// Of what it has yet to read.
     bytes: AtomicUsize,
@@ -68,9 +71,33 @@ struct Backlog {
     spared: AtomicUsize,
     /// Set when it fell behind too far: it gets nothing more, not even what it has yet to read.
     cut: AtomicBool,
+    /// Behind its queue it reads on in the history, after this revision. Set as long as nothing is dispatched, or by
+    /// who dispatches.
+    lags: AtomicU64,
+}
+
+impl Default for Backlog {
+    fn default() -> Self {
+        Self {
+            bytes: AtomicUsize::default(),
+            oldest: AtomicU64::default(),
+            spared: AtomicUsize::default(),
+            cut: AtomicBool::default(),
+            lags: AtomicU64::new(UP_TO_DATE),
+        }
+    }
 }
 
 impl Backlog {
+    /// Where it reads on when it has read its queue.
+    fn lag(&self) -> Option<Revision> {
+        Some(self.lags.load(Ordering::Acquire)).filter(|lags| *lags != UP_TO_DATE).map(Revision)
+    }
+
+    fn lag_behind(&self, revision: Option<Revision>) {
+        self.lags.store(revision.map_or(UP_TO_DATE, |revision| revision.0), Ordering::Release);
+    }
+
     /// Whether it has yet to read what happened at `revision` or before, and more than is spared. A watch that reads
     /// just now may seem to.
     fn reaches(&self, revision: Revision) -> bool {
@@ -123,10 +150,29 @@ impl Pending {
         }
     }
 
+    /// Whether it was cut off.
+    pub(super) fn is_cut(&self) -> bool {
+        self.receiver.is_none()
+    }
+
+    /// Where to read on in the history, once everything that was queued is read.
+    pub(super) fn lag(&self) -> Option<Revision> {
+        self.backlog.lag()
+    }
+
+    /// Says so; none when the queue gets what comes next.
+    pub(super) fn lag_behind(&self, revision: Option<Revision>) {
+        self.backlog.lag_behind(revision);
+    }
+
     pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<PendingEvent>> {
         self.let_go();
         let Some(receiver) = &mut self.receiver else { return Poll::Ready(None) };
-        let polled = receiver.poll_recv(context);
+        let mut polled = receiver.poll_recv(context);
+        if polled.is_pending() && self.backlog.lag().is_some() {
+            // It may have been filled since, and is not any more.
+            polled = receiver.try_recv().map_or(Poll::Pending, |event| Poll::Ready(Some(event)));
+        }
         if let Poll::Ready(Some(event)) = &polled {
             self.backlog.oldest.store(event.revision().next().0, Ordering::Release);
             self.backlog.bytes.fetch_sub(event.bytes(), Ordering::AcqRel);
@@ -141,14 +187,15 @@ impl Pending {
 
     /// Whether everything was read that happened before the question, and nothing was lost.
     pub(super) fn is_complete(&self) -> bool {
-        self.receiver.as_ref().is_some_and(|receiver| !receiver.is_closed() && receiver.is_empty())
+        let empty = self.receiver.as_ref().is_some_and(|receiver| !receiver.is_closed() && receiver.is_empty());
+        empty && self.lag().is_none()
     }
 }
 
 impl Watcher {
-    /// Queues what concerns the watch; false when it must be dropped.
+    /// Queues what concerns the watch; false when nobody reads it any more.
     fn offer(&self, change: &Arc<Change>) -> bool {
-        if change.revision <= self.after {
+        if change.revision <= self.after || self.backlog.lag().is_some() {
             return true;
         }
         if self.filter.is_apart() {
@@ -168,11 +215,13 @@ impl Watcher {
         }
         // The first is taken whatever its size.
         let fits = before == 0 || before + length <= MAX_PENDING_BYTES;
-        let sent = fits && self.sender.try_send(event).is_ok();
-        if !sent {
-            self.cut();
+        let revision = event.revision();
+        if fits && self.sender.try_send(event).is_ok() {
+            return true;
         }
-        sent
+        self.backlog.bytes.fetch_sub(length, Ordering::AcqRel);
+        self.backlog.lag_behind(Some(Revision(revision.0 - 1)));
+        !self.sender.is_closed()
     }
 
     /// Before it is dropped, which wakes the watch.
@@ -228,7 +277,7 @@ impl Watchers {
         }
     }
 
-    /// Dispatches a change to the watches it concerns; drops those that cannot keep up.
+    /// Dispatches a change to the watches it concerns.
     pub(super) fn dispatch(&mut self, change: &Arc<Change>) {
         self.all.retain(|watcher| watcher.offer(change));
         // An object never changes its namespace or name, but its fields may.

@@ -31,6 +31,10 @@ fn alternatives(
 }
 
 fn nested(narrowing: &Value, described: &Value, described_at: &Path<'_>, path: &Path<'_>, errors: &mut FieldErrors) {
+    // The words name a path, which may be long.
+    if errors.full() {
+        return;
+    }
     alternatives(narrowing, described, described_at, path, errors);
     let object = |schema, key| raw::get(schema, key).filter(|inner: &&Value| inner.is_object());
     if let Some(items) = object(narrowing, "items") {
@@ -43,6 +47,9 @@ fn nested(narrowing: &Value, described: &Value, described_at: &Path<'_>, path: &
     let properties = raw::map(described, "properties");
     let (at, path) = (described_at.child("properties"), path.child("properties"));
     for (name, inner) in raw::properties(narrowing) {
+        if errors.full() {
+            return;
+        }
         let (at, path) = (at.key(name), path.key(name));
         match properties.and_then(|properties| properties.get(name)) {
             Some(described) => nested(inner, described, &at, &path, errors),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::node::Node;
 use crate::objectmeta;
 use crate::problem::to_field_errors;
-use crate::prune::{is_meta, prune};
+use crate::prune::{is_meta, knows};
 use crate::walk::Walk;
 
 /// A step from an embedded resource down to a default.
@@ -59,9 +59,7 @@ impl Checker {
     }
 
     fn default(&mut self, node: &Node, default: &Value, resource: bool, path: &Path<'_>, errors: &mut FieldErrors) {
-        let mut pruned = default.clone();
-        prune(&mut pruned, node, resource);
-        if pruned != *default {
+        if !knows(default, node, resource) {
             errors.invalid(path, default, "must not have unknown fields");
         }
         let mut found = FieldErrors::new();

@@ -16,15 +16,17 @@ const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "str
 #[derive(Clone, Copy, Default)]
 struct Place<'a> {
     root: bool,
+    /// Whether the whole schema is one that structural schemas may be.
+    structural: bool,
     /// Inside the `metadata`, `kind` or `apiVersion` of a resource.
     inside_meta: bool,
     /// Why there may be no default.
     no_default: Option<&'a str>,
 }
 
-/// Checks a whole schema.
-pub(super) fn validate(schema: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    node(schema, Place { root: true, ..Place::default() }, path, errors);
+/// Checks a whole schema; `structural` says whether it can be read as a structural one.
+pub(super) fn validate(schema: &Value, structural: bool, path: &Path<'_>, errors: &mut FieldErrors) {
+    node(schema, Place { root: true, structural, ..Place::default() }, path, errors);
 }
 
 fn node(schema: &Value, place: Place<'_>, path: &Path<'_>, errors: &mut FieldErrors) {
@@ -45,12 +47,7 @@ fn node(schema: &Value, place: Place<'_>, path: &Path<'_>, errors: &mut FieldErr
             node(schema, inner, &path.index(index), errors);
         }
     }
-    for key in ["definitions", "dependencies"] {
-        let path = path.child(key);
-        for (name, schema) in raw::map(schema, key).into_iter().flatten().filter(|(_, schema)| schema.is_object()) {
-            node(schema, inner, &path.key(name), errors);
-        }
-    }
+    by_name(schema, "definitions", inner, path, errors);
     match raw::get(schema, "items") {
         Some(Value::Array(list)) => {
             let path = path.child("items");
@@ -61,11 +58,20 @@ fn node(schema: &Value, place: Place<'_>, path: &Path<'_>, errors: &mut FieldErr
         Some(items) => node(items, inner, &path.child("items"), errors),
         None => {}
     }
+    by_name(schema, "dependencies", inner, path, errors);
     if raw::get(schema, "x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(false)) {
         errors.invalid(&path.child("x-kubernetes-preserve-unknown-fields"), false, "must be true or undefined");
     }
     lists::validate(schema, path, errors);
-    rules::validate(schema, path, errors);
+    rules::validate(schema, place.structural, path, errors);
+}
+
+/// The schemas in a map that structural schemas do not have.
+fn by_name(schema: &Value, key: &str, place: Place<'_>, path: &Path<'_>, errors: &mut FieldErrors) {
+    let path = path.child(key);
+    for (name, schema) in raw::map(schema, key).into_iter().flatten().filter(|(_, schema)| schema.is_object()) {
+        node(schema, place, &path.key(name), errors);
+    }
 }
 
 /// Fields by name and any fields exclude each other.
@@ -90,7 +96,7 @@ fn properties(schema: &Value, place: Place<'_>, path: &Path<'_>, errors: &mut Fi
         let meta = resource && is_meta(name);
         let reason = format!("in top-level {name}");
         let no_default = if meta && place.root { Some(&*reason) } else { place.no_default };
-        let place = Place { root: false, inside_meta: place.inside_meta || meta, no_default };
+        let place = Place { root: false, inside_meta: place.inside_meta || meta, no_default, ..place };
         node(inner, place, &path.key(name), errors);
     }
 }

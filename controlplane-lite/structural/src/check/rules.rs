@@ -1,5 +1,6 @@
-//! CEL rules as far as they are text. Their expressions are not compiled here, nor is a `fieldPath` looked up.
+//! CEL rules as far as they are text. Their expressions are not compiled here.
 
+use scheme::crd::field_path;
 use scheme::{FieldErrors, Path};
 use serde_json::Value;
 
@@ -8,11 +9,16 @@ use crate::raw;
 /// Reasons that a rule may give.
 const REASONS: &[&str] = &["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 
-/// Checks the rules of one schema.
-pub(super) fn validate(schema: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+/// Checks the rules of one schema. Fields are looked up in structural schemas alone.
+pub(super) fn validate(schema: &Value, structural: bool, path: &Path<'_>, errors: &mut FieldErrors) {
     let path = path.child("x-kubernetes-validations");
     for (index, rule) in raw::list(schema, "x-kubernetes-validations").iter().enumerate() {
-        validate_rule(rule, &path.index(index), errors);
+        let path = path.index(index);
+        validate_rule(rule, &path, errors);
+        let field = raw::text(rule, "fieldPath");
+        if structural && field_path(field, schema, true).is_err() {
+            errors.invalid(&path.child("fieldPath"), field, "must be a valid path");
+        }
     }
 }
 

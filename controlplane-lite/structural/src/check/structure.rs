@@ -4,8 +4,8 @@
 use scheme::{FieldErrors, Path};
 use serde_json::Value;
 
+use super::patterns::Patterns;
 use crate::raw;
-use cel::pattern::compile;
 
 /// Where a schema stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,18 +17,18 @@ enum Level {
 
 /// Checks a whole schema.
 pub(super) fn validate(schema: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    node(schema, Level::Root, path, errors);
+    node(schema, Level::Root, path, &mut Patterns::new(), errors);
 }
 
-fn node(schema: &Value, level: Level, path: &Path<'_>, errors: &mut FieldErrors) {
+fn node<'s>(schema: &'s Value, level: Level, path: &Path<'_>, patterns: &mut Patterns<'s>, errors: &mut FieldErrors) {
     let word = raw::text(schema, "type");
     match raw::get(schema, "items").filter(|items| items.is_object()) {
         None if word == "array" => errors.required(&path.child("items"), "must be specified"),
         None => {}
-        Some(items) => node(items, Level::Item, &path.child("items"), errors),
+        Some(items) => node(items, Level::Item, &path.child("items"), patterns, errors),
     }
     for (name, inner) in raw::properties(schema) {
-        node(inner, Level::Field, &path.child("properties").key(name), errors);
+        node(inner, Level::Field, &path.child("properties").key(name), patterns, errors);
     }
     let additional = raw::get(schema, "additionalProperties");
     if let Some(additional) = additional {
@@ -37,7 +37,7 @@ fn node(schema: &Value, level: Level, path: &Path<'_>, errors: &mut FieldErrors)
             errors.forbidden(&path, "must not be used at the root");
         }
         if additional.is_object() {
-            node(additional, Level::Field, &path, errors);
+            node(additional, Level::Field, &path, patterns, errors);
         }
     }
     extensions(schema, path, errors);
@@ -46,7 +46,7 @@ fn node(schema: &Value, level: Level, path: &Path<'_>, errors: &mut FieldErrors)
         any_of: is_int_or_string(raw::list(schema, "anyOf")),
         first_all_of: all_of.first().is_some_and(|first| is_int_or_string(raw::list(first, "anyOf"))),
     };
-    values(schema, skip, path, errors);
+    values(schema, skip, path, patterns, errors);
     types(schema, level, path, errors);
     if additional.is_some() && raw::flag(schema, "x-kubernetes-embedded-resource") {
         let words = "must not be used if x-kubernetes-embedded-resource is set";
@@ -59,7 +59,9 @@ fn node(schema: &Value, level: Level, path: &Path<'_>, errors: &mut FieldErrors)
 fn is_int_or_string(any_of: &[Value]) -> bool {
     let only = |schema: &Value, word: &str| {
         raw::text(schema, "type") == word
-            && schema.as_object().is_some_and(|map| map.iter().all(|(key, value)| key == "type" || is_zero(value)))
+            && schema
+                .as_object()
+                .is_some_and(|map| map.iter().all(|(key, value)| key == "type" || says_nothing(key, value, true)))
     };
     matches!(any_of, [integer, string] if only(integer, "integer") && only(string, "string"))
 }
@@ -72,6 +74,22 @@ fn is_zero(value: &Value) -> bool {
         Value::Array(list) => list.is_empty(),
         Value::Object(map) => map.is_empty(),
         _ => false,
+    }
+}
+
+/// Whether upstream's structural form is the same without a keyword: empty lists, maps and pointers are told from
+/// absent ones there (`pkg/apiserver/schema/convert.go`).
+fn says_nothing(key: &str, value: &Value, nested: bool) -> bool {
+    match key {
+        "additionalProperties" => value.is_null() || nested && value == &Value::Bool(false),
+        "properties" if nested => value.is_null(),
+        "externalDocs"
+        | "required"
+        | "x-kubernetes-list-map-keys"
+        | "x-kubernetes-list-type"
+        | "x-kubernetes-map-type"
+        | "x-kubernetes-validations" => value.is_null(),
+        _ => is_zero(value),
     }
 }
 
@@ -144,7 +162,7 @@ fn only_names(schema: &Value) -> bool {
         map.iter().all(|(key, value)| match &**key {
             "type" | "default" => true,
             "properties" => is_zero(value) || names(value),
-            _ => is_zero(value),
+            key => says_nothing(key, value, false),
         })
     })
 }
@@ -156,25 +174,25 @@ struct Skip {
     first_all_of: bool,
 }
 
-fn values(schema: &Value, skip: Skip, path: &Path<'_>, errors: &mut FieldErrors) {
-    let each = |key: &str, errors: &mut FieldErrors| {
+fn values<'s>(schema: &'s Value, skip: Skip, path: &Path<'_>, patterns: &mut Patterns<'s>, errors: &mut FieldErrors) {
+    let mut each = |key: &str| {
         let path = path.child(key);
         for (index, inner) in raw::list(schema, key).iter().enumerate() {
             let any_of = key == "allOf" && skip.first_all_of && index == 0;
-            nested(inner, Skip { any_of, first_all_of: false }, &path.index(index), errors);
+            nested(inner, Skip { any_of, first_all_of: false }, &path.index(index), patterns, errors);
         }
     };
     if !skip.any_of {
-        each("anyOf", errors);
+        each("anyOf");
     }
-    each("allOf", errors);
-    each("oneOf", errors);
+    each("allOf");
+    each("oneOf");
     if let Some(not) = raw::get(schema, "not") {
-        nested(not, Skip::default(), &path.child("not"), errors);
+        nested(not, Skip::default(), &path.child("not"), patterns, errors);
     }
     let pattern = raw::text(schema, "pattern");
     if !pattern.is_empty()
-        && let Err(problem) = compile(pattern)
+        && let Some(problem) = patterns.problem(pattern)
     {
         let words = format!("must be a valid regular expression, but isn't: {problem}");
         errors.invalid(&path.child("pattern"), pattern, words);
@@ -198,15 +216,15 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("x-kubernetes-validations", "must be empty to be structural"),
 ];
 
-fn nested(schema: &Value, skip: Skip, path: &Path<'_>, errors: &mut FieldErrors) {
-    values(schema, skip, path, errors);
+fn nested<'s>(schema: &'s Value, skip: Skip, path: &Path<'_>, patterns: &mut Patterns<'s>, errors: &mut FieldErrors) {
+    values(schema, skip, path, patterns, errors);
     if let Some(items) = raw::get(schema, "items").filter(|items| items.is_object()) {
-        nested(items, Skip::default(), &path.child("items"), errors);
+        nested(items, Skip::default(), &path.child("items"), patterns, errors);
     }
     for (name, inner) in raw::properties(schema) {
         let path = path.child("properties");
         let path = path.key(name);
-        nested(inner, Skip::default(), &path, errors);
+        nested(inner, Skip::default(), &path, patterns, errors);
         if name == "metadata" {
             // It would restrict what every resource may have there.
             errors.forbidden(&path, "must not be specified in a nested context");

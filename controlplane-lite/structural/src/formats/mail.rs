@@ -3,21 +3,26 @@
 
 /// Whether a text is one address.
 pub(super) fn is_address(text: &str) -> bool {
-    let text = trim(text);
-    if let Some(rest) = bare(text) {
-        return nothing_follows(rest);
-    }
-    let Some(rest) = display_name(text) else { return false };
-    let Some(rest) = rest.strip_prefix('<') else { return false };
-    bare(trim_start(rest)).and_then(|rest| trim_start(rest).strip_prefix('>')).is_some_and(nothing_follows)
+    let text = trim_start(text);
+    let rest = match bare(text) {
+        Some(rest) => {
+            let rest = trim_start(rest);
+            let end = if rest.starts_with('(') { comment(rest) } else { Some(0) };
+            let Some(rest) = end.map(|end| &rest[end..]) else { return false };
+            // One before angle brackets is a name.
+            if !rest.starts_with('<') {
+                return nothing_follows(rest);
+            }
+            Some(rest)
+        }
+        None => display_name(text),
+    };
+    let inner = rest.and_then(|rest| bare(rest.strip_prefix('<')?));
+    inner.and_then(|rest| rest.strip_prefix('>')).is_some_and(nothing_follows)
 }
 
 fn trim_start(text: &str) -> &str {
     text.trim_start_matches([' ', '\t'])
-}
-
-fn trim(text: &str) -> &str {
-    trim_start(text).trim_end_matches([' ', '\t'])
 }
 
 /// Only comments may.
@@ -57,9 +62,13 @@ fn of_atom(c: char) -> bool {
 
 /// `local@domain` at the beginning, and what follows.
 fn bare(text: &str) -> Option<&str> {
-    let rest = if text.starts_with('"') { quoted(text)? } else { dotted(text)? };
-    let rest = trim_start(rest).strip_prefix('@')?;
-    let rest = trim_start(rest);
+    let text = trim_start(text);
+    let rest = match text.strip_prefix('"') {
+        Some(empty) if empty.starts_with('"') => return None,
+        Some(_) => quoted(text)?,
+        None => dotted(text)?,
+    };
+    let rest = trim_start(rest.strip_prefix('@')?);
     if let Some(literal) = rest.strip_prefix('[') {
         let end = literal.find(']')?;
         let address = literal[..end].strip_prefix("IPv6:").unwrap_or(&literal[..end]);
@@ -89,14 +98,15 @@ fn quoted(text: &str) -> Option<&str> {
     None
 }
 
-/// Words before an address in angle brackets; there may be none.
+/// What follows the words before an address in angle brackets; there may be none. Words are what has no meaning of its
+/// own there.
 fn display_name(text: &str) -> Option<&str> {
     let mut rest = text;
     while !rest.starts_with('<') {
         rest = if rest.starts_with('"') {
             quoted(rest)?
         } else {
-            let end = rest.find(|c| !of_atom(c) && c != '.').unwrap_or(rest.len());
+            let end = rest.find(|c| !of_atom(c) && !"()[];@\\,.".contains(c)).unwrap_or(rest.len());
             if end == 0 {
                 return None;
             }

@@ -69,8 +69,35 @@ fn host_names() {
 fn addresses() {
     check(
         "email",
-        &["somebody@somewhere.com", "A <a@b.c>", "\"a b\"@c", "a@[127.0.0.1]", "blah@gmail.com (x)"],
-        &["somebody@somewhere@com", "somebody", "", "@b", "a@", "a..b@c", "a b@c", "<a@b", "a@b>"],
+        &[
+            "somebody@somewhere.com",
+            "A <a@b.c>",
+            "\"a b\"@c",
+            "a@[127.0.0.1]",
+            "blah@gmail.com (x)",
+            " <a@b> (x) ",
+            "a@b<c@d>",
+            "a@b (x)<c@d>",
+            "Doe, John (him) <j@d>",
+            "a. .b; \"c, d\" <a@ b>",
+        ],
+        &[
+            "somebody@somewhere@com",
+            "somebody",
+            "",
+            "@b",
+            "a@",
+            "a..b@c",
+            "a b@c",
+            "<a@b",
+            "a@b>",
+            "a @b",
+            "\"\"@b",
+            "<a@b >",
+            "a: <a@b>",
+            "a@b <c@d> e",
+            "a@b, c@d",
+        ],
     );
     check(
         "ipv4",
@@ -189,6 +216,7 @@ fn times() {
             "2014-12-15T23:60:00Z",
             "2014-12-15T19:30:20",
             "2014-12-15T19:30:20.Z",
+            "2014-12-15T19:30:20\n5Z",
             "yada",
         ],
     );

@@ -49,8 +49,8 @@ fn is_time(time: &str) -> bool {
         return false;
     }
     let rest = &time[8..];
-    // Any character may begin the fraction, also that of a zone.
-    let fraction = rest.chars().next().map_or("", |c| &rest[c.len_utf8()..]);
+    // Any character of a line may begin the fraction, also that of a zone.
+    let fraction = rest.chars().next().filter(|c| *c != '\n').map_or("", |c| &rest[c.len_utf8()..]);
     let after = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
     zone(rest) || (after.len() < fraction.len() && zone(after))
 }

@@ -80,6 +80,12 @@ fn metadata_is_checked() {
                 number into \
              Go struct field ObjectMeta.labels of type string"],
         ),
+        (resource(json!({"metadata": {"creationTimestamp": null, "deletionTimestamp": "2026-01-02T03:04:05Z"}})), &[]),
+        (
+            resource(json!({"metadata": {"creationTimestamp": "soon"}})),
+            &["embedded.metadata: Invalid value: {\"creationTimestamp\":\"soon\"}: parsing time \"soon\" as \
+             \"2006-01-02T15:04:05Z07:00\": cannot parse \"soon\" as \"2006\""],
+        ),
         (
             resource(json!({"metadata": {"name": ".."}})),
             &[r#"embedded.metadata.name: Invalid value: "..": may not be '..'"#],

@@ -4,6 +4,7 @@
 
 mod alternatives;
 mod defaulting;
+mod details;
 mod embedded;
 mod lists;
 mod pruning;

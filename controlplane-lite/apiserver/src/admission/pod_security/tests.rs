@@ -233,7 +233,7 @@ async fn a_stricter_namespace_tells_of_its_pods() {
 async fn what_nothing_acts_on_is_said() {
     let asked = |group: &'static str, plural: &'static str| Asked { plural: (group, plural), ..creating("pods") };
     for (group, plural, word) in [
-        ("", "limitranges", "LimitRange is not enforced"),
+        ("", "replicationcontrollers", "ReplicationController has no controller"),
         ("networking.k8s.io", "networkpolicies", "NetworkPolicy is not enforced"),
         ("batch", "cronjobs", "CronJob has no controller"),
     ] {

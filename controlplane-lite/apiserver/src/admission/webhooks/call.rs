@@ -12,6 +12,7 @@ use super::request::Asked;
 use super::review::{self, Verdict, Wrong};
 use super::{Refusal, Webhooks};
 use crate::deadline;
+use crate::flow::LARGE_BODY;
 use crate::metrics::webhooks::{Called, Phase, Rejection};
 use crate::outbound::{Answer, Resolve, ServicePort};
 use crate::server::random_uid;
@@ -85,7 +86,9 @@ pub(super) async fn ask(
         return Err(Failure::calling(format!("failed to call webhook: {}", refused(&answer)), answer.code));
     }
     let mutating = phase == Phase::Mutating;
-    let verdict = review::verify(version, &uid, mutating, &answer.body).map_err(|wrong| match wrong {
+    let heavy = answer.body.len() >= LARGE_BODY;
+    let verdict = apart(heavy, move || review::verify(version, &uid, mutating, &answer.body)).await?;
+    let verdict = verdict.map_err(|wrong| match wrong {
         Wrong::NoReview(why) => Failure::calling(format!("failed to call webhook: {why}"), 503),
         Wrong::Response(why) => Failure::calling(format!("received invalid webhook response: {why}"), 503),
         Wrong::PatchType(ty) => Failure::calling(format!("unsupported patch type {}", go_quote(&ty)), 400),
@@ -97,6 +100,18 @@ pub(super) async fn ask(
         crate::warnings::add(warning.as_str());
     }
     if verdict.allowed { Ok(verdict) } else { Err(Failure::Denied(review::denial(&hook.name, &verdict.result))) }
+}
+
+/// Work on what a webhook answered; what may take long is done where no request waits for the thread.
+pub(super) async fn apart<T: Send + 'static>(
+    heavy: bool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    if !heavy {
+        return Ok(work());
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Failure::Internal("the answer of a webhook could not be read".to_owned()))
 }
 
 /// What client-go says of an answer that is no success (`NewGenericServerResponse`).

@@ -11,6 +11,7 @@ use super::call::{self, Failure};
 use super::hook::Hook;
 use super::request::{Asked, Seen, restore_owners};
 use super::{Mutated, Refusal, Request, View, Webhooks};
+use crate::flow;
 use scheme::decode::{self, FieldValidation, MediaType};
 use scheme::field::go_quote;
 use scheme::patch::{PatchError, json};
@@ -111,8 +112,15 @@ async fn ask(hook: &Hook, asked: &Asked<'_>, seen: Seen, object: Option<&Value>)
             "admission webhook {name} attempted to modify the object, which is not supported for this operation"
         )));
     };
-    let form = asked.form(seen, object);
-    let new = json::apply(&form, &patch.value).map_err(|why| match why {
+    // A small patch may copy a large object many times.
+    let heavy = flow::weight("application/json-patch+json", &verdict.patch) >= flow::LARGE_BODY;
+    let new = if heavy {
+        let form = asked.form(seen, object).into_owned();
+        call::apart(true, move || json::apply(&form, &patch.value)).await?
+    } else {
+        json::apply(&asked.form(seen, object), &patch.value)
+    };
+    let new = new.map_err(|why| match why {
         PatchError::BadRequest(why) => undecodable(why),
         why => Failure::Internal(why.to_string()),
     })?;
@@ -127,6 +135,8 @@ fn read(asked: &Asked<'_>, seen: Seen, before: &Value, patched: Value) -> Result
     let mut new = decoded.map_err(|why| why.to_string())?.object;
     kind.default(&mut new);
     let mut new = match &kind.conversion {
+        // The rules of a write know a custom resource in the version of the request.
+        Some(_) if asked.carries_object() && kind.custom => asked.form(0, &new).into_owned(),
         Some(conversion) if asked.carries_object() => (*conversion.to_storage)(new),
         _ => new,
     };

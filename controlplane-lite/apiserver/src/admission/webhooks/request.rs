@@ -44,9 +44,8 @@ impl<'a> Asked<'a> {
         };
         let scheme = view.scheme();
         let same = |kind: &&Arc<Kind>| {
-            let place = |kind: &Kind| (kind.storage_group().to_owned(), kind.storage_plural().to_owned());
             kind.stored()
-                && place(kind) == place(served)
+                && (kind.storage_group(), kind.storage_plural()) == (served.storage_group(), served.storage_plural())
                 && (&kind.group, &kind.version, &kind.plural) != (&served.group, &served.version, &served.plural)
                 && (request.subresource.is_empty() || kind.subresource(request.subresource).is_some())
         };

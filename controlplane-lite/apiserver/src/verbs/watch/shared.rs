@@ -1,6 +1,6 @@
-//! Events that have to be made of a decoded object: in a Table, as metadata, in another version. Each is made once for all
-//! watches that want the same, as those are that are sent as they are stored. A large one is shared as long as anybody
-//! sends it: many watches that do not read theirs keep it once.
+//! Events that have to be made of a decoded object: in a Table, as metadata, in another version. Each is made once for
+//! all watches that want the same, as those are that are sent as they are stored. A large one is shared as long as
+//! anybody sends it: many watches that do not read theirs keep it once.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -1,5 +1,5 @@
-//! Webhooks that are not there, answer nonsense, or no end of it: the request fails or passes as its policy says, and the
-//! server goes on.
+//! Webhooks that are not there, answer nonsense, or no end of it: the request fails or passes as its policy says, and
+//! the server goes on.
 
 use super::*;
 
@@ -122,6 +122,19 @@ async fn servers_that_are_none_follow_the_failure_policy() {
     let nobody = json!({"clientConfig": {"url": format!("https://127.0.0.1:{}/ask", closed.number())}});
     let message = policies(&client, &hook.named("a.example.com", &nobody)).await;
     assert!(message.ends_with("connect: connection refused"), "{message}");
+    // Somebody who hangs up.
+    let (_api, client) = start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let hangs_up = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(stream);
+        }
+    });
+    let rude = json!({"clientConfig": {"url": format!("https://{address}/ask")}});
+    let message = policies(&client, &hook.named("a.example.com", &rude)).await;
+    assert!(message.contains(&format!("Post \"https://{address}/ask?timeout=10s\": ")), "{message}");
+    hangs_up.abort();
     // A Service that is not there.
     let (_api, client) = start().await;
     let service =
@@ -163,4 +176,23 @@ async fn a_request_does_not_outlive_its_own_time() {
     configure(&client, VALIDATING, "a", &[hook.named("a.example.com", &json!({"timeoutSeconds": 30}))]).await;
     expect(post(&client, &format!("{MAPS}?timeout=1s"), &map("m")).await, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(hook.take()[0]["query"], "timeout=1s");
+}
+
+/// A few bytes that would become gigabytes.
+#[tokio::test]
+async fn patches_and_answers_may_not_explode() {
+    let (_api, client) = start().await;
+    let hook = Hook::answering(|review| {
+        let mut operations = vec![json!({"op": "add", "path": "/data", "value": {"a": "x".repeat(1000)}})];
+        let copies = if review["request"]["object"]["metadata"]["name"] == "small" { 3 } else { 9000 };
+        operations.extend((0..copies).map(|n| json!({"op": "copy", "from": "/data/a", "path": format!("/data/b{n}")})));
+        patching(&operations.into())
+    })
+    .await;
+    configure(&client, MUTATING, "a", &[hook.named("a.example.com", &json!({}))]).await;
+    let made = expect(post(&client, MAPS, &map("small")).await, StatusCode::CREATED);
+    assert_eq!(made["data"].as_object().unwrap().len(), 4);
+    let (code, answer) = post(&client, MAPS, &map("large")).await;
+    assert!(matches!(code, 413 | 422 | 500), "{code} {answer}");
+    expect(get(&client, &format!("{MAPS}/large")).await, StatusCode::NOT_FOUND);
 }

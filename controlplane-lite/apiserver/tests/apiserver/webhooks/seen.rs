@@ -203,3 +203,25 @@ async fn nobody_is_asked_about_who_is_asked() {
     // Gone, they have no say any more.
     expect(post(&client, MAPS, &map("m")).await, StatusCode::CREATED);
 }
+
+/// A Binding that is posted without its pod's path is none of the pods that are made.
+#[tokio::test]
+async fn a_binding_is_a_resource_and_a_subresource() {
+    let (_api, client) = start().await;
+    let hook = Hook::answering(|_| json!({"allowed": false})).await;
+    let of = |resources: &[&str]| json!({"rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": resources}]});
+    configure(&client, VALIDATING, "a", &[hook.named("a.example.com", &of(&["bindings", "pods/binding"]))]).await;
+    account(&client).await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    expect(post(&client, "/api/v1/namespaces/default/pods", &pod).await, StatusCode::CREATED);
+    assert!(hook.take().is_empty());
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"name": "n"}});
+    for (path, resource, subresource) in [("bindings", "bindings", None), ("pods/p/binding", "pods", Some("binding"))] {
+        let path = format!("/api/v1/namespaces/default/{path}");
+        expect(post(&client, &path, &binding).await, StatusCode::BAD_REQUEST);
+        let request = hook.take().remove(0)["request"].take();
+        assert_eq!((&request["kind"]["kind"], &request["resource"]["resource"]), (&json!("Binding"), &json!(resource)));
+        assert_eq!((request["subResource"].as_str(), &request["name"]), (subresource, &json!("p")));
+    }
+}

@@ -4,7 +4,8 @@
 use serde_json::Value;
 
 /// Where a Secret reference is, below a source of a PersistentVolume, and whether a reference without a namespace means
-/// one in the claim's. What only controllers use (`controllerPublishSecretRef`, `controllerExpandSecretRef`) is left out.
+/// one in the claim's. What only controllers use (`controllerPublishSecretRef`, `controllerExpandSecretRef`) is left
+/// out.
 const SECRETS: [(&str, &str, bool); 10] = [
     ("cephfs", "secretRef", true),
     ("cinder", "secretRef", false),

@@ -168,3 +168,16 @@ fn columns_are_what_the_definition_says() {
     assert_eq!(columns[1].description, "Custom resource definition column (in JSONPath format): .spec.size");
     assert_eq!(columns[2].description, "d");
 }
+
+/// Many columns of the same large value, and of what takes long to find, give some of them.
+#[test]
+fn what_the_columns_of_a_row_take_is_bounded() {
+    let object = json!({"metadata": {"name": "n"}, "spec": {"a": "x".repeat(1 << 20)}});
+    for path in [".spec", ".spec.a"] {
+        let row = cells(&json!(vec![json!({"name": "N", "type": "string", "jsonPath": path}); 200]), &object);
+        assert_eq!(row.len(), 201);
+        assert!(row[1].is_string() && row[200].is_null());
+        let bytes: usize = row.iter().filter_map(Value::as_str).map(str::len).sum();
+        assert!(bytes < 20 << 20, "{bytes}");
+    }
+}

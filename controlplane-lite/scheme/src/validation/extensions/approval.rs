@@ -4,7 +4,8 @@
 use serde_json::Value;
 
 use crate::access::{at, str_at};
-use crate::field::{FieldErrors, Path};
+use crate::crd::names::Condition;
+use crate::field::{FieldErrors, Path, go_quote};
 use crate::validation::endpoint::Url;
 
 const ANNOTATION: &str = "api-approved.kubernetes.io";
@@ -36,12 +37,36 @@ fn is_protected(group: &str) -> bool {
     ends("k8s.io") || ends("kubernetes.io")
 }
 
+fn annotation(crd: &Value) -> &str {
+    at(crd, &["metadata", "annotations"])[ANNOTATION].as_str().unwrap_or("")
+}
+
+/// What a definition of such a group is told of its approval
+/// (k8s.io/apiextensions-apiserver/pkg/controller/apiapproval/apiapproval_controller.go).
+#[must_use]
+pub fn condition(crd: &Value) -> Option<Condition> {
+    if !is_protected(str_at(crd, &["spec", "group"])) {
+        return None;
+    }
+    let said = annotation(crd);
+    let must = format!("protected groups must have approval annotation \"{ANNOTATION}\"");
+    let (status, reason, message) = match state(said) {
+        State::Missing => ("False", "MissingAnnotation", format!("{must}, {SEE}")),
+        State::Bypassed => ("False", "UnapprovedAnnotation", format!("not approved: {}", go_quote(said))),
+        State::Approved => ("True", "ApprovedAnnotation", format!("approved in {said}")),
+        State::Invalid => {
+            let either = format!("{must} with either a URL or a reason starting with \"unapproved\", {SEE}");
+            ("False", "InvalidAnnotation", either)
+        }
+    };
+    Some(Condition::new("KubernetesAPIApprovalPolicyConformant", status, reason, &message))
+}
+
 /// What changed nothing is not refused, so that a definition without approval can be kept up.
 pub(super) fn check(crd: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
     if !is_protected(str_at(crd, &["spec", "group"])) {
         return;
     }
-    let annotation = |crd| at(crd, &["metadata", "annotations"])[ANNOTATION].as_str().unwrap_or("");
     let now = state(annotation(crd));
     if old.is_some_and(|old| state(annotation(old)) == now) {
         return;

@@ -71,18 +71,23 @@ fn client_config(config: &Value, path: &Path<'_>, options: &Options<'_>, errors:
     }
 }
 
-/// Certificates in base64 of PEM, of which at least one has to be there.
+/// Certificates in base64 of PEM, of which at least one has to be there; others may be none
+/// (`AppendCertsFromPEM` of Go's `crypto/x509`).
 pub(super) fn bundle(held: &Value) -> Result<(), String> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    let bytes = STANDARD.decode(held.as_str().unwrap_or("")).unwrap_or_default();
+    // Go's decoder passes over the ends of lines.
+    let text = held.as_str().unwrap_or("").replace(['\r', '\n'], "");
+    let bytes = STANDARD.decode(text).unwrap_or_default();
     let pem = String::from_utf8_lossy(&bytes);
-    let mut found = pem.match_indices(BEGIN).peekable();
-    if found.peek().is_none() {
-        return Err("unable to parse bytes as PEM block".to_owned());
+    let mut problem = "unable to parse bytes as PEM block".to_owned();
+    for (place, (start, _)) in pem.match_indices(BEGIN).enumerate() {
+        match CertInfo::from_pem(&pem[start..]) {
+            Ok(_) => return Ok(()),
+            Err(why) if place == 0 => problem = format!("failed to parse certificate: {why}"),
+            Err(_) => {}
+        }
     }
-    found.try_for_each(|(start, _)| {
-        CertInfo::from_pem(&pem[start..]).map(drop).map_err(|why| format!("failed to parse certificate: {why}"))
-    })
+    Err(problem)
 }
 
 fn review_versions(versions: &Value, path: &Path<'_>, options: &Options<'_>, errors: &mut FieldErrors) {

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Options, SPEC, unchanged};
+use super::{Options, SPEC};
 use crate::access::{at, bool_at, is_empty, str_at};
 use crate::crd::{Schema, Spec, any_schema};
 use crate::field::{FieldErrors, Path};
@@ -94,17 +94,20 @@ pub(super) fn check(
         return;
     }
     let schema_path = path.child("openAPIV3Schema");
+    let mut found = FieldErrors::new();
     if status {
-        root(schema, &schema_path, errors);
+        root(schema, &schema_path, &mut found);
     }
     if bool_at(schema, &["nullable"]) {
-        errors.forbidden(&schema_path.child("nullable"), "nullable cannot be true at the root");
+        found.forbidden(&schema_path.child("nullable"), "nullable cannot be true at the root");
     }
     if let Some(check) = options.check {
-        let old = options.old.map(|old| at(old, &["spec"]));
-        let of = Schema { schema, old, unchanged: unchanged(schema, options.old, version) };
-        check(of, &schema_path, errors);
+        let old = options.old.as_ref();
+        let unchanged = old.is_some_and(|old| old.has(schema, version));
+        let of = Schema { schema, old: old.map(|old| old.spec.spec), unchanged };
+        check(of, &schema_path, &mut found);
     }
+    errors.extend(found);
 }
 
 /// What stands at the root beside a status with rules of its own.

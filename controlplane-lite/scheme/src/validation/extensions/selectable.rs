@@ -1,12 +1,13 @@
 //! Fields of objects that selectors may name: paths of names into the schema
-//! (`ValidFieldPath` of k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel/validation.go).
+//! (`ValidateCustomResourceSelectableFields` of k8s.io/apiextensions-apiserver's validation.go).
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 
 use super::{Options, same};
-use crate::access::{at, list_at, str_at};
+use crate::access::{list_at, str_at};
+use crate::crd::field_path;
 use crate::field::{FieldErrors, Path};
 
 /// Upstream's `MaxSelectableFields`.
@@ -29,14 +30,14 @@ pub(super) fn check(
             errors.required(&path, "");
             continue;
         }
-        let (steps, found) = match resolve(text, schema) {
+        let (steps, found) = match field_path(text, schema, false) {
             Ok(found) => found,
             Err(why) => {
                 errors.invalid(&path, text, format!("is an invalid path: {why}"));
                 continue;
             }
         };
-        if steps.first().is_some_and(|first| *first == "metadata") {
+        if steps.first().is_some_and(|first| first == "metadata") {
             errors.invalid(&path, text, "must not point to fields in metadata");
         }
         if !matches!(str_at(found, &["type"]), "string" | "boolean" | "integer") {
@@ -54,44 +55,4 @@ pub(super) fn check(
     if seen.len() > MAX && !kept {
         errors.too_many(path, seen.len(), MAX);
     }
-}
-
-/// The steps of a path, and the schema of what is there.
-fn resolve<'a>(text: &'a str, schema: &'a Value) -> Result<(Vec<&'a str>, &'a Value), String> {
-    let (mut rest, mut schema, mut steps) = (text, schema, Vec::new());
-    while !rest.is_empty() {
-        let (step, after) = token(rest);
-        match step {
-            "." => {}
-            "[" => return Err("array notation is not allowed".to_owned()),
-            other => return Err(format!("expected [ or . but got: {other}")),
-        }
-        if after.is_empty() {
-            return Err("unexpected end of JSON path".to_owned());
-        }
-        let (name, after) = token(after);
-        let below = match (at(schema, &["properties"]), at(schema, &["additionalProperties"])) {
-            (Value::Object(properties), _) => properties.get(name),
-            (_, values @ Value::Object(_)) => Some(values),
-            _ => None,
-        };
-        schema = below.ok_or("does not refer to a valid field")?;
-        steps.push(name);
-        rest = after;
-    }
-    Ok((steps, schema))
-}
-
-/// A delimiter, a text in single quotes, or what comes before the next delimiter.
-fn token(text: &str) -> (&str, &str) {
-    let bytes = text.as_bytes();
-    let end = match bytes.first() {
-        Some(b'.' | b'[' | b']') => 1,
-        Some(b'\'') => {
-            let closes = |at: &usize| bytes[*at] == b'\'' && bytes[*at - 1] != b'\\';
-            (1..bytes.len()).find(closes).map_or(bytes.len(), |at| at + 1)
-        }
-        _ => text.find(['.', '[', ']']).unwrap_or(bytes.len()),
-    };
-    text.split_at(end)
 }

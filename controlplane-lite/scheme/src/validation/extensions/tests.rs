@@ -202,7 +202,7 @@ fn deprecations() {
         (
             with("a\u{a0}"),
             &[&format!(
-                "{path}: \"a\u{a0}\": must only contain printable UTF-8 characters; non-printable character found at index 1"
+                "{path}: \"a\\u00a0\": must only contain printable UTF-8 characters; non-printable character found at index 1"
             )],
         ),
     ]);
@@ -389,7 +389,7 @@ fn schemas_are_checked_by_who_knows_them() {
     let told: Arc<SchemaCheck> = Arc::new(told);
     let scheme = builtin_with(&told);
     let kind = scheme.by_gvk(GROUP, "v1", "CustomResourceDefinition").unwrap();
-    assert_eq!(scheme.kinds().count(), builtin().kinds().count() + 1);
+    assert_eq!(scheme.kinds().count(), builtin().kinds().count());
     let titled = |title: &str| json!({"schema": {"openAPIV3Schema": {"title": title}}});
     let one = definition(&only(titled("a")));
     let other = merge::apply(&version(titled("b")), &json!({"name": "v2", "storage": false}));

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Options, SPEC, schema, selectable};
 use crate::access::{at, bool_at, is_empty, list_at, str_at};
 use crate::crd::{COLUMNS, SCHEMA, SELECTABLE, SUBRESOURCES, Spec};
-use crate::field::{FieldErrors, Path};
+use crate::field::{FieldErrors, Path, is_print};
 
 /// What a column can be.
 const TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
@@ -35,11 +35,7 @@ pub(super) fn check(
         errors.invalid(&path, "", "may only be set when `version.schema.openAPIV3Schema` is not included");
         return;
     }
-    let old = options.old.map(|old| Spec::new(at(old, &["spec"])));
-    let before = old.as_ref().and_then(|old| {
-        let same_name = old.versions.iter().find(|version| str_at(version, &["name"]) == name)?;
-        Some(old.own(same_name, SELECTABLE))
-    });
+    let before = options.old.as_ref().and_then(|old| Some(old.spec.own(old.by_name.get(name)?, SELECTABLE)));
     selectable::check(fields, schema, before.unwrap_or(&Value::Null), &path, options, errors);
 }
 
@@ -59,8 +55,7 @@ pub(super) fn common(spec: &Spec<'_>, options: &Options<'_>, errors: &mut FieldE
         errors.invalid(&path, "", "may only be set when validations.schema is included");
         return;
     }
-    let old = options.old.map(|old| Spec::new(at(old, &["spec"])));
-    let before = old.as_ref().map_or(&Value::Null, |old| old.common(SELECTABLE));
+    let before = options.old.as_ref().map_or(&Value::Null, |old| old.spec.common(SELECTABLE));
     selectable::check(fields, at(validation, &["openAPIV3Schema"]), before, &path, options, errors);
 }
 
@@ -83,13 +78,6 @@ fn deprecation(version: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             format!("must only contain printable UTF-8 characters; non-printable character found at index {place}"),
         );
     }
-}
-
-/// Go's `unicode.IsPrint`: of all spaces only the one.
-fn is_print(c: char) -> bool {
-    // After a letter, so that a mark that goes over it is one.
-    let shown = format!("a{c}").escape_debug().nth(1) == Some(c) || matches!(c, '\\' | '"' | '\'');
-    c == ' ' || shown && !c.is_whitespace() && !c.is_control()
 }
 
 fn subresources(subresources: &Value, path: &Path<'_>, errors: &mut FieldErrors) {

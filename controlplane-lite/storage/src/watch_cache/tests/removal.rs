@@ -49,6 +49,24 @@ async fn a_removed_resource_stays_as_it_was() {
     assert_eq!(again.list(&ListQuery::default()).await.unwrap().revision, after);
 }
 
+/// Who watches on, or is behind, is told what happened until then.
+#[tokio::test]
+async fn a_removed_resource_says_all_that_happened() {
+    let world = world().await;
+    let spec = ResourceSpec::new("example.com", "widgets", false);
+    let widgets = world.cache.add(spec.clone()).await.unwrap();
+    let before = world.cache.revision();
+    let key = Key::new("/registry/example.com/widgets/w1").unwrap();
+    world.store.put(Put::create(key.clone(), r#"{"metadata":{"name":"w1"}}"#)).await.unwrap();
+    let (removed, _) = world.store.delete(&key, Precondition::Any).await.unwrap();
+    world.cache.wait_until_fresh(removed).await.unwrap();
+    world.cache.remove(&spec).await.unwrap();
+    let mut watch = widgets.watch(WatchRequest::new(Filter::all(), WatchStart::After(before))).unwrap();
+    let told = [EventKind::Added, EventKind::Deleted].map(|kind| (kind, "w1".to_owned()));
+    assert_eq!(take(&mut watch, 2).await, told);
+    assert_eq!(watch.next().await, Some(Err(WatchEnd::CutOff)));
+}
+
 /// Commands are handled in order, and what follows from them after those that were given before.
 async fn handled(world: &World) {
     for _ in 0..2 {

@@ -122,6 +122,52 @@ fn a_bundle_that_is_used_stays_one() {
     assert_eq!(update(&established(good), &bundle(&certificate)), Vec::<String>::new());
     assert_eq!(update(&established(definition(&bundle("\n"))), &bundle(" \n")), Vec::<String>::new());
     assert_eq!(update(&established(definition(&json!({}))), &bundle("\n")), [bad]);
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for (mixed, problems) in [(format!("{broken}{certificate}"), 0), (broken.to_owned(), 1)] {
+        assert_eq!(update(&established(definition(&json!({}))), &bundle(&mixed)).len(), problems, "{mixed}");
+    }
+    let mut folded = bundle(&certificate);
+    let held = &mut folded["spec"]["conversion"]["webhook"]["clientConfig"]["caBundle"];
+    *held = json!(held.as_str().unwrap().split_at(64).0.to_owned() + "\r\n" + held.as_str().unwrap().split_at(64).1);
+    assert_eq!(update(&established(definition(&json!({}))), &folded), Vec::<String>::new());
+}
+
+/// A definition with so many versions, each with a schema and fields of its own, and as many that were stored.
+fn of_many(count: usize) -> Value {
+    let each = |n: usize| {
+        version(
+            json!({"name": format!("v{n}"), "storage": n == 0, "selectableFields": [{"jsonPath": if n == 0 { ".spec.on" } else { ".spec.color" }}],
+            "schema": {"openAPIV3Schema": {"title": format!("{n}")}}}),
+        )
+    };
+    let mut crd = definition(&versions((0..count).map(each).collect()));
+    crd["status"]["storedVersions"] = (0..count).map(|n| json!(format!("v{n}"))).collect();
+    crd
+}
+
+#[test]
+fn the_work_grows_with_the_number_of_versions() {
+    let nobody: Arc<SchemaCheck> = Arc::new(|_, _, _| {});
+    let scheme = builtin_with(&nobody);
+    let kind = scheme.by_gvk(GROUP, "v1", "CustomResourceDefinition").unwrap();
+    let looks = |count: usize| {
+        let crd = of_many(count);
+        let before = crate::access::looks();
+        assert_eq!(texts(&kind.validate_update("", &crd, &crd)), Vec::<String>::new());
+        crate::access::looks() - before
+    };
+    let (few, many) = (looks(50), looks(200));
+    assert!(many < 5 * few, "{few} {many}");
+}
+
+/// Upstream keeps the last place of a version that was stored twice.
+#[test]
+fn stored_versions_are_told_once() {
+    let mut crd = definition(&json!({}));
+    crd["status"]["storedVersions"] = json!(["v1", "v0", "v1", "v0"]);
+    let told = texts(&kind().validate_update("", &crd, &crd));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("status.storedVersions[3]: Invalid value: \"v0\": missing from"), "{told:?}");
 }
 
 /// `pkg/registry/customresourcedefinition/strategy_test.go`, and what defaults make of little
