@@ -181,10 +181,10 @@ mod tests {
     fn who_could_have_pulled_it_may_use_it() {
         let (one, two, moved, other) = (secret("1", "p"), secret("2", "p"), secret("1", "q"), secret("3", "q"));
         let mut access = Access::default();
-        assert_eq!(access.admit(&[one.clone()]), Admission::Refused, "nobody knows how it came");
+        assert_eq!(access.admit(std::slice::from_ref(&one)), Admission::Refused, "nobody knows how it came");
         assert!(access.add(Some(&one)) && !access.add(Some(&one)));
         assert_eq!(access.admit(&[]), Admission::Refused);
-        assert_eq!(access.admit(&[other.clone()]), Admission::Refused);
+        assert_eq!(access.admit(std::slice::from_ref(&other)), Admission::Refused);
         assert_eq!(access.admit(&[other.clone(), one.clone()]), Admission::Granted);
         assert_eq!(
             access.admit(std::slice::from_ref(&two)),
@@ -193,7 +193,7 @@ mod tests {
         );
         assert_eq!(access.admit(std::slice::from_ref(&moved)), Admission::Noted(&moved), "the same object");
         assert!(access.add(Some(&moved)));
-        assert_eq!(access.admit(&[other.clone()]), Admission::Noted(&other));
+        assert_eq!(access.admit(std::slice::from_ref(&other)), Admission::Noted(&other));
         for n in 0..MATCHED {
             access.add(Some(&secret(&format!("x{n}"), "r")));
         }

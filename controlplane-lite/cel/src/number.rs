@@ -21,7 +21,7 @@ pub(crate) fn to_int(value: f64) -> Option<i64> {
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 pub(crate) fn to_uint(value: f64) -> Option<u64> {
     const EDGE: f64 = 18_446_744_073_709_551_616.0;
-    (value >= 0.0 && value < EDGE).then_some(value as u64)
+    (0.0..EDGE).contains(&value).then_some(value as u64)
 }
 
 /// Which of two numbers is less, whatever their types. `None`: one is no number; the inner one: one is NaN.

@@ -272,7 +272,7 @@ impl Planner<'_> {
 
 fn pair(args: Vec<Node>) -> Box<[Node; 2]> {
     let args: Result<[Node; 2], _> = args.try_into();
-    Box::new(args.unwrap_or_else(|_| [Node::Constant(Value::Null), Node::Constant(Value::Null)]))
+    Box::new(args.unwrap_or([Node::Constant(Value::Null), Node::Constant(Value::Null)]))
 }
 
 fn triple(args: Vec<Node>) -> Box<[Node; 3]> {

@@ -128,13 +128,13 @@ impl Evaluator {
     /// Whether a write can change what is used at all.
     #[must_use]
     pub fn handles(&self, write: Write, subresource: &str) -> bool {
-        match (self, subresource, write) {
-            (_, "", Write::Create) => true,
-            (Self::Pods, "resize", Write::Update) => true,
-            (Self::Services | Self::Claims | Self::ResourceClaims, "", Write::Update) => true,
-            (Self::Claims, "status", Write::Update) => true,
-            _ => false,
-        }
+        matches!(
+            (self, subresource, write),
+            (_, "", Write::Create)
+                | (Self::Pods, "resize", Write::Update)
+                | (Self::Services | Self::Claims | Self::ResourceClaims, "", Write::Update)
+                | (Self::Claims, "status", Write::Update)
+        )
     }
 
     /// Whether what a name in a quota stands for is used by objects of the kind.

@@ -223,7 +223,7 @@ fn grouped(text: &str) -> String {
     let end = text.find('.').unwrap_or(text.len());
     let mut out = text[..start].to_owned();
     for (index, digit) in text[start..end].chars().enumerate() {
-        if index > 0 && (end - start - index) % 3 == 0 {
+        if index > 0 && (end - start - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

@@ -16,7 +16,7 @@ use tokio_util::sync::DropGuard;
 
 use super::plan;
 use crate::Context;
-use crate::namespace::{Resource, discover};
+use crate::namespace::{Discovered, Resource, discover};
 use client::reflect::Metadata;
 use client::workqueue::SyncError;
 use client::{Filter, ObjectKey, Objects, Observer, Sink, Store, Unreadable, reflect};
@@ -132,13 +132,7 @@ impl Counted {
         }
         let of = || format!("{}.{}", resource.1, resource.0);
         let found = discover(&ctx.client).await.map_err(SyncError::api("discover", of()))?;
-        let served = found.resources.into_iter().find(|served| {
-            let api = &served.api;
-            (&api.group, &api.plural) == (&resource.0, &resource.1)
-                && served.namespaced
-                && served.can("list")
-                && served.can("watch")
-        });
+        let served = served(&found, resource).cloned();
         let Some(served) = served else {
             return match found.failures.iter().find(|(group, _)| group.starts_with(&resource.0)) {
                 Some((_, error)) if !resource.0.is_empty() => {
@@ -152,11 +146,48 @@ impl Counted {
         Ok(Some(begun.kept))
     }
 
+    /// Gives up the resources that are served no longer, and tells of it.
+    pub(super) async fn drop_unserved(&self, ctx: &Context) {
+        if self.watched.lock().await.is_empty() {
+            return;
+        }
+        let found = match discover(&ctx.client).await {
+            Ok(found) if found.failures.is_empty() => found,
+            // Whoever did not answer may still serve it.
+            _ => return,
+        };
+        let mut gone = Vec::new();
+        self.watched.lock().await.retain(|resource, watched| {
+            let stays = served(&found, resource).is_some();
+            if !stays {
+                gone.push(watched.kept.clone());
+            }
+            stays
+        });
+        for kept in gone {
+            let namespaces: Vec<String> = lock(&kept.namespaces).keys().cloned().collect();
+            for namespace in namespaces {
+                (self.hears)(&kept.resource, &namespace, Happened::Freed);
+            }
+        }
+    }
+
     /// Gives up what no quota counts any more, and what is kept of namespaces without one.
     pub(super) async fn keep_only(&self, resources: &BTreeSet<plan::Resource>, namespaces: &BTreeSet<String>) {
         self.watched.lock().await.retain(|resource, _| resources.contains(resource));
         lock(&self.cached).retain(|(namespace, _), _| namespaces.contains(namespace));
     }
+}
+
+/// A resource whose objects are in namespaces and can be followed.
+fn served<'f>(found: &'f Discovered, resource: &plan::Resource) -> Option<&'f Resource> {
+    found.resources.iter().find(|served| {
+        let api = &served.api;
+        (&api.group, &api.plural) == (&resource.0, &resource.1)
+            && served.namespaced
+            && served.can("list")
+            && served.can("watch")
+    })
 }
 
 fn begin(ctx: &Context, resource: &plan::Resource, served: &Resource, hears: Hears) -> Watched {

@@ -20,7 +20,8 @@ use client::{Change, ObjectKey, api_in};
 
 /// How often everything is counted anew, whatever was heard (upstream's `--resource-quota-sync-period`).
 const RESYNC: Duration = Duration::from_secs(300);
-/// When a kind is looked for again that a quota counts and that nobody serves.
+/// When a kind is looked for again that a quota counts and that nobody serves, and whether those that are watched are
+/// served still (upstream's discovery of `resource_quota_controller.go`, `Sync`).
 const UNSERVED: Duration = Duration::from_secs(30);
 /// When new objects are compared with what was charged for them.
 const ADDED: Duration = Duration::from_secs(1);
@@ -78,6 +79,13 @@ pub(crate) fn start(ctx: &Context) {
     });
     let heard = shared.clone();
     ctx.informers.resource_quotas.subscribe(move |change| heard.quota_changed(change));
+    let (follower, following) = (ctx.clone(), shared.clone());
+    ctx.tasks.spawn(async move {
+        // A watch of what is served no longer would fail for ever.
+        while follower.token.run_until_cancelled(tokio::time::sleep(UNSERVED)).await.is_some() {
+            following.counted.drop_unserved(&follower).await;
+        }
+    });
     let worker = ctx.clone();
     let queue = shared.queue.clone();
     spawn_workers("resourcequota", &queue, ctx.config.workers, &ctx.runner, move |work| {

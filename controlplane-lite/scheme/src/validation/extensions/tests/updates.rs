@@ -156,7 +156,7 @@ fn the_work_grows_with_the_number_of_versions() {
         assert_eq!(texts(&kind.validate_update("", &crd, &crd)), Vec::<String>::new());
         crate::access::looks() - before
     };
-    let (few, many) = (looks(50), looks(200));
+    let (few, many) = (looks(25), looks(100));
     assert!(many < 5 * few, "{few} {many}");
 }
 
