@@ -37,20 +37,13 @@ const KINDS: [(&str, &str, &str); 12] = [
 pub(super) fn validate(request: &Request<'_>, object: Option<&Value>, _: &dyn View) -> Result<(), Refusal> {
     let Some(object) = object else { return Ok(()) };
     // Who brings a controller knows, and does not want to be told with every status.
-    let told = request.operation == Operation::Create
-        || request.old.is_some_and(|old| (&old["spec"], &old["webhooks"]) != (&object["spec"], &object["webhooks"]));
+    let told = request.operation == Operation::Create || request.old.is_some_and(|old| old["spec"] != object["spec"]);
     if !told || !request.subresource.is_empty() {
         return Ok(());
     }
     let of_kind = |(group, plural, _): &&(&str, &str, &str)| request.is(group, plural);
     if let Some((_, _, text)) = KINDS.iter().find(of_kind) {
         warnings::add(*text);
-    }
-    let conditions = |webhook: &Value| webhook["matchConditions"].as_array().is_some_and(|list| !list.is_empty());
-    if request.kind.group == "admissionregistration.k8s.io"
-        && object["webhooks"].as_array().is_some_and(|webhooks| webhooks.iter().any(conditions))
-    {
-        warnings::add("webhooks[*].matchConditions are not evaluated: such a webhook follows its failurePolicy");
     }
     if request.is("", "pods") && object["spec"]["hostUsers"] == false {
         warnings::add("spec.hostUsers: false: copepod's nodes have no user namespaces and refuse such a pod");
