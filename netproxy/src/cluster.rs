@@ -130,7 +130,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Will watch Services, EndpointSlices, the node of this name, and, where that is allowed, the networks of Services.
+    /// Will watch Services, EndpointSlices, the node of this name, and, where that is allowed, the networks of
+    /// Services.
     #[must_use]
     pub fn new(client: Client, node_name: impl Into<String>, metrics: Metrics) -> Self {
         Self {

@@ -1,5 +1,5 @@
-//! Whether what is about to be stored fits into the quotas of its namespace, and what is used of them then: `CheckRequest`
-//! of `k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go`.
+//! Whether what is about to be stored fits into the quotas of its namespace, and what is used of them then:
+//! `CheckRequest` of `k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go`.
 
 use crate::amounts::{Amounts, add, grown, names, print};
 use crate::evaluator::Evaluator;

@@ -99,7 +99,8 @@ fn paths_of_unknown_fields_are_bounded() {
     assert!(matches!(&*told, [path] if path.len() < 2 << 20), "{}", told.len());
 }
 
-/// A definition may name as many keys of a list as it has room for, and an object may have as many items that have none.
+/// A definition may name as many keys of a list as it has room for, and an object may have as many items that have
+/// none.
 #[test]
 fn keys_that_items_do_not_have_cost_nothing() {
     let keys: Vec<String> = (0..20_000).map(|n| format!("k{n}")).collect();

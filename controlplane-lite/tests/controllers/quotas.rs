@@ -1,5 +1,5 @@
-//! Quotas in a whole control plane: what is stored is charged, what goes is given back, and what was charged for nothing
-//! is found. And what protects claims and volumes while they are used.
+//! Quotas in a whole control plane: what is stored is charged, what goes is given back, and what was charged for
+//! nothing is found. And what protects claims and volumes while they are used.
 
 #![allow(clippy::unwrap_used)]
 

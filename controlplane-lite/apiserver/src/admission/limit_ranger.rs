@@ -1,5 +1,5 @@
-//! LimitRanger: containers get the requests and limits that their namespace's LimitRanges give, and pods and claims that
-//! ask for less or more than these allow are refused. Follows `plugin/pkg/admission/limitranger`.
+//! LimitRanger: containers get the requests and limits that their namespace's LimitRanges give, and pods and claims
+//! that ask for less or more than these allow are refused. Follows `plugin/pkg/admission/limitranger`.
 
 use std::collections::BTreeSet;
 

@@ -1,9 +1,9 @@
-//! ValidatingAdmissionPolicy and MutatingAdmissionPolicy: expressions that judge and change objects, where bindings say so.
-//! Follows `k8s.io/apiserver/pkg/admission/plugin/policy`.
+//! ValidatingAdmissionPolicy and MutatingAdmissionPolicy: expressions that judge and change objects, where bindings say
+//! so. Follows `k8s.io/apiserver/pkg/admission/plugin/policy`.
 //!
-//! [`policy`] is a policy as it is written, compiled once; [`source`] has those that are bound now; [`constraints`] says
-//! which requests they are about, [`params`] with which parameters; [`validating`] and [`mutating`] go through them, and
-//! [`patch`] changes an object. Without a bound policy a request pays for looking whether there is one.
+//! [`policy`] is a policy as it is written, compiled once; [`source`] has those that are bound now; [`constraints`]
+//! says which requests they are about, [`params`] with which parameters; [`validating`] and [`mutating`] go through
+//! them, and [`patch`] changes an object. Without a bound policy a request pays for looking whether there is one.
 
 use futures::FutureExt as _;
 use serde_json::Value;

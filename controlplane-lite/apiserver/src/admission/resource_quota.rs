@@ -185,7 +185,8 @@ async fn open(quotas: &Resource, namespace: &str, names: &[String]) -> Result<Ve
     Ok(opened)
 }
 
-/// Writes what is used now; which quotas somebody else wrote first. What was charged to the others stays, as upstream's.
+/// Writes what is used now; which quotas somebody else wrote first. What was charged to the others stays, as
+/// upstream's.
 async fn put(quotas: &Resource, changed: impl Iterator<Item = (Opened, Quota)>) -> Result<Vec<String>, RegistryError> {
     let (mut lost, mut last) = (Vec::new(), Revision::default());
     for (opened, after) in changed {

@@ -1,4 +1,5 @@
-//! Tables of what matches what, after k8s.io/apiserver/pkg/util/flowcontrol/match_test.go, and the objects over a server.
+//! Tables of what matches what, after k8s.io/apiserver/pkg/util/flowcontrol/match_test.go, and the objects over a
+//! server.
 
 #![allow(clippy::unwrap_used)]
 

@@ -171,7 +171,8 @@ where
     let change = if deletion::ends_with_update(kind, &new) {
         Change::Remove(call.laid_down(new).await?)
     } else if kind.custom {
-        // Whether it is stored so already is seen when it is encoded: what is only read as of today is brought up to it.
+        // Whether it is stored so already is seen when it is encoded: what is only read as of today is brought up to
+        // it.
         Change::Write(call.laid_down(new).await?)
     } else if same(&new, old) {
         Change::Keep

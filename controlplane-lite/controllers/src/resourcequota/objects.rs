@@ -1,5 +1,5 @@
-//! The objects that quotas count, measured. Pods, Services and claims are in caches that all controllers share; any other kind
-//! is watched as long as a quota counts it, and kept as what it uses alone.
+//! The objects that quotas count, measured. Pods, Services and claims are in caches that all controllers share; any
+//! other kind is watched as long as a quota counts it, and kept as what it uses alone.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -59,8 +59,8 @@ pub struct Described {
     pub storage: bool,
 }
 
-/// The kinds of all versions that are served or stored, in the order of the definition; none as long as it has no names.
-/// Whether it is established is not looked at.
+/// The kinds of all versions that are served or stored, in the order of the definition; none as long as it has no
+/// names. Whether it is established is not looked at.
 #[must_use]
 pub fn kinds_of(crd: &Value) -> Vec<Described> {
     let accepted = at(crd, &["status", "acceptedNames"]);

@@ -29,7 +29,8 @@ pub enum ParseError {
 pub struct Parsed {
     /// The value; of duplicate keys the last one counts, as in Go.
     pub value: Value,
-    /// The duplicate keys, in order, each once; the first hundred. Those of YAML in one text, where their lines are known.
+    /// The duplicate keys, in order, each once; the first hundred. Those of YAML in one text, where their lines are
+    /// known.
     pub duplicates: Vec<Problem>,
 }
 
