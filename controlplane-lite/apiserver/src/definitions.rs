@@ -1,5 +1,5 @@
-//! CustomResourceDefinitions: their kinds are served as they come, change and go, and each definition is told what became
-//! of it (ADR 33). Owns which kinds are published; what they are made of is `kinds` and `rules`, what is said `status`,
+//! CustomResourceDefinitions: their kinds are served as they come, change and go, and each definition is told what
+//! became of it (ADR 33). Owns which kinds are published; what they are made of is `kinds` and `rules`, what is said `status`,
 //! and how one goes `cleanup`. A definition is told that it is established after its kinds are served, never before.
 
 use std::collections::{BTreeSet, HashMap};
@@ -146,8 +146,8 @@ impl Definitions {
     }
 }
 
-/// Serves the kinds of all definitions that there are. One that cannot be served is told of in the log, and does not keep
-/// others from it.
+/// Serves the kinds of all definitions that there are. One that cannot be served is told of in the log, and does not
+/// keep others from it.
 pub async fn load(server: &Server) {
     let Some(resource) = server.registry.get(GROUP, PLURAL) else { return };
     let mut objects = Vec::new();
@@ -243,7 +243,7 @@ async fn sync(server: &Server, resource: &Resource, name: &str) -> Result<Vec<St
     Ok(if renamed { definitions.waiting(&group, name) } else { Vec::new() })
 }
 
-/// Stores what a definition is told. Where somebody else wrote meanwhile, that is an event, which begins all this again.
+/// Stores what a definition is told. Where somebody else wrote meanwhile, that is an event, which begins it all again.
 async fn write(resource: &Resource, name: &str, before: &Value, after: Value) -> Result<(), DefinitionError> {
     let version = |crd: &Value| str_at(crd, &["metadata", "resourceVersion"]).to_owned();
     let mut after = Some(after);

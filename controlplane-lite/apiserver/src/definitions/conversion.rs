@@ -1,6 +1,6 @@
 //! Custom resources in another version, as a webhook says
-//! (k8s.io/apiextensions-apiserver/pkg/apiserver/conversion/webhook_converter.go): what is asked, what the answer has to
-//! be, and where in a request somebody has to be asked. Objects that are in the version already are not sent.
+//! (k8s.io/apiextensions-apiserver/pkg/apiserver/conversion/webhook_converter.go): what is asked, what the answer has
+//! to be, and where in a request somebody has to be asked. Objects that are in the version already are not sent.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;

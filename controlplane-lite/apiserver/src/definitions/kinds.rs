@@ -13,8 +13,8 @@ use scheme::selector::Selectable;
 use scheme::{Kind, Schema, Text};
 use storage::Object;
 
-/// A definition as it is stored: what is not needed all the time is read from it when it is. It is the newest state that
-/// says of the kinds what they were made of, so that its bytes are those that are cached anyway.
+/// A definition as it is stored: what is not needed all the time is read from it when it is. It is the newest state
+/// that says of the kinds what they were made of, so that its bytes are those that are cached anyway.
 #[derive(Debug)]
 pub struct Source(ArcSwap<Object>);
 

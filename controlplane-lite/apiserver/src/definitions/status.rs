@@ -11,7 +11,8 @@ use scheme::field::Path;
 
 const NON_STRUCTURAL: &str = "NonStructuralSchema";
 
-/// Writes what is said of names, schemas and approval into a definition; `problem` is what cannot be read of its schemas.
+/// Writes what is said of names, schemas and approval into a definition; `problem` is what cannot be read of its
+/// schemas.
 /// Returns whether there was anything to write.
 pub fn decide(crd: &mut Value, taken: &Taken, problem: Option<&str>, now: &str) -> bool {
     let mut changed = false;

@@ -1,5 +1,5 @@
-//! What clients learn of custom resources beforehand: discovery, the OpenAPI documents, and what kubectl makes of them. The
-//! cases are those of upstream's test/e2e/apimachinery/crd_publish_openapi.go.
+//! What clients learn of custom resources beforehand: discovery, the OpenAPI documents, and what kubectl makes of them.
+//! The cases are those of upstream's test/e2e/apimachinery/crd_publish_openapi.go.
 
 use harness::time;
 use http::StatusCode;
