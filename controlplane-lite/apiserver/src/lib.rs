@@ -38,6 +38,7 @@ pub mod options;
 mod outbound;
 mod owners;
 mod params;
+mod policy_status;
 pub mod priority;
 mod protobuf;
 mod registry;
@@ -239,6 +240,9 @@ fn spawn_tasks(server: &Arc<Server>) {
     let kept = server.clone();
     let work = move || ip_addresses::keep(kept.clone());
     tokio::spawn(background::keep("IP addresses", panics.clone(), work));
+    let kept = server.clone();
+    let work = move || policy_status::keep(kept.clone());
+    tokio::spawn(background::keep("policy status", panics.clone(), work));
     let kept = server.clone();
     let work = move || definitions::keep(kept.clone());
     tokio::spawn(background::keep("definitions", panics.clone(), work));

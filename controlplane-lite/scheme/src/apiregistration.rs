@@ -72,10 +72,13 @@ pub fn with_available(service: &Value, mut wanted: Value) -> Option<Value> {
     Some(next)
 }
 
+/// A group with its priority, and its versions with theirs.
+type Group = (&'static str, i32, &'static [(&'static str, i32)]);
+
 /// Built-in groups with their priorities, and those of their versions: upstream's order of discovery
 /// (`DefaultGenericAPIServicePriorities` of pkg/controlplane/apiserver/aggregator.go and the priorities of
 /// cmd/kube-apiserver/app/aggregator.go). That of resource.k8s.io/v1 is not stated there; only its order is.
-const PRIORITIES: &[(&str, i32, &[(&str, i32)])] = &[
+const PRIORITIES: &[Group] = &[
     ("", 18_000, &[("v1", 1)]),
     ("apps", 17_800, &[("v1", 15)]),
     ("events.k8s.io", 17_750, &[("v1", 15)]),

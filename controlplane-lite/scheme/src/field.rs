@@ -114,6 +114,8 @@ pub enum FieldErrorKind {
     Required,
     /// The value breaks a rule.
     Invalid,
+    /// The value breaks a rule, and is too large to be repeated (`OmitValueType`).
+    InvalidLarge,
     /// The value is not one of a fixed set.
     NotSupported,
     /// The value occurs twice where it must be unique.
@@ -138,7 +140,7 @@ impl FieldErrorKind {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Required => "FieldValueRequired",
-            Self::Invalid => "FieldValueInvalid",
+            Self::Invalid | Self::InvalidLarge => "FieldValueInvalid",
             Self::NotSupported => "FieldValueNotSupported",
             Self::Duplicate => "FieldValueDuplicate",
             Self::NotFound => "FieldValueNotFound",
@@ -153,7 +155,7 @@ impl FieldErrorKind {
     const fn words(self) -> &'static str {
         match self {
             Self::Required => "Required value",
-            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::Invalid | Self::InvalidLarge | Self::TypeInvalid => "Invalid value",
             Self::NotSupported => "Unsupported value",
             Self::Duplicate => "Duplicate value",
             Self::NotFound => "Not found",
@@ -185,7 +187,11 @@ impl FieldError {
         let mut text = self.kind.words().to_owned();
         if !matches!(
             self.kind,
-            FieldErrorKind::Required | FieldErrorKind::Forbidden | FieldErrorKind::TooLong | FieldErrorKind::Internal
+            FieldErrorKind::Required
+                | FieldErrorKind::Forbidden
+                | FieldErrorKind::TooLong
+                | FieldErrorKind::Internal
+                | FieldErrorKind::InvalidLarge
         ) {
             text.push_str(": ");
             text.push_str(&go_value(&self.bad_value));

@@ -4,6 +4,7 @@
 use scheme::{FieldErrors, Path};
 use serde_json::Value;
 
+use crate::expressions;
 use crate::node::Node;
 use crate::raw;
 
@@ -35,6 +36,12 @@ pub fn validate_schema(schema: &Value, path: &Path<'_>, errors: &mut FieldErrors
         errors.extend(found);
     }
     openapi::validate(schema, parsed.is_ok(), path, errors);
+    if let Ok(node) = &parsed
+        && errors.is_empty()
+        && expressions::has_rules(schema)
+    {
+        expressions::validate(node, true, path, errors);
+    }
     if let Err(problem) = parsed
         && errors.is_empty()
     {

@@ -6,6 +6,7 @@
 
 mod check;
 mod defaulting;
+mod expressions;
 mod formats;
 mod listtype;
 mod location;
@@ -18,7 +19,9 @@ mod ratchet;
 mod raw;
 mod walk;
 
-use scheme::FieldErrors;
+use std::sync::OnceLock;
+
+use scheme::{FieldError, FieldErrorKind, FieldErrors};
 use serde_json::Value;
 
 pub use check::validate_schema;
@@ -35,6 +38,8 @@ pub const MAX_DEPTH: usize = 128;
 #[derive(Debug)]
 pub struct Structural {
     root: Node,
+    /// The rules' programs, which are made when an object first asks.
+    rules: OnceLock<Option<Box<expressions::Rules>>>,
 }
 
 impl Structural {
@@ -45,7 +50,7 @@ impl Structural {
     /// structural is another question: see [`validate_schema`].
     pub fn parse(schema: &Value) -> Result<Self, String> {
         raw::check(schema)?;
-        Ok(Self { root: Node::parse(schema)? })
+        Ok(Self { root: Node::parse(schema)?, rules: OnceLock::new() })
     }
 
     /// Removes the fields that the schema does not name, and tells their paths (`spec.list[0].x`), sorted.
@@ -97,8 +102,32 @@ impl Structural {
         }
     }
 
-    /// The CEL rules of the whole schema with the paths of their schemas (`spec.list[*].x`). They are not evaluated
-    /// here.
+    /// Evaluates the CEL rules for an object that was checked, and says which do not hold. None is evaluated if what was
+    /// found is of the object's form. What is part of something that stays as it was is not refused by a rule that looks
+    /// at it alone.
+    pub fn evaluate(&self, new: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
+        let rules = self.rules.get_or_init(|| expressions::Rules::compile(&self.root, true).map(Box::new));
+        let Some(rules) = rules else { return };
+        let blocks = |error: &FieldError| {
+            let FieldError { kind, .. } = error;
+            matches!(
+                kind,
+                FieldErrorKind::Required
+                    | FieldErrorKind::TooLong
+                    | FieldErrorKind::TooMany
+                    | FieldErrorKind::TypeInvalid
+            )
+        };
+        if errors.0.iter().any(blocks) {
+            let why = "some validation rules were not checked because the object was invalid; correct the existing errors \
+                       to complete validation";
+            errors.invalid(&scheme::Path::new("<nil>"), &Value::Null, why);
+        } else {
+            expressions::Evaluation::new(errors).run(rules, &self.root, new, old);
+        }
+    }
+
+    /// The CEL rules of the whole schema with the paths of their schemas (`spec.list[*].x`).
     #[must_use]
     pub fn rules(&self) -> Vec<(String, &Rule)> {
         let mut found = Vec::new();

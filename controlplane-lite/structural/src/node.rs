@@ -206,6 +206,11 @@ impl Node {
         places.filter_map(|place| self.properties.get(*place as usize)).map(|(name, node)| (&**name, node))
     }
 
+    /// The rules of this schema alone.
+    pub(crate) fn own_rules(&self) -> &[Rule] {
+        self.rules.as_deref().map_or(&[], Vec::as_slice)
+    }
+
     /// The schema of values of `additionalProperties`.
     pub(crate) fn additional_schema(&self) -> Option<&Self> {
         if let Additional::Schema(node) = &self.additional { Some(node) } else { None }

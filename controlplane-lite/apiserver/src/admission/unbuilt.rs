@@ -7,7 +7,7 @@ use super::{Operation, Refusal, Request, View};
 use crate::warnings;
 
 /// Kinds that this control plane stores, and what does not happen.
-const KINDS: [(&str, &str, &str); 12] = [
+const KINDS: [(&str, &str, &str); 15] = [
     ("", "replicationcontrollers", "ReplicationController has no controller here: no pods will be made"),
     ("", "persistentvolumeclaims", "PersistentVolumeClaim has no controller here: only a claim bound by hand is used"),
     ("apps", "daemonsets", "DaemonSet has no controller here: no pods will be made"),
@@ -30,15 +30,21 @@ const KINDS: [(&str, &str, &str); 12] = [
         "Ingress has no controller here, unless one is installed: nothing will be routed",
     ),
     ("networking.k8s.io", "networkpolicies", "NetworkPolicy is not enforced by copepod's network: all traffic passes"),
+    ("resource.k8s.io", "deviceclasses", "DeviceClass has no use here: no device will be allocated"),
     ("resource.k8s.io", "resourceclaims", "ResourceClaim has no controller here: nothing will be allocated"),
+    (
+        "resource.k8s.io",
+        "resourceclaimtemplates",
+        "ResourceClaimTemplate has no controller here: no claims will be made",
+    ),
+    ("resource.k8s.io", "resourceslices", "ResourceSlice has no use here: no device will be allocated"),
     ("storage.k8s.io", "volumeattachments", "VolumeAttachment has no controller here: nothing will be attached"),
 ];
 
 pub(super) fn validate(request: &Request<'_>, object: Option<&Value>, _: &dyn View) -> Result<(), Refusal> {
     let Some(object) = object else { return Ok(()) };
     // Who brings a controller knows, and does not want to be told with every status.
-    let told = request.operation == Operation::Create
-        || request.old.is_some_and(|old| (&old["spec"], &old["webhooks"]) != (&object["spec"], &object["webhooks"]));
+    let told = request.operation == Operation::Create || request.old.is_some_and(|old| old["spec"] != object["spec"]);
     if !told || !request.subresource.is_empty() {
         return Ok(());
     }
@@ -46,29 +52,11 @@ pub(super) fn validate(request: &Request<'_>, object: Option<&Value>, _: &dyn Vi
     if let Some((_, _, text)) = KINDS.iter().find(of_kind) {
         warnings::add(*text);
     }
-    let conditions = |webhook: &Value| webhook["matchConditions"].as_array().is_some_and(|list| !list.is_empty());
-    if request.kind.group == "admissionregistration.k8s.io"
-        && object["webhooks"].as_array().is_some_and(|webhooks| webhooks.iter().any(conditions))
-    {
-        warnings::add("webhooks[*].matchConditions are not evaluated: such a webhook follows its failurePolicy");
-    }
-    if request.is("apiextensions.k8s.io", "customresourcedefinitions") && has_rules(&object["spec"]) {
-        warnings::add("x-kubernetes-validations are not evaluated: objects that break such rules are accepted");
-    }
     if request.is("", "pods") && object["spec"]["hostUsers"] == false {
         warnings::add("spec.hostUsers: false: copepod's nodes have no user namespaces and refuse such a pod");
     }
-    Ok(())
-}
-
-/// Whether a schema in a value has rules in CEL.
-fn has_rules(value: &Value) -> bool {
-    match value {
-        Value::Object(map) => map.iter().any(|(key, inner)| {
-            key == "x-kubernetes-validations" && inner.as_array().is_some_and(|rules| !rules.is_empty())
-                || has_rules(inner)
-        }),
-        Value::Array(list) => list.iter().any(has_rules),
-        _ => false,
+    if request.is("", "pods") && object["spec"]["resourceClaims"].as_array().is_some_and(|claims| !claims.is_empty()) {
+        warnings::add("spec.resourceClaims: copepod's nodes have no dynamic resources and refuse such a pod");
     }
+    Ok(())
 }

@@ -161,6 +161,7 @@ impl Strategy for Rules {
         }
         if let Some(schema) = self.by(errors) {
             schema.validate(object, errors);
+            schema.evaluate(object, None, errors);
         }
         self.scale(object, false, errors);
     }
@@ -171,6 +172,7 @@ impl Strategy for Rules {
         }
         if let Some(schema) = self.by(errors) {
             schema.validate_update(new, old, errors);
+            schema.evaluate(new, Some(old), errors);
         }
         self.scale(new, false, errors);
     }
@@ -178,6 +180,7 @@ impl Strategy for Rules {
     fn validate_status(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
         if let Some(schema) = self.by(errors) {
             schema.validate_status(new, old, errors);
+            schema.evaluate(new, Some(old), errors);
         }
         self.scale(new, true, errors);
     }

@@ -12,6 +12,7 @@ mod crud;
 mod custom;
 mod custom_conversion;
 mod custom_documents;
+mod custom_rules;
 mod documents;
 mod fidelity;
 mod kubectl;

@@ -235,3 +235,34 @@ async fn what_is_no_expression_is_refused() {
         assert!(cause["message"].as_str().unwrap().contains(why), "{refused}");
     }
 }
+
+/// The status says what expressions make of the types of what a policy is about.
+#[tokio::test]
+async fn the_status_warns_of_types() {
+    let (_api, client) = start().await;
+    let rules = json!({"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"],
+        "resources": ["deployments"]}]});
+    let spec = json!({"matchConstraints": rules,
+        "variables": [{"name": "replicas", "expression": "object.spec.replicas"}],
+        "validations": [
+            {"expression": "object.spec.replicas > 1"},
+            {"expression": "object.spec.replicas > '1'"},
+            {"expression": "object.spec.missing > 1", "messageExpression": "'is ' + string(variables.replicas)"},
+            {"expression": "object.spec.template.spec.containers.all(c, c.image.startsWith('x') && variables.replicas > 1)"}]});
+    bind(&client, false, "types", spec, json!({})).await;
+    let path = format!("{GROUP}/validatingadmissionpolicies/types");
+    let status = harness::time::eventually("the status", async || {
+        let (_, policy) = get(&client, &path).await;
+        let status = policy["status"].clone();
+        anyhow::ensure!(status["observedGeneration"] == policy["metadata"]["generation"], "{status}");
+        Ok(status)
+    })
+    .await
+    .unwrap();
+    let warnings = status["typeChecking"]["expressionWarnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 2, "{status}");
+    assert_eq!(warnings[0]["fieldRef"], "spec.validations[1].expression");
+    let told = "apps/v1, Kind=Deployment: ERROR: <input>:1:22: found no matching overload for '_>_' applied to '(int, string)'";
+    assert!(warnings[0]["warning"].as_str().unwrap().starts_with(told), "{status}");
+    assert!(warnings[1]["warning"].as_str().unwrap().contains("undefined field 'missing'"), "{status}");
+}

@@ -135,3 +135,13 @@ async fn a_webhook_may_write_while_it_is_asked() {
     .await
     .unwrap();
 }
+
+/// What is done is not warned of as if it were not.
+#[tokio::test]
+async fn nothing_is_warned_of_conditions() {
+    let (_api, client) = start().await;
+    let hook = Hook::answering(|_| json!({"allowed": true})).await;
+    let webhook = hook.named("a.example.com", &json!({"matchConditions": [{"name": "c", "expression": "true"}]}));
+    let config = json!({"metadata": {"name": "a"}, "webhooks": [webhook]});
+    assert_eq!(warned(&client, VALIDATING, &config).await, (201, Vec::new()));
+}

@@ -84,7 +84,7 @@ fn schemas_are_refused_as_upstream_refuses_them() {
     for name in ["exempt", "catch-all"] {
         let mut object = own("flowschemas", name);
         object["spec"]["rules"] = json!([]);
-        let expect = format!("must equal the fixed value");
+        let expect = "must equal the fixed value";
         let found = problems("flowschemas", &object);
         assert!(found.len() == 1 && found[0].ends_with(&format!("spec of '{name}' {expect}")), "{found:?}");
     }
