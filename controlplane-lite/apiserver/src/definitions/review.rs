@@ -140,7 +140,8 @@ mod tests {
             (json!({"response": {"convertedObjects": []}}), "returned 0 objects, expected 1"),
             (
                 with(json!({"apiVersion": "e.com/v3"})),
-                "returned invalid converted object at index 0: invalid groupVersion (expected e.com/v2, received e.com/v3)",
+                "returned invalid converted object at index 0: invalid groupVersion (expected e.com/v2, received \
+                 e.com/v3)",
             ),
             (
                 with(json!({"metadata": {"name": "b"}})),

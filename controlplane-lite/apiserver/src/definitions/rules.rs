@@ -201,8 +201,8 @@ fn finalizer(name: &str) -> Vec<String> {
     if !name.contains('/') && !STANDARD.contains(&name) {
         let path = if name.contains('.') { " including a path (/)" } else { "" };
         out.push(format!(
-            "{PLACE}: {quoted}: prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other \
-             finalizer writers"
+            "{PLACE}: {quoted}: prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with \
+             other finalizer writers"
         ));
     }
     out
@@ -222,7 +222,8 @@ mod tests {
             "properties": {"n": {"type": "integer"}}}}}})
         };
         json!({"spec": {"versions": [
-            {"name": "v1", "schema": schema(json!({"a": {"type": "string", "default": "x"}, "b": {"type": "integer"}}))},
+            {"name": "v1",
+                "schema": schema(json!({"a": {"type": "string", "default": "x"}, "b": {"type": "integer"}}))},
             {"name": "v2", "schema": schema(json!({"a": {"type": "string"}, "c": {"type": "integer"}}))},
         ]}})
     }

@@ -119,6 +119,14 @@ async fn a_definition_is_established_and_its_objects_are_served() {
         let refused = send(&client, "POST", &path("v1"), ty, "k8s").await;
         expect(refused, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
+}
+
+#[tokio::test]
+async fn objects_are_patched_selected_and_tried() {
+    let (_api, client) = start().await;
+    define(&client, &widgets(&json!({}))).await;
+    let sent = widget("a", &json!({"spec": {"color": "red"}}));
+    let made = expect(post(&client, &path("v1"), &sent).await, StatusCode::CREATED);
     let one = format!("{}/a", path("v1"));
     let strategic = patch(&client, &one, "strategic-merge-patch+json", &json!({})).await;
     expect(strategic, StatusCode::UNSUPPORTED_MEDIA_TYPE);
