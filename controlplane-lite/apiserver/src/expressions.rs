@@ -1,10 +1,9 @@
-//! Expressions of admission: those of policies, and of the conditions of policies and webhooks. What they may refer to, how
-//! they are compiled, and how they are evaluated for a request (`k8s.io/apiserver/pkg/admission/plugin/cel`).
+//! Expressions of admission: those of policies, and of the conditions of policies and webhooks. What they may refer to,
+//! how they are compiled, and how they are evaluated for a request (`k8s.io/apiserver/pkg/admission/plugin/cel`).
 //!
-//! [`declared`] has the types of variables, [`compile`] makes programs and says what is wrong with a text, [`input`] gives
-//! variables their values, [`authorizer`] answers what expressions ask of it, [`typecheck`] says
-//! what does not fit the types of objects. All of it is pure but for what a view is
-//! asked.
+//! [`declared`] has the types of variables, [`compile`] makes programs and says what is wrong with a text, [`input`]
+//! gives variables their values, [`authorizer`] answers what expressions ask of it, [`typecheck`] says what does not
+//! fit the types of objects. All of it is pure but for what a view is asked.
 
 mod authorizer;
 mod check;

@@ -28,8 +28,8 @@ pub(crate) fn check() -> Arc<ExpressionCheck> {
     })
 }
 
-/// The variables of the policy that is being checked: each expression comes with all that it may use, which are compiled
-/// once.
+/// The variables of the policy that is being checked: each expression comes with all that it may use, which are
+/// compiled once.
 #[derive(Default)]
 struct Known {
     params: bool,

@@ -1,4 +1,5 @@
-//! The objects that a binding gives its policy as parameters (`CollectParams` of `policy/generic/policy_dispatcher.go`).
+//! The objects that a binding gives its policy as parameters (`CollectParams` of
+//! `policy/generic/policy_dispatcher.go`).
 
 use std::sync::Arc;
 
