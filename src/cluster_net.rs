@@ -20,6 +20,9 @@ use crate::node::UsageError;
 /// How long a start waits for the cluster's word: pods that run already must not wait for an API server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The ServiceCIDR of the API server's own flag (upstream's `DefaultServiceCIDRName`).
+const DEFAULT_RANGES: &str = "kubernetes";
+
 /// What a cluster says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Networks {
@@ -61,7 +64,7 @@ pub async fn resolve(net: &ClusterNet, typed: &[String], client: &Client, file: 
 async fn fetch(client: &Client) -> kube::Result<Networks> {
     let ranges = Api::<ServiceCIDR>::all(client.clone()).list(&ListParams::default()).await;
     let services = match ranges {
-        Ok(ranges) => ranges.items.into_iter().filter_map(|range| range.spec?.cidrs).flatten().collect(),
+        Ok(ranges) => first_first(ranges.items),
         // Older than v1.33, or not for this client's eyes.
         Err(kube::Error::Api(status)) if [403, 404].contains(&status.code) => Vec::new(),
         Err(error) => return Err(error),
@@ -73,6 +76,12 @@ async fn fetch(client: &Client) -> kube::Result<Networks> {
         Err(error) => return Err(error),
     };
     Ok(Networks { services, dns })
+}
+
+/// The ranges of these objects, those that the cluster began with before all that were added since.
+fn first_first(mut ranges: Vec<ServiceCIDR>) -> Vec<String> {
+    ranges.sort_by_key(|range| range.metadata.name.as_deref() != Some(DEFAULT_RANGES));
+    ranges.into_iter().filter_map(|range| range.spec?.cidrs).flatten().collect()
 }
 
 /// What the node takes, and what it should be told about that.
@@ -110,6 +119,8 @@ fn decide(given: &ClusterNet, typed: Typed, told: &Networks) -> Result<(ClusterN
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
     use super::*;
 
     fn net(range: &str, dns: Option<&str>) -> ClusterNet {
@@ -135,6 +146,16 @@ mod tests {
         // Of two families the one that is spoken.
         let (taken, _) = decide(&usual, nothing, &told(&["fd00::/108", "10.96.0.0/12"], Some("fd00::a"))).unwrap();
         assert_eq!((taken.service_cluster_ip_range.as_str(), taken.cluster_dns), ("10.96.0.0/12", None));
+    }
+
+    #[test]
+    fn a_range_that_was_added_is_not_the_first() {
+        let range = |name: &str, cidr: &str| {
+            let object = json!({"metadata": {"name": name}, "spec": {"cidrs": [cidr]}});
+            serde_json::from_value::<ServiceCIDR>(object).unwrap()
+        };
+        let ranges = vec![range("added", "10.99.0.0/24"), range("kubernetes", "10.96.0.0/16")];
+        assert_eq!(first_first(ranges), ["10.96.0.0/16", "10.99.0.0/24"]);
     }
 
     #[test]

@@ -277,6 +277,22 @@ pub struct Taint {
     pub key: String,
 }
 
+/// `networking.k8s.io/v1` ServiceCIDR
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ServiceCIDR {
+    /// `spec`
+    pub spec: ServiceCidrSpec,
+}
+
+/// `spec` of a ServiceCIDR
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ServiceCidrSpec {
+    /// `cidrs`
+    pub cidrs: Vec<String>,
+}
+
 /// `v1` Namespace
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]

@@ -7,12 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use futures::FutureExt as _;
 use kube::Client;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{EndpointSlice, Namespace, Node, Service};
+use crate::api::{EndpointSlice, Namespace, Node, Service, ServiceCIDR};
+use crate::cidr::Cidr4;
 use crate::informer::{Change, Ended, Informer, Metrics, ObjectName};
 use crate::snapshot::ServiceName;
 use crate::snapshot::convert::LABEL_SERVICE_NAME;
@@ -28,6 +30,8 @@ pub struct Batch {
     pub node: Option<Option<Arc<Node>>>,
     /// Namespaces, and whether they are there.
     pub namespaces: BTreeMap<Arc<str>, bool>,
+    /// All networks of Services that the cluster names, when they changed.
+    pub service_ranges: Option<BTreeSet<Cidr4>>,
     /// Whether a list of all Services was completed with this batch.
     pub services_listed: bool,
     /// Whether a list of all EndpointSlices was completed with this batch.
@@ -106,6 +110,7 @@ struct Known {
     /// A node that was never there is not one that is gone.
     node: Mutex<bool>,
     namespaces: Mutex<BTreeSet<ObjectName>>,
+    service_ranges: Mutex<HashMap<ObjectName, Vec<Cidr4>>>,
 }
 
 /// The watches; clones are the same ones.
@@ -125,7 +130,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Will watch Services, EndpointSlices and the node of this name.
+    /// Will watch Services, EndpointSlices, the node of this name, and, where that is allowed, the networks of Services.
     #[must_use]
     pub fn new(client: Client, node_name: impl Into<String>, metrics: Metrics) -> Self {
         Self {
@@ -169,10 +174,8 @@ impl Cluster {
             tokio::select! {
                 () = self.joined.notified() => if !lock(&self.joining).is_empty() { break },
                 Some(ended) = watches.join_next() => match ended {
-                    Ok(Ended::Forbidden) => {
-                        tracing::info!("namespaces may not be watched: pods' names are answered in any");
-                    }
-                    Ok(Ended::Unwanted) => {}
+                    Ok((told, Ended::Forbidden)) => tracing::info!("{told}"),
+                    Ok((_, Ended::Unwanted)) => {}
                     // As it would without a task of its own.
                     Err(error) => std::panic::resume_unwind(error.into_panic()),
                 },
@@ -182,18 +185,26 @@ impl Cluster {
         watches.shutdown().await;
     }
 
-    fn watches(&self) -> JoinSet<Ended> {
+    /// Each tells, at its end, what it means that it was refused.
+    fn watches(&self) -> JoinSet<(&'static str, Ended)> {
+        const REFUSED: &str = "not watched any more";
         let mut watches = JoinSet::new();
         let told = || (self.publisher.clone(), Arc::clone(&self.known));
         let services = Informer::all(self.client.clone(), self.metrics.clone());
-        watches.spawn(services.run(publish_services(told())));
+        watches.spawn(services.run(publish_services(told())).map(|ended| (REFUSED, ended)));
         let slices = Informer::all(self.client.clone(), self.metrics.clone());
-        watches.spawn(slices.run(publish_slices(told())));
+        watches.spawn(slices.run(publish_slices(told())).map(|ended| (REFUSED, ended)));
         let node = Informer::named(self.client.clone(), self.metrics.clone(), &self.node_name);
-        watches.spawn(node.run(publish_node(told())));
+        watches.spawn(node.run(publish_node(told())).map(|ended| (REFUSED, ended)));
+        let ranges = Informer::all(self.client.clone(), self.metrics.clone()).optional();
+        let ranges = ranges.run(publish_service_ranges(told()));
+        let told_of = "ServiceCIDRs may not be watched, or there are none: ranges that are added later are not known";
+        watches.spawn(ranges.map(move |ended| (told_of, ended)));
         if self.namespaces {
             let namespaces = Informer::all(self.client.clone(), self.metrics.clone()).optional();
-            watches.spawn(namespaces.run(publish_namespaces(told())));
+            let namespaces = namespaces.run(publish_namespaces(told()));
+            let told_of = "namespaces may not be watched: pods' names are answered in any";
+            watches.spawn(namespaces.map(move |ended| (told_of, ended)));
         }
         watches
     }
@@ -278,6 +289,29 @@ fn publish_node((publisher, known): Told) -> impl FnMut(Change<Node>) -> bool + 
         };
         *known = node.is_some();
         publisher.publish(|batch| batch.node = Some(node.clone()));
+        true
+    }
+}
+
+fn publish_service_ranges((publisher, known): Told) -> impl FnMut(Change<ServiceCIDR>) -> bool + Send {
+    move |change| {
+        let mut known = lock(&known.service_ranges);
+        let all = |known: &HashMap<_, Vec<Cidr4>>| known.values().flatten().copied().collect::<BTreeSet<_>>();
+        let before = all(&known);
+        let listed = matches!(change, Change::Listed(_));
+        match change {
+            // Of two families the one that is spoken.
+            Change::Applied(name, range) => {
+                known.insert(name, range.spec.cidrs.iter().filter_map(|text| text.parse().ok()).collect());
+            }
+            Change::Deleted(name) => drop(known.remove(&name)),
+            Change::Listed(listed) => known.retain(|name, _| listed.contains(name)),
+        }
+        let after = all(&known);
+        // One who subscribed since knows nothing.
+        if listed || before != after {
+            publisher.publish(|batch| batch.service_ranges = Some(after.clone()));
+        }
         true
     }
 }

@@ -53,6 +53,7 @@ kinds! {
     Node "" "v1" "nodes",
     Namespace "" "v1" "namespaces",
     EndpointSlice "discovery.k8s.io" "v1" "endpointslices",
+    ServiceCIDR "networking.k8s.io" "v1" "servicecidrs",
 }
 
 /// Namespace (empty for what has none) and name of an object.
@@ -302,7 +303,7 @@ impl<T: Kind> Informer<T> {
         Self { config, scope: "one", ..Self::all(client, metrics) }
     }
 
-    /// Ends with [`Ended::Forbidden`] where we may not watch, instead of trying on.
+    /// Ends with [`Ended::Forbidden`] where we may not watch or there is nothing of the kind, instead of trying on.
     #[must_use]
     pub fn optional(self) -> Self {
         Self { optional: true, ..self }
@@ -315,9 +316,9 @@ impl<T: Kind> Informer<T> {
         let watch_of = WatchLabels { resource, scope: self.scope };
         let api = Api::<Item<T>>::all(self.client);
         // Asked beforehand, since the watcher would warn of what is no fault here.
-        if self.optional
-            && matches!(api.list(&ListParams::default().limit(1)).await, Err(kube::Error::Api(status)) if status.code == 403)
-        {
+        let refused =
+            |error: &kube::Error| matches!(error, kube::Error::Api(status) if REFUSALS.contains(&status.code));
+        if self.optional && api.list(&ListParams::default().limit(1)).await.is_err_and(|error| refused(&error)) {
             return Ended::Forbidden;
         }
         let mut stream = watch(api, self.config).default_backoff().boxed();
@@ -379,14 +380,17 @@ fn applied<T: Kind>(item: Item<T>, metrics: &Metrics) -> Option<Change<T>> {
     }
 }
 
+/// We may not, and: there are no such objects (an older cluster).
+const REFUSALS: [u16; 2] = [403, 404];
+
 fn is_forbidden(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(source)
     | watcher::Error::WatchStartFailed(source)
     | watcher::Error::WatchFailed(source)) = error
     else {
-        return matches!(error, watcher::Error::WatchError(status) if status.code == 403);
+        return matches!(error, watcher::Error::WatchError(status) if REFUSALS.contains(&status.code));
     };
-    matches!(source, kube::Error::Api(status) if status.code == 403)
+    matches!(source, kube::Error::Api(status) if REFUSALS.contains(&status.code))
 }
 
 #[cfg(test)]

@@ -240,6 +240,14 @@ impl Ruleset {
         changed
     }
 
+    /// Drops what goes to addresses of these networks that no Service has from now on; tells whether that is a change.
+    /// Then the table has to be compared as a whole.
+    pub fn set_service_cidrs(&mut self, service_cidrs: Vec<Cidr4>) -> bool {
+        let changed = self.node.service_cidrs != service_cidrs;
+        self.node.service_cidrs = service_cidrs;
+        changed
+    }
+
     /// The whole table.
     #[must_use]
     pub fn table(&self) -> Table {

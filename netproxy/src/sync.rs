@@ -103,6 +103,8 @@ pub struct Proxy<B, C> {
     pod_cidr: PodCidr,
     /// Pods' traffic and networks as they were named.
     named: (LocalTraffic, Vec<Cidr4>),
+    /// Services' networks as they were named.
+    named_ranges: Vec<Cidr4>,
     /// Whether this node's part of the pod network is known, where that matters.
     pod_cidr_known: bool,
     full_sync_at: Instant,
@@ -137,6 +139,7 @@ where
     pub fn new(inputs: ProxyInputs<B, C>) -> Self {
         let addresses = inputs.node.node_port_addresses.clone();
         let named = (inputs.node.local.clone(), inputs.node.masquerade_outbound.clone());
+        let named_ranges = inputs.node.service_cidrs.clone();
         Self {
             node_name: inputs.node_name,
             node_ips: inputs.node.node_ips.clone(),
@@ -153,6 +156,7 @@ where
             periods: inputs.periods,
             pod_cidr: inputs.pod_cidr,
             named,
+            named_ranges,
             pod_cidr_known: inputs.pod_cidr != PodCidr::IsLocal,
             full_sync_at: Instant::now() + FULL_SYNC_PERIOD,
             backoff: BACKOFF_FIRST,
@@ -242,6 +246,17 @@ where
                 self.health.set_node_eligible(eligible);
                 self.state.apply(Change::Zone(zone));
                 self.follow_pod_cidr(pod_cidr);
+            }
+            Event::ServiceRanges(told) => {
+                let mut ranges = self.named_ranges.clone();
+                for range in told {
+                    if !ranges.iter().any(|other| other.covers(range)) {
+                        ranges.push(range);
+                    }
+                }
+                if self.ruleset.set_service_cidrs(ranges) {
+                    self.applied = false;
+                }
             }
             Event::Change(change, trigger) => {
                 match &change {

@@ -18,6 +18,7 @@ use auth::authz::Attributes;
 use scheme::access::str_at;
 use scheme::{FieldErrors, Kind, Scheme};
 
+mod admin_access;
 mod certificates;
 mod chain;
 mod context;

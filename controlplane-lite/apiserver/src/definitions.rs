@@ -25,7 +25,7 @@ use storage::watch_cache::{Filter, WatchItem, WatchRequest, WatchStart};
 pub mod cleanup;
 mod conversion;
 mod kinds;
-mod review;
+pub(crate) mod review;
 mod rules;
 mod status;
 

@@ -11,7 +11,7 @@ use scheme::decode::decode;
 use scheme::selector::selectable_fields;
 use scheme::strategy::{Context, Requester};
 use scheme::{FieldValidation, Kind, MediaType, convert, table};
-use serde_json::Value;
+use serde_json::{Value, json};
 use storage::{EventKind, Object, Revision, encode_stored};
 
 use crate::allocate::Cidr;
@@ -86,6 +86,18 @@ pub fn links(data: &[u8]) {
 /// What a webhook answers: who only judges changes nothing, and whatever is told of it names the webhook.
 pub fn webhook_answer(body: &[u8]) {
     crate::admission::webhooks::read_answer(body);
+}
+
+/// The answer of a conversion webhook: what is taken of it is the object that was asked for, with its metadata.
+pub fn conversion_answer(body: &[u8]) {
+    let original = json!({"apiVersion": "e.com/v1", "kind": "W", "metadata": {"name": "a", "uid": "u"}});
+    for version in ["v1", "v1beta1"] {
+        let converted = crate::definitions::review::converted(version, "1", "e.com/v2", &[original.clone()], body);
+        for object in converted.into_iter().flatten() {
+            assert_eq!((&object["apiVersion"], &object["kind"]), (&json!("e.com/v2"), &json!("W")));
+            assert_eq!((&object["metadata"]["name"], &object["metadata"]["uid"]), (&json!("a"), &json!("u")));
+        }
+    }
 }
 
 /// The range of Services' addresses.

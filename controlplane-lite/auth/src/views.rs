@@ -122,6 +122,11 @@ impl NodeView for ClusterViews {
         let value = self.object("storage.k8s.io", "volumeattachments", ("", attachment), storage::Object::value)?;
         Some(value["spec"]["nodeName"].as_str()?.to_owned())
     }
+
+    fn slice_node(&self, slice: &str) -> Option<String> {
+        let value = self.object("resource.k8s.io", "resourceslices", ("", slice), storage::Object::value)?;
+        Some(value["spec"]["nodeName"].as_str()?.to_owned())
+    }
 }
 
 impl Lookup for ClusterViews {

@@ -156,13 +156,6 @@ impl Evaluator {
         }
     }
 
-    /// Whether an update of an object frees something, or may: the quotas of its namespace are counted anew. A deleted
-    /// object always does (`pkg/controller/resourcequota/resource_quota_monitor.go`, `UpdateFilter`).
-    #[must_use]
-    pub fn frees(&self, old: &Measured, new: &Measured) -> bool {
-        !matches!(self, Self::Count { .. }) && old != new
-    }
-
     /// What an object uses.
     #[must_use]
     pub fn measure(&self, object: &Value) -> Measured {

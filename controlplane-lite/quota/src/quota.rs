@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::amounts::{Amounts, add, read, to_value};
+use crate::amounts::{Amounts, add, grown, read, to_value};
 use crate::evaluator::Evaluator;
 use crate::measured::Measured;
 use crate::pod::list;
@@ -78,6 +78,18 @@ impl Quota {
         used
     }
 
+    /// What a change of an object, or its end, leaves to others.
+    #[must_use]
+    pub fn freed(&self, old: &Measured, new: Option<&Measured>, now: Timestamp) -> Amounts {
+        let usage = |object: Option<&Measured>, at| {
+            object.filter(|object| self.selects(object)).map(|object| object.usage(at)).unwrap_or_default()
+        };
+        // Nobody is told when a pod's time is over: it is still charged.
+        let mut freed = grown(&usage(Some(old), Timestamp::MIN), &usage(new, now));
+        freed.retain(|name, quantity| !quantity.is_zero() && self.wanted.contains_key(name));
+        freed
+    }
+
     /// The status to write, when `counted` was found; nothing if it is there already. What could not be counted stays.
     #[must_use]
     pub fn next_status(&self, counted: &Amounts) -> Option<Value> {
@@ -130,6 +142,19 @@ mod tests {
         let used = quota.count(&pods, &measured, now);
         assert_eq!(to_value(&used), json!({"pods": "2", "requests.cpu": "600m"}));
         assert_eq!(to_value(&quota.count(&pods, [], now)), json!({"pods": "0", "requests.cpu": "0"}));
+    }
+
+    #[test]
+    fn what_goes_or_ends_is_left_to_others() {
+        let quota = Quota::read(&quota());
+        let measure = |phase: &str| Evaluator::Pods.measure(&pod(phase));
+        let freed = |old: &str, new: Option<&str>| {
+            to_value(&quota.freed(&measure(old), new.map(measure).as_ref(), Timestamp::UNIX_EPOCH))
+        };
+        assert_eq!(freed("Running", None), json!({"pods": "1", "requests.cpu": "300m"}));
+        assert_eq!(freed("Running", Some("Succeeded")), json!({"pods": "1", "requests.cpu": "300m"}));
+        assert_eq!(freed("Pending", Some("Running")), json!({}));
+        assert_eq!(freed("Failed", None), json!({}));
     }
 
     #[test]

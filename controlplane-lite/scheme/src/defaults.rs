@@ -8,4 +8,5 @@ pub mod extensions;
 pub mod flowcontrol;
 pub mod network;
 pub mod pod;
+pub mod resource;
 pub mod workloads;

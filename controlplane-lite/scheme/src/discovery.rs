@@ -283,6 +283,9 @@ fn aggregated_resource(kind: &Kind) -> Value {
 }
 
 #[cfg(test)]
+mod upstream;
+
+#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;

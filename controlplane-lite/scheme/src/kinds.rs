@@ -10,6 +10,7 @@ mod extensions;
 mod flowcontrol;
 mod hidden;
 mod policy;
+mod resource;
 mod reviews;
 mod storage;
 
@@ -38,5 +39,6 @@ pub static ALL: &[&[KindInfo]] = &[
     policy::NODE,
     policy::DISCOVERY,
     flowcontrol::FLOWCONTROL,
+    resource::RESOURCE,
     hidden::BODIES,
 ];

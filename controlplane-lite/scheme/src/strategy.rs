@@ -20,6 +20,7 @@ mod flowcontrol;
 mod network;
 mod pod;
 mod policy;
+mod resource;
 mod storage;
 mod subresource;
 mod workloads;
@@ -33,6 +34,7 @@ pub(crate) use flowcontrol::*;
 pub(crate) use network::*;
 pub(crate) use pod::*;
 pub(crate) use policy::*;
+pub(crate) use resource::*;
 pub(crate) use storage::*;
 pub(crate) use workloads::*;
 

@@ -14,6 +14,7 @@ mod duration;
 pub mod flowcontrol;
 mod format;
 pub mod policy;
+pub mod resource;
 pub mod storage;
 pub mod workloads;
 

@@ -26,6 +26,7 @@ pub mod pod_status;
 pub mod quota;
 pub mod rbac;
 pub mod resize;
+pub mod resource;
 mod security;
 pub mod storage;
 pub mod update;

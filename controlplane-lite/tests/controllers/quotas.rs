@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, LimitRange, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service,
 };
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, from_value, json};
 
 use crate::cluster::{Cluster, config};
@@ -125,6 +125,42 @@ async fn scopes_tell_pods_apart() {
     let ended = json!({"status": {"phase": "Succeeded"}});
     c.api::<Pod>().patch_status("e", &PatchParams::default(), &Patch::Merge(&ended)).await.unwrap();
     uses(&c, "ends", json!({"pods": "0"})).await;
+}
+
+/// What is given back for objects that go must not be what others are charged for just then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_is_never_more_than_the_quota_allows() {
+    const MOST: usize = 4;
+    let c = Cluster::start(config()).await;
+    // The root certificate is one of them.
+    quota(&c, "q", json!({"hard": {"count/configmaps": MOST.to_string()}})).await;
+    uses(&c, "q", json!({"count/configmaps": "1"})).await;
+    let racing = (0..8).map(|task| {
+        let api: Api<ConfigMap> = c.api();
+        tokio::spawn(async move {
+            let mut made = 0;
+            for n in 0..60 {
+                let map = from_value(json!({"metadata": {"name": format!("m{task}-{n}")}})).unwrap();
+                match api.create(&PostParams::default(), &map).await {
+                    Ok(map) => {
+                        made += 1;
+                        let there = api.list(&ListParams::default()).await.unwrap().items.len();
+                        assert!(there <= MOST, "{there} where {MOST} are allowed");
+                        api.delete(&map.metadata.name.unwrap(), &DeleteParams::default()).await.unwrap();
+                    }
+                    Err(kube::Error::Api(status)) if status.code == 403 || status.code == 409 => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            made
+        })
+    });
+    let mut made = 0;
+    for task in futures::future::join_all(racing).await {
+        made += task.unwrap();
+    }
+    assert!(made > MOST, "only {made} were made: nothing was given back");
+    uses(&c, "q", json!({"count/configmaps": "1"})).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

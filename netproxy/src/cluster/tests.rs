@@ -91,6 +91,26 @@ fn the_node_is_gone_when_a_list_has_none() {
     assert_eq!(take(&subscription).node, Some(None));
 }
 
+#[test]
+fn networks_of_services_come_and_go() {
+    let publisher = Publisher::default();
+    let subscription = publisher.subscribe();
+    let mut ranges = publish_service_ranges((publisher, Arc::default()));
+    let range = |cidrs: &[&str]| serde_json::from_value(json!({"spec": {"cidrs": cidrs}})).unwrap();
+    let seen = || take(&subscription).service_ranges.map(|all| all.iter().map(Cidr4::to_string).collect::<Vec<_>>());
+    ranges(Change::Applied(name("kubernetes"), range(&["10.43.0.0/16", "fd00::/108"])));
+    ranges(Change::Applied(name("added"), range(&["10.99.0.0/24"])));
+    assert_eq!(seen().unwrap(), ["10.43.0.0/16", "10.99.0.0/24"]);
+    ranges(Change::Applied(name("added"), range(&["10.99.0.0/24"])));
+    assert_eq!(seen(), None, "its status changed");
+    ranges(Change::Listed([name("kubernetes")].into()));
+    assert_eq!(seen().unwrap(), ["10.43.0.0/16"]);
+    ranges(Change::Listed([name("kubernetes")].into()));
+    assert_eq!(seen().unwrap(), ["10.43.0.0/16"], "for one who came since");
+    ranges(Change::Deleted(name("kubernetes")));
+    assert_eq!(seen().unwrap(), [] as [&str; 0]);
+}
+
 /// An API with these Services, which counts how often they are listed.
 fn api(services: &Arc<Mutex<Vec<&'static str>>>, lists: &Arc<Mutex<usize>>) -> Client {
     let (services, lists) = (Arc::clone(services), Arc::clone(lists));

@@ -46,6 +46,9 @@ impl SharedZone {
         for (namespace, exists) in &batch.namespaces {
             state.zone.set_namespace(namespace, *exists);
         }
+        if let Some(ranges) = &batch.service_ranges {
+            state.zone.set_service_ranges(ranges.iter().copied().collect());
+        }
         if batch.namespaces_listed {
             state.zone.namespaces_are_known();
         }

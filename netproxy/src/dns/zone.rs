@@ -72,6 +72,8 @@ pub struct Zone {
     server: Ipv4Addr,
     /// Networks whose reverse names are ours.
     reverse: Vec<Cidr4>,
+    /// More of them: Services' networks, as the cluster says.
+    service_ranges: Vec<Cidr4>,
     namespaces: BTreeMap<Arc<str>, Namespace>,
     /// The namespaces there are, and whether all of them are known.
     known_namespaces: BTreeSet<Arc<str>>,
@@ -90,6 +92,7 @@ impl Zone {
             suffix,
             server,
             reverse,
+            service_ranges: Vec::new(),
             namespaces: BTreeMap::new(),
             known_namespaces: BTreeSet::new(),
             namespaces_known: false,
@@ -104,6 +107,11 @@ impl Zone {
         } else {
             self.known_namespaces.remove(name);
         }
+    }
+
+    /// Takes in which networks the cluster says its Services have: reverse names there are ours, too.
+    pub fn set_service_ranges(&mut self, ranges: Vec<Cidr4>) {
+        self.service_ranges = ranges;
     }
 
     /// From now on, namespaces that were not told do not exist.
@@ -179,7 +187,7 @@ impl Zone {
     /// The address that a reverse name of ours stands for.
     fn covered_address(&self, labels: &[String]) -> Option<Ipv4Addr> {
         let address = reverse_address(labels)?;
-        self.reverse.iter().any(|network| network.contains(address)).then_some(address)
+        self.reverse.iter().chain(&self.service_ranges).any(|network| network.contains(address)).then_some(address)
     }
 
     /// Answers a question about a name that the zone covers.

@@ -1,6 +1,8 @@
 //! What changed in the cluster → [`Event`]s on a channel, converted to the compact form that the
 //! proxy keeps. While the channel is full, changes wait in the subscription, object by object.
 
+use std::collections::BTreeSet;
+
 use tokio::sync::mpsc;
 
 use crate::api::Node;
@@ -26,6 +28,8 @@ pub enum Event {
         /// Its part of the pod network.
         pod_cidr: Option<Cidr4>,
     },
+    /// The networks that the cluster says its Services have.
+    ServiceRanges(BTreeSet<Cidr4>),
 }
 
 /// Passes on what changes until nobody receives any more.
@@ -45,6 +49,7 @@ fn convert<'a>(batch: &'a Batch, node_name: &'a str) -> impl Iterator<Item = Eve
         Some(node) => Event::Node { zone: zone(node), eligible: is_eligible(node), pod_cidr: pod_cidr(node) },
         None => Event::Node { zone: None, eligible: false, pod_cidr: None },
     });
+    let ranges = batch.service_ranges.iter().cloned().map(Event::ServiceRanges);
     let services = batch.services.iter().map(|(name, service)| match service {
         Some(service) => Event::Change(Change::Service(name.clone(), service_ports(service)), None),
         None => Event::Change(Change::ServiceGone(name.clone()), None),
@@ -62,7 +67,10 @@ fn convert<'a>(batch: &'a Batch, node_name: &'a str) -> impl Iterator<Item = Eve
     // After the objects themselves: what is listed is complete.
     let listed =
         [batch.services_listed.then_some(Change::ServicesListed), batch.slices_listed.then_some(Change::SlicesListed)];
-    node.chain(services).chain(slices).chain(listed.into_iter().flatten().map(|change| Event::Change(change, None)))
+    node.chain(ranges)
+        .chain(services)
+        .chain(slices)
+        .chain(listed.into_iter().flatten().map(|change| Event::Change(change, None)))
 }
 
 fn zone(node: &Node) -> Option<Box<str>> {

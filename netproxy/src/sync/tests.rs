@@ -368,6 +368,27 @@ async fn waits_for_the_nodes_part_of_the_pod_network_and_follows_it() {
     harness.stop().await;
 }
 
+/// As upstream (`OnServiceCIDRsChanged` in `pkg/proxy/nftables/proxier.go`).
+#[tokio::test(start_paused = true)]
+async fn addresses_of_a_range_that_is_added_later_lead_nowhere_without_a_service() {
+    let harness = synced(FakeNft::default(), Protocol::Tcp, &[1]).await;
+    let drops = |h: &Harness, net: &str| {
+        let rules = h.nft.table().unwrap().chains["cluster-ips-check"].rules.clone();
+        rules.iter().any(|rule| crate::nft::render::rule_text(rule).contains(&format!("ip daddr {net} drop")))
+    };
+    let ranges = |texts: &[&str]| Event::ServiceRanges(texts.iter().map(|text| text.parse().unwrap()).collect());
+    assert!(drops(&harness, "10.43.0.0/16"));
+    let writes = harness.nft.transactions().len();
+    harness.changes.send(ranges(&["10.43.0.0/16", "10.99.0.0/24"])).await.unwrap();
+    harness.until("the range", |h| drops(h, "10.43.0.0/16") && drops(h, "10.99.0.0/24")).await;
+    assert_eq!(harness.nft.transactions().len(), writes + 1);
+    assert!(harness.serves(1));
+    // The node's own word stays, whoever says nothing.
+    harness.changes.send(ranges(&[])).await.unwrap();
+    harness.until("no range", |h| drops(h, "10.43.0.0/16") && !drops(h, "10.99.0.0/24")).await;
+    harness.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_service_that_is_too_large_is_told_and_counted() {
     let harness = synced(FakeNft::default(), Protocol::Tcp, &[1]).await;

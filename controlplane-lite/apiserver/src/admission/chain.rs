@@ -73,6 +73,7 @@ fn builtin() -> Vec<Plugin> {
         Plugin::validating("DenyServiceExternalIPs", optional::external_ips),
         Plugin::mutating("PodTopologyLabels", on_nodes::label),
         Plugin::validating("PodResizeValidator", on_nodes::resize),
+        Plugin::validating("AdminAccess", admin_access::validate),
         Plugin::validating("Unbuilt", unbuilt::validate),
     ]
 }
@@ -110,6 +111,8 @@ const ABSENT: [&str; 10] = [
     "PodGroupWorkloadExists",
     "PodTolerationRestriction",
 ];
+/// Those that are no plugins of upstream's, and cannot be chosen.
+const OWN: [&str; 2] = ["AdminAccess", "Unbuilt"];
 /// Those whose place is that of [`Chain::new`]'s `more`.
 const POLICIES: [&str; 4] =
     ["MutatingAdmissionPolicy", "MutatingAdmissionWebhook", "ValidatingAdmissionPolicy", "ValidatingAdmissionWebhook"];
@@ -129,7 +132,7 @@ impl Selection {
     pub fn problems(&self) -> Vec<String> {
         let known: Vec<&str> = builtin().iter().chain(&last()).map(|plugin| plugin.name).collect();
         let has = |name: &str, all: &[&str]| all.contains(&name);
-        let is_known = |name: &str| name != "Unbuilt" && has(name, &known) || has(name, &POLICIES);
+        let is_known = |name: &str| !has(name, &OWN) && has(name, &known) || has(name, &POLICIES);
         let mut problems = Vec::new();
         for name in &self.enable {
             if has(name, &ABSENT) {

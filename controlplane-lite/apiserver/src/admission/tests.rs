@@ -396,6 +396,7 @@ fn the_chain_is_in_upstreams_order() {
             ("DefaultIngressClass", true, false),
             ("PodTopologyLabels", true, false),
             ("PodResizeValidator", false, true),
+            ("AdminAccess", false, true),
             ("Unbuilt", false, true),
             ("Webhook", false, true),
             ("ResourceQuota", false, true),

@@ -7,7 +7,7 @@ use super::{Operation, Refusal, Request, View};
 use crate::warnings;
 
 /// Kinds that this control plane stores, and what does not happen.
-const KINDS: [(&str, &str, &str); 12] = [
+const KINDS: [(&str, &str, &str); 15] = [
     ("", "replicationcontrollers", "ReplicationController has no controller here: no pods will be made"),
     ("", "persistentvolumeclaims", "PersistentVolumeClaim has no controller here: only a claim bound by hand is used"),
     ("apps", "daemonsets", "DaemonSet has no controller here: no pods will be made"),
@@ -30,7 +30,14 @@ const KINDS: [(&str, &str, &str); 12] = [
         "Ingress has no controller here, unless one is installed: nothing will be routed",
     ),
     ("networking.k8s.io", "networkpolicies", "NetworkPolicy is not enforced by copepod's network: all traffic passes"),
+    ("resource.k8s.io", "deviceclasses", "DeviceClass has no use here: no device will be allocated"),
     ("resource.k8s.io", "resourceclaims", "ResourceClaim has no controller here: nothing will be allocated"),
+    (
+        "resource.k8s.io",
+        "resourceclaimtemplates",
+        "ResourceClaimTemplate has no controller here: no claims will be made",
+    ),
+    ("resource.k8s.io", "resourceslices", "ResourceSlice has no use here: no device will be allocated"),
     ("storage.k8s.io", "volumeattachments", "VolumeAttachment has no controller here: nothing will be attached"),
 ];
 
@@ -47,6 +54,9 @@ pub(super) fn validate(request: &Request<'_>, object: Option<&Value>, _: &dyn Vi
     }
     if request.is("", "pods") && object["spec"]["hostUsers"] == false {
         warnings::add("spec.hostUsers: false: copepod's nodes have no user namespaces and refuse such a pod");
+    }
+    if request.is("", "pods") && object["spec"]["resourceClaims"].as_array().is_some_and(|claims| !claims.is_empty()) {
+        warnings::add("spec.resourceClaims: copepod's nodes have no dynamic resources and refuse such a pod");
     }
     Ok(())
 }

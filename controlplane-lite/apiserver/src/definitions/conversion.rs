@@ -79,7 +79,7 @@ impl Resolve for Endpoints<'_> {
     }
 }
 
-/// Whether an object is stored in a version: encoded objects begin with it.
+/// Whether an object is evidently stored in a version: most encoded objects begin with it.
 fn is_in(object: &Object, api_version: &str) -> bool {
     let rest = object.json_bytes().strip_prefix(b"{\"apiVersion\":\"");
     rest.and_then(|rest| rest.strip_prefix(api_version.as_bytes())).is_some_and(|rest| rest.first() == Some(&b'"'))
@@ -127,12 +127,18 @@ impl Call {
             objects.iter().enumerate().filter(|(_, object)| !is_in(object, &own)).map(|(place, _)| place).collect();
         waiting.reverse();
         while !waiting.is_empty() {
-            let (mut places, mut length) = (Vec::new(), 0);
+            let (mut places, mut values, mut length) = (Vec::new(), Vec::new(), 0);
             while let Some(place) = waiting.pop_if(|_| length < BATCH.0 && places.len() < BATCH.1) {
                 length += objects[place].json_bytes().len();
-                places.push(place);
+                let value = objects[place].value();
+                if str_at(&value, &["apiVersion"]) != own {
+                    places.push(place);
+                    values.push(value);
+                }
             }
-            let values = places.iter().map(|place| objects[*place].value()).collect();
+            if places.is_empty() {
+                continue;
+            }
             for (place, mut value) in places.iter().zip(self.all_turned(values, &own).await?) {
                 let before = &objects[*place];
                 let bytes = encode_stored(&mut value);

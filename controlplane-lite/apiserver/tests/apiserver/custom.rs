@@ -238,6 +238,10 @@ async fn versions_have_schemas_of_their_own() {
     assert_eq!((&made["apiVersion"], &made["spec"]), (&json!("example.com/v2"), &json!({"color": "red"})));
     let first = expect(get(&client, &format!("{}/a", path("v1"))).await, StatusCode::OK);
     assert_eq!((&first["apiVersion"], &first["spec"]), (&json!("example.com/v1"), &json!({"color": "red", "size": 1})));
+    let request = http::Request::get(path("v1")).body(kube::client::Body::empty()).unwrap();
+    let answer = client.send(request).await.unwrap();
+    let warning = answer.headers()["warning"].to_str().unwrap();
+    assert_eq!(warning, "299 - \"example.com/v1 Widget is deprecated; use example.com/v2 Widget\"");
     let group = expect(get(&client, "/apis/example.com").await, StatusCode::OK);
     assert_eq!(group["preferredVersion"]["version"], "v2");
 
@@ -440,4 +444,23 @@ async fn what_yaml_says_twice_is_told() {
     let twice = expect(twice, StatusCode::BAD_REQUEST);
     let said = "strict decoding error: duplicate field \"spec.color\", unknown field \"spec.x\"";
     assert!(twice["message"].as_str().unwrap().ends_with(said), "{twice}");
+}
+
+/// A body of another version or kind is told what it is not.
+#[tokio::test]
+async fn bodies_are_of_the_kind_of_their_path() {
+    let (_api, client) = start().await;
+    define(&client, &widgets(&json!({}))).await;
+    let version = json!({"apiVersion": "example.com/v2", "kind": "Widget", "metadata": {"name": "a"}});
+    let refused = expect(post(&client, &path("v1"), &version).await, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        refused["message"],
+        "the API version in the data (example.com/v2) does not match the expected API version (example.com/v1)"
+    );
+    let kind = json!({"apiVersion": "example.com/v1", "kind": "Other", "metadata": {"name": "a"}});
+    let refused = expect(post(&client, &path("v1"), &kind).await, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(
+        refused["message"],
+        "Widget.example.com \"a\" is invalid: kind: Invalid value: \"Other\": must be Widget"
+    );
 }

@@ -149,3 +149,22 @@ async fn kubectl_works_with_custom_resources() {
     let (ok, _) = kubectl.told(&["get", "widgets"], "").await;
     assert!(!ok);
 }
+
+/// A group whose name is that of a package of Go changes nothing of what is built in.
+#[tokio::test]
+async fn built_in_definitions_stay_what_they_are() {
+    let (_api, client) = start().await;
+    let before = v2(&client).await["definitions"]["io.k8s.api.apps.v1.Deployment"]["properties"].take();
+    let names = json!({"plural": "deployments", "singular": "deployment", "kind": "Deployment", "shortNames": null,
+        "categories": null});
+    let metadata = json!({"name": "deployments.apps.api.k8s.io",
+        "annotations": {"api-approved.kubernetes.io": "unapproved, a test"}});
+    let crd = widgets(&json!({"metadata": metadata, "spec": {"group": "apps.api.k8s.io", "names": names}}));
+    define(&client, &crd).await;
+    let after = v2(&client).await["definitions"]["io.k8s.api.apps.v1.Deployment"]["properties"].take();
+    assert_eq!(after, before);
+    let sent = json!({"metadata": {"name": "a"}, "status": {"phase": "x"}});
+    let path = "/apis/apps.api.k8s.io/v1/namespaces/default/deployments";
+    let made = expect(post(&client, path, &sent).await, StatusCode::CREATED);
+    assert_eq!(made["status"], Value::Null);
+}

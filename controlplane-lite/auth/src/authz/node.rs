@@ -24,6 +24,8 @@ pub trait NodeView: Send + Sync + std::fmt::Debug {
     fn any_volume(&self, word: &str, wanted: &dyn Fn(&Value) -> bool) -> bool;
     /// The node a VolumeAttachment is for.
     fn attachment_node(&self, attachment: &str) -> Option<String>;
+    /// The node a ResourceSlice is of.
+    fn slice_node(&self, slice: &str) -> Option<String>;
 }
 
 /// Authorizes kubelets; has no opinion about anyone else, and never denies.
@@ -95,6 +97,33 @@ impl NodeAuthorizer {
         }
     }
 
+    fn slice(&self, node: &str, attributes: &Attributes) -> Decision {
+        let Attributes { verb, name, subresource, field_selector, .. } = attributes;
+        if !subresource.is_empty() {
+            return no("cannot authorize ResourceSlice subresources");
+        }
+        match verb.as_str() {
+            // Of which node the new one is, NodeRestriction sees.
+            "create" => Decision::allow(""),
+            "get" | "update" | "patch" | "delete" if self.view.slice_node(name).is_some_and(|of| of == node) => {
+                Decision::allow("")
+            }
+            "get" | "update" | "patch" | "delete" => {
+                no(format!("no relationship found between node '{node}' and this object"))
+            }
+            "list" | "watch" | "deletecollection" if selects(field_selector, "spec.nodeName", node) => {
+                Decision::allow("")
+            }
+            "list" | "watch" | "deletecollection" => {
+                no("can only list/watch/deletecollection resourceslices with nodeName field selector")
+            }
+            _ => no(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, \
+                     delete, deletecollection",
+            ),
+        }
+    }
+
     fn decide(&self, node: &str, attributes: &Attributes) -> Decision {
         let Attributes { verb, resource, subresource, group, .. } = attributes;
         let reads = matches!(verb.as_str(), "get" | "list" | "watch");
@@ -132,6 +161,7 @@ impl NodeAuthorizer {
             | ("storage.k8s.io", "volumeattachments", _) => Some(no("can only get individual resources of this type")),
             ("coordination.k8s.io", "leases", "") => Some(lease(node, attributes)),
             ("storage.k8s.io", "csinodes", "") => Some(csi_node(node, attributes)),
+            ("resource.k8s.io", "resourceslices", _) => Some(self.slice(node, attributes)),
             ("", "nodes", "") => nodes(node, attributes),
             ("", "pods", _) => self.pods(node, attributes),
             _ => None,

@@ -24,17 +24,16 @@ use client::{Filter, ObjectKey, Objects, Observer, Sink, Store, Unreadable, refl
 /// How long the first list of a kind may take before the quota is tried again.
 const FIRST_LIST: Duration = Duration::from_secs(30);
 
-/// What became of an object in a namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Happened {
-    /// It is new: what it uses was charged.
-    Added,
-    /// It went, or uses something else.
-    Freed,
+/// What was heard of a resource in a namespace.
+pub(super) enum Heard<'h> {
+    /// One object is, or was, another one: its old and its new state, measured when somebody wants to know.
+    Changed(&'h dyn Fn() -> (Option<Measured>, Option<Measured>)),
+    /// Something is different.
+    Anything,
 }
 
 /// Hears what became of which resource's objects, and where.
-pub(super) type Hears = Arc<dyn Fn(&plan::Resource, &str, Happened) + Send + Sync>;
+pub(super) type Hears = Arc<dyn Fn(&plan::Resource, &str, &Heard<'_>) + Send + Sync>;
 
 /// By uid.
 type InNamespace = HashMap<String, Arc<Measured>>;
@@ -167,7 +166,7 @@ impl Counted {
         for kept in gone {
             let namespaces: Vec<String> = lock(&kept.namespaces).keys().cloned().collect();
             for namespace in namespaces {
-                (self.hears)(&kept.resource, &namespace, Happened::Freed);
+                (self.hears)(&kept.resource, &namespace, &Heard::Anything);
             }
         }
     }
@@ -232,8 +231,8 @@ struct Feed {
 }
 
 impl Feed {
-    fn tell(&self, namespace: &str, happened: Happened) {
-        (self.hears)(&self.kept.resource, namespace, happened);
+    fn tell(&self, namespace: &str, heard: &Heard<'_>) {
+        (self.hears)(&self.kept.resource, namespace, heard);
     }
 
     fn replace_all(&self, objects: impl Iterator<Item = (ObjectMeta, Measured)>, unreadable: &[Unreadable]) {
@@ -259,7 +258,7 @@ impl Feed {
         drop(namespaces);
         self.kept.synced.send_replace(true);
         for namespace in differ {
-            self.tell(&namespace, Happened::Freed);
+            self.tell(&namespace, &Heard::Anything);
         }
     }
 
@@ -269,22 +268,21 @@ impl Feed {
             let mut namespaces = lock(&self.kept.namespaces);
             namespaces.entry(namespace.to_owned()).or_default().insert(uid, Arc::new(measured.clone()))
         };
-        match before {
-            None => self.tell(namespace, Happened::Added),
-            Some(before) if *before != measured => self.tell(namespace, Happened::Freed),
-            Some(_) => {}
+        if before.as_deref() != Some(&measured) {
+            let changed = || (before.as_deref().cloned(), Some(measured.clone()));
+            self.tell(namespace, &Heard::Changed(&changed));
         }
     }
 
     fn take(&self, uid: &str) {
         let mut namespaces = lock(&self.kept.namespaces);
-        let holds = namespaces.iter_mut().find_map(|(namespace, of)| of.remove(uid).map(|_| namespace.clone()));
-        let Some(namespace) = holds else { return };
+        let holds = namespaces.iter_mut().find_map(|(namespace, of)| Some((namespace.clone(), of.remove(uid)?)));
+        let Some((namespace, old)) = holds else { return };
         if namespaces.get(&namespace).is_some_and(HashMap::is_empty) {
             namespaces.remove(&namespace);
         }
         drop(namespaces);
-        self.tell(&namespace, Happened::Freed);
+        self.tell(&namespace, &Heard::Changed(&|| (Some((*old).clone()), None)));
     }
 }
 

@@ -3,19 +3,23 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use quota::{Amounts, Evaluator, Quota, at_least};
+use quota::{Amounts, Evaluator, Quota};
 use serde_json::Value;
 
 /// Group and plural of a resource.
 pub type Resource = (String, String);
 
 /// How a count is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Count {
     /// As it is.
     Exact,
-    /// Only where it is more than the status says: what admission has charged may not be there yet.
-    Raise,
+    /// What admission has charged may not be there yet: the status goes down by what was freed alone, and never below
+    /// what is there.
+    AtLeast {
+        /// By what changed or went since the last count.
+        freed: Amounts,
+    },
 }
 
 /// The resources that a quota counts.
@@ -25,11 +29,13 @@ pub fn resources(quota: &Quota) -> BTreeSet<Resource> {
 }
 
 /// The status to write, if it is another one.
-pub fn next_status(quota: &Quota, mut counted: Amounts, count: Count) -> Option<Value> {
-    if count == Count::Raise {
-        let charged = quota.used.iter().filter(|(name, _)| counted.contains_key(*name));
-        let charged: Amounts = charged.map(|(name, used)| (name.clone(), *used)).collect();
-        at_least(&mut counted, &charged);
+pub fn next_status(quota: &Quota, mut counted: Amounts, count: &Count) -> Option<Value> {
+    if let Count::AtLeast { freed } = count {
+        for (name, now) in &mut counted {
+            let charged = quota.used.get(name).copied().unwrap_or(*now);
+            let left = freed.get(name).map_or(charged, |freed| charged - *freed);
+            *now = left.max(*now);
+        }
     }
     quota.next_status(&counted)
 }
@@ -67,15 +73,20 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_may_be_behind_only_raises() {
+    fn a_count_that_may_be_behind_gives_back_what_went_alone() {
         let quota = Quota::read(&json!({"spec": {"hard": {"pods": "5", "secrets": "5"}},
             "status": {"hard": {"pods": "5", "secrets": "5"}, "used": {"pods": "3", "secrets": "1"}}}));
-        let counted = quota::read(&json!({"pods": "2", "secrets": "2"}));
-        let used = |count| next_status(&quota, counted.clone(), count).unwrap()["used"].clone();
-        assert_eq!(used(Count::Exact), json!({"pods": "2", "secrets": "2"}));
-        assert_eq!(used(Count::Raise), json!({"pods": "3", "secrets": "2"}));
-        let fewer = quota::read(&json!({"pods": "2"}));
-        assert_eq!(next_status(&quota, fewer, Count::Raise), None);
+        let used = |counted: Value, count: Count| {
+            next_status(&quota, quota::read(&counted), &count).map(|status| status["used"].clone())
+        };
+        let at_least = |freed: Value| Count::AtLeast { freed: quota::read(&freed) };
+        let counted = json!({"pods": "1", "secrets": "2"});
+        assert_eq!(used(counted.clone(), Count::Exact), Some(json!({"pods": "1", "secrets": "2"})));
+        // Of three pods that were charged one went, and one is not there yet.
+        let one = at_least(json!({"pods": "1"}));
+        assert_eq!(used(counted.clone(), one.clone()), Some(json!({"pods": "2", "secrets": "2"})));
+        assert_eq!(used(counted, at_least(json!({}))), Some(json!({"pods": "3", "secrets": "2"})));
+        assert_eq!(used(json!({"pods": "3"}), one), None, "a cache that still shows it");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Counts for each quota and writes its status.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,14 +9,16 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Serv
 use kube::Api;
 use kube::api::PostParams;
 use quota::{Amounts, Evaluator, Quota, add};
+use serde::Serialize;
 use serde_json::{Value, to_value};
 use tokio::time::Instant;
 
-use super::objects::{Counted, Happened};
+use super::objects::{Counted, Heard, Hears};
 use super::plan::{self, Count, next_status, resources};
 use crate::Context;
+use crate::informers::Informers;
 use client::workqueue::{Next, SyncError, WorkQueue, spawn_workers};
-use client::{Change, ObjectKey, api_in};
+use client::{Change, ObjectKey, Store, api_in};
 
 /// How often everything is counted anew, whatever was heard (upstream's `--resource-quota-sync-period`).
 const RESYNC: Duration = Duration::from_secs(300);
@@ -32,8 +34,8 @@ const SETTLED: Duration = Duration::from_secs(5);
 enum Work {
     /// Count everything.
     Recount(ObjectKey),
-    /// See that what is there was charged.
-    Raise(ObjectKey),
+    /// Give back what was freed, and see that what is there was charged.
+    Adjust(ObjectKey),
     /// Count everything once nothing was charged for a while: a write may have failed after it was.
     Settle(ObjectKey),
 }
@@ -43,39 +45,22 @@ struct Shared {
     counted: Counted,
     /// When a quota was last written by somebody.
     written: Mutex<HashMap<ObjectKey, Instant>>,
+    /// What was freed and not given back yet.
+    freed: Arc<Mutex<HashMap<ObjectKey, Amounts>>>,
 }
 
 pub(crate) fn start(ctx: &Context) {
-    let queue = WorkQueue::new();
-    let (informers, sink) = (ctx.informers.clone(), queue.clone());
-    let hears = move |resource: &plan::Resource, namespace: &str, happened: Happened| {
-        let evaluator = Evaluator::of(&resource.0, &resource.1);
-        for quota in informers.resource_quotas.list_in(namespace, |quota| counts(quota, &evaluator)) {
-            let key = ObjectKey::of(&quota.metadata);
-            match happened {
-                Happened::Freed => sink.add(Work::Recount(key)),
-                Happened::Added => sink.add_after(Work::Raise(key), ADDED),
-            }
-        }
-    };
-    let hears: super::objects::Hears = Arc::new(hears);
-    let shared = Arc::new(Shared { queue, counted: Counted::new(hears.clone()), written: Mutex::default() });
-    let (sink, of_pods) = (hears.clone(), (String::new(), "pods".to_owned()));
-    ctx.informers.pods.subscribe(move |change| {
-        let changed = |old: &Arc<Pod>, new: &Arc<Pod>| plan::changed(old, new);
-        tell(change, changed, &|namespace, happened| sink(&of_pods, namespace, happened));
+    let (queue, freed) = (WorkQueue::new(), Arc::default());
+    let (informers, sink, notes) = (ctx.informers.clone(), queue.clone(), Arc::clone(&freed));
+    let hears: Hears = Arc::new(move |resource: &plan::Resource, namespace: &str, heard: &Heard<'_>| {
+        note(&informers, &sink, &notes, (resource, namespace), heard);
     });
-    let (sink, of_claims) = (hears.clone(), (String::new(), "persistentvolumeclaims".to_owned()));
-    ctx.informers.persistent_volume_claims.subscribe(move |change| {
-        let changed = |old: &Arc<PersistentVolumeClaim>, new: &Arc<PersistentVolumeClaim>| {
-            old.spec != new.spec || old.status != new.status
-        };
-        tell(change, changed, &|namespace, happened| sink(&of_claims, namespace, happened));
-    });
-    let (sink, of_services) = (hears, (String::new(), "services".to_owned()));
-    ctx.informers.services.subscribe(move |change| {
-        let changed = |old: &Arc<Service>, new: &Arc<Service>| old.spec != new.spec;
-        tell(change, changed, &|namespace, happened| sink(&of_services, namespace, happened));
+    let shared = Arc::new(Shared { queue, counted: Counted::new(hears.clone()), written: Mutex::default(), freed });
+    listen("pods", &ctx.informers.pods, &hears, |old: &Pod, new: &Pod| plan::changed(old, new));
+    listen("services", &ctx.informers.services, &hears, |old: &Service, new: &Service| old.spec != new.spec);
+    let claims = &ctx.informers.persistent_volume_claims;
+    listen("persistentvolumeclaims", claims, &hears, |old: &PersistentVolumeClaim, new: &PersistentVolumeClaim| {
+        old.spec != new.spec || old.status != new.status
     });
     let heard = shared.clone();
     ctx.informers.resource_quotas.subscribe(move |change| heard.quota_changed(change));
@@ -100,31 +85,72 @@ fn counts(quota: &ResourceQuota, evaluator: &Evaluator) -> bool {
     hard.is_some_and(|hard| hard.keys().any(|name| evaluator.tracks(name)))
 }
 
-fn tell<K: kube::Resource>(
-    change: &Change<'_, K>,
-    changed: impl Fn(&Arc<K>, &Arc<K>) -> bool,
-    sink: &dyn Fn(&str, Happened),
+/// Notes what was heard for the quotas that count it.
+fn note(
+    informers: &Informers,
+    queue: &WorkQueue<Work>,
+    freed: &Mutex<HashMap<ObjectKey, Amounts>>,
+    (resource, namespace): (&plan::Resource, &str),
+    heard: &Heard<'_>,
 ) {
-    let happened = match (change.old, change.new) {
-        (Some(old), Some(new)) if !changed(old, new) => return,
-        (None, _) => Happened::Added,
-        _ => Happened::Freed,
+    let evaluator = Evaluator::of(&resource.0, &resource.1);
+    let quotas = informers.resource_quotas.list_in(namespace, |quota| counts(quota, &evaluator));
+    let Heard::Changed(measure) = heard else {
+        return quotas.iter().for_each(|quota| queue.add(Work::Recount(ObjectKey::of(&quota.metadata))));
     };
-    sink(change.latest().meta().namespace.as_deref().unwrap_or_default(), happened);
+    if quotas.is_empty() {
+        return;
+    }
+    let ((old, new), now) = (measure(), Timestamp::now());
+    for quota in quotas {
+        let key = ObjectKey::of(&quota.metadata);
+        let quota = Quota::read(&to_value(&*quota).unwrap_or_default());
+        let gone = old.as_ref().map(|old| quota.freed(old, new.as_ref(), now)).unwrap_or_default();
+        if gone.is_empty() {
+            queue.add_after(Work::Adjust(key), ADDED);
+            continue;
+        }
+        add(lock(freed).entry(key.clone()).or_default(), &gone);
+        queue.add(Work::Adjust(key));
+    }
+}
+
+/// Hears of a cache.
+fn listen<K>(
+    plural: &'static str,
+    store: &Arc<Store<K>>,
+    hears: &Hears,
+    changed: impl Fn(&K, &K) -> bool + Send + Sync + 'static,
+) where
+    K: kube::Resource<DynamicType = ()> + Serialize + Send + Sync + 'static,
+{
+    let (hears, resource, evaluator) = (hears.clone(), (String::new(), plural.to_owned()), Evaluator::of("", plural));
+    store.subscribe(move |change| {
+        if let (Some(old), Some(new)) = (change.old, change.new)
+            && !changed(old, new)
+        {
+            return;
+        }
+        let of =
+            |object: Option<&Arc<K>>| object.map(|object| evaluator.measure(&to_value(&**object).unwrap_or_default()));
+        let namespace = change.latest().meta().namespace.as_deref().unwrap_or_default();
+        hears(&resource, namespace, &Heard::Changed(&|| (of(change.old), of(change.new))));
+    });
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
-    fn written(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, Instant>> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn quota_changed(&self, change: &Change<'_, ResourceQuota>) {
         let key = ObjectKey::of(&change.latest().metadata);
         let Some(new) = change.new else {
-            self.written().remove(&key);
+            lock(&self.written).remove(&key);
+            lock(&self.freed).remove(&key);
             return self.queue.add(Work::Recount(key));
         };
-        self.written().insert(key.clone(), Instant::now());
+        lock(&self.written).insert(key.clone(), Instant::now());
         match change.old.filter(|old| old.spec == new.spec) {
             None => self.queue.add(Work::Recount(key)),
             Some(old) if old.status != new.status => self.queue.add_after(Work::Settle(key), SETTLED),
@@ -133,23 +159,29 @@ impl Shared {
     }
 
     async fn sync(&self, ctx: &Context, work: Work) -> Result<Next, SyncError> {
-        let (Work::Recount(key) | Work::Raise(key) | Work::Settle(key)) = &work;
+        let (Work::Recount(key) | Work::Adjust(key) | Work::Settle(key)) = &work;
         let Some(quota) = ctx.informers.resource_quotas.get(key) else {
             self.give_up(ctx).await;
             return Ok(Next::Wait);
         };
         if let Work::Settle(_) = work {
-            let since = self.written().get(key).map_or(SETTLED, Instant::elapsed);
+            let since = lock(&self.written).get(key).map_or(SETTLED, Instant::elapsed);
             if since < SETTLED {
                 return Ok(Next::After(SETTLED - since));
             }
         }
-        let count = if let Work::Raise(_) = work { Count::Raise } else { Count::Exact };
-        let complete = self.recount(ctx, key, &quota, count).await?;
+        let freed = lock(&self.freed).remove(key).unwrap_or_default();
+        let count = if let Work::Adjust(_) = work { Count::AtLeast { freed } } else { Count::Exact };
+        let counted = self.recount(ctx, key, &quota, &count).await;
+        if let (Err(_), Count::AtLeast { freed }) = (&counted, count) {
+            // It is still to be given back.
+            add(lock(&self.freed).entry(key.clone()).or_default(), &freed);
+        }
+        let complete = counted?;
         Ok(match work {
             _ if !complete => Next::After(UNSERVED),
             Work::Recount(_) => Next::After(RESYNC),
-            Work::Raise(_) | Work::Settle(_) => Next::Wait,
+            Work::Adjust(_) | Work::Settle(_) => Next::Wait,
         })
     }
 
@@ -159,7 +191,7 @@ impl Shared {
         ctx: &Context,
         key: &ObjectKey,
         object: &ResourceQuota,
-        count: Count,
+        count: &Count,
     ) -> Result<bool, SyncError> {
         let value = to_value(object).unwrap_or_default();
         let (quota, now) = (Quota::read(&value), Timestamp::now());

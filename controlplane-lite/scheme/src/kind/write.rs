@@ -18,7 +18,9 @@ impl Kind {
     pub fn prepare_create(&self, object: &mut Value, context: &Context<'_>) {
         meta::fill_create(object, context.uid, context.now);
         if self.has_status() {
-            crate::schema::status::begin(object, self.definition(), self.facts.keep_status);
+            // A custom resource has no struct whose zero would be written, whatever its definition is called.
+            let definition = if self.custom { "" } else { self.definition() };
+            crate::schema::status::begin(object, definition, self.facts.keep_status);
         }
         if self.facts.generation {
             meta::set_generation(object, 1);

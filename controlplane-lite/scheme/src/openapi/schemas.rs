@@ -45,7 +45,8 @@ pub(super) fn definitions<'k>(kinds: &[&'k Kind], dialect: Dialect) -> Schemas<'
     }
     for (name, mut definition) in own {
         rewrite(&mut definition, dialect);
-        definitions.insert(name, definition);
+        // A group can be chosen so that its names are those of built-in definitions, which stay what they are.
+        definitions.entry(name).or_insert(definition);
     }
     let mut names = HashMap::new();
     for kind in kinds {
@@ -59,7 +60,7 @@ pub(super) fn definitions<'k>(kinds: &[&'k Kind], dialect: Dialect) -> Schemas<'
         }
         names.insert((&*kind.group, &*kind.version, &*kind.kind), name);
         if kind.verbs.contains(&"list") {
-            definitions.insert(list_name(kind), list_definition(kind, name, dialect));
+            definitions.entry(list_name(kind)).or_insert_with(|| list_definition(kind, name, dialect));
         }
     }
     Schemas { names, definitions }

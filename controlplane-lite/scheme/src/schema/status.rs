@@ -72,6 +72,7 @@ mod tests {
             ("PriorityLevelConfiguration", json!({})),
             ("ReplicaSet", json!({"replicas": 0})),
             ("ReplicationController", json!({"replicas": 0})),
+            ("ResourceClaim", json!({})),
             ("ResourceQuota", json!({})),
             ("Service", load_balancer),
             ("ServiceCIDR", json!({})),

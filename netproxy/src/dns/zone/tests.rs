@@ -180,6 +180,17 @@ fn reverse_names() {
     assert_eq!(texts(&ask("8.0.42.10.in-addr.arpa.", RecordType::PTR)), ["10-42-0-8.web.default.svc.cluster.local."]);
 }
 
+#[test]
+fn reverse_names_of_a_range_that_is_added_later() {
+    let mut zone = zone();
+    let name = Name::from_ascii("7.0.99.10.in-addr.arpa.").unwrap();
+    assert!(!zone.covers(&name));
+    zone.set_service_ranges(vec!["10.99.0.0/24".parse().unwrap()]);
+    assert!(zone.covers(&name));
+    zone.set_service_ranges(Vec::new());
+    assert!(!zone.covers(&name));
+}
+
 /// A pod behind an ordinary Service and two headless ones, whichever is seen first and goes first.
 #[test]
 fn an_address_has_a_name_in_each_service_it_is_behind() {

@@ -27,6 +27,9 @@ impl NodeView for OnePod {
     fn attachment_node(&self, attachment: &str) -> Option<String> {
         (attachment == "attached").then(|| "n1".into())
     }
+    fn slice_node(&self, slice: &str) -> Option<String> {
+        (slice == "ours").then(|| "n1".into())
+    }
 }
 
 fn volumes() -> [Value; 2] {
@@ -100,6 +103,13 @@ fn a_kubelet_sees_what_its_pods_need() {
         "update coordination.k8s.io/leases kube-node-lease n1 -",
         "create coordination.k8s.io/leases kube-node-lease - -",
         "get storage.k8s.io/csinodes - n1 -",
+        "create resource.k8s.io/resourceslices - - -",
+        "get resource.k8s.io/resourceslices - ours -",
+        "patch resource.k8s.io/resourceslices - ours -",
+        "delete resource.k8s.io/resourceslices - ours -",
+        "list resource.k8s.io/resourceslices - - spec.nodeName=n1",
+        "watch resource.k8s.io/resourceslices - - spec.driver=d,spec.nodeName=n1",
+        "deletecollection resource.k8s.io/resourceslices - - spec.nodeName=n1",
         "list /services - - -",
         "watch /services - - -",
         "create /events ns - -",
@@ -147,6 +157,12 @@ fn and_nothing_else() {
         "list coordination.k8s.io/leases kube-node-lease - -",
         "update storage.k8s.io/csinodes - n2 -",
         "get storage.k8s.io/volumeattachments - other -",
+        "get resource.k8s.io/resourceslices - theirs -",
+        "update resource.k8s.io/resourceslices - theirs -",
+        "list resource.k8s.io/resourceslices - - -",
+        "watch resource.k8s.io/resourceslices - - spec.nodeName=n2",
+        "deletecollection resource.k8s.io/resourceslices - - spec.driver=d",
+        "get resource.k8s.io/resourceslices/status - ours -",
         "create apps/deployments ns - -",
         "create rbac.authorization.k8s.io/clusterroles - - -",
     ];
