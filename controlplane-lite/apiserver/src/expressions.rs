@@ -2,8 +2,8 @@
 //! how they are compiled, and how they are evaluated for a request (`k8s.io/apiserver/pkg/admission/plugin/cel`).
 //!
 //! [`declared`] has the types of variables, [`compile`] makes programs and says what is wrong with a text, [`input`]
-//! gives variables their values, [`authorizer`] answers what expressions ask of it, [`typecheck`] says what does not fit
-//! the types of objects. All of it is pure but for what a view is asked.
+//! gives variables their values, [`authorizer`] answers what expressions ask of it, [`typecheck`] says what does not
+//! fit the types of objects. All of it is pure but for what a view is asked.
 
 mod authorizer;
 mod check;

@@ -1,6 +1,6 @@
-//! Writes into the status of each ValidatingAdmissionPolicy what its expressions make of the types of the objects that it
-//! is about, once a generation (`pkg/controller/validatingadmissionpolicystatus` of upstream's controller manager, whose
-//! schemas come from the API server). What is told is for `expressions` to say.
+//! Writes into the status of each ValidatingAdmissionPolicy what its expressions make of the types of the objects that
+//! it is about, once a generation (`pkg/controller/validatingadmissionpolicystatus` of upstream's controller manager,
+//! whose schemas come from the API server). What is told is for `expressions` to say.
 
 use std::error::Error;
 use std::sync::Arc;

@@ -85,12 +85,12 @@ fn compile(rule: &Rule, declared: Option<&(Declared, cel::schema::Structs)>) -> 
     Compiled { program: program(&rule.rule, &Type::Bool, "", "cel expression must evaluate to a bool"), message }
 }
 
-/// Says what is wrong with the rules of a schema at a path, and with those below it. `many`: how many values there can be
-/// of it in one object; none if nothing bounds that.
+/// Says what is wrong with the rules of a schema at a path, and with those below it.
 pub(crate) fn validate(node: &Node, root: bool, path: &Path<'_>, errors: &mut FieldErrors) {
     check(node, root, Some(1), path, errors);
 }
 
+/// `many`: how many values there can be of a schema in one object; none if nothing bounds that.
 fn check(node: &Node, root: bool, many: Option<u64>, path: &Path<'_>, errors: &mut FieldErrors) {
     if !node.own_rules().is_empty() {
         check_rules(node, root, many, path, errors);

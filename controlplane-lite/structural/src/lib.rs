@@ -102,9 +102,9 @@ impl Structural {
         }
     }
 
-    /// Evaluates the CEL rules for an object that was checked, and says which do not hold. None is evaluated if what was
-    /// found is of the object's form. What is part of something that stays as it was is not refused by a rule that looks
-    /// at it alone.
+    /// Evaluates the CEL rules for an object that was checked, and says which do not hold. None is evaluated if what
+    /// was found is of the object's form. What is part of something that stays as it was is not refused by a rule that
+    /// looks at it alone.
     pub fn evaluate(&self, new: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
         let rules = self.rules.get_or_init(|| expressions::Rules::compile(&self.root, true).map(Box::new));
         let Some(rules) = rules else { return };
@@ -119,8 +119,8 @@ impl Structural {
             )
         };
         if errors.0.iter().any(blocks) {
-            let why = "some validation rules were not checked because the object was invalid; correct the existing errors \
-                       to complete validation";
+            let why = "some validation rules were not checked because the object was invalid; correct the existing \
+                       errors to complete validation";
             errors.invalid(&scheme::Path::new("<nil>"), &Value::Null, why);
         } else {
             expressions::Evaluation::new(errors).run(rules, &self.root, new, old);

@@ -69,7 +69,9 @@ fn is_quantity<'a>(scope: &Scope<'_>, args: &[Value<'a>]) -> Outcome<'a> {
 
 fn sign<'a>(scope: &Scope<'_>, args: &[Value<'a>]) -> Outcome<'a> {
     match args {
-        [Value::Object(Object::Quantity(quantity))] => Ok(Value::Int(quantity.nanos().signum() as i64)),
+        [Value::Object(Object::Quantity(quantity))] => {
+            Ok(Value::Int(i64::try_from(quantity.nanos().signum()).unwrap_or_default()))
+        }
         _ => scope.refuse(args),
     }
 }

@@ -15,6 +15,17 @@ const MAX_MESSAGE: usize = 5 * 1024;
 /// That nothing more is evaluated.
 struct Stop;
 
+/// What is said of a rule that cannot be evaluated.
+fn failure(error: &EvalError, told: &str) -> String {
+    let error = error.to_string();
+    if error.starts_with("no such overload") {
+        return format!(
+            "'{error}': call arguments did not match a supported operator, function or macro signature for rule: {told}"
+        );
+    }
+    format!("{error} evaluating rule: {told}")
+}
+
 /// What is left to spend on an object, and what is wrong with it.
 pub(crate) struct Evaluation<'e> {
     left: u64,
@@ -120,16 +131,7 @@ impl<'e> Evaluation<'e> {
                 return self.stop(path, kind, &why);
             }
             Err(error) => {
-                let error = error.to_string();
-                let why = if error.starts_with("no such overload") {
-                    format!(
-                        "'{error}': call arguments did not match a supported operator, function or macro signature for \
-                         rule: {told}"
-                    )
-                } else {
-                    format!("{error} evaluating rule: {told}")
-                };
-                self.errors.invalid(path, kind, why);
+                self.errors.invalid(path, kind, failure(&error, told));
                 return Ok(());
             }
         }
