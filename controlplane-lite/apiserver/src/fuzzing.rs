@@ -92,7 +92,8 @@ pub fn webhook_answer(body: &[u8]) {
 pub fn conversion_answer(body: &[u8]) {
     let original = json!({"apiVersion": "e.com/v1", "kind": "W", "metadata": {"name": "a", "uid": "u"}});
     for version in ["v1", "v1beta1"] {
-        let converted = crate::definitions::review::converted(version, "1", "e.com/v2", &[original.clone()], body);
+        let converted =
+            crate::definitions::review::converted(version, "1", "e.com/v2", std::slice::from_ref(&original), body);
         for object in converted.into_iter().flatten() {
             assert_eq!((&object["apiVersion"], &object["kind"]), (&json!("e.com/v2"), &json!("W")));
             assert_eq!((&object["metadata"]["name"], &object["metadata"]["uid"]), (&json!("a"), &json!("u")));

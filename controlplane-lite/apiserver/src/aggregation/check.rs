@@ -79,7 +79,8 @@ mod tests {
         };
         let (ours, good) = (service("ClusterIP", 1234), slice(json!(true), "testPort"));
         let external = service("ExternalName", 1);
-        let rows: [(Option<&Value>, Vec<Value>, Option<(&str, &str)>); 9] = [
+        type Row<'a> = (Option<&'a Value>, Vec<Value>, Option<(&'a str, &'a str)>);
+        let rows: [Row<'_>; 9] = [
             (None, vec![], Some(("ServiceNotFound", "service/bar in \"foo\" is not present"))),
             (
                 Some(&service("ClusterIP", 6443)),

@@ -317,7 +317,7 @@ async fn ask(server: Arc<Server>, name: String, read: Option<Instant>) -> Outcom
             Err(message) => (Err(Unavailable { reason: "FailedDiscoveryCheck", message }), true),
         },
     };
-    let condition = condition(found.as_ref().map(|()| ()), &server.now_text());
+    let condition = condition(found.as_ref().copied(), &server.now_text());
     // Of another spec nothing is known yet.
     let still = |old: &Value| old["spec"] == remote.spec;
     if let Err(error) = say(&resource, &name, &condition, still).await {

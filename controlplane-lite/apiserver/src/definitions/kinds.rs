@@ -85,7 +85,7 @@ fn conversion(kind: &Kind, stored: &Text, schemas: &Arc<Schemas>) -> Conversion 
         kind: kind.kind.clone(),
         plural: kind.plural.clone(),
         to_storage: Shared::Own(Arc::new(move |object| writes.to_storage(object, &write_group, &stored_version))),
-        from_storage: Shared::Own(Arc::new(move |object| reads.from_storage(object, &group, &version))),
+        from_storage: Shared::Own(Arc::new(move |object| reads.read_stored(object, &group, &version))),
         stored_field: str::to_owned,
     }
 }

@@ -56,7 +56,7 @@ impl Schemas {
 
     /// A stored object as one of a version: as the schema by which it was stored has it now, then with what the version
     /// knows of it.
-    pub fn from_storage(&self, mut object: Value, group: &str, version: &str) -> Value {
+    pub fn read_stored(&self, mut object: Value, group: &str, version: &str) -> Value {
         let (_, stored) = scheme::split_api_version(str_at(&object, &["apiVersion"]));
         let stored = stored.to_owned();
         if let Some(schema) = self.get(&stored) {
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn versions_are_read_by_both_schemas() {
         let stored = json!({"apiVersion": "example.com/v1", "metadata": {"name": "n"}, "spec": {"b": 1, "c": 2}});
-        let of = |version: &str| schemas().from_storage(stored.clone(), "example.com", version);
+        let of = |version: &str| schemas().read_stored(stored.clone(), "example.com", version);
         assert_eq!(of("v1")["spec"], json!({"a": "x", "b": 1}));
         assert_eq!((&of("v2")["spec"], &of("v2")["apiVersion"]), (&json!({"a": "x"}), &json!("example.com/v2")));
         assert_eq!(of("v1")["metadata"], json!({"name": "n", "generation": 1}));

@@ -26,7 +26,7 @@ const REST: Duration = Duration::from_secs(90);
 /// To one address a connection comes to be in this time, or another is tried.
 const DIAL: Duration = Duration::from_secs(10);
 /// Bytes of the head of an answer.
-const HEAD: usize = 64 * 1024;
+const HEAD: u32 = 64 * 1024;
 const AGENT: &str = "kube-apiserver-admission";
 
 /// Why a request has no answer.
@@ -114,15 +114,13 @@ pub(super) async fn open(
     let io = TokioIo::new(stream);
     let broken = |error: hyper::Error| words::broken(&error);
     let sender = if second {
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .max_header_list_size(HEAD as u32)
-            .handshake(io)
-            .await
-            .map_err(broken)?;
+        let (sender, connection) =
+            http2::Builder::new(TokioExecutor::new()).max_header_list_size(HEAD).handshake(io).await.map_err(broken)?;
         tokio::spawn(async move { ended(connection.await) });
         Sender::Two(sender)
     } else {
-        let (sender, connection) = http1::Builder::new().max_buf_size(HEAD).handshake(io).await.map_err(broken)?;
+        let (sender, connection) =
+            http1::Builder::new().max_buf_size(HEAD as usize).handshake(io).await.map_err(broken)?;
         tokio::spawn(async move { ended(connection.await) });
         Sender::One(sender)
     };

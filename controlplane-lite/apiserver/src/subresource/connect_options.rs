@@ -21,7 +21,7 @@ fn options((group, version, kind): (&str, &str, &str), query: &Query, path: &str
     match kind {
         "PodExecOptions" | "PodAttachOptions" => {
             for name in ["stdin", "stdout", "stderr", "tty"] {
-                set(name, query.flag(name).then(|| json!(true)));
+                set(name, query.flag(name).then_some(json!(true)));
             }
             set("container", query.get("container").filter(|text| !text.is_empty()).map(Value::from));
             let command: Vec<&str> = query.all("command").collect();
