@@ -39,6 +39,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// How long the idle node is watched for its CPU time, before its memory is read: by then what its start or the last
 /// pods' start left is given back, and all that goes on at rest was done again.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long watches can be resumed from, whatever happened: 75 s, and the looks at what may be given back.
+const HISTORY: Duration = Duration::from_secs(120);
 
 fn main() -> Result<()> {
     // `cargo bench` passes flags of its own; `cargo test` asks not to measure.
@@ -136,6 +138,7 @@ fn measure(node: &BenchNode) -> Result<()> {
             together(node, &pods, &template, (count, rounds)).await?;
         }
         let total = come_and_go(&pods).await?;
+        tokio::time::sleep(HISTORY).await;
         report_idle(node.copepod_pid(0)?, &format!("after {total} pods came and went"))?;
         restart(node, "at rest").await?;
         let count = TOGETHER[TOGETHER.len() - 1].0;
