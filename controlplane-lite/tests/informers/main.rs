@@ -5,11 +5,14 @@
 use client::decode::Decoded;
 use controlplane_lite::client;
 use k8s_openapi::api::{
-    apps::v1 as apps, autoscaling::v1 as autoscaling1, autoscaling::v2 as autoscaling2, batch::v1 as batch,
-    certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
-    events::v1 as events, networking::v1 as networking, node::v1 as node, policy::v1 as policy, rbac::v1 as rbac,
-    scheduling::v1 as scheduling, storage::v1 as storage_api,
+    admissionregistration::v1 as admission, apps::v1 as apps, autoscaling::v1 as autoscaling1,
+    autoscaling::v2 as autoscaling2, batch::v1 as batch, certificates::v1 as certificates,
+    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery, events::v1 as events,
+    flowcontrol::v1 as flowcontrol, networking::v1 as networking, node::v1 as node, policy::v1 as policy,
+    rbac::v1 as rbac, resource::v1 as resource, scheduling::v1 as scheduling, storage::v1 as storage_api,
 };
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as extensions;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as registration;
 use scheme::schema::{Field, ObjectType, Type};
 use scheme::{FieldValidation, Kind, MediaType, decode};
 use serde_json::{Map, Value, json};
@@ -131,6 +134,11 @@ fn read(kind: &Kind, served: &str) -> Option<Result<(), String>> {
         "": core::ConfigMap, core::Endpoints, core::Event, core::LimitRange, core::Namespace, core::Node,
             core::PersistentVolume, core::PersistentVolumeClaim, core::Pod, core::PodTemplate,
             core::ReplicationController, core::ResourceQuota, core::Secret, core::Service, core::ServiceAccount;
+        "admissionregistration.k8s.io": admission::MutatingAdmissionPolicy, admission::MutatingAdmissionPolicyBinding,
+            admission::MutatingWebhookConfiguration, admission::ValidatingAdmissionPolicy,
+            admission::ValidatingAdmissionPolicyBinding, admission::ValidatingWebhookConfiguration;
+        "apiextensions.k8s.io": extensions::CustomResourceDefinition;
+        "apiregistration.k8s.io": registration::APIService;
         "apps": apps::ControllerRevision, apps::DaemonSet, apps::Deployment, apps::ReplicaSet, apps::StatefulSet;
         "autoscaling": autoscaling1::HorizontalPodAutoscaler, autoscaling2::HorizontalPodAutoscaler;
         "batch": batch::CronJob, batch::Job;
@@ -138,11 +146,14 @@ fn read(kind: &Kind, served: &str) -> Option<Result<(), String>> {
         "coordination.k8s.io": coordination::Lease;
         "discovery.k8s.io": discovery::EndpointSlice;
         "events.k8s.io": events::Event;
+        "flowcontrol.apiserver.k8s.io": flowcontrol::FlowSchema, flowcontrol::PriorityLevelConfiguration;
         "networking.k8s.io": networking::IPAddress, networking::Ingress, networking::IngressClass,
             networking::NetworkPolicy, networking::ServiceCIDR;
         "node.k8s.io": node::RuntimeClass;
         "policy": policy::PodDisruptionBudget;
         "rbac.authorization.k8s.io": rbac::ClusterRole, rbac::ClusterRoleBinding, rbac::Role, rbac::RoleBinding;
+        "resource.k8s.io": resource::DeviceClass, resource::ResourceClaim, resource::ResourceClaimTemplate,
+            resource::ResourceSlice;
         "scheduling.k8s.io": scheduling::PriorityClass;
         "storage.k8s.io": storage_api::CSIDriver, storage_api::CSINode, storage_api::CSIStorageCapacity,
             storage_api::StorageClass, storage_api::VolumeAttachment, storage_api::VolumeAttributesClass;
