@@ -13,6 +13,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::custom::{CRDS, define, path, widgets};
+use crate::policies::bind;
 use crate::watches::Watch;
 use crate::webhooks::Hook;
 
@@ -34,7 +35,7 @@ fn turn(object: &Value, version: &str) -> Value {
 }
 
 /// A webhook that does so, as long as it may.
-async fn converter(fails: Arc<AtomicBool>) -> Hook {
+pub async fn converter(fails: Arc<AtomicBool>) -> Hook {
     Hook::with(move |review| {
         let request = &review["request"];
         let version = request["desiredAPIVersion"].as_str().unwrap();
@@ -51,7 +52,7 @@ async fn converter(fails: Arc<AtomicBool>) -> Hook {
     .await
 }
 
-fn definition(hook: &Hook) -> Value {
+pub fn definition(hook: &Hook) -> Value {
     let version = |name: &str, storage: bool, fields: Value| {
         let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": fields}}});
         json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": schema},
@@ -120,4 +121,24 @@ async fn versions_are_what_the_webhook_says() {
     // Nobody is asked when a definition goes.
     expect(delete(&client, &format!("{CRDS}/widgets.example.com")).await, StatusCode::OK);
     harness::time::eventually_true("its end", async || get(&client, &path("v1")).await.0 == 404).await.unwrap();
+}
+
+/// What a policy leaves alone is stored as the webhook turns it, and not as a schema that knows nothing of it.
+#[tokio::test]
+async fn what_a_policy_changes_is_converted_as_a_whole() {
+    let (_api, client) = start().await;
+    let hook = converter(Arc::default()).await;
+    define(&client, &definition(&hook)).await;
+    let rules = json!({"resourceRules": [{"apiGroups": ["example.com"], "apiVersions": ["v2"],
+        "operations": ["CREATE", "UPDATE"], "resources": ["widgets"]}]});
+    let mutation = json!({"patchType": "ApplyConfiguration", "applyConfiguration":
+        {"expression": "Object{metadata: Object.metadata{labels: {'seen': 'yes'}}}"}});
+    let spec = json!({"reinvocationPolicy": "Never", "matchConstraints": rules, "mutations": [mutation]});
+    bind(&client, true, "labels", spec, json!({})).await;
+    let sent = json!({"metadata": {"name": "a"}, "spec": {"host": "here", "port": "1"}});
+    let made = expect(post(&client, &path("v2"), &sent).await, StatusCode::CREATED);
+    assert_eq!((&made["apiVersion"], &made["spec"]), (&json!("example.com/v2"), &sent["spec"]));
+    assert_eq!(made["metadata"]["labels"]["seen"], "yes");
+    let stored = expect(get(&client, &format!("{}/a", path("v1"))).await, StatusCode::OK);
+    assert_eq!(stored["spec"], json!({"hostPort": "here:1"}));
 }

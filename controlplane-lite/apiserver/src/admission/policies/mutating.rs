@@ -187,6 +187,8 @@ impl About<'_> {
         let mut new = decoded.map_err(|why| why.to_string())?.object;
         kind.default(&mut new);
         let mut new = match &kind.conversion {
+            // The rules of a write know a custom resource in the version of the request.
+            Some(_) if asked.carries_object() && kind.custom => asked.form(0, &new).into_owned(),
             Some(conversion) if asked.carries_object() => (*conversion.to_storage)(new),
             _ => new,
         };
