@@ -142,3 +142,39 @@ async fn what_a_policy_changes_is_converted_as_a_whole() {
     let stored = expect(get(&client, &format!("{}/a", path("v1"))).await, StatusCode::OK);
     assert_eq!(stored["spec"], json!({"hostPort": "here:1"}));
 }
+
+/// "MUST list and watch custom resources matching the field selector" of upstream's
+/// test/e2e/apimachinery/crd_selectable_fields.go.
+#[tokio::test]
+async fn fields_are_selected_as_the_version_has_them() {
+    let (_api, client) = start().await;
+    let hook = converter(Arc::default()).await;
+    let mut crd = definition(&hook);
+    crd["spec"]["versions"][0]["selectableFields"] = json!([{"jsonPath": ".spec.hostPort"}]);
+    crd["spec"]["versions"][1]["selectableFields"] = json!([{"jsonPath": ".spec.host"}, {"jsonPath": ".spec.port"}]);
+    define(&client, &crd).await;
+    let here = format!("{}?fieldSelector=spec.host%3Dhere", path("v2"));
+    let mut watch = Watch::open(&client, &format!("{here}&watch=1")).await;
+    for (name, host, port) in [("a", "here", "1"), ("b", "here", "2"), ("c", "there", "1")] {
+        let sent = json!({"metadata": {"name": name}, "spec": {"host": host, "port": port}});
+        expect(post(&client, &path("v2"), &sent).await, StatusCode::CREATED);
+    }
+    let names = async |path: &str| -> Vec<String> {
+        let list = expect(get(&client, path).await, StatusCode::OK);
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let both = format!("{here},spec.port%3D1");
+    assert_eq!(names(&here).await, ["a", "b"]);
+    assert_eq!(names(&both).await, ["a"]);
+    assert_eq!(names(&format!("{}?fieldSelector=spec.hostPort%3Dhere:2", path("v1"))).await, ["b"]);
+    expect(delete(&client, &both).await, StatusCode::OK);
+    assert_eq!(names(&path("v1")).await, ["b", "c"]);
+    let moved = json!({"spec": {"host": "there"}});
+    expect(patch(&client, &format!("{}/b", path("v2")), "merge-patch+json", &moved).await, StatusCode::OK);
+    assert!(names(&here).await.is_empty());
+    for (ty, name) in [("ADDED", "a"), ("ADDED", "b"), ("DELETED", "a"), ("DELETED", "b")] {
+        let event = watch.next().await;
+        assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!(ty), &json!(name)));
+    }
+}
