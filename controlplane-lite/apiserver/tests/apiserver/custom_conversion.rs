@@ -178,3 +178,20 @@ async fn fields_are_selected_as_the_version_has_them() {
         assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!(ty), &json!(name)));
     }
 }
+
+/// A policy reads its parameters in the version that it names.
+#[tokio::test]
+async fn parameters_are_converted() {
+    let (_api, client) = start().await;
+    let hook = converter(Arc::default()).await;
+    define(&client, &definition(&hook)).await;
+    let sent = json!({"metadata": {"name": "a"}, "spec": {"hostPort": "here:1"}});
+    expect(post(&client, &path("v1"), &sent).await, StatusCode::CREATED);
+    let spec = json!({"paramKind": {"apiVersion": "example.com/v2", "kind": "Widget"},
+        "validations": [{"expression": "params.spec.host == object.data.host"}]});
+    bind(&client, false, "hosts", spec, json!({"paramRef": {"name": "a", "parameterNotFoundAction": "Deny"}})).await;
+    for (host, code) in [("here", StatusCode::CREATED), ("there", StatusCode::UNPROCESSABLE_ENTITY)] {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": host}, "data": {"host": host}});
+        expect(post(&client, "/api/v1/namespaces/default/configmaps", &map).await, code);
+    }
+}

@@ -86,7 +86,7 @@ pub(super) async fn dispatch(
             {
                 continue;
             }
-            let params = match params::collect(kind.as_deref(), binding, request, view) {
+            let params = match params::collect(kind.as_deref(), binding, request, view).await {
                 Ok(params) => params,
                 Err(why) => {
                     outcome.failed(policy, Some(binding), &why);

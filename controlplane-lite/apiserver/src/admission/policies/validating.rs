@@ -103,7 +103,7 @@ pub(super) async fn dispatch(
             {
                 continue;
             }
-            let params = match params::collect(kind.as_deref(), binding, request, view) {
+            let params = match params::collect(kind.as_deref(), binding, request, view).await {
                 Ok(params) => params,
                 Err(why) => {
                     verdicts.failed(policy, Some(binding), &why);
