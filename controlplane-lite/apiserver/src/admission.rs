@@ -210,6 +210,13 @@ pub trait View: Send + Sync {
     fn scheme(&self) -> Arc<Scheme> {
         scheme::builtin().clone()
     }
+    /// A custom resource in the version of a kind, as whoever converts such objects says; as it is where that is nobody.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    fn convert<'a>(&'a self, _kind: &'a Kind, object: Value) -> BoxFuture<'a, Result<Value, String>> {
+        Box::pin(std::future::ready(Ok(object)))
+    }
     /// Where a ready endpoint of a Service's port is.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ use super::registry::{Registry, RegistryError, Resource};
 use super::services::Services;
 use auth::authn::{Authenticator, UserInfo};
 use auth::authz::{Attributes, Authorizer};
-use scheme::{Scheme, meta};
+use scheme::{Kind, Scheme, meta};
 use storage::watch_cache::Filter;
 
 /// Everything a request may need.
@@ -139,6 +139,15 @@ impl View for Server {
 
     fn is_own_audience(&self, audience: &str) -> bool {
         self.access.audiences().iter().any(|own| own == audience)
+    }
+
+    fn convert<'a>(&'a self, kind: &'a Kind, object: Value) -> BoxFuture<'a, Result<Value, String>> {
+        Box::pin(async move {
+            match self.registry.get(&kind.group, &kind.plural).and_then(|resource| resource.converter().cloned()) {
+                Some(converter) => converter.convert_one(self, object, kind).await,
+                None => Ok(object),
+            }
+        })
     }
 
     fn suffix(&self) -> String {

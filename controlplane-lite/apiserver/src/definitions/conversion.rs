@@ -51,6 +51,17 @@ impl Converter {
         Some(Arc::new(Self { peer: Peer::new(at(conversion, &["webhook", "clientConfig"]), outbound), review }))
     }
 
+    /// An object in the version of a kind.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub async fn convert_one(&self, server: &Server, object: Value, kind: &Kind) -> Result<Value, String> {
+        let from = str_at(&object, &["apiVersion"]).to_owned();
+        let converted =
+            self.convert(server, &[object], &kind.api_version()).await.map_err(|why| failure(&from, kind, &why))?;
+        converted.into_iter().next().ok_or_else(|| failure(&from, kind, "a conversion gave nothing"))
+    }
+
     /// The objects in another version, in their order; all of them are in other versions.
     async fn convert(&self, server: &Server, objects: &[Value], api_version: &str) -> Result<Vec<Value>, String> {
         let version = self.review.ok_or("no supported conversion review versions")?;
@@ -68,6 +79,11 @@ impl Converter {
         }
         review::converted(version, &uid, api_version, objects, &answer.body)
     }
+}
+
+/// What is told of objects that could not be converted from a version.
+fn failure(from: &str, kind: &Kind, why: &str) -> String {
+    format!("conversion webhook for {from}, Kind={} failed: {why}", kind.kind)
 }
 
 /// Services' endpoints, as the server knows them.
@@ -192,9 +208,7 @@ impl Call {
         };
         let objects: Vec<Value> = objects.into_iter().map(as_read).collect();
         let from = objects.first().map_or("", |object| str_at(object, &["apiVersion"])).to_owned();
-        let failed = |why: String| {
-            ApiError::plain(500, format!("conversion webhook for {from}, Kind={} failed: {why}", self.kind.kind))
-        };
+        let failed = |why: String| ApiError::plain(500, failure(&from, &self.kind, &why));
         converter.convert(&self.server, &objects, api_version).await.map_err(failed)
     }
 }

@@ -12,7 +12,7 @@ use crate::registry::Resource;
 use crate::respond;
 use crate::snapshots::{self, Loan, Payer, Room, SHORT_LIST};
 use crate::status::ApiError;
-use scheme::selector::{FieldSelector, LabelSelector};
+use scheme::selector::{FieldSelector, FieldTerm, LabelSelector};
 use storage::watch_cache::{CacheError, Filter, ListQuery, Listing};
 use storage::{Object, Revision};
 
@@ -96,6 +96,9 @@ pub fn filter(call: &Call, options: &ListOptions) -> Result<Filter, ApiError> {
     let bad = |e: scheme::selector::SelectorError| ApiError::bad_request(e.to_string());
     let labels = LabelSelector::parse(&options.label_selector).map_err(bad)?;
     let mut fields = FieldSelector::parse(&call.kind, &options.field_selector).map_err(bad)?;
+    if call.resource.converter().is_some() {
+        fields.terms.retain(|term| !is_converted(term));
+    }
     if let Some(conversion) = &call.kind.conversion {
         fields.terms.iter_mut().for_each(|term| term.field = (conversion.stored_field)(&term.field));
     }
@@ -124,6 +127,26 @@ pub fn filter(call: &Call, options: &ListOptions) -> Result<Filter, ApiError> {
         filter = if long { filter.matching_apart(selected) } else { filter.matching(selected) };
     }
     Ok(filter)
+}
+
+/// Whether a term is about what a webhook may make of an object; whose it is and where, it leaves alone.
+fn is_converted(term: &FieldTerm) -> bool {
+    !term.field.starts_with("metadata.")
+}
+
+/// The fields that are selected after a webhook converted the objects; [`filter`] passes them by. None where the
+/// objects are selected as they are stored.
+///
+/// # Errors
+/// As [`filter`].
+pub fn converted_fields(call: &Call, options: &ListOptions) -> Result<Option<FieldSelector>, ApiError> {
+    if call.resource.converter().is_none() {
+        return Ok(None);
+    }
+    let fields = FieldSelector::parse(&call.kind, &options.field_selector);
+    let mut fields = fields.map_err(|error| ApiError::bad_request(error.to_string()))?;
+    fields.terms.retain(is_converted);
+    Ok(Some(fields).filter(|fields| !fields.terms.is_empty()))
 }
 
 /// Terms of a selector that are asked for all watches at once.
@@ -175,6 +198,14 @@ impl ContinueToken {
 /// # Errors
 /// As [`list`], but 429.
 pub async fn page(call: &Call, options: &ListOptions) -> Result<respond::Page, ApiError> {
+    let Some(fields) = converted_fields(call, options)? else { return stored_page(call, options).await };
+    // How much of it is selected shows later: all of it is one page.
+    let mut page = stored_page(call, &ListOptions { limit: 0, ..options.clone() }).await?;
+    page.items.retain(|object| fields.matches(|field| object.field(field)));
+    Ok(page)
+}
+
+async fn stored_page(call: &Call, options: &ListOptions) -> Result<respond::Page, ApiError> {
     let mut query = ListQuery { filter: filter(call, options)?, limit: options.limit, ..ListQuery::default() };
     let cache = call.resource.cache();
     if options.continue_token.is_empty() {

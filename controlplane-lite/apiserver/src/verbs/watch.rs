@@ -25,8 +25,10 @@ use scheme::table::IncludeObject;
 use storage::watch_cache::{CacheWatch, WatchItem, WatchRequest, WatchStart};
 use storage::{EventKind, Line, Object, Revision};
 
+mod selected;
 pub mod shared;
 
+use selected::Selected;
 use shared::Form;
 
 /// A watch without timeoutSeconds lasts 30 to 60 minutes, as upstream.
@@ -53,6 +55,7 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let payer = request.extensions_mut().remove::<Payer>();
     let begin = || start(&call, &options);
+    let selected = super::list::converted_fields(&call, &options)?.map(Selected::new);
     let mut lent = None;
     let room = Room { short: SHORT_START, expected: 0 };
     let lines = match snapshots::hold(&call.server, payer.as_ref(), room, begin, CacheWatch::initial_bytes).await {
@@ -64,7 +67,7 @@ pub async fn watch(mut call: Call, request: &mut Request<Body>) -> Result<Respon
             }
             let include = IncludeObject::from_query(call.query.get("includeObject").unwrap_or("")).unwrap_or_default();
             let form = Form { kind: call.kind.clone(), accept, include, columns: true, second: 0 };
-            let open = Open { call: call.clone(), form, watch, deadline, ended: false, loan, _place: place };
+            let open = Open { call: call.clone(), form, watch, selected, deadline, ended: false, loan, _place: place };
             futures::stream::unfold(open, next_line).boxed()
         }
         // A version outside the history is answered inside the stream, where clients' reflectors look for it.
@@ -164,6 +167,7 @@ struct Open {
     call: Arc<Call>,
     form: Form,
     watch: CacheWatch,
+    selected: Option<Selected>,
     deadline: Instant,
     ended: bool,
     /// For what it begins with.
@@ -173,6 +177,21 @@ struct Open {
 }
 
 async fn next_line(mut open: Open) -> Option<(Line, Open)> {
+    loop {
+        // When it was cut off, the client resumes from its last version; upstream closes the stream the same way.
+        let item = next_item(&mut open).await?;
+        let told = match &mut open.selected {
+            Some(selected) => selected.told(&open.call, item).await.ok()?,
+            None => Some(item),
+        };
+        if let Some(item) = told {
+            let line = encode(&mut open, &item).await?;
+            return Some((line, open));
+        }
+    }
+}
+
+async fn next_item(open: &mut Open) -> Option<WatchItem> {
     if open.ended {
         return None;
     }
@@ -196,9 +215,7 @@ async fn next_line(mut open: Open) -> Option<(Line, Open)> {
         () = stopping.cancelled() => None,
         () = replaced.cancelled() => None,
     };
-    // When it was cut off, the client resumes from its last version; upstream closes the stream the same way.
-    let line = encode(&mut open, &item?.ok()?).await?;
-    Some((line, open))
+    item?.ok()
 }
 
 /// One line. Watches that want the same share the bytes, made once for all.

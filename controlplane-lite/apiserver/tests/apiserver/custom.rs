@@ -472,3 +472,26 @@ async fn bodies_are_of_the_kind_of_their_path() {
         "Widget.example.com \"a\" is invalid: kind: Invalid value: \"Other\": must be Widget"
     );
 }
+
+/// "getting/updating/patching custom resource definition status sub-resource works" of upstream's
+/// test/e2e/apimachinery/custom_resource_definition.go.
+#[tokio::test]
+async fn the_status_of_a_definition_is_anybodys_to_write() {
+    let (_api, client) = start().await;
+    define(&client, &widgets(&json!({}))).await;
+    let status = format!("{CRDS}/widgets.example.com/status");
+    let said = |crd: &Value, message: &str| {
+        let conditions = crd["status"]["conditions"].as_array().unwrap();
+        conditions.iter().any(|condition| condition["message"] == message)
+    };
+    let mut crd = expect(get(&client, &status).await, StatusCode::OK);
+    let own = json!({"type": "", "status": "", "lastTransitionTime": null, "message": "updated"});
+    crd["status"]["conditions"].as_array_mut().unwrap().push(own);
+    let updated = expect(put(&client, &status, &crd).await, StatusCode::OK);
+    assert!(said(&updated, "updated"), "{updated}");
+    let operations = json!([{"op": "add", "path": "/status/conditions", "value": [{"message": "patched"}]}]);
+    let patched = expect(patch(&client, &status, "json-patch+json", &operations).await, StatusCode::OK);
+    assert!(said(&patched, "patched"), "{patched}");
+    expect(delete(&client, &format!("{CRDS}/widgets.example.com")).await, StatusCode::OK);
+    gone(&client, &format!("{CRDS}/widgets.example.com")).await;
+}

@@ -13,6 +13,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::custom::{CRDS, define, path, widgets};
+use crate::policies::bind;
 use crate::watches::Watch;
 use crate::webhooks::Hook;
 
@@ -34,7 +35,7 @@ fn turn(object: &Value, version: &str) -> Value {
 }
 
 /// A webhook that does so, as long as it may.
-async fn converter(fails: Arc<AtomicBool>) -> Hook {
+pub async fn converter(fails: Arc<AtomicBool>) -> Hook {
     Hook::with(move |review| {
         let request = &review["request"];
         let version = request["desiredAPIVersion"].as_str().unwrap();
@@ -51,7 +52,7 @@ async fn converter(fails: Arc<AtomicBool>) -> Hook {
     .await
 }
 
-fn definition(hook: &Hook) -> Value {
+pub fn definition(hook: &Hook) -> Value {
     let version = |name: &str, storage: bool, fields: Value| {
         let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": fields}}});
         json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": schema},
@@ -120,4 +121,77 @@ async fn versions_are_what_the_webhook_says() {
     // Nobody is asked when a definition goes.
     expect(delete(&client, &format!("{CRDS}/widgets.example.com")).await, StatusCode::OK);
     harness::time::eventually_true("its end", async || get(&client, &path("v1")).await.0 == 404).await.unwrap();
+}
+
+/// What a policy leaves alone is stored as the webhook turns it, and not as a schema that knows nothing of it.
+#[tokio::test]
+async fn what_a_policy_changes_is_converted_as_a_whole() {
+    let (_api, client) = start().await;
+    let hook = converter(Arc::default()).await;
+    define(&client, &definition(&hook)).await;
+    let rules = json!({"resourceRules": [{"apiGroups": ["example.com"], "apiVersions": ["v2"],
+        "operations": ["CREATE", "UPDATE"], "resources": ["widgets"]}]});
+    let mutation = json!({"patchType": "ApplyConfiguration", "applyConfiguration":
+        {"expression": "Object{metadata: Object.metadata{labels: {'seen': 'yes'}}}"}});
+    let spec = json!({"reinvocationPolicy": "Never", "matchConstraints": rules, "mutations": [mutation]});
+    bind(&client, true, "labels", spec, json!({})).await;
+    let sent = json!({"metadata": {"name": "a"}, "spec": {"host": "here", "port": "1"}});
+    let made = expect(post(&client, &path("v2"), &sent).await, StatusCode::CREATED);
+    assert_eq!((&made["apiVersion"], &made["spec"]), (&json!("example.com/v2"), &sent["spec"]));
+    assert_eq!(made["metadata"]["labels"]["seen"], "yes");
+    let stored = expect(get(&client, &format!("{}/a", path("v1"))).await, StatusCode::OK);
+    assert_eq!(stored["spec"], json!({"hostPort": "here:1"}));
+}
+
+/// "MUST list and watch custom resources matching the field selector" of upstream's
+/// test/e2e/apimachinery/crd_selectable_fields.go.
+#[tokio::test]
+async fn fields_are_selected_as_the_version_has_them() {
+    let (_api, client) = start().await;
+    let hook = converter(Arc::default()).await;
+    let mut crd = definition(&hook);
+    crd["spec"]["versions"][0]["selectableFields"] = json!([{"jsonPath": ".spec.hostPort"}]);
+    crd["spec"]["versions"][1]["selectableFields"] = json!([{"jsonPath": ".spec.host"}, {"jsonPath": ".spec.port"}]);
+    define(&client, &crd).await;
+    let here = format!("{}?fieldSelector=spec.host%3Dhere", path("v2"));
+    let mut watch = Watch::open(&client, &format!("{here}&watch=1")).await;
+    for (name, host, port) in [("a", "here", "1"), ("b", "here", "2"), ("c", "there", "1")] {
+        let sent = json!({"metadata": {"name": name}, "spec": {"host": host, "port": port}});
+        expect(post(&client, &path("v2"), &sent).await, StatusCode::CREATED);
+    }
+    let names = async |path: &str| -> Vec<String> {
+        let list = expect(get(&client, path).await, StatusCode::OK);
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let both = format!("{here},spec.port%3D1");
+    assert_eq!(names(&here).await, ["a", "b"]);
+    assert_eq!(names(&both).await, ["a"]);
+    assert_eq!(names(&format!("{}?fieldSelector=spec.hostPort%3Dhere:2", path("v1"))).await, ["b"]);
+    expect(delete(&client, &both).await, StatusCode::OK);
+    assert_eq!(names(&path("v1")).await, ["b", "c"]);
+    let moved = json!({"spec": {"host": "there"}});
+    expect(patch(&client, &format!("{}/b", path("v2")), "merge-patch+json", &moved).await, StatusCode::OK);
+    assert!(names(&here).await.is_empty());
+    for (ty, name) in [("ADDED", "a"), ("ADDED", "b"), ("DELETED", "a"), ("DELETED", "b")] {
+        let event = watch.next().await;
+        assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!(ty), &json!(name)));
+    }
+}
+
+/// A policy reads its parameters in the version that it names.
+#[tokio::test]
+async fn parameters_are_converted() {
+    let (_api, client) = start().await;
+    let hook = converter(Arc::default()).await;
+    define(&client, &definition(&hook)).await;
+    let sent = json!({"metadata": {"name": "a"}, "spec": {"hostPort": "here:1"}});
+    expect(post(&client, &path("v1"), &sent).await, StatusCode::CREATED);
+    let spec = json!({"paramKind": {"apiVersion": "example.com/v2", "kind": "Widget"},
+        "validations": [{"expression": "params.spec.host == object.data.host"}]});
+    bind(&client, false, "hosts", spec, json!({"paramRef": {"name": "a", "parameterNotFoundAction": "Deny"}})).await;
+    for (host, code) in [("here", StatusCode::CREATED), ("there", StatusCode::UNPROCESSABLE_ENTITY)] {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": host}, "data": {"host": host}});
+        expect(post(&client, "/api/v1/namespaces/default/configmaps", &map).await, code);
+    }
 }

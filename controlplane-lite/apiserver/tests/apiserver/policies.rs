@@ -18,7 +18,7 @@ fn about(operations: &[&str]) -> Value {
 }
 
 /// Writes a policy, and what binds it; when this returns, it is in effect.
-async fn bind(client: &kube::Client, mutating: bool, name: &str, spec: Value, binding: Value) {
+pub async fn bind(client: &kube::Client, mutating: bool, name: &str, spec: Value, binding: Value) {
     let (kind, plural) = kinds(mutating);
     let base = json!({"failurePolicy": "Fail", "matchConstraints": about(&["CREATE", "UPDATE"])});
     let spec = scheme::patch::merge::apply(&base, &spec);

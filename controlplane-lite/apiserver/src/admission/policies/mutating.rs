@@ -86,7 +86,7 @@ pub(super) async fn dispatch(
             {
                 continue;
             }
-            let params = match params::collect(kind.as_deref(), binding, request, view) {
+            let params = match params::collect(kind.as_deref(), binding, request, view).await {
                 Ok(params) => params,
                 Err(why) => {
                     outcome.failed(policy, Some(binding), &why);
@@ -96,7 +96,7 @@ pub(super) async fn dispatch(
             let namespace = super::namespace(&asked).await?;
             for params in &params {
                 let about = About { asked: &asked, seen, params: params.as_ref(), namespace: namespace.as_ref() };
-                about.invoke(policy, binding, object, &mut outcome);
+                about.invoke(policy, binding, object, &mut outcome).await;
             }
         }
     }
@@ -120,9 +120,9 @@ struct About<'a> {
 
 impl About<'_> {
     /// Lets a policy change the object, if its conditions hold and it is its turn.
-    fn invoke(&self, policy: &Policy, binding: &Binding, object: &mut Value, outcome: &mut Outcome) {
+    async fn invoke(&self, policy: &Policy, binding: &Binding, object: &mut Value, outcome: &mut Outcome) {
         let request = self.asked.request;
-        match self.with_input(object, policy, |input| matches(&policy.conditions, input)) {
+        match self.with_input(object, policy, |input| matches(&policy.conditions, input)).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(why) => return outcome.failed(policy, Some(binding), &why),
@@ -137,7 +137,7 @@ impl About<'_> {
         }
         let before = object.clone();
         for mutation in &policy.mutations {
-            match self.mutate(policy, mutation, object) {
+            match self.mutate(policy, mutation, object).await {
                 Ok(new) => *object = new,
                 Err(why) => outcome.failed(policy, Some(binding), &why),
             }
@@ -152,10 +152,15 @@ impl About<'_> {
     }
 
     /// Does something with the variables of expressions about the object as it is now.
-    fn with_input<T>(&self, object: &Value, policy: &Policy, work: impl FnOnce(&Input<'_>) -> T) -> T {
+    async fn with_input<T>(
+        &self,
+        object: &Value,
+        policy: &Policy,
+        work: impl FnOnce(&Input<'_>) -> Result<T, String>,
+    ) -> Result<T, String> {
         let asked = self.asked;
-        let form = asked.form(self.seen, object);
-        let old = asked.request.old.map(|old| asked.form(self.seen, old));
+        let form = asked.form(self.seen, object).await?;
+        let old = asked.form_of(self.seen, asked.request.old).await?;
         let told = asked.told(self.seen);
         let asker = Asker { user: asked.request.user, view: asked.view() };
         let facts = Facts {
@@ -170,16 +175,17 @@ impl About<'_> {
     }
 
     /// The object after a mutation.
-    fn mutate(&self, policy: &Policy, mutation: &Mutation, object: &Value) -> Result<Value, String> {
+    async fn mutate(&self, policy: &Policy, mutation: &Mutation, object: &Value) -> Result<Value, String> {
         let asked = self.asked;
         let kind = if asked.carries_object() { asked.kind(self.seen) } else { asked.request.body };
-        let form = asked.form(self.seen, object);
-        let changed = self.with_input(object, policy, |input| {
+        let form = asked.form(self.seen, object).await?;
+        let work = |input: &Input<'_>| {
             let program = program(&mutation.rule.program)?;
             let mut left = RUNTIME_COST_BUDGET;
             let value = input.eval(&mutation.rule.text, program, &mut left).map_err(|why| why.to_string())??;
             if mutation.operations { patch::operate(&form, &value) } else { patch::apply(&form, &value, kind) }
-        })?;
+        };
+        let changed = self.with_input(object, policy, work).await?;
         if changed == *form {
             return Ok(object.clone());
         }
@@ -187,6 +193,8 @@ impl About<'_> {
         let mut new = decoded.map_err(|why| why.to_string())?.object;
         kind.default(&mut new);
         let mut new = match &kind.conversion {
+            // The rules of a write know a custom resource in the version of the request.
+            Some(_) if asked.carries_object() && kind.custom => asked.form(0, &new).await?.into_owned(),
             Some(conversion) if asked.carries_object() => (*conversion.to_storage)(new),
             _ => new,
         };

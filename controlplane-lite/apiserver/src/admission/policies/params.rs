@@ -32,7 +32,7 @@ fn version_text(version: &str) -> String {
 ///
 /// # Errors
 /// Why the binding is wrong.
-pub(super) fn collect(
+pub(super) async fn collect(
     kind: Option<&Kind>,
     binding: &Binding,
     request: &Request<'_>,
@@ -51,10 +51,6 @@ pub(super) fn collect(
         (true, "") => request.namespace,
         (true, own) => own,
     };
-    let form = |object: Value| match &kind.conversion {
-        Some(conversion) => (*conversion.from_storage)(object),
-        None => object,
-    };
     let (group, plural) = (kind.storage_group(), kind.storage_plural());
     let selector = at(reference, &["selector"]);
     let mut found = Vec::new();
@@ -62,19 +58,32 @@ pub(super) fn collect(
         if !selector.is_null() {
             return Err("paramRef.name and paramRef.selector are mutually exclusive".to_owned());
         }
-        found.extend(view.get(group, plural, namespace, name).map(|object| Some(form(object))));
+        found.extend(view.get(group, plural, namespace, name));
     } else if selector.is_null() {
         return Err("one of name or selector must be provided".to_owned());
     } else {
         let selector = LabelSelector::from_object(selector).map_err(|why| why.to_string())?;
         view.each_in(group, plural, namespace, &mut |object| {
             if selector.matches_object(object) {
-                found.push(Some(form(object.clone())));
+                found.push(object.clone());
             }
         });
     }
     if found.is_empty() && str_at(reference, &["parameterNotFoundAction"]) == "Deny" {
         return Err("no params found for policy binding with `Deny` parameterNotFoundAction".to_owned());
     }
-    Ok(found)
+    let mut params = Vec::with_capacity(found.len());
+    for object in found {
+        params.push(Some(form(kind, object, view).await?));
+    }
+    Ok(params)
+}
+
+/// A stored object in the version of the parameters.
+async fn form(kind: &Kind, mut object: Value, view: &dyn View) -> Result<Value, String> {
+    let Some(conversion) = &kind.conversion else { return Ok(object) };
+    if kind.custom && object["apiVersion"] != *kind.api_version() {
+        object = view.convert(kind, object).await?;
+    }
+    Ok((*conversion.from_storage)(object))
 }

@@ -103,7 +103,7 @@ pub(super) async fn dispatch(
             {
                 continue;
             }
-            let params = match params::collect(kind.as_deref(), binding, request, view) {
+            let params = match params::collect(kind.as_deref(), binding, request, view).await {
                 Ok(params) => params,
                 Err(why) => {
                     verdicts.failed(policy, Some(binding), &why);
@@ -114,7 +114,7 @@ pub(super) async fn dispatch(
             for params in &params {
                 let about =
                     About { asked: &asked, seen, object, params: params.as_ref(), namespace: namespace.as_ref() };
-                about.judge(policy, binding, &mut verdicts, &mut annotations);
+                about.judge(policy, binding, &mut verdicts, &mut annotations).await;
             }
         }
         for (key, values) in annotations {
@@ -139,7 +139,7 @@ struct About<'a> {
 
 impl About<'_> {
     /// Evaluates a policy.
-    fn judge(
+    async fn judge(
         &self,
         policy: &Policy,
         binding: &Binding,
@@ -147,8 +147,14 @@ impl About<'_> {
         annotations: &mut BTreeMap<String, Vec<String>>,
     ) {
         let asked = self.asked;
-        let object = self.object.map(|object| asked.form(self.seen, object));
-        let old = asked.request.old.map(|old| asked.form(self.seen, old));
+        let forms = async {
+            let object = asked.form_of(self.seen, self.object).await?;
+            Ok::<_, String>((object, asked.form_of(self.seen, asked.request.old).await?))
+        };
+        let (object, old) = match forms.await {
+            Ok(forms) => forms,
+            Err(why) => return verdicts.failed(policy, Some(binding), &why),
+        };
         let told = asked.told(self.seen);
         let asker = Asker { user: asked.request.user, view: asked.view() };
         let facts = Facts {

@@ -87,7 +87,8 @@ pub(super) async fn dispatch(
 
 /// Asks one; the object as it is to be, where that is another.
 async fn ask(hook: &Hook, asked: &Asked<'_>, seen: Seen, object: Option<&Value>) -> Result<Option<Value>, Failure> {
-    let verdict = call::ask(hook, asked, || asked.encode(seen, object), super::Phase::Mutating).await?;
+    let question = asked.encode(seen, object).await.map_err(Failure::Internal)?;
+    let verdict = call::ask(hook, asked, || question, super::Phase::Mutating).await?;
     if verdict.patch.is_empty() {
         return Ok(None);
     }
@@ -114,29 +115,30 @@ async fn ask(hook: &Hook, asked: &Asked<'_>, seen: Seen, object: Option<&Value>)
     };
     // A small patch may copy a large object many times.
     let heavy = flow::weight("application/json-patch+json", &verdict.patch) >= flow::LARGE_BODY;
+    let form = asked.form(seen, object).await.map_err(Failure::Internal)?;
     let new = if heavy {
-        let form = asked.form(seen, object).into_owned();
+        let form = form.into_owned();
         call::apart(true, move || json::apply(&form, &patch.value)).await?
     } else {
-        json::apply(&asked.form(seen, object), &patch.value)
+        json::apply(&form, &patch.value)
     };
     let new = new.map_err(|why| match why {
         PatchError::BadRequest(why) => undecodable(why),
         why => Failure::Internal(why.to_string()),
     })?;
-    let new = read(asked, seen, object, new).map_err(Failure::Internal)?;
+    let new = read(asked, seen, object, new).await.map_err(Failure::Internal)?;
     Ok((new != *object).then_some(new))
 }
 
 /// The object that a patch made of what the webhook saw, read as a client's is.
-fn read(asked: &Asked<'_>, seen: Seen, before: &Value, patched: Value) -> Result<Value, String> {
+async fn read(asked: &Asked<'_>, seen: Seen, before: &Value, patched: Value) -> Result<Value, String> {
     let kind = if asked.carries_object() { asked.kind(seen) } else { asked.request.body };
     let decoded = decode::decode_value(kind, patched, Vec::new(), true, FieldValidation::Ignore);
     let mut new = decoded.map_err(|why| why.to_string())?.object;
     kind.default(&mut new);
     let mut new = match &kind.conversion {
         // The rules of a write know a custom resource in the version of the request.
-        Some(_) if asked.carries_object() && kind.custom => asked.form(0, &new).into_owned(),
+        Some(_) if asked.carries_object() && kind.custom => asked.form(0, &new).await?.into_owned(),
         Some(conversion) if asked.carries_object() => (*conversion.to_storage)(new),
         _ => new,
     };

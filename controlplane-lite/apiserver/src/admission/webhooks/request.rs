@@ -70,7 +70,8 @@ impl<'a> Asked<'a> {
         if !self.is_in_namespace(hook, object).await? {
             return Ok(None);
         }
-        let judged = if hook.conditions.is_empty() { Ok(true) } else { self.judge(hook, object, seen, conditions) };
+        let judged =
+            if hook.conditions.is_empty() { Ok(true) } else { self.judge(hook, object, seen, conditions).await };
         match (judged, hook.failure) {
             (Ok(true), _) => Ok(Some(seen)),
             (Ok(false), _) | (Err(_), FailurePolicy::Ignore) => Ok(None),
@@ -112,8 +113,14 @@ impl<'a> Asked<'a> {
     }
 
     /// Whether all conditions hold (`Matcher.Match`): one that does not settles it, whatever else fails.
-    fn judge(&self, hook: &Hook, object: Option<&Value>, seen: Seen, conditions: &Conditions) -> Result<bool, String> {
-        let (object, old) = (object.map(|o| self.form(seen, o)), self.request.old.map(|o| self.form(seen, o)));
+    async fn judge(
+        &self,
+        hook: &Hook,
+        object: Option<&Value>,
+        seen: Seen,
+        conditions: &Conditions,
+    ) -> Result<bool, String> {
+        let (object, old) = (self.form_of(seen, object).await?, self.form_of(seen, self.request.old).await?);
         let request = self.told(seen);
         let about =
             Condition { request: &request, object: object.as_deref(), old: old.as_deref(), user: self.request.user };
@@ -147,10 +154,33 @@ impl<'a> Asked<'a> {
     }
 
     /// An object of the request in the form of what is seen.
-    pub(in crate::admission) fn form<'v>(&self, seen: Seen, object: &'v Value) -> Cow<'v, Value> {
-        match &self.kind(seen).conversion {
-            Some(conversion) if self.carries_object() => Cow::Owned((*conversion.from_storage)(object.clone())),
-            _ => Cow::Borrowed(object),
+    ///
+    /// # Errors
+    /// Why it cannot be had: somebody else has to say what a custom resource is in another version.
+    pub(in crate::admission) async fn form<'v>(&self, seen: Seen, object: &'v Value) -> Result<Cow<'v, Value>, String> {
+        let kind = self.kind(seen);
+        let Some(conversion) = kind.conversion.as_ref().filter(|_| self.carries_object()) else {
+            return Ok(Cow::Borrowed(object));
+        };
+        let mut object = object.clone();
+        if kind.custom && object["apiVersion"] != *kind.api_version() {
+            object = self.view.convert(kind, object).await?;
+        }
+        Ok(Cow::Owned((*conversion.from_storage)(object)))
+    }
+
+    /// The same, of an object where there is one.
+    ///
+    /// # Errors
+    /// As [`Asked::form`].
+    pub(in crate::admission) async fn form_of<'v>(
+        &self,
+        seen: Seen,
+        object: Option<&'v Value>,
+    ) -> Result<Option<Cow<'v, Value>>, String> {
+        match object {
+            Some(object) => self.form(seen, object).await.map(Some),
+            None => Ok(None),
         }
     }
 
@@ -187,9 +217,12 @@ impl<'a> Asked<'a> {
     }
 
     /// The same, ready to be sent.
-    pub(super) fn encode(&self, seen: Seen, object: Option<&Value>) -> Bytes {
-        let (object, old) = (object.map(|o| self.form(seen, o)), self.request.old.map(|o| self.form(seen, o)));
-        self.question(seen, object.as_deref(), old.as_deref()).encode()
+    ///
+    /// # Errors
+    /// As [`Asked::form`].
+    pub(super) async fn encode(&self, seen: Seen, object: Option<&Value>) -> Result<Bytes, String> {
+        let (object, old) = (self.form_of(seen, object).await?, self.form_of(seen, self.request.old).await?);
+        Ok(self.question(seen, object.as_deref(), old.as_deref()).encode())
     }
 
     /// An annotation of the request, for who audits.

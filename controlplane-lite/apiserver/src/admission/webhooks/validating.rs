@@ -1,6 +1,7 @@
 //! Webhooks that judge: all at once (`validating/dispatcher.go`).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 
 use super::hook::Hook;
 use super::request::{Asked, Seen};
-use super::{Refusal, Request, View, Webhooks, call};
+use super::{Refusal, Request, View, Webhooks, call, failed};
 
 /// Asks all that have to do with the request; of several that refuse, the first to answer is told.
 pub(super) async fn dispatch(
@@ -31,7 +32,9 @@ pub(super) async fn dispatch(
     // Those that see the same share what is sent.
     let mut questions = HashMap::<Seen, Bytes>::new();
     for (_, seen) in &relevant {
-        questions.entry(*seen).or_insert_with(|| asked.encode(*seen, object));
+        if let Entry::Vacant(place) = questions.entry(*seen) {
+            place.insert(asked.encode(*seen, object).await.map_err(failed)?);
+        }
     }
     let ask = async |hook: &Arc<Hook>, question: Bytes| {
         let began = Instant::now();

@@ -76,6 +76,18 @@ async fn kinds_that_come_and_go_have_one_meanwhile() {
     time::eventually_true("it goes", async || get(&client, &path).await.0 == 404).await.unwrap();
 }
 
+/// A definition's kinds are announced as those that are published one by one.
+#[tokio::test]
+async fn what_definitions_define_has_one_meanwhile() {
+    let (_api, client) = start().await;
+    crate::custom::define(&client, &crate::custom::widgets(&json!({}))).await;
+    let path = format!("{SERVICES}/v1.example.com");
+    time::eventually_true("it is made", async || get(&client, &path).await.0 == 200).await.unwrap();
+    let definition = format!("{}/widgets.example.com", crate::custom::CRDS);
+    expect(delete(&client, &definition).await, StatusCode::OK);
+    time::eventually_true("it goes", async || get(&client, &path).await.0 == 404).await.unwrap();
+}
+
 #[tokio::test]
 async fn other_servers_learn_whom_to_believe() {
     let ca = Ca::default();

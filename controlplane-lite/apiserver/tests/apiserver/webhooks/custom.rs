@@ -51,6 +51,32 @@ async fn a_webhook_of_one_version_sees_objects_of_another() {
     }
 }
 
+/// Whoever wants another version sees what the conversion webhook makes of an object, and what it changes comes back so.
+#[tokio::test]
+async fn objects_of_another_version_are_converted() {
+    let (_api, client) = start().await;
+    let converter = crate::custom_conversion::converter(Arc::default()).await;
+    define(&client, &crate::custom_conversion::definition(&converter)).await;
+    let hook = Hook::answering(|review| {
+        assert_eq!(review["request"]["object"]["spec"], json!({"hostPort": "here:1"}));
+        patching(&json!([{"op": "replace", "path": "/spec/hostPort", "value": "there:1"}]))
+    })
+    .await;
+    configure(&client, MUTATING, "a", &[hook.named("a.example.com", &rules(&["widgets"], "v1"))]).await;
+    let judge =
+        Hook::answering(|review| json!({"allowed": review["request"]["object"]["spec"]["hostPort"] == "there:1"}));
+    let judge = judge.await;
+    configure(&client, VALIDATING, "b", &[judge.named("b.example.com", &rules(&["widgets"], "v1"))]).await;
+    let sent = json!({"metadata": {"name": "a"}, "spec": {"host": "here", "port": "1"}});
+    let made = expect(post(&client, &path("v2"), &sent).await, StatusCode::CREATED);
+    assert_eq!(
+        (&made["apiVersion"], &made["spec"]),
+        (&json!("example.com/v2"), &json!({"host": "there", "port": "1"}))
+    );
+    let stored = expect(get(&client, &format!("{}/a", path("v1"))).await, StatusCode::OK);
+    assert_eq!(stored["spec"], json!({"hostPort": "there:1"}));
+}
+
 /// "should deny crd creation", "should be able to deny custom resource creation, update and deletion"
 #[tokio::test]
 async fn definitions_and_their_objects_can_be_refused() {
