@@ -102,6 +102,7 @@ impl Registry {
         let resource = Resource::with(kind, &self.cache, cache, (token, converter));
         // From here on nothing waits, so nobody can leave half of it behind.
         self.served.store(Arc::new(before.with(scheme, Some(resource))));
+        self.changes.send_replace(());
         if let Some(old) = old.filter(|_| watches == Watches::End) {
             old.replaced.cancel();
         }
