@@ -4,6 +4,7 @@
 //! Does not know which resources exist.
 
 use http::Method;
+use scheme::selector::FieldSelector;
 
 /// What a request asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -174,12 +175,9 @@ impl RequestInfo {
         if !self.name.is_empty() || !matches!(self.verb.as_str(), "list" | "watch") {
             return self.name.clone();
         }
-        let selector = query.get("fieldSelector").unwrap_or("");
-        selector
-            .split(',')
-            .find_map(|term| term.strip_prefix("metadata.name=").map(|v| v.trim_start_matches('=')))
-            .unwrap_or("")
-            .to_owned()
+        // As whoever lists will read it: a comma in a value begins no term.
+        let selector = FieldSelector::parse_any(query.get("fieldSelector").unwrap_or("")).unwrap_or_default();
+        selector.exact("metadata.name").unwrap_or("").to_owned()
     }
 
     /// Whether the namespace of the path is the object itself: a namespace is asked for in itself.
@@ -244,6 +242,28 @@ mod tests {
             let info = parse(&method, "/api/v1/secrets", query);
             assert_eq!(info.authorization_name(query), expect, "{method}");
         }
+    }
+
+    /// What a list may show is decided by the selector as it is read when the list is made, not by a part of its text.
+    #[test]
+    fn only_a_term_of_its_own_names_the_object() {
+        for selector in [
+            r"type!=a\,metadata.name=x",
+            r"type!=a\\\,metadata.name=x",
+            "metadata.name!=x",
+            "type=a,metadata.name",
+            r"metadata.name=x\",
+        ] {
+            let query = form_urlencoded(selector);
+            let info = parse(&Method::GET, "/api/v1/secrets", &query);
+            assert_eq!(info.authorization_name(&query), "", "{selector}");
+        }
+        let query = form_urlencoded("metadata.name==x,metadata.name=x");
+        assert_eq!(parse(&Method::GET, "/api/v1/secrets", &query).authorization_name(&query), "x");
+    }
+
+    fn form_urlencoded(selector: &str) -> Query {
+        Query(vec![("fieldSelector".to_owned(), selector.to_owned())])
     }
 
     proptest::proptest! {

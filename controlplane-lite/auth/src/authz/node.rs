@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use scheme::selector::FieldSelector;
 use serde_json::Value;
 
 use super::rbac::{PolicyRule, rule_allows};
@@ -232,12 +233,10 @@ fn nodes(node: &str, attributes: &Attributes) -> Option<Decision> {
     }
 }
 
-/// True when a field selector requires `field` to be `value`.
+/// True when a field selector requires `field` to be `value`, as whoever lists will read it: a comma in a value begins
+/// no requirement.
 fn selects(selector: &str, field: &str, value: &str) -> bool {
-    selector.split(',').any(|requirement| {
-        let (name, rest) = requirement.split_once('=').unwrap_or((requirement, ""));
-        name == field && rest.strip_prefix('=').unwrap_or(rest) == value
-    })
+    FieldSelector::parse_any(selector).is_ok_and(|selector| selector.exact(field) == Some(value))
 }
 
 /// What every kubelet may do whatever runs on it.

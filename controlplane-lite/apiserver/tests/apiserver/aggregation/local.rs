@@ -89,6 +89,17 @@ async fn what_definitions_define_has_one_meanwhile() {
 }
 
 #[tokio::test]
+async fn what_a_definition_defines_has_one_meanwhile() {
+    let (_api, client) = start().await;
+    crate::custom::define(&client, &crate::custom::widgets(&json!({}))).await;
+    let path = format!("{SERVICES}/v1.example.com");
+    let is = async |code: u16| get(&client, &path).await.0 == code;
+    time::eventually_true("it is made", async || is(200).await).await.unwrap();
+    expect(delete(&client, &format!("{}/widgets.example.com", crate::custom::CRDS)).await, StatusCode::OK);
+    time::eventually_true("it goes", async || is(404).await).await.unwrap();
+}
+
+#[tokio::test]
 async fn other_servers_learn_whom_to_believe() {
     let ca = Ca::default();
     let server = apiserver::ApiServer::new(config(&ca)).await.unwrap();

@@ -150,6 +150,10 @@ fn and_nothing_else() {
         "list /pods - - -",
         "list /pods - - spec.nodeName=n2",
         "list /pods - - spec.nodeName!=n1",
+        // The comma is of a value: everything else is selected.
+        "list /pods - - spec.nodeName!=a\\,spec.nodeName=n1",
+        "watch /nodes - - metadata.name!=a\\,metadata.name=n1",
+        "deletecollection resource.k8s.io/resourceslices - - spec.driver!=a\\,spec.nodeName=n1",
         "get /nodes - n2 -",
         "list /nodes - - -",
         "update coordination.k8s.io/leases kube-node-lease n2 -",
