@@ -254,6 +254,9 @@ const MOVED_ON: &[&str] = &["now() + ", "now + "];
 /// Where the time to add has another name than a constant's, and why it is short.
 const SHORT: &[(&str, &str)] = &[
     ("agent/", "times of a configuration"),
+    ("controlplane-lite/apiserver/src/aggregation/keep.rs", "a pause with a longest one"),
+    ("controlplane-lite/apiserver/src/deadline.rs", "a constant of the caller, or clamped there"),
+    ("controlplane-lite/apiserver/src/outbound.rs", "seconds that validation has between 1 and 30"),
     ("controlplane-lite/apiserver/src/verbs/watch.rs", "clamped a line before"),
     ("controlplane-lite/storage/src/redb/writer.rs", "a default of ours"),
     ("cri/src/containerd/process.rs", "a default of ours"),

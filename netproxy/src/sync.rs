@@ -6,7 +6,7 @@
 //! differences are written: rules that stay keep their counters and clients their endpoints.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -27,10 +27,12 @@ use crate::ruleset::{LocalTraffic, NodeView, PortInput, Ruleset};
 use crate::snapshot::{Change, Resolved, ServiceName, State};
 use crate::topology::NodeTopology;
 
+mod addresses;
 pub mod events;
 mod pod_cidr;
 mod unserved;
 
+pub use addresses::ipv4_only;
 use events::Event;
 pub use pod_cidr::PodCidr;
 use unserved::Unserved;
@@ -490,16 +492,6 @@ fn local_ready(ports: &[Resolved]) -> usize {
 
 fn now_seconds() -> f64 {
     Timestamp::now().as_duration().as_secs_f64()
-}
-
-/// The IPv4 addresses among `addresses`.
-#[must_use]
-pub fn ipv4_only(addresses: &[IpAddr]) -> Vec<Ipv4Addr> {
-    let v4 = addresses.iter().filter_map(|ip| match ip {
-        IpAddr::V4(ip) => Some(*ip),
-        IpAddr::V6(_) => None,
-    });
-    v4.collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::access::{Admission, PullSecret, Repositories, Verification};
+use crate::read;
 
 /// Directories below the one for images, and how their files are named.
 const PULLED: &str = "pulled";
@@ -280,7 +281,7 @@ fn files(directory: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with(PREFIX) && !name.ends_with(".tmp") {
             // One that cannot be read says that there was a pull.
-            found.push((name, fs::read(entry.path()).unwrap_or_default()));
+            found.push((name, read::bytes(entry.path(), read::MUCH).unwrap_or_default()));
         }
     }
     Ok(found)

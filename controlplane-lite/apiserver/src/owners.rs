@@ -128,6 +128,15 @@ pub fn keep_times(new: &mut Value, old: &Value) {
     new["metadata"]["managedFields"] = before.into();
 }
 
+/// A stored object without who owns its fields.
+pub fn without_owners(stored: &storage::Object) -> Value {
+    let mut object = stored.value();
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    object
+}
+
 fn entries_of(object: &Value) -> Option<&[Value]> {
     object["metadata"]["managedFields"].as_array().map(Vec::as_slice)
 }

@@ -14,6 +14,7 @@ use tracing::warn;
 
 use super::allocate::objects::{added_ranges, is_managed, settled};
 use super::deletion::ends_with_update;
+use super::owners::without_owners;
 use super::registry::{Change, RegistryError, Resource};
 use super::server::Server;
 use scheme::access::str_at;
@@ -50,9 +51,10 @@ pub async fn keep(server: Arc<Server>) {
     }
 }
 
+/// All ranges, without their owners, which nobody asks for here.
 fn stored(ranges: &Resource) -> Vec<Value> {
     let mut all = Vec::new();
-    ranges.cache().for_each(&Filter::all(), |range| all.push(range.value()));
+    ranges.cache().for_each(&Filter::all(), |range| all.push(without_owners(range)));
     all
 }
 

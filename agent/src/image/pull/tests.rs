@@ -116,10 +116,11 @@ async fn a_pull_that_was_cut_off_counts_as_one() {
         if cut {
             world.runtime.delay(Op::PullImage, 1, std::time::Duration::from_secs(3600));
             let mut pull = Box::pin(world.gets("one", "IfNotPresent"));
-            while world.runtime.count(Op::PullImage) == 0 {
+            let begun = async || {
                 assert!(futures::poll!(&mut pull).is_pending());
-                tokio::task::yield_now().await;
-            }
+                world.runtime.count(Op::PullImage) > 0
+            };
+            harness::time::eventually_true("a pull", begun).await.unwrap();
         } else {
             world.runtime.fail_next(Op::ImageStatus, 1, runtime_error(Op::ImageStatus, "not now"));
             assert!(!world.gets("one", "Always").await.0);

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::Schemas;
 use crate::bootstrap;
+use crate::owners::without_owners;
 use crate::registry::{Change, RegistryError, Resource};
 use crate::server::Server;
 use scheme::access::str_at;
@@ -90,9 +91,10 @@ fn gone_is_fine(result: Result<(), RegistryError>) -> Result<(), RegistryError> 
     result.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })
 }
 
+/// All objects of a kind, without their owners, which nobody asks for here.
 fn all(resource: &Resource) -> Vec<Value> {
     let mut objects = Vec::new();
-    resource.cache().for_each(&Filter::all(), |object| objects.push(object.value()));
+    resource.cache().for_each(&Filter::all(), |object| objects.push(without_owners(object)));
     objects
 }
 
