@@ -144,36 +144,47 @@ impl Expr {
         }
     }
 
+    /// The nodes right below it.
+    fn parts(&self) -> Vec<&Self> {
+        match &self.kind {
+            Kind::Literal(_) | Kind::Ident(_) => Vec::new(),
+            Kind::Select(select) => vec![&select.operand],
+            Kind::Call(call) => call.target.iter().chain(&call.args).collect(),
+            Kind::List(list) => list.elements.iter().collect(),
+            Kind::Map(entries) => entries.iter().flat_map(|entry| [&entry.key, &entry.value]).collect(),
+            Kind::Struct(object) => object.fields.iter().map(|field| &field.value).collect(),
+            Kind::Comprehension(fold) => {
+                vec![&fold.range, &fold.init, &fold.condition, &fold.step, &fold.result]
+            }
+        }
+    }
+
+    fn is_named(&self, name: &str) -> bool {
+        matches!(&self.kind, Kind::Ident(own) if **own == *name)
+    }
+
     /// Whether an identifier in it has a name.
     pub(crate) fn names(&self, name: &str) -> bool {
+        self.is_named(name) || self.parts().into_iter().any(|part| part.names(name))
+    }
+
+    /// How many nodes lie in each other at most.
+    pub(crate) fn height(&self) -> usize {
+        1 + self.parts().into_iter().map(Self::height).max().unwrap_or(0)
+    }
+
+    /// Visits the fields of a variable that are selected by name; nothing stands for the variable as a whole.
+    pub(crate) fn fields_of<'e>(&'e self, variable: &str, visit: &mut dyn FnMut(Option<&'e str>)) {
         match &self.kind {
-            Kind::Literal(_) => false,
-            Kind::Ident(own) => **own == *name,
-            Kind::Select(select) => select.operand.names(name),
-            Kind::Call(call) => call.target.iter().chain(&call.args).any(|part| part.names(name)),
-            Kind::List(list) => list.elements.iter().any(|part| part.names(name)),
-            Kind::Map(entries) => entries.iter().any(|entry| entry.key.names(name) || entry.value.names(name)),
-            Kind::Struct(object) => object.fields.iter().any(|field| field.value.names(name)),
-            Kind::Comprehension(fold) => [&fold.range, &fold.init, &fold.condition, &fold.step, &fold.result]
-                .into_iter()
-                .any(|part| part.names(name)),
+            Kind::Select(select) if select.operand.is_named(variable) => visit(Some(&select.field)),
+            _ if self.is_named(variable) => visit(None),
+            _ => self.parts().into_iter().for_each(|part| part.fields_of(variable, visit)),
         }
     }
 
     /// How many nodes it consists of.
     pub(crate) fn size(&self) -> usize {
-        let sum = |parts: &mut dyn Iterator<Item = &Self>| parts.map(Self::size).fold(1, usize::saturating_add);
-        match &self.kind {
-            Kind::Literal(_) | Kind::Ident(_) => 1,
-            Kind::Select(select) => 1 + select.operand.size(),
-            Kind::Call(call) => sum(&mut call.target.iter().chain(&call.args)),
-            Kind::List(list) => sum(&mut list.elements.iter()),
-            Kind::Map(entries) => sum(&mut entries.iter().flat_map(|entry| [&entry.key, &entry.value])),
-            Kind::Struct(object) => sum(&mut object.fields.iter().map(|field| &field.value)),
-            Kind::Comprehension(fold) => {
-                sum(&mut [&fold.range, &fold.init, &fold.condition, &fold.step, &fold.result].into_iter())
-            }
-        }
+        self.parts().into_iter().map(Self::size).fold(1, usize::saturating_add)
     }
 
     /// The name `a.b.c` that a chain of selections spells.

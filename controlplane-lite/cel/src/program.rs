@@ -50,6 +50,17 @@ impl Program {
         self.checked.ast.root.names(variable)
     }
 
+    /// How deep it lies in itself, which is how deep its evaluation goes.
+    #[must_use]
+    pub fn height(&self) -> usize {
+        self.checked.ast.root.height()
+    }
+
+    /// Visits the fields of a variable that it selects by name; nothing stands for the variable as a whole.
+    pub fn fields_of<'e>(&'e self, variable: &str, visit: &mut dyn FnMut(Option<&'e str>)) {
+        self.checked.ast.root.fields_of(variable, visit);
+    }
+
     /// Evaluates it. What that costs is noted in the budget, also if it fails.
     ///
     /// # Errors

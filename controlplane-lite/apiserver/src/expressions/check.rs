@@ -48,8 +48,8 @@ impl Known {
         }
         for entry in &wanted[self.entries.len().min(wanted.len())..] {
             let scope = Scope { params: self.params, mutation: true, variables: &self.variables };
-            let program = compile(str_at(entry, &["expression"]), Purpose::Variable, &scope);
-            self.variables.push(Variable { name: str_at(entry, &["name"]).into(), program });
+            let variable = Variable::new(str_at(entry, &["name"]), str_at(entry, &["expression"]), &scope);
+            self.variables.push(variable);
             self.entries.push(entry.clone());
         }
     }

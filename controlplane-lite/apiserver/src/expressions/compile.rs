@@ -10,11 +10,37 @@ use super::declared::{self, Declared};
 /// An expression: what it does, or why it does nothing.
 pub(crate) type Compiled = Result<Program, String>;
 
+/// How deep expressions may lie in each other through variables: their evaluation, and their values, are as deep.
+const MAX_DEPTH: usize = 400;
+/// What a variable adds to the depth beside its expression.
+const STEP: usize = 4;
+
 /// A variable of a policy.
 #[derive(Debug)]
 pub(crate) struct Variable {
     pub name: Arc<str>,
     pub program: Compiled,
+    depth: usize,
+}
+
+impl Variable {
+    /// Compiles one that may use those before it.
+    pub(crate) fn new(name: &str, text: &str, scope: &Scope<'_>) -> Self {
+        let program = compile(text, Purpose::Variable, scope);
+        let depth = program.as_ref().map_or(0, |program| depth(program, scope.variables));
+        Self { name: name.into(), program, depth }
+    }
+}
+
+/// How deep the evaluation of an expression goes, with that of the variables that it uses.
+fn depth(program: &Program, variables: &[Variable]) -> usize {
+    let mut below = 0;
+    program.fields_of("variables", &mut |name| {
+        let used = |variable: &&Variable| name.is_none_or(|name| *variable.name == *name);
+        let deepest = variables.iter().filter(used).map(|variable| variable.depth + STEP).max();
+        below = below.max(deepest.unwrap_or(0));
+    });
+    below + if below > 0 { program.height() } else { program.height().min(MAX_DEPTH) }
 }
 
 /// What expressions of one policy or webhook may refer to.
@@ -65,6 +91,9 @@ pub(crate) fn compile(text: &str, purpose: Purpose, scope: &Scope<'_>) -> Compil
         cel::CompileError::Issues(issues) => format!("compilation failed: {issues}"),
         cel::CompileError::Program(why) => format!("program instantiation failed: {why}"),
     })?;
+    if depth(&program, scope.variables) > MAX_DEPTH {
+        return Err(format!("program instantiation failed: variables use each other more than {MAX_DEPTH} steps deep"));
+    }
     let (wanted, found) = (expected(purpose), program.result_type());
     if wanted.is_empty() || wanted.contains(found) {
         return Ok(program);

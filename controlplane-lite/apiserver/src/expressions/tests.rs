@@ -7,10 +7,7 @@ use super::{Scope, Variable, compile};
 
 #[test]
 fn what_is_wrong_is_said_in_upstreams_words() {
-    let variables = [Variable {
-        name: "n".into(),
-        program: compile("1", Purpose::Variable, &Scope { params: false, mutation: false, variables: &[] }),
-    }];
+    let variables = [Variable::new("n", "1", &Scope { params: false, mutation: false, variables: &[] })];
     let scope = Scope { params: false, mutation: false, variables: &variables };
     let with_params = Scope { params: true, ..scope };
     let mutating = Scope { mutation: true, ..scope };

@@ -80,8 +80,8 @@ impl Policy {
         let mut variables: Vec<Variable> = Vec::new();
         for variable in list_at(spec, &["variables"]) {
             let scope = Scope { params: params.is_some(), mutation: mutating, variables: &variables };
-            let program = compile(str_at(variable, &["expression"]), Purpose::Variable, &scope);
-            variables.push(Variable { name: str_at(variable, &["name"]).into(), program });
+            let variable = Variable::new(str_at(variable, &["name"]), str_at(variable, &["expression"]), &scope);
+            variables.push(variable);
         }
         let scope = Scope { params: params.is_some(), mutation: mutating, variables: &variables };
         let rule =
