@@ -98,7 +98,8 @@ async fn clean(server: &Server, resource: &Resource, name: &str, long: bool) -> 
         Some(objects) if !objects.kind.custom => {
             condition("False", "OverlappingBuiltInResource", "instances overlap with built-in resources in storage")
         }
-        _ if !crd::condition_is_true(&crd, ESTABLISHED) => {
+        // Kinds that are served and not yet told to be established may have objects.
+        None if !crd::condition_is_true(&crd, ESTABLISHED) => {
             condition("False", "NeverEstablished", "resource was never established")
         }
         // It comes up with the next event, or its schema cannot be read: nothing may be left behind.

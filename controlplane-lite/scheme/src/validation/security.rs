@@ -22,8 +22,8 @@ pub(super) fn container(value: &Value, host_users: bool, path: &Path<'_>, errors
             let words = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
             errors.invalid(path, value, words);
         }
-        let added = list_at(value, &["capabilities", "add"]);
-        if added.iter().any(|c| matches!(c.as_str(), Some("SYS_ADMIN" | "CAP_SYS_ADMIN"))) {
+        // As upstream, which knows it by this spelling alone (`ValidateSecurityContext`).
+        if list_at(value, &["capabilities", "add"]).iter().any(|c| c == "CAP_SYS_ADMIN") {
             let words = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             errors.invalid(path, value, words);
         }

@@ -305,3 +305,18 @@ fn a_pod_never_becomes_or_ceases_to_be_a_mirror() {
     let expect = format!("{at}[kubernetes.io/config.mirror]: Invalid value: \"x\": {words}");
     assert_eq!(problems(k, &unbound), [expect]);
 }
+
+/// Upstream's `ValidateSecurityContext` compares with one spelling; MetalLB's manifests have the other.
+#[test]
+fn privileges_that_need_escalation_are_told_by_upstreams_spelling() {
+    let why = |capability: &str| {
+        problems(
+            kind("", "Pod"),
+            &pod(json!({"spec": {"containers": [{"name": "c", "image": "i", "securityContext": {
+                "allowPrivilegeEscalation": false, "capabilities": {"add": [capability]}}}]}})),
+        )
+    };
+    assert!(why("SYS_ADMIN").is_empty(), "{:?}", why("SYS_ADMIN"));
+    let told = why("CAP_SYS_ADMIN");
+    assert!(told.len() == 1 && told[0].contains("`capabilities.Add` CAP_SYS_ADMIN"), "{told:?}");
+}
